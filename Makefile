@@ -1,0 +1,57 @@
+# make run    the destination on this machine, with an embedded AWS     make run ARGS="--port 8081"
+# make test   the fast test suite                                       make test ARGS="-k canonicalise"
+# make check  formatting, lint and types (changes nothing)              make format  mends what it can
+# make lock   pins the dependencies anew (needs uv)
+
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: run test check format lock clean
+run: $(INSTALLED)
+	@$(VENV)/bin/destination serve $(ARGS)
+
+test: $(INSTALLED)
+	$(VENV)/bin/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+
+check: $(INSTALLED)
+	$(VENV)/bin/ruff format --check --diff
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+
+format: $(INSTALLED)
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--output-file requirements.txt $(LOCK_ARGS) pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--output-file requirements-dev.txt --constraints requirements.txt --group dev $(LOCK_ARGS) pyproject.toml
+
+clean:
+	rm -rf $(VENV) .aws-sam .coverage .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+
+$(INSTALLED): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
+		+ sys.version.split()[0] + ": name one with  make PYTHON=python3.13 …")'
+	@echo "Installing what is needed into $(VENV) (once, about a minute) …"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# `sam build` calls this target to put the function together in $(ARTIFACTS_DIR), for Lambda's Python and Linux whatever
+# this machine is. The compiled parts come for both processors, so that one artifact runs on either.
+LAMBDA_PYTHON := 3.13
+LAMBDA_PIP = $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m pip install --quiet --disable-pip-version-check \
+	--require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
+
+.PHONY: build-DestinationFunction
+build-DestinationFunction:
+	$(LAMBDA_PIP) --platform manylinux2014_x86_64 --target "$(ARTIFACTS_DIR)" -r requirements.txt
+	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
+	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"
+	rm -rf "$(ARTIFACTS_DIR)/.aarch64"
+	cp -R handler schemas "$(ARTIFACTS_DIR)/"
+	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -rf {} +

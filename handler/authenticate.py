@@ -1,0 +1,66 @@
+"""Step 1: who sends this? Basic credentials (RFC 7617) to the API key of a customer, and what that key may do."""
+
+import base64
+import binascii
+from datetime import UTC, datetime
+
+from handler.errors import (
+    CallTypeNotAllowed,
+    ExpiredKey,
+    MissingCredentials,
+    NoColon,
+    NotBase64,
+    NotBasic,
+    RevokedKey,
+    SuspendedKey,
+    UnknownKey,
+)
+from handler.keys import ApiKey, KeyStore, Status
+
+
+def authenticate(authorization: str | None, keys: KeyStore, now: float) -> ApiKey:
+    """Return the live API key that an `Authorization` header names; `now` is in seconds since 1970.
+
+    Raises a kind of `Unauthorized`, `SuspendedKey`, or `KeyStoreUnavailable`.
+    """
+    api_key = keys.find(parse_basic(authorization))
+    if api_key is None:
+        raise UnknownKey
+    if api_key.status is Status.REVOKED:
+        raise RevokedKey
+    if api_key.expires_at is not None and api_key.expires_at <= datetime.fromtimestamp(now, UTC):
+        raise ExpiredKey
+    if api_key.status is Status.SUSPENDED:
+        raise SuspendedKey
+    return api_key
+
+
+def parse_basic(authorization: str | None) -> str:
+    """Return the user-id of an `Authorization` header, without the white space that people paste around keys.
+
+    The password, which Segment leaves empty, is ignored. Bytes that are not ASCII can't be part of a key, so their
+    character set does not matter here.
+    """
+    if authorization is None or not authorization.strip():
+        raise MissingCredentials
+    scheme, _, token = authorization.strip().partition(" ")
+    if scheme.lower() != "basic":
+        raise NotBasic
+    try:
+        credentials = base64.b64decode(token.strip(), validate=True).decode("latin-1")
+    except (binascii.Error, ValueError) as error:
+        raise NotBase64 from error
+    user_id, colon, _password = credentials.partition(":")
+    if not credentials:
+        raise MissingCredentials
+    if not colon:
+        raise NoColon
+    if not user_id.strip():
+        raise MissingCredentials
+    return user_id.strip()
+
+
+def authorise(api_key: ApiKey, call_type: str) -> None:
+    """Raise `CallTypeNotAllowed` where the scope of the key leaves the call type out."""
+    if api_key.scopes is not None and call_type not in api_key.scopes:
+        raise CallTypeNotAllowed(call_type)

@@ -1,0 +1,130 @@
+"""Step 2: bytes -> one JSON object (RFC 8259), within limits; the settings header too, which is JSON in base64.
+
+Of duplicate names the last counts. Integers are exact, fractions are IEEE 754 doubles; a number beyond the range of a
+double is refused, because most readers of what we store would turn it into Infinity.
+"""
+
+import base64
+import binascii
+import json
+import math
+from typing import Any, Never
+
+from handler.errors import (
+    InvalidEncoding,
+    InvalidJson,
+    InvalidSettings,
+    MessageTooLarge,
+    NestedTooDeeply,
+    NotAnObject,
+    NumberOutOfRange,
+    Refusal,
+    Violation,
+)
+
+JsonObject = dict[str, Any]
+"""A JSON object as Python's `json` reads it."""
+
+MAX_BODY_BYTES = 1024 * 1024
+"""Segment limits a call to 32 KB on its way in and then adds fields; reverse-ETL records reach 512 KiB."""
+MAX_SETTINGS_BYTES = 8 * 1024
+"""API Gateway limits all request headers together to 10,240 bytes."""
+MAX_NESTING = 100
+"""Objects and arrays inside each other; Segment names no limit, real messages stay below ten."""
+MAX_INTEGER_DIGITS = 308
+"""The largest double has 309 digits: below that any integer is in its range."""
+
+_TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+
+
+def type_name(value: object) -> str:
+    """Name the JSON type of a value for a sentence: `an object`, `a number`, `null`."""
+    return _TYPE_NAMES.get(type(value), "a number")
+
+
+def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
+    """Return the JSON object that a request body holds; raises a `Refusal` with status 400 for anything else."""
+    try:
+        octets = base64.b64decode(body, validate=True) if is_base64 else body.encode("utf-8", "surrogatepass")
+    except (binascii.Error, ValueError) as error:
+        raise InvalidEncoding("Request body is not valid base64") from error
+    if len(octets) > MAX_BODY_BYTES:
+        raise MessageTooLarge(f"Request body is larger than {MAX_BODY_BYTES:,} bytes")
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidEncoding from error
+    if not text.strip():
+        raise InvalidJson("Request body is empty")
+    value = _loads(text)
+    if not isinstance(value, dict):
+        raise NotAnObject(f"Request body must be one JSON object, not {type_name(value)}")
+    return value
+
+
+def decode_settings(header: str | None) -> JsonObject:
+    """Return the customer's settings from an `X-Segment-Settings` header, empty when there is none.
+
+    Raises `InvalidSettings`.
+    """
+    if header is None or not header.strip():
+        return {}
+    try:
+        encoded = base64.b64decode(header.strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid_settings("X-Segment-Settings is not valid base64") from error
+    if len(encoded) > MAX_SETTINGS_BYTES:
+        raise _invalid_settings(f"X-Segment-Settings is larger than {MAX_SETTINGS_BYTES:,} bytes")
+    try:
+        settings = _loads(encoded.decode())
+    except (UnicodeDecodeError, Refusal) as error:
+        raise _invalid_settings("X-Segment-Settings is not valid JSON") from error
+    if not isinstance(settings, dict):
+        raise _invalid_settings(f"X-Segment-Settings must be a JSON object, not {type_name(settings)}")
+    return settings
+
+
+def _invalid_settings(text: str) -> InvalidSettings:
+    return InvalidSettings((Violation(pointer="", message=text),))
+
+
+def _loads(text: str) -> Any:  # noqa: ANN401 -- JSON is any of six types
+    try:
+        value = json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidJson(f"Request body is not valid JSON (line {error.lineno}, column {error.colno})") from error
+    except RecursionError as error:
+        raise NestedTooDeeply from error
+    _check_nesting(value)
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_INTEGER_DIGITS:
+        _fraction(digits)
+    return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise NumberOutOfRange
+    return number
+
+
+def _refuse_constant(name: str) -> Never:
+    raise InvalidJson(f"Request body is not valid JSON ({name} is not a JSON value)")
+
+
+def _check_nesting(value: object) -> None:
+    level = _containers([value])
+    for _ in range(MAX_NESTING):
+        level = [child for container in level for child in _containers(container)]
+        if not level:
+            return
+    raise NestedTooDeeply
+
+
+def _containers(container: JsonObject | list[Any]) -> list[JsonObject | list[Any]]:
+    children = container.values() if isinstance(container, dict) else container
+    return [child for child in children if isinstance(child, dict | list)]

@@ -1,0 +1,219 @@
+"""Every answer that is not a success, as one tree of exceptions.
+
+    Refusal                          status  code
+    ├── InvalidEncoding              400     invalid_encoding
+    ├── InvalidJson                  400     invalid_json
+    ├── NotAnObject                  400     not_an_object
+    ├── NestedTooDeeply              400     nested_too_deeply
+    ├── NumberOutOfRange             400     number_out_of_range
+    ├── MessageTooLarge              400     message_too_large
+    ├── MissingType                  400     missing_type
+    ├── InvalidSettings              400     invalid_settings
+    ├── InvalidMessage               400     invalid_message
+    ├── Unauthorized                 401
+    │   ├── MissingCredentials               missing_credentials
+    │   ├── NotBasic                         not_basic
+    │   ├── NotBase64                        not_base64
+    │   ├── NoColon                          no_colon
+    │   ├── UnknownKey                       unknown_key
+    │   ├── ExpiredKey                       expired_key
+    │   └── RevokedKey                       revoked_key
+    ├── SuspendedKey                 403     suspended_key
+    ├── CallTypeNotAllowed           403     call_type_not_allowed
+    ├── UnsupportedCallType          501     unsupported_call_type
+    └── Unavailable                  503
+        ├── Maintenance                      maintenance
+        ├── KeyStoreUnavailable              key_store_unavailable
+        ├── EventStoreUnavailable            event_store_unavailable
+        └── DeadlineClose                    deadline_close
+
+Segment never sends a message again after a 4xx or a 501, so those are for faults of the caller only; whatever is
+our own fault is an `Unavailable`, or an exception outside this tree (a bug), which Lambda turns into a 500.
+
+The texts reach the customer in Segment's debugger, which groups equal ones: they are few, say what to mend, and hold
+no value that was sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+STORE_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
+"""What a boto3 client raises when its service is unreachable, slow, throttling, or refuses us. Always our fault."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """One place in a document that its schema refuses.
+
+    `pointer` is a JSON Pointer (RFC 6901) into the canonical message or the settings; `message` is for the customer.
+    """
+
+    pointer: str
+    message: str
+
+
+class Refusal(Exception):
+    """A request that is answered with an error of the contract."""
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    text: ClassVar[str]
+    headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    def __init__(self, text: str | None = None) -> None:
+        super().__init__(text or self.text)
+
+
+class InvalidEncoding(Refusal):
+    status = 400
+    code = "invalid_encoding"
+    text = "Request body is not valid UTF-8"
+
+
+class InvalidJson(Refusal):
+    status = 400
+    code = "invalid_json"
+    text = "Request body is not valid JSON"
+
+
+class NotAnObject(Refusal):
+    status = 400
+    code = "not_an_object"
+    text = "Request body must be one JSON object"
+
+
+class NestedTooDeeply(Refusal):
+    status = 400
+    code = "nested_too_deeply"
+    text = "Request body is nested too deeply"
+
+
+class NumberOutOfRange(Refusal):
+    status = 400
+    code = "number_out_of_range"
+    text = "Request body holds a number that is out of range"
+
+
+class MessageTooLarge(Refusal):
+    status = 400
+    code = "message_too_large"
+    text = "Message is too large"
+
+
+class MissingType(Refusal):
+    status = 400
+    code = "missing_type"
+    text = "type is required and must be a string, such as track"
+
+
+class _Invalid(Refusal):
+    """A document that its schema refuses; the first violation is what the customer reads."""
+
+    status = 400
+
+    def __init__(self, violations: tuple[Violation, ...]) -> None:
+        super().__init__(violations[0].message)
+        self.violations = violations
+
+
+class InvalidSettings(_Invalid):
+    code = "invalid_settings"
+
+
+class InvalidMessage(_Invalid):
+    code = "invalid_message"
+
+
+class Unauthorized(Refusal):
+    status = 401
+    headers = MappingProxyType({"WWW-Authenticate": 'Basic realm="Segment Direct destination", charset="UTF-8"'})
+
+
+class MissingCredentials(Unauthorized):
+    code = "missing_credentials"
+    text = "API key is missing: send it as the user name of Basic credentials"
+
+
+class NotBasic(Unauthorized):
+    code = "not_basic"
+    text = "Authorization must use the Basic scheme"
+
+
+class NotBase64(Unauthorized):
+    code = "not_base64"
+    text = "Basic credentials are not valid base64"
+
+
+class NoColon(Unauthorized):
+    code = "no_colon"
+    text = "Basic credentials have no colon after the API key"
+
+
+class UnknownKey(Unauthorized):
+    code = "unknown_key"
+    text = "API key is unknown"
+
+
+class ExpiredKey(Unauthorized):
+    code = "expired_key"
+    text = "API key expired"
+
+
+class RevokedKey(Unauthorized):
+    code = "revoked_key"
+    text = "API key is revoked"
+
+
+class SuspendedKey(Refusal):
+    status = 403
+    code = "suspended_key"
+    text = "This API key is suspended"
+
+
+class CallTypeNotAllowed(Refusal):
+    status = 403
+    code = "call_type_not_allowed"
+
+    def __init__(self, call_type: str) -> None:
+        super().__init__(f"This API key may not send {call_type} calls")
+
+
+class UnsupportedCallType(Refusal):
+    status = 501
+    code = "unsupported_call_type"
+    text = "Calls of this type are not supported"
+
+    def __init__(self, call_type: str | None) -> None:
+        super().__init__(f"{call_type} calls are not supported" if call_type else None)
+
+
+class Unavailable(Refusal):
+    """A fault or a decision of ours; Segment sends the message again for up to four hours."""
+
+    status = 503
+    headers = MappingProxyType({"Retry-After": "10"})
+
+
+class Maintenance(Unavailable):
+    code = "maintenance"
+    text = "Down for maintenance: the message will be accepted later"
+
+
+class KeyStoreUnavailable(Unavailable):
+    code = "key_store_unavailable"
+    text = "API keys can't be checked at the moment"
+
+
+class EventStoreUnavailable(Unavailable):
+    code = "event_store_unavailable"
+    text = "Messages can't be stored at the moment"
+
+
+class DeadlineClose(Unavailable):
+    code = "deadline_close"
+    text = "The message can't be stored in time at the moment"

@@ -1,0 +1,85 @@
+"""What a deployment can choose, read once from the environment. `docs/configuration.md` has the same table for people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from handler.canonicalise import CALL_TYPES
+
+CONNECT_TIMEOUT_SECONDS = 0.4
+READ_TIMEOUT_SECONDS = 0.6
+STORE_TRIES = 2
+MAX_BACKOFF_SECONDS = 1.0
+"""botocore waits up to this long before a second try when a store throttles, and 0.05 s otherwise."""
+STORE_CALL_SECONDS = STORE_TRIES * (CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS)
+"""What one call of a store takes at the most, unless it throttles slowly. A request makes two: key and write."""
+ANSWER_SECONDS = 4.5
+"""After this the function starts no more work: the route's integration time-out, 4.9 s, comes before Segment's 5 s."""
+
+
+class SettingsError(Exception):
+    """The environment does not hold what the function needs; the text says which variable, and what it may be."""
+
+
+class Sink(StrEnum):
+    DYNAMODB = "dynamodb"
+    SQS = "sqs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    event_sink: Sink
+    event_table: str
+    event_queue_url: str
+    key_table: str
+    key_cache_seconds: float
+    key_grace_seconds: float
+    supported_call_types: frozenset[str]
+    event_retention_days: int
+    maintenance: bool
+    accept_demo_keys: bool
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """Read the settings; raises `SettingsError` for the first one that is missing or makes no sense."""
+        return cls(
+            event_sink=Sink(_one_of(env, "EVENT_SINK", tuple(Sink), Sink.DYNAMODB)),
+            event_table=_text(env, "EVENT_TABLE"),
+            event_queue_url=_text(env, "EVENT_QUEUE_URL"),
+            key_table=_text(env, "KEY_TABLE"),
+            key_cache_seconds=_number(env, "KEY_CACHE_SECONDS", 60),
+            key_grace_seconds=_number(env, "KEY_GRACE_SECONDS", 300),
+            supported_call_types=_call_types(env, "SUPPORTED_CALL_TYPES"),
+            event_retention_days=_number(env, "EVENT_RETENTION_DAYS", 0),
+            maintenance=_one_of(env, "MAINTENANCE", ("off", "on"), "off") == "on",
+            accept_demo_keys=bool(env.get("AWS_ENDPOINT_URL")),
+        )
+
+
+def _text(env: Mapping[str, str], name: str) -> str:
+    if not env.get(name):
+        raise SettingsError(f"{name} is not set: template.yaml sets it to the name of a resource")
+    return env[name]
+
+
+def _one_of(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+    value = env.get(name) or default
+    if value not in choices:
+        raise SettingsError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    value = env.get(name) or str(default)
+    if not value.isdecimal():
+        raise SettingsError(f"{name} is {value!r}: it must be a whole number, 0 or more")
+    return int(value)
+
+
+def _call_types(env: Mapping[str, str], name: str) -> frozenset[str]:
+    value = env.get(name) or ",".join(CALL_TYPES)
+    call_types = frozenset(part.strip() for part in value.split(","))
+    if not call_types <= frozenset(CALL_TYPES):
+        raise SettingsError(f"{name} is {value!r}: it must be a list of {', '.join(CALL_TYPES)}, with commas between")
+    return call_types

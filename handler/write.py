@@ -1,0 +1,217 @@
+"""Step 5: a durable record, in a DynamoDB table or an SQS queue; a message that was there already is a duplicate.
+
+Subject and position of a record (the two parts of its key) hold only what every resend of a message repeats, so that
+one conditional put is at once the write and the idempotency, and the records of a subject are its timeline.
+`docs/storage.md` describes the attributes.
+"""
+
+import hashlib
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from handler.canonicalise import Message
+from handler.decode import JsonObject
+from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+
+MAX_SUBJECT_BYTES = 2048
+MAX_POSITION_BYTES = 1024
+"""DynamoDB's limits of a partition and a sort key."""
+MAX_ITEM_BYTES = 390 * 1024
+"""DynamoDB refuses items above 400 KB; the rest is for what a later version may add to an item."""
+MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
+"""SQS's limit of body and attributes together."""
+COMPRESS_ABOVE_BYTES = 64 * 1024
+
+SECONDS_PER_DAY = 24 * 60 * 60
+
+
+class Outcome(StrEnum):
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    QUEUED = "queued"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One message of one customer, as it is stored; `stored_at` is in seconds since 1970."""
+
+    customer_id: str
+    message: Message
+    settings: JsonObject
+    stored_at: float
+
+    @property
+    def subject(self) -> str:
+        """Whom the message is about: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
+        body = self.message.body
+        kind, subject_id = ("user", body["user_id"]) if "user_id" in body else ("anonymous", body["anonymous_id"])
+        return _key(escape(self.customer_id), kind, escape(subject_id), max_bytes=MAX_SUBJECT_BYTES)
+
+    @property
+    def position(self) -> str:
+        """Where the message stands among those of its subject: `2020-05-09T23:54:49.200000Z#ajs-next-17e0`."""
+        return _key(self.message.time, escape(self.message.message_id), max_bytes=MAX_POSITION_BYTES)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
+        names = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
+        texts = {name: self.message.body[name] for name in names if isinstance(self.message.body.get(name), str)}
+        return {
+            "customer_id": self.customer_id,
+            **{name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if text},
+            "timestamp": self.message.timestamp,
+            "stored_at": datetime.fromtimestamp(self.stored_at, UTC).isoformat(timespec="milliseconds"),
+        }
+
+
+class EventSink(Protocol):
+    """Where records go. `write` returns only when the record is durable."""
+
+    def write(self, record: Record) -> Outcome:
+        """Store a record; raises `MessageTooLarge` before any write, or `EventStoreUnavailable`."""
+
+
+class EventTable:
+    """Writes records to a DynamoDB table; retention of 0 days means for ever."""
+
+    def __init__(self, client: "DynamoDBClient", table: str, *, retention_days: int) -> None:
+        self._client = client
+        self._table = table
+        self._retention_seconds = retention_days * SECONDS_PER_DAY
+
+    def write(self, record: Record) -> Outcome:
+        item = self._item(record)
+        if _item_bytes(item) > MAX_ITEM_BYTES:
+            raise MessageTooLarge
+        try:
+            answer = self._client.put_item(
+                TableName=self._table,
+                Item=item,
+                ConditionExpression="attribute_not_exists(subject)",
+                ReturnConsumedCapacity="TOTAL",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return Outcome.DUPLICATE
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "ConsumedCapacity" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+        return Outcome.STORED
+
+    def _item(self, record: Record) -> "dict[str, AttributeValueTypeDef]":
+        item: dict[str, AttributeValueTypeDef] = {
+            "subject": {"S": record.subject},
+            "position": {"S": record.position},
+            **{name: {"S": text} for name, text in record.facts.items()},
+            "message": _json_attribute(record.message.body),
+        }
+        if record.settings:
+            item["settings"] = _json_attribute(record.settings)
+        if self._retention_seconds:
+            item["expires_at"] = {"N": str(int(record.stored_at) + self._retention_seconds)}
+        return item
+
+
+class EventQueue:
+    """Sends records to an SQS queue, standard or FIFO."""
+
+    def __init__(self, client: "SQSClient", queue_url: str) -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._is_fifo = queue_url.endswith(".fifo")
+
+    def write(self, record: Record) -> Outcome:
+        content = {
+            "subject": record.subject,
+            "position": record.position,
+            **record.facts,
+            "settings": record.settings,
+            "message": record.message.body,
+        }
+        body = json.dumps(content, separators=(",", ":"))
+        attributes: dict[str, MessageAttributeValueTypeDef] = {
+            name: {"DataType": "String", "StringValue": escape(record.facts[name])}
+            for name in ("customer_id", "type", "message_id")
+        }
+        if len(body) + _attribute_bytes(attributes) > MAX_QUEUE_MESSAGE_BYTES:
+            raise MessageTooLarge
+        try:
+            answer = self._client.send_message(
+                QueueUrl=self._queue_url,
+                MessageBody=body,
+                MessageAttributes=attributes,
+                **(self._fifo_ids(record) if self._is_fifo else {}),
+            )
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "MessageId" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+        return Outcome.QUEUED
+
+    def _fifo_ids(self, record: Record) -> dict[str, Any]:
+        """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either."""
+        return {
+            "MessageGroupId": _sha256(record.subject),
+            "MessageDeduplicationId": _sha256(f"{record.subject}\n{record.position}"),
+        }
+
+
+_UNSAFE = re.compile(r"[%#\x00-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def escape(text: str) -> str:
+    """Percent-encode what would make keys ambiguous (`#`, `%`) or what SQS or UTF-8 can't hold."""
+    return _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode("utf-8", "surrogatepass")), text)
+
+
+def _key(*parts: str, max_bytes: int) -> str:
+    """Join the parts of a key; where they are too long, a hash stands for the last one, which can't be an escaped id."""
+    key = "#".join(parts)
+    if len(key.encode()) <= max_bytes:
+        return key
+    return "#".join((*parts[:-1], "sha256", _sha256(parts[-1])))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _json_attribute(document: JsonObject) -> "AttributeValueTypeDef":
+    """Return a document as JSON text, compressed by zlib (RFC 1950) where that is long."""
+    try:
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        text = json.dumps(document, separators=(",", ":")).encode()  # a lone surrogate has no UTF-8, only an escape
+    return {"B": zlib.compress(text)} if len(text) > COMPRESS_ABOVE_BYTES else {"S": text.decode()}
+
+
+def read_json_attribute(attribute: "Mapping[str, Any]") -> JsonObject:
+    """Return the document that `_json_attribute` stored."""
+    document: JsonObject = json.loads(zlib.decompress(attribute["B"]) if "B" in attribute else attribute["S"])
+    return document
+
+
+def _item_bytes(item: "Mapping[str, AttributeValueTypeDef]") -> int:
+    """Count as DynamoDB does: names and values, a number as its digits at the most."""
+    values = ((name, value) for name, attribute in item.items() for value in attribute.values())
+    return sum(len(name) + len(value if isinstance(value, bytes) else str(value).encode()) for name, value in values)
+
+
+def _attribute_bytes(attributes: "Mapping[str, MessageAttributeValueTypeDef]") -> int:
+    return sum(
+        len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
+        for name, attribute in attributes.items()
+    )
