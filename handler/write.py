@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from handler.canonicalise import Message
 from handler.decode import JsonObject
@@ -56,8 +56,9 @@ class Record:
     def subject(self) -> str:
         """Whom the message is about: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
         body = self.message.body
-        kind, subject_id = ("user", body["user_id"]) if "user_id" in body else ("anonymous", body["anonymous_id"])
-        return _key(escape(self.customer_id), kind, escape(subject_id), max_bytes=MAX_SUBJECT_BYTES)
+        if "user_id" in body:
+            return subject_key(self.customer_id, "user", body["user_id"])
+        return subject_key(self.customer_id, "anonymous", body["anonymous_id"])
 
     @property
     def position(self) -> str:
@@ -75,6 +76,11 @@ class Record:
             "timestamp": self.message.timestamp,
             "stored_at": datetime.fromtimestamp(self.stored_at, UTC).isoformat(timespec="milliseconds"),
         }
+
+
+def subject_key(customer_id: str, kind: Literal["user", "anonymous"], subject_id: str) -> str:
+    """Return the partition key of a user's or an anonymous visitor's records; no two of them share one."""
+    return _key(escape(customer_id), kind, escape(subject_id), max_bytes=MAX_SUBJECT_BYTES)
 
 
 class EventSink(Protocol):

@@ -1,0 +1,1 @@
+"""The command `destination`: what people run. Never part of the deployed function."""

@@ -1,0 +1,36 @@
+"""The command line: `destination`, or `python -m cli`."""
+
+import click
+
+from cli.keys import keys
+from cli.messages import messages
+from cli.ping import ping
+from cli.serve import serve
+from handler.errors import STORE_ERRORS
+
+
+class _Command(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        """Tell what AWS said in a sentence."""
+        try:
+            return super().invoke(ctx)
+        except STORE_ERRORS as error:
+            raise click.ClickException(f"AWS answered: {error}") from error
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="direct-destination", prog_name="destination")
+def main() -> None:
+    """Run, test and operate a Segment Direct destination.
+
+    \b
+    Example:
+      destination serve
+    """
+
+
+for command in (serve, keys, ping, messages):
+    main.add_command(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""An AWS of one's own (moto) in a process of its own, so that function processes and commands can share it.
+
+moto loses acknowledged writes when threads use it at once, so requests are let in one by one.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+import click
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LOOPBACK = "127.0.0.1"
+CONTAINER_BRIDGE = "172.17.0.1"
+"""Where containers find this machine by default, https://docs.docker.com/engine/network/drivers/bridge/"""
+DESKTOP_HOST = "host.docker.internal"
+"""Where they find it with Docker Desktop, whose bridge is not on this machine."""
+
+START_SECONDS = 60
+
+
+class EmbeddedAws:
+    """A running moto server; `container_url` is its address as seen from a container."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, child = context.Pipe()
+        self._process = context.Process(target=_run, args=(child,), daemon=True)
+        self._process.start()
+        child.close()
+        if not self._connection.poll(START_SECONDS):
+            self.stop()
+            raise click.ClickException(f"The embedded AWS did not start within {START_SECONDS} seconds")
+        port, reaches_containers = self._connection.recv()
+        self.url = f"http://{LOOPBACK}:{port}"
+        self.container_url = f"http://{CONTAINER_BRIDGE if reaches_containers else DESKTOP_HOST}:{port}"
+
+    def stop(self) -> None:
+        """End the server; what it holds is gone."""
+        self._process.terminate()
+        self._process.join()
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 -- werkzeug's name
+        """Say nothing of single requests."""
+
+
+def _run(ready: "Connection[tuple[int, bool], None]") -> None:
+    from moto.server import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415 -- only this process needs it
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = _one_by_one(DomainDispatcherApplication(create_backend_app))
+    loopback = make_server(LOOPBACK, 0, app, threaded=True, request_handler=_QuietHandler)
+    servers = [loopback]
+    if _is_own_address(CONTAINER_BRIDGE):
+        servers.append(make_server(CONTAINER_BRIDGE, loopback.port, app, threaded=True, request_handler=_QuietHandler))
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    ready.send((loopback.port, len(servers) > 1))
+    with contextlib.suppress(EOFError):
+        ready.recv()  # nothing comes but the end of the parent
+    os._exit(0)
+
+
+def _is_own_address(address: str) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _one_by_one(app: "WSGIApplication") -> "WSGIApplication":
+    lock = threading.Lock()
+
+    def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        with lock:
+            return app(environ, start_response)
+
+    return serve

@@ -1,0 +1,259 @@
+"""`destination keys`: give API keys to customers, and take them back."""
+
+import csv
+import functools
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cli.key_table import KeyRecord, KeyTable
+from cli.stack import Account
+from cli.target import LOCAL_URL, local_target, stack_target
+from handler.canonicalise import CALL_TYPES
+from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
+
+MAX_CUSTOMER_ID_CHARS = 256
+
+
+def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--url`, `--stack`, `--table` and `--json`, and hand it the key `table` that they name."""
+
+    @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
+    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+    @click.option("--table", "table_name", help="A key table by its name instead, by your own AWS credentials.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @functools.wraps(command)
+    def wrapped(*, url: str, stack: str | None, table_name: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
+        if stack and table_name:
+            raise click.UsageError("--stack and --table exclude each other")
+        if table_name:
+            return command(table=KeyTable(Account().dynamodb(), table_name), **options)
+        target = stack_target(stack) if stack else local_target(url)
+        return command(table=KeyTable(target.account.dynamodb(), target.stores.key_table), **options)
+
+    return wrapped
+
+
+class _CustomerId(click.ParamType):
+    name = "customer"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip() or not value.isprintable() or len(value) > MAX_CUSTOMER_ID_CHARS:
+            self.fail(f"a customer id is 1 to {MAX_CUSTOMER_ID_CHARS} printable characters", param, ctx)
+        return value
+
+
+class _Expiry(click.ParamType):
+    """A date, a time, or a number of hours or days from now."""
+
+    name = "time"
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if span := re.fullmatch(r"(\d{1,6})([hd])", value):
+            return datetime.now(UTC) + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+CUSTOMER_ID = _CustomerId()
+EXPIRY = _Expiry()
+
+
+@click.group()
+def keys() -> None:
+    """Give API keys to customers, and take them back.
+
+    A key is shown once, when it is made; only its hash is stored. Changes count at once for functions that have not
+    seen the key, and within KEY_CACHE_SECONDS (60) for all others.
+    """
+
+
+@keys.command()
+@click.option("--customer", "customer_id", type=CUSTOMER_ID, required=True, help="The customer to give it to.")
+@click.option("--label", help="A note for people.")
+@click.option("--expires", "expires_at", type=EXPIRY, help="When it ends: 90d, 12h, 2027-01-31.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(CALL_TYPES), help="A call type it may send; repeatable."
+)
+@key_table_options
+def create(
+    *,
+    table: KeyTable,
+    customer_id: str,
+    label: str | None,
+    expires_at: datetime | None,
+    scopes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make an API key for a customer and show it, this once.
+
+    \b
+    Example:
+      destination keys create --customer acme --expires 365d --scope identify --scope track
+    """
+    key = new_key()
+    record = KeyRecord.of(
+        key, customer_id=customer_id, label=label, expires_at=expires_at, scopes=frozenset(scopes) or None
+    )
+    table.add(record)
+    _show_new(key, record, as_json=as_json)
+
+
+@keys.command(name="list")
+@click.option("--customer", "customer_id", help="Only this customer's.")
+@key_table_options
+def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
+    """Show all API keys, without the keys themselves.
+
+    \b
+    Example:
+      destination keys list --customer acme
+    """
+    records = sorted(
+        (record for record in table if customer_id in (None, record.customer_id)),
+        key=lambda record: (record.customer_id, record.created_at),
+    )
+    if as_json:
+        click.echo(json.dumps([record.to_json() for record in records], indent=2))
+        return
+    rows = Table("ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", box=None)
+    for record in records:
+        rows.add_row(
+            record.key_id,
+            record.customer_id,
+            _status(record),
+            f"…{record.last_four}",
+            record.label or "",
+            ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",
+            f"{record.created_at:%Y-%m-%d %H:%M}",
+            f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",
+        )
+    Console().print(rows)
+
+
+def _status(record: KeyRecord) -> str:
+    if record.status is Status.ACTIVE and record.expires_at and record.expires_at <= datetime.now(UTC):
+        return "[yellow]expired[/]"
+    colour = {Status.ACTIVE: "green", Status.SUSPENDED: "yellow", Status.REVOKED: "red"}[record.status]
+    return f"[{colour}]{record.status}[/]"
+
+
+@keys.command()
+@click.argument("key_id")
+@key_table_options
+def show(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+    """Show one API key by its id.
+
+    \b
+    Example:
+      destination keys show 3f1c09aa7be2
+    """
+    _show(table.find(key_id), as_json=as_json)
+
+
+def _change_status(name: str, status: Status, summary: str) -> None:
+    """Add a command that only sets the status of a key."""
+
+    @keys.command(name=name, help=f"{summary}\n\n\b\nExample:\n  destination keys {name} 3f1c09aa7be2")
+    @click.argument("key_id")
+    @key_table_options
+    def change(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+        record = table.find(key_id)
+        if record.status is Status.REVOKED and status is not Status.REVOKED:
+            raise click.ClickException("This key is revoked, which is for good: make a new one")
+        changed = replace(record, status=status)
+        table.put(changed)
+        _show(changed, as_json=as_json)
+
+
+_change_status("revoke", Status.REVOKED, "End an API key for good; requests with it are answered 401.")
+_change_status(
+    "suspend", Status.SUSPENDED, "Suspend an API key; requests with it are answered 403 until it is resumed."
+)
+_change_status("resume", Status.ACTIVE, "Let a suspended API key work again.")
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--overlap", "ends_at", type=EXPIRY, default="7d", show_default=True, help="When the old key ends.")
+@key_table_options
+def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) -> None:
+    """Make a new API key like another one, which goes on working for a while.
+
+    \b
+    Example:
+      destination keys rotate 3f1c09aa7be2 --overlap 48h
+    """
+    old = table.find(key_id)
+    if old.status is Status.REVOKED:
+        raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
+    key = new_key()
+    record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
+    table.add(record)
+    table.put(replace(old, expires_at=min(old.expires_at or ends_at, ends_at)))
+    _show_new(key, record, as_json=as_json)
+
+
+@keys.command(name="import")
+@click.argument("file", type=click.File())
+@key_table_options
+def import_(*, table: KeyTable, file: TextIO, as_json: bool) -> None:
+    """Take over API keys that customers have already, from lines of `customer,key` or `customer,key,label` (CSV).
+
+    Keys are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that
+    are there already are left as they are.
+
+    \b
+    Example:
+      destination keys import keys.csv
+    """
+    records = [_imported(row, number) for number, row in enumerate(csv.reader(file), start=1) if row]
+    added = [table.add(record) for record in records]
+    if as_json:
+        click.echo(json.dumps({"imported": sum(added), "already_there": len(added) - sum(added)}))
+    else:
+        click.echo(f"Imported {sum(added)} keys; {len(added) - sum(added)} were there already.")
+
+
+def _imported(row: list[str], number: int) -> KeyRecord:
+    customer_id, key, label = [part.strip() for part in [*row, "", ""]][:3]
+    if not key or len(row) > 3:  # noqa: PLR2004 -- as the sentence says
+        raise click.ClickException(f"Line {number} is not `customer,key` or `customer,key,label`")
+    if key.startswith(DEMO_KEY_PREFIX):
+        raise click.ClickException(f"Line {number}: keys that start with {DEMO_KEY_PREFIX} are for local servers only")
+    if not is_well_formed(key):
+        raise click.ClickException(
+            f"Line {number}: the key must be up to 256 printable ASCII characters without a colon; one that starts "
+            "with ddk_ must be complete"
+        )
+    return KeyRecord.of(key, customer_id=CUSTOMER_ID.convert(customer_id, None, None), label=label or None)
+
+
+def _show_new(key: str, record: KeyRecord, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"api_key": key, **record.to_json()}, indent=2))
+        return
+    click.echo(f"API key: {key}")
+    click.echo("Give it to the customer now: it is not stored and can't be shown again.\n", err=True)
+    _show(record, as_json=False)
+
+
+def _show(record: KeyRecord, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(record.to_json(), indent=2))
+        return
+    for name, value in record.to_json().items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' ')}: {text if text is not None else '-'}")

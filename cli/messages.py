@@ -1,0 +1,193 @@
+"""`destination messages`: what has been stored."""
+
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cli import demo
+from cli.target import Target, target_options
+from handler.write import read_json_attribute, subject_key
+
+FOLLOW_SECONDS = 1.0
+
+Item = Mapping[str, Any]
+"""An item of the event table, as DynamoDB returns it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Messages of one subject, or (by a scan) of one customer or of all."""
+
+    target: Target
+    customer_id: str | None
+    subject: str | None
+
+    def read(self) -> Iterator[Item]:
+        """Yield the selected items, newest first."""
+        return self._scan() if self.subject is None else self._query(self.subject)
+
+    def _query(self, subject: str) -> Iterator[Item]:
+        pages = self.target.account.dynamodb().get_paginator("query").paginate(
+            TableName=self.target.stores.event_table,
+            KeyConditionExpression="subject = :subject",
+            ExpressionAttributeValues={":subject": {"S": subject}},
+            ConsistentRead=True,
+            ScanIndexForward=False,
+        )  # fmt: skip
+        for page in pages:
+            yield from page["Items"]
+
+    def _scan(self) -> Iterator[Item]:
+        pages = self.target.account.dynamodb().get_paginator("scan").paginate(TableName=self.target.stores.event_table)
+        items = [item for page in pages for item in page["Items"]]
+        chosen = (item for item in items if self.customer_id in (None, item["customer_id"]["S"]))
+        yield from sorted(chosen, key=_time, reverse=True)
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that select messages, and hand it the `selection`."""
+
+    @click.option("--customer", "customer_id", help="The customer's id.")
+    @click.option("--user", help="Messages of this user id.")
+    @click.option("--anonymous", help="Messages of this anonymous id.")
+    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
+    @target_options
+    @functools.wraps(command)
+    def wrapped(  # noqa: PLR0913 -- a command has the options it has
+        *,
+        target: Target,
+        customer_id: str | None,
+        user: str | None,
+        anonymous: str | None,
+        scan: bool,
+        **options: Any,  # noqa: ANN401 -- click's
+    ) -> Any:  # noqa: ANN401 -- click's
+        if target.stores.event_sink == "sqs":
+            raise click.ClickException(
+                f"This deployment sends messages to a queue, {target.stores.event_queue_url}: read them with a consumer"
+            )
+        subject = _subject(target, customer_id, user, anonymous)
+        if subject is None and not scan and not target.is_local:
+            raise click.UsageError("Name a --user or an --anonymous id, or say --scan to read the whole table")
+        return command(selection=Selection(target=target, customer_id=customer_id, subject=subject), **options)
+
+    return wrapped
+
+
+def _subject(target: Target, customer_id: str | None, user: str | None, anonymous: str | None) -> str | None:
+    if user is not None and anonymous is not None:
+        raise click.UsageError("--user and --anonymous exclude each other")
+    if user is None and anonymous is None:
+        return None
+    if customer_id is None and not target.is_local:
+        raise click.UsageError("Name the --customer whose user this is")
+    customer_id = customer_id or demo.CUSTOMER
+    return subject_key(customer_id, "user", user) if user else subject_key(customer_id, "anonymous", anonymous or "")
+
+
+@click.group()
+def messages() -> None:
+    """Show what has been stored."""
+
+
+@messages.command(name="list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@click.option("--follow", is_flag=True, help="Go on showing messages as they come, oldest first.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@selection_options
+def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> None:
+    """List stored messages, newest first: of a user or an anonymous id, of a customer, or of all.
+
+    On a local server the customer is `demo` unless you name another, and reading everything needs no --scan.
+
+    \b
+    Example:
+      destination messages list --customer acme --user 97980cfea0067
+    """
+    everything = selection.read()
+    newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)
+    if follow:
+        _follow(selection, newest, as_json=as_json)
+        return
+    if as_json:
+        for item in newest:
+            click.echo(json.dumps(_to_json(item)))
+        return
+    rows = Table("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", box=None)
+    for item in newest:
+        rows.add_row(*map(Text, _columns(item)))
+    Console().print(rows)
+    further = sum(1 for _ in everything) if selection.subject is None else 0
+    if selection.subject is None:
+        click.echo(f"Read the whole table; {len(newest)} of {len(newest) + further:,} messages shown.", err=True)
+
+
+def _follow(selection: Selection, items: list[Item], *, as_json: bool) -> None:
+    console = Console()
+    seen: set[tuple[str, str]] = set()
+    while True:
+        for item in sorted(items, key=_time):
+            if _key(item) not in seen:
+                seen.add(_key(item))
+                if as_json:
+                    click.echo(json.dumps(_to_json(item)))
+                else:
+                    console.print(Text("  ".join(_columns(item))), soft_wrap=True)
+        time.sleep(FOLLOW_SECONDS)
+        items = list(selection.read())
+
+
+@messages.command()
+@click.argument("message_id")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@selection_options
+def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
+    """Show one stored message whole, by its id.
+
+    \b
+    Example:
+      destination messages show ajs-next-1700000000000-17e0 --customer acme --user 97980cfea0067
+    """
+    for item in selection.read():
+        if item["message_id"]["S"] == message_id:
+            if as_json:
+                click.echo(json.dumps(_to_json(item)))
+            else:
+                Console().print_json(data=_to_json(item))
+            return
+    raise click.ClickException(f"No stored message has the id {message_id} here")
+
+
+def _time(item: Item) -> tuple[str, str]:
+    return item["timestamp"]["S"], item["stored_at"]["S"]
+
+
+def _key(item: Item) -> tuple[str, str]:
+    return item["subject"]["S"], item["position"]["S"]
+
+
+def _columns(item: Item) -> tuple[str, ...]:
+    def text(name: str) -> str:
+        return str(item.get(name, {"S": ""})["S"])
+
+    message = read_json_attribute(item["message"])
+    what = text("event") or message.get("name") or text("group_id") or message.get("previous_id") or ""
+    who = text("user_id") or text("anonymous_id")
+    return text("timestamp"), text("customer_id"), text("type"), who, str(what), text("message_id")
+
+
+def _to_json(item: Item) -> dict[str, Any]:
+    """Return an item as it was before DynamoDB's types and our compression."""
+    documents = {name: read_json_attribute(item[name]) for name in ("message", "settings") if name in item}
+    texts = {name: value["S"] for name, value in item.items() if "S" in value and name not in documents}
+    numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+    return {**texts, **numbers, **documents}

@@ -1,0 +1,181 @@
+"""`destination ping`: test messages, sent exactly as Segment sends them."""
+
+import base64
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import urllib3
+from rich.columns import Columns
+from rich.console import Console
+from rich.json import JSON
+from rich.panel import Panel
+from rich.text import Text
+
+from cli.stack import ROOT
+from cli.target import LOCAL_CA, LOCAL_URL, ask_local_server
+from handler.canonicalise import CALL_TYPES
+
+SEGMENT_TIMEOUT_SECONDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an endpoint answered to one message; `body` is JSON where it was, else text."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+    milliseconds: float
+
+
+def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
+    """Return the message of `events/`, as if it happened a moment ago."""
+    event = json.loads((ROOT / "events" / f"{call_type}.json").read_text())
+    message: dict[str, Any] = json.loads(event["body"])
+    times = {"originalTimestamp": 2.0, "sentAt": 1.0, "receivedAt": 0.5, "timestamp": 1.5}
+    for name, seconds_ago in times.items():
+        time = now - timedelta(seconds=seconds_ago)
+        message[name] = time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {**message, "messageId": f"ping-{uuid.uuid4()}"}
+
+
+def segment_headers(api_key: str, settings: dict[str, Any] | None = None) -> dict[str, str]:
+    """Return the headers that Segment sends."""
+    headers = {
+        "Accept": "*/*",
+        "Authorization": "Basic " + base64.b64encode(f"{api_key}:".encode()).decode(),
+        "Cache-Control": "no-cache",
+        "Connection": "Keep-Alive",
+        "Content-Type": "application/json",
+        "User-Agent": "Segment.io/1.0",
+    }
+    if settings:
+        headers["X-Segment-Settings"] = base64.b64encode(json.dumps(settings).encode()).decode()
+    return headers
+
+
+def send(http: urllib3.PoolManager, url: str, headers: dict[str, str], body: bytes) -> Answer:
+    """Post a message within Segment's five seconds; raises `urllib3.exceptions.HTTPError`."""
+    began = datetime.now(UTC)
+    headers = {**headers, "Accept-Encoding": urllib3.util.SKIP_HEADER}
+    answer = http.request(
+        "POST", url, headers=headers, body=body, timeout=SEGMENT_TIMEOUT_SECONDS, retries=False, redirect=False
+    )
+    took = datetime.now(UTC) - began
+    try:
+        content = json.loads(answer.data)
+    except ValueError:
+        content = answer.data.decode("utf-8", "replace")
+    return Answer(
+        status=answer.status, headers=dict(answer.headers), body=content, milliseconds=took / timedelta(milliseconds=1)
+    )
+
+
+@click.command()
+@click.argument("call_type", type=click.Choice((*CALL_TYPES, "all")), default="track")
+@click.option("--url", default=LOCAL_URL, show_default=True, help="The endpoint; without a path, /segment is meant.")
+@click.option("--api-key", help="The API key. A local server's good demo key without this.")
+@click.option(
+    "--ca-file", type=click.Path(exists=True), help="A certificate authority to trust (serve --tls has its own)."
+)
+@click.option("--settings", metavar="JSON", help="The customer's settings, for the header X-Segment-Settings.")
+@click.option("--print", "only_print", is_flag=True, help="Print the messages and send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def ping(
+    *,
+    call_type: str,
+    url: str,
+    api_key: str | None,
+    ca_file: str | None,
+    settings: str | None,
+    only_print: bool,
+    as_json: bool,
+) -> None:
+    """Send a test message of a call type, or of all, and show request and answer side by side.
+
+    Exits with 1 unless every message is accepted.
+
+    \b
+    Example:
+      destination ping all --url https://destination.example.com/segment --api-key ddk_…
+    """
+    messages = [
+        sample_message(name, datetime.now(UTC)) for name in (CALL_TYPES if call_type == "all" else (call_type,))
+    ]
+    if only_print:
+        for message in messages:
+            click.echo(json.dumps(message, indent=2))
+        return
+    endpoint = _endpoint(url)
+    headers = segment_headers(api_key or ask_local_server(url)["api_key"], _parse_settings(settings))
+    ca_certs = ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() and _is_loopback(endpoint) else None)
+    answers = []
+    with urllib3.PoolManager(ca_certs=ca_certs) as http:
+        for message in messages:
+            try:
+                answer = send(http, endpoint, headers, json.dumps(message).encode())
+            except urllib3.exceptions.HTTPError as error:
+                raise click.ClickException(f"{endpoint} does not answer: {error}") from error
+            answers.append(answer)
+            if not as_json:
+                _show(endpoint, headers, message, answer)
+    if as_json:
+        results = [
+            {"request": message, "status": answer.status, "answer": answer.body, "milliseconds": answer.milliseconds}
+            for message, answer in zip(messages, answers, strict=True)
+        ]
+        click.echo(json.dumps(results, indent=2))
+    if any(answer.status not in (200, 202) for answer in answers):
+        raise click.exceptions.Exit(1)
+
+
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
+    return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _parse_settings(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint="--settings") from error
+    if not isinstance(settings, dict):
+        raise click.BadParameter("must be a JSON object", param_hint="--settings")
+    return settings
+
+
+def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: Answer) -> None:
+    console = Console()
+    shown = {**headers, "Authorization": "Basic …"}
+    request_head = f"POST {url}\n" + "\n".join(f"{name}: {value}" for name, value in shown.items())
+    answer_head = f"HTTP {answer.status}   {answer.milliseconds:.0f} ms\n" + "\n".join(
+        f"{name}: {value}" for name, value in answer.headers.items() if name not in ("Date", "Server", "Connection")
+    )
+    body = JSON.from_data(answer.body) if isinstance(answer.body, dict) else Text(str(answer.body))
+    width = max(40, console.width // 2 - 1)
+    colour = "green" if answer.status in (200, 202) else "red"
+    console.print(
+        Columns(
+            [
+                Panel(_stack(request_head, JSON.from_data(message)), title=message["type"], width=width),
+                Panel(_stack(answer_head, body), title="Answer", width=width, border_style=colour),
+            ]
+        )
+    )
+
+
+def _stack(head: str, body: JSON | Text) -> Text:
+    return Text.assemble((head, "dim"), "\n\n", body.text if isinstance(body, JSON) else body)

@@ -1,0 +1,256 @@
+"""`destination serve`: the deployed shape on this machine. HTTP -> event -> function process -> embedded AWS."""
+
+import asyncio
+import json
+import shlex
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import trustme
+import uvicorn
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.text import Text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cli import demo, gateway
+from cli.embedded_aws import EmbeddedAws
+from cli.functions import FunctionError, Functions, FunctionTimeoutError
+from cli.key_table import KeyRecord, KeyTable
+from cli.stack import FUNCTION, LOCAL_FOLDER, Account, LocalStack, copy_stores, create_local_stack, load_template
+from cli.target import ABOUT_PATH, LOCAL_CA, LOCAL_URL
+from handler.keys import is_well_formed
+
+ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="The port to listen on; 0 picks a free one.")
+@click.option("--tls", is_flag=True, help="Serve HTTPS, with a certificate of its own (its authority: .local/ca.pem).")
+@click.option("--processes", default=4, show_default=True, type=click.IntRange(1, 100), help="Functions at once.")
+@click.option("--api-key", help="Make this API key for the customer demo, beside the demo keys.")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of template.yaml; repeatable."
+)
+@click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are made.")
+@click.option("--json", "as_json", is_flag=True, help="Print the function's own log lines.")
+def serve(  # noqa: PLR0913 -- a command has the options it has
+    *,
+    host: str,
+    port: int,
+    tls: bool,
+    processes: int,
+    api_key: str | None,
+    parameters: tuple[str, ...],
+    endpoint_url: str | None,
+    as_json: bool,
+) -> None:
+    """Run the destination on this machine, with an embedded AWS.
+
+    What is stored is gone when it ends, unless --endpoint-url names a server that keeps it.
+
+    \b
+    Example:
+      destination serve --port 8081 --parameter EventSink=sqs
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("Starting an embedded AWS …", style="dim")
+    embedded = EmbeddedAws()
+    try:
+        account = Account(endpoint_url=embedded.url)
+        stack = create_local_stack(account, _parse_parameters(parameters))
+        container_url = embedded.container_url
+        if endpoint_url:
+            stack = copy_stores(stack, account, Account(endpoint_url=endpoint_url))
+            account = Account(endpoint_url=endpoint_url)
+            container_url = endpoint_url
+        _make_keys(account, stack, api_key)
+        _write_environment_file(stack, container_url)
+        listener = _listen(host, port)
+        url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
+        console.print(f"Starting {processes} function processes …", style="dim")
+        asyncio.run(
+            _run(
+                _Gateway(account, stack, console, as_json=as_json),
+                listener,
+                processes,
+                _certificate(host) if tls else None,
+                lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY),
+            )
+        )
+    except KeyboardInterrupt:
+        console.print("Stopped.", style="dim")
+    finally:
+        embedded.stop()
+
+
+def _parse_parameters(parameters: tuple[str, ...]) -> dict[str, str]:
+    pairs = [parameter.partition("=") for parameter in parameters]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise click.BadParameter(f"{name} has no value: write {name}=VALUE", param_hint="--parameter")
+    return {name: value for name, _, value in pairs}
+
+
+def _make_keys(account: Account, stack: LocalStack, api_key: str | None) -> None:
+    table = KeyTable(account.dynamodb(), stack.stores.key_table)
+    try:
+        demo.seed_keys(table)
+        if api_key is not None:
+            if not is_well_formed(api_key):
+                raise click.BadParameter(
+                    "an API key is up to 256 printable ASCII characters without a colon; one that starts with ddk_ "
+                    "must be complete",
+                    param_hint="--api-key",
+                )
+            table.put(KeyRecord.of(api_key, customer_id=demo.CUSTOMER, label="--api-key"))
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"The keys can't be written: {error}") from error
+
+
+def _write_environment_file(stack: LocalStack, container_url: str) -> None:
+    """Write what `sam local invoke` and `start-api` take as --env-vars; samconfig.toml names the file."""
+    LOCAL_FOLDER.mkdir(exist_ok=True)
+    parameters = {**stack.environment, "AWS_ENDPOINT_URL": container_url}
+    ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n")
+
+
+class _Gateway:
+    """The API of template.yaml in front of function processes, and the local server's word about itself."""
+
+    def __init__(self, account: Account, stack: LocalStack, console: Console, *, as_json: bool) -> None:
+        self._console = console
+        self._as_json = as_json
+        self._about = {
+            "endpoint_url": account.endpoint_url,
+            "stores": asdict(stack.stores),
+            "api_key": demo.GOOD_KEY,
+        }
+        function = load_template()["Resources"][FUNCTION]["Properties"]
+        routes = [event["Properties"] for event in function["Events"].values()]
+        self.functions = Functions(
+            stack.environment,
+            integration_seconds=min(route["TimeoutInMillis"] for route in routes) / 1000,
+            function_seconds=function["Timeout"],
+        )
+        self.app = Starlette(
+            routes=[
+                Route(ABOUT_PATH, self._tell_about),
+                *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
+            ],
+            exception_handlers={404: self._not_found, 405: self._not_found},
+        )
+
+    async def _tell_about(self, _request: Request) -> Response:
+        return JSONResponse(self._about)
+
+    async def _not_found(self, request: Request, _error: Exception) -> Response:
+        return self._answer(request, 404, "Not Found", "no such route")
+
+    async def _invoke(self, request: Request) -> Response:
+        body = await request.body()
+        if len(body) > gateway.MAX_BODY_BYTES:
+            return self._answer(request, 413, "Request Entity Too Large", "the body is larger than 10 MB")
+        try:
+            invocation = await self.functions.invoke(gateway.to_event(request, body, datetime.now(UTC)))
+        except FunctionTimeoutError:
+            return self._answer(request, 503, "Service Unavailable", "the function did not answer in time")
+        except FunctionError:
+            return self._answer(request, 500, "Internal Server Error", "the function died")
+        for line in invocation.log.splitlines():
+            self._console.print(Text(line) if self._as_json else _readable(request, line))
+        if invocation.response is None:
+            return gateway.own_answer(500, "Internal Server Error")
+        return gateway.to_response(invocation.response)
+
+    def _answer(self, request: Request, status: int, message: str, why: str) -> Response:
+        """Answer without the function."""
+        self._console.print(_line(request, status, why))
+        return gateway.own_answer(status, message)
+
+
+def _readable(request: Request, line: str) -> Text:
+    """Say in one line what a request line says; other output of the function as it is."""
+    try:
+        facts: Mapping[str, Any] = json.loads(line)
+        what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id")]
+        words = [str(word) for word in [*what, facts.get("code")] if word is not None]
+        return _line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])
+    except (ValueError, KeyError, TypeError):
+        return Text(line)
+
+
+_COLOURS = {2: "green", 4: "yellow", 5: "red"}
+
+
+def _line(request: Request, status: int, words: str, milliseconds: float | None = None) -> Text:
+    took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
+    return Text.assemble(
+        (datetime.now().astimezone().strftime("%H:%M:%S"), "dim"),
+        f" {request.method} {request.url.path} ",
+        (str(status), _COLOURS.get(status // 100, "")),
+        f" {words}",
+        (took, "dim"),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        [(family, kind, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)  # asyncio sends at once only where this is told
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise click.ClickException(
+            f"Can't listen on {host}:{port} ({error.strerror}): choose another --port"
+        ) from error
+    return listener
+
+
+def _certificate(host: str) -> trustme.LeafCert:
+    """Make an authority and a certificate; clients need the authority, so it is written to a file."""
+    authority = trustme.CA()
+    LOCAL_FOLDER.mkdir(exist_ok=True)
+    authority.cert_pem.write_to_path(str(LOCAL_CA))
+    return authority.issue_cert("localhost", "127.0.0.1", "::1", host)
+
+
+async def _run(
+    gateway_: _Gateway,
+    listener: socket.socket,
+    processes: int,
+    certificate: trustme.LeafCert | None,
+    welcome: Callable[[], None],
+) -> None:
+    await gateway_.functions.start(processes)
+    with certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext() as certificate_file:
+        config = uvicorn.Config(gateway_.app, ssl_certfile=certificate_file, lifespan="off", log_level="critical")
+        server = uvicorn.Server(config)
+        welcome()
+        await server.serve(sockets=[listener])
+
+
+def _print_welcome(console: Console, url: str, api_key: str) -> None:
+    body = {"type": "track", "event": "Signed Up", "userId": "user-1", "properties": {"plan": "pro"}}
+    ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
+    option = "" if url == LOCAL_URL else f" --url {url}"
+    console.print(f"\nThe destination listens at [bold]{url}/segment[/bold]")
+    console.print(f"API key: [bold]{api_key}[/bold]   (customer {demo.CUSTOMER})\n")
+    console.print("Send it a message:\n")
+    console.print(
+        f"  curl {ca}-i -u {shlex.quote(api_key + ':')} -H 'Content-Type: application/json' \\\n"
+        f"    -d {shlex.quote(json.dumps(body))} \\\n    {url}/segment\n",
+        markup=False,
+    )
+    console.print(f"See what is stored:            .venv/bin/destination messages list{option}", markup=False)
+    console.print(f"A message of each call type:   .venv/bin/destination ping all{option}", markup=False)
+    console.print("Control-C ends it, and with it what it stored.\n")

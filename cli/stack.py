@@ -1,0 +1,240 @@
+"""The tables and queues of a deployment: of a CloudFormation stack, or the same ones from template.yaml elsewhere.
+
+template.yaml is the only place that declares a store. On this machine its stores are made by handing just them to an
+embedded CloudFormation (moto's can't resolve functions and APIs), with the function's environment as stack outputs.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import boto3
+import click
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_sqs import SQSClient
+
+ROOT = Path(__file__).parent.parent
+TEMPLATE = ROOT / "template.yaml"
+LOCAL_FOLDER = ROOT / ".local"
+"""What a local server leaves for others: the environment for `sam local`, and the authority of its certificate."""
+
+FUNCTION = "DestinationFunction"
+STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
+
+LOCAL_STACK = "direct-destination-local"
+LOCAL_REGION = "us-east-1"
+LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+
+class _TemplateLoader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms: `!Ref Name` as `{"Ref": "Name"}`, `!Sub …` as `{"Fn::Sub": …}`."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    if tag == "GetAtt":
+        value = value.split(".", 1)
+    return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
+
+
+_TemplateLoader.add_multi_constructor("!", _intrinsic)
+
+
+def load_template() -> dict[str, Any]:
+    """Return template.yaml with its intrinsic functions in their long form."""
+    template: dict[str, Any] = yaml.load(TEMPLATE.read_text(), _TemplateLoader)  # noqa: S506 -- a SafeLoader
+    return template
+
+
+STORE_OUTPUTS = {
+    "event_sink": "EventSink",
+    "event_table": "EventTableName",
+    "event_queue_url": "EventQueueUrl",
+    "key_table": "KeyTableName",
+    "rejects_table": "RejectsTableName",
+}
+"""Field of `Stores` -> output of the stack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """The names of a deployment's stores."""
+
+    event_sink: str
+    event_table: str
+    event_queue_url: str
+    key_table: str
+    rejects_table: str
+
+    @classmethod
+    def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
+        """Read stack outputs; raises `KeyError` for one that is missing."""
+        return cls(**{field: outputs[output] for field, output in STORE_OUTPUTS.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Where clients connect to: AWS by one's own credentials, or a server that speaks its protocols."""
+
+    endpoint_url: str | None = None
+
+    def dynamodb(self) -> "DynamoDBClient":
+        return boto3.client("dynamodb", **self._options())
+
+    def sqs(self) -> "SQSClient":
+        return boto3.client("sqs", **self._options())
+
+    def cloudformation(self) -> "CloudFormationClient":
+        return boto3.client("cloudformation", **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        if self.endpoint_url is None:
+            return {}
+        return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalStack:
+    """The stores of template.yaml outside AWS, and the environment with which a function reaches them."""
+
+    stores: Stores
+    environment: dict[str, str]
+
+
+def create_local_stack(account: Account, parameters: Mapping[str, str]) -> LocalStack:
+    """Make the stores of template.yaml by the CloudFormation of an embedded AWS.
+
+    Raises `click.ClickException` for a parameter that the template refuses.
+    """
+    template = load_template()
+    check_parameters(template["Parameters"], parameters)
+    variables = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
+    variable_outputs = {f"Environment{name.replace('_', '')}": name for name, value in variables.items() if value != ""}
+    stores = {
+        "Parameters": template["Parameters"],
+        "Conditions": template["Conditions"],
+        "Resources": dict(_named_stores(template["Resources"])),
+        "Outputs": {
+            **{name: template["Outputs"][name] for name in STORE_OUTPUTS.values()},
+            **{output: {"Value": variables[name]} for output, name in variable_outputs.items()},
+        },
+    }
+    cloudformation = account.cloudformation()
+    cloudformation.create_stack(
+        StackName=LOCAL_STACK,
+        TemplateBody=yaml.safe_dump(stores),
+        Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+    )
+    outputs = stack_outputs(cloudformation, LOCAL_STACK)
+    environment = {name: outputs[output] for output, name in variable_outputs.items()}
+    return LocalStack(
+        stores=Stores.from_outputs(outputs),
+        environment={**dict.fromkeys(variables, ""), **environment, **_access(account)},
+    )
+
+
+def check_parameters(declared: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, str]) -> None:
+    """Refuse what CloudFormation would refuse and an embedded one does not."""
+    for name, value in parameters.items():
+        if name not in declared:
+            raise click.ClickException(f"template.yaml has no parameter {name}: it has {', '.join(declared)}")
+        allowed = [str(choice) for choice in declared[name].get("AllowedValues", [value])]
+        if value not in allowed:
+            raise click.ClickException(f"{name} can't be {value}: it must be one of {', '.join(allowed)}")
+
+
+def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the stores with names that stay, so that a server that outlives the local one keeps what it has."""
+    for name, resource in resources.items():
+        properties = resource["Properties"]
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            yield name, {**resource, "Properties": {**properties, "TableName": f"{LOCAL_STACK}-{name}"}}
+        elif resource["Type"] == "AWS::SQS::Queue":
+            ending = ".fifo" if properties.get("FifoQueue") else ""
+            yield name, {**resource, "Properties": {**properties, "QueueName": f"{LOCAL_STACK}-{name}{ending}"}}
+
+
+def stack_outputs(cloudformation: "CloudFormationClient", stack: str) -> dict[str, str]:
+    """Return what a stack gives out, by name."""
+    outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+    return {output["OutputKey"]: str(output["OutputValue"]) for output in outputs}
+
+
+def _access(account: Account) -> dict[str, str]:
+    """Return the variables with which boto3 reaches a server that stands in for AWS."""
+    return {
+        "AWS_ENDPOINT_URL": account.endpoint_url or "",
+        "AWS_DEFAULT_REGION": LOCAL_REGION,
+        **{name.upper(): value for name, value in LOCAL_CREDENTIALS.items()},
+    }
+
+
+def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalStack:
+    """Make the stores of an embedded AWS on another server too, where they are missing, and return those.
+
+    A server without SQS is enough for the DynamoDB sink. Raises `click.ClickException` when the server does not answer.
+    """
+    environment = {**stack.environment, **_access(target)}
+    try:
+        _copy_tables(source.dynamodb(), target.dynamodb())
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"{target.endpoint_url} does not answer as DynamoDB: {error}") from error
+    try:
+        _copy_queues(source.sqs(), target.sqs())
+        queue_name = stack.stores.event_queue_url.rpartition("/")[2]
+        queue_url = target.sqs().get_queue_url(QueueName=queue_name)["QueueUrl"]
+    except (BotoCoreError, ClientError) as error:
+        if stack.stores.event_sink == "sqs":
+            raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
+        return LocalStack(stores=stack.stores, environment=environment)
+    return LocalStack(
+        stores=replace(stack.stores, event_queue_url=queue_url),
+        environment={**environment, "EVENT_QUEUE_URL": queue_url},
+    )
+
+
+def _copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
+    existing = target.list_tables()["TableNames"]
+    for name in source.list_tables()["TableNames"]:
+        if name not in existing:
+            table = source.describe_table(TableName=name)["Table"]
+            streams = {"StreamSpecification": table["StreamSpecification"]} if "StreamSpecification" in table else {}
+            target.create_table(
+                TableName=name,
+                AttributeDefinitions=table["AttributeDefinitions"],
+                KeySchema=table["KeySchema"],
+                BillingMode="PAY_PER_REQUEST",
+                **streams,
+            )
+            target.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+
+
+_QUEUE_ATTRIBUTES = (
+    "FifoQueue",
+    "DeduplicationScope",
+    "FifoThroughputLimit",
+    "VisibilityTimeout",
+    "MaximumMessageSize",
+)
+
+
+def _copy_queues(source: "SQSClient", target: "SQSClient") -> None:
+    for url in source.list_queues()["QueueUrls"]:
+        attributes = source.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        copied = {name: attributes[name] for name in _QUEUE_ATTRIBUTES if name in attributes}
+        try:
+            target.get_queue_url(QueueName=url.rpartition("/")[2])
+        except target.exceptions.QueueDoesNotExist:
+            target.create_queue(QueueName=url.rpartition("/")[2], Attributes=copied)

@@ -1,0 +1,80 @@
+"""Which deployment a command works on: `--url` of a running local server, or `--stack`. The options, and the finding."""
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cli.stack import LOCAL_FOLDER, Account, Stores, stack_outputs
+
+LOCAL_URL = "http://127.0.0.1:8080"
+LOCAL_CA = LOCAL_FOLDER / "ca.pem"
+"""The authority that signed the certificate of `serve --tls`."""
+ABOUT_PATH = "/_local"
+"""Where a local server tells its stores; it is not part of the deployed API."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A deployment: where it is, and the names of its stores."""
+
+    account: Account
+    stores: Stores
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a local server, where reading everything costs nothing."""
+        return self.account.endpoint_url is not None
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--url` and `--stack`, and hand it the `target` they name."""
+
+    @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
+    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, url: str, stack: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
+        target = stack_target(stack) if stack else local_target(url)
+        return command(*args, target=target, **options)
+
+    return wrapped
+
+
+def stack_target(stack: str) -> Target:
+    """Find a deployed stack by its outputs; raises `click.ClickException`."""
+    account = Account()
+    try:
+        outputs = stack_outputs(account.cloudformation(), stack)
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"The stack {stack} can't be read: {error}") from error
+    try:
+        return Target(account=account, stores=Stores.from_outputs(outputs))
+    except KeyError as error:
+        raise click.ClickException(f"The stack {stack} has no output {error}: is it a destination?") from error
+
+
+def local_target(url: str) -> Target:
+    """Ask a local server for its stores; raises `click.ClickException` when it does not answer."""
+    about = ask_local_server(url)
+    return Target(account=Account(endpoint_url=about["endpoint_url"]), stores=Stores(**about["stores"]))
+
+
+def ask_local_server(url: str) -> dict[str, Any]:
+    """Return what a local server tells about itself; raises `click.ClickException`."""
+    with urllib3.PoolManager(ca_certs=str(LOCAL_CA) if LOCAL_CA.exists() else None) as http:
+        try:
+            answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False)
+            about: dict[str, Any] = json.loads(answer.data)
+            if answer.status != 200 or "stores" not in about:  # noqa: PLR2004 -- HTTP's OK
+                raise ValueError
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
+            raise click.ClickException(
+                f"No local server answers at {url}: start one with `make run`, or name another with --url or a "
+                "deployed one with --stack"
+            ) from error
+    return about

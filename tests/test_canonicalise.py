@@ -1,0 +1,461 @@
+import json
+
+import pytest
+
+from handler.canonicalise import (
+    CALL_TYPES,
+    CONFLICTS,
+    CONTEXT,
+    CONTEXT_OBJECTS,
+    DERIVED_ID_PREFIX,
+    MAX_NAME_CHARS,
+    TOP,
+    UNDATED,
+    canonicalise,
+    parse_time,
+    snake_case,
+)
+
+LATE = "2031-05-17T12:00:00.000Z"
+LATER = "2031-05-17T12:09:59.000Z"
+
+
+def message_of(payload):
+    [message] = canonicalise(payload)
+    return message
+
+
+def body_of(payload):
+    return message_of({"messageId": "m-1", **payload}).body
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name", ["userId", "user_id", "UserID", "UserId", "USERID", "userid", "User ID", "user-id", " user id ", "USER_ID"]
+)
+def test_all_spellings_of_a_name_are_one_field(name):
+    assert body_of({name: "u-1"}) == {"message_id": "m-1", "user_id": "u-1"}
+
+
+@pytest.mark.parametrize(
+    ("spec_name", "name"),
+    [
+        ("userId", "user_id"),
+        ("originalTimestamp", "original_timestamp"),
+        ("type", "type"),
+        ("_metadata", "_metadata"),
+        ("user_id", "user_id"),
+        ("userAgentData", "user_agent_data"),
+        ("wow64", "wow64"),
+    ],
+)
+def test_the_names_of_the_spec_are_stored_in_snake_case(spec_name, name):
+    assert snake_case(spec_name) == name
+
+
+def respell(name):
+    """Return a name in all the casings that libraries and people use."""
+    words = name.split("_")
+    return {
+        name,
+        name.upper(),
+        "-".join(words),
+        " ".join(words).title(),
+        words[0] + "".join(word.title() for word in words[1:]),
+        "".join(word.title() for word in words),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(TOP.spelling.keys() - {"type", "message_id", "write_key", "_metadata"}))
+def test_every_field_of_the_spec_is_found_at_the_top_by_any_spelling(name):
+    assert [body_of({spelling: "x"}).get(name) for spelling in respell(name)] == ["x"] * len(respell(name))
+
+
+@pytest.mark.parametrize("name", sorted(CONTEXT.spelling))
+def test_every_field_of_the_spec_is_found_in_context_by_any_spelling(name):
+    for spelling in respell(name):
+        assert body_of({"Context": {spelling: "x"}})["context"] == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(part, name) for part, fields in CONTEXT_OBJECTS.items() for name in sorted(fields.spelling)]
+)
+def test_every_field_of_the_spec_is_found_in_the_parts_of_context_by_any_spelling(part, name):
+    for spelling in respell(name):
+        assert body_of({"context": {part.upper(): {spelling: "x"}}})["context"] == {part: {name: "x"}}
+
+
+OWN_KEYS = {"userId": 1, "user_id": 2, "User ID": 3, "": 4, "first name": 5, "a.b": 6, "ключ😀": 7, "\ud800": 8}
+
+
+@pytest.mark.parametrize("field", ["traits", "properties", "integrations"])
+def test_the_customers_own_keys_stay_as_they_are(field):
+    own = {**OWN_KEYS, "nested": [OWN_KEYS], "none": None, "empty": []}
+    assert body_of({field.title(): own})[field] == own
+
+
+def test_the_customers_own_keys_in_the_traits_of_a_context_stay_as_they_are():
+    assert body_of({"context": {"Traits": OWN_KEYS}})["context"] == {"traits": OWN_KEYS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["customField", "Custom Field", "", "user.id", "metadata", "_userId", "from", "_conflicts", "uşerId"],
+)
+def test_unknown_fields_stay_as_they_are(name):
+    assert body_of({name: "x"}) == {"message_id": "m-1", name: "x"}
+    assert body_of({"context": {name: "x"}})["context"] == {name: "x"}
+
+
+def test_a_name_too_long_for_a_field_is_an_unknown_one():
+    long = "user" + "_" * (MAX_NAME_CHARS - 6) + "id"
+    assert body_of({long: "u-1"})["user_id"] == "u-1"
+    assert body_of({long + " ": "u-1"})[long + " "] == "u-1"
+
+
+def test_parts_of_context_that_are_no_objects_stay_as_they_are():
+    context = {"page": "/home", "os": None, "device": ["phone"], "screen": 3}
+    assert body_of({"context": context})["context"] == context
+
+
+@pytest.mark.parametrize("context", ["text", 7, True, [1]])
+def test_a_context_that_is_no_object_stays_for_the_schema_to_judge(context):
+    assert body_of({"context": context})["context"] == context
+
+
+# Values
+
+
+@pytest.mark.parametrize("name", ["context", "integrations", "userId", "traits", "originalTimestamp", "type"])
+def test_a_field_of_the_spec_that_is_null_is_absent(name):
+    assert body_of({name: None}) == {"message_id": "m-1"}
+
+
+def test_an_unknown_field_that_is_null_stays():
+    assert body_of({"custom": None}) == {"message_id": "m-1", "custom": None}
+
+
+@pytest.mark.parametrize("field", ["context", "integrations", "properties", "traits"])
+def test_an_empty_array_is_how_php_spells_an_empty_object(field):
+    assert body_of({field: []})[field] == {}
+    assert body_of({field: [[]]})[field] == [[]]
+
+
+@pytest.mark.parametrize("name", ["userId", "anonymousId", "groupId", "previousId", "messageId"])
+@pytest.mark.parametrize(("value", "stored"), [(0, "0"), (42, "42"), (-7, "-7"), (2**70, "1180591620717411303424")])
+def test_an_integer_id_becomes_its_decimal_string(name, value, stored):
+    assert body_of({name: value})[snake_case(name)] == stored
+
+
+@pytest.mark.parametrize("value", [True, False, 1.5, 7.0, ["u-1"], {"id": 1}, " ", "null", "NaN", "0"])
+def test_an_id_of_another_type_stays_for_the_schema_to_judge(value):
+    stored = body_of({"userId": value})["user_id"]
+    assert (type(stored), stored) == (type(value), value)
+
+
+@pytest.mark.parametrize("name", ["userId", "anonymousId", "groupId", "previousId"])
+def test_an_empty_id_is_absent(name):
+    assert body_of({name: ""}) == {"message_id": "m-1"}
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_the_call_type_is_in_lower_case(call_type):
+    assert message_of({"Type": call_type.title()}).type == call_type
+
+
+@pytest.mark.parametrize("call_type", [7, ["track"], {}])
+def test_a_call_type_that_is_no_string_stays_for_the_next_step_to_judge(call_type):
+    assert message_of({"type": call_type}).type == call_type
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"writeKey": "s3cret"},
+        {"Write Key": "s3cret"},
+        {"writeKey": "s3cret", "write_key": "other-s3cret"},
+        {"writeKey": None, "WRITE_KEY": "s3cret"},
+    ],
+)
+def test_a_write_key_is_dropped_in_every_spelling(payload):
+    assert "s3cret" not in json.dumps(message_of({"type": "track", "userId": "u-1", **payload}).body)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"userId": "new", "previousId": "old"},
+        {"user_id": "new", "previous_id": "old"},
+        {"User ID": "new", "Previous ID": "old"},
+        {"from": "old", "to": "new"},
+        {"From": "old", "TO": "new"},
+        {"from": "old", "userId": "new"},
+        {"from": "old", "to": "new", "userId": "", "previousId": None},
+        {"from": "old", "to": "new", "userId": "new", "previousId": "old"},
+    ],
+)
+def test_the_shapes_of_an_alias_are_one(names):
+    body = {"message_id": "m-1", "type": "alias", "user_id": "new", "previous_id": "old"}
+    assert body_of({"type": "alias", **names}) == body
+
+
+def test_integer_ids_of_the_old_alias_shape_become_strings():
+    body = body_of({"type": "alias", "from": 1, "to": 2})
+    assert (body["previous_id"], body["user_id"]) == ("1", "2")
+
+
+OLD_ALIAS = {"type": "alias", "from": "x", "to": "y"}
+
+
+def test_in_an_alias_the_present_names_win_and_the_old_ones_stay_beside_them():
+    payload = {"userId": "new", "previousId": "old", **OLD_ALIAS}
+    assert body_of(payload) == {"message_id": "m-1", "user_id": "new", "previous_id": "old", **OLD_ALIAS}
+
+
+def test_other_call_types_keep_from_and_to_as_fields_of_the_customer():
+    assert body_of({"type": "track", "from": "Ulm", "to": "Bath"}).items() >= {"from": "Ulm", "to": "Bath"}.items()
+
+
+# Several spellings of one field
+
+
+@pytest.mark.parametrize(
+    ("payload", "winner", "conflicts"),
+    [
+        ({"userId": "a", "user_id": "b", "UserID": "c"}, "a", {"user_id": "b", "UserID": "c"}),
+        ({"user_id": "b", "UserID": "c", "User ID": "d"}, "b", {"UserID": "c", "User ID": "d"}),
+        ({"UserID": "c", "User ID": "d"}, "d", {"UserID": "c"}),
+        ({"userId": "", "user_id": "b"}, "b", None),
+        ({"userId": None, "UserID": "c"}, "c", None),
+        ({"userId": "a", "user_id": ""}, "a", None),
+        ({"userId": "a", "user_id": "a"}, "a", None),
+        ({"userId": 1, "user_id": True}, "1", {"user_id": True}),
+        ({"userId": 1, "user_id": "1"}, "1", {"user_id": "1"}),
+    ],
+)
+def test_of_several_spellings_the_specs_own_wins_and_other_values_are_kept(payload, winner, conflicts):
+    body = body_of(payload)
+    assert (body["user_id"], body.get(CONFLICTS)) == (winner, conflicts)
+
+
+CONFLICTING = [
+    {"userId": "a", "user_id": "b"},
+    {"Traits": {"a": 1}, "traits": {}},
+    {"sentAt": LATE, "sent_at": LATER},
+    {"userId": "a", "user_id": "b", CONFLICTS: {"of": "the customer"}},
+    {"userId": "a", CONFLICTS: "kept"},
+    {"context": {"ip": "192.0.2.1", "IP": "192.0.2.2"}},
+    {"context": {"page": {"URL": "a", "url": "b"}, "Page": {"title": "c"}}},
+    {"context": {"userAgent": "a", "user_agent": "b"}, "CONTEXT": {"user-agent": "c"}},
+    {"type": "alias", "from": "a", "to": "b", "userId": "c", "previousId": "d"},
+    {"type": "alias", "from": "a", "From": "b", "to": "c"},
+]
+
+
+@pytest.mark.parametrize("payload", CONFLICTING, ids=json.dumps)
+def test_no_value_is_lost_to_another_spelling(payload):
+    assert sorted(leaves(body_of(payload))) == sorted([*leaves(payload), '"m-1"'])
+
+
+@pytest.mark.parametrize("payload", CONFLICTING, ids=json.dumps)
+def test_the_order_of_the_fields_does_not_matter(payload):
+    assert message_of(payload) == message_of(reverse(payload))
+
+
+STABLE = [
+    *CONFLICTING,
+    {"type": "Track", "userId": 7, "anonymousId": "", "context": None, "traits": [], "Custom": None},
+    {"type": "alias", "from": None, "to": "b"},
+    {"type": "alias", "from": "", "to": 7},
+    {"type": "delete", "userId": "a", "context": None, "integrations": None},
+    {"context": {"Device": {"Ad Tracking Enabled": True}, "OS": {"Name": None}, "mine": OWN_KEYS}},
+    {"messageId": "", "writeKey": "k", "_metadata": {"bundled": ["a"]}},
+]
+
+
+@pytest.mark.parametrize("payload", STABLE, ids=json.dumps)
+def test_a_canonical_message_is_its_own_canonical_form(payload):
+    message = message_of(payload)
+    assert message_of(message.body) == message
+
+
+def leaves(value):
+    """Yield every value of a document that holds no others, as JSON."""
+    if isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from leaves(child)
+    else:
+        yield json.dumps(value)
+
+
+def reverse(value):
+    return {name: reverse(value[name]) for name in reversed(value)} if isinstance(value, dict) else value
+
+
+def test_the_payload_itself_is_left_alone():
+    payload = {"User ID": 7, "writeKey": "k", "traits": [], "context": {"Page": {"URL": "a"}}}
+    before = json.dumps(payload)
+    canonicalise(payload)
+    assert json.dumps(payload) == before
+
+
+# Message ids
+
+
+def test_a_message_id_that_was_sent_is_kept():
+    assert message_of({"messageId": "ajs-next-1"}).message_id == "ajs-next-1"
+
+
+@pytest.mark.parametrize("payload", [{}, {"messageId": ""}, {"messageId": None}, {"message_id": "", "messageId": None}])
+def test_a_missing_message_id_is_derived(payload):
+    message_id = message_of({"type": "track", "userId": "u-1", **payload}).message_id
+    assert message_id == message_of({"userId": "u-1", "type": "track"}).message_id
+    assert message_id.startswith(DERIVED_ID_PREFIX)
+    assert len(message_id) <= 100
+
+
+DATED = {"type": "track", "userId": "u-1", "originalTimestamp": LATE}
+UNSTABLE_FIELDS = [
+    {"sentAt": LATE},
+    {"sent_at": LATER},
+    {"receivedAt": LATE},
+    {"timestamp": LATE},
+    {"_metadata": {"bundled": ["x"]}},
+    {"sentAt": LATE, "sent_at": LATER},
+    {"sentAt": LATER, "sent_at": LATE},
+    {"Received At": LATE, "receivedAt": LATER, "timestamp": LATE, "Timestamp": LATER},
+]
+
+
+@pytest.mark.parametrize("unstable", UNSTABLE_FIELDS, ids=json.dumps)
+def test_a_derived_message_id_does_not_depend_on_what_a_resend_changes(unstable):
+    resent = message_of({**DATED, **unstable})
+    assert (resent.message_id, resent.time) == (message_of(DATED).message_id, message_of(DATED).time)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"originalTimestamp": LATER},
+        {"originalTimestamp": None, "timestamp": LATE},
+        {"originalTimestamp": None, "timestamp": LATER},
+        {"userId": "u-2"},
+        {"userId": None, "anonymousId": "u-1"},
+        {"type": "page"},
+        {"event": "Bell rung"},
+        {"properties": {}},
+        {"properties": {"n": 1}},
+        {"properties": {"n": True}},
+        {"properties": {"n": "1"}},
+        {"properties": {"\ud800": "\udfff"}},
+        {"custom": None},
+    ],
+    ids=json.dumps,
+)
+def test_a_derived_message_id_depends_on_all_the_rest(other):
+    assert message_of({**DATED, **other}).message_id != message_of(DATED).message_id
+
+
+def test_a_derived_message_id_does_not_depend_on_casing_or_order():
+    payload = {"Original Timestamp": LATE, "USER_ID": "u-1", "Type": "TRACK"}
+    assert message_of(payload).message_id == message_of(DATED).message_id
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("value", "time"),
+    [
+        ("2031-05-17T12:00:00.000Z", "2031-05-17T12:00:00.000000Z"),
+        ("2031-05-17T12:00:00Z", "2031-05-17T12:00:00.000000Z"),
+        ("2031-05-17t12:00:00z", "2031-05-17T12:00:00.000000Z"),
+        (" 2031-05-17T12:00:00Z\n", "2031-05-17T12:00:00.000000Z"),
+        ("2031-05-17T12:00:00.1234567899Z", "2031-05-17T12:00:00.123456Z"),
+        ("2031-05-17T12:00:00,5Z", "2031-05-17T12:00:00.500000Z"),
+        ("2031-05-17T12:00:00", "2031-05-17T12:00:00.000000Z"),
+        ("2031-05-17 12:00", "2031-05-17T12:00:00.000000Z"),
+        ("2031-05-17", "2031-05-17T00:00:00.000000Z"),
+        ("20310517T120000Z", "2031-05-17T12:00:00.000000Z"),
+        ("2031-W20-6", "2031-05-17T00:00:00.000000Z"),
+        ("2031-05-17T12:00:00+05:45", "2031-05-17T06:15:00.000000Z"),
+        ("2031-05-17T12:00:00-0330", "2031-05-17T15:30:00.000000Z"),
+        ("2031-05-17T12:00:00+14", "2031-05-16T22:00:00.000000Z"),
+        ("2032-02-29T00:00:00-00:00", "2032-02-29T00:00:00.000000Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00.000000Z"),
+        ("0999-12-31T23:59:59Z", "0999-12-31T23:59:59.000000Z"),
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999999Z"),
+        ("2020-05-09 23:54:49.2 +0000 UTC m=+70366.29", "2020-05-09T23:54:49.200000Z"),
+        ("2020-05-09 23:54:49.123456789 +0000 UTC m=-0.000000001", "2020-05-09T23:54:49.123456Z"),
+        ("2020-05-09 23:54:49 +0000 UTC", "2020-05-09T23:54:49.000000Z"),
+        ("2020-05-09 23:54:49.5 -0700 PDT", "2020-05-10T06:54:49.500000Z"),
+        ("2020-05-09 23:54:49 +0530 +0530", "2020-05-09T18:24:49.000000Z"),
+    ],
+)
+def test_a_time_is_read_as_sortable_utc(value, time):
+    assert parse_time(value) == time
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, 1_900_000_000, 1.5, [], {}),
+        *(
+            "",
+            " ",
+            "now",
+            "null",
+            "1900000000",
+            "12:00:00",
+            "17/05/2031",
+            "May 17, 2031",
+            "Sat, 17 May 2031 12:00:00 GMT",
+        ),
+        *("2031-02-30T00:00:00Z", "2031-13-01", "2031-05-17T25:00:00Z", "2031-05-17T12:00:00+24:00"),
+        *("0000-01-01T00:00:00Z", "+010000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z"),
+        *("0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"),
+        *("2031-05-1\u0667", "2031-05-17T12:00:00\ud800", "2031-05-17T12:00:00Z#x"),
+        *("2020-05-09 23:54:4\u0669 +0000 UTC", "2020-05-09 23:54:49.2 +0000", "2020-05-09 23:54:49 +0000 UTC m=x"),
+    ],
+)
+def test_what_is_no_time_is_not_read(value):
+    assert parse_time(value) is None
+
+
+def test_sortable_times_sort_by_time_and_undated_ones_come_last():
+    values = ["0001-01-01", "0999-12-31", "2031-05-17T12:00:00Z", "2031-05-17T12:00:00.000001Z", "9999-12-31"]
+    times = [*map(parse_time, values), UNDATED]
+    assert times == sorted(times)
+    assert len(set(times)) == len(times)
+
+
+GARBLED = "the day before yesterday"
+
+
+@pytest.mark.parametrize(
+    ("payload", "time", "timestamp"),
+    [
+        ({}, UNDATED, UNDATED),
+        ({"originalTimestamp": LATE}, LATE, LATE),
+        ({"timestamp": LATE}, LATE, LATE),
+        ({"originalTimestamp": LATE, "timestamp": LATER}, LATE, LATER),
+        ({"originalTimestamp": GARBLED, "timestamp": LATER}, UNDATED, LATER),
+        ({"originalTimestamp": LATE, "timestamp": GARBLED}, LATE, LATE),
+        ({"originalTimestamp": None, "timestamp": LATER}, LATER, LATER),
+        ({"timestamp": GARBLED, "receivedAt": LATER}, UNDATED, LATER),
+        ({"sentAt": LATE, "receivedAt": LATER}, UNDATED, LATER),
+        ({"sentAt": LATE}, UNDATED, UNDATED),
+        ({"timestamp": 1_900_000_000}, UNDATED, UNDATED),
+    ],
+    ids=json.dumps,
+)
+def test_the_time_of_the_identity_is_what_resends_repeat_and_the_timestamp_what_is_most_exact(payload, time, timestamp):
+    message = message_of(payload)
+    assert (message.time, message.timestamp) == tuple(parse_time(value) or UNDATED for value in (time, timestamp))
+
+
+def test_the_four_times_are_kept_as_they_came():
+    times = {"timestamp": LATE, "original_timestamp": GARBLED, "sent_at": 7, "received_at": "2031-05-17T14:00+02:00"}
+    assert body_of(times).items() >= times.items()

@@ -1,0 +1,216 @@
+import base64
+import json
+import math
+import sys
+
+import pytest
+
+from handler.decode import MAX_BODY_BYTES, MAX_NESTING, MAX_SETTINGS_BYTES, decode_body, decode_settings, type_name
+from handler.errors import (
+    InvalidEncoding,
+    InvalidJson,
+    InvalidSettings,
+    MessageTooLarge,
+    NestedTooDeeply,
+    NotAnObject,
+    NumberOutOfRange,
+)
+
+LARGEST_DOUBLE = int(sys.float_info.max)
+LARGEST_INTEGER = LARGEST_DOUBLE + 2**970 - 1  # the last one whose nearest double is not Infinity
+
+
+def encode(text):
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
+
+
+def nested_arrays(depth):
+    return '{"x":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
+
+
+def nested_objects(depth):
+    return '{"x":' * (depth - 1) + "{}" + "}" * (depth - 1)
+
+
+@pytest.mark.parametrize("is_base64", [False, True])
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        ("{}", {}),
+        (' \r\n\t{"a": 1} ', {"a": 1}),
+        ('{"": {"": []}}', {"": {"": []}}),
+        ('{"a": "é\\u00e9😀\\ud83d\\ude00"}', {"a": "éé😀😀"}),
+        ('{"a": "\\u0000\\u2028"}', {"a": "\x00\u2028"}),
+        ('{"a": "\\ud800"}', {"a": "\ud800"}),
+        ('{"a": 1, "a": 2, "a": 3}', {"a": 3}),
+        ('{"a": true, "b": null}', {"a": True, "b": None}),
+        ('{"a": "NaN", "b": "null"}', {"a": "NaN", "b": "null"}),
+    ],
+)
+def test_a_body_is_one_json_object(text, payload, is_base64):
+    assert decode_body(encode(text) if is_base64 else text, is_base64=is_base64) == payload
+
+
+@pytest.mark.parametrize(
+    ("literal", "number"),
+    [
+        ("0", 0),
+        ("-0", 0),
+        ("9007199254740993", 9007199254740993),
+        ("-123456789012345678901234567890", -123456789012345678901234567890),
+        (str(10**308), 10**308),
+        (str(LARGEST_DOUBLE), LARGEST_DOUBLE),
+        (f"-{LARGEST_DOUBLE}", -LARGEST_DOUBLE),
+        (str(LARGEST_INTEGER), LARGEST_INTEGER),
+        ("0.1", 0.1),
+        ("-2.5E-3", -0.0025),
+        ("1e308", 1e308),
+        ("1e-400", 0.0),
+        ("9007199254740993.0", 9007199254740992.0),
+    ],
+)
+def test_integers_are_exact_and_fractions_are_doubles(literal, number):
+    value = decode_body(f'{{"n": {literal}}}')["n"]
+    assert (type(value), value) == (type(number), number)
+
+
+def test_a_negative_zero_keeps_its_sign():
+    assert math.copysign(1, decode_body('{"n": -0.0}')["n"]) == -1
+
+
+@pytest.mark.parametrize(
+    "literal",
+    ["1e309", "-1e309", "1.8e308", str(10**309), f"-{10**309}", str(LARGEST_INTEGER + 1), "9" * 100_000],
+    ids=lambda literal: f"{literal[:8]} of {len(literal)}",
+)
+def test_a_number_beyond_the_range_of_a_double_is_refused(literal):
+    with pytest.raises(NumberOutOfRange, match=r"^Request body holds a number that is out of range$"):
+        decode_body(f'{{"n": [{literal}]}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Request body is empty"),
+        (" \n", "Request body is empty"),
+        ('{"userId": "x"', "Request body is not valid JSON (line 1, column 15)"),
+        ('{\n"type": track}', "Request body is not valid JSON (line 2, column 9)"),
+        ("{} {}", "Request body is not valid JSON (line 1, column 4)"),
+        ('{"a": 1,}', "Request body is not valid JSON (line 1, column"),
+        ("{'a': 1}", "Request body is not valid JSON (line 1, column 2)"),
+        ('{"a": 01}', "Request body is not valid JSON (line 1, column 8)"),
+        ('{"a": .5}', "Request body is not valid JSON (line 1, column 7)"),
+        ('{"a": "line\nbreak"}', "Request body is not valid JSON (line 1, column 12)"),
+        ('{"a": "\\x"}', "Request body is not valid JSON (line 1, column 8)"),
+        ("\ufeff{}", "Request body is not valid JSON (line 1, column 1)"),
+        ("type=track&userId=x", "Request body is not valid JSON (line 1, column 1)"),
+        ('{"a": NaN}', "Request body is not valid JSON (NaN is not a JSON value)"),
+        ('{"a": Infinity}', "Request body is not valid JSON (Infinity is not a JSON value)"),
+        ('{"a": [-Infinity]}', "Request body is not valid JSON (-Infinity is not a JSON value)"),
+    ],
+)
+def test_what_is_not_json_is_refused_at_its_place(text, message):
+    with pytest.raises(InvalidJson) as caught:
+        decode_body(text)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("[{}, {}]", "an array"),
+        ("[]", "an array"),
+        ('"track"', "a string"),
+        ("7", "a number"),
+        ("0.5", "a number"),
+        ("true", "a boolean"),
+        ("null", "null"),
+    ],
+)
+def test_json_that_is_no_object_is_refused_by_its_type(text, name):
+    with pytest.raises(NotAnObject, match=f"^Request body must be one JSON object, not {name}$"):
+        decode_body(text)
+
+
+def test_an_object_has_a_name_too():
+    assert type_name({}) == "an object"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_base64", "message"),
+    [
+        ("{}", True, "Request body is not valid base64"),
+        ("e30", True, "Request body is not valid base64"),
+        ("é", True, "Request body is not valid base64"),
+        (encode(b'{"a": "\xff"}'), True, "Request body is not valid UTF-8"),
+        (encode(b'{"a": "\xc0\xaf"}'), True, "Request body is not valid UTF-8"),
+        (encode(b'{"a": "\xed\xa0\x80"}'), True, "Request body is not valid UTF-8"),
+        (encode('{"a": 1}'.encode("utf-16")), True, "Request body is not valid UTF-8"),
+        ('{"a": "\ud800"}', False, "Request body is not valid UTF-8"),
+    ],
+)
+def test_octets_that_are_not_utf_8_are_refused(body, is_base64, message):
+    with pytest.raises(InvalidEncoding, match=f"^{message}$"):
+        decode_body(body, is_base64=is_base64)
+
+
+@pytest.mark.parametrize("is_base64", [False, True])
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+def test_the_size_limit_counts_the_bytes_of_the_decoded_body(character, is_base64):
+    room = MAX_BODY_BYTES - len('{"a":""}')
+    filled = '{"a":"%s"}' % (character * (room // len(character.encode())) + "." * (room % len(character.encode())))
+    bodies = [encode(text) if is_base64 else text for text in (filled, filled + " ")]
+    assert decode_body(bodies[0], is_base64=is_base64)["a"].startswith(character)
+    with pytest.raises(MessageTooLarge, match=r"^Request body is larger than 1,048,576 bytes$"):
+        decode_body(bodies[1], is_base64=is_base64)
+
+
+@pytest.mark.parametrize("nested", [nested_arrays, nested_objects])
+def test_nesting_down_to_the_limit_is_read(nested):
+    text = nested(MAX_NESTING)
+    assert json.dumps(decode_body(text), separators=(",", ":")) == text
+
+
+@pytest.mark.parametrize("nested", [nested_arrays, nested_objects])
+@pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5_000, 100_000])
+def test_nesting_below_the_limit_is_refused(nested, depth):
+    with pytest.raises(NestedTooDeeply, match=r"^Request body is nested too deeply$"):
+        decode_body(nested(depth))
+
+
+@pytest.mark.parametrize("header", [None, "", "  "])
+def test_an_absent_settings_header_means_no_settings(header):
+    assert decode_settings(header) == {}
+
+
+@pytest.mark.parametrize("settings", [{}, {"region": "eu", "ünïcode": ["😀", 1, None]}])
+def test_settings_are_a_json_object_in_base64(settings):
+    assert decode_settings(f" {encode(json.dumps(settings))} ") == settings
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ('{"region": "eu"}', "X-Segment-Settings is not valid base64"),
+        ("e30", "X-Segment-Settings is not valid base64"),
+        ("é", "X-Segment-Settings is not valid base64"),
+        (encode("region=eu"), "X-Segment-Settings is not valid JSON"),
+        (encode(b"\xff"), "X-Segment-Settings is not valid JSON"),
+        (encode('{"n": NaN}'), "X-Segment-Settings is not valid JSON"),
+        (encode('{"n": 1e309}'), "X-Segment-Settings is not valid JSON"),
+        (encode(nested_arrays(MAX_NESTING + 1)), "X-Segment-Settings is not valid JSON"),
+        (encode("[]"), "X-Segment-Settings must be a JSON object, not an array"),
+        (encode('"eu"'), "X-Segment-Settings must be a JSON object, not a string"),
+        (encode("null"), "X-Segment-Settings must be a JSON object, not null"),
+        (encode("{}" + " " * (MAX_SETTINGS_BYTES - 1)), "X-Segment-Settings is larger than 8,192 bytes"),
+    ],
+)
+def test_other_settings_are_refused(header, message):
+    with pytest.raises(InvalidSettings) as caught:
+        decode_settings(header)
+    assert str(caught.value) == message
+    assert [violation.message for violation in caught.value.violations] == [message]
+
+
+def test_settings_are_read_up_to_their_size_limit():
+    assert decode_settings(encode("{}" + " " * (MAX_SETTINGS_BYTES - 2))) == {}

@@ -1,0 +1,200 @@
+import base64
+import io
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from handler.destination import Destination
+from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
+from handler.keys import ApiKey, Status
+from handler.observe import SERVICE
+from handler.request import Request
+from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
+from handler.validate import Schemas
+from handler.write import Outcome
+
+NOW = 1_936_785_600.0
+SCHEMAS = Schemas.load(Path(__file__).parent.parent / "schemas")
+KEYS = {
+    "good": ApiKey(customer_id="acme", status=Status.ACTIVE),
+    "pages": ApiKey(customer_id="acme", status=Status.ACTIVE, scopes=frozenset({"page"})),
+}
+TRACK = {"type": "track", "event": "Lamp Lit", "userId": "keeper-17", "messageId": "m-1"}
+
+
+def encode(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def request(body=TRACK, *, key="good", headers=None, received_at=NOW):
+    return Request(
+        id="r-1",
+        headers={"authorization": f"Basic {encode(key + ':')}", **(headers or {})},
+        body=body if isinstance(body, str) else json.dumps(body),
+        is_base64=False,
+        received_at=received_at,
+    )
+
+
+class Sink:
+    """Keeps records, and answers as it is told to."""
+
+    def __init__(self, answer=Outcome.STORED):
+        self.answer = answer
+        self.records = []
+
+    def write(self, record):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.records.append(record)
+        return self.answer
+
+
+def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, **env):
+    names = {"EVENT_TABLE": "events", "EVENT_QUEUE_URL": "https://sqs.test/1/events", "KEY_TABLE": "keys"}
+    return Destination(
+        settings=Settings.from_env({**names, **env}),
+        keys=SimpleNamespace(find=find),
+        schemas=SCHEMAS,
+        sink=sink or Sink(),
+        clock=clock,
+    )
+
+
+def answer(*args, **kwargs):
+    response = destination(**kwargs).answer(*args)
+    return response["statusCode"], json.loads(response["body"])
+
+
+@pytest.fixture
+def lines():
+    """Return what reads the lines that were written."""
+    [handler] = logging.getLogger(SERVICE).handlers
+    written = io.StringIO()
+    stdout = handler.setStream(written)
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    handler.setStream(stdout)
+
+
+BAD_SETTINGS = {"x-segment-settings": "no base64"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "env", "status", "code"),
+    [
+        (request("{", key="bad", headers=BAD_SETTINGS), {"MAINTENANCE": "on"}, 503, "maintenance"),
+        (request("{", key="bad", headers=BAD_SETTINGS), {}, 401, "unknown_key"),
+        (request("{", key="pages", headers=BAD_SETTINGS), {}, 400, "invalid_json"),
+        (request({}, key="pages", headers=BAD_SETTINGS), {}, 400, "missing_type"),
+        (request({"type": "jump"}, key="pages", headers=BAD_SETTINGS), {}, 501, "unsupported_call_type"),
+        (
+            *(request({"type": "track"}, key="pages", headers=BAD_SETTINGS), {"SUPPORTED_CALL_TYPES": "page"}),
+            *(501, "unsupported_call_type"),
+        ),
+        (request({"type": "track"}, key="pages", headers=BAD_SETTINGS), {}, 403, "call_type_not_allowed"),
+        (request({"type": "track"}, headers=BAD_SETTINGS), {}, 400, "invalid_settings"),
+        (request({"type": "track"}), {}, 400, "invalid_message"),
+        (request(), {}, 503, "event_store_unavailable"),
+    ],
+)
+def test_of_several_faults_the_first_one_in_the_order_of_the_checks_is_answered(sent, env, status, code):
+    status_answered, content = answer(sent, sink=Sink(EventStoreUnavailable()), **env)
+    assert (status_answered, content["code"]) == (status, code)
+
+
+def test_what_is_refused_is_not_written():
+    sink = Sink()
+    answer(request({"type": "track", "userId": "keeper-17"}), sink=sink)
+    assert sink.records == []
+
+
+def test_what_is_written_is_the_message_of_the_customer_with_the_settings():
+    sink = Sink()
+    answer(
+        request({"User ID": 17, "Type": "PAGE"}, headers={"x-segment-settings": encode('{"region": "eu"}')}), sink=sink
+    )
+    [record] = sink.records
+    assert (record.customer_id, record.settings, record.stored_at) == ("acme", {"region": "eu"}, NOW)
+    assert record.message.body.items() >= {"type": "page", "user_id": "17"}.items()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "call_type", "status"),
+    [(Outcome.STORED, "page", 200), (Outcome.DUPLICATE, "page", 200), (Outcome.QUEUED, "page", 202)]
+    + [(outcome, "delete", 202) for outcome in Outcome],
+)
+def test_the_answer_tells_what_the_sink_did(outcome, call_type, status):
+    assert answer(request({**TRACK, "type": call_type}), sink=Sink(outcome)) == (
+        status,
+        {"status": outcome, "message_id": "m-1"},
+    )
+
+
+def test_an_unreachable_key_store_is_a_503():
+    def find(_key):
+        raise KeyStoreUnavailable
+
+    assert answer(request(), find=find)[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "is_written"), [(STORE_CALL_SECONDS, True), (STORE_CALL_SECONDS - 0.1, False)]
+)
+def test_a_write_is_begun_only_where_there_is_time_for_it(seconds_left, is_written):
+    sink = Sink()
+    status, content = answer(request(received_at=NOW - ANSWER_SECONDS + seconds_left), sink=sink)
+    assert (status, content.get("code")) == ((200, None) if is_written else (503, "deadline_close"))
+    assert len(sink.records) == is_written
+
+
+def test_a_request_leaves_its_facts_and_no_secret(lines):
+    destination().answer(request({**TRACK, "properties": {"password": "s3cret"}}))
+    [line] = lines()
+    facts = {
+        "request_id": "r-1",
+        "outcome": "accepted",
+        "status": 200,
+        "call_type": "track",
+        "customer_id": "acme",
+        "message_id": "m-1",
+    }
+    assert line.items() >= facts.items()
+    assert line["milliseconds"].keys() == {"authenticate", "decode", "canonicalise", "validate", "write", "total"}
+    assert not [secret for secret in ("s3cret", encode("good:"), "Lamp Lit") if secret in json.dumps(line)]
+
+
+@pytest.mark.parametrize(
+    ("sent", "sink", "metric", "dimensions"),
+    [
+        (request(), Outcome.STORED, "Accepted", {"CallType": "track"}),
+        (request(), Outcome.QUEUED, "Accepted", {"CallType": "track"}),
+        (request(), Outcome.DUPLICATE, "Duplicate", {"CallType": "track"}),
+        (request(key="bad"), Outcome.STORED, "Refused", {"Code": "unknown_key"}),
+        (request("[]"), Outcome.STORED, "Refused", {"Code": "not_an_object"}),
+        (request({"type": "jump"}), Outcome.STORED, "Refused", {"CallType": "other", "Code": "unsupported_call_type"}),
+        (
+            *(request({**TRACK, "messageId": ["m-1"]}), Outcome.STORED),
+            *("Refused", {"CallType": "track", "Code": "invalid_message"}),
+        ),
+        (request(), EventStoreUnavailable(), "Failed", {"CallType": "track", "Code": "event_store_unavailable"}),
+        (request(received_at=NOW - 4), Outcome.STORED, "Failed", {"CallType": "track", "Code": "deadline_close"}),
+    ],
+)
+def test_a_request_is_counted_once_by_call_type_and_code(lines, sent, sink, metric, dimensions):
+    destination(Sink(sink)).answer(sent)
+    [line] = lines()
+    assert [line[name] for name in ("Accepted", "Duplicate", "Refused", "Failed") if name in line] == [[1.0]]
+    [names] = line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
+    assert (metric in line, {name: line[name] for name in names if name != "service"}) == (True, dimensions)
+
+
+def test_a_bug_leaves_its_line_and_goes_on_to_lambda(lines):
+    with pytest.raises(ZeroDivisionError):
+        destination(Sink(ZeroDivisionError("s3cret"))).answer(request())
+    [line] = lines()
+    facts = {"outcome": "failed", "status": 500, "code": "internal_error", "call_type": "track", "Failed": [1.0]}
+    assert line.items() >= facts.items()
+    assert "s3cret" not in json.dumps(line)

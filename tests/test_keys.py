@@ -1,0 +1,364 @@
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from botocore.exceptions import ReadTimeoutError
+from moto import mock_aws
+
+from handler.errors import KeyStoreUnavailable
+from handler.keys import (
+    CHECKSUM_CHARS,
+    KEY_PREFIX,
+    MAX_CACHED_KEYS,
+    MAX_KEY_CHARS,
+    READ_AGAIN_SECONDS,
+    UNKNOWN_CACHE_SECONDS,
+    ApiKey,
+    KeyStore,
+    Status,
+    checksum,
+    hash_key,
+    is_well_formed,
+    new_key,
+)
+
+CACHE_SECONDS = 60
+GRACE_SECONDS = 300
+
+BODY = KEY_PREFIX + "7Yq2Lw9ZpTn4XbVs8RkEc3MdHg6JfA"
+KEY = BODY + checksum(BODY)
+FOREIGN_KEYS = ["segment", "4c1d-88", "two words", "~!@#$%^&*()", "x" * MAX_KEY_CHARS]
+
+
+class Clock:
+    now = 1_900_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+class KeyTable:
+    """Answers GetItem as a DynamoDB client does, from memory, and counts the reads."""
+
+    def __init__(self):
+        self.items = {}
+        self.fault = None
+        self.reads = 0
+
+    def put(self, key, status=Status.ACTIVE):
+        self.items[hash_key(key)] = {"customer_id": {"S": "acme"}, "status": {"S": status}}
+
+    def get_item(self, **request):
+        self.reads += 1
+        if self.fault is not None:
+            raise self.fault
+        item = self.items.get(request["Key"]["key_hash"]["S"])
+        return {"ConsumedCapacity": {}, **({"Item": item} if item else {})}
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def table():
+    return KeyTable()
+
+
+@pytest.fixture
+def fault():
+    return ReadTimeoutError(endpoint_url="https://dynamodb.test")
+
+
+@pytest.fixture
+def store(table, clock):
+    return key_store(table, clock)
+
+
+def key_store(client, clock, *, cache_seconds=CACHE_SECONDS, grace_seconds=GRACE_SECONDS, accept_demo_keys=False):
+    return KeyStore(
+        client,
+        "keys",
+        cache_seconds=cache_seconds,
+        grace_seconds=grace_seconds,
+        accept_demo_keys=accept_demo_keys,
+        clock=clock,
+    )
+
+
+# The key itself
+
+
+def test_a_new_key_is_well_formed_and_unlike_any_other():
+    keys = {new_key() for _ in range(100)}
+    assert len(keys) == 100
+    assert all(is_well_formed(key) and len(key) == len(KEY) and key.startswith(KEY_PREFIX) for key in keys)
+
+
+@pytest.mark.parametrize("place", range(len(KEY_PREFIX), len(KEY)))
+def test_a_key_of_ours_with_one_wrong_character_is_not_well_formed(place):
+    wrong = "x" if KEY[place] != "x" else "y"
+    assert not is_well_formed(KEY[:place] + wrong + KEY[place + 1 :])
+
+
+@pytest.mark.parametrize("place", range(len(KEY_PREFIX), len(KEY) - 1))
+def test_a_key_of_ours_with_two_neighbours_exchanged_is_not_well_formed(place):
+    assert not is_well_formed(KEY[:place] + KEY[place + 1] + KEY[place] + KEY[place + 2 :])
+
+
+@pytest.mark.parametrize("key", [KEY, *FOREIGN_KEYS])
+def test_keys_of_ours_and_of_the_partner_are_well_formed(key):
+    assert is_well_formed(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "x" * (MAX_KEY_CHARS + 1), "a:b", "clé", "a\tb", "a\x7f", "\ud800", KEY_PREFIX, KEY[:-1], KEY + "0", BODY],
+)
+def test_what_no_key_looks_like_is_not_well_formed(key):
+    assert not is_well_formed(key)
+
+
+def test_the_checksum_has_a_fixed_length_and_is_made_of_letters_and_digits():
+    checksums = [checksum(str(number)) for number in range(100)]
+    assert all(len(text) == CHECKSUM_CHARS and text.isascii() and text.isalnum() for text in checksums)
+
+
+def test_the_hash_is_sha_256_in_hexadecimal():
+    assert hash_key("segment") == "03e71c6d7dc6bd4e89ceaf32f6488ca0aa69b0de784b706cac5818d680e9d97f"
+
+
+# The table, as it is in AWS
+
+
+@pytest.fixture
+def dynamodb():
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="keys",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "key_hash", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "key_hash", "KeyType": "HASH"}],
+        )
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("attributes", "api_key"),
+    [
+        (
+            {"status": {"S": "active"}},
+            ApiKey(customer_id="acme", status=Status.ACTIVE),
+        ),
+        (
+            {"status": {"S": "suspended"}, "label": {"S": "until the bill is paid"}},
+            ApiKey(customer_id="acme", status=Status.SUSPENDED),
+        ),
+        (
+            {"status": {"S": "revoked"}, "expires_at": {"S": "2031-05-17T12:00:00+00:00"}},
+            ApiKey(customer_id="acme", status=Status.REVOKED, expires_at=datetime(2031, 5, 17, 12, tzinfo=UTC)),
+        ),
+        (
+            {"status": {"S": "active"}, "scopes": {"SS": ["page", "track"]}},
+            ApiKey(customer_id="acme", status=Status.ACTIVE, scopes=frozenset({"page", "track"})),
+        ),
+    ],
+)
+def test_a_key_is_found_by_its_hash(dynamodb, clock, attributes, api_key):
+    item = {"key_hash": {"S": hash_key(KEY)}, "customer_id": {"S": "acme"}, **attributes}
+    dynamodb.put_item(TableName="keys", Item=item)
+    assert key_store(dynamodb, clock).find(KEY) == api_key
+
+
+def test_a_key_that_is_not_in_the_table_is_unknown(dynamodb, clock):
+    assert key_store(dynamodb, clock).find(KEY) is None
+
+
+def test_keys_are_read_consistently(dynamodb, clock):
+    requests = []
+    dynamodb.meta.events.register(
+        "provide-client-params.dynamodb.GetItem", lambda params, **_rest: requests.append(params)
+    )
+    key_store(dynamodb, clock).find(KEY)
+    assert [request["ConsistentRead"] for request in requests] == [True]
+
+
+def test_a_missing_table_is_not_an_unknown_key(dynamodb, clock):
+    dynamodb.delete_table(TableName="keys")
+    with pytest.raises(KeyStoreUnavailable):
+        key_store(dynamodb, clock).find(KEY)
+
+
+def test_a_damaged_item_is_a_fault_of_ours_and_not_an_unknown_key(table, store):
+    table.put(KEY, status="sleepy")
+    with pytest.raises(ValueError, match="sleepy"):
+        store.find(KEY)
+
+
+# What needs no read
+
+
+@pytest.mark.parametrize("key", ["", "clé", KEY[:-1], "x" * (MAX_KEY_CHARS + 1)])
+def test_what_can_be_no_key_is_unknown_without_a_read(table, store, key):
+    assert store.find(key) is None
+    assert table.reads == 0
+
+
+@pytest.mark.parametrize(("accept_demo_keys", "customer_id"), [(True, "acme"), (False, None)])
+def test_demo_keys_work_only_where_they_are_accepted(table, clock, accept_demo_keys, customer_id):
+    table.put("demo-key-acme")
+    found = key_store(table, clock, accept_demo_keys=accept_demo_keys).find("demo-key-acme")
+    assert (found and found.customer_id) == customer_id
+    assert table.reads == accept_demo_keys
+
+
+# The cache
+
+
+@pytest.mark.parametrize(("seconds", "reads"), [(0, 1), (CACHE_SECONDS - 1, 1), (CACHE_SECONDS, 2)])
+def test_a_known_key_is_read_again_after_the_cache_time(table, store, clock, seconds, reads):
+    table.put(KEY)
+    store.find(KEY)
+    clock.now += seconds
+    assert store.find(KEY).customer_id == "acme"
+    assert table.reads == reads
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(CACHE_SECONDS - 1, Status.ACTIVE), (CACHE_SECONDS, Status.REVOKED)])
+def test_a_revocation_bites_within_the_cache_time(table, store, clock, seconds, status):
+    table.put(KEY)
+    store.find(KEY)
+    table.put(KEY, Status.REVOKED)
+    clock.now += seconds
+    assert store.find(KEY).status is status
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(UNKNOWN_CACHE_SECONDS - 1, False), (UNKNOWN_CACHE_SECONDS, True)])
+def test_a_new_key_works_as_soon_as_its_absence_is_forgotten(table, store, clock, seconds, found):
+    store.find(KEY)
+    table.put(KEY)
+    clock.now += seconds
+    assert (store.find(KEY) is not None) is found
+
+
+def test_a_deleted_key_becomes_unknown(table, store, clock):
+    table.put(KEY)
+    store.find(KEY)
+    table.items.clear()
+    clock.now += CACHE_SECONDS
+    assert store.find(KEY) is None
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_cache_time_of_zero_reads_every_time(table, clock, is_known):
+    if is_known:
+        table.put(KEY)
+    store = key_store(table, clock, cache_seconds=0)
+    for reads in (1, 2, 3):
+        store.find(KEY)
+        assert table.reads == reads
+
+
+def test_a_flood_of_unknown_keys_is_forgotten_from_its_beginning_and_pushes_no_known_key_out(table, store):
+    table.put(KEY)
+    for key in (KEY, *(f"unknown-{number}" for number in range(MAX_CACHED_KEYS + 1))):
+        store.find(key)
+    assert is_remembered(KEY, table, store)
+    assert is_remembered("unknown-1", table, store)
+    assert not is_remembered("unknown-0", table, store)
+
+
+def test_the_known_keys_that_are_remembered_have_a_bound(table, store):
+    for key in (f"known-{number}" for number in range(MAX_CACHED_KEYS + 1)):
+        table.put(key)
+        store.find(key)
+    assert is_remembered("known-1", table, store)
+    assert not is_remembered("known-0", table, store)
+
+
+def is_remembered(key, table, store):
+    reads = table.reads
+    store.find(key)
+    return table.reads == reads
+
+
+# The grace time
+
+
+@pytest.mark.parametrize("seconds", [CACHE_SECONDS, GRACE_SECONDS - 1])
+def test_a_cached_key_serves_through_the_grace_time_while_the_table_cannot_be_read(table, store, clock, fault, seconds):
+    table.put(KEY)
+    store.find(KEY)
+    table.fault = fault
+    clock.now += seconds
+    assert store.find(KEY).customer_id == "acme"
+
+
+@pytest.mark.parametrize("seconds", [GRACE_SECONDS, GRACE_SECONDS + 1])
+def test_a_cached_key_does_not_serve_after_the_grace_time(table, store, clock, fault, seconds):
+    table.put(KEY)
+    store.find(KEY)
+    table.fault = fault
+    clock.now += seconds
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+def test_failed_reads_do_not_lengthen_the_grace_time(table, store, clock, fault):
+    table.put(KEY)
+    store.find(KEY)
+    table.fault = fault
+    clock.now += GRACE_SECONDS - 1
+    store.find(KEY)
+    clock.now += 1
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+@pytest.mark.parametrize(("seconds", "reads"), [(READ_AGAIN_SECONDS - 1, 2), (READ_AGAIN_SECONDS, 3)])
+def test_after_a_failed_read_the_table_is_left_alone_for_a_while(table, clock, fault, seconds, reads):
+    store = key_store(table, clock)
+    table.put(KEY)
+    store.find(KEY)
+    table.fault = fault
+    clock.now += CACHE_SECONDS
+    store.find(KEY)
+    clock.now += seconds
+    store.find(KEY)
+    assert table.reads == reads
+
+
+def test_a_revocation_bites_as_soon_as_the_table_can_be_read_again(table, store, clock, fault):
+    table.put(KEY)
+    store.find(KEY)
+    table.put(KEY, Status.REVOKED)
+    table.fault = fault
+    clock.now += CACHE_SECONDS
+    store.find(KEY)
+    table.fault = None
+    clock.now += READ_AGAIN_SECONDS
+    assert store.find(KEY).status is Status.REVOKED
+
+
+def test_a_deleted_key_does_not_come_back_when_the_table_cannot_be_read(table, store, clock, fault):
+    table.put(KEY)
+    store.find(KEY)
+    table.items.clear()
+    clock.now += CACHE_SECONDS
+    store.find(KEY)
+    table.fault = fault
+    clock.now += UNKNOWN_CACHE_SECONDS
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+@pytest.mark.parametrize("was_read_before", [True, False])
+def test_an_unknown_key_is_never_answered_while_the_table_cannot_be_read(table, store, clock, fault, was_read_before):
+    if was_read_before:
+        store.find(KEY)
+        clock.now += UNKNOWN_CACHE_SECONDS
+    table.fault = fault
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)

@@ -1,0 +1,50 @@
+import pytest
+
+from handler.request import MAX_AGE_SECONDS, Request
+
+NOW = 1_936_785_600.5
+
+
+def request_of(event, **context):
+    return Request.from_event({"requestContext": {"requestId": "r-1", **context}, **event}, NOW)
+
+
+def test_the_parts_of_an_event_that_are_used_are_read():
+    event = {
+        "version": "2.0",
+        "rawPath": "/segment",
+        "headers": {"authorization": "Basic c2VnbWVudDo=", "content-type": "application/vnd.x+json; charset=utf-8"},
+        "body": "e30=",
+        "isBase64Encoded": True,
+    }
+    assert request_of(event, timeEpoch=1_936_785_600_000) == Request(
+        id="r-1", headers=event["headers"], body="e30=", is_base64=True, received_at=1_936_785_600.0
+    )
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
+def test_names_of_headers_are_in_lower_case_whoever_calls(name):
+    assert request_of({"headers": {name: "Basic eDo="}}).headers == {"authorization": "Basic eDo="}
+
+
+@pytest.mark.parametrize("event", [{}, {"body": None}, {"body": ""}, {"headers": {}, "isBase64Encoded": False}])
+def test_a_request_may_have_no_body_and_no_headers(event):
+    request = request_of(event)
+    assert (request.headers, request.body, request.is_base64) == ({}, "", False)
+
+
+@pytest.mark.parametrize(
+    ("context", "received_at"),
+    [
+        ({"timeEpoch": 1_936_785_600_500}, NOW),
+        ({"timeEpoch": 1_936_785_598_250}, NOW - 2.25),
+        ({"timeEpoch": int((NOW - MAX_AGE_SECONDS) * 1000)}, NOW - MAX_AGE_SECONDS),
+        ({"timeEpoch": int((NOW - MAX_AGE_SECONDS) * 1000) - 1}, NOW),
+        ({"timeEpoch": 1_936_785_600_501}, NOW),
+        ({"timeEpoch": 1_936_785_600}, NOW),
+        ({"timeEpoch": 0}, NOW),
+        ({}, NOW),
+    ],
+)
+def test_a_request_was_received_when_the_gateway_got_it_unless_that_can_not_be(context, received_at):
+    assert request_of({}, **context).received_at == received_at

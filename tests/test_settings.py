@@ -1,0 +1,78 @@
+import pytest
+
+from handler.canonicalise import CALL_TYPES
+from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings, SettingsError, Sink
+
+REQUIRED = {"EVENT_TABLE": "events", "EVENT_QUEUE_URL": "https://sqs.test/1/events", "KEY_TABLE": "keys"}
+DEFAULTS = Settings(
+    event_sink=Sink.DYNAMODB,
+    event_table="events",
+    event_queue_url="https://sqs.test/1/events",
+    key_table="keys",
+    key_cache_seconds=60,
+    key_grace_seconds=300,
+    supported_call_types=frozenset(CALL_TYPES),
+    event_retention_days=0,
+    maintenance=False,
+    accept_demo_keys=False,
+)
+OPTIONAL = (
+    *("EVENT_SINK", "KEY_CACHE_SECONDS", "KEY_GRACE_SECONDS", "SUPPORTED_CALL_TYPES", "EVENT_RETENTION_DAYS"),
+    *("MAINTENANCE", "AWS_ENDPOINT_URL"),
+)
+
+
+@pytest.mark.parametrize("env", [{}, dict.fromkeys(OPTIONAL, ""), {"PATH": "/bin", "UNKNOWN": "x"}])
+def test_what_is_not_set_or_empty_has_its_default(env):
+    assert Settings.from_env({**REQUIRED, **env}) == DEFAULTS
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("unset", [{}, {"KEY_TABLE": "", "EVENT_TABLE": "", "EVENT_QUEUE_URL": ""}])
+def test_the_names_of_the_stores_must_be_set(name, unset):
+    others = {other: value for other, value in REQUIRED.items() if other != name}
+    with pytest.raises(SettingsError, match=f"^{name} is not set: "):
+        Settings.from_env({**unset, **others})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "setting", "expected"),
+    [
+        ("EVENT_SINK", "dynamodb", "event_sink", Sink.DYNAMODB),
+        ("EVENT_SINK", "sqs", "event_sink", Sink.SQS),
+        ("KEY_CACHE_SECONDS", "0", "key_cache_seconds", 0),
+        ("KEY_GRACE_SECONDS", "86400", "key_grace_seconds", 86400),
+        ("EVENT_RETENTION_DAYS", "30", "event_retention_days", 30),
+        ("SUPPORTED_CALL_TYPES", "track", "supported_call_types", {"track"}),
+        ("SUPPORTED_CALL_TYPES", "track, page", "supported_call_types", {"track", "page"}),
+        ("MAINTENANCE", "off", "maintenance", False),
+        ("MAINTENANCE", "on", "maintenance", True),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566", "accept_demo_keys", True),
+    ],
+)
+def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
+    assert getattr(Settings.from_env({**REQUIRED, name: value}), setting) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("EVENT_SINK", "kinesis", "it must be one of dynamodb, sqs"),
+        ("EVENT_SINK", "SQS", "it must be one of dynamodb, sqs"),
+        ("KEY_CACHE_SECONDS", "-1", "it must be a whole number, 0 or more"),
+        ("KEY_GRACE_SECONDS", "1.5", "it must be a whole number, 0 or more"),
+        ("EVENT_RETENTION_DAYS", "for ever", "it must be a whole number, 0 or more"),
+        ("SUPPORTED_CALL_TYPES", "track,purchase", "it must be a list of identify, track, "),
+        ("SUPPORTED_CALL_TYPES", "track,", "it must be a list of identify, track, "),
+        ("SUPPORTED_CALL_TYPES", "Track", "it must be a list of identify, track, "),
+        ("MAINTENANCE", "yes", "it must be one of off, on"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_told_at_start(name, value, text):
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_env({**REQUIRED, name: value})
+    assert str(caught.value).startswith(f"{name} is {value!r}: {text}")
+
+
+def test_a_key_and_a_write_fit_into_the_time_of_an_answer():
+    assert 2 * STORE_CALL_SECONDS <= ANSWER_SECONDS < 4.9

@@ -1,0 +1,324 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from handler.canonicalise import CALL_TYPES, canonicalise
+from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType
+from handler.validate import MAX_VIOLATIONS, Schemas, check_call_type
+
+SCHEMAS = Path(__file__).parent.parent / "schemas"
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
+DRAFT_2020_12 = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.fixture
+def edit(tmp_path):
+    """Return the schemas as they are after a partner changed keywords of one of them."""
+
+    def edited(name, **keywords):
+        folder = shutil.copytree(SCHEMAS, tmp_path / "schemas")
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **keywords}))
+        return Schemas.load(folder)
+
+    return edited
+
+
+def violations(schemas, payload):
+    """Return the pointer and the text of every violation of a message."""
+    [message] = canonicalise({"userId": "u-1", "messageId": "m-1", **payload})
+    try:
+        schemas.check_message(payload["type"], message.body)
+    except InvalidMessage as refusal:
+        return [(violation.pointer, violation.message) for violation in refusal.violations]
+    return []
+
+
+# The call type
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_a_supported_call_type_is_returned(call_type):
+    [message] = canonicalise({"type": call_type})
+    assert check_call_type(message, CALL_TYPES) == call_type
+
+
+@pytest.mark.parametrize("call_type", [None, "", 7, True, ["track"], {"track": 1}])
+def test_a_call_type_that_is_missing_or_no_text_is_told_so(call_type):
+    [message] = canonicalise({"type": call_type})
+    with pytest.raises(MissingType, match=r"^type is required and must be a string, such as track$"):
+        check_call_type(message, CALL_TYPES)
+
+
+@pytest.mark.parametrize(
+    ("call_type", "text"),
+    [
+        ("alias", "alias calls are not supported"),
+        ("ALIAS", "alias calls are not supported"),
+        ("settings", "Calls of this type are not supported"),
+        ("keeper@lighthouse.example", "Calls of this type are not supported"),
+        (" track", "Calls of this type are not supported"),
+    ],
+)
+def test_a_call_type_that_is_switched_off_is_named_and_an_unknown_one_is_not(call_type, text):
+    [message] = canonicalise({"type": call_type})
+    with pytest.raises(UnsupportedCallType, match=f"^{text}$") as caught:
+        check_call_type(message, {"track"})
+    assert caught.value.status == 501
+
+
+# What a partner can make mandatory, and say about it
+
+
+EMAIL_REQUIRED = {
+    "required": ["traits"],
+    "errorMessage": {"required": {"traits": "Missing email address"}},
+    "properties": {
+        "traits": {
+            "type": "object",
+            "required": ["email"],
+            "errorMessage": {"required": {"email": "Missing email address"}},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2020_12])
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        ({}, [("/traits", "Missing email address")]),
+        ({"traits": {}}, [("/traits/email", "Missing email address")]),
+        ({"traits": {"Email": "a@lighthouse.example"}}, [("/traits/email", "Missing email address")]),
+        ({"traits": {"email": "a@lighthouse.example"}}, []),
+        ({"traits": "tall"}, [("/traits", "traits must be an object, not a string")]),
+    ],
+)
+def test_a_mandatory_trait_is_missed_with_the_partners_own_text(edit, dialect, payload, expected):
+    schemas = edit("identify", **EMAIL_REQUIRED, **{"$schema": dialect})
+    assert violations(schemas, {"type": "identify", **payload}) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        (None, "properties.depth is required for track calls"),
+        ("How deep?", "How deep?"),
+        ({"required": "Incomplete"}, "Incomplete"),
+        ({"required": {"depth": "How deep?"}}, "How deep?"),
+        ({"required": {"tide": "Which tide?"}}, "properties.depth is required for track calls"),
+        ({"type": "What is this?"}, "properties.depth is required for track calls"),
+        ({"properties": {"depth": "Not a depth"}}, "properties.depth is required for track calls"),
+    ],
+)
+def test_a_schemas_own_text_is_for_all_its_rules_or_for_one_or_for_one_field(edit, own, expected):
+    rules = {"required": ["depth"], **({"errorMessage": own} if own else {})}
+    schemas = edit("track", properties={"properties": rules})
+    payload = {"type": "track", "event": "Sounded", "properties": {}}
+    assert violations(schemas, payload) == [("/properties/depth", expected)]
+
+
+def test_a_schemas_own_text_stands_for_other_rules_too(edit):
+    rules = {"maximum": 90, "type": "number", "errorMessage": {"maximum": "Beyond the pole", "type": {"odd": "?"}}}
+    schemas = edit("page", properties={"properties": {"properties": {"latitude": rules}}})
+    assert violations(schemas, {"type": "page", "properties": {"latitude": 91}}) == [
+        ("/properties/latitude", "Beyond the pole")
+    ]
+    assert violations(schemas, {"type": "page", "properties": {"latitude": "N"}}) == [
+        ("/properties/latitude", "properties.latitude must be a number, not a string")
+    ]
+
+
+def test_every_missing_field_is_told_once(edit):
+    schemas = edit("page", properties={"properties": {"required": ["a", "b", "c"]}})
+    assert violations(schemas, {"type": "page", "properties": {"b": 1}}) == [
+        ("/properties/a", "properties.a is required for page calls"),
+        ("/properties/c", "properties.c is required for page calls"),
+    ]
+
+
+def test_of_several_rules_that_one_place_breaks_the_first_is_told(edit):
+    schemas = edit("page", properties={"properties": {"properties": {"x": {"minLength": 5, "pattern": "^[0-9]+$"}}}})
+    assert violations(schemas, {"type": "page", "properties": {"x": "a"}}) == [
+        ("/properties/x", "properties.x must have at least 5 characters")
+    ]
+
+
+def test_no_more_than_a_few_violations_are_told(edit):
+    schemas = edit("page", properties={"properties": {"additionalProperties": {"type": "string"}}})
+    payload = {"type": "page", "properties": {f"p{number}": number for number in range(1000)}}
+    assert len(violations(schemas, payload)) == MAX_VIOLATIONS
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "text"),
+    [
+        ({"type": "string"}, 7, "must be a string, not a number"),
+        ({"type": "integer"}, 7.5, "must be an integer, not a number"),
+        ({"type": "number"}, True, "must be a number, not a boolean"),
+        ({"type": "boolean"}, None, "must be a boolean, not null"),
+        ({"type": "array"}, {}, "must be an array, not an object"),
+        ({"type": "null"}, [], "must be null, not an array"),
+        ({"type": ["string", "null"]}, 7, "must be a string or null, not a number"),
+        ({"minLength": 1}, "", "must not be empty"),
+        ({"minLength": 2}, "🗼", "must have at least 2 characters"),
+        ({"maxLength": 2}, "s3cret", "must have at most 2 characters"),
+        ({"enum": ["eu", 1, None]}, "s3cret", 'must be one of "eu", 1, null'),
+        ({"const": "eu"}, "s3cret", 'must be "eu"'),
+        ({"minimum": 3}, 2.9, "must be at least 3"),
+        ({"maximum": 3}, 10**300, "must be at most 3"),
+        ({"exclusiveMinimum": 3}, 3, "must be greater than 3"),
+        ({"exclusiveMaximum": 0.5}, 0.5, "must be less than 0.5"),
+        ({"multipleOf": 0.5}, 0.75, "must be a multiple of 0.5"),
+        ({"format": "email"}, "s3cret", "must be in the format email"),
+        ({"format": "date-time"}, "s3cret", "must be in the format date-time"),
+        ({"format": "date"}, "s3cret", "must be in the format date"),
+        ({"format": "ipv4"}, "s3cret", "must be in the format ipv4"),
+        ({"format": "ipv6"}, "s3cret", "must be in the format ipv6"),
+        ({"format": "uuid"}, "s3cret", "must be in the format uuid"),
+        ({"pattern": "^[0-9]$"}, "s3cret", "does not have the required form"),
+        ({"minItems": 2}, [1], "must have at least 2 entries"),
+        ({"minProperties": 2}, {"a": 1}, "must have at least 2 entries"),
+        ({"maxItems": 0}, ["s3cret"], "must have at most 0 entries"),
+        ({"maxProperties": 0}, {"s3cret": 1}, "must have at most 0 entries"),
+        ({"uniqueItems": True}, ["s3cret", "s3cret"], "must not have equal entries"),
+        ({"additionalProperties": False}, {"s3cret": 1}, "has fields that are not allowed"),
+        ({"not": {"type": "string"}}, "s3cret", "does not fit its schema"),
+        ({"oneOf": [{"type": "array"}, {"minLength": 9}]}, "s3cret", "does not fit its schema"),
+        ({"contains": {"type": "null"}}, ["s3cret"], "does not fit its schema"),
+        ({"propertyNames": {"maxLength": 1}}, {"s3cret": 1}, "must have at most 1 characters"),
+    ],
+    ids=json.dumps,
+)
+@pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2020_12])
+def test_a_broken_rule_is_told_in_words_and_without_the_value(edit, dialect, rule, value, text):
+    schemas = edit("page", properties={"properties": {"properties": {"x": rule}}}, **{"$schema": dialect})
+    assert violations(schemas, {"type": "page", "properties": {"x": value}}) == [
+        ("/properties/x", f"properties.x {text}")
+    ]
+
+
+@pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2020_12])
+@pytest.mark.parametrize("rules", [{"properties": {"s3cret": False}}, {"additionalProperties": False}])
+def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
+    schemas = edit("page", properties={"properties": rules}, **{"$schema": dialect})
+    assert violations(schemas, {"type": "page", "properties": {"s3cret": 1}}) == [
+        ("/properties", "properties has fields that are not allowed")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ({"format": "date-time"}, "2031-05-17T12:00:00+02:00"),
+        ({"format": "date-time"}, "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"),
+        ({"format": "date-time"}, 7),
+        ({"format": "email"}, "ada@lighthouse.example"),
+        ({"format": "no such format"}, "anything"),
+        ({"type": "integer"}, 7.0),
+        (True, "anything"),
+    ],
+    ids=json.dumps,
+)
+def test_a_kept_rule_is_silent(edit, rule, value):
+    schemas = edit("page", properties={"properties": {"properties": {"x": rule}}})
+    assert violations(schemas, {"type": "page", "properties": {"x": value}}) == []
+
+
+# How a place is named
+
+
+@pytest.mark.parametrize(
+    ("keywords", "payload", "pointer", "text"),
+    [
+        ({"required": ["anonymous_id"]}, {}, "/anonymous_id", "anonymousId is required for page calls"),
+        ({"required": ["own_field"]}, {}, "/own_field", "own_field is required for page calls"),
+        ({"maxProperties": 1}, {}, "", "message must have at most 1 entries"),
+        (
+            {"properties": {"context": {"required": ["user_agent"]}}},
+            {"context": {}},
+            "/context/user_agent",
+            "context.userAgent is required for page calls",
+        ),
+        (
+            {"properties": {"context": {"properties": {"device": {"required": ["advertising_id"]}}}}},
+            {"context": {"device": {}}},
+            "/context/device/advertising_id",
+            "context.device.advertisingId is required for page calls",
+        ),
+        (
+            {"properties": {"context": {"properties": {"traits": {"required": ["user_agent"]}}}}},
+            {"context": {"traits": {}}},
+            "/context/traits/user_agent",
+            "context.traits.user_agent is required for page calls",
+        ),
+        (
+            {"properties": {"properties": {"properties": {"user_id": {"type": "string"}}}}},
+            {"properties": {"user_id": 7}},
+            "/properties/user_id",
+            "properties.user_id must be a string, not a number",
+        ),
+        (
+            {"properties": {"properties": {"properties": {"boats": {"items": {"required": ["name"]}}}}}},
+            {"properties": {"boats": [{"name": "Tern"}, {}]}},
+            "/properties/boats/1/name",
+            "properties.boats[1].name is required for page calls",
+        ),
+        (
+            {"properties": {"properties": {"required": ["a/b~c d"]}}},
+            {"properties": {}},
+            "/properties/a~1b~0c d",
+            "properties.a/b~c d is required for page calls",
+        ),
+    ],
+)
+def test_a_place_is_named_as_the_customer_knows_it(edit, keywords, payload, pointer, text):
+    assert violations(edit("page", **keywords), {"type": "page", **payload}) == [(pointer, text)]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("keywords", "settings", "pointer", "text"),
+    [
+        ({"required": ["region"]}, {}, "/region", "region is required in the settings of this destination"),
+        (
+            {"required": ["region"], "errorMessage": {"required": {"region": "Choose a region"}}},
+            {},
+            "/region",
+            "Choose a region",
+        ),
+        (
+            {"properties": {"region": {"enum": ["eu", "us"]}}},
+            {"region": "s3cret"},
+            "/region",
+            'region must be one of "eu", "us"',
+        ),
+        ({"required": ["group_id"]}, {}, "/group_id", "group_id is required in the settings of this destination"),
+    ],
+)
+def test_bad_settings_are_named(edit, keywords, settings, pointer, text):
+    with pytest.raises(InvalidSettings) as caught:
+        edit("settings", **keywords).check_settings(settings)
+    assert [(violation.pointer, violation.message) for violation in caught.value.violations] == [(pointer, text)]
+    assert str(caught.value) == text
+
+
+# Loading
+
+
+def test_a_schema_without_a_dialect_is_draft_07(tmp_path):
+    for name in (*CALL_TYPES, "settings"):
+        (tmp_path / f"{name}.json").write_text('{"dependencies": {"event": ["name"]}}')
+    schemas = Schemas.load(tmp_path)
+    assert violations(schemas, {"type": "page", "event": "x"}) == [("", "message does not fit its schema")]
+
+
+def test_a_missing_schema_is_found_when_they_are_loaded(tmp_path):
+    folder = shutil.copytree(SCHEMAS, tmp_path / "schemas")
+    (folder / "alias.json").unlink()
+    with pytest.raises(KeyError, match="alias"):
+        Schemas.load(folder)

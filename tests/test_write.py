@@ -1,0 +1,477 @@
+import hashlib
+import json
+import random
+import re
+
+import boto3
+import pytest
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from handler.canonicalise import canonicalise
+from handler.errors import EventStoreUnavailable, MessageTooLarge
+from handler.write import (
+    COMPRESS_ABOVE_BYTES,
+    MAX_POSITION_BYTES,
+    MAX_QUEUE_MESSAGE_BYTES,
+    MAX_SUBJECT_BYTES,
+    EventQueue,
+    EventTable,
+    Outcome,
+    Record,
+    escape,
+    read_json_attribute,
+)
+
+STORED_AT = 1_936_785_600.25  # 2031-05-17T12:00:00.250+00:00
+LATE = "2031-05-17T12:00:00.000Z"
+LATER = "2031-05-17T12:09:59.000Z"
+NASTY = "#%\x00\x1f\t\n\x7f\x85\u2028\ufffe\uffff\ud800é😀"
+
+
+def record_of(payload, *, customer_id="acme", settings=None):
+    [message] = canonicalise({"type": "track", "event": "Lamp Lit", **payload})
+    return Record(customer_id=customer_id, message=message, settings=settings or {}, stored_at=STORED_AT)
+
+
+def incompressible(length):
+    return "".join(random.Random(17).choices("0123456789abcdef", k=length))  # noqa: S311 -- no secret
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.fixture
+def dynamodb():
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="events",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": "subject", "AttributeType": "S"},
+                {"AttributeName": "position", "AttributeType": "S"},
+            ],
+            KeySchema=[
+                {"AttributeName": "subject", "KeyType": "HASH"},
+                {"AttributeName": "position", "KeyType": "RANGE"},
+            ],
+        )
+        yield client
+
+
+@pytest.fixture
+def sqs():
+    with mock_aws():
+        yield boto3.client("sqs", region_name="us-east-1")
+
+
+@pytest.fixture
+def queue_url(sqs):
+    attributes = {"MaximumMessageSize": str(MAX_QUEUE_MESSAGE_BYTES)}
+    return sqs.create_queue(QueueName="events", Attributes=attributes)["QueueUrl"]
+
+
+@pytest.fixture
+def fifo_url(sqs):
+    return sqs.create_queue(QueueName="events.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+
+
+def put(client, record, *, retention_days=0):
+    return EventTable(client, "events", retention_days=retention_days).write(record)
+
+
+def items(client):
+    return client.scan(TableName="events", ConsistentRead=True)["Items"]
+
+
+def stored_item(client, record, **rest):
+    put(client, record, **rest)
+    [item] = items(client)
+    return item
+
+
+def receive(client, queue_url):
+    answer = client.receive_message(
+        QueueUrl=queue_url,
+        MaxNumberOfMessages=10,
+        MessageAttributeNames=["All"],
+        MessageSystemAttributeNames=["All"],
+    )
+    return answer.get("Messages", [])
+
+
+def sent_message(client, queue_url, record):
+    EventQueue(client, queue_url).write(record)
+    [message] = receive(client, queue_url)
+    return message
+
+
+# The key of a record
+
+
+@pytest.mark.parametrize(
+    ("payload", "subject"),
+    [
+        ({"userId": "keeper-17"}, "acme#user#keeper-17"),
+        ({"anonymousId": "5f0c"}, "acme#anonymous#5f0c"),
+        ({"userId": "keeper-17", "anonymousId": "5f0c"}, "acme#user#keeper-17"),
+        ({"userId": "", "anonymousId": "5f0c"}, "acme#anonymous#5f0c"),
+        ({"userId": 17}, "acme#user#17"),
+        ({"userId": "a#b%c"}, "acme#user#a%23b%25c"),
+        ({"userId": "маяк 🗼"}, "acme#user#маяк 🗼"),
+        ({"userId": "x" * 2038}, "acme#user#" + "x" * 2038),
+        ({"userId": "x" * 2039}, "acme#user#sha256#" + sha256("x" * 2039)),
+        ({"userId": "🗼" * 510}, "acme#user#sha256#" + sha256("🗼" * 510)),
+    ],
+)
+def test_the_subject_is_whom_the_message_is_about(payload, subject):
+    assert record_of(payload).subject == subject
+
+
+def test_a_delete_call_has_the_subject_of_the_user_whom_it_erases():
+    assert record_of({"type": "delete", "userId": "keeper-17"}).subject == record_of({"userId": "keeper-17"}).subject
+
+
+@pytest.mark.parametrize(
+    ("payload", "position"),
+    [
+        ({"messageId": "m-1", "originalTimestamp": LATE}, "2031-05-17T12:00:00.000000Z#m-1"),
+        ({"messageId": "m-1"}, "undated#m-1"),
+        ({"messageId": "m#1%"}, "undated#m%231%25"),
+        ({"messageId": "\ud800" * 100}, "undated#" + "%ED%A0%80" * 100),
+        ({"messageId": "m" * 1017}, "undated#sha256#" + sha256("m" * 1017)),
+    ],
+)
+def test_the_position_is_the_time_and_the_id_of_the_message(payload, position):
+    assert record_of({"userId": "keeper-17", **payload}).position == position
+
+
+LONG = "x" * 3000
+PEOPLE = [
+    *((customer, {"userId": "u"}) for customer in ("acme", "Acme", "acme#user", "acme%23user", "acme#", " acme")),
+    ("acme", {"anonymousId": "u"}),
+    *(
+        ("acme", {"userId": user_id})
+        for user_id in [
+            *("user#u", "user%23u", "#u", "u#", "u%", "u%25", "%23", "#", "%", "%25", "%2523", " u", "U"),
+            *("\x00", "%00", "\n", "%0A", "\ud800", "\udfff", "%ED%A0%80", "?", "\ufffd", "\ufffe", "\uffff"),
+            *("null", "true", "0", "é", "e\u0301", "😀"),
+            *(LONG, LONG + "x", LONG + "#", LONG + "%23", "x" * 2038, "x" * 2039, "😀" * 1000, "\ud800" * 1000),
+            *("sha256", sha256(LONG), f"sha256#{sha256(LONG)}", f"sha256%23{sha256(LONG)}"),
+        ]
+    ),
+    ("acme", {"anonymousId": LONG}),
+    ("acme#user#sha256", {"userId": sha256(LONG)}),
+    ("acme#user", {"userId": f"user#{LONG}"}),
+]
+
+
+def test_no_two_people_share_a_subject():
+    subjects = [record_of(ids, customer_id=customer_id).subject for customer_id, ids in PEOPLE]
+    assert len(set(subjects)) == len(PEOPLE)
+    assert max(len(subject.encode()) for subject in subjects) <= MAX_SUBJECT_BYTES
+
+
+def test_the_table_takes_the_records_of_all_people_and_holds_them_apart(dynamodb):
+    records = [record_of({"messageId": "m-1", **ids}, customer_id=customer_id) for customer_id, ids in PEOPLE]
+    assert {put(dynamodb, record) for record in records} == {Outcome.STORED}
+    assert len(items(dynamodb)) == len(PEOPLE)
+
+
+def test_no_two_message_ids_share_a_position():
+    ids = ["m", "M", "#", "%", "%23", "\x00", "%00", "\ud800", "%ED%A0%80", "?", "m#m", "m" * 1017, "m" * 1018]
+    positions = [record_of({"userId": "u", "messageId": message_id}).position for message_id in ids]
+    assert len(set(positions)) == len(ids)
+    assert max(len(position.encode()) for position in positions) <= MAX_POSITION_BYTES
+
+
+ESCAPED = [*map(chr, range(0x80)), *map(chr, (0xD800, 0xDFFF, 0xFFFD, 0xFFFE, 0xFFFF, 0x1F5FC))]
+
+
+@pytest.mark.parametrize("character", ESCAPED, ids=ascii)
+def test_an_escaped_text_has_no_delimiter_and_nothing_that_sqs_refuses(character):
+    escaped = escape(character)
+    assert "#" not in escaped
+    assert SQS_TEXT.fullmatch(escaped)
+    assert escape(escaped) == escaped.replace("%", "%25")
+
+
+# What every resend repeats
+
+
+FIRST = {"userId": "keeper-17", "originalTimestamp": LATE, "timestamp": LATE, "sentAt": LATE, "receivedAt": LATE}
+SHIFTED = {"timestamp": LATER, "sentAt": LATER, "receivedAt": LATER}
+
+
+@pytest.mark.parametrize(
+    ("payload", "shifted"),
+    [
+        ({"messageId": "m-1", **FIRST}, SHIFTED),
+        ({"messageId": "m-1", **FIRST}, dict.fromkeys(SHIFTED)),
+        (FIRST, SHIFTED),
+        (FIRST, {"timestamp": LATER, "_metadata": {"nodeVersion": "1"}}),
+        ({**FIRST, "originalTimestamp": "at dusk"}, SHIFTED),
+        ({"messageId": "m-1", "userId": "keeper-17"}, {"sentAt": LATER, "receivedAt": LATER}),
+        ({"userId": "keeper-17"}, {"sentAt": LATER, "receivedAt": LATER}),
+        ({"type": "delete", "userId": "keeper-17", "timestamp": LATE}, {"sentAt": LATER, "receivedAt": LATER}),
+        (FIRST, {"userId": None, "User ID": "keeper-17", "sentAt": None, "Sent At": LATER}),
+        ({"sent_at": LATE, **FIRST}, {"sent_at": LATER}),
+    ],
+)
+def test_a_resend_with_shifted_times_is_a_duplicate(dynamodb, payload, shifted):
+    assert put(dynamodb, record_of(payload)) is Outcome.STORED
+    assert put(dynamodb, record_of({**payload, **shifted})) is Outcome.DUPLICATE
+    assert len(items(dynamodb)) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"messageId": "m-2"},
+        {"userId": "keeper-18"},
+        {"userId": None, "anonymousId": "keeper-17"},
+        {"originalTimestamp": LATER},
+    ],
+)
+def test_another_message_is_no_duplicate(dynamodb, other):
+    payload = {"messageId": "m-1", **FIRST}
+    assert put(dynamodb, record_of(payload)) is Outcome.STORED
+    assert put(dynamodb, record_of({**payload, **other})) is Outcome.STORED
+
+
+def test_the_same_message_of_another_customer_is_no_duplicate(dynamodb):
+    assert put(dynamodb, record_of(FIRST)) is Outcome.STORED
+    assert put(dynamodb, record_of(FIRST, customer_id="umbrella")) is Outcome.STORED
+
+
+def test_a_duplicate_leaves_the_first_record_as_it_is(dynamodb):
+    first = stored_item(dynamodb, record_of({"messageId": "m-1", **FIRST}))
+    put(dynamodb, record_of({"messageId": "m-1", **FIRST, **SHIFTED}))
+    assert items(dynamodb) == [first]
+
+
+# The event table
+
+
+def test_an_item_holds_what_one_queries_by_beside_the_message(dynamodb):
+    payload = {
+        "messageId": "m-1",
+        "userId": "keeper-17",
+        "anonymousId": "5f0c",
+        "groupId": "north",
+        "timestamp": "2031-05-17T14:00:00+02:00",
+        "properties": {"candela": 1},
+    }
+    item = stored_item(dynamodb, record_of(payload, settings={"region": "eu"}))
+    message = json.loads(item.pop("message")["S"])
+    settings = json.loads(item.pop("settings")["S"])
+    assert {name: attribute["S"] for name, attribute in item.items()} == {
+        "subject": "acme#user#keeper-17",
+        "position": "2031-05-17T12:00:00.000000Z#m-1",
+        "customer_id": "acme",
+        "type": "track",
+        "message_id": "m-1",
+        "user_id": "keeper-17",
+        "anonymous_id": "5f0c",
+        "group_id": "north",
+        "event": "Lamp Lit",
+        "timestamp": "2031-05-17T12:00:00.000000Z",
+        "stored_at": "2031-05-17T12:00:00.250+00:00",
+    }
+    assert message == canonicalise({"type": "track", "event": "Lamp Lit", **payload})[0].body
+    assert settings == {"region": "eu"}
+
+
+@pytest.mark.parametrize("event", [None, "", 7, {"not": "a text"}])
+def test_an_item_has_no_attribute_for_what_a_message_lacks(dynamodb, event):
+    item = stored_item(dynamodb, record_of({"userId": "keeper-17", "event": event, "messageId": "m-1"}))
+    names = {"subject", "position", "customer_id", "type", "message_id", "user_id", "timestamp", "stored_at", "message"}
+    assert item.keys() == names
+
+
+@pytest.mark.parametrize(("days", "expires_at"), [(0, None), (1, {"N": "1936872000"}), (30, {"N": "1939377600"})])
+def test_a_record_expires_after_the_retention(dynamodb, days, expires_at):
+    assert stored_item(dynamodb, record_of({"userId": "u"}), retention_days=days).get("expires_at") == expires_at
+
+
+DOCUMENTS = {
+    "numbers": {"big": 10**300, "small": 5e-324, "exact": 9007199254740993, "zero": -0.0, "float": 1.0},
+    "depth": json.loads("[" * 90 + "]" * 90),
+    "empty": {"": {"": [None, "", [], {}]}},
+    "texts": {"nasty": NASTY, NASTY: 1},
+    "just long": {"text": "x" * COMPRESS_ABOVE_BYTES},
+    "long and incompressible": {"text": incompressible(300 * 1024)},
+    "long with a lone surrogate": {"text": "\ud800" * COMPRESS_ABOVE_BYTES},
+    "long in another script": {"text": "灯" * COMPRESS_ABOVE_BYTES},
+}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
+def test_a_message_and_its_settings_are_read_back_exactly(dynamodb, document):
+    record = record_of({"userId": "u", "properties": document}, settings={"document": document})
+    item = stored_item(dynamodb, record)
+    # by repr, since in Python 1 == 1.0 == True and 0 == -0.0
+    assert repr(read_json_attribute(item["message"])) == repr(record.message.body)
+    assert repr(read_json_attribute(item["settings"])) == repr(record.settings)
+
+
+def test_a_text_is_compressed_as_soon_as_it_is_longer_than_the_bound(dynamodb):
+    bare = len(json.dumps(record_of({"userId": "u", "messageId": "m-1", "x": ""}).message.body, separators=(",", ":")))
+    room = COMPRESS_ABOVE_BYTES - bare
+    for message_id, length, kind in (("m-1", room, "S"), ("m-2", room + 1, "B")):
+        record = record_of({"userId": "u", "messageId": message_id, "x": "." * length})
+        put(dynamodb, record)
+        key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+        assert [*dynamodb.get_item(TableName="events", Key=key)["Item"]["message"]] == [kind]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"userId": "u", "properties": {"text": incompressible(900 * 1024)}},
+        {"userId": incompressible(300 * 1024)},
+        {"userId": "u", "event": incompressible(300 * 1024)},
+        {"userId": "u", "event": "灯" * 130 * 1024},
+        {"anonymousId": "😀" * 100 * 1024},
+    ],
+    ids=["properties", "user id", "event", "event in another script", "anonymous id"],
+)
+def test_a_message_too_large_for_the_table_is_refused_before_any_write(dynamodb, payload):
+    with Stubber(dynamodb), pytest.raises(MessageTooLarge, match=r"^Message is too large$"):
+        put(dynamodb, record_of(payload))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"properties": {"text": incompressible(650 * 1024)}},
+        {"properties": {"text": "." * 1024 * 1024}},
+        {"event": incompressible(200 * 1024)},
+    ],
+    ids=["incompressible", "a megabyte", "event"],
+)
+def test_a_message_that_fits_in_an_item_is_stored(dynamodb, payload):
+    assert put(dynamodb, record_of({"userId": "u", **payload})) is Outcome.STORED
+
+
+def test_settings_count_towards_the_size_of_an_item(dynamodb):
+    record = record_of({"userId": "u", "event": incompressible(200 * 1024)}, settings={"x": incompressible(200 * 1024)})
+    with Stubber(dynamodb), pytest.raises(MessageTooLarge):
+        put(dynamodb, record)
+
+
+# The event queue
+
+
+SQS_TEXT = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+"""What SQS accepts as the text of a body or an attribute; moto does not look."""
+
+
+def test_a_queued_message_holds_the_record(sqs, queue_url):
+    record = record_of({"userId": "keeper-17", "messageId": "m-1", "timestamp": LATE}, settings={"region": "eu"})
+    assert EventQueue(sqs, queue_url).write(record) is Outcome.QUEUED
+    [message] = receive(sqs, queue_url)
+    assert json.loads(message["Body"]) == {
+        "subject": "acme#user#keeper-17",
+        "position": "2031-05-17T12:00:00.000000Z#m-1",
+        "customer_id": "acme",
+        "type": "track",
+        "message_id": "m-1",
+        "user_id": "keeper-17",
+        "event": "Lamp Lit",
+        "timestamp": "2031-05-17T12:00:00.000000Z",
+        "stored_at": "2031-05-17T12:00:00.250+00:00",
+        "settings": {"region": "eu"},
+        "message": record.message.body,
+    }
+    assert {name: attribute["StringValue"] for name, attribute in message["MessageAttributes"].items()} == {
+        "customer_id": "acme",
+        "type": "track",
+        "message_id": "m-1",
+    }
+
+
+def test_a_queued_message_holds_only_what_sqs_accepts_and_loses_nothing(sqs, queue_url):
+    nasty = {"userId": NASTY, "messageId": NASTY, "event": NASTY, "properties": {NASTY: NASTY}}
+    record = record_of(nasty, customer_id="a\x00#", settings={NASTY: NASTY})
+    message = sent_message(sqs, queue_url, record)
+    assert message["Body"].isascii()
+    assert json.loads(message["Body"])["message"] == record.message.body
+    assert json.loads(message["Body"])["settings"] == record.settings
+    for text in (message["Body"], *(value["StringValue"] for value in message["MessageAttributes"].values())):
+        assert SQS_TEXT.fullmatch(text)
+
+
+@pytest.mark.parametrize("character", [".", "é", "😀", "\x00"])
+def test_the_size_limit_of_the_queue_counts_the_escaped_body_and_the_attributes(sqs, queue_url, character):
+    def record(filling):
+        return record_of({"userId": "u", "messageId": "m-1", "x": filling})
+
+    empty = sent_message(sqs, queue_url, record(""))
+    attributes = empty["MessageAttributes"].items()
+    taken = len(empty["Body"]) + sum(len(f"{name}String{value['StringValue']}") for name, value in attributes)
+    times, rest = divmod(MAX_QUEUE_MESSAGE_BYTES - taken, len(json.dumps(character)) - 2)
+    queue = EventQueue(sqs, queue_url)
+    assert queue.write(record(character * times + "." * rest)) is Outcome.QUEUED
+    with Stubber(sqs), pytest.raises(MessageTooLarge):
+        queue.write(record(character * times + "." * (rest + 1)))
+
+
+def test_a_fifo_queue_takes_a_resend_for_the_same_message(sqs, fifo_url):
+    queue = EventQueue(sqs, fifo_url)
+    queue.write(record_of(FIRST))
+    queue.write(record_of({**FIRST, **SHIFTED}))
+    assert len(receive(sqs, fifo_url)) == 1
+
+
+def test_a_fifo_queue_orders_the_messages_of_a_subject(sqs, fifo_url):
+    queue = EventQueue(sqs, fifo_url)
+    for user_id, message_id in (("a", "m-1"), ("b", "m-1"), ("a", "m-2")):
+        queue.write(record_of({"userId": user_id, "messageId": message_id}))
+    received = [(message["Attributes"], json.loads(message["Body"])) for message in receive(sqs, fifo_url)]
+    groups = {(attributes["MessageGroupId"], body["subject"]) for attributes, body in received}
+    assert groups == {(sha256(f"acme#user#{user_id}"), f"acme#user#{user_id}") for user_id in ("a", "b")}
+    assert len({attributes["MessageDeduplicationId"] for attributes, _body in received}) == 3
+
+
+@pytest.mark.parametrize("payload", [{"userId": NASTY, "messageId": NASTY}, {"userId": LONG, "messageId": "m" * 100}])
+def test_the_ids_of_a_fifo_queue_are_ones_that_sqs_accepts(sqs, fifo_url, payload):
+    attributes = sent_message(sqs, fifo_url, record_of(payload))["Attributes"]
+    for name in ("MessageGroupId", "MessageDeduplicationId"):
+        assert re.fullmatch(r"[!-~]{1,128}", attributes[name])
+
+
+def test_a_standard_queue_gets_no_ids_of_a_fifo_queue(sqs, queue_url):
+    attributes = sent_message(sqs, queue_url, record_of(FIRST))["Attributes"]
+    assert not {"MessageGroupId", "MessageDeduplicationId"} & attributes.keys()
+
+
+# Stores that fail
+
+
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceededException", "InternalServerError", "ResourceNotFoundException", "Odd"]
+)
+def test_an_error_of_the_table_is_a_fault_of_ours(dynamodb, code):
+    with Stubber(dynamodb) as stub:
+        stub.add_client_error("put_item", code)
+        with pytest.raises(EventStoreUnavailable):
+            put(dynamodb, record_of(FIRST))
+
+
+@pytest.mark.parametrize(
+    "code", ["AWS.SimpleQueueService.NonExistentQueue", "RequestThrottled", "InvalidMessageContents"]
+)
+def test_an_error_of_the_queue_is_a_fault_of_ours(sqs, queue_url, code):
+    with Stubber(sqs) as stub:
+        stub.add_client_error("send_message", code)
+        with pytest.raises(EventStoreUnavailable):
+            EventQueue(sqs, queue_url).write(record_of(FIRST))
+
+
+def test_the_put_of_a_record_is_conditional(dynamodb):
+    with Stubber(dynamodb) as stub:
+        stub.add_client_error("put_item", "ConditionalCheckFailedException")
+        assert put(dynamodb, record_of(FIRST)) is Outcome.DUPLICATE
