@@ -11,13 +11,14 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable
-from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 import click
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOOPBACK = "127.0.0.1"
@@ -57,7 +58,10 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def _run(ready: "Connection[tuple[int, bool], None]") -> None:
-    from moto.server import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415 -- only this process needs it
+    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 -- slow, and only this process needs it
+        DomainDispatcherApplication,
+        create_backend_app,
+    )
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import traceback
+from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import click
 
@@ -41,6 +42,54 @@ class Invocation:
     log: str
 
 
+class _FunctionProcess:
+    """One process, which is told events and tells invocations."""
+
+    def __init__(self, process: Process, events: StreamWriter, invocations: StreamReader) -> None:
+        self._process = process
+        self._events = events
+        self._invocations = invocations
+
+    @classmethod
+    async def start(cls, environment: Mapping[str, str]) -> Self:
+        """Start a process; raises `click.ClickException` with its traceback when the function can't load."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli.functions"),
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=MAX_LINE_BYTES,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+        )
+        started = cls(process, cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout))
+        async with asyncio.timeout(START_SECONDS):
+            word = await started.finish()
+        if word.response is None:
+            raise click.ClickException(f"The function did not start:\n{word.log}")
+        return started
+
+    async def invoke(self, event: Mapping[str, Any]) -> Invocation:
+        """Serve an event; raises `FunctionError`."""
+        try:
+            self._events.write(json.dumps(event).encode() + b"\n")
+            await self._events.drain()
+        except ConnectionError as error:
+            raise FunctionError("The function's process is gone") from error
+        return await self.finish()
+
+    async def finish(self) -> Invocation:
+        """Wait for what the process says next; raises `FunctionError`."""
+        line = await self._invocations.readline()
+        if not line:
+            raise FunctionError("The function's process died")
+        return Invocation(**json.loads(line))
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+
 class Functions:
     """A number of function processes; an event waits for one that is free.
 
@@ -52,14 +101,12 @@ class Functions:
         self._environment = environment
         self._integration_seconds = integration_seconds
         self._function_seconds = function_seconds
-        self._free: asyncio.Queue[Process] = asyncio.Queue()
+        self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._recoveries: set[asyncio.Task[None]] = set()
 
-    async def start(self, count: int) -> Self:
-        """Start that many processes; raises `click.ClickException` with their traceback when the function can't load."""
-        for process in await asyncio.gather(*(self._start_process() for _ in range(count))):
-            self._free.put_nowait(process)
-        return self
+    async def start(self, count: int) -> None:
+        """Start that many processes; raises `click.ClickException` when the function can't load."""
+        await asyncio.gather(*(self._add() for _ in range(count)))
 
     async def invoke(self, event: Mapping[str, Any]) -> Invocation:
         """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`."""
@@ -67,59 +114,36 @@ class Functions:
         try:
             async with asyncio.timeout(self._integration_seconds):
                 process = await self._free.get()
-                process.stdin.write(json.dumps(event).encode() + b"\n")  # type: ignore[union-attr] -- it is a pipe
-                invocation = await _next_invocation(process)
-        except TimeoutError:
+                invocation = await process.invoke(event)
+        except TimeoutError as error:
             if process is not None:
                 self._recover(self._outlast(process))
-            raise FunctionTimeoutError from None
+            raise FunctionTimeoutError from error
         except FunctionError:
-            self._recover(self._replace())
+            self._recover(self._add())
             raise
         self._free.put_nowait(process)
         return invocation
 
-    async def _start_process(self) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.functions"),
-            stdin=PIPE,
-            stdout=PIPE,
-            limit=MAX_LINE_BYTES,
-            cwd=ROOT,
-            env={**os.environ, **self._environment},
-        )
-        async with asyncio.timeout(START_SECONDS):
-            started = await _next_invocation(process)
-        if started.response is None:
-            raise click.ClickException(f"The function did not start:\n{started.log}")
-        return process
+    async def _add(self) -> None:
+        self._free.put_nowait(await _FunctionProcess.start(self._environment))
 
-    def _recover(self, recovery: Any) -> None:  # noqa: ANN401 -- a coroutine
-        task = asyncio.create_task(recovery)
-        self._recoveries.add(task)
-        task.add_done_callback(self._recoveries.discard)
-
-    async def _outlast(self, process: Process) -> None:
+    async def _outlast(self, process: _FunctionProcess) -> None:
         """Let a function that was given up finish, or end it."""
         try:
             async with asyncio.timeout(self._function_seconds - self._integration_seconds):
-                await _next_invocation(process)
+                await process.finish()
         except (TimeoutError, FunctionError):
-            if process.returncode is None:
-                process.kill()
-            await self._replace()
+            process.kill()
+            await self._add()
         else:
             self._free.put_nowait(process)
 
-    async def _replace(self) -> None:
-        self._free.put_nowait(await self._start_process())
-
-
-async def _next_invocation(process: Process) -> Invocation:
-    line = await process.stdout.readline()  # type: ignore[union-attr] -- it is a pipe
-    if not line:
-        raise FunctionError("The function's process died")
-    return Invocation(**json.loads(line))
+    def _recover(self, recovery: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the requests; asyncio forgets tasks that nobody holds."""
+        task = asyncio.create_task(recovery)
+        self._recoveries.add(task)
+        task.add_done_callback(self._recoveries.discard)
 
 
 def run() -> None:

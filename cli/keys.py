@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import Account
 from cli.target import LOCAL_URL, local_target, stack_target
@@ -41,7 +41,7 @@ def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class _CustomerId(click.ParamType):
+class _CustomerId(click.ParamType[str]):
     name = "customer"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
@@ -50,7 +50,7 @@ class _CustomerId(click.ParamType):
         return value
 
 
-class _Expiry(click.ParamType):
+class _Expiry(click.ParamType[datetime]):
     """A date, a time, or a number of hours or days from now."""
 
     name = "time"
@@ -129,6 +129,7 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
         click.echo(json.dumps([record.to_json() for record in records], indent=2))
         return
     rows = Table("ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", box=None)
+    rows.columns[0].no_wrap = True
     for record in records:
         rows.add_row(
             record.key_id,
@@ -140,7 +141,7 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
             f"{record.created_at:%Y-%m-%d %H:%M}",
             f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",
         )
-    Console().print(rows)
+    stdout().print(rows)
 
 
 def _status(record: KeyRecord) -> str:

@@ -3,17 +3,17 @@
 import functools
 import itertools
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cli import demo
+from cli.console import stdout
 from cli.target import Target, target_options
 from handler.write import read_json_attribute, subject_key
 
@@ -62,7 +62,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
     @target_options
     @functools.wraps(command)
-    def wrapped(  # noqa: PLR0913 -- a command has the options it has
+    def wrapped(
         *,
         target: Target,
         customer_id: str | None,
@@ -86,12 +86,12 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def _subject(target: Target, customer_id: str | None, user: str | None, anonymous: str | None) -> str | None:
     if user is not None and anonymous is not None:
         raise click.UsageError("--user and --anonymous exclude each other")
-    if user is None and anonymous is None:
+    subject_id = user or anonymous
+    if subject_id is None:
         return None
     if customer_id is None and not target.is_local:
         raise click.UsageError("Name the --customer whose user this is")
-    customer_id = customer_id or demo.CUSTOMER
-    return subject_key(customer_id, "user", user) if user else subject_key(customer_id, "anonymous", anonymous or "")
+    return subject_key(customer_id or demo.CUSTOMER, "user" if user else "anonymous", subject_id)
 
 
 @click.group()
@@ -122,17 +122,19 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         for item in newest:
             click.echo(json.dumps(_to_json(item)))
         return
-    rows = Table("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", box=None)
+    rows = Table("Time (UTC)", "Customer", "Type", "Who", "What", box=None)
+    rows.columns[0].no_wrap = rows.columns[2].no_wrap = True
+    rows.add_column("Message id", overflow="fold")
     for item in newest:
         rows.add_row(*map(Text, _columns(item)))
-    Console().print(rows)
+    stdout().print(rows)
     further = sum(1 for _ in everything) if selection.subject is None else 0
     if selection.subject is None:
         click.echo(f"Read the whole table; {len(newest)} of {len(newest) + further:,} messages shown.", err=True)
 
 
 def _follow(selection: Selection, items: list[Item], *, as_json: bool) -> None:
-    console = Console()
+    console = stdout()
     seen: set[tuple[str, str]] = set()
     while True:
         for item in sorted(items, key=_time):
@@ -142,7 +144,7 @@ def _follow(selection: Selection, items: list[Item], *, as_json: bool) -> None:
                     click.echo(json.dumps(_to_json(item)))
                 else:
                     console.print(Text("  ".join(_columns(item))), soft_wrap=True)
-        time.sleep(FOLLOW_SECONDS)
+        sleep(FOLLOW_SECONDS)
         items = list(selection.read())
 
 
@@ -162,7 +164,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(_to_json(item)))
             else:
-                Console().print_json(data=_to_json(item))
+                stdout().print_json(data=_to_json(item))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
 
@@ -182,7 +184,8 @@ def _columns(item: Item) -> tuple[str, ...]:
     message = read_json_attribute(item["message"])
     what = text("event") or message.get("name") or text("group_id") or message.get("previous_id") or ""
     who = text("user_id") or text("anonymous_id")
-    return text("timestamp"), text("customer_id"), text("type"), who, str(what), text("message_id")
+    time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
+    return time, text("customer_id"), text("type"), who, str(what), text("message_id")
 
 
 def _to_json(item: Item) -> dict[str, Any]:

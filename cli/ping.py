@@ -10,17 +10,19 @@ from urllib.parse import urlsplit
 
 import click
 import urllib3
-from rich.columns import Columns
-from rich.console import Console
+from rich.console import Group
 from rich.json import JSON
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
+from cli.console import stdout
 from cli.stack import ROOT
 from cli.target import LOCAL_CA, LOCAL_URL, ask_local_server
 from handler.canonicalise import CALL_TYPES
 
 SEGMENT_TIMEOUT_SECONDS = 5
+ACCEPTED = (200, 202)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ def ping(
             for message, answer in zip(messages, answers, strict=True)
         ]
         click.echo(json.dumps(results, indent=2))
-    if any(answer.status not in (200, 202) for answer in answers):
+    if any(answer.status not in ACCEPTED for answer in answers):
         raise click.exceptions.Exit(1)
 
 
@@ -158,24 +160,21 @@ def _parse_settings(text: str | None) -> dict[str, Any] | None:
 
 
 def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: Answer) -> None:
-    console = Console()
-    shown = {**headers, "Authorization": "Basic …"}
-    request_head = f"POST {url}\n" + "\n".join(f"{name}: {value}" for name, value in shown.items())
-    answer_head = f"HTTP {answer.status}   {answer.milliseconds:.0f} ms\n" + "\n".join(
-        f"{name}: {value}" for name, value in answer.headers.items() if name not in ("Date", "Server", "Connection")
+    request = [f"POST {url}", *(f"{name}: {value}" for name, value in {**headers, "Authorization": "Basic …"}.items())]
+    received = [
+        f"HTTP {answer.status} in {answer.milliseconds:.0f} ms",
+        *(f"{name}: {value}" for name, value in answer.headers.items()),
+    ]
+    colour = "green" if answer.status in ACCEPTED else "red"
+    sides = Table.grid(expand=True, padding=(0, 1))
+    sides.add_column(ratio=1)
+    sides.add_column(ratio=1)
+    sides.add_row(
+        Panel(_page(request, message), title=message["type"]),
+        Panel(_page(received, answer.body), title="answer", border_style=colour),
     )
-    body = JSON.from_data(answer.body) if isinstance(answer.body, dict) else Text(str(answer.body))
-    width = max(40, console.width // 2 - 1)
-    colour = "green" if answer.status in (200, 202) else "red"
-    console.print(
-        Columns(
-            [
-                Panel(_stack(request_head, JSON.from_data(message)), title=message["type"], width=width),
-                Panel(_stack(answer_head, body), title="Answer", width=width, border_style=colour),
-            ]
-        )
-    )
+    stdout().print(sides)
 
 
-def _stack(head: str, body: JSON | Text) -> Text:
-    return Text.assemble((head, "dim"), "\n\n", body.text if isinstance(body, JSON) else body)
+def _page(head: list[str], body: object) -> Group:
+    return Group(Text("\n".join(head) + "\n", "dim"), JSON.from_data(body) if isinstance(body, dict) else str(body))

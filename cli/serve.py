@@ -43,7 +43,7 @@ ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 )
 @click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are made.")
 @click.option("--json", "as_json", is_flag=True, help="Print the function's own log lines.")
-def serve(  # noqa: PLR0913 -- a command has the options it has
+def serve(
     *,
     host: str,
     port: int,

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef
     from mypy_boto3_sqs import SQSClient
 
 ROOT = Path(__file__).parent.parent
@@ -37,13 +38,11 @@ class _TemplateLoader(yaml.SafeLoader):
 
 
 def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, Any]:
-    value: Any
-    if isinstance(node, yaml.ScalarNode):
-        value = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)
+    value: Any = (
+        loader.construct_sequence(node, deep=True)
+        if isinstance(node, yaml.SequenceNode)
+        else loader.construct_scalar(node)  # type: ignore[arg-type]  # no short form takes a mapping
+    )
     if tag == "GetAtt":
         value = value.split(".", 1)
     return {tag if tag in ("Ref", "Condition") else f"Fn::{tag}": value}
@@ -91,12 +90,15 @@ class Account:
     endpoint_url: str | None = None
 
     def dynamodb(self) -> "DynamoDBClient":
+        """Return a client for tables."""
         return boto3.client("dynamodb", **self._options())
 
     def sqs(self) -> "SQSClient":
+        """Return a client for queues."""
         return boto3.client("sqs", **self._options())
 
     def cloudformation(self) -> "CloudFormationClient":
+        """Return a client for stacks."""
         return boto3.client("cloudformation", **self._options())
 
     def _options(self) -> dict[str, Any]:
@@ -210,13 +212,13 @@ def _copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
     for name in source.list_tables()["TableNames"]:
         if name not in existing:
             table = source.describe_table(TableName=name)["Table"]
-            streams = {"StreamSpecification": table["StreamSpecification"]} if "StreamSpecification" in table else {}
+            no_stream: StreamSpecificationTypeDef = {"StreamEnabled": False}
             target.create_table(
                 TableName=name,
                 AttributeDefinitions=table["AttributeDefinitions"],
                 KeySchema=table["KeySchema"],
                 BillingMode="PAY_PER_REQUEST",
-                **streams,
+                StreamSpecification=table.get("StreamSpecification", no_stream),
             )
             target.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
 

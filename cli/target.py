@@ -1,4 +1,4 @@
-"""Which deployment a command works on: `--url` of a running local server, or `--stack`. The options, and the finding."""
+"""Which deployment a command works on: that of a running local server (`--url`), or a stack (`--stack`)."""
 
 import functools
 import json
@@ -69,12 +69,15 @@ def ask_local_server(url: str) -> dict[str, Any]:
     with urllib3.PoolManager(ca_certs=str(LOCAL_CA) if LOCAL_CA.exists() else None) as http:
         try:
             answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False)
-            about: dict[str, Any] = json.loads(answer.data)
-            if answer.status != 200 or "stores" not in about:  # noqa: PLR2004 -- HTTP's OK
-                raise ValueError
+            about = json.loads(answer.data)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise click.ClickException(
-                f"No local server answers at {url}: start one with `make run`, or name another with --url or a "
-                "deployed one with --stack"
-            ) from error
+            raise click.ClickException(_NO_SERVER.format(url=url)) from error
+    if not isinstance(about, dict) or "stores" not in about:
+        raise click.ClickException(_NO_SERVER.format(url=url))
     return about
+
+
+_NO_SERVER = (
+    "No local server answers at {url}: start one with `make run`, or name another with --url, or a deployed one with "
+    "--stack"
+)

@@ -38,8 +38,8 @@ def authenticate(authorization: str | None, keys: KeyStore, now: float) -> ApiKe
 def parse_basic(authorization: str | None) -> str:
     """Return the user-id of an `Authorization` header, without the white space that people paste around keys.
 
-    The password, which Segment leaves empty, is ignored. Bytes that are not ASCII can't be part of a key, so their
-    character set does not matter here.
+    The password, which Segment leaves empty, is ignored. What is not UTF-8 can't be part of a key, and is kept as what
+    no key holds.
     """
     if authorization is None or not authorization.strip():
         raise MissingCredentials
@@ -47,7 +47,7 @@ def parse_basic(authorization: str | None) -> str:
     if scheme.lower() != "basic":
         raise NotBasic
     try:
-        credentials = base64.b64decode(token.strip(), validate=True).decode("latin-1")
+        credentials = base64.b64decode(token.strip(), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError) as error:
         raise NotBase64 from error
     user_id, colon, _password = credentials.partition(":")

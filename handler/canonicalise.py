@@ -1,8 +1,8 @@
 """Step 3: a payload in any casing -> messages in the spec's words, spelled in snake_case.
 
-Segment promises no casing (`userId`, `user_id`, `UserID`, `"User ID"`, `user-id` are one field), so the spec's fields at
-the top and in `context` are matched by their letters alone. Keys inside `traits`, `properties` and `integrations` are
-the customer's own and stay as they are, as do unknown fields anywhere.
+Segment promises no casing (`userId`, `user_id`, `UserID`, `"User ID"`, `user-id` are one field), so the spec's fields
+at the top and in `context` are matched by their letters alone. Keys inside `traits`, `properties` and `integrations`
+are the customer's own and stay as they are, as do unknown fields anywhere.
 
 The fields: https://segment.com/docs/connections/spec/common/
 """
@@ -110,13 +110,13 @@ class Message:
     """One canonical message.
 
     `body` is what is validated, stored and passed on. `time` is the part of its identity that tells when: sortable UTC
-    made only of what every resend repeats. `timestamp` is when it happened as far as anybody can tell, sortable too;
-    it shifts a little between resends. Either is `UNDATED` where no time can be read.
+    made only of what every resend repeats, or `UNDATED`. `timestamp` is when it happened as far as Segment can tell,
+    sortable too, None where it tells no time that can be read; it shifts a little between resends.
     """
 
     body: JsonObject
     time: str
-    timestamp: str
+    timestamp: str | None
 
     @property
     def type(self) -> object:
@@ -132,8 +132,7 @@ class Message:
 
 def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
     """Return the messages of a payload. Never refuses: what is odd stays as it is, for `validate` to judge."""
-    body = _rename(payload, TOP)
-    body.pop("write_key", None)
+    body = _rename({name: value for name, value in payload.items() if TOP.canonical(name) != "write_key"}, TOP)
     body = {name: value for name, value in body.items() if not (value is None and name in TOP.spelling)}
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
@@ -151,7 +150,7 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
 
 
 def _rename(source: Mapping[str, Any], fields: _Fields) -> JsonObject:
-    """Spell the spec's fields canonically. Values that lose against another spelling of their field go to `CONFLICTS`."""
+    """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
     spellings: dict[str, list[str]] = {}
     for name in source:
         spellings.setdefault(fields.canonical(name) or name, []).append(name)
@@ -159,7 +158,7 @@ def _rename(source: Mapping[str, Any], fields: _Fields) -> JsonObject:
     lost: JsonObject = {}
     for canonical, names in spellings.items():
         if len(names) > 1:
-            names.sort(key=lambda name: (source[name] in (None, ""), fields.rank(name)))  # noqa: B023 -- used at once
+            names.sort(key=lambda name: (source[name] in (None, ""), fields.rank(name)))
         renamed[canonical] = source[names[0]]
         lost.update((name, source[name]) for name in names[1:] if not _same(source[name], renamed[canonical]))
     if lost:
@@ -175,9 +174,11 @@ def _same(value: object, winner: object) -> bool:
 
 
 def _rename_alias(body: JsonObject) -> None:
-    for name in list(body):
-        target = ALIAS_TOP.get(_fold(name))
-        if target is not None and body.get(target) in (None, "", body[name]):
+    for name in sorted(name for name in body if _fold(name) in ALIAS_TOP):
+        target = ALIAS_TOP[_fold(name)]
+        if body[name] in (None, ""):
+            del body[name]
+        elif body.get(target) in (None, "", body[name]):
             body[target] = body.pop(name)
 
 
@@ -207,6 +208,11 @@ def _derive_message_id(body: JsonObject) -> str:
     if "original_timestamp" in body:
         shifting.add("timestamp")
     repeated = {name: value for name, value in body.items() if name not in shifting}
+    lost = repeated.pop(CONFLICTS, None)
+    if isinstance(lost, dict):
+        lost = {name: value for name, value in lost.items() if TOP.canonical(name) not in shifting}
+    if lost:
+        repeated[CONFLICTS] = lost
     text = json.dumps(repeated, sort_keys=True, separators=(",", ":"))
     return DERIVED_ID_PREFIX + hashlib.sha256(text.encode()).hexdigest()
 
@@ -215,9 +221,9 @@ def _identity_time(body: JsonObject) -> str:
     return parse_time(body.get("original_timestamp", body.get("timestamp"))) or UNDATED
 
 
-def _timestamp(body: JsonObject) -> str:
+def _timestamp(body: JsonObject) -> str | None:
     times = (parse_time(body.get(name)) for name in ("timestamp", "original_timestamp", "received_at"))
-    return next((time for time in times if time), UNDATED)
+    return next((time for time in times if time), None)
 
 
 _GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) ([+-]\d{4}) \S+(?: m=[+-]\d+\.\d+)?")
@@ -234,7 +240,11 @@ def parse_time(value: object) -> str | None:
     go_time = _GO_TIME.fullmatch(value)
     try:
         time = datetime.fromisoformat("".join(go_time.groups()) if go_time else value.strip().upper())
-        utc = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+        return sortable(time.replace(tzinfo=time.tzinfo or UTC))
     except (ValueError, OverflowError):
         return None
-    return utc.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+
+
+def sortable(time: datetime) -> str:
+    """Spell a time so that text sorts as time does: `2020-05-09T23:54:49.200000Z`; raises `OverflowError`."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

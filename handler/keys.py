@@ -42,6 +42,8 @@ _KEY_CHARS = frozenset(map(chr, range(0x20, 0x7F))) - {":"}
 
 
 class Status(StrEnum):
+    """What the partner decided about a key; that it expired is told by its time."""
+
     ACTIVE = "active"
     SUSPENDED = "suspended"
     REVOKED = "revoked"
@@ -136,9 +138,9 @@ class KeyStore:
         try:
             api_key = self._read(key_hash)
         except KeyStoreUnavailable:
-            if cached is None or cached.api_key is None or now >= cached.read_at + self._grace_seconds:
+            if cached is None or cached.api_key is None or now >= (grace_ends := cached.read_at + self._grace_seconds):
                 raise
-            self._remember(key_hash, replace(cached, fresh_until=now + READ_AGAIN_SECONDS))
+            self._remember(key_hash, replace(cached, fresh_until=min(now + READ_AGAIN_SECONDS, grace_ends)))
             return cached.api_key
         lifetime = min(self._cache_seconds, UNKNOWN_CACHE_SECONDS) if api_key is None else self._cache_seconds
         self._remember(key_hash, _Cached(api_key=api_key, read_at=now, fresh_until=now + lifetime))

@@ -1,4 +1,4 @@
-"""What a deployment can choose, read once from the environment. `docs/configuration.md` has the same table for people."""
+"""What a deployment can choose, read once from the environment; `docs/configuration.md` explains each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,16 @@ class SettingsError(Exception):
 
 
 class Sink(StrEnum):
+    """Where accepted messages go."""
+
     DYNAMODB = "dynamodb"
     SQS = "sqs"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
+    """The settings of one deployment; the names are those of the environment, in lower case."""
+
     event_sink: Sink
     event_table: str
     event_queue_url: str

@@ -1,4 +1,4 @@
-"""Step 4: does a message keep the schema of its call type? And the settings theirs?
+"""Step 4: the schema of the call type decides what a message must hold, and another one what settings must.
 
 `schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`. What the
 customer reads is made for people and never quotes a value that was sent. A schema can carry its own text for a rule in
@@ -8,21 +8,24 @@ by property.
 JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` names.
 """
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from jsonschema import Draft7Validator, FormatChecker, ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT7
 
-from handler.canonicalise import CALL_TYPES, CONTEXT, TOP, Message, parse_time
+from handler.canonicalise import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, TOP, Message, parse_time
 from handler.decode import JsonObject, type_name
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation
 
-SCHEMA_NAMES = (*CALL_TYPES, "settings")
+SETTINGS = "settings"
+SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
 MAX_VIOLATIONS = 10
 """Reported at once; a message can break a rule in thousands of places."""
 
@@ -56,30 +59,30 @@ class Schemas:
         """Compile every schema of a folder. Whether they are valid schemas is for the tests to find out."""
         documents: dict[str, JsonObject] = {path.name: json.loads(path.read_bytes()) for path in folder.glob("*.json")}
         registry: Registry[Any] = Registry().with_resources(
-            (name, Resource.from_contents(document)) for name, document in documents.items()
+            (name, Resource.from_contents(document, default_specification=DRAFT7))
+            for name, document in documents.items()
         )
         return cls({name: _compile(documents[f"{name}.json"], registry) for name in SCHEMA_NAMES})
 
     def check_message(self, call_type: str, body: JsonObject) -> None:
         """Raise `InvalidMessage` where a canonical message breaks the schema of its call type."""
-        violations = tuple(self._violations(call_type, body, f"for {call_type} calls"))
-        if violations:
+        if violations := self._violations(call_type, body):
             raise InvalidMessage(violations)
 
     def check_settings(self, settings: JsonObject) -> None:
         """Raise `InvalidSettings` where the customer's settings break `settings.json`."""
-        violations = tuple(self._violations("settings", settings, "in the settings of this destination"))
-        if violations:
+        if violations := self._violations(SETTINGS, settings):
             raise InvalidSettings(violations)
 
-    def _violations(self, schema: str, document: JsonObject, where: str) -> Iterator[Violation]:
-        errors = sorted(self._validators[schema].iter_errors(document), key=lambda e: [str(part) for part in e.path])
-        found: dict[str, str] = {}
+    def _violations(self, schema: str, document: JsonObject) -> tuple[Violation, ...]:
+        """Return one violation per place, those of the whole document first."""
+        errors = sorted(self._validators[schema].iter_errors(document), key=lambda error: _order(error.absolute_path))
+        texts: dict[str, str] = {}
         for error in errors:
-            for pointer, text in _texts(error, where):
-                found.setdefault(pointer, text)
-        for pointer, message in list(found.items())[:MAX_VIOLATIONS]:
-            yield Violation(pointer=pointer, message=message)
+            for path, text in _texts(error, schema):
+                texts.setdefault("".join("/" + _escape(part) for part in path), text)
+        found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
+        return tuple(itertools.islice(found, MAX_VIOLATIONS))
 
 
 def _compile(schema: JsonObject, registry: "Registry[Any]") -> Validator:
@@ -87,82 +90,89 @@ def _compile(schema: JsonObject, registry: "Registry[Any]") -> Validator:
     return dialect(schema, registry=registry, format_checker=FORMATS)
 
 
-def _pointer(path: Iterable[str | int]) -> str:
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+def _order(path: Iterable[str | int]) -> list[tuple[bool, int, str]]:
+    """Sort names by the alphabet and indices by number."""
+    return [(True, part, "") if isinstance(part, int) else (False, 0, part) for part in path]
 
 
-def _texts(error: ValidationError, where: str) -> Iterator[tuple[str, str]]:
-    """Yield the pointer and the text of every place that an error of `jsonschema` stands for."""
+def _escape(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+def _texts(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str | int], str]]:
+    """Yield the place and the text of all that an error of `jsonschema` stands for."""
     path = [*error.absolute_path]
-    if error.validator == "required":
-        for name in error.validator_value:
-            if name not in error.instance:
+    # The types leave room for errors that are made by hand; those of a validator hold all of these.
+    broken = (error.validator, error.validator_value, error.schema, error.instance)
+    keyword, rule, schema, instance = cast("tuple[str | None, Any, JsonObject | bool, Any]", broken)
+    if keyword == "required":
+        where = "in the settings of this destination" if schema_name == SETTINGS else f"for {schema_name} calls"
+        for name in rule:
+            if name not in instance:
                 place = [*path, name]
-                yield _pointer(place), _own_text(error, name) or f"{_field(place)} is required {where}"
+                yield place, _own_text(schema, keyword, name) or f"{_field(place, schema_name)} is required {where}"
     else:
-        yield _pointer(path), _own_text(error) or f"{_field(path)} {_rule(error)}"
+        yield path, _own_text(schema, keyword) or f"{_field(path, schema_name)} {_rule(keyword, rule, instance)}"
 
 
-def _own_text(error: ValidationError, name: str = "") -> str | None:
+def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") -> str | None:  # noqa: FBT001 -- a schema
     """Return the text that a schema carries for its rule, in `errorMessage`."""
-    text = error.schema.get("errorMessage")
+    text = schema.get("errorMessage") if isinstance(schema, dict) else None
     if isinstance(text, dict):
-        text = text.get(error.validator)
+        text = text.get(keyword)
     if isinstance(text, dict):
         text = text.get(name)
     return text
 
 
-def _field(path: list[str | int]) -> str:
+def _field(path: list[str | int], schema_name: str) -> str:
     """Spell a place as the customer knows it: `userId`, `context.userAgent`, `properties.products[0].price`."""
     if not path:
-        return "message"
-    spelling = {**TOP.spelling, **CONTEXT.spelling} if path[0] == "context" else TOP.spelling
-    depth = 2 if path[0] == "context" else 1
-    spec, own = path[:depth], path[depth:]
-    names = [*(spelling.get(str(part), part) for part in spec), *own]
+        return "settings" if schema_name == SETTINGS else "message"
+    spec = [] if schema_name == SETTINGS else [TOP]
+    if spec and path[0] == "context":
+        spec += [CONTEXT, *(fields for name, fields in CONTEXT_OBJECTS.items() if name in path[1:2])]
+    names = [
+        *(fields.spelling.get(str(part), part) for part, fields in zip(path, spec, strict=False)),
+        *path[len(spec) :],
+    ]
     return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
 
 
-def _rule(error: ValidationError) -> str:
+def _rule(keyword: str | None, rule: Any, instance: object) -> str:  # noqa: ANN401 -- the value of any keyword
     """Say what a rule asks for, as the second half of a sentence."""
-    rule = error.validator_value
-    match error.validator:
-        case "type":
-            return f"must be {_type_names(rule)}, not {type_name(error.instance)}"
-        case "minLength" if rule == 1:
-            return "must not be empty"
-        case "minLength":
-            return f"must have at least {rule} characters"
-        case "maxLength":
-            return f"must have at most {rule} characters"
-        case "enum":
-            return f"must be one of {', '.join(json.dumps(value) for value in rule)}"
-        case "const":
-            return f"must be {json.dumps(rule)}"
-        case "minimum":
-            return f"must be at least {rule}"
-        case "maximum":
-            return f"must be at most {rule}"
-        case "exclusiveMinimum":
-            return f"must be greater than {rule}"
-        case "exclusiveMaximum":
-            return f"must be less than {rule}"
-        case "multipleOf":
-            return f"must be a multiple of {rule}"
-        case "format":
-            return f"must be in the format {rule}"
-        case "pattern":
-            return "does not have the required form"
-        case "minItems" | "minProperties":
-            return f"must have at least {rule} entries"
-        case "maxItems" | "maxProperties":
-            return f"must have at most {rule} entries"
-        case "uniqueItems":
-            return "must not have equal entries"
-        case "additionalProperties":
-            return "has fields that are not allowed"
-    return "does not fit its schema"
+    if keyword == "type":
+        return f"must be {_type_names(rule)}, not {type_name(instance)}"
+    if keyword == "minLength" and rule == 1:
+        return "must not be empty"
+    if keyword == "enum":
+        rule = ", ".join(json.dumps(value) for value in rule)
+    elif keyword == "const":
+        rule = json.dumps(rule)
+    return _RULES.get(keyword or "false", "does not fit its schema").format(rule=rule)
+
+
+_RULES = {
+    "additionalProperties": "has fields that are not allowed",
+    "const": "must be {rule}",
+    "enum": "must be one of {rule}",
+    "exclusiveMaximum": "must be less than {rule}",
+    "exclusiveMinimum": "must be greater than {rule}",
+    "false": "has fields that are not allowed",
+    "format": "must be in the format {rule}",
+    "maxItems": "must have at most {rule} entries",
+    "maxLength": "must have at most {rule} characters",
+    "maxProperties": "must have at most {rule} entries",
+    "maximum": "must be at most {rule}",
+    "minItems": "must have at least {rule} entries",
+    "minLength": "must have at least {rule} characters",
+    "minProperties": "must have at least {rule} entries",
+    "minimum": "must be at least {rule}",
+    "multipleOf": "must be a multiple of {rule}",
+    "pattern": "does not have the required form",
+    "propertyNames": "has a name that is not allowed",
+    "uniqueItems": "must not have equal entries",
+}
 
 
 def _type_names(rule: str | list[str]) -> str:

@@ -9,17 +9,18 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from handler.canonicalise import Message
+from handler.canonicalise import Message, sortable
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
     from mypy_boto3_sqs import SQSClient
@@ -38,6 +39,8 @@ SECONDS_PER_DAY = 24 * 60 * 60
 
 
 class Outcome(StrEnum):
+    """What became of a record."""
+
     STORED = "stored"
     DUPLICATE = "duplicate"
     QUEUED = "queued"
@@ -70,11 +73,12 @@ class Record:
         """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
         names = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
         texts = {name: self.message.body[name] for name in names if isinstance(self.message.body.get(name), str)}
+        stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
         return {
             "customer_id": self.customer_id,
             **{name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if text},
-            "timestamp": self.message.timestamp,
-            "stored_at": datetime.fromtimestamp(self.stored_at, UTC).isoformat(timespec="milliseconds"),
+            "timestamp": self.message.timestamp or stored_at,
+            "stored_at": stored_at,
         }
 
 
@@ -99,6 +103,7 @@ class EventTable:
         self._retention_seconds = retention_days * SECONDS_PER_DAY
 
     def write(self, record: Record) -> Outcome:
+        """Put a record, unless its key is there already."""
         item = self._item(record)
         if _item_bytes(item) > MAX_ITEM_BYTES:
             raise MessageTooLarge
@@ -140,6 +145,7 @@ class EventQueue:
         self._is_fifo = queue_url.endswith(".fifo")
 
     def write(self, record: Record) -> Outcome:
+        """Send a record."""
         content = {
             "subject": record.subject,
             "position": record.position,
@@ -184,7 +190,7 @@ def escape(text: str) -> str:
 
 
 def _key(*parts: str, max_bytes: int) -> str:
-    """Join the parts of a key; where they are too long, a hash stands for the last one, which can't be an escaped id."""
+    """Join the parts of a key; where that is too long, a hash stands for the last one, told apart by one more `#`."""
     key = "#".join(parts)
     if len(key.encode()) <= max_bytes:
         return key

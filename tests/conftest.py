@@ -4,12 +4,110 @@ import base64
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
 from moto import mock_aws
 
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, LocalStack, create_local_stack
+from cli import demo
+from cli.key_table import KeyRecord, KeyTable
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, create_local_stack
+from handler.write import read_json_attribute
+
+Json = dict[str, Any]
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """AWS, played by moto within this process."""
+    for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
+        monkeypatch.setenv(name.upper(), value)
+    with mock_aws():
+        yield Account()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A response of the function, its body as JSON."""
+
+    status: int
+    headers: Json
+    body: Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """The whole function, loaded as Lambda loads it, and its stores."""
+
+    function: Callable[[Json, object], Json]
+    account: Account
+    stack: LocalStack
+
+    def send(self, event: Json) -> Answer:
+        """Hand the function an event."""
+        response = self.function(event, None)
+        return Answer(status=response["statusCode"], headers=response["headers"], body=json.loads(response["body"]))
+
+    def post(self, message: object, *, key: str = demo.GOOD_KEY, headers: Json | None = None) -> Answer:
+        """Send a message, or any text, as Segment does."""
+        credentials = base64.b64encode(f"{key}:".encode()).decode()
+        return self.send(
+            {
+                "headers": {"authorization": f"Basic {credentials}", **(headers or {})},
+                "requestContext": {"requestId": "test"},
+                "body": message if isinstance(message, str) else json.dumps(message),
+            }
+        )
+
+    def add_key(self, key: str, **fields: Any) -> None:
+        """Give a key out."""
+        self.keys.put(KeyRecord.of(key, **{"customer_id": demo.CUSTOMER, **fields}))
+
+    @property
+    def keys(self) -> KeyTable:
+        """The key table."""
+        return KeyTable(self.account.dynamodb(), self.stack.stores.key_table)
+
+    def stored(self) -> list[Json]:
+        """Return the records in the event table, `message` and `settings` decoded."""
+        items = self.account.dynamodb().scan(TableName=self.stack.stores.event_table)["Items"]
+        return [
+            {
+                name: read_json_attribute(value) if name in ("message", "settings") else value["S"]
+                for name, value in item.items()
+                if name != "expires_at"
+            }
+            for item in items
+        ]
+
+    def queued(self) -> list[Json]:
+        """Take the messages from the event queue, `Body` decoded."""
+        answer = self.account.sqs().receive_message(
+            QueueUrl=self.stack.stores.event_queue_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        return [{**message, "Body": json.loads(message["Body"])} for message in answer.get("Messages", [])]
+
+    def records(self) -> list[Json]:
+        """Return what either sink holds, as one shape."""
+        if self.stack.stores.event_sink == "sqs":
+            return [message["Body"] for message in self.queued()]
+        return [{"settings": {}, **record} for record in self.stored()]
+
+
+@pytest.fixture
+def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
+    """Deploy the template with parameters, and environment variables of one's own; the demo keys are there."""
+
+    def deploy(*, environment: Json | None = None, **parameters: str) -> Deployment:
+        stack = create_local_stack(aws, parameters)
+        variables = {**stack.environment, "AWS_ENDPOINT_URL": "", **(environment or {})}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        demo.seed_keys(KeyTable(aws.dynamodb(), stack.stores.key_table))
+        sys.modules.pop("handler.app", None)
+        app = importlib.import_module("handler.app")
+        return Deployment(function=app.lambda_handler, account=aws, stack=stack)
+
+    return deploy

@@ -437,7 +437,7 @@ GARBLED = "the day before yesterday"
 @pytest.mark.parametrize(
     ("payload", "time", "timestamp"),
     [
-        ({}, UNDATED, UNDATED),
+        ({}, UNDATED, None),
         ({"originalTimestamp": LATE}, LATE, LATE),
         ({"timestamp": LATE}, LATE, LATE),
         ({"originalTimestamp": LATE, "timestamp": LATER}, LATE, LATER),
@@ -446,14 +446,14 @@ GARBLED = "the day before yesterday"
         ({"originalTimestamp": None, "timestamp": LATER}, LATER, LATER),
         ({"timestamp": GARBLED, "receivedAt": LATER}, UNDATED, LATER),
         ({"sentAt": LATE, "receivedAt": LATER}, UNDATED, LATER),
-        ({"sentAt": LATE}, UNDATED, UNDATED),
-        ({"timestamp": 1_900_000_000}, UNDATED, UNDATED),
+        ({"sentAt": LATE}, UNDATED, None),
+        ({"timestamp": 1_900_000_000}, UNDATED, None),
     ],
     ids=json.dumps,
 )
 def test_the_time_of_the_identity_is_what_resends_repeat_and_the_timestamp_what_is_most_exact(payload, time, timestamp):
     message = message_of(payload)
-    assert (message.time, message.timestamp) == tuple(parse_time(value) or UNDATED for value in (time, timestamp))
+    assert (message.time, message.timestamp) == (parse_time(time) or UNDATED, parse_time(timestamp))
 
 
 def test_the_four_times_are_kept_as_they_came():

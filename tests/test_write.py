@@ -278,7 +278,7 @@ def test_an_item_holds_what_one_queries_by_beside_the_message(dynamodb):
         "group_id": "north",
         "event": "Lamp Lit",
         "timestamp": "2031-05-17T12:00:00.000000Z",
-        "stored_at": "2031-05-17T12:00:00.250+00:00",
+        "stored_at": "2031-05-17T12:00:00.250000Z",
     }
     assert message == canonicalise({"type": "track", "event": "Lamp Lit", **payload})[0].body
     assert settings == {"region": "eu"}
@@ -382,7 +382,7 @@ def test_a_queued_message_holds_the_record(sqs, queue_url):
         "user_id": "keeper-17",
         "event": "Lamp Lit",
         "timestamp": "2031-05-17T12:00:00.000000Z",
-        "stored_at": "2031-05-17T12:00:00.250+00:00",
+        "stored_at": "2031-05-17T12:00:00.250000Z",
         "settings": {"region": "eu"},
         "message": record.message.body,
     }
