@@ -24,7 +24,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """AWS, played by moto within this process."""
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
-    with mock_aws():
+    with mock_aws(config={"core": {"reset_boto3_session": False}}):  # which would read the service models anew
         yield Account()
 
 
@@ -98,11 +98,15 @@ class Deployment:
 
 @pytest.fixture
 def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
-    """Deploy the template with parameters, and environment variables of one's own; the demo keys are there."""
+    """Deploy the template with parameters, and environment variables of one's own; the demo keys are there.
+
+    An endpoint tells the function that it is on a local server; boto3 passes it over, for moto is in this process.
+    """
 
     def deploy(*, environment: Json | None = None, **parameters: str) -> Deployment:
         stack = create_local_stack(aws, parameters)
-        variables = {**stack.environment, "AWS_ENDPOINT_URL": "", **(environment or {})}
+        local = {"AWS_ENDPOINT_URL": "http://localhost", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
+        variables = {**stack.environment, **local, **(environment or {})}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         demo.seed_keys(KeyTable(aws.dynamodb(), stack.stores.key_table))

@@ -1,0 +1,125 @@
+"""What the docs say is what the code does."""
+
+import inspect
+import json
+import re
+
+import click
+import pytest
+
+from cli.__main__ import main
+from cli.stack import FUNCTION, ROOT, load_template
+from handler.errors import Refusal
+from handler.validate import Schemas
+
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCHEMAS = ROOT / "schemas"
+
+
+def read(name):
+    return (ROOT / "docs" / name).read_text()
+
+
+def refusals(base=Refusal):
+    for kind in base.__subclasses__():
+        yield from [kind] if "code" in vars(kind) else []
+        yield from refusals(kind)
+
+
+def commands(command=main, path="destination"):
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, f"{path} {name}")
+    else:
+        yield path, command
+
+
+def test_the_answers_are_those_of_the_code():
+    documented = set(re.findall(r"^\| (\d+) \| `(\w+)` \|", read("answers.md"), re.MULTILINE))
+    assert documented == {(str(kind.status), kind.code) for kind in refusals()}
+
+
+def test_what_segment_does_follows_from_the_status():
+    rows = re.findall(r"^\| (\d+) \| .* \| ([\w \"]+) \|$", read("answers.md"), re.MULTILINE)
+    assert len(rows) > 20
+    for status, then in rows:
+        final = "drops the message" if status in ("400", "401", "403", "501") else "tries again for four hours"
+        assert then == ('shows "Delivered"' if status in ("200", "202") else final)
+
+
+def test_the_tree_of_errors_in_its_docstring_is_the_real_one():
+    import handler.errors  # noqa: PLC0415 -- for its docstring
+
+    codes = set(re.findall(r"(?:400|403|501| {11}) +([a-z][a-z0-9_]+)$", handler.errors.__doc__, re.MULTILINE))
+    assert codes == {kind.code for kind in refusals()}
+
+
+def test_the_configuration_is_that_of_the_template():
+    template = load_template()
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("configuration.md"), re.MULTILINE)
+    assert {name for name, _, _ in rows} == set(template["Parameters"])
+    environment = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
+    for name, variable, default in rows:
+        if variable:
+            assert environment[variable] == {"Ref": name}
+        if default != "all seven":
+            assert default.strip("`") == str(template["Parameters"][name]["Default"])
+    for variable in environment:
+        assert f"`{variable}`" in read("configuration.md")
+
+
+def test_the_commands_are_those_of_the_command_line():
+    documented = re.findall(r"^\| `(destination [a-z ]+)` \|", read("cli.md"), re.MULTILINE)
+    assert sorted(documented) == sorted(path for path, _ in commands())
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands()))
+def test_every_command_shows_an_example(path, command):
+    assert f"Example:\n  {path}" in inspect.cleandoc(command.help).replace("\b\n", "")
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+def schema_of(docs, heading):
+    section = read(docs).split(f"## {heading}\n")[1].split("\n## ")[0]
+    return json.loads(re.search(r"```json\n(.+?)```", section, re.DOTALL)[1])
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Edit a schema as the docs show, and compile the folder."""
+
+    def edit(name, heading):
+        for path in SCHEMAS.glob("*.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        (tmp_path / name).write_text(json.dumps(schema_of("schemas.md", heading)))
+        return Schemas.load(tmp_path)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "traits", [{}, {"traits": {}}, {"traits": {"email": ""}}, {"traits": {"name": "Ada"}}], ids=str
+)
+def test_the_edit_that_makes_a_trait_mandatory_gives_the_partners_own_text(traits, edited):
+    schemas = edited("identify.json", "Make a trait mandatory")
+    identify = {"type": "identify", "message_id": "m", "user_id": "u"}
+    with pytest.raises(Refusal) as refused:
+        schemas.check_message("identify", {**identify, **traits})
+    assert str(refused.value) == "Missing email address"
+    schemas.check_message("identify", {**identify, "traits": {"email": "ada@example.com"}})
+
+
+def test_without_the_edit_no_trait_is_mandatory():
+    Schemas.load(SCHEMAS).check_message("identify", {"type": "identify", "message_id": "m", "user_id": "u"})
+
+
+def test_the_edit_that_makes_a_setting_mandatory_names_it(edited):
+    schemas = edited("settings.json", "Settings")
+    with pytest.raises(Refusal, match=r"^region is required in the settings of this destination$"):
+        schemas.check_settings({})
+    schemas.check_settings({"region": "eu"})
