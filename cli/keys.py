@@ -11,13 +11,14 @@ from typing import Any, TextIO
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import Account
 from cli.target import LOCAL_URL, local_target, stack_target
-from handler.canonicalise import CALL_TYPES
 from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
+from handler.spec import CALL_TYPES
 
 MAX_CUSTOMER_ID_CHARS = 256
 
@@ -66,6 +67,8 @@ class _Expiry(click.ParamType[datetime]):
             self.fail(f"{value} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
 
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 CUSTOMER_ID = _CustomerId()
 EXPIRY = _Expiry()
@@ -123,7 +126,7 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
     """
     records = sorted(
         (record for record in table if customer_id in (None, record.customer_id)),
-        key=lambda record: (record.customer_id, record.created_at),
+        key=lambda record: (record.customer_id, record.created_at or _LONG_AGO),
     )
     if as_json:
         click.echo(json.dumps([record.to_json() for record in records], indent=2))
@@ -133,22 +136,22 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
     for record in records:
         rows.add_row(
             record.key_id,
-            record.customer_id,
+            Text(record.customer_id),
             _status(record),
-            f"…{record.last_four}",
-            record.label or "",
+            Text(f"…{record.last_four}"),
+            Text(record.label or ""),
             ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",
-            f"{record.created_at:%Y-%m-%d %H:%M}",
+            f"{record.created_at:%Y-%m-%d %H:%M}" if record.created_at else "",
             f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",
         )
     stdout().print(rows)
 
 
-def _status(record: KeyRecord) -> str:
+def _status(record: KeyRecord) -> Text:
     if record.status is Status.ACTIVE and record.expires_at and record.expires_at <= datetime.now(UTC):
-        return "[yellow]expired[/]"
+        return Text("expired", "yellow")
     colour = {Status.ACTIVE: "green", Status.SUSPENDED: "yellow", Status.REVOKED: "red"}[record.status]
-    return f"[{colour}]{record.status}[/]"
+    return Text(record.status, colour)
 
 
 @keys.command()
@@ -208,7 +211,7 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
 
 
 @keys.command(name="import")
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
 @key_table_options
 def import_(*, table: KeyTable, file: TextIO, as_json: bool) -> None:
     """Take over API keys that customers have already, from lines of `customer,key` or `customer,key,label` (CSV).
@@ -220,7 +223,10 @@ def import_(*, table: KeyTable, file: TextIO, as_json: bool) -> None:
     Example:
       destination keys import keys.csv
     """
-    records = [_imported(row, number) for number, row in enumerate(csv.reader(file), start=1) if row]
+    try:
+        records = [_imported(row, number) for number, row in enumerate(csv.reader(file), start=1) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise click.ClickException(f"This is not CSV in UTF-8: {error}") from error
     added = [table.add(record) for record in records]
     if as_json:
         click.echo(json.dumps({"imported": sum(added), "already_there": len(added) - sum(added)}))
@@ -239,7 +245,11 @@ def _imported(row: list[str], number: int) -> KeyRecord:
             f"Line {number}: the key must be up to 256 printable ASCII characters without a colon; one that starts "
             "with ddk_ must be complete"
         )
-    return KeyRecord.of(key, customer_id=CUSTOMER_ID.convert(customer_id, None, None), label=label or None)
+    try:
+        CUSTOMER_ID.convert(customer_id, None, None)
+    except click.BadParameter as error:
+        raise click.ClickException(f"Line {number}: {error.message}") from error
+    return KeyRecord.of(key, customer_id=customer_id, label=label or None)
 
 
 def _show_new(key: str, record: KeyRecord, *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import sleep
@@ -15,7 +16,8 @@ from rich.text import Text
 from cli import demo
 from cli.console import stdout
 from cli.target import Target, target_options
-from handler.write import read_json_attribute, subject_key
+from handler.record import subject_key
+from handler.write import read_json_attribute
 
 FOLLOW_SECONDS = 1.0
 
@@ -164,7 +166,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(_to_json(item)))
             else:
-                stdout().print_json(data=_to_json(item))
+                stdout().print_json(_printable(json.dumps(_to_json(item), ensure_ascii=False)))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
 
@@ -177,6 +179,14 @@ def _key(item: Item) -> tuple[str, str]:
     return item["subject"]["S"], item["position"]["S"]
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _printable(text: str) -> str:
+    """Replace what would steer a terminal or end the line, and what UTF-8 can't hold: ids and names are anybody's."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _columns(item: Item) -> tuple[str, ...]:
     def text(name: str) -> str:
         return str(item.get(name, {"S": ""})["S"])
@@ -185,7 +195,8 @@ def _columns(item: Item) -> tuple[str, ...]:
     what = text("event") or message.get("name") or text("group_id") or message.get("previous_id") or ""
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
-    return time, text("customer_id"), text("type"), who, str(what), text("message_id")
+    columns = (time, text("customer_id"), text("type"), who, str(what), text("message_id"))
+    return tuple(map(_printable, columns))
 
 
 def _to_json(item: Item) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import click
 import urllib3
@@ -19,7 +19,7 @@ from rich.text import Text
 from cli.console import stdout
 from cli.stack import ROOT
 from cli.target import LOCAL_CA, LOCAL_URL, ask_local_server
-from handler.canonicalise import CALL_TYPES
+from handler.spec import CALL_TYPES
 
 SEGMENT_TIMEOUT_SECONDS = 5
 ACCEPTED = (200, 202)
@@ -114,7 +114,7 @@ def ping(
             click.echo(json.dumps(message, indent=2))
         return
     endpoint = _endpoint(url)
-    headers = segment_headers(api_key or ask_local_server(url)["api_key"], _parse_settings(settings))
+    headers = segment_headers(api_key or _ask_for_key(endpoint), _parse_settings(settings))
     ca_certs = ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() and _is_loopback(endpoint) else None)
     answers = []
     with urllib3.PoolManager(ca_certs=ca_certs) as http:
@@ -141,6 +141,16 @@ def _endpoint(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
     return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
+
+
+def _ask_for_key(endpoint: str) -> str:
+    server = urljoin(endpoint, "/")
+    try:
+        return str(ask_local_server(server)["api_key"])
+    except click.ClickException as error:
+        raise click.ClickException(
+            f"No local server answers at {server}: start one with `make run`, or name an --api-key of the endpoint"
+        ) from error
 
 
 def _is_loopback(url: str) -> bool:
@@ -177,4 +187,5 @@ def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: An
 
 
 def _page(head: list[str], body: object) -> Group:
-    return Group(Text("\n".join(head) + "\n", "dim"), JSON.from_data(body) if isinstance(body, dict) else str(body))
+    content = JSON.from_data(body) if isinstance(body, dict) else Text(str(body))
+    return Group(Text("\n".join(head) + "\n", "dim"), content)

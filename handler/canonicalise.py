@@ -1,24 +1,18 @@
-"""Step 3: a payload in any casing -> messages in the spec's words, spelled in snake_case.
+"""Step 3: a payload in any casing -> messages in the spec's words.
 
-Segment promises no casing (`userId`, `user_id`, `UserID`, `"User ID"`, `user-id` are one field), so the spec's fields
-at the top and in `context` are matched by their letters alone. Keys inside `traits`, `properties` and `integrations`
-are the customer's own and stay as they are, as do unknown fields anywhere.
-
-The fields: https://segment.com/docs/connections/spec/common/
+The spec's fields at the top and in `context` are spelled canonically. Keys inside `traits`, `properties` and
+`integrations` are the customer's own and stay as they are, as do unknown fields anywhere.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from handler.decode import JsonObject
-
-CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
+from handler.spec import ALIAS_TOP, CONTEXT, CONTEXT_OBJECTS, TOP, Fields, fold
+from handler.timestamps import parse_time
 
 UNDATED = "undated"
 """Stands for the time of a message that has none that can be read; sorts after all times."""
@@ -26,83 +20,8 @@ DERIVED_ID_PREFIX = "derived-"
 CONFLICTS = "_conflicts"
 """Where the other values of a field go that arrived in several spellings with different values."""
 
-MAX_NAME_CHARS = 64
-"""A longer name is no spelling of a field of the spec; the longest of those has 17 letters."""
-
 OBJECT_FIELDS = ("context", "integrations", "properties", "traits")
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
-
-
-def snake_case(name: str) -> str:
-    """Spell one of the spec's camelCase names as it is stored: `userId` -> `user_id`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-
-
-def _fold(name: str) -> str:
-    """Reduce a name to what all its spellings share; a leading underscore counts (`_metadata`)."""
-    name = name.strip()
-    return name[:1].lower() + re.sub(r"[\s_-]", "", name[1:]).lower()
-
-
-class _Fields:
-    """A set of the spec's names, each of which is found by any of its spellings."""
-
-    def __init__(self, spec_names: Iterable[str]) -> None:
-        self.spelling = {snake_case(name): name for name in spec_names}
-        """Canonical name -> the spec's own spelling."""
-        self._by_letters = {_fold(name): snake_case(name) for name in self.spelling.values()}
-        self._find = lru_cache(maxsize=1024)(lambda name: self._by_letters.get(_fold(name)))
-
-    def canonical(self, name: str) -> str | None:
-        """Return the canonical name of a field, None for one that the spec does not know."""
-        return self._find(name) if len(name) <= MAX_NAME_CHARS else None
-
-    def rank(self, name: str) -> tuple[int, str]:
-        """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""
-        canonical = self.canonical(name)
-        return (0 if self.spelling.get(canonical or "") == name else 1 if name == canonical else 2, name)
-
-
-TOP = _Fields(
-    (
-        *("anonymousId", "userId", "messageId", "type", "version", "channel", "projectId", "writeKey", "_metadata"),
-        *("timestamp", "originalTimestamp", "sentAt", "receivedAt", "context", "integrations"),
-        *("traits", "event", "properties", "name", "category", "groupId", "previousId"),
-    )
-)
-ALIAS_TOP = {"from": "previous_id", "to": "user_id"}
-"""The old names of the two fields of an alias call; they give way to the present ones."""
-
-CONTEXT = _Fields(
-    (
-        *("active", "app", "campaign", "channel", "device", "externalIds", "groupId", "ip", "library", "locale"),
-        *("location", "network", "os", "page", "referrer", "screen", "timezone", "traits", "userAgent"),
-        "userAgentData",
-    )
-)
-CONTEXT_OBJECTS = {
-    "app": _Fields(("build", "name", "namespace", "version")),
-    "campaign": _Fields(("content", "medium", "name", "source", "term")),
-    "device": _Fields(
-        (
-            *("adTrackingEnabled", "advertisingId", "id", "manufacturer", "model", "name", "token", "type"),
-            "version",
-        )
-    ),
-    "library": _Fields(("name", "version")),
-    "location": _Fields(("city", "country", "latitude", "longitude", "region", "speed")),
-    "network": _Fields(("bluetooth", "carrier", "cellular", "wifi")),
-    "os": _Fields(("name", "version")),
-    "page": _Fields(("path", "referrer", "search", "title", "url")),
-    "referrer": _Fields(("id", "link", "name", "type", "url")),
-    "screen": _Fields(("density", "height", "width")),
-    "user_agent_data": _Fields(
-        (
-            *("bitness", "brands", "fullVersionList", "mobile", "model", "platform", "platformVersion"),
-            *("uaFullVersion", "wow64"),
-        )
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +68,7 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
     return [Message(body=body, time=_identity_time(body), timestamp=_timestamp(body))]
 
 
-def _rename(source: Mapping[str, Any], fields: _Fields) -> JsonObject:
+def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
     """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
     spellings: dict[str, list[str]] = {}
     for name in source:
@@ -174,8 +93,8 @@ def _same(value: object, winner: object) -> bool:
 
 
 def _rename_alias(body: JsonObject) -> None:
-    for name in sorted(name for name in body if _fold(name) in ALIAS_TOP):
-        target = ALIAS_TOP[_fold(name)]
+    for name in sorted(name for name in body if fold(name) in ALIAS_TOP):
+        target = ALIAS_TOP[fold(name)]
         if body[name] in (None, ""):
             del body[name]
         elif body.get(target) in (None, "", body[name]):
@@ -224,27 +143,3 @@ def _identity_time(body: JsonObject) -> str:
 def _timestamp(body: JsonObject) -> str | None:
     times = (parse_time(body.get(name)) for name in ("timestamp", "original_timestamp", "received_at"))
     return next((time for time in times if time), None)
-
-
-_GO_TIME = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) ([+-]\d{4}) \S+(?: m=[+-]\d+\.\d+)?")
-"""What Go's `time.Time.String` prints: `2020-05-09 23:54:49.2 +0000 UTC m=+70366.29`. https://pkg.go.dev/time"""
-
-
-def parse_time(value: object) -> str | None:
-    """Return an ISO 8601 (or Go) time as sortable UTC, `2020-05-09T23:54:49.200000Z`; None when it can't be read.
-
-    A time without an offset is taken for UTC. Digits below microseconds are cut off.
-    """
-    if not isinstance(value, str):
-        return None
-    go_time = _GO_TIME.fullmatch(value)
-    try:
-        time = datetime.fromisoformat("".join(go_time.groups()) if go_time else value.strip().upper())
-        return sortable(time.replace(tzinfo=time.tzinfo or UTC))
-    except (ValueError, OverflowError):
-        return None
-
-
-def sortable(time: datetime) -> str:
-    """Spell a time so that text sorts as time does: `2020-05-09T23:54:49.200000Z`; raises `OverflowError`."""
-    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

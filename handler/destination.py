@@ -10,11 +10,12 @@ from handler.decode import decode_body, decode_settings
 from handler.errors import DeadlineClose, Maintenance, Refusal, Unavailable, UnsupportedCallType
 from handler.keys import KeyStore
 from handler.observe import RequestLine
+from handler.record import Record
 from handler.request import Request
 from handler.respond import Response
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas, check_call_type
-from handler.write import EventSink, Outcome, Record
+from handler.write import EventSink, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from handler.canonicalise import CALL_TYPES
+from handler.spec import CALL_TYPES
 
 CONNECT_TIMEOUT_SECONDS = 0.4
 READ_TIMEOUT_SECONDS = 0.6

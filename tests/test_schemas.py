@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from jsonschema.validators import validator_for
 
-from handler.canonicalise import CALL_TYPES, canonicalise
+from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage
+from handler.spec import CALL_TYPES
 from handler.validate import SCHEMA_NAMES, Schemas
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"

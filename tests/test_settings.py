@@ -1,7 +1,7 @@
 import pytest
 
-from handler.canonicalise import CALL_TYPES
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings, SettingsError, Sink
+from handler.spec import CALL_TYPES
 
 REQUIRED = {"EVENT_TABLE": "events", "EVENT_QUEUE_URL": "https://sqs.test/1/events", "KEY_TABLE": "keys"}
 DEFAULTS = Settings(

@@ -12,7 +12,8 @@ from botocore.config import Config
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
 from handler.keys import KeyStore
-from handler.write import EventQueue, EventTable, Record
+from handler.record import Record
+from handler.write import EventQueue, EventTable
 
 [MESSAGE] = canonicalise({"type": "track", "event": "Lamp Lit", "userId": "keeper-17"})
 RECORD = Record(customer_id="acme", message=MESSAGE, settings={}, stored_at=0)

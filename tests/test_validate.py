@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from handler.canonicalise import CALL_TYPES, canonicalise
+from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType
+from handler.spec import CALL_TYPES
 from handler.validate import MAX_VIOLATIONS, Schemas, check_call_type
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"

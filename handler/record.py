@@ -1,0 +1,81 @@
+"""One message of one customer, as both sinks store it.
+
+Subject and position (the two parts of its key) hold only what every resend of a message repeats, so that a message that
+comes again is recognised, and the records of a subject are its timeline. `docs/storage.md` describes all parts.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from handler.canonicalise import Message
+from handler.decode import JsonObject
+from handler.timestamps import sortable
+
+MAX_SUBJECT_BYTES = 2048
+MAX_POSITION_BYTES = 1024
+"""DynamoDB's limits of a partition and a sort key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One message of one customer, as it is stored; `stored_at` is in seconds since 1970."""
+
+    customer_id: str
+    message: Message
+    settings: JsonObject
+    stored_at: float
+
+    @property
+    def subject(self) -> str:
+        """Whom the message is about: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
+        body = self.message.body
+        if "user_id" in body:
+            return subject_key(self.customer_id, "user", body["user_id"])
+        return subject_key(self.customer_id, "anonymous", body["anonymous_id"])
+
+    @property
+    def position(self) -> str:
+        """Where the message stands among those of its subject: `2020-05-09T23:54:49.200000Z#ajs-next-17e0`."""
+        return _key(self.message.time, escape(self.message.message_id), max_bytes=MAX_POSITION_BYTES)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
+        names = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
+        texts = {name: self.message.body[name] for name in names if isinstance(self.message.body.get(name), str)}
+        stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
+        return {
+            "customer_id": self.customer_id,
+            **{name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if text},
+            "timestamp": self.message.timestamp or stored_at,
+            "stored_at": stored_at,
+        }
+
+
+def subject_key(customer_id: str, kind: Literal["user", "anonymous"], subject_id: str) -> str:
+    """Return the partition key of a user's or an anonymous visitor's records; no two of them share one."""
+    return _key(escape(customer_id), kind, escape(subject_id), max_bytes=MAX_SUBJECT_BYTES)
+
+
+_UNSAFE = re.compile(r"[%#\x00-\x1f\ud800-\udfff\ufffe\uffff]")
+
+
+def escape(text: str) -> str:
+    """Percent-encode what would make keys ambiguous (`#`, `%`) or what SQS or UTF-8 can't hold."""
+    return _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode("utf-8", "surrogatepass")), text)
+
+
+def _key(*parts: str, max_bytes: int) -> str:
+    """Join the parts of a key; where that is too long, a hash stands for the last one, told apart by one more `#`."""
+    key = "#".join(parts)
+    if len(key.encode()) <= max_bytes:
+        return key
+    return "#".join((*parts[:-1], "sha256", sha256(parts[-1])))
+
+
+def sha256(text: str) -> str:
+    """Return the hash of a text in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""The words of Segment's spec, and how they are found in any spelling.
+
+Segment promises no casing: `userId`, `user_id`, `UserID`, `"User ID"` and `user-id` are one field. So the spec's names
+are matched by their letters alone, and stored in snake_case.
+
+https://segment.com/docs/connections/spec/common/
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
+
+MAX_NAME_CHARS = 64
+"""A longer name is no spelling of a field of the spec; the longest of those has 17 letters."""
+
+
+def snake_case(name: str) -> str:
+    """Spell one of the spec's camelCase names as it is stored: `userId` -> `user_id`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+def fold(name: str) -> str:
+    """Reduce a name to what all its spellings share; a leading underscore counts (`_metadata`)."""
+    name = name.strip()
+    return name[:1].lower() + re.sub(r"[\s_-]", "", name[1:]).lower()
+
+
+class Fields:
+    """A set of the spec's names, each of which is found by any of its spellings."""
+
+    def __init__(self, spec_names: Iterable[str]) -> None:
+        self.spelling = {snake_case(name): name for name in spec_names}
+        """Canonical name -> the spec's own spelling."""
+        self._by_letters = {fold(name): snake_case(name) for name in self.spelling.values()}
+        self._find = lru_cache(maxsize=1024)(lambda name: self._by_letters.get(fold(name)))
+
+    def canonical(self, name: str) -> str | None:
+        """Return the canonical name of a field, None for one that the spec does not know."""
+        return self._find(name) if len(name) <= MAX_NAME_CHARS else None
+
+    def rank(self, name: str) -> tuple[int, str]:
+        """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""
+        canonical = self.canonical(name)
+        return (0 if self.spelling.get(canonical or "") == name else 1 if name == canonical else 2, name)
+
+
+TOP = Fields(
+    (
+        *("anonymousId", "userId", "messageId", "type", "version", "channel", "projectId", "writeKey", "_metadata"),
+        *("timestamp", "originalTimestamp", "sentAt", "receivedAt", "context", "integrations"),
+        *("traits", "event", "properties", "name", "category", "groupId", "previousId"),
+    )
+)
+ALIAS_TOP = {"from": "previous_id", "to": "user_id"}
+"""The old names of the two fields of an alias call; they give way to the present ones."""
+
+CONTEXT = Fields(
+    (
+        *("active", "app", "campaign", "channel", "device", "externalIds", "groupId", "ip", "library", "locale"),
+        *("location", "network", "os", "page", "referrer", "screen", "timezone", "traits", "userAgent"),
+        "userAgentData",
+    )
+)
+CONTEXT_OBJECTS = {
+    "app": Fields(("build", "name", "namespace", "version")),
+    "campaign": Fields(("content", "medium", "name", "source", "term")),
+    "device": Fields(
+        (
+            *("adTrackingEnabled", "advertisingId", "id", "manufacturer", "model", "name", "token", "type"),
+            "version",
+        )
+    ),
+    "library": Fields(("name", "version")),
+    "location": Fields(("city", "country", "latitude", "longitude", "region", "speed")),
+    "network": Fields(("bluetooth", "carrier", "cellular", "wifi")),
+    "os": Fields(("name", "version")),
+    "page": Fields(("path", "referrer", "search", "title", "url")),
+    "referrer": Fields(("id", "link", "name", "type", "url")),
+    "screen": Fields(("density", "height", "width")),
+    "user_agent_data": Fields(
+        (
+            *("bitness", "brands", "fullVersionList", "mobile", "model", "platform", "platformVersion"),
+            *("uaFullVersion", "wow64"),
+        )
+    ),
+}
