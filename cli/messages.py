@@ -16,8 +16,8 @@ from rich.text import Text
 from cli import demo
 from cli.console import stdout
 from cli.target import Target, target_options
+from handler.items import read_json_attribute
 from handler.record import subject_key
-from handler.write import read_json_attribute
 
 FOLLOW_SECONDS = 1.0
 

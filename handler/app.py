@@ -10,6 +10,7 @@ from botocore.config import Config
 
 from handler.destination import Destination
 from handler.keys import KeyStore
+from handler.reject import RejectTable
 from handler.request import Request
 from handler.respond import Response
 from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES, Settings, Sink
@@ -41,7 +42,14 @@ def connect(settings: Settings) -> Destination:
         accept_demo_keys=settings.accept_demo_keys,
         clock=time.time,
     )
-    return Destination(settings=settings, keys=keys, schemas=Schemas.load(SCHEMAS), sink=sink, clock=time.time)
+    return Destination(
+        settings=settings,
+        keys=keys,
+        schemas=Schemas.load(SCHEMAS),
+        sink=sink,
+        rejects=RejectTable(dynamodb, settings.rejects_table, retention_days=settings.rejects_retention_days),
+        clock=time.time,
+    )
 
 
 destination = connect(Settings.from_env(os.environ))

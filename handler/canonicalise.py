@@ -51,7 +51,7 @@ class Message:
 
 def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
     """Return the messages of a payload. Never refuses: what is odd stays as it is, for `validate` to judge."""
-    body = _rename({name: value for name, value in payload.items() if TOP.canonical(name) != "write_key"}, TOP)
+    body = _rename(without_write_key(payload), TOP)
     body = {name: value for name, value in body.items() if not (value is None and name in TOP.spelling)}
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
@@ -66,6 +66,11 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
         body["context"] = _canonical_context(body["context"])
     body.setdefault("message_id", _derive_message_id(body))
     return [Message(body=body, time=_identity_time(body), timestamp=_timestamp(body))]
+
+
+def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
+    """Return a payload without the key of its source, which must never be stored."""
+    return {name: value for name, value in payload.items() if TOP.canonical(name) != "write_key"}
 
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:

@@ -44,6 +44,17 @@ def type_name(value: object) -> str:
 
 def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
     """Return the JSON object that a request body holds; raises a `Refusal` with status 400 for anything else."""
+    text = decode_text(body, is_base64=is_base64)
+    if not text.strip():
+        raise InvalidJson("Request body is empty")
+    value = _loads(text)
+    if not isinstance(value, dict):
+        raise NotAnObject(f"Request body must be one JSON object, not {type_name(value)}")
+    return value
+
+
+def decode_text(body: str, *, is_base64: bool) -> str:
+    """Return a request body as text; raises `InvalidEncoding` or `MessageTooLarge`."""
     try:
         octets = base64.b64decode(body, validate=True) if is_base64 else body.encode("utf-8", "surrogatepass")
     except (binascii.Error, ValueError) as error:
@@ -51,15 +62,9 @@ def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
     if len(octets) > MAX_BODY_BYTES:
         raise MessageTooLarge(f"Request body is larger than {MAX_BODY_BYTES:,} bytes")
     try:
-        text = octets.decode()
+        return octets.decode()
     except UnicodeDecodeError as error:
         raise InvalidEncoding from error
-    if not text.strip():
-        raise InvalidJson("Request body is empty")
-    value = _loads(text)
-    if not isinstance(value, dict):
-        raise NotAnObject(f"Request body must be one JSON object, not {type_name(value)}")
-    return value
 
 
 def decode_settings(header: str | None) -> JsonObject:

@@ -1,16 +1,18 @@
 """The whole service, in order: request -> customer -> payload -> message -> record -> response."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from handler import respond
 from handler.authenticate import authenticate, authorise
-from handler.canonicalise import Message, canonicalise
-from handler.decode import decode_body, decode_settings
-from handler.errors import DeadlineClose, Maintenance, Refusal, Unavailable, UnsupportedCallType
-from handler.keys import KeyStore
+from handler.canonicalise import Message, canonicalise, without_write_key
+from handler.decode import JsonObject, decode_body, decode_settings, decode_text
+from handler.errors import DeadlineClose, Invalid, Maintenance, Refusal, Unavailable, UnsupportedCallType
+from handler.keys import ApiKey, KeyStore
 from handler.observe import RequestLine
 from handler.record import Record
+from handler.reject import Reject, RejectTable
 from handler.request import Request
 from handler.respond import Response
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
@@ -26,6 +28,7 @@ class Destination:
     keys: KeyStore
     schemas: Schemas
     sink: EventSink
+    rejects: RejectTable
     clock: Callable[[], float]
 
     def answer(self, request: Request) -> Response:
@@ -58,13 +61,19 @@ class Destination:
         with line.step("validate"):
             call_type = self._call_type(message, line)
             authorise(api_key, call_type)
-            settings = decode_settings(request.headers.get("x-segment-settings"))
-            self.schemas.check_settings(settings)
-            self.schemas.check_message(call_type, message.body)
+            try:
+                settings = decode_settings(request.headers.get("x-segment-settings"))
+                self.schemas.check_settings(settings)
+                self.schemas.check_message(call_type, message.body)
+            except Invalid as refusal:
+                with line.step("reject"):
+                    refusal.kept = self._keep(request, api_key, payload, message, refusal)
+                line.note(kept=refusal.kept)
+                raise
         with line.step("write"):
-            outcome = self._write(
-                Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock()),
-                deadline=request.received_at + ANSWER_SECONDS,
+            self._check_deadline(request)
+            outcome = self.sink.write(
+                Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
             )
         return message, outcome
 
@@ -77,7 +86,23 @@ class Destination:
         line.note(call_type=call_type)
         return call_type
 
-    def _write(self, record: Record, *, deadline: float) -> Outcome:
-        if self.clock() + STORE_CALL_SECONDS > deadline:
+    def _keep(self, request: Request, api_key: ApiKey, payload: JsonObject, message: Message, refusal: Invalid) -> bool:
+        """Keep a refused message as it came, but never with the key of its source."""
+        self._check_deadline(request)
+        body = decode_text(request.body, is_base64=request.is_base64)
+        storable = without_write_key(payload)
+        return self.rejects.keep(
+            Reject(
+                customer_id=api_key.customer_id,
+                message=message,
+                body=body if len(storable) == len(payload) else json.dumps(storable),
+                settings_header=request.headers.get("x-segment-settings", ""),
+                refusal=refusal,
+                rejected_at=self.clock(),
+            )
+        )
+
+    def _check_deadline(self, request: Request) -> None:
+        """Start no write that the answer might not wait for."""
+        if self.clock() + STORE_CALL_SECONDS > request.received_at + ANSWER_SECONDS:
             raise DeadlineClose
-        return self.sink.write(record)

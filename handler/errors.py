@@ -8,8 +8,9 @@
     ├── NumberOutOfRange             400     number_out_of_range
     ├── MessageTooLarge              400     message_too_large
     ├── MissingType                  400     missing_type
-    ├── InvalidSettings              400     invalid_settings
-    ├── InvalidMessage               400     invalid_message
+    ├── Invalid                      400
+    │   ├── InvalidSettings                  invalid_settings
+    │   └── InvalidMessage                   invalid_message
     ├── Unauthorized                 401
     │   ├── MissingCredentials               missing_credentials
     │   ├── NotBasic                         not_basic
@@ -25,6 +26,7 @@
         ├── Maintenance                      maintenance
         ├── KeyStoreUnavailable              key_store_unavailable
         ├── EventStoreUnavailable            event_store_unavailable
+        ├── RejectStoreUnavailable           reject_store_unavailable
         └── DeadlineClose                    deadline_close
 
 Segment never sends a message again after a 4xx or a 501, so those are for faults of the caller only; whatever is
@@ -111,21 +113,25 @@ class MissingType(Refusal):
     text = "type is required and must be a string, such as track"
 
 
-class _Invalid(Refusal):
-    """A document that its schema refuses; the first violation is what the customer reads."""
+class Invalid(Refusal):
+    """A document that its schema refuses; the first violation is what the customer reads.
+
+    `kept` tells whether the message is among the rejects, and so not gone although Segment never sends it again.
+    """
 
     status = 400
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(violations[0].message)
         self.violations = violations
+        self.kept = False
 
 
-class InvalidSettings(_Invalid):
+class InvalidSettings(Invalid):
     code = "invalid_settings"
 
 
-class InvalidMessage(_Invalid):
+class InvalidMessage(Invalid):
     code = "invalid_message"
 
 
@@ -212,6 +218,11 @@ class KeyStoreUnavailable(Unavailable):
 class EventStoreUnavailable(Unavailable):
     code = "event_store_unavailable"
     text = "Messages can't be stored at the moment"
+
+
+class RejectStoreUnavailable(Unavailable):
+    code = "reject_store_unavailable"
+    text = "Messages can't be checked at the moment"
 
 
 class DeadlineClose(Unavailable):

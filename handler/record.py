@@ -49,7 +49,7 @@ class Record:
         stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
         return {
             "customer_id": self.customer_id,
-            **{name: text.encode("utf-8", "replace").decode() for name, text in texts.items() if text},
+            **{name: utf8(text) for name, text in texts.items() if text},
             "timestamp": self.message.timestamp or stored_at,
             "stored_at": stored_at,
         }
@@ -74,6 +74,11 @@ def _key(*parts: str, max_bytes: int) -> str:
     if len(key.encode()) <= max_bytes:
         return key
     return "#".join((*parts[:-1], "sha256", sha256(parts[-1])))
+
+
+def utf8(text: str) -> str:
+    """Replace what UTF-8 can't hold, which is lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def sha256(text: str) -> str:

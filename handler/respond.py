@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from handler.canonicalise import Message
-from handler.errors import InvalidMessage, InvalidSettings, Refusal
+from handler.errors import Invalid, Refusal
 from handler.write import Outcome
 
 Response = dict[str, Any]
@@ -23,10 +24,9 @@ def accepted(outcome: Outcome, message: Message) -> Response:
 def refused(refusal: Refusal) -> Response:
     """Answer an error: `message` is for the customer, `code` for programs; a schema's violations are all listed."""
     content: dict[str, Any] = {"message": str(refusal), "code": refusal.code}
-    if isinstance(refusal, InvalidMessage | InvalidSettings):
-        content["violations"] = [
-            {"pointer": violation.pointer, "message": violation.message} for violation in refusal.violations
-        ]
+    if isinstance(refusal, Invalid):
+        content["violations"] = [asdict(violation) for violation in refusal.violations]
+        content["kept"] = refusal.kept
     return _respond(refusal.status, content, refusal.headers)
 
 

@@ -13,7 +13,9 @@ STORE_TRIES = 2
 MAX_BACKOFF_SECONDS = 1.0
 """botocore waits up to this long before a second try when a store throttles, and 0.05 s otherwise."""
 STORE_CALL_SECONDS = STORE_TRIES * (CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS)
-"""What one call of a store takes at the most, unless it throttles slowly. A request makes two: key and write."""
+"""What one call of a store takes at the most, unless it throttles slowly.
+
+A request makes two: it reads a key, and writes a record or a reject."""
 ANSWER_SECONDS = 4.5
 """After this the function starts no more work: the route's integration time-out, 4.9 s, comes before Segment's 5 s."""
 
@@ -41,6 +43,8 @@ class Settings:
     key_grace_seconds: float
     supported_call_types: frozenset[str]
     event_retention_days: int
+    rejects_table: str
+    rejects_retention_days: int
     maintenance: bool
     accept_demo_keys: bool
 
@@ -56,6 +60,8 @@ class Settings:
             key_grace_seconds=_number(env, "KEY_GRACE_SECONDS", 300),
             supported_call_types=_call_types(env, "SUPPORTED_CALL_TYPES"),
             event_retention_days=_number(env, "EVENT_RETENTION_DAYS", 0),
+            rejects_table=_text(env, "REJECTS_TABLE"),
+            rejects_retention_days=_number(env, "REJECTS_RETENTION_DAYS", 30),
             maintenance=_one_of(env, "MAINTENANCE", ("off", "on"), "off") == "on",
             accept_demo_keys=bool(env.get("AWS_ENDPOINT_URL")),
         )

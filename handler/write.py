@@ -4,12 +4,11 @@ One conditional put is at once the write and the idempotency. `docs/storage.md` 
 """
 
 import json
-import zlib
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
+from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
 from handler.record import Record, escape, sha256
 
 if TYPE_CHECKING:
@@ -20,13 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
-MAX_ITEM_BYTES = 390 * 1024
-"""DynamoDB refuses items above 400 KB; the rest is for what a later version may add to an item."""
 MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
 """SQS's limit of body and attributes together."""
-COMPRESS_ABOVE_BYTES = 64 * 1024
-
-SECONDS_PER_DAY = 24 * 60 * 60
 
 
 class Outcome(StrEnum):
@@ -55,7 +49,7 @@ class EventTable:
     def write(self, record: Record) -> Outcome:
         """Put a record, unless its key is there already."""
         item = self._item(record)
-        if _item_bytes(item) > MAX_ITEM_BYTES:
+        if item_bytes(item) > MAX_ITEM_BYTES:
             raise MessageTooLarge
         try:
             answer = self._client.put_item(
@@ -77,10 +71,10 @@ class EventTable:
             "subject": {"S": record.subject},
             "position": {"S": record.position},
             **{name: {"S": text} for name, text in record.facts.items()},
-            "message": _json_attribute(record.message.body),
+            "message": json_attribute(record.message.body),
         }
         if record.settings:
-            item["settings"] = _json_attribute(record.settings)
+            item["settings"] = json_attribute(record.settings)
         if self._retention_seconds:
             item["expires_at"] = {"N": str(int(record.stored_at) + self._retention_seconds)}
         return item
@@ -129,27 +123,6 @@ class EventQueue:
             "MessageGroupId": sha256(record.subject),
             "MessageDeduplicationId": sha256(f"{record.subject}\n{record.position}"),
         }
-
-
-def _json_attribute(document: JsonObject) -> "AttributeValueTypeDef":
-    """Return a document as JSON text, compressed by zlib (RFC 1950) where that is long."""
-    try:
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        text = json.dumps(document, separators=(",", ":")).encode()  # a lone surrogate has no UTF-8, only an escape
-    return {"B": zlib.compress(text)} if len(text) > COMPRESS_ABOVE_BYTES else {"S": text.decode()}
-
-
-def read_json_attribute(attribute: "Mapping[str, Any]") -> JsonObject:
-    """Return the document that `_json_attribute` stored."""
-    document: JsonObject = json.loads(zlib.decompress(attribute["B"]) if "B" in attribute else attribute["S"])
-    return document
-
-
-def _item_bytes(item: "Mapping[str, AttributeValueTypeDef]") -> int:
-    """Count as DynamoDB does: names and values, a number as its digits at the most."""
-    values = ((name, value) for name, attribute in item.items() for value in attribute.values())
-    return sum(len(name) + len(value if isinstance(value, bytes) else str(value).encode()) for name, value in values)
 
 
 def _attribute_bytes(attributes: "Mapping[str, MessageAttributeValueTypeDef]") -> int:

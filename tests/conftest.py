@@ -14,7 +14,7 @@ from moto import mock_aws
 from cli import demo
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, create_local_stack
-from handler.write import read_json_attribute
+from handler.items import read_json_attribute
 
 Json = dict[str, Any]
 

@@ -53,13 +53,21 @@ class Sink:
         return self.answer
 
 
+class Rejects:
+    """Keeps everything."""
+
+    def keep(self, _reject):
+        return True
+
+
 def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, **env):
-    names = {"EVENT_TABLE": "events", "EVENT_QUEUE_URL": "https://sqs.test/1/events", "KEY_TABLE": "keys"}
+    names = dict.fromkeys(("EVENT_TABLE", "EVENT_QUEUE_URL", "KEY_TABLE", "REJECTS_TABLE"), "somewhere")
     return Destination(
         settings=Settings.from_env({**names, **env}),
         keys=SimpleNamespace(find=find),
         schemas=SCHEMAS,
         sink=sink or Sink(),
+        rejects=Rejects(),
         clock=clock,
     )
 

@@ -47,13 +47,6 @@ def test_what_segment_does_follows_from_the_status():
         assert then == ('shows "Delivered"' if status in ("200", "202") else final)
 
 
-def test_the_tree_of_errors_in_its_docstring_is_the_real_one():
-    import handler.errors  # noqa: PLC0415 -- for its docstring
-
-    codes = set(re.findall(r"(?:400|403|501| {11}) +([a-z][a-z0-9_]+)$", handler.errors.__doc__, re.MULTILINE))
-    assert codes == {kind.code for kind in refusals()}
-
-
 def test_the_configuration_is_that_of_the_template():
     template = load_template()
     rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("configuration.md"), re.MULTILINE)

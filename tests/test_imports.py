@@ -10,6 +10,7 @@ HANDLER = sorted((ROOT / "handler").glob("*.py"))
 ORDER = (
     "errors",
     "decode",
+    "items",
     "spec",
     "timestamps",
     "canonicalise",
@@ -20,6 +21,7 @@ ORDER = (
     "explain",
     "validate",
     "record",
+    "reject",
     "write",
     "respond",
     "observe",

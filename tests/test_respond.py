@@ -4,7 +4,7 @@ import pytest
 
 from handler import errors
 from handler.canonicalise import canonicalise
-from handler.errors import InvalidMessage, InvalidSettings, Refusal, Unauthorized, Unavailable, Violation
+from handler.errors import Invalid, InvalidMessage, InvalidSettings, Refusal, Unauthorized, Unavailable, Violation
 from handler.respond import accepted, refused
 from handler.write import Outcome
 
@@ -63,7 +63,7 @@ def test_the_docstring_of_errors_lists_every_refusal():
         inherited = tree.get(type(refusal).__base__.__name__, [])
         *status, code = tree[type(refusal).__name__]
         assert (*(status or inherited), code) == (str(refusal.status), refusal.code)
-    assert errors.__doc__.count("── ") == len({*map(type, REFUSALS), Unauthorized, Unavailable})
+    assert errors.__doc__.count("── ") == len({*map(type, REFUSALS), Invalid, Unauthorized, Unavailable})
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)

@@ -3,7 +3,12 @@ import pytest
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings, SettingsError, Sink
 from handler.spec import CALL_TYPES
 
-REQUIRED = {"EVENT_TABLE": "events", "EVENT_QUEUE_URL": "https://sqs.test/1/events", "KEY_TABLE": "keys"}
+REQUIRED = {
+    "EVENT_TABLE": "events",
+    "EVENT_QUEUE_URL": "https://sqs.test/1/events",
+    "KEY_TABLE": "keys",
+    "REJECTS_TABLE": "rejects",
+}
 DEFAULTS = Settings(
     event_sink=Sink.DYNAMODB,
     event_table="events",
@@ -13,12 +18,14 @@ DEFAULTS = Settings(
     key_grace_seconds=300,
     supported_call_types=frozenset(CALL_TYPES),
     event_retention_days=0,
+    rejects_table="rejects",
+    rejects_retention_days=30,
     maintenance=False,
     accept_demo_keys=False,
 )
 OPTIONAL = (
     *("EVENT_SINK", "KEY_CACHE_SECONDS", "KEY_GRACE_SECONDS", "SUPPORTED_CALL_TYPES", "EVENT_RETENTION_DAYS"),
-    *("MAINTENANCE", "AWS_ENDPOINT_URL"),
+    *("MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL"),
 )
 
 
@@ -28,7 +35,7 @@ def test_what_is_not_set_or_empty_has_its_default(env):
 
 
 @pytest.mark.parametrize("name", REQUIRED)
-@pytest.mark.parametrize("unset", [{}, {"KEY_TABLE": "", "EVENT_TABLE": "", "EVENT_QUEUE_URL": ""}])
+@pytest.mark.parametrize("unset", [{}, dict.fromkeys(REQUIRED, "")])
 def test_the_names_of_the_stores_must_be_set(name, unset):
     others = {other: value for other, value in REQUIRED.items() if other != name}
     with pytest.raises(SettingsError, match=f"^{name} is not set: "):
@@ -43,6 +50,7 @@ def test_the_names_of_the_stores_must_be_set(name, unset):
         ("KEY_CACHE_SECONDS", "0", "key_cache_seconds", 0),
         ("KEY_GRACE_SECONDS", "86400", "key_grace_seconds", 86400),
         ("EVENT_RETENTION_DAYS", "30", "event_retention_days", 30),
+        ("REJECTS_RETENTION_DAYS", "0", "rejects_retention_days", 0),
         ("SUPPORTED_CALL_TYPES", "track", "supported_call_types", {"track"}),
         ("SUPPORTED_CALL_TYPES", "track, page", "supported_call_types", {"track", "page"}),
         ("MAINTENANCE", "off", "maintenance", False),

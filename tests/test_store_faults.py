@@ -68,7 +68,7 @@ def listener():
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         server.over = Event()
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         yield server
         server.over.set()

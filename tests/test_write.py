@@ -10,14 +10,13 @@ from moto import mock_aws
 
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable, MessageTooLarge
+from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.record import Record
 from handler.write import (
-    COMPRESS_ABOVE_BYTES,
     MAX_QUEUE_MESSAGE_BYTES,
     EventQueue,
     EventTable,
     Outcome,
-    read_json_attribute,
 )
 
 STORED_AT = 1_936_785_600.25  # 2031-05-17T12:00:00.250+00:00

@@ -1,0 +1,90 @@
+"""Step 4 b: what a schema refused is kept for a while, because a 400 is final for Segment.
+
+The schema is the partner's, and so may be the mistake. The body is kept as it came, without a write key, beside the
+answer and its reasons. The key spreads a surge of one customer over sixteen partitions, and makes the same body of one
+day one item. `docs/storage.md` describes the attributes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from handler.canonicalise import Message
+from handler.errors import STORE_ERRORS, Invalid, RejectStoreUnavailable
+from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, text_attribute
+from handler.record import escape, sha256, utf8
+from handler.timestamps import sortable
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """A refused message of a customer: what came, and what was answered; `rejected_at` is in seconds since 1970.
+
+    `settings_header` is `X-Segment-Settings` as it came, "" where there was none.
+    """
+
+    customer_id: str
+    message: Message
+    body: str
+    settings_header: str
+    refusal: Invalid
+    rejected_at: float
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What one looks for, as texts; a refused message may lack any, or hold it in another type."""
+        names = ("type", "message_id", "user_id", "anonymous_id")
+        texts = {name: self.message.body.get(name) for name in names}
+        return {
+            "customer_id": self.customer_id,
+            **{name: utf8(text) for name, text in texts.items() if isinstance(text, str)},
+            "rejected_at": sortable(datetime.fromtimestamp(self.rejected_at, UTC)),
+            "code": self.refusal.code,
+            "answer": str(self.refusal),
+            "violations": json.dumps([asdict(violation) for violation in self.refusal.violations]),
+            "settings": utf8(self.settings_header),
+        }
+
+
+class RejectTable:
+    """Keeps rejects in a DynamoDB table; retention of 0 days means none."""
+
+    def __init__(self, client: "DynamoDBClient", table: str, *, retention_days: int) -> None:
+        self._client = client
+        self._table = table
+        self._retention_seconds = retention_days * SECONDS_PER_DAY
+
+    def keep(self, reject: Reject) -> bool:
+        """Store a reject, and tell whether it was stored: one that is too large is not.
+
+        Raises `RejectStoreUnavailable`, so that Segment keeps the message.
+        """
+        if not self._retention_seconds:
+            return False
+        item = self._item(reject)
+        if item_bytes(item) > MAX_ITEM_BYTES:
+            return False
+        try:
+            answer = self._client.put_item(TableName=self._table, Item=item, ReturnConsumedCapacity="TOTAL")
+        except STORE_ERRORS as error:
+            raise RejectStoreUnavailable from error
+        if "ConsumedCapacity" not in answer:
+            raise RejectStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+        return True
+
+    def _item(self, reject: Reject) -> "dict[str, AttributeValueTypeDef]":
+        body_hash = sha256(reject.body)
+        day = reject.facts["rejected_at"][: len("2020-05-09")]
+        return {
+            "customer_day_shard": {"S": f"{escape(reject.customer_id)}#{day}#{body_hash[0]}"},
+            "body_hash": {"S": body_hash},
+            **{name: {"S": text} for name, text in reject.facts.items()},
+            "body": text_attribute(reject.body),
+            "expires_at": {"N": str(int(reject.rejected_at) + self._retention_seconds)},
+        }
