@@ -5,33 +5,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
+from handler.clients import connect
 from handler.destination import Destination
 from handler.keys import KeyStore
 from handler.reject import RejectTable
 from handler.request import Request
 from handler.respond import Response
-from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES, Settings, Sink
+from handler.settings import Settings, Sink
 from handler.validate import Schemas
 from handler.write import EventQueue, EventSink, EventTable
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 
-CLIENT_CONFIG = Config(
-    connect_timeout=CONNECT_TIMEOUT_SECONDS,
-    read_timeout=READ_TIMEOUT_SECONDS,
-    retries={"mode": "standard", "total_max_attempts": STORE_TRIES},
-)
 
-
-def connect(settings: Settings) -> Destination:
+def wire(settings: Settings) -> Destination:
     """Wire a destination to its stores."""
-    dynamodb = boto3.client("dynamodb", config=CLIENT_CONFIG)
+    dynamodb = connect("dynamodb")
     sink: EventSink
     if settings.event_sink is Sink.SQS:
-        sink = EventQueue(boto3.client("sqs", config=CLIENT_CONFIG), settings.event_queue_url)
+        sink = EventQueue(connect("sqs"), settings.event_queue_url)
     else:
         sink = EventTable(dynamodb, settings.event_table, retention_days=settings.event_retention_days)
     keys = KeyStore(
@@ -52,7 +44,7 @@ def connect(settings: Settings) -> Destination:
     )
 
 
-destination = connect(Settings.from_env(os.environ))
+destination = wire(Settings.from_env(os.environ))
 
 
 def lambda_handler(event: dict[str, Any], _context: object) -> Response:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import string
 from datetime import UTC, datetime
 
 from handler.errors import (
@@ -16,6 +17,9 @@ from handler.errors import (
     UnknownKey,
 )
 from handler.keys import ApiKey, KeyStore, Status
+
+BLANK = string.whitespace + "\u00a0\u200b\u2060\ufeff"
+"""What people paste around keys: white space, and characters that can't be seen."""
 
 
 def authenticate(authorization: str | None, keys: KeyStore, now: float) -> ApiKey:
@@ -55,9 +59,10 @@ def parse_basic(authorization: str | None) -> str:
         raise MissingCredentials
     if not colon:
         raise NoColon
-    if not user_id.strip():
+    key = user_id.strip(BLANK)
+    if not key:
         raise MissingCredentials
-    return user_id.strip()
+    return key
 
 
 def authorise(api_key: ApiKey, call_type: str) -> None:

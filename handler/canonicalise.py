@@ -70,7 +70,11 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
 
 def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
     """Return a payload without the key of its source, which must never be stored."""
-    return {name: value for name, value in payload.items() if TOP.canonical(name) != "write_key"}
+    return {
+        name: without_write_key(value) if name in ("context", "_metadata") and isinstance(value, dict) else value
+        for name, value in payload.items()
+        if TOP.canonical(name) != "write_key"
+    }
 
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
@@ -93,8 +97,13 @@ def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
 
 
 def _same(value: object, winner: object) -> bool:
-    """Whether dropping a value for the winner loses nothing; in Python `1 == True`, in JSON not."""
-    return value in (None, "") or json.dumps(value, sort_keys=True) == json.dumps(winner, sort_keys=True)
+    """Whether dropping a value for the winner loses nothing; in Python `1 == True`, in JSON not.
+
+    Compared first, because that is quick where they differ, and a message can hold thousands of spellings.
+    """
+    return value in (None, "") or (
+        value == winner and json.dumps(value, sort_keys=True) == json.dumps(winner, sort_keys=True)
+    )
 
 
 def _rename_alias(body: JsonObject) -> None:

@@ -95,7 +95,7 @@ class Destination:
             Reject(
                 customer_id=api_key.customer_id,
                 message=message,
-                body=body if len(storable) == len(payload) else json.dumps(storable),
+                body=body if storable == payload else json.dumps(storable),
                 settings_header=request.headers.get("x-segment-settings", ""),
                 refusal=refusal,
                 rejected_at=self.clock(),

@@ -4,6 +4,7 @@ A schema can carry its own text for a rule in `errorMessage`, beside the rule: o
 object of texts by keyword, and under `required` by property.
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any, cast
@@ -19,7 +20,8 @@ SETTINGS = "settings"
 
 def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str | int], str]]:
     """Yield the place and the text of all that an error of `jsonschema` stands for."""
-    path = [*error.absolute_path]
+    path, is_entry = _named_path(error)
+    field = f"an entry of {_field(path, schema_name)}" if is_entry else _field(path, schema_name)
     # The types leave room for errors that are made by hand; those of a validator hold all of these.
     broken = (error.validator, error.validator_value, error.schema, error.instance)
     keyword, rule, schema, instance = cast("tuple[str | None, Any, JsonObject | bool, Any]", broken)
@@ -27,10 +29,22 @@ def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str
         where = "in the settings of this destination" if schema_name == SETTINGS else f"for {schema_name} calls"
         for name in rule:
             if name not in instance:
-                place = [*path, name]
-                yield place, _own_text(schema, keyword, name) or f"{_field(place, schema_name)} is required {where}"
+                place = path if is_entry else [*path, name]
+                missing = f"{name} in {field}" if is_entry else _field(place, schema_name)
+                yield place, _own_text(schema, keyword, name) or f"{missing} is required {where}"
     else:
-        yield path, _own_text(schema, keyword) or f"{_field(path, schema_name)} {_rule(keyword, rule, instance)}"
+        yield path, _own_text(schema, keyword) or f"{field} {_rule(keyword, rule, instance)}"
+
+
+def _named_path(error: ValidationError) -> tuple[list[str | int], bool]:
+    """Return where an error is, up to the first name that is not the schema's but the sender's, and whether that is so.
+
+    Such a name can be personal data, and of any length.
+    """
+    named = {name for keyword, name in itertools.pairwise(error.absolute_schema_path) if keyword == "properties"}
+    path = [*error.absolute_path]
+    known = [*itertools.takewhile(lambda part: isinstance(part, int) or part in named, path)]
+    return known, len(known) < len(path)
 
 
 def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") -> str | None:  # noqa: FBT001 -- a schema
@@ -40,7 +54,7 @@ def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") ->
         text = text.get(keyword)
     if isinstance(text, dict):
         text = text.get(name)
-    return text
+    return text if isinstance(text, str) else None
 
 
 def _field(path: list[str | int], schema_name: str) -> str:
@@ -64,9 +78,9 @@ def _rule(keyword: str | None, rule: Any, instance: object) -> str:  # noqa: ANN
     if keyword == "minLength" and rule == 1:
         return "must not be empty"
     if keyword == "enum":
-        rule = ", ".join(json.dumps(value) for value in rule)
+        rule = ", ".join(json.dumps(value, ensure_ascii=False) for value in rule)
     elif keyword == "const":
-        rule = json.dumps(rule)
+        rule = json.dumps(rule, ensure_ascii=False)
     return _RULES.get(keyword or "false", "does not fit its schema").format(rule=rule)
 
 

@@ -13,7 +13,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -171,9 +171,12 @@ class KeyStore:
 
 
 def _api_key(item: "dict[str, AttributeValueTypeDef]") -> ApiKey:
+    expires_at = datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None
+    if expires_at is not None and expires_at.tzinfo is None:
+        expires_at = expires_at.replace(tzinfo=UTC)  # as somebody wrote it by hand
     return ApiKey(
         customer_id=item["customer_id"]["S"],
         status=Status(item["status"]["S"]),
-        expires_at=datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None,
+        expires_at=expires_at,
         scopes=frozenset(item["scopes"]["SS"]) if "scopes" in item else None,
     )

@@ -27,6 +27,8 @@ from handler.timestamps import parse_time
 SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
 MAX_VIOLATIONS = 10
 """Reported at once; a message can break a rule in thousands of places."""
+MAX_ERRORS = 1000
+"""Looked at to choose those from."""
 
 FORMATS = FormatChecker(formats=("date", "email", "ipv4", "ipv6", "uuid"))
 """The formats that are checked, besides date-time: those that `jsonschema` knows without further packages."""
@@ -57,10 +59,7 @@ class Schemas:
     def load(cls, folder: Path) -> Self:
         """Compile every schema of a folder. Whether they are valid schemas is for the tests to find out."""
         documents: dict[str, JsonObject] = {path.name: json.loads(path.read_bytes()) for path in folder.glob("*.json")}
-        registry: Registry[Any] = Registry().with_resources(
-            (name, Resource.from_contents(document, default_specification=DRAFT7))
-            for name, document in documents.items()
-        )
+        registry = schema_registry(documents)
         return cls({name: _compile(documents[f"{name}.json"], registry) for name in SCHEMA_NAMES})
 
     def check_message(self, call_type: str, body: JsonObject) -> None:
@@ -75,13 +74,22 @@ class Schemas:
 
     def _violations(self, schema: str, document: JsonObject) -> tuple[Violation, ...]:
         """Return one violation per place, those of the whole document first."""
-        errors = sorted(self._validators[schema].iter_errors(document), key=lambda error: _order(error.absolute_path))
+        first_errors = itertools.islice(self._validators[schema].iter_errors(document), MAX_ERRORS)
+        errors = sorted(first_errors, key=lambda error: _order(error.absolute_path))
         texts: dict[str, str] = {}
         for error in errors:
             for path, text in explain(error, schema):
                 texts.setdefault("".join("/" + _escape(part) for part in path), text)
         found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
         return tuple(itertools.islice(found, MAX_VIOLATIONS))
+
+
+def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":
+    """Return what the `$ref`s of schemas are looked up in, by file name; nothing is ever fetched."""
+    registry: Registry[Any] = Registry()
+    return registry.with_resources(
+        (name, Resource.from_contents(document, default_specification=DRAFT7)) for name, document in documents.items()
+    )
 
 
 def _compile(schema: JsonObject, registry: "Registry[Any]") -> Validator:

@@ -314,7 +314,8 @@ def test_what_does_not_fit_into_the_store_is_a_400_before_any_write(deploy):
 
 
 def test_unknown_fields_are_kept_and_a_write_key_never(destination):
-    destination.post({**TRACK, "extra": {"a": [1]}, "writeKey": "secret", "write_key": "secret too"})
+    hidden = {"writeKey": "secret", "write_key": "secret too"}
+    destination.post({**TRACK, **hidden, "extra": {"a": [1]}, "context": {**hidden, "ip": "::1"}, "_metadata": hidden})
     [record] = destination.records()
     assert record["message"]["extra"] == {"a": [1]}
     assert "secret" not in json.dumps(record)
@@ -368,6 +369,13 @@ def test_a_revocation_bites_when_the_cache_time_is_over(deploy):
 
 def test_the_published_demo_keys_are_refused_on_a_real_stack(deploy):
     assert deploy(environment={"AWS_ENDPOINT_URL": ""}).post(TRACK).body["code"] == "unknown_key"
+
+
+def test_the_end_of_a_key_that_was_written_by_hand_is_in_utc(deploy):
+    destination = deploy()
+    item = {**KeyRecord.of("by hand", customer_id="demo").to_item(), "expires_at": {"S": "2020-01-01"}}
+    destination.account.dynamodb().put_item(TableName=destination.stack.stores.key_table, Item=item)
+    assert destination.post(TRACK, key="by hand").body["code"] == "expired_key"
 
 
 # What it leaves behind

@@ -284,6 +284,13 @@ def reverse(value):
     return {name: reverse(value[name]) for name in reversed(value)} if isinstance(value, dict) else value
 
 
+def test_many_spellings_beside_a_large_value_lose_to_it_and_are_kept():
+    properties = {f"p{number}": number for number in range(30_000)}
+    others = {"p" + "_" * dashes + "roperties": dashes for dashes in range(1, 50)}
+    body = body_of({**others, "properties": properties})
+    assert (body["properties"], body[CONFLICTS]) == (properties, others)
+
+
 def test_the_payload_itself_is_left_alone():
     payload = {"User ID": 7, "writeKey": "k", "traits": [], "context": {"Page": {"URL": "a"}}}
     before = json.dumps(payload)

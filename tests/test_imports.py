@@ -26,6 +26,7 @@ ORDER = (
     "respond",
     "observe",
     "destination",
+    "clients",
     "app",
 )
 
@@ -54,6 +55,8 @@ def test_the_function_never_imports_the_command_line(path):
     assert not {name for name in imports(path) if name.split(".")[0] in ("cli", "tests", "moto", "click", "rich")}
 
 
-@pytest.mark.parametrize("path", [path for path in HANDLER if path.stem != "app"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in HANDLER if path.stem not in ("app", "clients")], ids=lambda path: path.stem
+)
 def test_only_app_reads_the_environment_and_makes_clients(path):
     assert not {"os", "boto3"} & set(imports(path))

@@ -147,9 +147,39 @@ def test_of_several_rules_that_one_place_breaks_the_first_is_told(edit):
     ]
 
 
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"additionalProperties": {"type": "number"}}, "an entry of properties must be a number, not a string"),
+        ({"patternProperties": {"@": {"minLength": 9}}}, "an entry of properties must have at least 9 characters"),
+        (
+            {"additionalProperties": {"type": ["object", "string"], "enum": [{}]}},
+            "an entry of properties must be one of {}",
+        ),
+    ],
+)
+def test_a_name_that_the_sender_chose_is_never_told(edit, properties, message):
+    schemas = edit("page", properties={"properties": properties})
+    told = violations(schemas, {"type": "page", "properties": {"jane@example.com": "x"}})
+    assert told == [("/properties", message)]
+
+
+def test_what_is_missing_from_an_entry_that_the_sender_named_is_told(edit):
+    schemas = edit("page", properties={"properties": {"additionalProperties": {"required": ["sku"]}}})
+    told = violations(schemas, {"type": "page", "properties": {"jane@example.com": {}}})
+    assert told == [("/properties", "sku in an entry of properties is required for page calls")]
+
+
+@pytest.mark.parametrize("text", [["a"], 5, True, {"minLength": ["a"]}])
+def test_a_text_of_a_schema_that_is_no_text_is_passed_over(edit, text):
+    schemas = edit("page", properties={"name": {"minLength": 3, "errorMessage": text}})
+    told = violations(schemas, {"type": "page", "name": "x"})
+    assert told == [("/name", "name must have at least 3 characters")]
+
+
 def test_no_more_than_a_few_violations_are_told(edit):
-    schemas = edit("page", properties={"properties": {"additionalProperties": {"type": "string"}}})
-    payload = {"type": "page", "properties": {f"p{number}": number for number in range(1000)}}
+    schemas = edit("page", properties={"properties": {"properties": {"keywords": {"items": {"type": "string"}}}}})
+    payload = {"type": "page", "properties": {"keywords": list(range(2000))}}
     assert len(violations(schemas, payload)) == MAX_VIOLATIONS
 
 
