@@ -8,7 +8,6 @@ import asyncio
 import io
 import json
 import os
-import signal
 import sys
 import traceback
 from asyncio import StreamReader, StreamWriter
@@ -22,6 +21,8 @@ import click
 from cli.stack import ROOT
 
 START_SECONDS = 60
+RESTART_SECONDS = 1.0
+"""Between two attempts to replace a process."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Lambda takes and gives at most 6 MB; escaping makes it a little more."""
 
@@ -60,10 +61,15 @@ class _FunctionProcess:
             limit=MAX_LINE_BYTES,
             cwd=ROOT,
             env={**os.environ, **environment},
+            process_group=0,  # Control-C is for the parent
         )
         started = cls(process, cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout))
-        async with asyncio.timeout(START_SECONDS):
-            word = await started.finish()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                word = await started.finish()
+        except asyncio.CancelledError:
+            await started.stop()
+            raise
         if word.response is None:
             raise click.ClickException(f"The function did not start:\n{word.log}")
         return started
@@ -79,15 +85,21 @@ class _FunctionProcess:
 
     async def finish(self) -> Invocation:
         """Wait for what the process says next; raises `FunctionError`."""
-        line = await self._invocations.readline()
-        if not line:
-            raise FunctionError("The function's process died")
-        return Invocation(**json.loads(line))
+        try:
+            line = await self._invocations.readline()
+            return Invocation(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise FunctionError("The function's process died, or said what is no invocation") from error
 
     def kill(self) -> None:
         """End the process, whatever it does."""
         if self._process.returncode is None:
             self._process.kill()
+
+    async def stop(self) -> None:
+        """End the process, which waits for an event."""
+        self._events.close()
+        await self._process.wait()
 
 
 class Functions:
@@ -102,11 +114,21 @@ class Functions:
         self._integration_seconds = integration_seconds
         self._function_seconds = function_seconds
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
-        self._recoveries: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     async def start(self, count: int) -> None:
         """Start that many processes; raises `click.ClickException` when the function can't load."""
-        await asyncio.gather(*(self._add() for _ in range(count)))
+        for _ in range(count):
+            self._do_beside(self._add())
+        await asyncio.gather(*self._beside)
+
+    async def stop(self) -> None:
+        """End the processes, when no event is under way any more."""
+        self._stopped = True
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        while not self._free.empty():
+            await self._free.get_nowait().stop()
 
     async def invoke(self, event: Mapping[str, Any]) -> Invocation:
         """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`."""
@@ -117,10 +139,12 @@ class Functions:
                 invocation = await process.invoke(event)
         except TimeoutError as error:
             if process is not None:
-                self._recover(self._outlast(process))
+                self._do_beside(self._outlast(process))
             raise FunctionTimeoutError from error
         except FunctionError:
-            self._recover(self._add())
+            if process is not None:
+                process.kill()
+            self._do_beside(self._replace())
             raise
         self._free.put_nowait(process)
         return invocation
@@ -135,20 +159,30 @@ class Functions:
                 await process.finish()
         except (TimeoutError, FunctionError):
             process.kill()
-            await self._add()
+            await self._replace()
         else:
             self._free.put_nowait(process)
 
-    def _recover(self, recovery: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the requests; asyncio forgets tasks that nobody holds."""
-        task = asyncio.create_task(recovery)
-        self._recoveries.add(task)
-        task.add_done_callback(self._recoveries.discard)
+    async def _replace(self) -> None:
+        """Start a process in place of another one; while a schema is edited the function may not load."""
+        while not self._stopped:
+            try:
+                await self._add()
+            except (click.ClickException, FunctionError, TimeoutError) as error:
+                click.echo(f"A function could not start again: {error}", err=True)
+                await asyncio.sleep(RESTART_SECONDS)
+            else:
+                return
+
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start or replace a process beside the requests; asyncio forgets tasks that nobody holds."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
 
 def run() -> None:
     """Serve events from standard input until it ends, which it does with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Control-C is for the parent
     out = sys.stdout
     # A Lambda function's log is what it prints. Replaced before the function is loaded, because its logger keeps it.
     log = sys.stdout = sys.stderr = io.StringIO()

@@ -23,7 +23,7 @@ class KeyRecord:
     last_four: str
     customer_id: str
     status: Status = Status.ACTIVE
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created_at: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     expires_at: datetime | None = None
     scopes: frozenset[str] | None = None
     label: str | None = None
@@ -45,8 +45,9 @@ class KeyRecord:
             "last_four": {"S": self.last_four},
             "customer_id": {"S": self.customer_id},
             "status": {"S": self.status.value},
-            "created_at": {"S": self.created_at.isoformat(timespec="seconds")},
         }
+        if self.created_at is not None:
+            item["created_at"] = {"S": self.created_at.isoformat(timespec="seconds")}
         if self.expires_at is not None:
             item["expires_at"] = {"S": self.expires_at.isoformat(timespec="seconds")}
         if self.scopes is not None:
@@ -63,7 +64,7 @@ class KeyRecord:
             last_four=item.get("last_four", {"S": ""})["S"],
             customer_id=item["customer_id"]["S"],
             status=Status(item["status"]["S"]),
-            created_at=datetime.fromisoformat(item["created_at"]["S"]),
+            created_at=datetime.fromisoformat(item["created_at"]["S"]) if "created_at" in item else None,
             expires_at=datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None,
             scopes=frozenset(item["scopes"]["SS"]) if "scopes" in item else None,
             label=item["label"]["S"] if "label" in item else None,
@@ -78,7 +79,7 @@ class KeyRecord:
             "last_four": self.last_four,
             "label": self.label,
             "scopes": sorted(self.scopes) if self.scopes is not None else None,
-            "created_at": self.created_at.isoformat(timespec="seconds"),
+            "created_at": self.created_at.isoformat(timespec="seconds") if self.created_at else None,
             "expires_at": self.expires_at.isoformat(timespec="seconds") if self.expires_at else None,
         }
 

@@ -21,6 +21,8 @@ from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
 from handler.spec import CALL_TYPES
 
 MAX_CUSTOMER_ID_CHARS = 256
+MIN_IMPORTED_KEY_CHARS = 8
+"""A shorter one can be guessed; a heading in a file (`key`, `api_key`) is shorter too."""
 
 
 def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +67,10 @@ class _Expiry(click.ParamType[datetime]):
             time = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        if time <= datetime.now(UTC):
+            self.fail(f"{value} is over already", param, ctx)
+        return time
 
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -180,6 +185,7 @@ def _change_status(name: str, status: Status, summary: str) -> None:
         changed = replace(record, status=status)
         table.put(changed)
         _show(changed, as_json=as_json)
+        click.echo("Functions that have seen the key go on as before for KEY_CACHE_SECONDS, 60 by default.", err=True)
 
 
 _change_status("revoke", Status.REVOKED, "End an API key for good; requests with it are answered 401.")
@@ -227,11 +233,18 @@ def import_(*, table: KeyTable, file: TextIO, as_json: bool) -> None:
         records = [_imported(row, number) for number, row in enumerate(csv.reader(file), start=1) if row]
     except (csv.Error, UnicodeDecodeError) as error:
         raise click.ClickException(f"This is not CSV in UTF-8: {error}") from error
-    added = [table.add(record) for record in records]
+    there_already = [record for record in records if not table.add(record)]
+    owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
+    strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
+    imported = len(records) - len(there_already)
     if as_json:
-        click.echo(json.dumps({"imported": sum(added), "already_there": len(added) - sum(added)}))
+        counts = {"imported": imported, "already_there": len(there_already), "of_another_customer": len(strangers)}
+        click.echo(json.dumps(counts))
     else:
-        click.echo(f"Imported {sum(added)} keys; {len(added) - sum(added)} were there already.")
+        click.echo(f"Imported {imported} keys; {len(there_already)} were there already.")
+    if strangers:
+        names = ", ".join(f"…{record.last_four} of {record.customer_id}" for record in strangers)
+        raise click.ClickException(f"These keys belong to another customer already, and were left as they are: {names}")
 
 
 def _imported(row: list[str], number: int) -> KeyRecord:
@@ -240,10 +253,10 @@ def _imported(row: list[str], number: int) -> KeyRecord:
         raise click.ClickException(f"Line {number} is not `customer,key` or `customer,key,label`")
     if key.startswith(DEMO_KEY_PREFIX):
         raise click.ClickException(f"Line {number}: keys that start with {DEMO_KEY_PREFIX} are for local servers only")
-    if not is_well_formed(key):
+    if not is_well_formed(key) or len(key) < MIN_IMPORTED_KEY_CHARS:
         raise click.ClickException(
-            f"Line {number}: the key must be up to 256 printable ASCII characters without a colon; one that starts "
-            "with ddk_ must be complete"
+            f"Line {number}: a key must be {MIN_IMPORTED_KEY_CHARS} to 256 printable ASCII characters without a colon; "
+            "one that starts with ddk_ must be complete. The file has no line of headings"
         )
     try:
         CUSTOMER_ID.convert(customer_id, None, None)

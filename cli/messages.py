@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from time import sleep
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli import demo
-from cli.console import stdout
+from cli.console import printable, stdout
 from cli.target import Target, target_options
 from handler.items import read_json_attribute
 from handler.record import subject_key
@@ -60,7 +59,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--customer", "customer_id", help="The customer's id.")
     @click.option("--user", help="Messages of this user id.")
-    @click.option("--anonymous", help="Messages of this anonymous id.")
+    @click.option("--anonymous", help="Messages of this anonymous id that name no user.")
     @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
     @target_options
     @functools.wraps(command)
@@ -115,11 +114,11 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
     Example:
       destination messages list --customer acme --user 97980cfea0067
     """
+    if follow:
+        _follow(selection, limit, as_json=as_json)
+        return
     everything = selection.read()
     newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)
-    if follow:
-        _follow(selection, newest, as_json=as_json)
-        return
     if as_json:
         for item in newest:
             click.echo(json.dumps(_to_json(item)))
@@ -135,19 +134,20 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         click.echo(f"Read the whole table; {len(newest)} of {len(newest) + further:,} messages shown.", err=True)
 
 
-def _follow(selection: Selection, items: list[Item], *, as_json: bool) -> None:
+def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
     console = stdout()
-    seen: set[tuple[str, str]] = set()
+    items = list(selection.read())
+    fresh = items[:limit]
     while True:
-        for item in sorted(items, key=_time):
-            if _key(item) not in seen:
-                seen.add(_key(item))
-                if as_json:
-                    click.echo(json.dumps(_to_json(item)))
-                else:
-                    console.print(Text("  ".join(_columns(item))), soft_wrap=True)
+        for item in sorted(fresh, key=_time):
+            if as_json:
+                click.echo(json.dumps(_to_json(item)))
+            else:
+                console.print(Text("  ".join(_columns(item))), soft_wrap=True)
+        seen = set(map(_key, items))
         sleep(FOLLOW_SECONDS)
         items = list(selection.read())
+        fresh = [item for item in items if _key(item) not in seen]
 
 
 @messages.command()
@@ -166,7 +166,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(_to_json(item)))
             else:
-                stdout().print_json(_printable(json.dumps(_to_json(item), ensure_ascii=False)))
+                stdout().print_json(printable(json.dumps(_to_json(item), ensure_ascii=False)))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
 
@@ -179,14 +179,6 @@ def _key(item: Item) -> tuple[str, str]:
     return item["subject"]["S"], item["position"]["S"]
 
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-def _printable(text: str) -> str:
-    """Replace what would steer a terminal or end the line, and what UTF-8 can't hold: ids and names are anybody's."""
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def _columns(item: Item) -> tuple[str, ...]:
     def text(name: str) -> str:
         return str(item.get(name, {"S": ""})["S"])
@@ -196,7 +188,7 @@ def _columns(item: Item) -> tuple[str, ...]:
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
     columns = (time, text("customer_id"), text("type"), who, str(what), text("message_id"))
-    return tuple(map(_printable, columns))
+    return tuple(map(printable, columns))
 
 
 def _to_json(item: Item) -> dict[str, Any]:

@@ -113,11 +113,10 @@ def ping(
         for message in messages:
             click.echo(json.dumps(message, indent=2))
         return
-    endpoint = _endpoint(url)
+    endpoint = parse_endpoint(url)
     headers = segment_headers(api_key or _ask_for_key(endpoint), _parse_settings(settings))
-    ca_certs = ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() and _is_loopback(endpoint) else None)
     answers = []
-    with urllib3.PoolManager(ca_certs=ca_certs) as http:
+    with urllib3.PoolManager(ca_certs=trusted_authority(endpoint, ca_file)) as http:
         for message in messages:
             try:
                 answer = send(http, endpoint, headers, json.dumps(message).encode())
@@ -136,9 +135,14 @@ def ping(
         raise click.exceptions.Exit(1)
 
 
-def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+def parse_endpoint(url: str) -> str:
+    """Return the URL to post to; raises `click.BadParameter`."""
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url or not url.isascii() or " " in url:
         raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
     return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
 
@@ -153,8 +157,10 @@ def _ask_for_key(endpoint: str) -> str:
         ) from error
 
 
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+def trusted_authority(endpoint: str, ca_file: str | None) -> str | None:
+    """Return the file of the authority to trust: the one that was named, or for this machine the local server's own."""
+    is_here = urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1")
+    return ca_file or (str(LOCAL_CA) if is_here and LOCAL_CA.exists() else None)
 
 
 def _parse_settings(text: str | None) -> dict[str, Any] | None:

@@ -5,16 +5,18 @@ import json
 import shlex
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import asdict
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import trustme
 import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,9 +25,20 @@ from starlette.routing import Route
 
 from cli import demo, gateway
 from cli.embedded_aws import EmbeddedAws
+from cli.faults import FaultProxy, Rule
 from cli.functions import FunctionError, Functions, FunctionTimeoutError
 from cli.key_table import KeyRecord, KeyTable
-from cli.stack import FUNCTION, LOCAL_FOLDER, Account, LocalStack, copy_stores, create_local_stack, load_template
+from cli.schema_check import SCHEMAS, check_schemas
+from cli.stack import (
+    FUNCTION,
+    LOCAL_FOLDER,
+    Account,
+    LocalStack,
+    Stores,
+    copy_stores,
+    create_local_stack,
+    load_template,
+)
 from cli.target import ABOUT_PATH, LOCAL_CA, LOCAL_URL
 from handler.keys import is_well_formed
 
@@ -34,7 +47,13 @@ ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8080, show_default=True, help="The port to listen on; 0 picks a free one.")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="The port to listen on; 0 picks a free one.",
+)
 @click.option("--tls", is_flag=True, help="Serve HTTPS, with a certificate of its own (its authority: .local/ca.pem).")
 @click.option("--processes", default=4, show_default=True, type=click.IntRange(1, 100), help="Functions at once.")
 @click.option("--api-key", help="Make this API key for the customer demo, beside the demo keys.")
@@ -42,6 +61,15 @@ ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of template.yaml; repeatable."
 )
 @click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are made.")
+@click.option(
+    "--faults",
+    "fault_rate",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    metavar="RATE",
+    help="How likely each call of a store meets a fault, such as a time-out or a 500: 0.05 is one in twenty.",
+)
+@click.option("--faults-seed", type=int, help="Draws the same faults in the same order.")
 @click.option("--json", "as_json", is_flag=True, help="Print the function's own log lines.")
 def serve(
     *,
@@ -52,6 +80,8 @@ def serve(
     api_key: str | None,
     parameters: tuple[str, ...],
     endpoint_url: str | None,
+    fault_rate: float,
+    faults_seed: int | None,
     as_json: bool,
 ) -> None:
     """Run the destination on this machine, with an embedded AWS.
@@ -62,7 +92,12 @@ def serve(
     Example:
       destination serve --port 8081 --parameter EventSink=sqs
     """
+    if endpoint_url and urlsplit(endpoint_url).scheme not in ("http", "https"):
+        raise click.BadParameter(f"{endpoint_url} is no URL: write http://host:port", param_hint="--endpoint-url")
+    if faults := check_schemas(SCHEMAS):
+        raise click.ClickException("The schemas have faults:\n" + "\n".join(map(str, faults)))
     console = Console(highlight=False, soft_wrap=True)
+    listener = _listen(host, port)
     console.print("Starting an embedded AWS …", style="dim")
     embedded = EmbeddedAws()
     try:
@@ -75,21 +110,26 @@ def serve(
             container_url = endpoint_url
         _make_keys(account, stack, api_key)
         _write_environment_file(stack, container_url)
-        listener = _listen(host, port)
+        proxy = None
+        if fault_rate:
+            proxy = FaultProxy(endpoint_url or embedded.url, [Rule(probability=fault_rate)], seed=faults_seed)
+            stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
         url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
         console.print(f"Starting {processes} function processes …", style="dim")
         asyncio.run(
             _run(
-                _Gateway(account, stack, console, as_json=as_json),
+                Gateway(account, stack, console, as_json=as_json),
                 listener,
-                processes,
-                _certificate(host) if tls else None,
-                lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY),
+                processes=processes,
+                proxy=proxy or nullcontext(),
+                certificate=_certificate(host) if tls else None,
+                welcome=lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY, account, stack.stores),
             )
         )
     except KeyboardInterrupt:
         console.print("Stopped.", style="dim")
     finally:
+        listener.close()
         embedded.stop()
 
 
@@ -124,7 +164,7 @@ def _write_environment_file(stack: LocalStack, container_url: str) -> None:
     ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n")
 
 
-class _Gateway:
+class Gateway:
     """The API of template.yaml in front of function processes, and the local server's word about itself."""
 
     def __init__(self, account: Account, stack: LocalStack, console: Console, *, as_json: bool) -> None:
@@ -149,6 +189,7 @@ class _Gateway:
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
+        self.app.router.redirect_slashes = False  # an HTTP API answers 404
 
     async def _tell_about(self, _request: Request) -> Response:
         return JSONResponse(self._about)
@@ -225,32 +266,45 @@ def _certificate(host: str) -> trustme.LeafCert:
 
 
 async def _run(
-    gateway_: _Gateway,
+    gateway_: Gateway,
     listener: socket.socket,
+    *,
     processes: int,
+    proxy: AbstractAsyncContextManager[object],
     certificate: trustme.LeafCert | None,
     welcome: Callable[[], None],
 ) -> None:
-    await gateway_.functions.start(processes)
-    with certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext() as certificate_file:
-        config = uvicorn.Config(gateway_.app, ssl_certfile=certificate_file, lifespan="off", log_level="critical")
-        server = uvicorn.Server(config)
-        welcome()
-        await server.serve(sockets=[listener])
+    certificate_file = certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext()
+    async with proxy:
+        try:
+            await gateway_.functions.start(processes)
+            with certificate_file as path:
+                config = uvicorn.Config(gateway_.app, ssl_certfile=path, lifespan="off", log_level="critical")
+                server = uvicorn.Server(config)
+                listener.listen()  # requests wait from now on, so that the welcome speaks the truth
+                welcome()
+                await server.serve(sockets=[listener])
+                await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
+        finally:
+            await gateway_.functions.stop()
 
 
-def _print_welcome(console: Console, url: str, api_key: str) -> None:
+def _print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:
     body = {"type": "track", "event": "Signed Up", "userId": "user-1", "properties": {"plan": "pro"}}
     ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
     option = "" if url == LOCAL_URL else f" --url {url}"
     console.print(f"\nThe destination listens at [bold]{url}/segment[/bold]")
-    console.print(f"API key: [bold]{api_key}[/bold]   (customer {demo.CUSTOMER})\n")
+    console.print(f"API key: [bold]{escape(api_key)}[/bold]   (customer {demo.CUSTOMER})\n")
     console.print("Send it a message:\n")
     console.print(
         f"  curl {ca}-i -u {shlex.quote(api_key + ':')} -H 'Content-Type: application/json' \\\n"
         f"    -d {shlex.quote(json.dumps(body))} \\\n    {url}/segment\n",
         markup=False,
     )
-    console.print(f"See what is stored:            .venv/bin/destination messages list{option}", markup=False)
+    if stores.event_sink == "sqs":
+        console.print(f"Messages go to the queue       {stores.event_queue_url}", markup=False)
+    else:
+        console.print(f"See what is stored:            .venv/bin/destination messages list{option}", markup=False)
     console.print(f"A message of each call type:   .venv/bin/destination ping all{option}", markup=False)
-    console.print("Control-C ends it, and with it what it stored.\n")
+    console.print(f"Its stores answer at           {account.endpoint_url}", markup=False)
+    console.print("Control-C ends it. What an embedded AWS stored is gone then.\n")

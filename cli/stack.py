@@ -4,6 +4,9 @@ template.yaml is the only place that declares a store. On this machine its store
 embedded CloudFormation (moto's can't resolve functions and APIs), with the function's environment as stack outputs.
 """
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,19 +66,23 @@ STORE_OUTPUTS = {
     "event_queue_url": "EventQueueUrl",
     "key_table": "KeyTableName",
     "rejects_table": "RejectsTableName",
+    "event_retention_days": "EventRetentionDays",
+    "supported_call_types": "SupportedCallTypes",
 }
 """Field of `Stores` -> output of the stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The names of a deployment's stores."""
+    """The names of a deployment's stores, and what it chose about what goes into them; texts, as outputs are."""
 
     event_sink: str
     event_table: str
     event_queue_url: str
     key_table: str
     rejects_table: str
+    event_retention_days: str
+    supported_call_types: str
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
@@ -103,7 +110,7 @@ class Account:
 
     def _options(self) -> dict[str, Any]:
         if self.endpoint_url is None:
-            return {}
+            return {"region_name": os.environ.get("AWS_REGION")}  # boto3 itself reads AWS_DEFAULT_REGION only
         return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
 
 
@@ -152,9 +159,22 @@ def check_parameters(declared: Mapping[str, Mapping[str, Any]], parameters: Mapp
     for name, value in parameters.items():
         if name not in declared:
             raise click.ClickException(f"template.yaml has no parameter {name}: it has {', '.join(declared)}")
-        allowed = [str(choice) for choice in declared[name].get("AllowedValues", [value])]
-        if value not in allowed:
-            raise click.ClickException(f"{name} can't be {value}: it must be one of {', '.join(allowed)}")
+        if rule := _broken_rule(declared[name], value):
+            raise click.ClickException(f"{name} can't be {value}: it {rule}")
+
+
+def _broken_rule(declared: Mapping[str, Any], value: str) -> str | None:
+    """Return the rule of a parameter that a value breaks, as the second half of a sentence."""
+    allowed = [str(choice) for choice in declared.get("AllowedValues", [value])]
+    if value not in allowed:
+        return f"must be one of {', '.join(allowed)}"
+    if declared["Type"] == "Number":
+        lowest, highest = declared.get("MinValue", 0), declared.get("MaxValue", sys.maxsize)
+        if not value.isdecimal() or not lowest <= int(value) <= highest:
+            return f"must be a whole number from {lowest} to {highest}"
+    if "AllowedPattern" in declared and not re.fullmatch(declared["AllowedPattern"], value):
+        return str(declared["ConstraintDescription"])
+    return None
 
 
 def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,3 +1,4 @@
+import tracemalloc
 from datetime import UTC, datetime
 
 import boto3
@@ -268,6 +269,17 @@ def test_a_flood_of_unknown_keys_is_forgotten_from_its_beginning_and_pushes_no_k
     assert is_remembered(KEY, table, store)
     assert is_remembered("unknown-1", table, store)
     assert not is_remembered("unknown-0", table, store)
+
+
+def test_a_flood_of_unknown_keys_takes_a_read_each_and_ten_megabytes_at_the_most(table, store):
+    keys = [f"unknown-{number}" for number in range(2 * MAX_CACHED_KEYS)]
+    tracemalloc.start()
+    for key in keys:
+        store.find(key)
+    taken, _peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 10_000_000
+    assert table.reads == len(keys)
 
 
 def test_the_known_keys_that_are_remembered_have_a_bound(table, store):

@@ -1,0 +1,301 @@
+"""AWS on its bad days: an HTTP proxy between the function and its stores, with faults to order.
+
+It is a real server on loopback, so that what goes wrong goes wrong on the function's own sockets: plain HTTP/1.1 with
+kept-alive connections, as far as DynamoDB's and SQS's JSON protocols need it.
+
+Run as `python -m cli.faults URL`, this module is such a proxy before the server at URL.
+"""
+
+import asyncio
+import json
+import random
+import re
+import socket
+import struct
+from asyncio import IncompleteReadError, StreamReader, StreamWriter, Task
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Self
+from urllib.parse import urlsplit
+
+import click
+
+LOOPBACK = "127.0.0.1"
+REFUSED_SECONDS = 0.2
+"""How long the port stays closed, for all who connect: a client's next try comes within 0.05 s (botocore)."""
+DRIBBLE_SECONDS = 0.2
+"""Between two bytes: less than the read time-out of the function's clients, 0.6 s (handler/settings.py)."""
+
+
+class Store(StrEnum):
+    """What the function calls."""
+
+    KEYS = "keys"
+    EVENTS = "events"
+    REJECTS = "rejects"
+    QUEUE = "queue"
+
+
+TABLES = {"KeyTable": Store.KEYS, "EventTable": Store.EVENTS, "RejectsTable": Store.REJECTS}
+"""Logical name in template.yaml, which the name of a deployed table holds too -> store."""
+
+
+class Fault(StrEnum):
+    """What can happen to a request; `APPLIED` are those where the store has carried it out all the same."""
+
+    REFUSED = "connection refused"
+    RESET = "connection reset in mid-answer"
+    HANGS_BEFORE = "time-out before the write"
+    HANGS_AFTER = "time-out after the write"
+    DRIBBLES = "slow bytes for ever"
+    THROUGHPUT_EXCEEDED = "throughput exceeded"
+    THROTTLED = "throttled"
+    INTERNAL_ERROR = "500"
+    UNAVAILABLE = "503"
+    GARBLED = "200 with a garbled body"
+    NULL = "200 with null"
+    EMPTY = "200 with an empty body"
+    EXPIRED_CREDENTIALS = "expired credentials"
+    ACCESS_DENIED = "access denied"
+    MISSING = "missing table or queue"
+
+
+APPLIED = frozenset({Fault.RESET, Fault.HANGS_AFTER, Fault.DRIBBLES})
+
+_CONFIRMS_NOTHING = {Fault.GARBLED: b'{"Item": {"customer_id": {"S": "ac\xff', Fault.NULL: b"null", Fault.EMPTY: b""}
+
+# https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-json-api-responses.html
+_CORAL = "com.amazon.coral.service#"
+_THROTTLING = "com.amazon.coral.availability#ThrottlingException"
+_DYNAMODB = "com.amazonaws.dynamodb.v20120810#"
+_SQS = "com.amazonaws.sqs#"
+_ERRORS: Mapping[Fault, tuple[int, str, str]] = {
+    Fault.THROUGHPUT_EXCEEDED: (400, f"{_DYNAMODB}ProvisionedThroughputExceededException", f"{_SQS}RequestThrottled"),
+    Fault.THROTTLED: (400, _THROTTLING, _THROTTLING),
+    Fault.INTERNAL_ERROR: (500, f"{_DYNAMODB}InternalServerError", f"{_CORAL}InternalFailure"),
+    Fault.UNAVAILABLE: (503, f"{_CORAL}ServiceUnavailableException", f"{_CORAL}ServiceUnavailableException"),
+    Fault.EXPIRED_CREDENTIALS: (400, f"{_CORAL}ExpiredTokenException", f"{_CORAL}ExpiredTokenException"),
+    Fault.ACCESS_DENIED: (400, f"{_CORAL}AccessDeniedException", f"{_CORAL}AccessDeniedException"),
+    Fault.MISSING: (400, f"{_DYNAMODB}ResourceNotFoundException", f"{_SQS}QueueDoesNotExist"),
+}
+"""Fault -> status, and `__type` in DynamoDB and in SQS."""
+_QUERY_CODES = {f"{_SQS}QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue"}
+"""SQS names its errors a second time, as its older protocol did; those that had another name there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """With `probability`, a request to one of `stores` meets one of `faults`, each as likely as the others."""
+
+    probability: float = 1
+    stores: frozenset[Store] = frozenset(Store)
+    faults: tuple[Fault, ...] = tuple(Fault)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """An HTTP request; `head` is all before the body."""
+
+    head: bytes
+    body: bytes
+
+    @property
+    def store(self) -> Store | None:
+        """Which store is called, None where it is none of the function's."""
+        target = re.search(rb"\r\nX-Amz-Target: *(\w+)\.", self.head, re.IGNORECASE)
+        if target is None:
+            return None
+        if target[1] == b"AmazonSQS":
+            return Store.QUEUE
+        table = str(json.loads(self.body).get("TableName"))
+        return next((store for name, store in TABLES.items() if name in table), None)
+
+
+class FaultProxy:
+    """A proxy before the server at `target_url`; it runs in the event loop of its `async with`.
+
+    Of its `rules` the first that names the store of a request counts. They may be exchanged at any time, and the port
+    may be closed and opened. `requests` counts those that came, by store. The same `seed` draws the same faults in the
+    same order.
+    """
+
+    def __init__(self, target_url: str, rules: Iterable[Rule] = (), *, seed: int | None = None, port: int = 0) -> None:
+        target = urlsplit(target_url)
+        self._target = (target.hostname or LOOPBACK, target.port or 80)
+        self.rules = tuple(rules)
+        self.requests: Counter[Store] = Counter()
+        self._random = random.Random(seed)  # noqa: S311 -- faults are no secrets
+        self._port = port or _free_port()
+        self._server: asyncio.Server | None = None
+        self._opening = asyncio.Lock()
+        self._connections: dict[Task[None] | None, StreamWriter] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        await self.open_port()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.close_port()
+        while self._connections:
+            for writer in self._connections.values():
+                writer.transport.abort()
+            await asyncio.wait([task for task in self._connections if task])
+        self.close_port()  # which a refused connection may have opened again
+
+    async def open_port(self) -> None:
+        """Listen."""
+        async with self._opening:
+            if self._server is None:
+                self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port)
+
+    def close_port(self) -> None:
+        """Let connections be refused; those that are there stay."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._connections[task] = writer
+        try:
+            while True:
+                await self._answer(await _read(reader), reader, writer)
+        except (ConnectionError, IncompleteReadError):
+            pass  # the client, or a fault, has ended the connection
+        finally:
+            del self._connections[task]
+            writer.close()
+
+    async def _answer(self, request: _Request, reader: StreamReader, writer: StreamWriter) -> None:
+        """Answer a request, or meet it with a fault; raises `ConnectionError` where that ends the connection."""
+        fault = self._draw(request.store)
+        answer = await self._forward(request) if fault is None or fault in APPLIED else b""
+        match fault:
+            case None:
+                writer.write(answer)
+            case Fault.REFUSED:
+                self.close_port()
+                _reset(writer)
+                await asyncio.sleep(REFUSED_SECONDS)
+                await self.open_port()
+            case Fault.RESET:
+                writer.write(answer[: len(answer) - 2])
+                _reset(writer)
+            case Fault.HANGS_BEFORE | Fault.HANGS_AFTER:
+                await reader.read()  # until the client gives up
+            case Fault.DRIBBLES:
+                await _dribble(writer)
+            case Fault.GARBLED | Fault.NULL | Fault.EMPTY:
+                writer.write(_response(200, _CONFIRMS_NOTHING[fault]))
+            case _:
+                writer.write(_error(fault, is_queue=request.store is Store.QUEUE))
+        await writer.drain()
+
+    def _draw(self, store: Store | None) -> Fault | None:
+        if store is None:
+            return None
+        self.requests[store] += 1
+        rule = next((rule for rule in self.rules if store in rule.stores), None)
+        if rule is None or self._random.random() >= rule.probability:
+            return None
+        return self._random.choice(rule.faults)
+
+    async def _forward(self, request: _Request) -> bytes:
+        """Return the server's answer, ready to be passed on."""
+        reader, writer = await asyncio.open_connection(*self._target)
+        try:
+            writer.write(_with_connection(request.head, b"close") + request.body)
+            head, end, body = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+        return _with_connection(head + end, b"keep-alive") + body
+
+
+def _free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def _read(reader: StreamReader) -> _Request:
+    """Read a request; raises `IncompleteReadError` where the client has left."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"\r\nContent-Length: *(\d+)", head, re.IGNORECASE)
+    return _Request(head=head, body=await reader.readexactly(int(length[1])) if length else b"")
+
+
+def _with_connection(head: bytes, connection: bytes) -> bytes:
+    """Say in a head what becomes of the connection after this."""
+    rest = re.sub(rb"\r\nConnection:[^\r]*", b"", head.removesuffix(b"\r\n\r\n"), flags=re.IGNORECASE)
+    return rest + b"\r\nConnection: " + connection + b"\r\n\r\n"
+
+
+def _response(status: int, body: bytes, *, headers: str = "", length: int | None = None) -> bytes:
+    head = (
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: application/x-amz-json-1.0\r\n"
+        f"Content-Length: {len(body) if length is None else length}\r\n{headers}\r\n"
+    )
+    return head.encode() + body
+
+
+def _error(fault: Fault, *, is_queue: bool) -> bytes:
+    """Return an error in the service's own words."""
+    status, dynamodb_type, sqs_type = _ERRORS[fault]
+    kind = sqs_type if is_queue else dynamodb_type
+    body = json.dumps({"__type": kind, "message": f"A fault to order: {fault}"}).encode()
+    code = _QUERY_CODES.get(kind, kind.partition("#")[2])
+    whose = "Sender" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Receiver"
+    return _response(status, body, headers=f"x-amzn-query-error: {code};{whose}\r\n" if is_queue else "")
+
+
+def _reset(writer: StreamWriter) -> None:
+    """End a connection by RST, as a host does that knows nothing of it any more."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _dribble(writer: StreamWriter) -> None:
+    """Answer byte by byte until the client gives up, with the white space that JSON may begin with."""
+    writer.write(_response(200, b"", length=2**31))
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(DRIBBLE_SECONDS)
+
+
+@click.command()
+@click.argument("url")
+@click.option("--port", default=0, help="The port to listen on; a free one without this.")
+@click.option("--rate", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="How likely a fault is.")
+@click.option("--seed", type=int, help="Draws the same faults in the same order.")
+@click.option("--fault", "faults", multiple=True, type=click.Choice(list(Fault)), help="Only this fault; repeatable.")
+@click.option("--store", "stores", multiple=True, type=click.Choice(list(Store)), help="Only this store; repeatable.")
+def run(
+    *, url: str, port: int, rate: float, seed: int | None, faults: tuple[str, ...], stores: tuple[str, ...]
+) -> None:
+    """Run a proxy with faults before the DynamoDB/SQS-compatible server at URL."""
+    rule = Rule(
+        probability=rate,
+        stores=frozenset(map(Store, stores or Store)),
+        faults=tuple(map(Fault, faults or Fault)),
+    )
+
+    async def serve() -> None:
+        async with FaultProxy(url, [rule], seed=seed, port=port) as proxy:
+            click.echo(proxy.url)
+            await asyncio.get_running_loop().create_future()  # for ever
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,138 @@
+"""The command line, run in this process or in one of its own, and local servers to run it against.
+
+A server runs in a checkout of its own, so that `.local/` of one that somebody works with stays as it is.
+"""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from click.testing import CliRunner, Result
+
+from cli import demo
+from cli.__main__ import main
+from cli.stack import ROOT, Account, Stores
+
+LINKED = ("cli", "events", "handler", "schemas", "template.yaml")
+PATIENCE_SECONDS = 30
+"""For what takes a second on a machine that has nothing else to do."""
+
+
+def run(*args: str, stdin: str | bytes | None = None) -> Result:
+    """Run `destination` in this process; an exception that is not for people comes through."""
+    return CliRunner(catch_exceptions=False).invoke(main, args, input=stdin, prog_name="destination")
+
+
+def make_checkout(folder: Path) -> Path:
+    """Link what there is to run into a folder."""
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
+    """Start `destination` in a process group of its own; errors go where its output goes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli", *args],
+        cwd=checkout,
+        env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+        **options,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What a server replied, its body as JSON."""
+
+    status: int
+    headers: Any
+    body: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalServer:
+    """A running `destination serve`, and a client that trusts its authority."""
+
+    process: subprocess.Popen
+    checkout: Path
+    printed: Path
+    url: str
+    http: urllib3.PoolManager
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.printed.read_text()
+
+    @property
+    def account(self) -> Account:
+        """Where its stores are."""
+        return Account(endpoint_url=self.request("GET", "/_local").body["endpoint_url"])
+
+    @property
+    def stores(self) -> Stores:
+        """The names of its stores."""
+        return Stores(**self.request("GET", "/_local").body["stores"])
+
+    def request(self, method: str, path: str, **options: Any) -> Reply:
+        """Send any request."""
+        answer = self.http.request(method, self.url + path, redirect=False, **options)
+        return Reply(status=answer.status, headers=answer.headers, body=json.loads(answer.data))
+
+    def post(self, message: object, *, key: str = demo.GOOD_KEY) -> Reply:
+        """Send a message, or any bytes, as Segment does."""
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        credentials = base64.b64encode(f"{key}:".encode()).decode()
+        headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+        return self.request("POST", "/segment", headers=headers, body=body)
+
+    def run(self, *args: str, stdin: str | bytes | None = None) -> Result:
+        """Run a command that works on this server."""
+        return run(*args, "--url", self.url, stdin=stdin)
+
+    def json(self, *args: str, stdin: str | bytes | None = None) -> Any:
+        """Return what a command prints for programs."""
+        result = self.run(*args, "--json", stdin=stdin)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    """Wait for what must happen."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[LocalServer]:
+    """Run `destination serve` on a free port until the end of the context, in a folder that becomes its checkout."""
+    checkout = make_checkout(folder)
+    printed = checkout / "printed"
+    with printed.open("w") as output, start(checkout, "serve", "--port", "0", *options, stdout=output) as process:
+        try:
+            wait_until(lambda: "Control-C" in printed.read_text() or process.poll() is not None)
+            assert process.poll() is None, printed.read_text()
+            [url] = [word for word in printed.read_text().split() if word.endswith("/segment")][:1]
+            authority = str(checkout / ".local" / "ca.pem")
+            with urllib3.PoolManager(ca_certs=authority, retries=False, timeout=PATIENCE_SECONDS) as http:
+                yield LocalServer(
+                    process=process, checkout=checkout, printed=printed, url=url.removesuffix("/segment"), http=http
+                )
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(PATIENCE_SECONDS)

@@ -1,0 +1,31 @@
+"""Servers that a whole test session shares (a pytest plugin)."""
+
+from collections.abc import Iterator
+
+import pytest
+from local_server import LocalServer, serving
+
+from cli.embedded_aws import EmbeddedAws
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[LocalServer]:
+    """Return a local server that stores in a table and reads keys anew for each request."""
+    with serving(tmp_path_factory.mktemp("server"), "--parameter", "KeyCacheSeconds=0") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def queue_server(tmp_path_factory) -> Iterator[LocalServer]:
+    """Return a local server that sends to a queue, and prints the function's own lines."""
+    options = ("--parameter", "EventSink=sqs", "--processes", "1", "--json")
+    with serving(tmp_path_factory.mktemp("queue_server"), *options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def other_aws() -> Iterator[EmbeddedAws]:
+    """Return a server that speaks AWS's protocols, with nothing in it."""
+    aws = EmbeddedAws()
+    yield aws
+    aws.stop()

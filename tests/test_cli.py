@@ -1,0 +1,122 @@
+"""What holds for all commands: their help, and the deployment that they work on."""
+
+import click
+import pytest
+from local_server import run
+
+from cli import demo
+from cli.__main__ import main
+from cli.key_table import KeyRecord, KeyTable
+from cli.stack import LOCAL_STACK, create_local_stack
+
+pytest_plugins = ["servers"]
+
+NOWHERE = "http://127.0.0.1:1"
+ON_STORES = [
+    pytest.param(command, id=" ".join(command[:2]))
+    for command in (
+        ["keys", "create", "--customer", "acme"],
+        ["keys", "list"],
+        ["keys", "show", "3f1c"],
+        ["keys", "revoke", "3f1c"],
+        ["keys", "suspend", "3f1c"],
+        ["keys", "resume", "3f1c"],
+        ["keys", "rotate", "3f1c"],
+        ["keys", "import", "-"],
+        ["messages", "list", "--customer", "acme", "--user", "u"],
+        ["messages", "show", "m", "--customer", "acme", "--user", "u"],
+    )
+]
+
+
+def commands(group=main, path=()):
+    """Yield every command's words and the command."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = [pytest.param(words, command, id=" ".join(words)) for words, command in commands()]
+
+
+@pytest.mark.parametrize(("words", "command"), COMMANDS)
+def test_help_shows_an_example_that_the_command_takes(words, command):
+    result = run(*words, "--help")
+    assert result.exit_code == 0
+    _, _, example = result.stdout.partition("Example:\n    destination ")
+    given = example.partition("\n")[0].split()
+    assert tuple(given[: len(words)]) == words
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in given if word.startswith("--")} <= options
+
+
+@pytest.mark.parametrize("words", [(), ("keys",), ("messages",)])
+def test_a_group_without_a_command_lists_its_commands(words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Commands:" in result.output
+
+
+@pytest.mark.parametrize("command", [*ON_STORES, pytest.param(["ping"], id="ping")])
+def test_without_a_server_one_is_told_how_to_start_it(command):
+    result = run(*command, "--url", NOWHERE)
+    assert result.exit_code == 1
+    assert f"Error: No local server answers at {NOWHERE}" in result.stderr
+    assert "start one with `make run`" in result.stderr
+
+
+def test_a_server_of_another_kind_is_no_local_server(server):
+    result = run("messages", "list", "--url", f"{server.url}/segment")
+    assert result.exit_code == 1
+    assert "No local server answers at" in result.stderr
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("command", ON_STORES)
+def test_a_stack_that_is_not_there_is_named(command):
+    result = run(*command, "--stack", "nowhere")
+    assert result.exit_code == 1
+    assert "Error: The stack nowhere can't be read:" in result.stderr
+
+
+def test_a_stack_of_another_kind_is_named(aws):
+    aws.cloudformation().create_stack(
+        StackName="shop", TemplateBody='{"Resources": {"Orders": {"Type": "AWS::SQS::Queue"}}}'
+    )
+    result = run("keys", "list", "--stack", "shop")
+    assert result.exit_code == 1
+    assert "Error: The stack shop has no output 'EventSink': is it a destination?" in result.stderr
+
+
+def test_without_credentials_one_is_told_so(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    result = run("keys", "list", "--stack", "prod")
+    assert result.exit_code == 1
+    assert "Error: The stack prod can't be read: You must specify a region." in result.stderr
+
+
+def test_a_stack_is_found_by_its_outputs(aws):
+    stack = create_local_stack(aws, {})
+    table = KeyTable(aws.dynamodb(), stack.stores.key_table)
+    table.put(KeyRecord.of(demo.GOOD_KEY, customer_id="acme"))
+    for option in (["--stack", LOCAL_STACK], ["--table", stack.stores.key_table]):
+        result = run("keys", "list", *option)
+        assert result.exit_code == 0
+        assert "acme" in result.stdout
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_table_that_is_not_there_is_told_as_aws_tells_it():
+    result = run("keys", "list", "--table", "nowhere")
+    assert result.exit_code == 1
+    assert "Error: AWS answered: An error occurred (ResourceNotFoundException)" in result.stderr
+
+
+def test_a_stack_and_a_table_exclude_each_other():
+    result = run("keys", "list", "--stack", "prod", "--table", "keys")
+    assert result.exit_code == 2
+    assert "--stack and --table exclude each other" in result.stderr

@@ -1,0 +1,300 @@
+"""`destination keys`, and what becomes of requests with those keys."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from local_server import run
+
+from cli.key_table import KeyRecord, KeyTable
+from cli.stack import create_local_stack
+from handler.keys import Status, hash_key, new_key
+
+pytest_plugins = ["servers"]
+
+TRACK = {"type": "track", "userId": "key-tester", "event": "Key Tried"}
+
+
+@pytest.fixture
+def customer():
+    """Return a customer whom no other test knows."""
+    return f"customer-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def make_key(server, customer):
+    """Make a key for that customer, and return its facts."""
+
+    def make_key(*options):
+        return server.json("keys", "create", "--customer", customer, *options)
+
+    return make_key
+
+
+@pytest.fixture
+def answer(server):
+    """Return what a request with a key is answered."""
+
+    def answer(key, message=TRACK):
+        reply = server.post(message, key=key)
+        return (reply.status, reply.body.get("code"))
+
+    return answer
+
+
+ACCEPTED = (200, None)
+
+
+def test_a_key_is_shown_once_and_works(server, customer, answer):
+    made = server.run("keys", "create", "--customer", customer)
+    key = made.stdout.splitlines()[0].removeprefix("API key: ")
+    assert "it is not stored and can't be shown again" in made.stderr
+    assert answer(key) == ACCEPTED
+    shown = server.run("keys", "show", hash_key(key)).stdout
+    assert f"customer id: {customer}" in shown
+    assert key not in shown + server.run("keys", "list").stdout
+
+
+def test_a_key_has_what_it_was_made_with(make_key, server, customer):
+    made = make_key("--label", "web shop", "--scope", "track", "--scope", "page", "--expires", "2031-01-31")
+    key = made.pop("api_key")
+    created = datetime.fromisoformat(made["created_at"])
+    assert datetime.now(UTC) - created < timedelta(minutes=5)
+    assert made == {
+        "id": hash_key(key)[:12],
+        "customer_id": customer,
+        "status": "active",
+        "last_four": key[-4:],
+        "label": "web shop",
+        "scopes": ["page", "track"],
+        "created_at": made["created_at"],
+        "expires_at": "2031-01-31T00:00:00+00:00",
+    }
+    assert server.json("keys", "show", made["id"]) == made
+    assert server.json("keys", "list", "--customer", customer) == [made]
+
+
+@pytest.mark.parametrize(("written", "span"), [("90d", timedelta(days=90)), ("12h", timedelta(hours=12))])
+def test_an_expiry_may_be_a_span(make_key, written, span):
+    expires_at = datetime.fromisoformat(make_key("--expires", written)["expires_at"])
+    assert timedelta() <= datetime.now(UTC) + span - expires_at < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("2031-01-31", "2031-01-31T00:00:00+00:00"),
+        ("2031-01-31T12:00:00Z", "2031-01-31T12:00:00+00:00"),
+        ("2031-01-31 12:00+02:00", "2031-01-31T12:00:00+02:00"),
+    ],
+)
+def test_an_expiry_may_be_a_time(make_key, written, meant):
+    assert make_key("--expires", written)["expires_at"] == meant
+
+
+def test_a_key_ends_when_it_expires(make_key, answer, server, customer):
+    assert answer(make_key("--expires", "0h")["api_key"]) == (401, "expired_key")
+    assert "expired" in server.run("keys", "list", "--customer", customer).stdout
+
+
+def test_a_scope_limits_a_key(make_key, answer):
+    key = make_key("--scope", "identify")["api_key"]
+    assert answer(key) == (403, "call_type_not_allowed")
+    assert answer(key, {"type": "identify", "userId": "key-tester"}) == ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--customer", "acme", "--expires", "soon"], "soon is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:0"),
+        (["--customer", "acme", "--expires", "2027-13-01"], "2027-13-01 is no time"),
+        (["--customer", "acme", "--scope", "sing"], "'sing' is not one of 'identify', 'track'"),
+        (["--customer", " "], "a customer id is 1 to 256 printable characters"),
+        (["--customer", "a\nb"], "a customer id is 1 to 256 printable characters"),
+        (["--customer", "x" * 257], "a customer id is 1 to 256 printable characters"),
+        ([], "Missing option '--customer'"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_not_made(server, options, sentence):
+    result = server.run("keys", "create", *options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_a_list_is_a_line_for_each_key(make_key, server, customer):
+    made = make_key("--label", "[/b] shop", "--scope", "track")
+    everything = make_key()
+    [head, *lines] = server.run("keys", "list", "--customer", customer).stdout.splitlines()
+    assert " ".join(head.split()) == "ID Customer Status Ends in Label May send Created Expires"
+    assert sorted(line.split()[0] for line in lines) == sorted([made["id"], everything["id"]])
+    [line] = [line for line in lines if made["id"] in line]
+    assert f"active  …{made['last_four']}" in line.replace("   ", "  ")
+    assert "[/b] shop" in line
+    assert "everything" not in line
+
+
+def test_a_revoked_key_stops_for_good(make_key, answer, server):
+    made = make_key()
+    assert server.json("keys", "revoke", made["id"])["status"] == "revoked"
+    assert answer(made["api_key"]) == (401, "revoked_key")
+    for command in ("resume", "suspend"):
+        refused = server.run("keys", command, made["id"])
+        assert (refused.exit_code, refused.stderr) == (
+            1,
+            "Error: This key is revoked, which is for good: make a new one\n",
+        )
+    assert answer(made["api_key"]) == (401, "revoked_key")
+    assert server.run("keys", "revoke", made["id"]).exit_code == 0
+
+
+def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):
+    made = make_key()
+    assert "status: suspended" in server.run("keys", "suspend", made["id"]).stdout
+    assert answer(made["api_key"]) == (403, "suspended_key")
+    assert "status: active" in server.run("keys", "resume", made["id"]).stdout
+    assert answer(made["api_key"]) == ACCEPTED
+
+
+def test_a_rotated_key_goes_on_beside_the_new_one_for_a_while(make_key, answer, server):
+    old = make_key("--label", "web shop", "--scope", "track")
+    new = server.json("keys", "rotate", old["id"], "--overlap", "48h")
+    assert answer(old["api_key"]) == answer(new["api_key"]) == ACCEPTED
+    assert {name: new[name] for name in ("customer_id", "label", "scopes", "expires_at")} == {
+        "customer_id": old["customer_id"],
+        "label": "web shop",
+        "scopes": ["track"],
+        "expires_at": None,
+    }
+    ends_at = datetime.fromisoformat(server.json("keys", "show", old["id"])["expires_at"])
+    assert timedelta() <= datetime.now(UTC) + timedelta(hours=48) - ends_at < timedelta(minutes=5)
+
+
+def test_a_key_rotated_without_an_overlap_stops_at_once(make_key, answer, server):
+    old = make_key()
+    new = server.json("keys", "rotate", old["id"], "--overlap", "0h")
+    assert answer(old["api_key"]) == (401, "expired_key")
+    assert answer(new["api_key"]) == ACCEPTED
+
+
+def test_a_rotation_never_makes_the_old_key_live_longer(make_key, server):
+    old = make_key("--expires", "1h")
+    server.json("keys", "rotate", old["id"], "--overlap", "30d")
+    assert server.json("keys", "show", old["id"])["expires_at"] == old["expires_at"]
+
+
+def test_a_revoked_key_is_not_rotated(make_key, server):
+    old = make_key()
+    server.json("keys", "revoke", old["id"])
+    result = server.run("keys", "rotate", old["id"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: This key is revoked: make a new one with `destination keys create`\n",
+    )
+
+
+def test_an_unknown_id_is_told(server):
+    result = server.run("keys", "revoke", "000000000000")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: No key has the id 000000000000: `destination keys list` shows them\n",
+    )
+
+
+def test_an_ambiguous_id_changes_nothing(aws):
+    stack = create_local_stack(aws, {})
+    table = KeyTable(aws.dynamodb(), stack.stores.key_table)
+    for key_hash in ("abc1", "abc2"):
+        table.put(KeyRecord(key_hash=key_hash, last_four="0000", customer_id="acme"))
+    result = run("keys", "revoke", "abc", "--table", stack.stores.key_table)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: Several keys have an id that starts with abc: give more of it\n",
+    )
+    assert {record.status for record in table} == {Status.ACTIVE}
+
+
+def test_a_key_written_by_hand_may_lack_what_only_people_look_at(server, customer):
+    item = {"key_hash": {"S": hash_key(customer)}, "customer_id": {"S": customer}, "status": {"S": "active"}}
+    server.account.dynamodb().put_item(TableName=server.stores.key_table, Item=item)
+    [listed] = server.json("keys", "list", "--customer", customer)
+    assert (listed["created_at"], listed["last_four"]) == (None, "")
+    assert "suspended" in server.run("keys", "suspend", listed["id"]).stdout
+    assert customer in server.run("keys", "list").stdout
+
+
+# import
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with the mark that Excel writes
+def test_keys_that_customers_have_are_taken_over(server, customer, answer, tmp_path, encoding):
+    ours, theirs = new_key(), f"key-{encoding} of {customer}"
+    file = tmp_path / "keys.csv"
+    file.write_text(f'{customer},{ours}\n\n"{customer}", {theirs} ,"web, Größe 2"\n', encoding=encoding)
+    assert server.run("keys", "import", str(file)).stdout == "Imported 2 keys; 0 were there already.\n"
+    assert answer(ours) == answer(theirs) == ACCEPTED
+    listed = server.json("keys", "list", "--customer", customer)
+    assert {record["label"] for record in listed} == {None, "web, Größe 2"}
+
+
+def test_keys_come_from_standard_input_too(server, customer, answer):
+    key = new_key()
+    result = server.json("keys", "import", "-", stdin=f"{customer},{key}\n")
+    assert result == {"imported": 1, "already_there": 0, "of_another_customer": 0}
+    assert answer(key) == ACCEPTED
+
+
+def test_an_import_leaves_keys_that_are_there_as_they_are(server, make_key, answer, customer):
+    made = make_key()
+    server.json("keys", "revoke", made["id"])
+    result = server.json("keys", "import", "-", stdin=f"{customer},{made['api_key']}\n")
+    assert result == {"imported": 0, "already_there": 1, "of_another_customer": 0}
+    assert answer(made["api_key"]) == (401, "revoked_key")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("acme", "Line 2 is not `customer,key` or `customer,key,label`"),
+        ("acme,", "Line 2 is not `customer,key` or `customer,key,label`"),
+        ("acme,some-key,label,more", "Line 2 is not `customer,key` or `customer,key,label`"),
+        (",some-key", "Line 2: a customer id is 1 to 256 printable characters"),
+        ("acme,demo-key-good", "Line 2: keys that start with demo-key- are for local servers only"),
+        ("acme,some:key", "Line 2: a key must be 8 to 256 printable ASCII characters without a colon"),
+        ("acme,schlüssel", "Line 2: a key must be 8 to 256 printable ASCII characters without a colon"),
+        (f"acme,{new_key()[:-1]}", "one that starts with ddk_ must be complete"),
+        (b"acme,schl\xfcssel", "This is not CSV in UTF-8"),
+        ("acme," + 200_000 * "x", "This is not CSV in UTF-8"),
+    ],
+)
+def test_one_bad_line_and_nothing_is_imported(server, customer, line, sentence):
+    line = line if isinstance(line, bytes) else line.encode()
+    result = server.run("keys", "import", "-", stdin=b"%s,%s\n%s\n" % (customer.encode(), new_key().encode(), line))
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert server.json("keys", "list", "--customer", customer) == []
+
+
+def test_a_line_of_headings_is_no_key(server, customer):
+    result = server.run("keys", "import", "-", stdin=f"customer,api_key\n{customer},{new_key()}\n")
+    assert result.exit_code == 1
+    assert "The file has no line of headings" in result.stderr
+
+
+def test_a_key_of_another_customer_is_left_as_it_is_and_told(server, make_key, customer):
+    made = make_key()
+    result = server.run("keys", "import", "-", stdin=f"somebody-else,{made['api_key']}\n")
+    assert result.exit_code == 1
+    assert "belong to another customer already" in result.stderr
+    assert [key["id"] for key in server.json("keys", "list", "--customer", customer)] == [made["id"]]
+
+
+def test_a_key_can_not_end_in_the_past(server, customer):
+    result = server.run("keys", "create", "--customer", customer, "--expires", "2020-01-01")
+    assert result.exit_code == 2
+    assert "2020-01-01 is over already" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_told(server):
+    result = server.run("keys", "import", "nowhere.csv")
+    assert result.exit_code == 2
+    assert "'nowhere.csv': No such file or directory" in result.stderr

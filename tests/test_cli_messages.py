@@ -1,0 +1,180 @@
+"""`destination messages`: what has been stored, shown to people and to programs."""
+
+import json
+import signal
+import subprocess
+import uuid
+from threading import Timer
+
+import pytest
+from local_server import PATIENCE_SECONDS, run, start
+
+from cli.stack import LOCAL_STACK, create_local_stack
+
+pytest_plugins = ["servers"]
+
+
+@pytest.fixture
+def user():
+    """Return a user whom no other test knows."""
+    return f"user-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def send(server):
+    """Store a message, and return its id."""
+
+    def send(*, key=None, **message):
+        reply = server.post({"type": "track", "event": "Lamp Lit", **message}, **({"key": key} if key else {}))
+        assert reply.status == 200, reply
+        return reply.body["message_id"]
+
+    return send
+
+
+@pytest.fixture
+def listed(server):
+    """Return the message ids that a list holds, in its order."""
+
+    def listed(*options):
+        lines = server.run("messages", "list", "--json", *options).stdout.splitlines()
+        return [json.loads(line)["message_id"] for line in lines]
+
+    return listed
+
+
+def test_messages_of_a_user_come_newest_first(send, listed, user):
+    ids = [
+        send(userId=user, messageId=f"{user}-{year}", timestamp=f"{year}-05-17T12:00:00Z")
+        for year in (2026, 2024, 2025)
+    ]
+    assert listed("--user", user) == [ids[0], ids[2], ids[1]]
+    assert listed("--user", user, "--limit", "2") == [ids[0], ids[2]]
+
+
+def test_messages_of_an_anonymous_id_are_apart_from_those_of_a_user(send, listed, user):
+    anonymous, known = send(anonymousId=user), send(userId=user)
+    assert (listed("--anonymous", user), listed("--user", user)) == ([anonymous], [known])
+
+
+def test_messages_of_a_customer_and_of_all_are_found_without_a_user(send, listed, server, user):
+    key = server.json("keys", "create", "--customer", user)["api_key"]
+    theirs, ours = [send(key=key, userId="u"), send(key=key, anonymousId="a")], send(userId=user)
+    assert set(listed("--customer", user)) == set(theirs)
+    assert listed("--customer", user, "--user", "u") == theirs[:1]
+    assert {*theirs, ours} <= set(listed("--limit", "100000"))
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ({"event": "Lamp Lit"}, "track Lamp Lit"),
+        ({"type": "page", "name": "Prices", "event": None}, "page Prices"),
+        ({"type": "group", "groupId": "group-7"}, "group group-7"),
+        ({"type": "alias", "previousId": "previous-7"}, "alias previous-7"),
+        ({"type": "identify"}, "identify"),
+        ({"event": "Größe → 7 💡"}, "track Größe → 7 💡"),
+        ({"event": "[/b] \x1b[31m\n"}, "track [/b] �[31m�"),
+        ({"type": "page", "name": "\ud800"}, "page �"),
+    ],
+)
+def test_a_list_says_who_did_what_and_when(server, user, message, shown):
+    message = {"type": "track", "userId": user, "timestamp": "2026-05-17T12:00:00.250Z", **message}
+    message_id = server.post(message).body["message_id"]
+    [head, line] = server.run("messages", "list", "--user", user).stdout.splitlines()
+    assert " ".join(head.split()) == "Time (UTC) Customer Type Who What Message id"
+    call_type, _, what = shown.partition(" ")
+    columns = ["2026-05-17 12:00:00.250", "demo", call_type, user, *([what] if what else []), message_id]
+    assert line.split() == " ".join(columns).split()
+
+
+def test_a_list_of_the_whole_table_says_what_it_read(send, server, user):
+    send(userId=user)
+    result = server.run("messages", "list", "--limit", "1")
+    assert len(result.stdout.splitlines()) == 2
+    assert result.stderr.startswith("Read the whole table; 1 of ")
+
+
+def test_nobody_has_no_messages(server, user):
+    result = server.run("messages", "list", "--user", user, "--json")
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_a_message_is_shown_whole(send, server, user):
+    long = {"text": "ü" * 100_000, "\x9b": "\x1b\ud800"}
+    message_id = send(userId=user, properties=long, writeKey="secret")
+    shown = server.json("messages", "show", message_id, "--user", user)
+    assert shown["message"]["properties"] == long
+    assert (shown["subject"], shown["type"], shown["event"]) == (f"demo#user#{user}", "track", "Lamp Lit")
+    for_people = server.run("messages", "show", message_id).stdout
+    assert json.loads(for_people)["message"]["properties"] == {"text": long["text"], "�": "\x1b�"}
+    assert "secret" not in for_people
+
+
+def test_a_message_is_shown_with_its_settings(server):
+    [sent] = server.json("ping", "track", "--settings", '{"region": "eu"}')
+    assert server.json("messages", "show", sent["request"]["messageId"])["settings"] == {"region": "eu"}
+
+
+def test_an_unknown_message_is_told(send, server, user):
+    send(userId=user)
+    result = server.run("messages", "show", "no-such-message", "--user", user)
+    assert (result.exit_code, result.stderr) == (1, "Error: No stored message has the id no-such-message here\n")
+
+
+def test_following_shows_what_comes_later(send, server, user):
+    first = send(userId=user)
+    options = ("--user", user, "--url", server.url, "--json")
+    with start(server.checkout, "messages", "list", "--follow", *options, stdout=subprocess.PIPE) as process:
+        deadline = Timer(PATIENCE_SECONDS, process.kill)
+        deadline.start()
+        assert json.loads(process.stdout.readline())["message_id"] == first
+        later = [send(userId=user, timestamp=f"2024-05-17T12:00:0{second}Z") for second in (1, 2)]
+        assert [json.loads(process.stdout.readline())["message_id"] for _ in later] == later
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "\nAborted!\n"
+        deadline.cancel()
+
+
+def test_messages_in_a_queue_are_for_its_consumers(queue_server):
+    for command in (["list"], ["show", "some-id"]):
+        result = queue_server.run("messages", *command)
+        assert result.exit_code == 1
+        assert f"sends messages to a queue, {queue_server.stores.event_queue_url}: read them" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--user", "u", "--anonymous", "a"], "--user and --anonymous exclude each other"),
+        (["--limit", "0"], "0 is not in the range x>=1"),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_refused(server, options, sentence):
+    result = server.run("messages", "list", *options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ([], "Name a --user or an --anonymous id, or say --scan to read the whole table"),
+        (["--customer", "acme"], "Name a --user or an --anonymous id, or say --scan"),
+        (["--user", "u"], "Name the --customer whose user this is"),
+    ],
+)
+def test_on_a_stack_nothing_is_read_whole_unless_one_says_so(aws, options, sentence):
+    create_local_stack(aws, {})
+    result = run("messages", "list", "--stack", LOCAL_STACK, *options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    scanned = run("messages", "list", "--stack", LOCAL_STACK, "--scan")
+    assert scanned.stderr == "Read the whole table; 0 of 0 messages shown.\n"
+
+
+def test_messages_on_a_stack_are_found_by_customer_and_user(deploy):
+    destination = deploy()
+    destination.post({"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"})
+    result = run("messages", "show", "m", "--stack", LOCAL_STACK, "--customer", "demo", "--user", "u", "--json")
+    assert json.loads(result.stdout)["event"] == "Lamp Lit"

@@ -1,0 +1,157 @@
+"""`destination ping`: what it sends, and what it says of the answer."""
+
+import base64
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from local_server import run
+
+from handler.spec import CALL_TYPES
+
+pytest_plugins = ["servers"]
+
+
+@pytest.fixture
+def endpoint():
+    """Return an HTTP server that keeps the last request, and answers it with `answer`."""
+
+    class Keep(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.server.headers = dict(self.headers)
+            self.server.message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, body = self.server.answer
+            self.send_response(status)
+            self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Keep) as server:
+        server.answer = (200, b"{}")
+        server.url = f"http://127.0.0.1:{server.server_port}/segment"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_message_of_each_call_type_is_accepted_and_stored(server):
+    results = server.json("ping", "all")
+    assert [(result["request"]["type"], result["status"]) for result in results] == [
+        (call_type, 202 if call_type == "delete" else 200) for call_type in CALL_TYPES
+    ]
+    for result in results:
+        assert result["answer"]["status"] == "stored"
+        stored = server.json("messages", "show", result["request"]["messageId"])
+        assert stored["type"] == result["request"]["type"]
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_request_and_answer_are_shown_side_by_side(server, call_type):
+    result = server.run("ping", call_type)
+    assert result.exit_code == 0
+    for part in (f"POST {server.url}/segment", f'"type": "{call_type}"', "HTTP 20", '"status": "stored"'):
+        assert part in result.stdout
+    assert "Authorization: Basic …" in result.stdout
+
+
+def test_the_same_ping_again_is_a_new_message(server):
+    answers = [server.json("ping")[0]["answer"]["status"] for _ in range(2)]
+    assert answers == ["stored", "stored"]
+
+
+@pytest.mark.parametrize("path", ["", "/", "/segment"])
+def test_a_local_server_tells_the_key_whatever_the_path(server, path):
+    assert run("ping", "--url", server.url + path).exit_code == 0
+
+
+def test_a_request_is_as_segment_sends_it(endpoint):
+    run("ping", "identify", "--url", endpoint.url, "--api-key", "some-key", "--settings", '{"region": "eu"}')
+    length = endpoint.headers.pop("Content-Length")
+    assert endpoint.headers == {
+        "Host": f"127.0.0.1:{endpoint.server_port}",
+        "Accept": "*/*",
+        "Authorization": "Basic " + base64.b64encode(b"some-key:").decode(),
+        "Cache-Control": "no-cache",
+        "Connection": "Keep-Alive",
+        "Content-Type": "application/json",
+        "User-Agent": "Segment.io/1.0",
+        "X-Segment-Settings": base64.b64encode(b'{"region": "eu"}').decode(),
+    }
+    assert int(length) > 0
+    assert endpoint.message["type"] == "identify"
+
+
+def test_without_settings_there_is_no_header(endpoint):
+    run("ping", "--url", endpoint.url, "--api-key", "some-key")
+    assert "X-Segment-Settings" not in endpoint.headers
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "shown"),
+    [
+        (401, b'{"message": "API key is unknown"}', '"message": "API key is unknown"'),
+        (503, b"<p>Down [/b]</p>", "<p>Down [/b]</p>"),
+        (301, b"[]", "Location: /elsewhere"),
+        (500, b"\xff", "�"),
+    ],
+)
+def test_anything_but_acceptance_is_shown_and_fails(endpoint, status, body, shown):
+    endpoint.answer = (status, body)
+    options = ("--url", endpoint.url, "--api-key", "some-key")
+    result = run("ping", *options)
+    assert result.exit_code == 1
+    assert f"HTTP {status} in " in result.stdout
+    assert shown in result.stdout
+    result = run("ping", *options, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)[0]["status"] == status
+
+
+def test_a_refused_key_fails(server):
+    result = server.run("ping", "--api-key", "demo-key-expired")
+    assert result.exit_code == 1
+    assert '"message": "API key expired"' in result.stdout
+
+
+def test_all_messages_are_sent_even_where_the_first_is_refused(server):
+    result = server.run("ping", "all", "--api-key", "demo-key-scoped", "--json")
+    assert result.exit_code == 1
+    statuses = {answer["request"]["type"]: answer["status"] for answer in json.loads(result.stdout)}
+    assert statuses == {call_type: 200 if call_type == "identify" else 403 for call_type in CALL_TYPES}
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_printing_sends_nothing_and_needs_no_server(call_type):
+    result = run("ping", call_type, "--print", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["type"] == call_type
+
+
+def test_an_endpoint_that_does_not_answer_is_named():
+    result = run("ping", "--url", "http://127.0.0.1:1", "--api-key", "some-key")
+    assert result.exit_code == 1
+    assert "Error: http://127.0.0.1:1/segment does not answer: " in result.stderr
+    assert "Connection refused" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--url", "example.com"], "example.com is no URL: write https://host/segment"),
+        (["--url", "ftp://example.com"], "ftp://example.com is no URL"),
+        (["--settings", "{region: eu}"], "not JSON: Expecting property name"),
+        (["--settings", "[]"], "must be a JSON object"),
+        (["sing"], "'sing' is not one of 'identify', 'track'"),
+    ],
+)
+def test_a_ping_that_makes_no_sense_is_not_sent(options, sentence):
+    result = run("ping", "--api-key", "some-key", *options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr

@@ -1,0 +1,241 @@
+"""`destination serve`: the deployed shape on this machine, on several settings."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from local_server import PATIENCE_SECONDS, make_checkout, run, serving, start, wait_until
+from store_proxy import Fault, store_proxy
+
+from cli import demo
+from cli.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
+from cli.key_table import KeyRecord
+from cli.stack import Account
+
+pytest_plugins = ["servers"]
+
+TRACK = {"type": "track", "userId": "serve-tester", "event": "Lamp Lit"}
+KEY = "it's [/b] $HOME"
+"""Markup to the one, and variables to the other, that it must not reach unquoted."""
+
+
+# Answers
+
+
+def test_a_request_is_answered_by_the_function_and_leaves_a_line(server):
+    message_id = str(uuid.uuid4())
+    reply = server.post({**TRACK, "messageId": message_id})
+    assert (reply.status, reply.body["status"]) == (200, "stored")
+    assert reply.headers["Content-Type"] == "application/json"
+    wait_until(lambda: f"POST /segment 200 accepted track demo {message_id}" in server.output)
+    server.post("no object")
+    wait_until(lambda: "POST /segment 400 refused demo not_an_object" in server.output)
+
+
+def test_requests_at_once_are_all_stored(server):
+    user = str(uuid.uuid4())
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(server.post, ({**TRACK, "userId": user, "messageId": f"m{n}"} for n in range(100))))
+    assert {reply.status for reply in replies} == {200}
+    listed = server.run("messages", "list", "--user", user, "--limit", "1000", "--json").stdout.splitlines()
+    assert {json.loads(line)["message_id"] for line in listed} == {f"m{n}" for n in range(100)}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/segment"), ("PUT", "/segment"), ("POST", "/"), ("POST", "/segment/")]
+)
+def test_another_route_or_method_is_404(server, method, path):
+    reply = server.request(method, path)
+    assert (reply.status, reply.body) == (404, {"message": "Not Found"})
+    wait_until(lambda: f"{method} {path} 404 no such route" in server.output)
+
+
+def test_a_body_over_ten_megabytes_is_413(server):
+    reply = server.post(b" " * (10 * 1024 * 1024 + 1))
+    assert (reply.status, reply.body) == (413, {"message": "Request Entity Too Large"})
+    assert server.post(b" " * (10 * 1024 * 1024)).status == 400  # by the function, whose limit is lower
+
+
+def test_a_bug_is_500_and_its_traceback_is_printed(queue_server):
+    item = {**KeyRecord.of("broken-key", customer_id="demo").to_item(), "status": {"S": "no such status"}}
+    queue_server.account.dynamodb().put_item(TableName=queue_server.stores.key_table, Item=item)
+    reply = queue_server.post(TRACK, key="broken-key")
+    assert (reply.status, reply.body) == (500, {"message": "Internal Server Error"})
+    wait_until(lambda: "ValueError: 'no such status' is not a valid Status" in queue_server.output)
+    assert '"code": "internal_error"' in queue_server.output
+    assert queue_server.post(TRACK).status == 202
+
+
+def test_a_message_goes_to_the_queue_that_a_parameter_chose(queue_server):
+    message_id = str(uuid.uuid4())
+    reply = queue_server.post({**TRACK, "messageId": message_id})
+    assert (reply.status, reply.body["status"]) == (202, "queued")
+    queue = {"QueueUrl": queue_server.stores.event_queue_url, "MaxNumberOfMessages": 10}
+    received = queue_server.account.sqs().receive_message(**queue)["Messages"]
+    assert message_id in {json.loads(message["Body"])["message"]["message_id"] for message in received}
+
+
+def test_the_functions_own_lines_are_printed_for_programs(queue_server):
+    message_id = str(uuid.uuid4())
+    queue_server.post({**TRACK, "messageId": message_id})
+    wait_until(lambda: message_id in queue_server.output)
+    [line] = [line for line in queue_server.output.splitlines() if message_id in line]
+    facts = json.loads(line)
+    assert (facts["outcome"], facts["status"], facts["call_type"]) == ("accepted", 202, "track")
+
+
+def test_the_welcome_shows_a_request_that_is_accepted(server):
+    [command] = [part for part in server.output.split("\n\n") if part.startswith("  curl")]
+    curl, include, *options, url = shlex.split(command.replace("\\\n", ""))
+    assert (curl, include, url) == ("curl", "-i", f"{server.url}/segment")
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert given["-H"] == "Content-Type: application/json"
+    assert server.post(given["-d"].encode(), key=given["-u"].removesuffix(":")).body["status"] == "stored"
+
+
+# Settings
+
+
+@pytest.fixture(scope="module")
+def https_server(tmp_path_factory):
+    """Return a local server that serves HTTPS, and that knows a key."""
+    with serving(tmp_path_factory.mktemp("https"), "--tls", "--processes", "1", "--api-key", KEY) as server:
+        yield server
+
+
+def test_https_works_for_those_who_trust_its_authority(https_server):
+    assert https_server.url.startswith("https://")
+    assert https_server.post(TRACK).status == 200
+    authority = str(https_server.checkout / ".local" / "ca.pem")
+    assert f"curl --cacert {authority}" in https_server.output
+    trusting = https_server.run("ping", "--api-key", KEY, "--ca-file", authority)
+    assert (trusting.exit_code, "HTTP 200" in trusting.stdout) == (0, True)
+
+
+def test_commands_in_its_checkout_trust_it_unasked(https_server):
+    https_server.post(TRACK)
+    options = ("--user", TRACK["userId"], "--url", https_server.url)
+    with start(https_server.checkout, "messages", "list", *options, stdout=subprocess.PIPE) as listing:
+        assert TRACK["event"] in listing.communicate(timeout=PATIENCE_SECONDS)[0]
+
+
+def test_a_key_of_ones_own_works_and_is_shown_as_it_is(https_server):
+    assert https_server.post(TRACK, key=KEY).status == 200
+    assert f"API key: {KEY} " in https_server.output
+    assert shlex.quote(f"{KEY}:") in https_server.output
+
+
+def test_the_environment_for_sam_local_reaches_the_same_stores(server):
+    environment = json.loads((server.checkout / ".local" / "env.json").read_text())["Parameters"]
+    assert environment["EVENT_TABLE"] == server.stores.event_table
+    host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    assert port == server.account.endpoint_url.rpartition(":")[2]
+    assert host in (CONTAINER_BRIDGE, DESKTOP_HOST)
+    if host == CONTAINER_BRIDGE:
+        socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "sentence"),
+    [
+        (["--parameter", "EventSink"], 2, "EventSink has no value: write EventSink=VALUE"),
+        (["--parameter", "EventSink=kafka"], 1, "EventSink can't be kafka: it must be one of dynamodb, sqs"),
+        (["--api-key", "some:key"], 2, "an API key is up to 256 printable ASCII characters without a colon"),
+        (["--endpoint-url", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1 does not answer as DynamoDB"),
+        (["--host", "nowhere.invalid"], 1, "Can't listen on nowhere.invalid:0"),
+        (["--processes", "0"], 2, "0 is not in the range 1<=x<=100"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told(options, exit_code, sentence):
+    result = run("serve", "--port", "0", *options)
+    assert (result.exit_code, sentence in result.stderr) == (exit_code, True), result.output
+
+
+def test_a_port_in_use_is_told_and_leaves_the_environment_of_the_other_server(server):
+    environment_file = server.checkout / ".local" / "env.json"
+    written = environment_file.read_text()
+    port = server.url.rpartition(":")[2]
+    with start(server.checkout, "serve", "--port", port, stdout=subprocess.PIPE) as second:
+        printed = second.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert second.returncode == 1
+    assert printed == f"Error: Can't listen on 127.0.0.1:{port} (Address already in use): choose another --port\n"
+    assert environment_file.read_text() == written
+
+
+# Another server to store in
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory, other_aws):
+    """Return a local server with one function, and the proxy before the server that it stores in."""
+    forgetful = ("--parameter", "KeyCacheSeconds=0", "--parameter", "KeyGraceSeconds=0")
+    checkout = tmp_path_factory.mktemp("proxied")
+    with (
+        store_proxy(other_aws.url) as proxy,
+        serving(checkout, *forgetful, "--processes", "1", "--endpoint-url", proxy.url) as server,
+    ):
+        yield server, proxy
+
+
+def test_another_server_gets_the_stores_and_the_messages(proxied, other_aws):
+    server, proxy = proxied
+    message_id = str(uuid.uuid4())
+    assert server.post({**TRACK, "messageId": message_id}).status == 200
+    assert server.account.endpoint_url == proxy.url
+    items = Account(endpoint_url=other_aws.url).dynamodb().scan(TableName=server.stores.event_table)["Items"]
+    assert message_id in {item["message_id"]["S"] for item in items}
+
+
+@pytest.mark.parametrize(
+    ("fault", "body"),
+    [
+        (Fault.HANGS, {"code": "key_store_unavailable", "message": "API keys can't be checked at the moment"}),
+        (Fault.DRIBBLES, {"message": "Service Unavailable"}),  # by the gateway, which gave the function up
+    ],
+)
+def test_a_store_at_fault_is_503_until_it_recovers(proxied, fault, body):
+    server, proxy = proxied
+    proxy.fault = fault
+    failed = server.post(TRACK)
+    proxy.fault = Fault.NONE
+    assert (failed.status, failed.body) == (503, body)
+    assert server.post(TRACK).status == 200
+
+
+# Its end
+
+
+@pytest.mark.parametrize(
+    ("printed", "number", "exit_codes"),
+    [
+        pytest.param("Starting 1 function", signal.SIGINT, {0, 130}, id="Control-C while it starts"),
+        pytest.param("Control-C ends it", signal.SIGINT, {0, 130}, id="Control-C"),
+        pytest.param("Control-C ends it", signal.SIGTERM, {0, -signal.SIGTERM}, id="terminated"),
+        pytest.param("Control-C ends it", signal.SIGKILL, {-signal.SIGKILL}, id="killed"),
+    ],
+)
+def test_it_ends_without_a_trace(tmp_path, printed, number, exit_codes):
+    options = ("--port", "0", "--processes", "1")
+    with start(make_checkout(tmp_path), "serve", *options, stdout=subprocess.PIPE) as process:
+        assert any(printed in line for line in process.stdout)
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)  # a terminal sends it to all processes
+        else:
+            process.send_signal(number)
+        last_words = process.communicate(timeout=PATIENCE_SECONDS)[0]  # of all processes: the last one ends it
+        assert process.returncode in exit_codes
+        assert "Traceback" not in last_words
+
+
+# On AWS
+
+
+def test_demo_keys_work_on_local_servers_only(deploy):
+    answer = deploy(environment={"AWS_ENDPOINT_URL": ""}).post(TRACK, key=demo.GOOD_KEY)
+    assert (answer.status, answer.body["code"]) == (401, "unknown_key")

@@ -1,0 +1,138 @@
+"""The tables and queues that template.yaml declares, made elsewhere than on AWS."""
+
+import pytest
+from click import ClickException
+from store_proxy import Fault, store_proxy
+
+from cli.stack import FUNCTION, STORE_OUTPUTS, Account, copy_stores, create_local_stack, load_template, stack_outputs
+
+pytest_plugins = ["servers"]
+
+TEMPLATE = load_template()
+TABLES = {
+    name: resource["Properties"]
+    for name, resource in TEMPLATE["Resources"].items()
+    if resource["Type"] == "AWS::DynamoDB::Table"
+}
+
+
+def tables_of(account):
+    """Return the descriptions of all tables, by the ends of their names, which are those in the template."""
+    client = account.dynamodb()
+    names = client.list_tables()["TableNames"]
+    return {name.rpartition("-")[2]: client.describe_table(TableName=name)["Table"] for name in names}
+
+
+def queues_of(account):
+    """Return the attributes of all queues, by their names."""
+    client = account.sqs()
+    return {
+        url.rpartition("/")[2]: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        for url in client.list_queues().get("QueueUrls", [])
+    }
+
+
+def test_short_forms_are_read_as_long_ones():
+    resources, outputs = TEMPLATE["Resources"], TEMPLATE["Outputs"]
+    assert outputs["EventTableName"]["Value"] == {"Ref": "EventTable"}
+    assert outputs["EndpointUrl"]["Value"]["Fn::Sub"].startswith("https://${Api}.")
+    assert TEMPLATE["Conditions"]["SinkIsQueue"] == {"Fn::Equals": [{"Ref": "EventSink"}, "sqs"]}
+    assert resources[FUNCTION]["Properties"]["Role"] == {"Fn::GetAtt": ["DestinationRole", "Arn"]}
+
+
+def test_tables_have_the_keys_and_streams_of_the_template(aws):
+    create_local_stack(aws, {})
+    made = tables_of(aws)
+    assert set(made) == set(TABLES)
+    for name, declared in TABLES.items():
+        assert made[name]["KeySchema"] == declared["KeySchema"]
+        assert made[name].get("StreamSpecification", {}).get("StreamViewType") == declared.get(
+            "StreamSpecification", {}
+        ).get("StreamViewType")
+
+
+def test_queues_have_the_settings_of_the_template(aws):
+    stack = create_local_stack(aws, {})
+    queue = queues_of(aws)[stack.stores.event_queue_url.rpartition("/")[2]]
+    declared = TEMPLATE["Resources"]["EventQueue"]["Properties"]
+    names = ("MaximumMessageSize", "MessageRetentionPeriod", "VisibilityTimeout")
+    assert {name: queue[name] for name in names} == {name: str(declared[name]) for name in names}
+    assert "DeadLetterQueue" in queue["RedrivePolicy"]
+
+
+def test_a_fifo_queue_is_chosen_by_a_parameter(aws):
+    stack = create_local_stack(aws, {"EventSink": "sqs", "EventQueueType": "fifo"})
+    assert stack.stores.event_queue_url.endswith("-EventFifoQueue.fifo")
+    assert stack.environment["EVENT_QUEUE_URL"] == stack.stores.event_queue_url
+    assert queues_of(aws)["direct-destination-local-EventFifoQueue.fifo"]["DeduplicationScope"] == "messageGroup"
+
+
+def test_the_stack_gives_out_what_names_its_stores(aws):
+    stack = create_local_stack(aws, {})
+    outputs = stack_outputs(aws.cloudformation(), "direct-destination-local")
+    assert set(STORE_OUTPUTS.values()) <= set(outputs)
+    assert stack.stores.event_table == outputs["EventTableName"]
+
+
+def test_the_environment_has_every_variable_of_the_function(aws):
+    environment = create_local_stack(aws, {"KeyCacheSeconds": "7"}).environment
+    variables = TEMPLATE["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
+    access = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert set(environment) == set(variables) | access
+    assert environment["KEY_CACHE_SECONDS"] == "7"
+    assert environment["KEY_GRACE_SECONDS"] == str(TEMPLATE["Parameters"]["KeyGraceSeconds"]["Default"])
+    assert environment["AWS_ENDPOINT_URL"] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("EventSync", "sqs", r"template.yaml has no parameter EventSync: it has EventSink, "),
+        ("EventSink", "kafka", r"EventSink can't be kafka: it must be one of dynamodb, sqs$"),
+        ("LogRetentionDays", "2", r"LogRetentionDays can't be 2: it must be one of 1, 3, 5, "),
+        ("KeyCacheSeconds", "3601", r"KeyCacheSeconds can't be 3601: it must be a whole number from 0 to 3600$"),
+        ("KeyCacheSeconds", "-1", r"KeyCacheSeconds can't be -1: it must be a whole number from 0 to 3600$"),
+        ("KeyCacheSeconds", "a minute", r"can't be a minute: it must be a whole number from 0 to 3600$"),
+        ("MemorySize", "64", r"MemorySize can't be 64: it must be a whole number from 128 to 10240$"),
+        ("SupportedCallTypes", "track,sing", r"can't be track,sing: it must be call types with commas between"),
+    ],
+)
+def test_what_cloudformation_would_refuse_is_refused(aws, name, value, sentence):
+    with pytest.raises(ClickException, match=sentence):
+        create_local_stack(aws, {name: value})
+    assert aws.dynamodb().list_tables()["TableNames"] == []
+
+
+def test_stores_can_be_made_on_another_server(aws, other_aws):
+    stack = create_local_stack(aws, {"EventSink": "sqs"})
+    other = Account(endpoint_url=other_aws.url)
+    copies = [copy_stores(stack, aws, other) for _ in range(2)]  # the second finds them there
+    made = tables_of(other)
+    assert {name: table["KeySchema"] for name, table in made.items()} == {
+        name: table["KeySchema"] for name, table in TABLES.items()
+    }
+    assert set(queues_of(other)) == set(queues_of(aws))
+    for copy in copies:
+        assert copy.stores.event_queue_url.startswith(other_aws.url)
+        assert copy.environment["EVENT_QUEUE_URL"] == copy.stores.event_queue_url
+        assert copy.environment["AWS_ENDPOINT_URL"] == other_aws.url
+
+
+def test_a_server_without_queues_is_enough_for_tables(aws, other_aws):
+    with store_proxy(other_aws.url) as proxy:
+        proxy.fault = Fault.HAS_NO_QUEUES
+        stack = copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url=proxy.url))
+    assert stack.environment["AWS_ENDPOINT_URL"] == proxy.url
+    assert stack.stores.event_table == "direct-destination-local-EventTable"
+
+
+def test_a_server_without_queues_is_not_enough_for_a_queue(aws, other_aws):
+    with store_proxy(other_aws.url) as proxy:
+        proxy.fault = Fault.HAS_NO_QUEUES
+        with pytest.raises(ClickException, match=f"{proxy.url} does not answer as SQS"):
+            copy_stores(create_local_stack(aws, {"EventSink": "sqs"}), aws, Account(endpoint_url=proxy.url))
+
+
+def test_a_server_that_is_not_there_is_named(aws):
+    with pytest.raises(ClickException, match=r"http://127\.0\.0\.1:1 does not answer as DynamoDB"):
+        copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url="http://127.0.0.1:1"))
