@@ -55,10 +55,10 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
     body = {name: value for name, value in body.items() if not (value is None and name in TOP.spelling)}
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
-    if body.get("type") == "alias":
-        _rename_alias(body)
     for name in ID_FIELDS:
         _settle_id(body, name)
+    if body.get("type") == "alias":
+        _rename_alias(body)
     for name in OBJECT_FIELDS:
         if body.get(name) == []:
             body[name] = {}  # how PHP spells an empty object
@@ -71,7 +71,9 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
 def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
     """Return a payload without the key of its source, which must never be stored."""
     return {
-        name: without_write_key(value) if name in ("context", "_metadata") and isinstance(value, dict) else value
+        name: without_write_key(value)
+        if TOP.canonical(name) in ("context", "_metadata") and isinstance(value, dict)
+        else value
         for name, value in payload.items()
         if TOP.canonical(name) != "write_key"
     }
@@ -109,9 +111,10 @@ def _same(value: object, winner: object) -> bool:
 def _rename_alias(body: JsonObject) -> None:
     for name in sorted(name for name in body if fold(name) in ALIAS_TOP):
         target = ALIAS_TOP[fold(name)]
-        if body[name] in (None, ""):
-            del body[name]
-        elif body.get(target) in (None, "", body[name]):
+        _settle_id(body, name)
+        if body.get(name) is None:
+            body.pop(name, None)
+        elif body.get(target) in (None, body[name]):
             body[target] = body.pop(name)
 
 

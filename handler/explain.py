@@ -21,7 +21,7 @@ SETTINGS = "settings"
 def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str | int], str]]:
     """Yield the place and the text of all that an error of `jsonschema` stands for."""
     path, is_entry = _named_path(error)
-    field = f"an entry of {_field(path, schema_name)}" if is_entry else _field(path, schema_name)
+    field = f"an entry of {spell_path(path, schema_name)}" if is_entry else spell_path(path, schema_name)
     # The types leave room for errors that are made by hand; those of a validator hold all of these.
     broken = (error.validator, error.validator_value, error.schema, error.instance)
     keyword, rule, schema, instance = cast("tuple[str | None, Any, JsonObject | bool, Any]", broken)
@@ -30,10 +30,10 @@ def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str
         for name in rule:
             if name not in instance:
                 place = path if is_entry else [*path, name]
-                missing = f"{name} in {field}" if is_entry else _field(place, schema_name)
+                missing = f"{name} in {field}" if is_entry else spell_path(place, schema_name)
                 yield place, _own_text(schema, keyword, name) or f"{missing} is required {where}"
     else:
-        yield path, _own_text(schema, keyword) or f"{field} {_rule(keyword, rule, instance)}"
+        yield path, _own_text(schema, keyword) or f"{field} {rule_text(keyword, rule, instance)}"
 
 
 def _named_path(error: ValidationError) -> tuple[list[str | int], bool]:
@@ -57,7 +57,7 @@ def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") ->
     return text if isinstance(text, str) else None
 
 
-def _field(path: list[str | int], schema_name: str) -> str:
+def spell_path(path: list[str | int], schema_name: str) -> str:
     """Spell a place as the customer knows it: `userId`, `context.userAgent`, `properties.products[0].price`."""
     if not path:
         return "settings" if schema_name == SETTINGS else "message"
@@ -71,7 +71,7 @@ def _field(path: list[str | int], schema_name: str) -> str:
     return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in names).removeprefix(".")
 
 
-def _rule(keyword: str | None, rule: Any, instance: object) -> str:  # noqa: ANN401 -- the value of any keyword
+def rule_text(keyword: str | None, rule: Any, instance: object) -> str:  # noqa: ANN401 -- the value of any keyword
     """Say what a rule asks for, as the second half of a sentence."""
     if keyword == "type":
         return f"must be {_type_names(rule)}, not {type_name(instance)}"

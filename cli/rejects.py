@@ -1,0 +1,306 @@
+"""`destination rejects`: what schemas refused, and how to take it in once they are mended."""
+
+import functools
+import itertools
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import printable, progress, stdout
+from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel, last_days, newest_first
+from cli.retry import Fate, Judge, Verdict, retry, sink_of
+from cli.schema_check import SCHEMAS, load_schemas
+from cli.target import Target, target_options
+from handler.decode import decode_settings
+from handler.errors import STORE_ERRORS, EventStoreUnavailable, InvalidSettings
+
+DEFAULT_DAYS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Rejects of the last days of one customer, or (by a scan) of one customer or of all; no days means all."""
+
+    target: Target
+    customer_id: str | None
+    days: int | None
+    scan: bool
+
+    @property
+    def table(self) -> RejectTable:
+        """The table to read."""
+        return RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+
+    def read(self, *, hash_start: str = "") -> Iterable[KeptReject]:
+        """Return the selected rejects, newest first."""
+        today = datetime.now(UTC).date()
+        if not self.scan and self.customer_id is not None:
+            days = last_days(self.days or DEFAULT_DAYS, today)
+            return self.table.of_customer(self.customer_id, days, hash_start=hash_start)
+        first_day = str(last_days(self.days, today)[-1]) if self.days else ""
+        return newest_first(
+            reject
+            for reject in self.table.everything()
+            if self.customer_id in (None, reject.customer_id)
+            and reject.rejected_at >= first_day
+            and reject.body_hash.startswith(hash_start)
+        )
+
+    def find(self, reject_id: str) -> list[KeptReject]:
+        """Return what has an id, newest first: one body, maybe of several days; raises `click.ClickException`."""
+        rejects = list(self.read(hash_start=reject_id))
+        if not rejects:
+            raise click.ClickException(
+                f"No reject {self} has the id {reject_id}: `destination rejects list` shows them"
+            )
+        if len({reject.body_hash for reject in rejects}) > 1:
+            raise click.ClickException(f"Several rejects have an id that starts with {reject_id}: give more of it")
+        return rejects
+
+    def __str__(self) -> str:
+        """Say what is selected, after the word `rejects`."""
+        whose = f"of {self.customer_id}" if self.customer_id else "of all customers"
+        days = self.days or (None if self.scan else DEFAULT_DAYS)
+        return f"{whose} in the last {days} days" if days else whose
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that select rejects, and hand it the `selection`."""
+
+    @click.option("--customer", "customer_id", help="The customer's id.")
+    @click.option(
+        "--days",
+        type=click.IntRange(1, 3660),
+        help=f"How many days back, today included. By default {DEFAULT_DAYS} of a customer, and all with --scan.",
+    )
+    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
+    @target_options
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        target: Target,
+        customer_id: str | None,
+        days: int | None,
+        scan: bool,
+        **options: Any,  # noqa: ANN401 -- click's
+    ) -> Any:  # noqa: ANN401 -- click's
+        if customer_id is None and not scan and not target.is_local:
+            raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+        scan = scan or customer_id is None
+        selection = Selection(target=target, customer_id=customer_id, days=days, scan=scan)
+        return command(selection=selection, **options)
+
+    return wrapped
+
+
+class _RejectId(click.ParamType[str]):
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("[0-9a-f]{1,64}", value):
+            self.fail(f"{value} is no id of a reject: `destination rejects list` shows them", param, ctx)
+        return value
+
+
+REJECT_ID = _RejectId()
+
+
+@click.group()
+def rejects() -> None:
+    """Show what schemas refused, and take it in once they are mended."""
+
+
+@rejects.command(name="list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@selection_options
+def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
+    """List rejects, newest first: of a customer, or of all.
+
+    On a local server reading everything needs no --scan.
+
+    \b
+    Example:
+      destination rejects list --customer acme --days 30
+    """
+    newest = list(itertools.islice(selection.read(), limit + 1))
+    if as_json:
+        for reject in newest[:limit]:
+            click.echo(json.dumps(reject.to_json()))
+        return
+    rows = Table("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", box=None)
+    for column in (0, 2, 4, 6):
+        rows.columns[column].no_wrap = True
+    for reject in newest[:limit]:
+        rows.add_row(*map(Text, _columns(reject)))
+    stdout().print(rows)
+    more = "; there are more: --limit shows them" if len(newest) > limit else ""
+    click.echo(f"{_rejects(len(newest[:limit]))} {selection}{more}.", err=True)
+
+
+def _rejects(count: int) -> str:
+    return f"{count:,} reject{'' if count == 1 else 's'}"
+
+
+def _columns(reject: KeptReject) -> tuple[str, ...]:
+    facts = reject.facts
+    moment = reject.rejected_at.replace("T", " ")[: len("2020-05-09 23:54:49")]
+    who = facts.get("user_id") or facts.get("anonymous_id") or ""
+    columns = (moment, reject.customer_id, reject.call_type, who, facts["code"], reject.answer, reject.reject_id)
+    return tuple(map(printable, columns))
+
+
+@rejects.command()
+@click.argument("reject_id", metavar="ID", type=REJECT_ID)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the body as it came, for programs.")
+@selection_options
+def show(*, selection: Selection, reject_id: str, as_json: bool) -> None:
+    """Show one reject whole, by its id or the start of it.
+
+    \b
+    Example:
+      destination rejects show 9c04f1aa7be2 --customer acme
+    """
+    reject = selection.find(reject_id)[0]
+    contents = selection.table.contents(reject)
+    if contents is None:
+        raise click.ClickException(f"The reject {reject_id} is gone by now")
+    document = {**reject.to_json(), "settings": _settings(contents), "body": contents.body}
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        document["body"] = json.loads(contents.body)
+        stdout().print_json(printable(json.dumps(document, ensure_ascii=False)))
+
+
+def _settings(contents: Contents) -> object:
+    """Return the settings, or the header as it came where they may be what was refused."""
+    try:
+        return decode_settings(contents.settings_header)
+    except InvalidSettings:
+        return contents.settings_header
+
+
+@rejects.command(name="retry")
+@click.argument("reject_ids", metavar="[ID]...", nargs=-1, type=REJECT_ID)
+@click.option(
+    "--schemas",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The schemas to judge by; those of this checkout if you don't say.",
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would pass.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@selection_options
+def retry_(
+    *, selection: Selection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Judge rejects by today's schemas, and store what passes where the function stores.
+
+    What was stored, or was there already, is deleted from the rejects, and what is still refused stays. Whatever ends
+    it half-way, nothing is lost: run it again. Exits with 1 when something is still refused.
+
+    \b
+    Example:
+      destination rejects retry --customer acme --dry-run
+    """
+    target = selection.target
+    judge = Judge(
+        schemas=load_schemas(folder or SCHEMAS),
+        supported_call_types=frozenset(target.stores.supported_call_types.split(",")),
+        clock=time.time,
+    )
+    chosen = _chosen(selection, reject_ids)
+    verdicts: list[Verdict] = []
+    try:
+        with progress("Retrying", total=len(chosen)) as step:
+            for verdict in retry(chosen, selection.table, judge, None if dry_run else sink_of(target)):
+                verdicts.append(verdict)
+                step()
+    except (EventStoreUnavailable, *STORE_ERRORS) as error:
+        _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+        raise click.ClickException(
+            f"AWS answered: {error.__cause__ or error}. What was not stored is still among the rejects: run this again"
+        ) from error
+    _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+    if any(verdict.fate is Fate.REFUSED for verdict in verdicts):
+        raise click.exceptions.Exit(1)
+
+
+def _chosen(selection: Selection, reject_ids: Sequence[str]) -> list[KeptReject]:
+    """Return rejects oldest first, as their messages happened, each once."""
+    found = itertools.chain.from_iterable(map(selection.find, reject_ids)) if reject_ids else selection.read()
+    unique = {(reject.facts["customer_day_shard"], reject.body_hash): reject for reject in found}
+    return newest_first(unique.values())[::-1]
+
+
+_WORDS = {
+    Fate.STORED: "stored",
+    Fate.QUEUED: "queued",
+    Fate.DUPLICATE: "duplicates",
+    Fate.PASSES: "would pass",
+    Fate.REFUSED: "still refused",
+    Fate.GONE: "gone meanwhile",
+}
+
+
+def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, dry_run: bool) -> None:
+    fates = Counter(verdict.fate for verdict in verdicts)
+    answers = Counter(verdict.answer for verdict in verdicts if verdict.fate is Fate.REFUSED).most_common()
+    if as_json:
+        counts = {word.replace(" ", "_"): fates[fate] for fate, word in _WORDS.items()}
+        click.echo(json.dumps({"tried": len(verdicts), "dry_run": dry_run, **counts, "answers": dict(answers)}))
+        return
+    counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
+    click.echo(f"Tried {_rejects(len(verdicts))} {selection}{': ' if counted else ''}{counted}.")
+    if answers:
+        rows = Table("Count", "Still refused because", box=None)
+        for answer, count in answers:
+            rows.add_row(f"{count:,}", Text(printable(answer)))
+        stdout().print(rows)
+
+
+@rejects.command()
+@click.option("--older-than", type=click.IntRange(min=1), metavar="DAYS", help="Only those older than this; a scan.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@selection_options
+def purge(*, selection: Selection, older_than: int | None, yes: bool, as_json: bool) -> None:
+    """Delete rejects for good: of a customer, old ones, or all. Asks before it does.
+
+    \b
+    Example:
+      destination rejects purge --scan --older-than 14
+    """
+    chosen = list(selection.read())
+    if older_than is not None:
+        if not selection.scan:
+            raise click.UsageError("--older-than needs --scan: by customer, only the last days are read")
+        limit = (datetime.now(UTC) - timedelta(days=older_than)).isoformat()
+        chosen = [reject for reject in chosen if reject.rejected_at < limit]
+    what = f"{_rejects(len(chosen))} {selection}" + (f", older than {older_than} days" if older_than else "")
+    if chosen and not yes:
+        click.confirm(f"Delete {what} for good?", abort=True, err=True)
+    with progress("Deleting", total=len(chosen)) as step:
+        for _ in in_parallel(selection.table.delete, chosen):
+            step()
+    customers = Counter(reject.customer_id for reject in chosen)
+    if as_json:
+        click.echo(json.dumps({"deleted": len(chosen), "customers": customers}))
+        return
+    click.echo(f"Deleted {what}.")
+    if customers:
+        rows = Table("Count", "Customer", box=None)
+        for customer_id, count in customers.most_common():
+            rows.add_row(f"{count:,}", Text(printable(customer_id)))
+        stdout().print(rows)

@@ -1,0 +1,91 @@
+"""Rejects once more: judged by today's schemas, in the order in which the function judges, and stored where they pass.
+
+A reject is deleted only after its message is durable, so that whatever ends a retry half-way loses nothing. What was
+stored but not yet deleted is a duplicate the next time.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel
+from cli.target import Target
+from handler.canonicalise import canonicalise
+from handler.decode import decode_body, decode_settings
+from handler.errors import Refusal, Unavailable
+from handler.record import Record
+from handler.validate import Schemas, check_call_type
+from handler.write import EventQueue, EventSink, EventTable, Outcome
+
+
+class Fate(StrEnum):
+    """What became of a reject."""
+
+    STORED = Outcome.STORED
+    QUEUED = Outcome.QUEUED
+    DUPLICATE = Outcome.DUPLICATE
+    PASSES = "passes"
+    REFUSED = "refused"
+    GONE = "gone"
+    """Somebody else retried or purged it, or it expired."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a reject; `answer` is why where it is still refused."""
+
+    reject: KeptReject
+    fate: Fate
+    answer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judges as the function does, once it knows whose message it is; `clock` gives seconds since 1970."""
+
+    schemas: Schemas
+    supported_call_types: frozenset[str]
+    clock: Callable[[], float]
+
+    def record(self, customer_id: str, contents: Contents) -> Record:
+        """Return the record of what passes; raises a `Refusal`."""
+        [message] = canonicalise(decode_body(contents.body))
+        call_type = check_call_type(message, self.supported_call_types)
+        settings = decode_settings(contents.settings_header)
+        self.schemas.check_settings(settings)
+        self.schemas.check_message(call_type, message.body)
+        return Record(customer_id=customer_id, message=message, settings=settings, stored_at=self.clock())
+
+
+def sink_of(target: Target) -> EventSink:
+    """Return where the function of a deployment writes."""
+    stores = target.stores
+    if stores.event_sink == "sqs":
+        return EventQueue(target.account.sqs(), stores.event_queue_url)
+    retention_days = int(stores.event_retention_days)
+    return EventTable(target.account.dynamodb(), stores.event_table, retention_days=retention_days)
+
+
+def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink: EventSink | None) -> Iterator[Verdict]:
+    """Yield what becomes of each reject; without a sink, what would.
+
+    Raises `EventStoreUnavailable` when a write is not confirmed, or one of `STORE_ERRORS`; the reject is still there.
+    """
+
+    def try_again(reject: KeptReject) -> Verdict:
+        contents = table.contents(reject)
+        if contents is None:
+            return Verdict(reject=reject, fate=Fate.GONE)
+        try:
+            record = judge.record(reject.customer_id, contents)
+            if sink is None:
+                return Verdict(reject=reject, fate=Fate.PASSES)
+            outcome = sink.write(record)
+        except Unavailable:
+            raise
+        except Refusal as refusal:
+            return Verdict(reject=reject, fate=Fate.REFUSED, answer=str(refusal))
+        table.delete(reject)
+        return Verdict(reject=reject, fate=Fate(outcome))
+
+    return in_parallel(try_again, rejects)

@@ -1,0 +1,431 @@
+"""`destination rejects`: found, shown, retried without loss, purged."""
+
+import base64
+import json
+import time
+from pathlib import Path
+
+import pytest
+from local_server import run
+
+from cli.reject_table import RejectTable
+from cli.retry import Fate, Judge, retry, sink_of
+from cli.schema_check import SCHEMAS
+from cli.stack import LOCAL_STACK
+from cli.target import Target
+from handler.canonicalise import canonicalise
+from handler.decode import decode_body
+from handler.errors import InvalidMessage, Violation
+from handler.reject import Reject
+from handler.reject import RejectTable as Keeper
+from handler.spec import CALL_TYPES
+from handler.validate import Schemas
+
+pytest_plugins = ["servers"]
+
+DAY = 24 * 60 * 60
+NO_EVENT = {"type": "track", "userId": "user-1", "messageId": "message-1", "timestamp": "2026-05-17T12:00:00Z"}
+NO_EVENT_ANSWER = "event is required for track calls"
+SETTINGS = {"region": "eu"}
+SETTINGS_HEADER = base64.b64encode(json.dumps(SETTINGS).encode()).decode()
+
+
+def rejects(*args, stdin=None):
+    """Run a command on the stack."""
+    return run("rejects", *args, "--stack", LOCAL_STACK, stdin=stdin)
+
+
+def listed(*options):
+    """Return what a list holds for programs."""
+    result = rejects("list", "--json", *(options or ["--scan"]))
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def retried(*options):
+    """Return the exit code of a retry, and what is not zero of what it tells programs."""
+    result = rejects("retry", "--json", *(options or ["--scan"]))
+    counts = json.loads(result.stdout)
+    return result.exit_code, {name: count for name, count in counts.items() if count}
+
+
+@pytest.fixture
+def mended(tmp_path):
+    """Return a folder of schemas in which a track call needs no event."""
+    return schemas_with(tmp_path, track={"$schema": "http://json-schema.org/draft-07/schema#"})
+
+
+def schemas_with(folder, **changed):
+    for path in SCHEMAS.glob("*.json"):
+        content = json.dumps(changed[path.stem]) if path.stem in changed else path.read_text()
+        (folder / path.name).write_text(content)
+    return str(folder)
+
+
+def keep(destination, message, *, customer_id="demo", days_ago=0.0, settings_header=""):
+    """Keep a reject as the function does, some time ago."""
+    body = json.dumps(message, ensure_ascii=False)
+    [canonical] = canonicalise(decode_body(body))
+    table = Keeper(destination.account.dynamodb(), destination.stack.stores.rejects_table, retention_days=30)
+    assert table.keep(
+        Reject(
+            customer_id=customer_id,
+            message=canonical,
+            body=body,
+            settings_header=settings_header,
+            refusal=InvalidMessage((Violation(pointer="/event", message=NO_EVENT_ANSWER),)),
+            rejected_at=time.time() - days_ago * DAY,
+        )
+    )
+
+
+def messages(count, **fields):
+    return [{**NO_EVENT, "messageId": f"message-{number}", **fields} for number in range(count)]
+
+
+def test_the_days_of_a_customer_are_counted_with_today(deploy):
+    destination = deploy()
+    for days_ago in (0, 6, 7, 20):
+        keep(destination, {**NO_EVENT, "messageId": f"{days_ago} days"}, days_ago=days_ago)
+    keep(destination, NO_EVENT, customer_id="acme")
+
+    def ids(*options):
+        return [reject["message_id"] for reject in listed(*options)]
+
+    assert ids("--customer", "demo") == ["0 days", "6 days"]
+    assert ids("--customer", "demo", "--days", "1") == ["0 days"]
+    assert ids("--customer", "demo", "--days", "21") == ["0 days", "6 days", "7 days", "20 days"]
+    assert ids("--customer", "demo", "--scan") == ["0 days", "6 days", "7 days", "20 days"]
+    assert ids("--customer", "acme") == ["message-1"]
+    assert set(ids("--scan")) == {"message-1", "0 days", "6 days", "7 days", "20 days"}
+    assert set(ids("--scan", "--days", "8")) == {"message-1", "0 days", "6 days", "7 days"}
+    assert ids("--customer", "nobody") == []
+
+
+def test_a_list_is_newest_first_over_all_shards_and_ends_at_its_limit(deploy):
+    destination = deploy()
+    for number in range(40):
+        keep(destination, {**NO_EVENT, "messageId": str(number)}, days_ago=number / 10)
+    assert [reject["message_id"] for reject in listed("--customer", "demo")] == [str(number) for number in range(40)]
+    assert len(listed("--scan", "--limit", "7")) == 7
+    told = rejects("list", "--customer", "demo", "--limit", "7").stderr
+    assert told == "7 rejects of demo in the last 7 days; there are more: --limit shows them.\n"
+
+
+def test_a_list_says_who_sent_what_and_what_was_answered(deploy):
+    destination = deploy()
+    destination.post({**NO_EVENT, "userId": "[/b]\x1b[31m ü"})
+    [reject] = listed()
+    result = rejects("list", "--customer", "demo")
+    [head, line] = result.stdout.splitlines()
+    assert head.split() == ["Time", "(UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID"]
+    moment = reject["rejected_at"][:19].replace("T", " ")
+    columns = f"{moment} demo track [/b]�[31m ü invalid_message {NO_EVENT_ANSWER} {reject['id']}"
+    assert line.split() == columns.split()
+    assert result.stderr == "1 reject of demo in the last 7 days.\n"
+    assert reject["violations"] == [{"pointer": "/event", "message": NO_EVENT_ANSWER}]
+    assert "body" not in reject
+
+
+def test_a_reject_is_shown_whole(deploy):
+    destination = deploy()
+    body = json.dumps({**NO_EVENT, "long": "ü" * 100_000, "odd": "\x9b\ud800"}, indent=1)
+    destination.post(body, headers={"x-segment-settings": SETTINGS_HEADER})
+    [reject] = listed()
+    for place in (["--customer", "demo"], ["--scan"]):
+        shown = json.loads(rejects("show", reject["id"][:5], *place, "--json").stdout)
+        assert shown == {**reject, "settings": SETTINGS, "body": body}
+    for_people = json.loads(rejects("show", reject["id"], "--scan").stdout)
+    assert for_people["body"] == {**NO_EVENT, "long": "ü" * 100_000, "odd": "��"}
+
+
+def test_settings_that_were_refused_are_shown_as_they_came(deploy):
+    deploy().post({**NO_EVENT, "event": "Lamp Lit"}, headers={"x-segment-settings": "***"})
+    assert json.loads(rejects("show", listed()[0]["id"], "--scan", "--json").stdout)["settings"] == "***"
+
+
+def test_an_id_that_names_none_or_several_is_told(deploy):
+    destination = deploy()
+    for message in messages(17):
+        keep(destination, message)
+    starts = [reject["id"][0] for reject in listed()]
+    several = next(start for start in starts if starts.count(start) > 1)
+    for command in ("show", "retry"):
+        result = rejects(command, several, "--customer", "demo")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"Error: Several rejects have an id that starts with {several}: give more of it\n",
+        )
+        result = rejects(command, "0" * 12, "--customer", "demo")
+        assert result.exit_code == 1
+        assert (
+            "No reject of demo in the last 7 days has the id 000000000000: `destination rejects list`" in result.stderr
+        )
+        for wrong in ("xyz", ""):
+            result = rejects(command, wrong, "--customer", "demo")
+            assert result.exit_code == 2
+            assert "is no id of a reject" in result.stderr
+
+
+def test_the_same_body_of_two_days_has_one_id(deploy):
+    destination = deploy()
+    keep(destination, NO_EVENT, days_ago=2)
+    keep(destination, NO_EVENT)
+    newest, older = listed()
+    assert newest["id"] == older["id"]
+    assert json.loads(rejects("show", newest["id"], "--scan", "--json").stdout)["rejected_at"] == newest["rejected_at"]
+
+
+@pytest.mark.parametrize(("sink", "word"), [({}, "stored"), ({"EventSink": "sqs"}, "queued")], ids=["dynamodb", "sqs"])
+def test_what_passes_is_stored_as_the_function_would_have_stored_it(sink, word, deploy, mended):
+    destination = deploy(**sink)
+    message = {**NO_EVENT, "UserID": "user-1", "writeKey": "secret", "properties": {"n": 1.50, "ü": "\ud800"}}
+    destination.post(message, headers={"x-segment-settings": SETTINGS_HEADER})
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, word: 1})
+    assert listed() == []
+    [record] = destination.records()
+    destination.post(
+        {**message, "event": "Lamp Lit", "messageId": "message-2"}, headers={"x-segment-settings": SETTINGS_HEADER}
+    )
+    [accepted] = [record for record in destination.records() if record["message_id"] == "message-2"]
+    del accepted["event"], accepted["message"]["event"]
+    same = {"message_id": "message-1", "position": record["position"], "stored_at": record["stored_at"]}
+    assert record == {**accepted, **same, "message": {**accepted["message"], "message_id": "message-1"}}
+    assert "secret" not in str(record)
+
+
+def test_a_retried_message_expires_like_one_that_was_accepted(deploy, mended):
+    destination = deploy(EventRetentionDays="7")
+    destination.post(NO_EVENT)
+    retried("--scan", "--schemas", mended)
+    [item] = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
+    assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(7 * DAY, abs=60)
+
+
+def test_what_is_still_refused_stays_and_is_counted_by_answer(deploy):
+    destination = deploy()
+    for message in [*messages(3), {**NO_EVENT, "type": "group"}]:
+        destination.post(message)
+    before = listed()
+    answers = {NO_EVENT_ANSWER: 3, "groupId is required for group calls": 1}
+    assert retried() == (1, {"tried": 4, "still_refused": 4, "answers": answers})
+    assert (listed(), destination.stored()) == (before, [])
+    told = rejects("retry", "--scan").stdout
+    assert told.startswith("Tried 4 rejects of all customers: 4 still refused.\n")
+    assert f"3  {NO_EVENT_ANSWER}" in " ".join(told.splitlines()[2:]).replace("    ", "")
+
+
+@pytest.mark.parametrize("case", [NO_EVENT, {**NO_EVENT, "type": "group"}, {**NO_EVENT, "event": "Lamp Lit"}])
+def test_a_retry_answers_as_the_function_does(case, deploy):
+    destination = deploy()
+    answer = destination.post(case, headers={"x-segment-settings": "***" if "event" in case else SETTINGS_HEADER})
+    assert retried() == (1, {"tried": 1, "still_refused": 1, "answers": {answer.body["message"]: 1}})
+
+
+def test_a_call_type_that_was_switched_off_is_still_refused(deploy, mended):
+    destination = deploy(SupportedCallTypes="identify")
+    keep(destination, NO_EVENT)
+    answers = {"track calls are not supported": 1}
+    assert retried("--scan", "--schemas", mended) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
+
+
+def test_a_message_that_is_too_large_to_store_stays(deploy, mended):
+    destination = deploy(EventSink="sqs")
+    keep(destination, {**NO_EVENT, "properties": {"text": "ü" * 300_000}})
+    answers = {"Message is too large": 1}
+    assert retried("--scan", "--schemas", mended) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
+    assert len(listed()) == 1
+
+
+def test_a_dry_run_changes_nothing(deploy, mended):
+    destination = deploy()
+    for message in [*messages(2), {**NO_EVENT, "type": "group"}]:
+        destination.post(message)
+    before = listed()
+    code, counts = retried("--scan", "--schemas", mended, "--dry-run")
+    assert (code, counts["would_pass"], counts["still_refused"], counts["dry_run"]) == (1, 2, 1, True)
+    assert (listed(), destination.stored()) == (before, [])
+
+
+def test_retries_are_of_a_customer_or_of_ids(deploy, mended):
+    destination = deploy()
+    for customer_id in ("demo", "acme"):
+        for message in messages(3):
+            keep(destination, message, customer_id=customer_id)
+    first, second = [reject["id"] for reject in listed("--customer", "acme")][:2]
+    options = ("--customer", "acme", "--schemas", mended)
+    assert retried(first, second, first, *options) == (0, {"tried": 2, "stored": 2})
+    assert retried(*options) == (0, {"tried": 1, "stored": 1})
+    assert {reject["customer_id"] for reject in listed()} == {"demo"}
+    assert {record["subject"] for record in destination.stored()} == {"acme#user#user-1"}
+
+
+def test_a_message_that_came_again_and_passed_is_a_duplicate(deploy, mended):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    destination.post({**NO_EVENT, "event": "Lamp Lit"})
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "duplicates": 1})
+    assert listed() == []
+    assert len(destination.stored()) == 1
+
+
+def test_a_second_retry_finds_nothing_to_do(deploy, mended):
+    destination = deploy()
+    for message in messages(20):
+        destination.post(message)
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 20, "stored": 20})
+    assert retried("--scan", "--schemas", mended) == (0, {})
+    assert len(destination.stored()) == 20
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def killed_at(client, operation, number):
+    """End the process in the place of one call."""
+    calls = []
+
+    def kill(**_):
+        calls.append(operation)
+        if len(calls) >= number:
+            raise Killed
+
+    client.meta.events.register(f"before-call.dynamodb.{operation}", kill)
+    return client
+
+
+@pytest.mark.parametrize("operation", ["GetItem", "PutItem", "DeleteItem"])
+@pytest.mark.parametrize("number", [1, 7, 20])
+def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy, mended):
+    destination = deploy()
+    sent = messages(20)
+    for message in sent:
+        destination.post(message)
+    client = killed_at(destination.account.dynamodb(), operation, number)
+    account = type("Dying", (), {"dynamodb": lambda _: client})()
+    target = Target(account=account, stores=destination.stack.stores)
+    table = RejectTable(client, target.stores.rejects_table)
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    with pytest.raises(Killed):
+        list(retry(list(table.everything()), table, judge, sink_of(target)))
+    stored = {record["message_id"] for record in destination.stored()}
+    assert stored | {reject["message_id"] for reject in listed()} == {message["messageId"] for message in sent}
+    code, counts = retried("--scan", "--schemas", mended)
+    assert (code, counts.get("stored", 0) + len(stored), listed()) == (0, 20, [])
+    assert len(destination.stored()) == 20
+
+
+def test_a_reject_that_is_gone_meanwhile_is_passed_over(deploy, mended):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+    found = list(table.everything())
+    table.delete(found[0])
+    table.delete(found[0])
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    target = Target(account=destination.account, stores=destination.stack.stores)
+    assert [verdict.fate for verdict in retry(found, table, judge, sink_of(target))] == [Fate.GONE]
+    assert destination.stored() == []
+
+
+def test_when_a_message_can_not_be_stored_its_reject_stays(deploy, mended):
+    destination = deploy()
+    for message in messages(3):
+        destination.post(message)
+    destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
+    result = rejects("retry", "--scan", "--schemas", mended)
+    assert result.exit_code == 1
+    assert result.stdout == "Tried 0 rejects of all customers.\n"
+    assert "Error: AWS answered: An error occurred (ResourceNotFoundException)" in result.stderr
+    assert "What was not stored is still among the rejects: run this again" in result.stderr
+    assert len(listed()) == 3
+
+
+def test_schemas_with_faults_are_told_before_anything_is_tried(deploy, tmp_path):
+    deploy().post(NO_EVENT)
+    result = rejects("retry", "--scan", "--schemas", schemas_with(tmp_path, track=[]))
+    assert result.exit_code == 1
+    assert (
+        "Error: The schemas have faults, so nothing was done.\ntrack.json: this must be a JSON object" in result.stderr
+    )
+    assert len(listed()) == 1
+
+
+def test_a_purge_asks_first(deploy):
+    destination = deploy()
+    keep(destination, NO_EVENT)
+    refused = rejects("purge", "--customer", "demo", stdin="n\n")
+    assert (refused.exit_code, len(listed())) == (1, 1)
+    assert "Delete 1 reject of demo in the last 7 days for good? [y/N]: " in refused.stderr
+    assert rejects("purge", "--customer", "demo", stdin="y\n").exit_code == 0
+    assert listed() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--scan"], []),
+        (["--scan", "--older-than", "10"], ["acme 1", "demo 1", "demo 8"]),
+        (["--customer", "demo"], ["acme 1", "acme 20", "demo 20", "demo 8"]),
+        (["--customer", "demo", "--days", "10"], ["acme 1", "acme 20", "demo 20"]),
+        (["--customer", "demo", "--scan"], ["acme 1", "acme 20"]),
+        (["--customer", "demo", "--scan", "--older-than", "7"], ["acme 1", "acme 20", "demo 1"]),
+        (["--customer", "nobody"], ["acme 1", "acme 20", "demo 1", "demo 20", "demo 8"]),
+    ],
+    ids=" ".join,
+)
+def test_a_purge_deletes_what_was_selected_and_nothing_else(options, left, deploy):
+    destination = deploy()
+    for customer_id, days_ago in (("demo", 1), ("demo", 8), ("demo", 20), ("acme", 1), ("acme", 20)):
+        keep(
+            destination,
+            {**NO_EVENT, "messageId": f"{customer_id} {days_ago}"},
+            customer_id=customer_id,
+            days_ago=days_ago,
+        )
+    result = rejects("purge", *options, "--yes", "--json")
+    assert sorted(reject["message_id"] for reject in listed()) == left
+    told = json.loads(result.stdout)
+    assert told["deleted"] == sum(told["customers"].values()) == 5 - len(left)
+
+
+def test_a_purge_says_whose_rejects_it_deleted(deploy):
+    destination = deploy()
+    for message in messages(3):
+        keep(destination, message, customer_id="acme", days_ago=20)
+    lines = rejects("purge", "--scan", "--older-than", "14", "--yes").stdout.splitlines()
+    assert lines[0] == "Deleted 3 rejects of all customers, older than 14 days."
+    assert lines[2].split() == ["3", "acme"]
+
+
+@pytest.mark.parametrize(
+    "command", [["list"], ["show", "ab"], ["retry"], ["purge", "--yes"]], ids=lambda words: words[0]
+)
+def test_on_a_stack_nothing_is_read_whole_unless_one_says_so(command, deploy):
+    deploy()
+    result = rejects(*command)
+    assert result.exit_code == 2
+    assert "Name a --customer, or say --scan to read the whole table" in result.stderr
+
+
+def test_old_rejects_of_a_customer_need_a_scan(deploy):
+    deploy()
+    result = rejects("purge", "--customer", "demo", "--older-than", "10", "--yes")
+    assert result.exit_code == 2
+    assert "--older-than needs --scan" in result.stderr
+
+
+def test_on_a_local_server_it_all_works_without_a_scan(server):
+    customer_id = f"rejected-{time.time_ns()}"
+    key = server.json("keys", "create", "--customer", customer_id)["api_key"]
+    assert server.post(NO_EVENT, key=key).status == 400
+    lines = server.run("rejects", "list", "--json").stdout.splitlines()
+    [reject] = [found for found in map(json.loads, lines) if found["customer_id"] == customer_id]
+    assert server.json("rejects", "show", reject["id"])["settings"] == {}
+    retry = server.run("rejects", "retry", reject["id"], "--customer", customer_id, "--dry-run")
+    assert retry.exit_code == 1
+    assert server.json("rejects", "purge", "--customer", customer_id, "--yes") == {
+        "deleted": 1,
+        "customers": {customer_id: 1},
+    }

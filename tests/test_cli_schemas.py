@@ -1,0 +1,456 @@
+"""`destination schemas check`: faults of schemas, and what edited ones would change."""
+
+import json
+
+import pytest
+from local_server import run
+
+from cli.schema_check import FILES, SCHEMAS, check_schemas, load_schemas
+from cli.stack import LOCAL_STACK
+from handler.spec import CALL_TYPES
+
+pytest_plugins = ["servers"]
+
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
+DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
+TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "properties": {"secret": "never shown"}}
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Write the schemas to a folder, some of them changed: to a document, a text, bytes, or (None) to nothing."""
+
+    def edit(**changed):
+        for path in SCHEMAS.glob("*.json"):
+            content = changed.get(path.stem, path.read_bytes())
+            if isinstance(content, dict | list | bool):
+                content = json.dumps(content)
+            if content is not None:
+                (tmp_path / path.name).write_bytes(content.encode() if isinstance(content, str) else content)
+        return tmp_path
+
+    return edit
+
+
+def draft_7(**schema):
+    return {"$schema": DRAFT_7, **schema}
+
+
+def draft_2020(**schema):
+    return {"$schema": DRAFT_2020, **schema}
+
+
+def nested(depth):
+    return '{"not":' * depth + "true" + "}" * depth
+
+
+FAULTS = {
+    "a file that is missing": (None, "", "the file is missing: each call type has one, and settings and common"),
+    "an empty file": ("", "", "this is not JSON: Expecting value (line 1, column 1)"),
+    "a comma too many": ('{\n "a": 1,\n}', "", "this is not JSON: "),
+    "not UTF-8": (b'{"title": "\xff"}', "", "this is not UTF-8: save it as UTF-8"),
+    "nested without end": (nested(100_000), "", "this is nested too deeply"),
+    "an array": ([], "", "this must be a JSON object, not an array"),
+    "true": (True, "", "this must be a JSON object, not a boolean"),
+    "a keyword twice": (
+        f'{{"$schema": "{DRAFT_7}", "properties": {{"a": {{"minLength": 1, "minLength": 2}}}}}}',
+        "",
+        "minLength stands twice in one object, where only the last one counts: join them",
+    ),
+    "no dialect": ({"type": "object"}, "", "$schema is missing: write http://json-schema.org/draft-07/schema# or "),
+    "another dialect": (
+        {"$schema": "http://json-schema.org/draft-04/schema#"},
+        "",
+        "$schema names a dialect that is not known here: write ",
+    ),
+    "a dialect that is no text": ({"$schema": 7}, "", "$schema names a dialect that is not known here"),
+    "an unknown type": (
+        draft_7(properties={"a/b": {"type": "strin"}}),
+        "/properties/a~1b/type",
+        'properties.a/b.type must be one of "array", "boolean"',
+    ),
+    "an unknown type of several": (draft_7(type=["string", "nil"]), "/type/1", "type[1] must be one of"),
+    "required that is no array": (draft_7(required="event"), "/required", "required must be an array, not a string"),
+    "required in the place of a schema": (
+        draft_2020(properties={"required": ["event"]}),
+        "/properties/required",
+        "properties.required must be an object or a boolean, not an array",
+    ),
+    "a length below zero": (draft_7(minLength=-1), "/minLength", "minLength must be at least 0"),
+    "a pattern that is no regular expression": (
+        draft_7(pattern="["),
+        "/pattern",
+        "pattern must be in the format regex",
+    ),
+    "a pattern of names that is none": (
+        draft_7(patternProperties={"[": {}}),
+        "/patternProperties",
+        "must be in the format",
+    ),
+    "an array form of items that is gone": (draft_2020(items=[{}]), "/items", "items must be an object or a boolean"),
+    "a schema deep inside": (
+        draft_7(allOf=[{"if": {"properties": {"a": {"items": {"maximum": "7"}}}}}]),
+        "/allOf/0/if/properties/a/items/maximum",
+        "must be a number, not a string",
+    ),
+    "a reference to a definition that is missing": (
+        draft_7(properties={"id": {"$ref": "common.json#/definitions/ids"}}),
+        "/properties/id/$ref",
+        "common.json#/definitions/ids leads nowhere in this folder",
+    ),
+    "a reference to a file that is missing": (
+        draft_7(allOf=[{"$ref": "comon.json"}]),
+        "/allOf/0/$ref",
+        "leads nowhere",
+    ),
+    "a reference to the network": (draft_7(**{"$ref": "https://example.com/a.json"}), "/$ref", "leads nowhere"),
+    "a reference into an array": (
+        draft_7(required=["a"], allOf=[{"$ref": "#/required/x"}]),
+        "/allOf/0/$ref",
+        "leads nowhere",
+    ),
+    "a reference to an anchor that is missing": (draft_2020(**{"$ref": "#id"}), "/$ref", "leads nowhere"),
+    "a reference without its slash": (
+        draft_7(allOf=[{"$ref": "common.json#definitions/id"}]),
+        "/allOf/0/$ref",
+        "leads nowhere",
+    ),
+    "an $id that moves all references": (
+        draft_7(**{"$id": "https://example.com/track.json"}, allOf=[{"$ref": "common.json#/definitions/id"}]),
+        "/allOf/0/$ref",
+        "leads nowhere",
+    ),
+    "a reference to what is no schema": (
+        draft_7(required=["a"], allOf=[{"$ref": "#/required"}]),
+        "/allOf/0/$ref",
+        "#/required leads to what is no schema: put that into definitions",
+    ),
+    "a reference to itself": (draft_7(**{"$ref": "#"}), "/$ref", "this reference comes back to itself without end"),
+    "references in a circle": (
+        draft_7(
+            properties={"a": {"$ref": "#/definitions/a"}},
+            definitions={
+                "a": {"anyOf": [{"not": {"$ref": "#/definitions/b"}}]},
+                "b": {"$ref": "track.json#/definitions/a"},
+            },
+        ),
+        "/definitions/",
+        "this reference comes back to itself without end",
+    ),
+    "a mistyped keyword": (draft_7(requierd=["a"]), "/requierd", "did you mean required?"),
+    "a mistyped keyword inside": (
+        draft_7(properties={"a": {"minLenght": 1}}),
+        "/properties/a/minLenght",
+        "minLenght is no keyword and never counts: did you mean minLength?",
+    ),
+    "a mistyped errorMessage": (draft_7(required=["a"], errorMesage="A"), "/errorMesage", "did you mean errorMessage?"),
+    "a keyword of the later dialect": (
+        draft_7(dependentRequired={"a": ["b"]}),
+        "/dependentRequired",
+        "dependentRequired never counts in draft-07: it is not in it",
+    ),
+    "a keyword of the earlier dialect": (
+        draft_2020(dependencies={"a": ["b"]}),
+        "/dependencies",
+        "never counts in 2020-12",
+    ),
+    "a mistyped format": (
+        draft_7(properties={"at": {"format": "datetime"}}),
+        "/properties/at/format",
+        "datetime is no format and never counts: did you mean date-time?",
+    ),
+    "a rule beside a reference": (
+        draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "maxLength": 3}}),
+        "/properties/a/maxLength",
+        "maxLength never counts beside $ref in draft-07",
+    ),
+    "a text beside a reference": (
+        draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "errorMessage": "A"}}),
+        "/properties/a/errorMessage",
+        "errorMessage never counts beside $ref in draft-07",
+    ),
+    "an errorMessage that is a number": (
+        draft_7(required=["a"], errorMessage=7),
+        "/errorMessage",
+        "it must be a text, or an",
+    ),
+    "an errorMessage that is an array": (
+        draft_7(required=["a"], errorMessage=["A"]),
+        "/errorMessage",
+        "it must be a text, or",
+    ),
+    "an errorMessage of nothing": (
+        draft_7(required=["a"], errorMessage={}),
+        "/errorMessage",
+        "it must be a text, or an object",
+    ),
+    "an empty text": (
+        draft_7(required=["a"], errorMessage=" "),
+        "/errorMessage",
+        "the text is empty: say what to mend",
+    ),
+    "a text without a rule": (draft_7(properties={}, errorMessage="A"), "/errorMessage", "it speaks for no rule"),
+    "a text for a rule that is not there": (
+        draft_7(minLength=1, errorMessage={"maxLength": "A"}),
+        "/errorMessage/maxLength",
+        "there is no maxLength beside this errorMessage",
+    ),
+    "a text for a rule whose errors are inside": (
+        draft_7(properties={"a": {}}, errorMessage={"properties": "A"}),
+        "/errorMessage/properties",
+        "properties has no text of its own: put errorMessage into the schemas inside it",
+    ),
+    "a text for schemas of additional properties": (
+        draft_7(additionalProperties={"type": "string"}, errorMessage="A"),
+        "/errorMessage",
+        "it speaks for no rule",
+    ),
+    "a text of a rule that is none": (
+        draft_7(minLength=1, errorMessage={"minLength": 7}),
+        "/errorMessage/minLength",
+        "a text",
+    ),
+    "texts by property of another rule": (
+        draft_7(minProperties=1, errorMessage={"minProperties": {"a": "A"}}),
+        "/errorMessage/minProperties",
+        "it must be a text",
+    ),
+    "a text for a property that is not required": (
+        draft_7(required=["a"], errorMessage={"required": {"b": "B"}}),
+        "/errorMessage/required/b",
+        "required does not list b",
+    ),
+    "a text for a required property that is none": (
+        draft_7(required=["a"], errorMessage={"required": {"a": None}}),
+        "/errorMessage/required/a",
+        "it must be a text",
+    ),
+    "required texts that are none": (
+        draft_7(required=["a"], errorMessage={"required": []}),
+        "/errorMessage/required",
+        "it must be a text, or an object of texts by property",
+    ),
+}
+
+WELL = {
+    "true and false as schemas": draft_7(properties={"a": True, "b": False}),
+    "words of one's own": draft_7(markdownDescription="…", example=7, **{"x-format": "growth"}),
+    "a property with the name of a mistyped keyword": draft_7(
+        properties={"requierd": {}, "errorMessage": {"type": "string"}}
+    ),
+    "schemas in examples": draft_7(
+        examples=[{"$ref": "nowhere", "requierd": 1}], const={"errorMessage": 7}, enum=[{"$ref": 1}]
+    ),
+    "a format that is not checked": draft_7(properties={"a": {"format": "uri"}, "b": {"format": "uuid"}}),
+    "a tree that refers to itself": draft_7(
+        allOf=[{"$ref": "common.json#/definitions/message"}],
+        properties={"tree": {"$ref": "#/definitions/tree"}},
+        definitions={
+            "tree": {"properties": {"left": {"$ref": "#/definitions/tree"}, "right": {"$ref": "#/definitions/tree"}}}
+        },
+    ),
+    "a rule beside a reference in 2020-12": draft_2020(
+        properties={"a": {"$ref": "#/$defs/a", "maxLength": 3, "errorMessage": {"maxLength": "Short"}}},
+        **{"$defs": {"a": {"type": "string"}}},
+    ),
+    "a title beside a reference": draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "title": "A"}}),
+    "an anchor": draft_2020(**{"$ref": "#a", "$defs": {"a": {"$anchor": "a", "type": "object"}}}),
+    "an empty path": draft_7(properties={"": {"minLength": 1}}),
+    "texts of every kind": draft_7(
+        type="object",
+        required=["a", "b"],
+        dependencies={"a": ["b"]},
+        additionalProperties=False,
+        properties={"a": {"minLength": 1, "errorMessage": "A"}},
+        errorMessage={
+            "required": {"a": "A"},
+            "type": "T",
+            "dependencies": "D",
+            "additionalProperties": "No more",
+        },
+    ),
+    "one text for all that is required": draft_7(required=["a"], errorMessage={"required": "A"}),
+    "a text for few entries": draft_2020(
+        contains={"type": "string"}, minContains=2, errorMessage={"contains": "One", "minContains": "Two"}
+    ),
+    "a text for no further items": draft_2020(prefixItems=[{}], items=False, errorMessage={"items": "One"}),
+}
+
+
+def check(*options):
+    return run("schemas", "check", *options)
+
+
+def tried(folder, *options):
+    """Return the exit code and what is told programs of a trial on the stack."""
+    result = check("--schemas", str(folder), "--against-stored", "--stack", LOCAL_STACK, "--json", "--scan", *options)
+    return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("schema", "pointer", "text"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_told_with_its_file_its_place_and_its_mend(schema, pointer, text, edited):
+    folder = edited(track=schema)
+    found = [fault for fault in check_schemas(folder) if fault.file == "track.json"]
+    assert [fault for fault in found if fault.pointer.startswith(pointer) and text in fault.text], found
+    assert all("\n" not in str(fault) for fault in found)
+    result = check("--schemas", str(folder))
+    assert (result.exit_code, result.exception.__class__) == (1, SystemExit)
+    assert result.stdout.startswith(f"track.json{' at ' * bool(pointer)}{pointer}")
+
+
+@pytest.mark.parametrize("schema", WELL.values(), ids=WELL)
+def test_what_is_well_is_no_fault_and_is_compiled(schema, edited):
+    folder = edited(track=schema)
+    assert check_schemas(folder) == []
+    load_schemas(folder)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_must_be_there(file, edited):
+    folder = edited(**{file.removesuffix(".json"): None})
+    assert file in {fault.file for fault in check_schemas(folder)}
+
+
+def test_the_nine_files_are_those_of_the_folder():
+    assert set(FILES) == {path.name for path in SCHEMAS.iterdir()}
+    assert len(FILES) == 9
+
+
+def test_a_file_of_ones_own_is_checked_too(edited):
+    folder = edited(track=draft_7(allOf=[{"$ref": "shop.json#/definitions/price"}]))
+    (folder / "shop.json").write_text(json.dumps(draft_7(definitions={"price": {"minimun": 0}})))
+    assert [str(fault) for fault in check_schemas(folder)] == [
+        "shop.json at /definitions/price/minimun: minimun is no keyword and never counts: did you mean minimum?"
+    ]
+
+
+def test_faults_of_several_files_are_told_at_once(edited):
+    folder = edited(track=None, page="{", screen=draft_7(type="strin"), group=draft_7(requierd=[]))
+    assert {fault.file for fault in check_schemas(folder)} == {"track.json", "page.json", "screen.json", "group.json"}
+    result = check("--schemas", str(folder))
+    assert result.stderr == f"The schemas in {folder} have 4 faults.\n"
+
+
+def test_the_schemas_of_the_checkout_are_well():
+    result = check()
+    assert (result.exit_code, result.stdout) == (0, f"The schemas in {SCHEMAS} have no faults.\n")
+    assert json.loads(check("--json").stdout) == {"faults": []}
+
+
+def test_faults_are_told_programs(edited):
+    result = check("--schemas", str(edited(track=draft_7(requierd=[]))), "--json")
+    assert result.exit_code == 1
+    text = "requierd is no keyword and never counts: did you mean required?"
+    assert json.loads(result.stdout) == {"faults": [{"file": "track.json", "pointer": "/requierd", "message": text}]}
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    result = check("--schemas", str(tmp_path / "nowhere"))
+    assert result.exit_code == 2
+    assert "does not exist" in result.stderr
+
+
+def stricter():
+    schema = json.loads((SCHEMAS / "track.json").read_text())
+    schema["required"] = ["event", "properties"]
+    schema["properties"]["properties"]["required"] = ["plan"]
+    schema["properties"]["properties"]["errorMessage"] = {"required": {"plan": "Name the plan"}}
+    return schema
+
+
+def test_it_is_told_what_would_newly_be_refused_by_customer_call_type_and_text(deploy, edited):
+    destination = deploy()
+    destination.add_key("key-of-acme", customer_id="acme")
+    for number in range(3):
+        destination.post({**TRACK, "messageId": f"m-{number}"})
+    destination.post({**TRACK, "properties": {"plan": "pro"}})
+    destination.post(TRACK, key="key-of-acme")
+    destination.post({**TRACK, "type": "identify"})
+    folder = edited(track=stricter())
+    kinds = [
+        {"customer_id": "demo", "type": "track", "answer": "Name the plan", "count": 3},
+        {"customer_id": "acme", "type": "track", "answer": "Name the plan", "count": 1},
+    ]
+    no_rejects = {"tried": 0, "would_pass": []}
+    assert tried(folder) == (
+        1,
+        {"faults": [], "stored": {"tried": 6, "would_be_refused": kinds}, "rejects": no_rejects},
+    )
+    assert tried(folder, "--customer", "acme")[1]["stored"] == {"tried": 1, "would_be_refused": kinds[1:]}
+    assert tried(folder, "--limit", "2")[1]["stored"]["tried"] == 2
+    for_people = check("--schemas", str(folder), "--against-stored", "--stack", LOCAL_STACK, "--scan")
+    assert for_people.exit_code == 1
+    assert "4 of 6 stored messages would be refused.\n" in for_people.stdout
+    assert "never shown" not in for_people.output
+
+
+def test_it_is_told_which_rejects_would_pass(deploy, edited):
+    destination = deploy()
+    for message in ({**TRACK, "event": None}, {**TRACK, "event": None, "n": 1}, {"type": "group", "userId": "u"}):
+        assert destination.post(message).status == 400
+    lenient = draft_7(allOf=[{"$ref": "common.json#/definitions/message"}])
+    code, told = tried(edited(track=lenient))
+    assert (code, told["rejects"]["tried"]) == (0, 3)
+    [kind] = told["rejects"]["would_pass"]
+    assert kind == {
+        "customer_id": "demo",
+        "type": "track",
+        "answer": "event is required for track calls",
+        "count": 2,
+    }
+    assert len(destination.stored()) == 0
+    assert tried(SCHEMAS)[1]["rejects"] == {"tried": 3, "would_pass": []}
+
+
+def test_settings_are_tried_too(deploy, edited):
+    destination = deploy()
+    destination.post(TRACK)
+    folder = edited(settings=draft_7(required=["region"]))
+    [kind] = tried(folder)[1]["stored"]["would_be_refused"]
+    assert kind["answer"] == "region is required in the settings of this destination"
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_what_was_accepted_passes_its_own_schemas(call_type, deploy):
+    destination = deploy()
+    message = {"userId": "u", "previousId": "p", "groupId": "g", "event": "Lamp Lit", "type": call_type, "timestamp": 7}
+    assert destination.post(message).status in (200, 202)
+    stored = {"tried": 1, "would_be_refused": []}
+    assert tried(SCHEMAS) == (0, {"faults": [], "stored": stored, "rejects": {"tried": 0, "would_pass": []}})
+
+
+def test_messages_in_a_queue_can_not_be_tried_and_that_is_said(deploy):
+    destination = deploy(EventSink="sqs")
+    destination.post(TRACK)
+    result = check("--against-stored", "--stack", LOCAL_STACK, "--scan")
+    assert result.exit_code == 0
+    assert "0 of 0 stored messages would be refused.\n" in result.stdout
+    assert result.stderr == "This deployment sends messages to a queue: those can't be tried.\n"
+
+
+def test_schemas_with_faults_are_not_tried(edited):
+    result = check("--schemas", str(edited(track="{")), "--against-stored", "--url", "http://127.0.0.1:1")
+    assert result.exit_code == 1
+    assert "track.json: this is not JSON" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--stack", "prod"], "--customer, --limit, --scan, --url and --stack go with --against-stored"),
+        (["--limit", "7"], "go with --against-stored"),
+        (["--against-stored", "--stack", LOCAL_STACK], "There is no index of all messages: say --scan"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, sentence, deploy):
+    deploy()
+    result = check(*options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_on_a_local_server_no_scan_is_needed(server):
+    assert server.post(TRACK).status == 200
+    told = server.json("schemas", "check", "--against-stored")
+    assert told["stored"]["would_be_refused"] == []
+    assert told["stored"]["tried"] >= 1
