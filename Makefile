@@ -28,9 +28,10 @@ lock:
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
 	$(LOCK) --output-file requirements-sam.txt --group sam
+	$(LOCK) --output-file requirements-audit.txt --group audit
 
 clean:
-	rm -rf $(VENV) .venv-sam .aws-sam .coverage .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .venv-audit .venv-sam .aws-sam .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
@@ -42,13 +43,14 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@touch $@
 
 # `sam build` calls this target to put the function together in $(ARTIFACTS_DIR), for Lambda's Python and Linux whatever
-# this machine is. The compiled parts come for both processors, so that one artifact runs on either.
+# this machine is; a schema with a fault ends it. The compiled parts come for both processors, so that one artifact runs on either.
 LAMBDA_PYTHON := 3.13
-LAMBDA_PIP = $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) -m pip install --quiet --disable-pip-version-check \
+LAMBDA_PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
 
 .PHONY: build-DestinationFunction
-build-DestinationFunction:
+build-DestinationFunction: $(INSTALLED)
+	$(VENV)/bin/destination schemas check
 	$(LAMBDA_PIP) --platform manylinux2014_x86_64 --target "$(ARTIFACTS_DIR)" -r requirements.txt
 	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
 	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"

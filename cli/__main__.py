@@ -5,6 +5,8 @@ import click
 from cli.keys import keys
 from cli.messages import messages
 from cli.ping import ping
+from cli.rejects import rejects
+from cli.schemas import schemas
 from cli.serve import serve
 from handler.errors import STORE_ERRORS
 
@@ -29,7 +31,7 @@ def main() -> None:
     """
 
 
-for command in (serve, keys, ping, messages):
+for command in (serve, keys, ping, messages, rejects, schemas):
     main.add_command(command)
 
 if __name__ == "__main__":

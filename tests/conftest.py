@@ -2,29 +2,45 @@
 
 import base64
 import importlib
+import io
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from moto import mock_aws
+from strict_aws import strict_aws
 
 from cli import demo
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, create_local_stack
 from handler.items import read_json_attribute
+from handler.observe import SERVICE
 
 Json = dict[str, Any]
+
+# The same examples each time, so that a failure is one of the change; one deployment may serve all of a test.
+settings.register_profile(
+    "reproducible",
+    database=None,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("reproducible")
 
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    """AWS, played by moto within this process."""
+    """AWS, played by moto within this process, and stricter than moto."""
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
-    with mock_aws(config={"core": {"reset_boto3_session": False}}):  # which would read the service models anew
+    # A reset of the session would read the service models anew.
+    with mock_aws(config={"core": {"reset_boto3_session": False}}), strict_aws():
         yield Account()
 
 
@@ -50,7 +66,9 @@ class Deployment:
         response = self.function(event, None)
         return Answer(status=response["statusCode"], headers=response["headers"], body=json.loads(response["body"]))
 
-    def post(self, message: object, *, key: str = demo.GOOD_KEY, headers: Json | None = None) -> Answer:
+    def post(
+        self, message: object, *, key: str = demo.GOOD_KEY, headers: Json | None = None, is_base64: bool = False
+    ) -> Answer:
         """Send a message, or any text, as Segment does."""
         credentials = base64.b64encode(f"{key}:".encode()).decode()
         return self.send(
@@ -58,6 +76,7 @@ class Deployment:
                 "headers": {"authorization": f"Basic {credentials}", **(headers or {})},
                 "requestContext": {"requestId": "test"},
                 "body": message if isinstance(message, str) else json.dumps(message),
+                "isBase64Encoded": is_base64,
             }
         )
 
@@ -115,3 +134,13 @@ def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deplo
         return Deployment(function=app.lambda_handler, account=aws, stack=stack)
 
     return deploy
+
+
+@pytest.fixture
+def lines() -> Iterator[Callable[[], list[Json]]]:
+    """Return what reads the lines that were written."""
+    [handler] = logging.getLogger(SERVICE).handlers
+    written = io.StringIO()
+    stdout = handler.setStream(written)
+    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
+    handler.setStream(stdout)

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from cli.__main__ import main
+from cli.faults import Fault
 from cli.stack import FUNCTION, ROOT, load_template
 from handler.errors import Refusal
 from handler.validate import Schemas
@@ -64,6 +65,11 @@ def test_the_configuration_is_that_of_the_template():
 def test_the_commands_are_those_of_the_command_line():
     documented = re.findall(r"^\| `(destination [a-z ]+)` \|", read("cli.md"), re.MULTILINE)
     assert sorted(documented) == sorted(path for path, _ in commands())
+
+
+def test_the_faults_are_those_that_are_tried():
+    documented = re.findall(r"^\| ([^|]+) \| 50", read("reliability.md"), re.MULTILINE)
+    assert documented == list(Fault)
 
 
 @pytest.mark.parametrize(("path", "command"), list(commands()))

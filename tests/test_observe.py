@@ -1,20 +1,6 @@
-import io
-import json
-import logging
-
 import pytest
 
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE, SERVICE, RequestLine
-
-
-@pytest.fixture
-def lines():
-    """Return what reads the lines that were written."""
-    [handler] = logging.getLogger(SERVICE).handlers
-    written = io.StringIO()
-    stdout = handler.setStream(written)
-    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
-    handler.setStream(stdout)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""What schemathesis makes of docs/openapi.yaml, sent to running local servers; run by .ci/run.
+
+Requests that fit the description are accepted, and all others are answered as it says.
+"""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis.checks import CHECKS, load_all_checks
+from schemathesis.generation import GenerationMode
+
+from cli import demo
+from cli.stack import ROOT
+
+pytest_plugins = ["servers"]
+
+load_all_checks()
+OPERATION = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")["/segment"]["POST"]
+DESCRIBED = CHECKS.get_by_names(
+    [
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+        "status_code_conformance",
+    ]
+)
+many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(params=["server", "queue_server"])
+def url(request):
+    return request.getfixturevalue(request.param).url
+
+
+def send(case, url, key=demo.GOOD_KEY):
+    answer = case.call(base_url=url, auth=(key, ""))
+    case.validate_response(answer, checks=DESCRIBED)
+    assert answer.status_code not in (500, 503)
+    return answer
+
+
+@many
+@given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
+def test_a_message_as_described_is_accepted(url, case):
+    case.headers.pop("X-Segment-Settings", None)
+    assert send(case, url).status_code in (200, 202)
+
+
+@many
+@given(case=OPERATION.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+def test_whatever_else_comes_is_answered_as_described(url, case):
+    send(case, url)
+
+
+@settings(many, max_examples=30)
+@given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
+def test_nothing_is_accepted_without_a_key(url, case):
+    assert send(case, url, "demo-key-revoked").status_code == 401

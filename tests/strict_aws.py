@@ -1,0 +1,145 @@
+"""What AWS refuses and moto accepts: rules for the real requests that a boto3 client makes.
+
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSPreparedRequest
+
+MAX_KEY_BYTES = {
+    "key_hash": 2048,
+    "subject": 2048,
+    "customer_day_shard": 2048,
+    "position": 1024,
+    "body_hash": 1024,
+}
+"""Partition and sort keys of template.yaml."""
+MAX_ITEM_BYTES = 400 * 1024
+NUMBER = re.compile(r"-?\d{1,38}(\.\d{1,38})?")
+
+MAX_QUEUED_BYTES = 1024 * 1024
+MAX_ATTRIBUTES = 10
+QUEUED_TEXT = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
+ATTRIBUTE_NAME = re.compile(r"(?!AWS\.|Amazon\.|\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)", re.IGNORECASE)
+FIFO_ID = re.compile("[!-~]{1,128}")
+
+
+class RefusedByAws(AssertionError):
+    """A request that AWS would refuse. No error of a store, so that the function lets it through to the test."""
+
+
+@contextmanager
+def strict_aws() -> Iterator[None]:
+    """Check what every client sends that is made by boto3's default session in the meantime."""
+    if boto3.DEFAULT_SESSION is None:
+        boto3.setup_default_session()
+    events = boto3.DEFAULT_SESSION.events
+    for event, check in CHECKS.items():
+        events.register_first(event, check)
+    yield
+    for event, check in CHECKS.items():
+        events.unregister(event, check)
+
+
+def check_put_item(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse an item that DynamoDB would refuse."""
+    item = content(request)["Item"]
+    size = sum(octets(name) + attribute_bytes(value) for name, value in item.items())
+    require(size <= MAX_ITEM_BYTES, f"an item takes {size:,} bytes")
+    check_keys(item)
+
+
+def check_get_item(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse a key that DynamoDB would refuse."""
+    check_keys(content(request)["Key"])
+
+
+def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse a message that SQS would refuse, or that it would change."""
+    message = content(request)
+    attributes = message.get("MessageAttributes", {})
+    check_queued_text("the body", message["MessageBody"])
+    require(len(attributes) <= MAX_ATTRIBUTES, f"{len(attributes)} attributes")
+    size = octets(message["MessageBody"])
+    for name, attribute in attributes.items():
+        require(ATTRIBUTE_NAME.fullmatch(name), f"an attribute is named {name!a}")
+        require(attribute["DataType"] == "String", f"attribute {name} has the type {attribute['DataType']!a}")
+        check_queued_text(f"attribute {name}", attribute["StringValue"])
+        size += sum(map(octets, (name, attribute["DataType"], attribute["StringValue"])))
+    require(size <= MAX_QUEUED_BYTES, f"a message takes {size:,} bytes")
+    is_fifo = message["QueueUrl"].endswith(".fifo")
+    for name in ("MessageGroupId", "MessageDeduplicationId"):
+        require((name in message) is is_fifo, f"{name} and the kind of the queue do not fit")
+        require(not is_fifo or FIFO_ID.fullmatch(message[name]), f"{name} is {message.get(name)!a}")
+
+
+CHECKS: Mapping[str, Callable[..., None]] = {
+    "before-send.dynamodb.PutItem": check_put_item,
+    "before-send.dynamodb.GetItem": check_get_item,
+    "before-send.sqs.SendMessage": check_send_message,
+}
+
+
+def require(holds: object, otherwise: str) -> None:
+    """Raise `RefusedByAws` where something does not hold."""
+    if not holds:
+        raise RefusedByAws(otherwise)
+
+
+def content(request: AWSPreparedRequest) -> dict[str, Any]:
+    """Return what a request says; no service takes half of a surrogate pair."""
+    text = json.loads(request.body)
+    require(is_utf8(json.dumps(text, ensure_ascii=False)), "a text has no UTF-8")
+    return text
+
+
+def check_keys(item: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse keys that are no texts, are empty, or are too long."""
+    for name in MAX_KEY_BYTES.keys() & item.keys():
+        require(item[name].keys() == {"S"}, f"key {name} is no text")
+        size = octets(item[name]["S"])
+        require(0 < size <= MAX_KEY_BYTES[name], f"key {name} takes {size:,} bytes")
+
+
+def attribute_bytes(attribute: Mapping[str, Any]) -> int:
+    """Count as DynamoDB does, rounding up, and check on the way. Lists and maps are nowhere stored."""
+    [(kind, value)] = attribute.items()
+    match kind:
+        case "S":
+            return octets(value)
+        case "B":
+            return len(base64.b64decode(value, validate=True))
+        case "N":
+            require(NUMBER.fullmatch(value), f"a number is {value!a}")
+            return len(value)
+        case "SS":
+            require(value and len(value) == len(set(value)), "a set is empty or repeats itself")
+            return sum(map(octets, value))
+    raise RefusedByAws(f"an attribute has the type {kind}")
+
+
+def check_queued_text(what: str, text: str) -> None:
+    """Refuse an empty text, and characters that SQS refuses."""
+    require(QUEUED_TEXT.fullmatch(text), f"{what} is empty or holds a character that SQS refuses")
+
+
+def octets(text: str) -> int:
+    """Count the bytes of a text."""
+    return len(text.encode())
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text has a UTF-8 form."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,30 @@
+"""docs/security.md names tests that exist."""
+
+import ast
+import re
+
+import pytest
+
+from cli.serve import serve
+from cli.stack import ROOT
+
+NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
+
+
+@pytest.mark.parametrize(("file", "name"), NAMED)
+def test_a_test_that_is_named_exists(file, name):
+    module = ast.parse((ROOT / "tests" / file).read_text())
+    assert name in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_threat_names_one():
+    rows = re.findall(
+        r"^\| (?!what could happen|---)(.+) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) > 20
+    assert [row for row in rows if "::" not in row] == []
+
+
+def test_the_local_server_listens_on_loopback():
+    [host] = [option for option in serve.params if option.name == "host"]
+    assert host.default == "127.0.0.1"

@@ -1,0 +1,59 @@
+"""The rules that stand in for AWS find what AWS would refuse, in what boto3 really sends."""
+
+import pytest
+from strict_aws import RefusedByAws
+
+ITEM = {"subject": {"S": "acme#user#u"}, "position": {"S": "undated#m"}}
+TEXT = {"DataType": "String", "StringValue": "text"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "refusal"),
+    [
+        ({"subject": {"S": ""}}, "key subject takes 0 bytes"),
+        ({"subject": {"S": "é" * 1025}}, "key subject takes 2,050 bytes"),
+        ({"position": {"S": "x" * 1025}}, "key position takes 1,025 bytes"),
+        ({"position": {"N": "1"}}, "key position is no text"),
+        ({"event": {"S": "\ud800"}}, "a text has no UTF-8"),
+        ({"event": {"S": "x" * 400 * 1024}}, "an item takes 409,"),
+        ({"message": {"B": b"x" * 400 * 1024}}, "an item takes 409,"),
+        ({"expires_at": {"N": "1" * 39}}, "a number is '1"),
+        ({"expires_at": {"N": "NaN"}}, "a number is 'NaN'"),
+        ({"scopes": {"SS": []}}, "a set is empty"),
+        ({"scopes": {"SS": ["a", "a"]}}, "a set is empty or repeats itself"),
+        ({"deep": {"L": []}}, "an attribute has the type L"),
+    ],
+)
+def test_an_item_that_dynamodb_would_refuse_is_found(attributes, refusal, aws):
+    with pytest.raises(RefusedByAws, match=refusal):
+        aws.dynamodb().put_item(TableName="events", Item=ITEM | attributes)
+
+
+def test_a_key_that_dynamodb_would_refuse_is_found(aws):
+    with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
+        aws.dynamodb().get_item(TableName="keys", Key={"key_hash": {"S": ""}})
+
+
+@pytest.mark.parametrize(
+    ("queue", "parameters", "refusal"),
+    [
+        ("events", {"MessageBody": "\x00"}, "the body is empty or holds a character"),
+        ("events", {"MessageBody": ""}, "the body is empty"),
+        ("events", {"MessageBody": "\uffff"}, "the body is empty or holds a character"),
+        ("events", {"MessageBody": "é" * 512 * 1024 + "x"}, "a message takes 1,048,577 bytes"),
+        ("events", {"MessageAttributes": {"a": TEXT | {"StringValue": ""}}}, "attribute a is empty"),
+        ("events", {"MessageAttributes": {"a": TEXT | {"StringValue": "\x1f"}}}, "holds a character"),
+        ("events", {"MessageAttributes": {"AWS.a": TEXT}}, "an attribute is named 'AWS.a'"),
+        ("events", {"MessageAttributes": {"a b": TEXT}}, "an attribute is named 'a b'"),
+        ("events", {"MessageAttributes": {"a": TEXT | {"DataType": "Text"}}}, "has the type 'Text'"),
+        ("events", {"MessageAttributes": {f"a{n}": TEXT for n in range(11)}}, "11 attributes"),
+        ("events", {"MessageDeduplicationId": "d"}, "MessageDeduplicationId and the kind of the queue do not fit"),
+        ("events.fifo", {"MessageGroupId": "g"}, "MessageDeduplicationId and the kind of the queue do not fit"),
+        ("events.fifo", {"MessageGroupId": "g" * 129, "MessageDeduplicationId": "d"}, "MessageGroupId is 'ggg"),
+        ("events.fifo", {"MessageGroupId": "g", "MessageDeduplicationId": "d d"}, "MessageDeduplicationId is 'd d'"),
+    ],
+)
+def test_a_message_that_sqs_would_refuse_is_found(queue, parameters, refusal, aws):
+    message = {"QueueUrl": f"https://sqs.us-east-1.amazonaws.com/123456789012/{queue}", "MessageBody": "{}"}
+    with pytest.raises(RefusedByAws, match=refusal):
+        aws.sqs().send_message(**message | parameters)
