@@ -31,14 +31,14 @@ lock:
 	$(LOCK) --output-file requirements-audit.txt --group audit
 
 clean:
-	rm -rf $(VENV) .venv-audit .venv-sam .aws-sam .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .venv-audit .venv-sam .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 		+ sys.version.split()[0] + ": name one with  make PYTHON=python3.13 …")'
 	@echo "Installing what is needed into $(VENV) (once, about a minute) …"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -46,7 +46,7 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 # this machine is; a schema with a fault ends it. The compiled parts come for both processors, so that one artifact runs on either.
 LAMBDA_PYTHON := 3.13
 LAMBDA_PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	--require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
+	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
 
 .PHONY: build-DestinationFunction
 build-DestinationFunction: $(INSTALLED)

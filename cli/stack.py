@@ -210,7 +210,7 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     """
     environment = {**stack.environment, **_access(target)}
     try:
-        _copy_tables(source.dynamodb(), target.dynamodb())
+        copy_tables(source.dynamodb(), target.dynamodb())
     except (BotoCoreError, ClientError) as error:
         raise click.ClickException(f"{target.endpoint_url} does not answer as DynamoDB: {error}") from error
     try:
@@ -227,7 +227,8 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     )
 
 
-def _copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
+def copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
+    """Make the tables of one server on another, where they are missing."""
     existing = target.list_tables()["TableNames"]
     for name in source.list_tables()["TableNames"]:
         if name not in existing:

@@ -5,11 +5,13 @@ import importlib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, settings
 from moto import mock_aws
@@ -17,7 +19,7 @@ from strict_aws import strict_aws
 
 from cli import demo
 from cli.key_table import KeyRecord, KeyTable
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, create_local_stack
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, copy_tables, create_local_stack
 from handler.items import read_json_attribute
 from handler.observe import SERVICE
 
@@ -34,14 +36,29 @@ settings.register_profile(
 settings.load_profile("reproducible")
 
 
+SERVICES = ("cloudformation", "dynamodb", "sqs")
+MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
+"""Where moto listens in, within this process."""
+OTHER_DYNAMODB = os.environ.get("TEST_DYNAMODB_URL")
+"""A server to test with in place of moto's DynamoDB; .ci/run names dynalite here."""
+
+
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """AWS, played by moto within this process, and stricter than moto."""
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
+    for service, url in MOTO.items():
+        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)
+    if OTHER_DYNAMODB:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", OTHER_DYNAMODB)
     # A reset of the session would read the service models anew.
     with mock_aws(config={"core": {"reset_boto3_session": False}}), strict_aws():
         yield Account()
+        if OTHER_DYNAMODB:
+            client = Account().dynamodb()
+            for table in client.list_tables()["TableNames"]:
+                client.delete_table(TableName=table)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +136,14 @@ class Deployment:
 def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
     """Deploy the template with parameters, and environment variables of one's own; the demo keys are there.
 
-    An endpoint tells the function that it is on a local server; boto3 passes it over, for moto is in this process.
+    An endpoint tells the function that it is on a local server; the services have others, which are moto's.
     """
 
     def deploy(*, environment: Json | None = None, **parameters: str) -> Deployment:
         stack = create_local_stack(aws, parameters)
-        local = {"AWS_ENDPOINT_URL": "http://localhost", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"}
-        variables = {**stack.environment, **local, **(environment or {})}
+        if OTHER_DYNAMODB:
+            copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), aws.dynamodb())
+        variables = {**stack.environment, "AWS_ENDPOINT_URL": "http://localhost", **(environment or {})}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         demo.seed_keys(KeyTable(aws.dynamodb(), stack.stores.key_table))
