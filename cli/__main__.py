@@ -8,6 +8,7 @@ from cli.ping import ping
 from cli.rejects import rejects
 from cli.schemas import schemas
 from cli.serve import serve
+from cli.simulate import simulate
 from handler.errors import STORE_ERRORS
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     """
 
 
-for command in (serve, keys, ping, messages, rejects, schemas):
+for command in (serve, keys, ping, messages, simulate, rejects, schemas):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,181 @@
+"""`destination simulate`: whether it finds what is wrong, and nothing where all is well."""
+
+import json
+import signal
+
+import pytest
+from endpoint import endpoint, response
+from local_server import run, start, wait_until
+
+from cli.traffic import Sending, Traffic
+
+pytest_plugins = ["servers"]
+
+MESSAGES = 60
+EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
+IN_NO_TIME = ("--time-scale", "1000000")
+
+
+def simulate(url, *options, seed, messages=MESSAGES):
+    """Run a simulation; return its exit code and what it prints for programs."""
+    result = run("simulate", "--url", url, "--json", "--messages", str(messages), "--seed", str(seed), *options)
+    assert result.exit_code in (0, 1), result.output
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_nothing_is_lost_and_nothing_stored_twice(server):
+    code, told = simulate(server.url, *EVERYTHING, seed=1)
+    assert code == 0
+    assert told["lost"] == told["stored_twice"] == told["unfinished"] == told["given_up"] == told["refused"] == 0
+    assert told["stored"] == told["messages"]
+    assert told["delivered_at_first_try"] == told["sent"] - told["refused_as_expected"]
+    assert told["duplicates_refused"] == told["delivered_at_first_try"] - told["messages"] > 0
+    assert told["refused_as_expected"] > 0
+    assert sum(told["answers"].values()) == sum(told["answers_by_status"].values()) == told["tries"] == told["sent"]
+    assert 0 < told["milliseconds"]["p50"] <= told["milliseconds"]["p99"] <= told["milliseconds"]["max"] < 5000
+
+
+def test_the_same_seed_again_finds_all_of_it_stored(server):
+    _, first = simulate(server.url, seed=2)
+    code, second = simulate(server.url, seed=2)
+    assert (code, first["duplicates_refused"], second["duplicates_refused"]) == (0, 0, MESSAGES)
+    assert first["stored"] == second["stored"] == MESSAGES
+
+
+def test_its_keys_are_removed_and_others_stay(server):
+    before = server.json("keys", "list")
+    simulate(server.url, seed=3, messages=5)
+    assert server.json("keys", "list") == before
+    assert not [key for key in before if key["customer_id"].startswith("simulated-")]
+
+
+def test_a_message_under_two_keys_is_found(server):
+    simulate(server.url, seed=4, messages=10)
+    traffic = Traffic(seed=4, customers=10)
+    record = traffic.record(traffic.parcel(Sending(index=3)))
+    client, table = server.account.dynamodb(), server.stores.event_table
+    key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+    item = client.get_item(TableName=table, Key=key)["Item"]
+    client.put_item(TableName=table, Item={**item, "position": {"S": "elsewhere"}})
+    code, told = simulate(server.url, seed=4, messages=10)
+    assert (code, told["stored"], told["stored_twice"], told["lost"]) == (1, 10, 1, 0)
+
+
+def test_a_lie_is_found(server):
+    with endpoint(lambda _request: response(200, '{"status": "stored"}')) as liar:
+        code, told = simulate(liar.url, "--stores", server.url, seed=5)
+    assert (code, told["lost"], told["lost_though_accepted"], told["stored"]) == (1, MESSAGES, MESSAGES, 0)
+
+
+def test_a_valid_message_that_is_refused_is_lost(server):
+    with endpoint(lambda _request: response(401, '{"message": "API key unknown"}')) as strict:
+        code, told = simulate(strict.url, "--stores", server.url, seed=6)
+    assert (code, told["lost"], told["lost_by_refusal"]) == (1, MESSAGES, MESSAGES)
+    assert told["refusals"] == {"401 API key unknown": MESSAGES}
+
+
+def test_what_never_succeeds_is_given_up_and_lost(server):
+    with endpoint(lambda _request: response(503)) as down:
+        code, told = simulate(down.url, "--stores", server.url, *IN_NO_TIME, seed=7, messages=5)
+    assert (code, told["given_up"], told["lost"], told["lost_by_giving_up"]) == (1, 5, 5, 5)
+    assert told["tries"] == told["answers_by_status"]["503"] >= 5 * 8
+
+
+def test_invalid_messages_that_are_accepted_are_a_failure(server):
+    with endpoint(lambda _request: response(200)) as lax:
+        code, told = simulate(lax.url, "--stores", server.url, "--invalid", "1", seed=8)
+    assert (code, told["accepted_though_invalid"], told["lost"]) == (1, MESSAGES, 0)
+
+
+def test_a_server_that_fails_now_and_then_loses_nothing(server):
+    """It passes requests on, but hangs up, answers 503 or repeats itself, before or after it did so."""
+
+    def answer(request):
+        if request.number % 4 == 1:
+            return response(503)
+        reply = server.http.request(
+            "POST", f"{server.url}/segment", headers=headers_of(request.head), body=request.body
+        )
+        return [] if request.number % 4 == 3 else response(reply.status, reply.data.decode())
+
+    with endpoint(answer) as proxy:
+        code, told = simulate(proxy.url, "--stores", server.url, *IN_NO_TIME, "--duplicates", "0.2", seed=9)
+    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES), json.dumps(told)
+    assert told["delivered_after_retries"] > 10
+    assert told["answers_by_status"]["no connection"] > 10
+
+
+def headers_of(head):
+    """Return the headers of a request that matter."""
+    headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+    return {name: headers[name] for name in ("Authorization", "Content-Type", "X-Segment-Settings") if name in headers}
+
+
+def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
+    queue_server.post({"type": "track", "event": "e", "userId": "u"})
+    code, told = simulate(queue_server.url, *EVERYTHING, seed=10)
+    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
+    assert told["stored_twice"] == told["delivered_at_first_try"] - told["messages"] > 0
+    sqs = queue_server.account.sqs()
+    attributes = sqs.get_queue_attributes(QueueUrl=queue_server.stores.event_queue_url, AttributeNames=["All"])
+    assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) >= 1
+
+
+def test_people_see_numbers_and_a_picture(server):
+    result = run("simulate", "--url", server.url, "--messages", "40", "--seed", "11", "--duplicates", "0.2")
+    assert result.exit_code == 0
+    for row in ("sent", "delivered at first try", "stored", "duplicates refused", "lost", "stored twice", "200 stored"):
+        assert row in result.stdout
+    assert "█" in result.stdout
+    assert "p50" in result.stdout
+    assert "40 messages of 10 customers" in result.stdout
+    assert result.stdout.endswith("Nothing was lost, nothing was stored twice.\n")
+    assert "accepted though invalid" not in result.stdout
+
+
+def test_people_see_what_was_refused(server):
+    with endpoint(lambda _request: response(400, '{"message": "Missing email address"}')) as strict:
+        result = run("simulate", "--url", strict.url, "--stores", server.url, "--messages", "9", "--seed", "12")
+    assert result.exit_code == 1
+    assert "Refused for good, 9 times: 400 Missing email address" in result.stdout
+    assert "9 refused for good" in result.stdout
+
+
+def test_control_c_ends_with_a_reconciliation(server, tmp_path):
+    printed = tmp_path / "printed"
+    command = ("simulate", "--url", server.url, "--messages", "100000", "--rate", "100", "--seed", "13", "--json")
+    with printed.open("w") as output, start(server.checkout, *command, stdout=output) as process:
+        wait_until(lambda: server.output.count("simulated-13-0") > 3)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    told = json.loads(printed.read_text())
+    assert told["interrupted"]
+    assert (told["lost"], told["stored_twice"]) == (0, 0)
+    assert 0 < told["stored"] <= told["messages"] < 100_000
+    assert not [key for key in server.json("keys", "list") if key["customer_id"].startswith("simulated-")]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--url", "ftp://x"], "ftp://x is no URL"),
+        (["--url", "http://x:port"], "http://x:port is no URL"),
+        (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1/segment is no local server: name the one whose stores"),
+        (["--stores", "http://127.0.0.1:1"], "No local server answers at http://127.0.0.1:1"),
+        (["--stores", "http://127.0.0.1:1", "--stack", "x"], "--stores and --stack exclude each other"),
+        (["--duplicates", "2"], "--duplicates"),
+        (["--messages", "0"], "--messages"),
+        (["--rate", "0"], "--rate"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_call_is_explained(options, sentence):
+    result = run("simulate", *options)
+    assert result.exit_code in (1, 2)
+    assert sentence in " ".join(result.output.split())
+
+
+def test_an_endpoint_that_is_not_there_is_named(server):
+    result = run("simulate", "--url", "http://127.0.0.1:1/segment", "--stores", server.url)
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:1/segment does not answer: " in result.output

@@ -1,0 +1,193 @@
+"""The messages that `destination simulate` sends: odd as Segment's are, and all of them acceptable."""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from cli.ping import segment_headers
+from cli.stack import ROOT
+from cli.traffic import CALL_TYPE_WEIGHTS, DESTINATION, REORDER_WINDOW, Kind, Sending, Traffic, identity_of, sendings
+from handler.canonicalise import canonicalise
+from handler.decode import MAX_BODY_BYTES, decode_body, decode_settings
+from handler.errors import Refusal
+from handler.spec import CALL_TYPES
+from handler.validate import Schemas, check_call_type
+
+MANY = 4000
+TRAFFIC = Traffic(seed=1, customers=10, replays=0.1)
+SCHEMAS = Schemas.load(ROOT / "schemas")
+
+
+@pytest.fixture(scope="module")
+def parcels():
+    return [TRAFFIC.parcel(Sending(index=index)) for index in range(MANY)]
+
+
+def judge(body):
+    """Judge a body as the function does; raises a `Refusal`."""
+    [message] = canonicalise(decode_body(body.decode("utf-8", "surrogateescape")))
+    SCHEMAS.check_message(check_call_type(message, CALL_TYPES), message.body)
+    return message
+
+
+def test_every_message_is_acceptable(parcels):
+    for parcel in parcels:
+        assert judge(parcel.body) == TRAFFIC.record(parcel).message
+
+
+def test_call_types_come_in_a_realistic_mix(parcels):
+    counts = Counter(TRAFFIC.record(parcel).message.type for parcel in parcels)
+    assert [call_type for call_type, _ in counts.most_common(3)] == ["track", "page", "identify"]
+    assert set(counts) == set(CALL_TYPES) == set(CALL_TYPE_WEIGHTS)
+
+
+def test_only_supported_call_types_are_sent():
+    traffic = Traffic(seed=1, customers=2, call_types=("group", "delete"))
+    records = [traffic.record(traffic.parcel(Sending(index=index))) for index in range(100)]
+    assert {record.message.type for record in records} == {"group", "delete"}
+
+
+ODD_SHAPES = {
+    "snake_case": lambda message: "user_id" in message and "userId" not in message,
+    "PascalCase": lambda message: "UserID" in message,
+    "with spaces": lambda message: "User ID" in message,
+    "kebab-case": lambda message: "user-id" in message,
+    "SCREAMING": lambda message: "USER_ID" in message,
+    "two spellings at once": lambda message: "user_id" in message and "userId" in message,
+    "a context in another casing": lambda message: "user_agent" in (message.get("context") or {}),
+    "alias of today": lambda message: {"userId", "previousId"} <= message.keys(),
+    "alias of old": lambda message: {"from", "to"} <= message.keys(),
+    "alias with spaces": lambda message: {"User ID", "Previous ID"} <= message.keys(),
+    "delete of a regulation": lambda message: str(message.get("messageId")).startswith("delete-reg-"),
+    "delete in three fields": lambda message: message.keys() == {"type", "userId", "timestamp"},
+    "Go's time": lambda message: " UTC m=+" in message.get("originalTimestamp", ""),
+    "a time that can't be read": lambda message: message.get("originalTimestamp") == "0000-00-00 00:00:00",
+    "one time only": lambda message: "timestamp" in message and "originalTimestamp" not in message,
+    "a time of years ago": lambda message: message.get("originalTimestamp", "9") < "1980",
+    "a time to come": lambda message: "2036" < message.get("originalTimestamp", "") < "9",
+    "no messageId": lambda message: "originalTimestamp" in message and "messageId" not in message,
+    "an integer id": lambda message: isinstance(message.get("userId"), int),
+    "a null id": lambda message: message.get("userId", "") is None,
+    "an empty id": lambda message: message.get("userId") == "",
+    "an id longer than a key": lambda message: len(str(message.get("userId"))) > 1000,
+    "a null context": lambda message: message.get("context", "") is None,
+    "an array for a context": lambda message: message.get("context") == [],
+    "no integrations": lambda message: message.get("integrations") == {},
+    "an array for integrations": lambda message: message.get("integrations") == [],
+    "a boolean for integrations": lambda message: message.get("integrations") is True,
+    "objects in integrations": lambda message: (
+        isinstance((message.get("integrations") or 0), dict) and "a.b c" in message["integrations"]
+    ),
+    "keys with dots": lambda message: "a.b.c" in (message.get("properties") or {}),
+    "an empty key": lambda message: "" in (message.get("properties") or {}),
+    "a large body": lambda message: len(json.dumps(message)) > 40_000,
+    "10,000 properties": lambda message: len(message.get("properties") or {}) > 9_000,
+    "half of an emoji": lambda message: '\\ud83d"' in json.dumps(message),
+    "an unknown field": lambda message: "a field of tomorrow" in message,
+    "a writeKey": lambda message: "writeKey" in message,
+}
+
+
+@pytest.mark.parametrize("shape", ODD_SHAPES.values(), ids=ODD_SHAPES)
+def test_messages_are_as_odd_as_those_of_segment(shape, parcels):
+    assert any(shape(parcel.message) for parcel in parcels)
+
+
+def test_no_two_messages_are_one(parcels):
+    records = [TRAFFIC.record(parcel) for parcel in parcels]
+    assert len({(record.subject, record.position) for record in records}) == MANY
+    assert len({identity_of(record.facts) for record in records}) == MANY
+
+
+def test_customers_share_users_and_message_ids(parcels):
+    records = [TRAFFIC.record(parcel) for parcel in parcels]
+    ids = Counter(record.message.message_id for record in records)
+    assert max(ids.values()) > 1
+    users = {(record.customer_id, record.message.body.get("user_id")) for record in records}
+    assert Counter(user for _, user in users)["user-0"] == TRAFFIC.customers
+
+
+def test_bodies_stay_below_the_limits(parcels):
+    assert max(len(parcel.body) for parcel in parcels) < MAX_BODY_BYTES / 3
+
+
+def test_a_third_of_the_customers_have_settings():
+    settings = [TRAFFIC.settings(customer) for customer in range(6)]
+    assert [customer for customer in range(6) if settings[customer]] == [1, 4]
+    assert decode_settings(segment_headers("key", settings[4])["X-Segment-Settings"]) == settings[4]
+    SCHEMAS.check_settings(settings[4])
+
+
+def test_a_resend_is_the_same_message_with_new_times():
+    changed = Counter()
+    for index in range(1000):
+        first, second = (TRAFFIC.parcel(Sending(index=index, copy=copy)) for copy in (0, 1))
+        records = [TRAFFIC.record(parcel) for parcel in (first, second)]
+        assert len({(record.subject, record.position) for record in records}) == 1
+        bodies = [record.message.body for record in records]
+        changed.update(name for name in bodies[0] | bodies[1] if bodies[0].get(name) != bodies[1].get(name))
+    assert set(changed) <= {"sent_at", "received_at", "timestamp", "integrations", "_conflicts"}
+    assert changed["sent_at"] > 900
+    assert changed["timestamp"] > 900
+
+
+def test_a_replay_is_old_and_only_for_us(parcels):
+    replays = [parcel for parcel in parcels if parcel.kind is Kind.REPLAY]
+    assert 0.08 < len(replays) / MANY < 0.12
+    for parcel in replays:
+        message = TRAFFIC.record(parcel).message
+        assert message.body.get("integrations", {"All": False, DESTINATION: True}) == {"All": False, DESTINATION: True}
+        assert message.time < datetime(2026, 1, 1, tzinfo=UTC).isoformat() or message.time == "undated"
+
+
+def test_a_share_of_the_resends_are_replays():
+    traffic = Traffic(seed=1, customers=10, replays=1.0)
+    resend = traffic.parcel(Sending(index=3, copy=1)).message
+    assert resend["integrations"] == {"All": False, DESTINATION: True}
+
+
+def test_what_must_be_refused_is_refused_whatever_the_schemas_say():
+    traffic = Traffic(seed=1, customers=10, invalid=1.0)
+    for index in range(500):
+        parcel = traffic.parcel(Sending(index=index))
+        assert parcel.kind is Kind.INVALID
+        with pytest.raises((Refusal, UnicodeError)):
+            judge(parcel.body)
+
+
+def test_the_same_seed_sends_the_same_messages(parcels):
+    again = Traffic(seed=1, customers=10, replays=0.1)
+    assert [again.parcel(Sending(index=index)).body for index in range(200)] == [one.body for one in parcels[:200]]
+
+
+def test_another_seed_sends_others(parcels):
+    other = Traffic(seed=2, customers=10, replays=0.1)
+    assert other.parcel(Sending(index=0)).body != parcels[0].body
+    assert not set(other.customer_ids) & set(TRAFFIC.customer_ids)
+
+
+def order(**rates):
+    return list(sendings(**{"messages": 2000, "seed": 1, "duplicates": 0.0, "reorder": 0.0} | rates))
+
+
+def test_without_rates_messages_come_in_order():
+    assert order() == [Sending(index=index) for index in range(2000)]
+
+
+def test_a_share_of_the_messages_is_sent_twice_and_the_copy_never_first():
+    sent = order(duplicates=0.1)
+    copies = [sending for sending in sent if sending.copy]
+    assert 0.08 < len(copies) / 2000 < 0.12
+    gaps = {sent.index(copy) - sent.index(Sending(index=copy.index)) for copy in copies}
+    assert min(gaps) == 1
+    assert 100 < max(gaps) < 2 * REORDER_WINDOW
+
+
+def test_a_share_of_the_messages_comes_too_late_and_none_is_missing():
+    sent = [sending.index for sending in order(reorder=0.1)]
+    assert sorted(sent) == list(range(2000))
+    late = sum(later < earlier for earlier, later in pairwise(sent))
+    assert 0.07 < late / 2000 < 0.12
