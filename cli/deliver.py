@@ -96,10 +96,14 @@ class Ledger:
         return max(0, len(self.tries.labels) - self.begun)
 
     @property
+    def accepted(self) -> int:
+        """Deliveries that a 2xx ended."""
+        return self.at_first_try + self.after_retries
+
+    @property
     def finished(self) -> int:
         """Deliveries that came to an end."""
-        ends = (self.at_first_try, self.after_retries, self.given_up, self.refused, self.refused_as_expected)
-        return sum(ends)
+        return self.accepted + self.given_up + self.refused + self.refused_as_expected
 
     def settle(self, identity: Identity | None, end: End, *, tries: int, text: str = "") -> None:
         """Note the end of a delivery; a message without an identity is one that must be refused."""

@@ -14,7 +14,7 @@ from rich.text import Text
 from cli.deliver import NO_CONNECTION, RETRIED_STATUSES, TIMED_OUT, Ledger, Tries
 from cli.reconcile import Reconciliation
 
-TIMELINE_COLUMNS = 48
+TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40
 BUCKET_ENDS_MILLISECONDS = (*(step * 10**power for power in range(4) for step in (1, 2, 5)), math.inf)
 SHOWN_LABELS = 15

@@ -105,12 +105,18 @@ def simulate(
             asyncio.run(_deliver(segment.deliver(order), beside))
         except KeyboardInterrupt:
             interrupted = True
-        with _on_terminal().status("Reading what is stored …"):
-            stored = (
-                drain.finish(ledger.messages.keys())
-                if drain
-                else read_table(target, subjects=ledger.subjects, customer_ids=traffic.customer_ids)
-            )
+        try:
+            with _on_terminal().status("Reading what is stored …"):
+                stored = (
+                    drain.finish(ledger.messages.keys())
+                    if drain
+                    else read_table(target, subjects=ledger.subjects, customer_ids=traffic.customer_ids)
+                )
+        except STORE_ERRORS as error:
+            raise click.ClickException(
+                f"What is stored can't be read: {error}. {ledger.accepted:,} of {ledger.begun:,} deliveries were "
+                f"accepted; the same options with --seed {seed} send and compare them again"
+            ) from error
     result = reconcile(ledger, stored, may_double=bool(drain) and not target.stores.event_queue_url.endswith(".fifo"))
     run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=ledger, result=result, interrupted=interrupted)
     if as_json:
@@ -194,7 +200,7 @@ async def _show_progress(ledger: Ledger, *, expected: int) -> None:
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     console = _on_terminal()
     with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
-        task = progress.add_task("")
+        task = progress.add_task("", total=expected)
         while True:
             waiting = f"{ledger.begun - ledger.finished:,} under way or waiting, {ledger.retries:,} retries"
             progress.update(

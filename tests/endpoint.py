@@ -49,7 +49,8 @@ class _Handler(StreamRequestHandler):
             if not line:
                 return False
             head += line.decode()
-        body = self.rfile.read(int(head.lower().partition("content-length:")[2].split()[0]))
+        length = head.lower().partition("content-length:")[2].split()
+        body = self.rfile.read(int(length[0]) if length else 0)
         received = Received(head=head, body=body, connection=self.request, number=len(self.server.received) + 1)
         self.server.received.append(received)
         pieces = 0

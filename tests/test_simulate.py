@@ -2,11 +2,15 @@
 
 import json
 import signal
+from dataclasses import asdict
+from random import Random
 
 import pytest
 from endpoint import endpoint, response
 from local_server import run, start, wait_until
+from store_proxy import Fault, store_proxy
 
+from cli.stack import LOCAL_STACK
 from cli.traffic import Sending, Traffic
 
 pytest_plugins = ["servers"]
@@ -88,19 +92,19 @@ def test_invalid_messages_that_are_accepted_are_a_failure(server):
 
 
 def test_a_server_that_fails_now_and_then_loses_nothing(server):
-    """It passes requests on, but hangs up, answers 503 or repeats itself, before or after it did so."""
+    chance = Random(9)  # noqa: S311 -- to fail now and then
 
     def answer(request):
-        if request.number % 4 == 1:
+        fails = chance.choice(("before", "after", "not", "not"))
+        if fails == "before":
             return response(503)
-        reply = server.http.request(
-            "POST", f"{server.url}/segment", headers=headers_of(request.head), body=request.body
-        )
-        return [] if request.number % 4 == 3 else response(reply.status, reply.data.decode())
+        headers = headers_of(request.head)
+        reply = server.http.request("POST", f"{server.url}/segment", headers=headers, body=request.body)
+        return [] if fails == "after" else response(reply.status, reply.data.decode())
 
     with endpoint(answer) as proxy:
         code, told = simulate(proxy.url, "--stores", server.url, *IN_NO_TIME, "--duplicates", "0.2", seed=9)
-    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES), json.dumps(told)
+    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
     assert told["delivered_after_retries"] > 10
     assert told["answers_by_status"]["no connection"] > 10
 
@@ -119,6 +123,28 @@ def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
     sqs = queue_server.account.sqs()
     attributes = sqs.get_queue_attributes(QueueUrl=queue_server.stores.event_queue_url, AttributeNames=["All"])
     assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) >= 1
+
+
+def test_a_stack_is_asked_for_each_user(deploy):
+    deployment = deploy()
+
+    def answer(request):
+        headers = {name.lower(): value for name, value in headers_of(request.head).items()}
+        told = deployment.send(
+            {"headers": headers, "requestContext": {"requestId": "r"}, "body": request.body.decode("utf-8", "replace")}
+        )
+        return response(told.status, json.dumps(told.body))
+
+    with endpoint(answer) as gateway:
+        code, told = simulate(gateway.url, "--stack", LOCAL_STACK, *EVERYTHING, "--concurrency", "1", seed=15)
+    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, told["messages"])
+
+
+def test_a_stack_without_an_endpoint_needs_a_url(deploy):
+    deploy()
+    result = run("simulate", "--stack", LOCAL_STACK)
+    assert result.exit_code == 1
+    assert "has no output EndpointUrl: name its endpoint with --url" in result.output
 
 
 def test_people_see_numbers_and_a_picture(server):
@@ -153,6 +179,18 @@ def test_control_c_ends_with_a_reconciliation(server, tmp_path):
     assert (told["lost"], told["stored_twice"]) == (0, 0)
     assert 0 < told["stored"] <= told["messages"] < 100_000
     assert not [key for key in server.json("keys", "list") if key["customer_id"].startswith("simulated-")]
+
+
+def test_a_store_that_can_not_be_read_leaves_a_way_to_go_on(queue_server):
+    with store_proxy(queue_server.account.endpoint_url) as proxy:
+        proxy.fault = Fault.HAS_NO_QUEUES
+        about = json.dumps({"endpoint_url": proxy.url, "stores": asdict(queue_server.stores)})
+        with endpoint(lambda _request: response(202, about)) as elsewhere:
+            result = run("simulate", "--url", elsewhere.url, "--messages", "5", "--seed", "14")
+    assert result.exit_code == 1
+    assert "Error: What is stored can't be read: " in result.output
+    assert "5 of 5 deliveries were accepted; the same options with --seed 14 send" in result.output
+    assert not [key for key in queue_server.json("keys", "list") if key["customer_id"].startswith("simulated-")]
 
 
 @pytest.mark.parametrize(
