@@ -22,7 +22,8 @@ class KeyRecord:
     key_hash: str
     last_four: str
     customer_id: str
-    status: Status = Status.ACTIVE
+    status: str = Status.ACTIVE
+    """One of `Status`, or the odd word that somebody wrote by hand."""
     created_at: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     expires_at: datetime | None = None
     scopes: frozenset[str] | None = None
@@ -38,13 +39,19 @@ class KeyRecord:
         """How people name a key: the start of its hash."""
         return self.key_hash[:KEY_ID_CHARS]
 
+    @property
+    def standing(self) -> str:
+        """The status as people see it: that of an active key whose time is over is `expired`."""
+        is_over = self.expires_at is not None and self.expires_at <= datetime.now(UTC)
+        return "expired" if self.status == Status.ACTIVE and is_over else self.status
+
     def to_item(self) -> dict[str, Any]:
         """Return the DynamoDB item."""
         item: dict[str, Any] = {
             "key_hash": {"S": self.key_hash},
             "last_four": {"S": self.last_four},
             "customer_id": {"S": self.customer_id},
-            "status": {"S": self.status.value},
+            "status": {"S": self.status},
         }
         if self.created_at is not None:
             item["created_at"] = {"S": self.created_at.isoformat(timespec="seconds")}
@@ -63,7 +70,7 @@ class KeyRecord:
             key_hash=item["key_hash"]["S"],
             last_four=item.get("last_four", {"S": ""})["S"],
             customer_id=item["customer_id"]["S"],
-            status=Status(item["status"]["S"]),
+            status=item["status"]["S"],
             created_at=datetime.fromisoformat(item["created_at"]["S"]) if "created_at" in item else None,
             expires_at=datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None,
             scopes=frozenset(item["scopes"]["SS"]) if "scopes" in item else None,
@@ -75,7 +82,7 @@ class KeyRecord:
         return {
             "id": self.key_id,
             "customer_id": self.customer_id,
-            "status": self.status.value,
+            "status": self.standing,
             "last_four": self.last_four,
             "label": self.label,
             "scopes": sorted(self.scopes) if self.scopes is not None else None,

@@ -74,6 +74,7 @@ class _Expiry(click.ParamType[datetime]):
 
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_COLOURS = {"active": "green", "suspended": "yellow", "expired": "yellow"}
 
 CUSTOMER_ID = _CustomerId()
 EXPIRY = _Expiry()
@@ -142,7 +143,7 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
         rows.add_row(
             record.key_id,
             Text(record.customer_id),
-            _status(record),
+            Text(record.standing, _COLOURS.get(record.standing, "red")),
             Text(f"…{record.last_four}"),
             Text(record.label or ""),
             ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",
@@ -150,13 +151,6 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
             f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",
         )
     stdout().print(rows)
-
-
-def _status(record: KeyRecord) -> Text:
-    if record.status is Status.ACTIVE and record.expires_at and record.expires_at <= datetime.now(UTC):
-        return Text("expired", "yellow")
-    colour = {Status.ACTIVE: "green", Status.SUSPENDED: "yellow", Status.REVOKED: "red"}[record.status]
-    return Text(record.status, colour)
 
 
 @keys.command()
@@ -180,7 +174,7 @@ def _change_status(name: str, status: Status, summary: str) -> None:
     @key_table_options
     def change(*, table: KeyTable, key_id: str, as_json: bool) -> None:
         record = table.find(key_id)
-        if record.status is Status.REVOKED and status is not Status.REVOKED:
+        if record.status == Status.REVOKED and status is not Status.REVOKED:
             raise click.ClickException("This key is revoked, which is for good: make a new one")
         changed = replace(record, status=status)
         table.put(changed)
@@ -207,7 +201,7 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
       destination keys rotate 3f1c09aa7be2 --overlap 48h
     """
     old = table.find(key_id)
-    if old.status is Status.REVOKED:
+    if old.status == Status.REVOKED:
         raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
     key = new_key()
     record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)

@@ -222,6 +222,15 @@ def test_a_key_written_by_hand_may_lack_what_only_people_look_at(server, custome
     assert customer in server.run("keys", "list").stdout
 
 
+def test_a_status_that_there_is_none_of_is_shown_and_can_be_mended(server, customer):
+    item = {"key_hash": {"S": hash_key(customer)}, "customer_id": {"S": customer}, "status": {"S": "Actve"}}
+    server.account.dynamodb().put_item(TableName=server.stores.key_table, Item=item)
+    [listed] = server.json("keys", "list", "--customer", customer)
+    assert listed["status"] == "Actve"
+    assert "Actve" in server.run("keys", "list").stdout
+    assert server.json("keys", "resume", listed["id"])["status"] == "active"
+
+
 # import
 
 
