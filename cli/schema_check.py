@@ -15,8 +15,10 @@ from cli.schema_places import SAME_VALUE, Dialect, Fault, Place, inside
 from cli.schema_silence import silent_faults
 from cli.stack import ROOT
 from handler.decode import JsonObject, type_name
-from handler.explain import SETTINGS, rule_text, spell_path
-from handler.validate import SCHEMA_NAMES, Schemas, schema_registry
+from handler.diagnose import schema_registry
+from handler.explain import rule_text, spell_path
+from handler.spec import SETTINGS
+from handler.validate import SCHEMA_NAMES, Schemas
 
 SCHEMAS = ROOT / "schemas"
 FILES = tuple(f"{name}.json" for name in (*SCHEMA_NAMES, "common"))

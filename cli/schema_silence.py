@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 from cli.schema_places import Fault, Place
 from handler.decode import JsonObject
-from handler.validate import FORMATS
+from handler.diagnose import FORMATS
 
 LIKENESS = 0.75
 """From which on a word passes for a mistyped one; difflib's ratio."""

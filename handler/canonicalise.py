@@ -70,21 +70,35 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
 
 def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
     """Return a payload without the key of its source, which must never be stored."""
-    return {
-        name: without_write_key(value)
-        if TOP.canonical(name) in ("context", "_metadata") and isinstance(value, dict)
-        else value
-        for name, value in payload.items()
-        if TOP.canonical(name) != "write_key"
-    }
+    kept = {}
+    for name, value in payload.items():
+        canonical = TOP.canonical(name)
+        if canonical != "write_key":
+            kept[name] = _without_write_keys(value) if canonical in ("context", "_metadata") else value
+    return kept
+
+
+def names_write_key(text: str) -> bool:
+    """Whether JSON names a key of a source anywhere, be it in an object that a later one of the same name hides."""
+    names: list[str] = []
+    json.loads(text, object_pairs_hook=lambda members: names.extend(name for name, _ in members))
+    return any(TOP.canonical(name) == "write_key" for name in names)
+
+
+def _without_write_keys(value: object) -> object:
+    if isinstance(value, list):
+        return [_without_write_keys(entry) for entry in value]
+    return without_write_key(value) if isinstance(value, dict) else value
 
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
     """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
+    renamed: JsonObject = {fields.canonical(name) or name: value for name, value in source.items()}
+    if len(renamed) == len(source):
+        return renamed
     spellings: dict[str, list[str]] = {}
     for name in source:
         spellings.setdefault(fields.canonical(name) or name, []).append(name)
-    renamed: JsonObject = {}
     lost: JsonObject = {}
     for canonical, names in spellings.items():
         if len(names) > 1:

@@ -44,7 +44,11 @@ def type_name(value: object) -> str:
 
 def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
     """Return the JSON object that a request body holds; raises a `Refusal` with status 400 for anything else."""
-    text = decode_text(body, is_base64=is_base64)
+    return parse_body(decode_text(body, is_base64=is_base64))
+
+
+def parse_body(text: str) -> JsonObject:
+    """Return the JSON object that the text of a request body holds; raises a `Refusal` with status 400."""
     if not text.strip():
         raise InvalidJson("Request body is empty")
     value = _loads(text)
@@ -95,12 +99,13 @@ def _invalid_settings(text: str) -> InvalidSettings:
 
 def _loads(text: str) -> Any:  # noqa: ANN401 -- JSON is any of six types
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise InvalidJson(f"Request body is not valid JSON (line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise NestedTooDeeply from error
-    _check_nesting(value)
+    if text.count("[") + text.count("{") > MAX_NESTING:
+        _check_nesting(value)
     return value
 
 
@@ -119,6 +124,9 @@ def _fraction(digits: str) -> float:
 
 def _refuse_constant(name: str) -> Never:
     raise InvalidJson(f"Request body is not valid JSON ({name} is not a JSON value)")
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
 
 
 def _check_nesting(value: object) -> None:

@@ -1,14 +1,14 @@
 """The whole service, in order: request -> customer -> payload -> message -> record -> response."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from handler import respond
 from handler.authenticate import authenticate, authorise
-from handler.canonicalise import Message, canonicalise, without_write_key
+from handler.canonicalise import Message, canonicalise, names_write_key, without_write_key
 from handler.decode import JsonObject, decode_body, decode_settings, decode_text
 from handler.errors import DeadlineClose, Invalid, Maintenance, Refusal, Unavailable, UnsupportedCallType
+from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
 from handler.observe import RequestLine
 from handler.record import Record
@@ -49,33 +49,31 @@ class Destination:
     def _receive(self, request: Request, line: RequestLine) -> tuple[Message, Outcome]:
         if self.settings.maintenance:
             raise Maintenance
-        with line.step("authenticate"):
-            api_key = authenticate(request.headers.get("authorization"), self.keys, self.clock())
+        line.begin("authenticate")
+        api_key = authenticate(request.headers.get("authorization"), self.keys, self.clock())
         line.note(customer_id=api_key.customer_id)
-        with line.step("decode"):
-            payload = decode_body(request.body, is_base64=request.is_base64)
-        with line.step("canonicalise"):
-            [message] = canonicalise(payload)
+        line.begin("decode")
+        payload = decode_body(request.body, is_base64=request.is_base64)
+        line.begin("canonicalise")
+        [message] = canonicalise(payload)
         if isinstance(message_id := message.body["message_id"], str):
             line.note(message_id=message_id)
-        with line.step("validate"):
-            call_type = self._call_type(message, line)
-            authorise(api_key, call_type)
-            try:
-                settings = decode_settings(request.headers.get("x-segment-settings"))
-                self.schemas.check_settings(settings)
-                self.schemas.check_message(call_type, message.body)
-            except Invalid as refusal:
-                with line.step("reject"):
-                    refusal.kept = self._keep(request, api_key, payload, message, refusal)
-                line.note(kept=refusal.kept)
-                raise
-        with line.step("write"):
-            self._check_deadline(request)
-            outcome = self.sink.write(
-                Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
-            )
-        return message, outcome
+        line.begin("validate")
+        call_type = self._call_type(message, line)
+        authorise(api_key, call_type)
+        try:
+            settings = decode_settings(request.headers.get("x-segment-settings"))
+            self.schemas.check_settings(settings)
+            self.schemas.check_message(call_type, message.body)
+        except Invalid as refusal:
+            line.begin("reject")
+            refusal.kept = self._keep(request, api_key, payload, message, refusal)
+            line.note(kept=refusal.kept)
+            raise
+        line.begin("write")
+        self._check_deadline(request)
+        record = Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
+        return message, self.sink.write(record)
 
     def _call_type(self, message: Message, line: RequestLine) -> str:
         try:
@@ -90,12 +88,11 @@ class Destination:
         """Keep a refused message as it came, but never with the key of its source."""
         self._check_deadline(request)
         body = decode_text(request.body, is_base64=request.is_base64)
-        storable = without_write_key(payload)
         return self.rejects.keep(
             Reject(
                 customer_id=api_key.customer_id,
                 message=message,
-                body=body if storable == payload else json.dumps(storable),
+                body=json_text(without_write_key(payload)) if names_write_key(body) else body,
                 settings_header=request.headers.get("x-segment-settings", ""),
                 refusal=refusal,
                 rejected_at=self.clock(),

@@ -12,10 +12,7 @@ from typing import Any, cast
 from jsonschema import ValidationError
 
 from handler.decode import JsonObject, type_name
-from handler.spec import CONTEXT, CONTEXT_OBJECTS, TOP
-
-SETTINGS = "settings"
-"""The name of the schema that is not a call type's."""
+from handler.spec import CONTEXT, CONTEXT_OBJECTS, SETTINGS, TOP
 
 
 def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str | int], str]]:

@@ -14,6 +14,8 @@ MAX_ITEM_BYTES = 390 * 1024
 """DynamoDB refuses items above 400 KB; the rest is for what a later version may add to an item."""
 COMPRESS_ABOVE_BYTES = 64 * 1024
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 SECONDS_PER_DAY = 24 * 60 * 60
 
 
@@ -31,10 +33,17 @@ def read_text_attribute(attribute: Mapping[str, Any]) -> str:
 
 def json_attribute(document: JsonObject) -> "AttributeValueTypeDef":
     """Return a document as JSON text; a lone surrogate has no UTF-8, so that it needs the escaped form."""
+    return text_attribute(json_text(document))
+
+
+def json_text(document: JsonObject) -> str:
+    """Return a document as JSON that UTF-8 can hold."""
+    text = _ENCODER.encode(document)
     try:
-        return text_attribute(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+        text.encode()
     except UnicodeEncodeError:
-        return text_attribute(json.dumps(document, separators=(",", ":")))
+        return json.dumps(document, separators=(",", ":"))
+    return text
 
 
 def read_json_attribute(attribute: Mapping[str, Any]) -> JsonObject:

@@ -6,21 +6,18 @@ a caller's own.
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import perf_counter
+import sys
+import time
+from functools import cache
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
 SERVICE = "direct-destination"
 NAMESPACE = "DirectDestination"
 MAX_LOGGED_CHARS = 100
 """Of a caller's own text, such as a message id that is not known to be valid yet."""
 
-# Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
-_logger = Logger(service=SERVICE, json_serializer=json.dumps)
 _metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
 
 
@@ -30,35 +27,52 @@ class RequestLine:
     def __init__(self, request_id: str) -> None:
         self._facts: dict[str, Any] = {"request_id": request_id}
         self._milliseconds: dict[str, float] = {}
-        self._began = perf_counter()
+        self._step: str | None = None
+        self._began = self._step_began = time.perf_counter()
 
     def note(self, **facts: object) -> None:
         """Add facts; a caller's own text is cut short."""
-        self._facts.update(
-            (name, value[:MAX_LOGGED_CHARS] if isinstance(value, str) else value) for name, value in facts.items()
-        )
+        for name, value in facts.items():
+            self._facts[name] = value[:MAX_LOGGED_CHARS] if isinstance(value, str) else value
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step."""
-        began = perf_counter()
-        try:
-            yield
-        finally:
-            self._milliseconds[name] = _milliseconds_since(began)
+    def begin(self, step: str) -> None:
+        """Note that a step begins, which ends the one before."""
+        now = time.perf_counter()
+        if self._step is not None:
+            self._milliseconds[self._step] = _milliseconds(now - self._step_began)
+        self._step, self._step_began = step, now
 
     def write(self, metric: str, status: int, code: str | None = None) -> None:
         """Print the line, which counts the request under a metric."""
-        self._milliseconds["total"] = _milliseconds_since(self._began)
-        self.note(outcome=metric.lower(), status=status, code=code, milliseconds=self._milliseconds)
-        for dimension, value in (("CallType", self._facts.get("call_type")), ("Code", code)):
-            if value is not None:
-                _metrics.add_dimension(name=dimension, value=value)
-        _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=1)
-        line = {**_metrics.serialize_metric_set(), **self._facts}
-        _metrics.clear_metrics()
-        _logger.info("request", **line)
+        self.begin("total")
+        self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
+        count = _count(metric, self._facts.get("call_type"), code)
+        line = {
+            "level": "INFO",
+            "message": "request",
+            **count,
+            "_aws": {**count["_aws"], "Timestamp": int(time.time() * 1000)},
+            **self._facts,
+            "outcome": metric.lower(),
+            "status": status,
+            "code": code,
+            "milliseconds": self._milliseconds,
+        }
+        # Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
+        sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _milliseconds_since(began: float) -> float:
-    return round((perf_counter() - began) * 1000, 3)
+@cache  # call types and codes are few, and ours
+def _count(metric: str, call_type: str | None, code: str | None) -> dict[str, Any]:
+    """Return what counts one request, in the embedded metric format."""
+    for dimension, value in (("CallType", call_type), ("Code", code)):
+        if value is not None:
+            _metrics.add_dimension(name=dimension, value=value)
+    _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=1)
+    count = _metrics.serialize_metric_set()
+    _metrics.clear_metrics()
+    return {**count}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)

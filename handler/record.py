@@ -21,12 +21,16 @@ MAX_POSITION_BYTES = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One message of one customer, as it is stored; `stored_at` is in seconds since 1970."""
+    """One message of one customer, as it is stored; times are in seconds since 1970.
+
+    `received_at` is when it came, where that was not now.
+    """
 
     customer_id: str
     message: Message
     settings: JsonObject
     stored_at: float
+    received_at: float | None = None
 
     @property
     def subject(self) -> str:
@@ -47,10 +51,11 @@ class Record:
         names = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
         texts = {name: self.message.body[name] for name in names if isinstance(self.message.body.get(name), str)}
         stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
+        received_at = stored_at if self.received_at is None else sortable(datetime.fromtimestamp(self.received_at, UTC))
         return {
             "customer_id": self.customer_id,
             **{name: utf8(text) for name, text in texts.items() if text},
-            "timestamp": self.message.timestamp or stored_at,
+            "timestamp": self.message.timestamp or received_at,
             "stored_at": stored_at,
         }
 

@@ -2,7 +2,7 @@
 
 The schema is the partner's, and so may be the mistake. The body is kept as it came, without a write key, beside the
 answer and its reasons. The key spreads a surge of one customer over sixteen partitions, and makes the same body of one
-day one item. `docs/storage.md` describes the attributes.
+day, with the same settings, one item. `docs/storage.md` describes the attributes.
 """
 
 import json
@@ -79,7 +79,7 @@ class RejectTable:
         return True
 
     def _item(self, reject: Reject) -> "dict[str, AttributeValueTypeDef]":
-        body_hash = sha256(reject.body)
+        body_hash = sha256(f"{utf8(reject.settings_header)}\n{reject.body}")
         day = reject.facts["rejected_at"][: len("2020-05-09")]
         return {
             "customer_day_shard": {"S": f"{escape(reject.customer_id)}#{day}#{body_hash[0]}"},

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
+SETTINGS = "settings"
+"""The name of the schema that is not a call type's."""
 
 MAX_NAME_CHARS = 64
 """A longer name is no spelling of a field of the spec; the longest of those has 17 letters."""
@@ -33,12 +35,13 @@ class Fields:
     def __init__(self, spec_names: Iterable[str]) -> None:
         self.spelling = {snake_case(name): name for name in spec_names}
         """Canonical name -> the spec's own spelling."""
+        self._usual = {name: canonical for canonical, spec in self.spelling.items() for name in (canonical, spec)}
         self._by_letters = {fold(name): snake_case(name) for name in self.spelling.values()}
         self._find = lru_cache(maxsize=1024)(lambda name: self._by_letters.get(fold(name)))
 
     def canonical(self, name: str) -> str | None:
         """Return the canonical name of a field, None for one that the spec does not know."""
-        return self._find(name) if len(name) <= MAX_NAME_CHARS else None
+        return self._usual.get(name) or (self._find(name) if len(name) <= MAX_NAME_CHARS else None)
 
     def rank(self, name: str) -> tuple[int, str]:
         """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""

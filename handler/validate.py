@@ -1,42 +1,29 @@
 """Step 4: the schema of the call type decides what a message must hold, and another one what settings must.
 
-`schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`.
-
-JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` names.
+`schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`. Compiled,
+they only tell a valid document; `jsonschema` is loaded when one is not, and has the last word.
 """
 
-import itertools
-import json
-from collections.abc import Collection, Iterable, Mapping
+import importlib
+from collections.abc import Collection, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
-
-from jsonschema import Draft7Validator, FormatChecker
-from jsonschema.protocols import Validator
-from jsonschema.validators import validator_for
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT7
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self
 
 from handler.canonicalise import Message
-from handler.decode import JsonObject
+from handler.compile import compile_schemas, digest, read_schemas
+from handler.decode import JsonObject, type_name
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation
-from handler.explain import SETTINGS, explain
-from handler.spec import CALL_TYPES
+from handler.spec import CALL_TYPES, SETTINGS, TOP
 from handler.timestamps import parse_time
 
+if TYPE_CHECKING:
+    from handler.diagnose import Diagnosis
+
 SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
-MAX_VIOLATIONS = 10
-"""Reported at once; a message can break a rule in thousands of places."""
-MAX_ERRORS = 1000
-"""Looked at to choose those from."""
 
-FORMATS = FormatChecker(formats=("date", "email", "ipv4", "ipv6", "uuid"))
-"""The formats that are checked, besides date-time: those that `jsonschema` knows without further packages."""
-
-
-@FORMATS.checks("date-time")
-def _is_date_time(value: object) -> bool:
-    return not isinstance(value, str) or parse_time(value) is not None
+_FORMATS = {"date-time": lambda text: parse_time(text) is not None}
 
 
 def check_call_type(message: Message, supported: Collection[str]) -> str:
@@ -50,57 +37,67 @@ def check_call_type(message: Message, supported: Collection[str]) -> str:
 
 
 class Schemas:
-    """The compiled schemas of a folder."""
+    """The schemas in files, by name, with the module that `compile_schemas` made of them."""
 
-    def __init__(self, validators: Mapping[str, Validator]) -> None:
-        self._validators = validators
+    def __init__(self, files: Mapping[str, bytes], compiled: Any) -> None:  # noqa: ANN401 -- a module
+        self._files = files
+        self._compiled = compiled
+        if not compiled.COMPILED.issuperset(SCHEMA_NAMES):
+            self._diagnosis  # noqa: B018 -- loaded now rather than while a customer waits
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Compile every schema of a folder. Whether they are valid schemas is for the tests to find out."""
-        documents: dict[str, JsonObject] = {path.name: json.loads(path.read_bytes()) for path in folder.glob("*.json")}
-        registry = schema_registry(documents)
-        return cls({name: _compile(documents[f"{name}.json"], registry) for name in SCHEMA_NAMES})
+        """Read a folder of schemas; whether they are valid schemas is for `destination schemas check` to find out."""
+        files = read_schemas(folder)
+        return cls(files, _compiled(files))
 
     def check_message(self, call_type: str, body: JsonObject) -> None:
-        """Raise `InvalidMessage` where a canonical message breaks the schema of its call type."""
-        if violations := self._violations(call_type, body):
+        """Raise `InvalidMessage` where a canonical message breaks the schema of its call type, or can't be filed."""
+        if not self._is_valid(call_type, body) and (violations := self._diagnosis.violations(call_type, body)):
             raise InvalidMessage(violations)
+        _check_key(body)
 
     def check_settings(self, settings: JsonObject) -> None:
         """Raise `InvalidSettings` where the customer's settings break `settings.json`."""
-        if violations := self._violations(SETTINGS, settings):
+        if not self._is_valid(SETTINGS, settings) and (violations := self._diagnosis.violations(SETTINGS, settings)):
             raise InvalidSettings(violations)
 
-    def _violations(self, schema: str, document: JsonObject) -> tuple[Violation, ...]:
-        """Return one violation per place, those of the whole document first."""
-        first_errors = itertools.islice(self._validators[schema].iter_errors(document), MAX_ERRORS)
-        errors = sorted(first_errors, key=lambda error: _order(error.absolute_path))
-        texts: dict[str, str] = {}
-        for error in errors:
-            for path, text in explain(error, schema):
-                texts.setdefault("".join("/" + _escape(part) for part in path), text)
-        found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
-        return tuple(itertools.islice(found, MAX_VIOLATIONS))
+    def _is_valid(self, name: str, document: JsonObject) -> bool:
+        """Whether a document is certain to be valid."""
+        if name not in self._compiled.COMPILED:
+            return False
+        try:
+            self._compiled.validate({name: document}, _FORMATS)
+        except self._compiled.JsonSchemaValueException:
+            return False
+        return True
+
+    @cached_property
+    def _diagnosis(self) -> "Diagnosis":
+        from handler.diagnose import Diagnosis  # noqa: PLC0415 -- a third of a cold start, for refusals only
+
+        return Diagnosis(self._files, SCHEMA_NAMES)
 
 
-def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":
-    """Return what the `$ref`s of schemas are looked up in, by file name; nothing is ever fetched."""
-    registry: Registry[Any] = Registry()
-    return registry.with_resources(
-        (name, Resource.from_contents(document, default_specification=DRAFT7)) for name, document in documents.items()
-    )
+def _check_key(body: JsonObject) -> None:
+    """Raise `InvalidMessage` where a message lacks what its record is filed under, whatever the schemas allow."""
+    subject = "user_id" if "user_id" in body else "anonymous_id"
+    if subject not in body:
+        raise InvalidMessage((Violation(pointer="", message="userId or anonymousId is required"),))
+    for name in ("message_id", subject):
+        if not isinstance(body[name], str):
+            text = f"{TOP.spelling[name]} must be a string, not {type_name(body[name])}"
+            raise InvalidMessage((Violation(pointer=f"/{name}", message=text),))
 
 
-def _compile(schema: JsonObject, registry: "Registry[Any]") -> Validator:
-    dialect = validator_for(schema, default=Draft7Validator)
-    return dialect(schema, registry=registry, format_checker=FORMATS)
-
-
-def _order(path: Iterable[str | int]) -> list[tuple[bool, int, str]]:
-    """Sort names by the alphabet and indices by number."""
-    return [(True, part, "") if isinstance(part, int) else (False, 0, part) for part in path]
-
-
-def _escape(part: str | int) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+def _compiled(files: Mapping[str, bytes]) -> ModuleType:
+    """Return the module that was built for just these schemas, or one that is made now."""
+    try:
+        built = importlib.import_module("handler.compiled")
+    except ModuleNotFoundError:
+        built = None
+    if built is not None and digest(files) == built.DIGEST:
+        return built
+    made = ModuleType("compiled schemas")
+    exec(compile_schemas(files, SCHEMA_NAMES), made.__dict__)  # noqa: S102 -- our own code
+    return made

@@ -1,7 +1,5 @@
 import base64
-import io
 import json
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +8,6 @@ import pytest
 from handler.destination import Destination
 from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
 from handler.keys import ApiKey, Status
-from handler.observe import SERVICE
 from handler.request import Request
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas
@@ -75,16 +72,6 @@ def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, **env):
 def answer(*args, **kwargs):
     response = destination(**kwargs).answer(*args)
     return response["statusCode"], json.loads(response["body"])
-
-
-@pytest.fixture
-def lines():
-    """Return what reads the lines that were written."""
-    [handler] = logging.getLogger(SERVICE).handlers
-    written = io.StringIO()
-    stdout = handler.setStream(written)
-    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
-    handler.setStream(stdout)
 
 
 BAD_SETTINGS = {"x-segment-settings": "no base64"}

@@ -32,10 +32,8 @@ def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, di
 
 def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
     line = RequestLine("r-1")
-    with line.step("decode"):
-        pass
-    with pytest.raises(ZeroDivisionError), line.step("write"):
-        raise ZeroDivisionError
+    line.begin("decode")
+    line.begin("write")
     line.write("Failed", 500, "internal_error")
     [written] = lines()
     assert written["milliseconds"].keys() == {"decode", "write", "total"}

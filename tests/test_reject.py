@@ -77,6 +77,39 @@ def test_a_write_key_is_never_kept(deploy):
     assert "secret" not in str(item)
 
 
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"context": {"writeKey": "secret"}, "context": {}',
+        '"context": [{"writeKey": "secret"}]',
+        '"_metadata": {"context": [[{"write_key": "secret"}]]}',
+        '"writeKey": "secret", "writeKey": "secret"',
+        '"\\u0077riteKey": "secret"',
+    ],
+)
+def test_a_write_key_is_never_kept_wherever_it_hides(members, deploy):
+    destination = deploy()
+    answer = destination.post(f'{{"type": "track", "userId": "user-1", "messageId": "message-1", {members}}}')
+    assert answer.body["kept"] is True
+    assert "secret" not in str(rejects(destination))
+
+
+def test_a_body_without_its_write_key_does_not_grow(deploy):
+    destination = deploy()
+    message = {**NO_EVENT, "properties": {"text": "漢" * 1000, "list": [1, 2]}}
+    destination.post({**message, "writeKey": "secret"})
+    [item] = rejects(destination)
+    assert item["body"]["S"] == json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_the_same_body_with_other_settings_is_another_reject(deploy):
+    destination = deploy()
+    settings = {"e30=", "***", ""}
+    for header in settings:
+        destination.post(NO_EVENT, headers={"x-segment-settings": header})
+    assert {item["settings"]["S"] for item in rejects(destination)} == settings
+
+
 def test_the_same_body_is_kept_once_a_day(deploy):
     destination = deploy()
     assert [destination.post(NO_EVENT).body["kept"] for _ in range(3)] == [True] * 3

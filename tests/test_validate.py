@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from handler.canonicalise import canonicalise
+from handler.diagnose import MAX_VIOLATIONS
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType
 from handler.spec import CALL_TYPES
-from handler.validate import MAX_VIOLATIONS, Schemas, check_call_type
+from handler.validate import Schemas, check_call_type
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 DRAFT_07 = "http://json-schema.org/draft-07/schema#"
@@ -336,6 +337,25 @@ def test_bad_settings_are_named(edit, keywords, settings, pointer, text):
         edit("settings", **keywords).check_settings(settings)
     assert [(violation.pointer, violation.message) for violation in caught.value.violations] == [(pointer, text)]
     assert str(caught.value) == text
+
+
+# Whatever the schemas allow
+
+
+@pytest.mark.parametrize(
+    ("payload", "found"),
+    [
+        ({"userId": None}, [("", "userId or anonymousId is required")]),
+        ({"userId": ["u"]}, [("/user_id", "userId must be a string, not an array")]),
+        ({"userId": None, "anonymousId": 1.5}, [("/anonymous_id", "anonymousId must be a string, not a number")]),
+        ({"messageId": {}}, [("/message_id", "messageId must be a string, not an object")]),
+        ({"anonymousId": 1.5}, []),
+    ],
+)
+def test_a_message_has_what_its_record_is_filed_under(tmp_path, payload, found):
+    for name in (*CALL_TYPES, "settings"):
+        (tmp_path / f"{name}.json").write_text("{}")
+    assert violations(Schemas.load(tmp_path), {"type": "page", **payload}) == found
 
 
 # Loading

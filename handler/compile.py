@@ -1,0 +1,125 @@
+"""Schemas -> Python code that says whether a document is valid, made ahead of time: the artifact has it ready.
+
+fastjsonschema writes the code. It may say no where `jsonschema` says yes, because `jsonschema` is asked then; it must
+never say yes where `jsonschema` says no. So a schema is compiled only where it keeps to keywords of which that is
+certain; any other one is judged by `jsonschema` alone, which takes many times as long.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from handler.decode import JsonObject
+from handler.timestamps import parse_time
+
+DRAFT7 = "http://json-schema.org/draft-07/schema"
+
+_CERTAIN = {
+    *("$comment", "default", "description", "errorMessage", "examples", "title"),
+    *("$ref", "additionalProperties", "allOf", "anyOf", "definitions", "items", "properties", "required", "type"),
+    *("exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum"),
+    *("minItems", "minLength", "minProperties", "minimum"),
+}
+"""Not among them: `multipleOf` and `uniqueItems`, where the two count differently; `not`, `oneOf` and `if`, which would
+turn a no that is too strict into a yes."""
+_SCHEMAS_IN_ARRAY = {"allOf", "anyOf"}
+_SCHEMAS_BY_NAME = {"definitions", "properties"}
+_ONE_SCHEMA = {"additionalProperties", "items"}
+_FORMATS = {"date-time", "email"}
+"""The first is our own code for both; of the second fastjsonschema has a stricter notion."""
+
+_IMPORT = "from fastjsonschema import JsonSchemaValueException, JsonSchemaValuesException"
+_EXCEPTIONS = "class JsonSchemaValueException(Exception): ...\nclass JsonSchemaValuesException(Exception): ..."
+"""All that the code needs of the package, which takes a while to import."""
+
+
+def read_schemas(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder of schemas by their names."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
+
+
+def digest(files: Mapping[str, bytes]) -> str:
+    """Return a hash of schemas, by which code that was made of other ones is known."""
+    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+
+
+def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
+    """Return the source of a module for the schemas in `<name>.json`.
+
+    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, and `validate({name: document}, formats)`,
+    which raises `JsonSchemaValueException` where a document is not valid. `formats` has a function for `date-time`.
+    """
+    documents = {name: json.loads(content) for name, content in files.items()}
+    compiled = [name for name in names if is_compilable(f"{name}.json", documents) and _code([name], documents)]
+    return f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\n" + _code(compiled, documents).replace(
+        _IMPORT, _EXCEPTIONS
+    )
+
+
+def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
+    """Whether the compiled form of a schema and of all that it refers to can be relied on."""
+    waiting = {file}
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        rules = list(_rules(documents.get(name)))
+        if not rules or not all(_is_certain(keyword, value) for keyword, value in rules):
+            return False
+        references = (value.partition("#")[0] for keyword, value in rules if keyword == "$ref")
+        waiting |= {reference for reference in references if reference} - seen
+    return True
+
+
+def _rules(schema: object) -> Iterator[tuple[str, Any]]:
+    """Yield the keywords of a schema, and of all schemas inside it, with their values."""
+    if not isinstance(schema, dict):
+        return
+    yield from schema.items()
+    for keyword, value in schema.items():
+        inner: Iterable[object] = ()
+        if keyword in _SCHEMAS_IN_ARRAY:
+            inner = value
+        elif keyword in _SCHEMAS_BY_NAME:
+            inner = value.values()
+        elif keyword in _ONE_SCHEMA:
+            inner = [value]
+        for one in inner:
+            yield from _rules(one)
+
+
+def _is_certain(keyword: str, value: Any) -> bool:  # noqa: ANN401 -- the value of any keyword
+    """Whether the compiled form of a rule never says yes where `jsonschema` says no."""
+    match keyword:
+        case "$schema":
+            return bool(value.removesuffix("#") == DRAFT7)
+        case "enum":  # in Python 1 == True, in JSON not
+            return all(one is None or isinstance(one, str) for one in value)
+        case "format":
+            return value in _FORMATS
+        case "items":
+            return not isinstance(value, list)
+        case "pattern":  # its other `$` are rewritten too, whatever they mean
+            return "$" not in value.removesuffix("$") and not value.endswith("\\$")
+    return keyword in _CERTAIN
+
+
+def _code(names: Iterable[str], documents: Mapping[str, JsonObject]) -> str:
+    """Return code that judges `{name: document}` by the schema of each name; "" where fastjsonschema refuses one.
+
+    It does so where nothing could ever be valid, such as a required property that is not allowed.
+    """
+    import fastjsonschema  # noqa: PLC0415 -- not needed where the code is there already
+
+    try:
+        return fastjsonschema.compile_to_code(
+            {"$schema": DRAFT7, "properties": {name: {"$ref": f"{name}.json"} for name in names}},
+            handlers={"": documents.__getitem__},
+            formats={"date-time": lambda text: parse_time(text) is not None},
+            use_default=False,
+            detailed_exceptions=False,
+        )
+    except fastjsonschema.JsonSchemaDefinitionException:
+        return ""

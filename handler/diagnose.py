@@ -1,0 +1,73 @@
+"""What a schema refuses, and why: `jsonschema`, where the compiled schemas of `validate` say no, or can't tell.
+
+JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` names.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jsonschema import Draft7Validator, FormatChecker
+from jsonschema.validators import validator_for
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT7
+
+from handler.decode import JsonObject
+from handler.errors import Violation
+from handler.explain import explain
+from handler.timestamps import parse_time
+
+MAX_VIOLATIONS = 10
+"""Reported at once; a message can break a rule in thousands of places."""
+MAX_ERRORS = 1000
+"""Looked at to choose those from."""
+
+FORMATS = FormatChecker(formats=("date", "email", "ipv4", "ipv6", "uuid"))
+"""The formats that are checked, besides date-time: those that `jsonschema` knows without further packages."""
+
+
+@FORMATS.checks("date-time")
+def _is_date_time(value: object) -> bool:
+    return not isinstance(value, str) or parse_time(value) is not None
+
+
+class Diagnosis:
+    """The schemas in files, by name, as `jsonschema` reads them."""
+
+    def __init__(self, files: Mapping[str, bytes], names: Iterable[str]) -> None:
+        documents: dict[str, JsonObject] = {name: json.loads(content) for name, content in files.items()}
+        registry = schema_registry(documents)
+        self._validators = {}
+        for name in names:
+            schema = documents[f"{name}.json"]
+            dialect = validator_for(schema, default=Draft7Validator)
+            self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
+
+    def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
+        """Return what a schema refuses in a document: one violation per place, those of the whole document first."""
+        first_errors = itertools.islice(self._validators[name].iter_errors(document), MAX_ERRORS)
+        errors = sorted(first_errors, key=lambda error: _order(error.absolute_path))
+        texts: dict[str, str] = {}
+        for error in errors:
+            for path, text in explain(error, name):
+                texts.setdefault("".join("/" + _escape(part) for part in path), text)
+        found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
+        return tuple(itertools.islice(found, MAX_VIOLATIONS))
+
+
+def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":
+    """Return what the `$ref`s of schemas are looked up in, by file name; nothing is ever fetched."""
+    registry: Registry[Any] = Registry()
+    return registry.with_resources(
+        (name, Resource.from_contents(document, default_specification=DRAFT7)) for name, document in documents.items()
+    )
+
+
+def _order(path: Iterable[str | int]) -> list[tuple[bool, int, str]]:
+    """Sort names by the alphabet and indices by number."""
+    return [(True, part, "") if isinstance(part, int) else (False, 0, part) for part in path]
+
+
+def _escape(part: str | int) -> str:
+    return str(part).replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,196 @@
+import json
+import shutil
+import types
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cli.stack import ROOT
+from handler.compile import compile_schemas, digest, is_compilable, read_schemas
+from handler.diagnose import Diagnosis
+from handler.spec import CALL_TYPES
+from handler.timestamps import parse_time
+from handler.validate import SCHEMA_NAMES, Schemas
+
+DRAFT7 = "http://json-schema.org/draft-07/schema#"
+SHIPPED = read_schemas(ROOT / "schemas")
+FORMATS = {"date-time": lambda text: parse_time(text) is not None}
+
+
+def load(files, names):
+    module = types.ModuleType("compiled")
+    exec(compile_schemas(files, names), module.__dict__)  # noqa: S102 -- what is tested
+    return module
+
+
+def says_yes(module, name, document):
+    try:
+        module.validate({name: document}, FORMATS)
+    except module.JsonSchemaValueException:
+        return False
+    return True
+
+
+def test_all_schemas_that_are_shipped_are_compiled():
+    assert load(SHIPPED, SCHEMA_NAMES).COMPILED == set(SCHEMA_NAMES)
+
+
+def test_the_code_imports_nothing_that_takes_time():
+    imports = [line for line in compile_schemas(SHIPPED, SCHEMA_NAMES).splitlines() if "import" in line]
+    assert imports == ["from decimal import Decimal"]
+
+
+NAMES = st.sampled_from(["a", "b", "traits", "user_id", 'quo"te', "br{a}ce", "bs\\n", "ünï", ""])
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "a", "abc", "a\n", "1", "x@y.z", "x@y", "2020-01-01", "2020-01-01T00:00:00Z", "{}", "ß"])
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+TYPES = st.sampled_from(["object", "array", "string", "number", "integer", "boolean", "null"])
+COUNTS = st.integers(0, 4)
+LIMITS = st.integers(-3, 3) | st.floats(-3, 3)
+RULES = {
+    "type": TYPES | st.lists(TYPES, min_size=1, unique=True),
+    "required": st.lists(NAMES, unique=True, max_size=2),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNTS),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), LIMITS),
+    "pattern": st.sampled_from(["a", "^a", "a$", "^.{2}$", "[0-9]+", '"', "\\\\", "\\d$"]),
+    "format": st.sampled_from(["date-time", "email"]),
+    "enum": st.lists(st.none() | st.sampled_from(["a", "", "{x}", 'quo"te', "bs\\"]), min_size=1, unique=True),
+    "errorMessage": st.just('Say "{this}"'),
+    "default": VALUES,
+    "$ref": st.just("common.json#/definitions/shared"),
+}
+
+
+def schemas(inner):
+    nested = {
+        "properties": st.dictionaries(NAMES, inner, max_size=3),
+        "additionalProperties": inner,
+        "items": inner,
+        "allOf": st.lists(inner, min_size=1, max_size=2),
+        "anyOf": st.lists(inner, min_size=1, max_size=2),
+    }
+    return st.fixed_dictionaries({}, optional=nested)
+
+
+LEAVES = st.booleans() | st.fixed_dictionaries(
+    {}, optional={name: rule for name, rule in RULES.items() if name != "$ref"}
+)
+ANY_SCHEMA = st.recursive(
+    st.booleans() | st.fixed_dictionaries({}, optional=RULES), lambda inner: inner | schemas(inner), max_leaves=6
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    schema=st.fixed_dictionaries({}, optional=RULES) | schemas(ANY_SCHEMA),
+    shared=LEAVES,
+    documents=st.lists(VALUES, max_size=8),
+)
+def test_a_compiled_schema_never_says_yes_where_jsonschema_says_no(schema, shared, documents):
+    files = {
+        "x.json": json.dumps(schema).encode(),
+        "common.json": json.dumps({"definitions": {"shared": shared}}).encode(),
+    }
+    module = load(files, ("x",))
+    assume(module.COMPILED)
+    judge = Diagnosis(files, ("x",))
+    for document in documents:
+        assert not says_yes(module, "x", document) or not judge.violations("x", document)
+
+
+# Every message that events/ hold, changed here and there
+MESSAGES = st.sampled_from(
+    [
+        {"type": "identify", "message_id": "m", "user_id": "u", "traits": {"email": "a@b.c"}, "context": {"ip": "1"}},
+        {"type": "track", "message_id": "m", "anonymous_id": "a", "event": "e", "properties": {"n": 1.5}},
+        {"type": "page", "message_id": "m", "user_id": "u", "name": "n", "category": "c", "properties": {}},
+        {"type": "screen", "message_id": "m", "user_id": "u", "integrations": True},
+        {"type": "group", "message_id": "m", "user_id": "u", "group_id": "g", "traits": {}},
+        {"type": "alias", "message_id": "m", "user_id": "u", "previous_id": "p"},
+        {"type": "delete", "message_id": "m", "user_id": "u"},
+    ]
+)
+COMPILED, JUDGE = load(SHIPPED, SCHEMA_NAMES), Diagnosis(SHIPPED, SCHEMA_NAMES)
+
+
+@settings(max_examples=400, deadline=None)
+@given(message=MESSAGES, changes=st.dictionaries(st.integers(0, 9), st.none() | VALUES, max_size=3), more=VALUES)
+def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
+    names = sorted(message)
+    changed = {**message, "more": more}
+    for position, value in changes.items():
+        name = names[position % len(names)]
+        if value is None:
+            changed.pop(name, None)
+        else:
+            changed[name] = value
+    for name in SCHEMA_NAMES:
+        assert says_yes(COMPILED, name, changed) == (not JUDGE.violations(name, changed))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$schema": "https://json-schema.org/draft/2020-12/schema"},
+        {"$id": "elsewhere"},
+        {"not": {}},
+        {"oneOf": [{}]},
+        {"if": {}, "then": False},
+        {"const": "a"},
+        {"enum": [1]},
+        {"enum": ["a", True]},
+        {"multipleOf": 0.01},
+        {"uniqueItems": True},
+        {"items": [{}]},
+        {"patternProperties": {"a$": False}},
+        {"format": "date"},
+        {"pattern": "^[$]"},
+        {"pattern": "^a\\$"},
+        {"pattern": "^a$|b"},
+        {"$ref": "nowhere.json"},
+        {"$ref": "other.json"},
+        {"properties": {"a": {"anyOf": [{}, {"not": {}}]}}},
+        {"required": ["a"], "additionalProperties": False},
+    ],
+    ids=json.dumps,
+)
+def test_what_is_not_certain_is_left_to_jsonschema(schema):
+    files = {"x.json": json.dumps(schema).encode(), "other.json": b'{"definitions": {"a": {"not": {}}}}'}
+    assert not load(files, ("x",)).COMPILED
+
+
+def test_schemas_may_refer_to_each_other_in_a_circle():
+    documents = {"x.json": {"properties": {"a": {"$ref": "y.json"}}}, "y.json": {"items": {"$ref": "x.json#"}}}
+    assert is_compilable("x.json", documents)
+    files = {name: json.dumps(document).encode() for name, document in documents.items()}
+    module = load(files, ("x",))
+    assert says_yes(module, "x", {"a": [{"a": []}]})
+
+
+def test_any_change_of_a_schema_changes_the_digest():
+    changed = {**SHIPPED, "track.json": SHIPPED["track.json"].replace(b"event", b"evenT", 1)}
+    renamed = {("x.json" if name == "track.json" else name): content for name, content in SHIPPED.items()}
+    assert len({digest(SHIPPED), digest(changed), digest(renamed)}) == 3
+
+
+@pytest.fixture
+def schemas_with_a_rule_that_is_not_compiled(tmp_path):
+    folder = shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    (folder / "track.json").write_text('{"properties": {"n": {"not": {"const": 1}}}}')
+    return folder
+
+
+def test_both_kinds_of_schema_judge_side_by_side(schemas_with_a_rule_that_is_not_compiled):
+    both = Schemas.load(schemas_with_a_rule_that_is_not_compiled)
+    for call_type in CALL_TYPES:
+        message = {"message_id": "m", "user_id": "u", "type": call_type, "group_id": "g", "previous_id": "p"}
+        both.check_message(call_type, {**message, "n": 2})
