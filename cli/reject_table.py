@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import date, timedelta
+from threading import Event
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from handler.items import read_text_attribute
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 REJECT_ID_CHARS = 12
 SHARDS = "0123456789abcdef"
-"""The first digit of a body's hash is its shard."""
+"""The first digit of a reject's hash is its shard."""
 CALLS_AT_ONCE = 8
 """botocore keeps ten connections."""
 
@@ -51,7 +52,7 @@ class KeptReject:
 
     @property
     def body_hash(self) -> str:
-        """SHA-256 of the body, in hexadecimal."""
+        """SHA-256 of the settings header and the body, in hexadecimal."""
         return self.facts["body_hash"]
 
     @property
@@ -98,7 +99,7 @@ class Contents:
 
 
 class RejectTable:
-    """Finds, reads and deletes rejects."""
+    """Finds, reads and deletes rejects, by a client of `Account`, which lets pass no answer that confirms nothing."""
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._client = client
@@ -144,9 +145,18 @@ class RejectTable:
             return None
         return Contents(body=read_text_attribute(item["body"]), settings_header=item["settings"]["S"])
 
-    def delete(self, reject: KeptReject) -> None:
-        """Delete a reject; one that is gone already is no error."""
-        self._client.delete_item(TableName=self._name, Key=reject.key)
+    def delete(self, reject: KeptReject) -> bool:
+        """Delete a reject, and tell whether it is gone: if the same has come again since it was found, that stays."""
+        try:
+            self._client.delete_item(
+                TableName=self._name,
+                Key=reject.key,
+                ConditionExpression="attribute_not_exists(body_hash) OR rejected_at = :found",
+                ExpressionAttributeValues={":found": {"S": reject.rejected_at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
 
 def newest_first(rejects: Iterable[KeptReject]) -> list[KeptReject]:
@@ -160,12 +170,35 @@ def last_days(days: int, today: date) -> list[date]:
 
 
 def in_parallel(work: Callable[[Any], T], pieces: Iterable[Any]) -> Iterator[T]:
-    """Yield the result of some work for each piece, in their order; an error, or an end before the end, stops it."""
+    """Yield the result of some work for each piece, as they come.
+
+    After an error no other piece is begun; it is raised when what was under way has ended and was yielded.
+    """
+    stopped = Event()
+
+    def work_on(piece: object) -> T:
+        if stopped.is_set():
+            raise CancelledError
+        try:
+            return work(piece)
+        except BaseException:
+            stopped.set()
+            raise
+
+    failure: BaseException | None = None
     workers = ThreadPoolExecutor(CALLS_AT_ONCE)
     try:
-        yield from workers.map(work, pieces)
+        for ended in as_completed([workers.submit(work_on, piece) for piece in pieces]):
+            error = ended.exception()
+            if error is None:
+                yield ended.result()
+            elif not isinstance(error, CancelledError):
+                failure = failure or error
     finally:
-        workers.shutdown(cancel_futures=True)
+        stopped.set()
+        workers.shutdown()
+    if failure is not None:
+        raise failure
 
 
 def _only(names: Iterable[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from handler.decode import decode_settings
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, InvalidSettings
 
 DEFAULT_DAYS = 7
+DAYS = click.IntRange(1, 3660)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +64,11 @@ class Selection:
             raise click.ClickException(
                 f"No reject {self} has the id {reject_id}: `destination rejects list` shows them"
             )
-        if len({reject.body_hash for reject in rejects}) > 1:
-            raise click.ClickException(f"Several rejects have an id that starts with {reject_id}: give more of it")
+        if len({(reject.customer_id, reject.body_hash) for reject in rejects}) > 1:
+            otherwise = "" if self.customer_id else ", or --customer"
+            raise click.ClickException(
+                f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
+            )
         return rejects
 
     def __str__(self) -> str:
@@ -80,7 +84,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--customer", "customer_id", help="The customer's id.")
     @click.option(
         "--days",
-        type=click.IntRange(1, 3660),
+        type=DAYS,
         help=f"How many days back, today included. By default {DEFAULT_DAYS} of a customer, and all with --scan.",
     )
     @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
@@ -271,12 +275,14 @@ def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, d
 
 
 @rejects.command()
-@click.option("--older-than", type=click.IntRange(min=1), metavar="DAYS", help="Only those older than this; a scan.")
+@click.option("--older-than", type=DAYS, metavar="DAYS", help="Only those older than this; a scan.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @selection_options
 def purge(*, selection: Selection, older_than: int | None, yes: bool, as_json: bool) -> None:
     """Delete rejects for good: of a customer, old ones, or all. Asks before it does.
+
+    What comes again meanwhile stays.
 
     \b
     Example:
@@ -288,17 +294,31 @@ def purge(*, selection: Selection, older_than: int | None, yes: bool, as_json: b
             raise click.UsageError("--older-than needs --scan: by customer, only the last days are read")
         limit = (datetime.now(UTC) - timedelta(days=older_than)).isoformat()
         chosen = [reject for reject in chosen if reject.rejected_at < limit]
-    what = f"{_rejects(len(chosen))} {selection}" + (f", older than {older_than} days" if older_than else "")
+    which = f"{selection}" + (f", older than {older_than} days" if older_than else "")
     if chosen and not yes:
-        click.confirm(f"Delete {what} for good?", abort=True, err=True)
-    with progress("Deleting", total=len(chosen)) as step:
-        for _ in in_parallel(selection.table.delete, chosen):
-            step()
-    customers = Counter(reject.customer_id for reject in chosen)
+        click.confirm(f"Delete {_rejects(len(chosen))} {which} for good?", abort=True, err=True)
+    table = selection.table
+    deleted: list[KeptReject] = []
+    stayed = 0
+    try:
+        with progress("Deleting", total=len(chosen)) as step:
+            for reject, is_gone in in_parallel(lambda reject: (reject, table.delete(reject)), chosen):
+                if is_gone:
+                    deleted.append(reject)
+                else:
+                    stayed += 1
+                step()
+    finally:
+        _tell_deleted(deleted, stayed, which, as_json=as_json)
+
+
+def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_json: bool) -> None:
+    customers = Counter(reject.customer_id for reject in deleted)
     if as_json:
-        click.echo(json.dumps({"deleted": len(chosen), "customers": customers}))
+        click.echo(json.dumps({"deleted": len(deleted), "came_again": stayed, "customers": customers}))
         return
-    click.echo(f"Deleted {what}.")
+    again = f"; {stayed:,} came again meanwhile and stayed" if stayed else ""
+    click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
     if customers:
         rows = Table("Count", "Customer", box=None)
         for customer_id, count in customers.most_common():

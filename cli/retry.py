@@ -6,12 +6,13 @@ stored but not yet deleted is a duplicate the next time.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel
 from cli.target import Target
 from handler.canonicalise import canonicalise
-from handler.decode import decode_body, decode_settings
+from handler.decode import decode_settings, parse_body
 from handler.errors import Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
@@ -47,14 +48,23 @@ class Judge:
     supported_call_types: frozenset[str]
     clock: Callable[[], float]
 
-    def record(self, customer_id: str, contents: Contents) -> Record:
-        """Return the record of what passes; raises a `Refusal`."""
-        [message] = canonicalise(decode_body(contents.body))
+    def record(self, reject: KeptReject, contents: Contents) -> Record:
+        """Return the record of what passes; raises a `Refusal`.
+
+        The limit of a request's size is for what comes: a body that was written anew may have become longer.
+        """
+        [message] = canonicalise(parse_body(contents.body))
         call_type = check_call_type(message, self.supported_call_types)
         settings = decode_settings(contents.settings_header)
         self.schemas.check_settings(settings)
         self.schemas.check_message(call_type, message.body)
-        return Record(customer_id=customer_id, message=message, settings=settings, stored_at=self.clock())
+        return Record(
+            customer_id=reject.customer_id,
+            message=message,
+            settings=settings,
+            stored_at=self.clock(),
+            received_at=datetime.fromisoformat(reject.rejected_at).timestamp(),
+        )
 
 
 def sink_of(target: Target) -> EventSink:
@@ -69,7 +79,8 @@ def sink_of(target: Target) -> EventSink:
 def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink: EventSink | None) -> Iterator[Verdict]:
     """Yield what becomes of each reject; without a sink, what would.
 
-    Raises `EventStoreUnavailable` when a write is not confirmed, or one of `STORE_ERRORS`; the reject is still there.
+    Raises `EventStoreUnavailable` when a write is not confirmed, or one of `STORE_ERRORS`: after all that came of the
+    others was yielded, and with the reject still there.
     """
 
     def try_again(reject: KeptReject) -> Verdict:
@@ -77,7 +88,7 @@ def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink:
         if contents is None:
             return Verdict(reject=reject, fate=Fate.GONE)
         try:
-            record = judge.record(reject.customer_id, contents)
+            record = judge.record(reject, contents)
             if sink is None:
                 return Verdict(reject=reject, fate=Fate.PASSES)
             outcome = sink.write(record)

@@ -10,14 +10,21 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import boto3
 import click
 import yaml
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.client import BaseClient
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from handler.clients import check_answer
+from handler.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSResponse
+    from botocore.model import OperationModel
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef
@@ -31,9 +38,23 @@ LOCAL_FOLDER = ROOT / ".local"
 FUNCTION = "DestinationFunction"
 STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
 
+AnyClient = TypeVar("AnyClient", bound=BaseClient)
+
 LOCAL_STACK = "direct-destination-local"
 LOCAL_REGION = "us-east-1"
 LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+
+STORE_CONFIG = Config(connect_timeout=5, read_timeout=10)
+"""In seconds, for each of botocore's tries: a page of a table comes within one, and a person is waiting."""
+CONFIRMED_BY = {
+    "dynamodb": {
+        **dict.fromkeys(("GetItem", "PutItem", "UpdateItem", "DeleteItem"), "ConsumedCapacity"),
+        **dict.fromkeys(("Query", "Scan"), "Items"),
+        "ListTables": "TableNames",
+    },
+    "sqs": {"GetQueueUrl": "QueueUrl"},
+}
+"""Service -> operation -> what an answer always holds; botocore reads a garbled answer as an empty one."""
 
 
 class _TemplateLoader(yaml.SafeLoader):
@@ -98,11 +119,11 @@ class Account:
 
     def dynamodb(self) -> "DynamoDBClient":
         """Return a client for tables."""
-        return boto3.client("dynamodb", **self._options())
+        return _listening(boto3.client("dynamodb", config=STORE_CONFIG, **self._options()))
 
     def sqs(self) -> "SQSClient":
         """Return a client for queues."""
-        return boto3.client("sqs", **self._options())
+        return _listening(boto3.client("sqs", config=STORE_CONFIG, **self._options()))
 
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""
@@ -112,6 +133,34 @@ class Account:
         if self.endpoint_url is None:
             return {"region_name": os.environ.get("AWS_REGION")}  # boto3 itself reads AWS_DEFAULT_REGION only
         return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
+
+
+def _listening(client: AnyClient) -> AnyClient:
+    """Let a client take nothing for an answer but an answer; else it raises one of `STORE_ERRORS`."""
+    events, service = client.meta.events, client.meta.service_model.service_name
+    events.register("before-parse", check_answer)
+    for operation, part in CONFIRMED_BY[service].items():
+        if part == "ConsumedCapacity":
+            events.register(f"before-parameter-build.{service}.{operation}", _ask_for_capacity)
+        events.register(f"after-call.{service}.{operation}", _check_confirmed)
+    return client
+
+
+def _ask_for_capacity(params: dict[str, Any], **_: object) -> None:
+    """Let DynamoDB say what a call took: without that, the answer to many is empty."""
+    params["ReturnConsumedCapacity"] = "TOTAL"
+
+
+def _check_confirmed(
+    parsed: Mapping[str, Any], model: "OperationModel", http_response: "AWSResponse", **_: object
+) -> None:
+    """Make an answer that confirms nothing a fault of the store."""
+    part = CONFIRMED_BY[model.service_model.service_name][model.name]
+    if "Error" not in parsed and part not in parsed:
+        raise ResponseParserError(
+            f"{http_response.url} answered {model.name} without {part}, which confirms nothing: run this again, and if "
+            "that does not help, see what answers there"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,13 +260,13 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     environment = {**stack.environment, **_access(target)}
     try:
         copy_tables(source.dynamodb(), target.dynamodb())
-    except (BotoCoreError, ClientError) as error:
+    except STORE_ERRORS as error:
         raise click.ClickException(f"{target.endpoint_url} does not answer as DynamoDB: {error}") from error
     try:
         _copy_queues(source.sqs(), target.sqs())
         queue_name = stack.stores.event_queue_url.rpartition("/")[2]
         queue_url = target.sqs().get_queue_url(QueueName=queue_name)["QueueUrl"]
-    except (BotoCoreError, ClientError) as error:
+    except STORE_ERRORS as error:
         if stack.stores.event_sink == "sqs":
             raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
         return LocalStack(stores=stack.stores, environment=environment)

@@ -3,9 +3,12 @@
 import click
 import pytest
 from local_server import run
+from rich.table import Table
+from rich.text import Text
 
 from cli import demo
 from cli.__main__ import main
+from cli.console import printable, stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import LOCAL_STACK, create_local_stack
 
@@ -120,3 +123,39 @@ def test_a_stack_and_a_table_exclude_each_other():
     result = run("keys", "list", "--stack", "prod", "--table", "keys")
     assert result.exit_code == 2
     assert "--stack and --table exclude each other" in result.stderr
+
+
+CELL = 100 * "a long word "
+
+
+@pytest.mark.parametrize("no_wrap", [True, False])
+def test_without_a_terminal_nothing_is_cut(no_wrap, capsys):
+    rows = Table("First", "Last", box=None)
+    rows.columns[0].no_wrap = no_wrap
+    rows.add_row(Text(CELL), Text("end"))
+    stdout().print(rows)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["First", "Last"],
+        [*CELL.split(), "end"],
+    ]
+
+
+def test_without_a_terminal_what_fills_one_has_an_end(capsys):
+    sides = Table.grid(expand=True)
+    sides.add_row("left", "right")
+    stdout().print(sides)
+    assert len(capsys.readouterr().out) < 1000
+
+
+@pytest.mark.parametrize(
+    "code",
+    [0, 0x1B, 0x7F, 0x9B, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800],
+    ids=hex,
+)
+def test_what_would_steer_a_terminal_is_not_printed(code):
+    assert printable(f"a{chr(code)}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_the_letters_of_all_languages_are_printed():
+    text = "\N{ARABIC LETTER ALEF}\N{ZERO WIDTH NON-JOINER}\N{HEBREW LETTER SHIN} ü \N{GRINNING FACE}"
+    assert printable(text) == text

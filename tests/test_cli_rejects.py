@@ -3,10 +3,16 @@
 import base64
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import boto3
 import pytest
-from local_server import run
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
+from local_server import run, wait_until
 
 from cli.reject_table import RejectTable
 from cli.retry import Fate, Judge, retry, sink_of
@@ -14,7 +20,7 @@ from cli.schema_check import SCHEMAS
 from cli.stack import LOCAL_STACK
 from cli.target import Target
 from handler.canonicalise import canonicalise
-from handler.decode import decode_body
+from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation
 from handler.reject import Reject
 from handler.reject import RejectTable as Keeper
@@ -65,7 +71,7 @@ def schemas_with(folder, **changed):
 def keep(destination, message, *, customer_id="demo", days_ago=0.0, settings_header=""):
     """Keep a reject as the function does, some time ago."""
     body = json.dumps(message, ensure_ascii=False)
-    [canonical] = canonicalise(decode_body(body))
+    [canonical] = canonicalise(parse_body(body))
     table = Keeper(destination.account.dynamodb(), destination.stack.stores.rejects_table, retention_days=30)
     assert table.keep(
         Reject(
@@ -81,6 +87,51 @@ def keep(destination, message, *, customer_id="demo", days_ago=0.0, settings_hea
 
 def messages(count, **fields):
     return [{**NO_EVENT, "messageId": f"message-{number}", **fields} for number in range(count)]
+
+
+@contextmanager
+def before(operation, handler) -> Iterator[None]:
+    """Let every client call a handler before it sends."""
+    events, event = boto3.DEFAULT_SESSION.events, f"before-send.dynamodb.{operation}"
+    events.register_first(event, handler)
+    try:
+        yield
+    finally:
+        events.unregister(event, handler)
+
+
+def answering(operation, body):
+    """Let every client read something else than the answer."""
+    raw = SimpleNamespace(stream=lambda: [body])
+    return before(operation, lambda request, **_: AWSResponse(request.url, 200, {}, raw))
+
+
+@contextmanager
+def again_before_delete(destination, message) -> Iterator[None]:
+    """Let a message be refused once more just before its reject is deleted."""
+    [body_hash] = [reject["body_hash"] for reject in listed() if reject["message_id"] == message["messageId"]]
+
+    def keep_again(request, **_):
+        if body_hash.encode() in request.body:
+            keep(destination, message)
+
+    with before("DeleteItem", keep_again):
+        yield
+
+
+@contextmanager
+def failing_late(operation, what, *, count) -> Iterator[None]:
+    """Let a call fail that contains some text, but not before so many others were made."""
+    others = []
+
+    def fail(request, **_):
+        if what in request.body:
+            wait_until(lambda: len(others) >= count)
+            raise ClientError({"Error": {"Code": "AccessDeniedException"}}, operation)
+        others.append(request)
+
+    with before(operation, fail):
+        yield
 
 
 def test_the_days_of_a_customer_are_counted_with_today(deploy):
@@ -167,6 +218,21 @@ def test_an_id_that_names_none_or_several_is_told(deploy):
             assert "is no id of a reject" in result.stderr
 
 
+def test_an_id_of_two_customers_is_told(deploy):
+    destination = deploy()
+    for customer_id in ("demo", "acme"):
+        keep(destination, NO_EVENT, customer_id=customer_id)
+    reject_id = listed()[0]["id"]
+    for command in ("show", "retry"):
+        result = rejects(command, reject_id, "--scan")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            f"Error: Several rejects have an id that starts with {reject_id}: give more of it, or --customer\n",
+        )
+    shown = rejects("show", reject_id, "--scan", "--customer", "acme", "--json")
+    assert json.loads(shown.stdout)["customer_id"] == "acme"
+
+
 def test_the_same_body_of_two_days_has_one_id(deploy):
     destination = deploy()
     keep(destination, NO_EVENT, days_ago=2)
@@ -200,6 +266,21 @@ def test_a_retried_message_expires_like_one_that_was_accepted(deploy, mended):
     retried("--scan", "--schemas", mended)
     [item] = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
     assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(7 * DAY, abs=60)
+
+
+def test_a_message_without_a_time_of_its_own_has_that_of_its_reject(deploy, mended):
+    destination = deploy()
+    keep(destination, {name: value for name, value in NO_EVENT.items() if name != "timestamp"}, days_ago=3)
+    [reject] = listed()
+    retried("--scan", "--schemas", mended)
+    [record] = destination.stored()
+    assert record["timestamp"] == reject["rejected_at"] < record["stored_at"]
+
+
+def test_a_kept_body_is_not_too_long_for_a_retry(deploy, mended):
+    destination = deploy()
+    keep(destination, {**NO_EVENT, "properties": {"text": "a" * MAX_BODY_BYTES}})
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
 
 
 def test_what_is_still_refused_stays_and_is_counted_by_answer(deploy):
@@ -342,6 +423,58 @@ def test_when_a_message_can_not_be_stored_its_reject_stays(deploy, mended):
     assert len(listed()) == 3
 
 
+def test_what_was_stored_before_an_outage_and_during_its_start_is_told_and_no_more_is_tried(deploy, mended):
+    destination = deploy()
+    for number, message in enumerate(messages(40)):
+        keep(destination, message, days_ago=1 - number / 100)  # message-2 is the third to be tried
+    with failing_late("PutItem", b'#message-2"', count=10):
+        result = rejects("retry", "--scan", "--schemas", mended, "--json")
+    assert result.exit_code == 1
+    assert "Error: AWS answered: An error occurred (AccessDeniedException)" in result.stderr
+    stored = len(destination.stored())
+    assert 10 <= stored < 39
+    told = json.loads(result.stdout)
+    assert (told["tried"], told["stored"], len(listed())) == (stored, stored, 40 - stored)
+
+
+def test_what_came_again_during_a_retry_stays(deploy, mended):
+    destination = deploy()
+    keep(destination, NO_EVENT)
+    with again_before_delete(destination, NO_EVENT):
+        assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
+    assert len(listed()) == 1
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "duplicates": 1})
+
+
+TOLD_OF_NONE = {"retry": "Tried 0 rejects of all customers.\n", "purge": "Deleted 0 rejects of all customers.\n"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"null", b'{"Item": {"customer_id": {"S": "ac\xff', b"<html>"], ids=repr)
+@pytest.mark.parametrize(
+    ("command", "operation"),
+    [
+        (["list", "--scan"], "Scan"),
+        (["list", "--customer", "demo"], "Query"),
+        (["show", "{id}", "--customer", "demo"], "GetItem"),
+        (["retry", "--scan", "--schemas", "{mended}"], "GetItem"),
+        (["retry", "--scan", "--schemas", "{mended}"], "PutItem"),
+        (["retry", "--scan", "--schemas", "{mended}"], "DeleteItem"),
+        (["purge", "--scan", "--yes"], "DeleteItem"),
+    ],
+    ids=["list Scan", "list Query", "show GetItem", "retry GetItem", "retry PutItem", "retry DeleteItem", "purge"],
+)
+def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(command, operation, body, deploy, mended):
+    destination = deploy()
+    keep(destination, NO_EVENT)
+    [reject] = listed()
+    words = [word.format(id=reject["id"], mended=mended) for word in command]
+    with answering(operation, body):
+        result = rejects(*words)
+    assert (result.exit_code, result.stdout) == (1, TOLD_OF_NONE.get(words[0], ""))
+    assert "Error: AWS answered: " in result.stderr
+    assert operation == "DeleteItem" or listed() == [reject]  # moto deletes it, although nobody reads its answer
+
+
 def test_schemas_with_faults_are_told_before_anything_is_tried(deploy, tmp_path):
     deploy().post(NO_EVENT)
     result = rejects("retry", "--scan", "--schemas", schemas_with(tmp_path, track=[]))
@@ -360,6 +493,38 @@ def test_a_purge_asks_first(deploy):
     assert "Delete 1 reject of demo in the last 7 days for good? [y/N]: " in refused.stderr
     assert rejects("purge", "--customer", "demo", stdin="y\n").exit_code == 0
     assert listed() == []
+
+
+def test_a_purge_leaves_what_came_again_meanwhile(deploy):
+    destination = deploy()
+    for message in messages(3):
+        keep(destination, message)
+    with again_before_delete(destination, messages(1)[0]):
+        result = rejects("purge", "--scan", "--yes")
+    assert result.stdout.startswith("Deleted 2 rejects of all customers; 1 came again meanwhile and stayed.\n")
+    assert [reject["message_id"] for reject in listed()] == ["message-0"]
+
+
+def test_a_purge_that_fails_half_way_says_what_it_deleted(deploy):
+    destination = deploy()
+    for message in messages(40):
+        keep(destination, message)
+    third = listed()[2]
+    with failing_late("DeleteItem", third["body_hash"].encode(), count=10):
+        result = rejects("purge", "--customer", "demo", "--yes", "--json")
+    assert result.exit_code == 1
+    assert "Error: AWS answered: An error occurred (AccessDeniedException)" in result.stderr
+    left = len(listed())
+    assert 1 < left <= 30
+    assert json.loads(result.stdout) == {"deleted": 40 - left, "came_again": 0, "customers": {"demo": 40 - left}}
+
+
+@pytest.mark.parametrize("option", ["--days", "--older-than"])
+def test_a_number_of_days_has_an_end(option, deploy):
+    deploy()
+    result = rejects("purge", "--scan", "--yes", option, "999999")
+    assert result.exit_code == 2
+    assert "999999 is not in the range 1<=x<=3660" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -427,5 +592,6 @@ def test_on_a_local_server_it_all_works_without_a_scan(server):
     assert retry.exit_code == 1
     assert server.json("rejects", "purge", "--customer", customer_id, "--yes") == {
         "deleted": 1,
+        "came_again": 0,
         "customers": {customer_id: 1},
     }

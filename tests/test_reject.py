@@ -9,6 +9,7 @@ import pytest
 from botocore.stub import Stubber
 
 from handler.canonicalise import canonicalise
+from handler.clients import connect
 from handler.errors import InvalidMessage, RejectStoreUnavailable, Violation
 from handler.reject import Reject, RejectTable
 
@@ -157,10 +158,11 @@ def test_when_it_can_not_be_kept_segment_keeps_it(deploy):
     assert (answer.status, answer.body["code"]) == (503, "reject_store_unavailable")
 
 
-def test_a_garbled_confirmation_is_none(aws):
+@pytest.mark.usefixtures("aws")
+def test_a_garbled_confirmation_is_none():
     [message] = canonicalise(NO_EVENT)
     refusal = InvalidMessage((Violation(pointer="/event", message="event is required"),))
-    client = aws.dynamodb()
+    client = connect("dynamodb")
     reject = Reject(
         customer_id="acme", message=message, body="{}", settings_header="", refusal=refusal, rejected_at=0.0
     )

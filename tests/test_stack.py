@@ -1,7 +1,9 @@
 """The tables and queues that template.yaml declares, made elsewhere than on AWS."""
 
 import pytest
+from botocore.parsers import ResponseParserError
 from click import ClickException
+from endpoint import endpoint, response
 from store_proxy import Fault, store_proxy
 
 from cli.stack import FUNCTION, STORE_OUTPUTS, Account, copy_stores, create_local_stack, load_template, stack_outputs
@@ -133,6 +135,51 @@ def test_a_server_without_queues_is_not_enough_for_a_queue(aws, other_aws):
             copy_stores(create_local_stack(aws, {"EventSink": "sqs"}), aws, Account(endpoint_url=proxy.url))
 
 
+@pytest.mark.parametrize("body", ["{}", "null", "<html>", ""], ids=repr)
+def test_a_server_of_another_kind_is_named(body, aws):
+    with endpoint(lambda _: response(200, body)) as server, pytest.raises(ClickException) as caught:
+        copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url=server.url))
+    assert caught.value.message.startswith(f"{server.url} does not answer as DynamoDB: ")
+
+
 def test_a_server_that_is_not_there_is_named(aws):
     with pytest.raises(ClickException, match=r"http://127\.0\.0\.1:1 does not answer as DynamoDB"):
         copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url="http://127.0.0.1:1"))
+
+
+KEY = {"key_hash": {"S": "3f1c"}}
+
+
+@pytest.mark.parametrize("body", ["", "{}", "null", "[]", '{"Item": {"cust', '{"ConsumedCapacity": null}'], ids=repr)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda account: account.dynamodb().get_item(TableName="keys", Key=KEY),
+        lambda account: account.dynamodb().put_item(TableName="keys", Item=KEY),
+        lambda account: account.dynamodb().delete_item(TableName="keys", Key=KEY),
+        lambda account: account.dynamodb().update_item(TableName="keys", Key=KEY),
+        lambda account: list(account.dynamodb().get_paginator("scan").paginate(TableName="keys")),
+        lambda account: list(account.dynamodb().get_paginator("query").paginate(TableName="keys")),
+        lambda account: account.dynamodb().list_tables(),
+        lambda account: account.sqs().get_queue_url(QueueName="events"),
+    ],
+    ids=["get", "put", "delete", "update", "scan", "query", "tables", "queue"],
+)
+def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(call, body):
+    with endpoint(lambda _: response(200, body)) as server, pytest.raises(ResponseParserError):
+        call(Account(endpoint_url=server.url))
+
+
+def test_a_fault_of_the_store_says_where_to_look():
+    with endpoint(lambda _: response(200, "")) as server, pytest.raises(ResponseParserError) as caught:
+        Account(endpoint_url=server.url).dynamodb().get_item(TableName="keys", Key=KEY)
+    assert str(caught.value).startswith(
+        f"{server.url} answered GetItem without ConsumedCapacity, which confirms nothing"
+    )
+
+
+def test_a_person_waits_for_a_silent_store_no_longer_than_half_a_minute():
+    account = Account(endpoint_url="http://127.0.0.1:1")
+    for client in (account.dynamodb(), account.sqs()):
+        config = client.meta.config
+        assert config.read_timeout * config.retries.get("total_max_attempts", 3) <= 30
