@@ -17,8 +17,9 @@ from enum import IntEnum
 from random import Random
 from urllib.parse import urlsplit
 
+from cli.fingerprint import Fingerprint, fingerprint_of
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
-from cli.traffic import Identity, Kind, Parcel, Sending, Traffic, identity_of
+from cli.traffic import Kind, Parcel, Sending, Traffic
 from handler.write import Outcome
 
 RETRIED_STATUSES = frozenset({408, 423, 429, *range(500, 600)} - {501})
@@ -62,6 +63,11 @@ class Tries:
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
+    def seconds(self) -> float:
+        """How long they took in all."""
+        return max(self.ended, default=0.0)
+
+    @property
     def duplicates(self) -> int:
         """Answers that a message was stored already."""
         return sum(count for label, count in self.counts.items() if label.endswith(f" {Outcome.DUPLICATE}"))
@@ -76,10 +82,10 @@ class Tries:
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What was sent and what became of it: counts of deliveries, and of each valid message its identity and its end."""
+    """What was sent and what became of it: counts of deliveries, and the end of each valid message."""
 
     tries: Tries = field(default_factory=Tries)
-    messages: dict[Identity, End] = field(default_factory=dict)
+    messages: dict[Fingerprint, End] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
     refusals: Counter[str] = field(default_factory=Counter)
     begun: int = 0
@@ -105,17 +111,17 @@ class Ledger:
         """Deliveries that came to an end."""
         return self.accepted + self.given_up + self.refused + self.refused_as_expected
 
-    def settle(self, identity: Identity | None, end: End, *, tries: int, text: str = "") -> None:
-        """Note the end of a delivery; a message without an identity is one that must be refused."""
-        if identity is not None:
-            self.messages[identity] = max(self.messages[identity], end)
+    def settle(self, fingerprint: Fingerprint | None, end: End, *, tries: int, text: str = "") -> None:
+        """Note the end of a delivery; a message without a fingerprint is one that must be refused."""
+        if fingerprint is not None:
+            self.messages[fingerprint] = max(self.messages[fingerprint], end)
         if end is End.GIVEN_UP:
             self.given_up += 1
         elif end is End.ACCEPTED:
             self.at_first_try += tries == 1
             self.after_retries += tries > 1
-            self.accepted_though_invalid += identity is None
-        elif identity is None:
+            self.accepted_though_invalid += fingerprint is None
+        elif fingerprint is None:
             self.refused_as_expected += 1
         else:
             self.refused += 1
@@ -276,7 +282,7 @@ class Segment:
     async def _deliver(self, sending: Sending) -> None:
         """Make one delivery; it has a slot for its first try already."""
         parcel: Parcel | None
-        identity = self._enter(parcel := self._traffic.parcel(sending))
+        fingerprint = self._enter(parcel := self._traffic.parcel(sending))
         for tries, wait in enumerate((*waits(self._chance), None), start=1):
             try:
                 reply = await self._try(parcel or self._traffic.parcel(sending))
@@ -284,25 +290,25 @@ class Segment:
                 self._slots.release()
             if reply is not None and reply.status not in RETRIED_STATUSES:
                 end = End.ACCEPTED if 200 <= reply.status < 300 else End.REFUSED  # noqa: PLR2004 -- RFC 9110: 2xx
-                self.ledger.settle(identity, end, tries=tries, text=_text(reply))
+                self.ledger.settle(fingerprint, end, tries=tries, text=_text(reply))
                 break
             if wait is None:
-                self.ledger.settle(identity, End.GIVEN_UP, tries=tries)
+                self.ledger.settle(fingerprint, End.GIVEN_UP, tries=tries)
                 break
             parcel = None  # made anew for the next try, so that waiting costs no memory
             await asyncio.sleep(wait / self._time_scale)
             await self._slots.acquire()
         self._unfinished.release()
 
-    def _enter(self, parcel: Parcel) -> Identity | None:
+    def _enter(self, parcel: Parcel) -> Fingerprint | None:
         """Write a message into the ledger before it is sent; None for one that must be refused."""
         if parcel.kind is Kind.INVALID:
             return None
         record = self._traffic.record(parcel)
-        identity = identity_of(record.facts)
-        self.ledger.messages.setdefault(identity, End.UNFINISHED)
+        fingerprint = fingerprint_of(record)
+        self.ledger.messages.setdefault(fingerprint, End.UNFINISHED)
         self.ledger.subjects.add(record.subject)
-        return identity
+        return fingerprint
 
     async def _try(self, parcel: Parcel) -> Reply | None:
         """Post a message once; None where no answer came."""

@@ -1,6 +1,7 @@
-"""What the store holds against what `destination simulate` sent: nothing may be missing, nothing be there twice."""
+"""What the store holds against what `destination simulate` sent: nothing may be missing, other, or there twice."""
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -9,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cli.deliver import End, Ledger
+from cli.fingerprint import COMPARED_FACTS, Fingerprint
 from cli.target import Target
-from cli.traffic import Identity, identity_of
+from handler.items import read_json_attribute
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -27,11 +29,13 @@ MAX_EMPTY_RECEIVES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
-    """How many messages were sent and stored, and how many of them were lost or stored twice.
+    """How many messages were sent and stored, and how many of them were lost, stored twice, or stored otherwise.
 
     A message is lost that is not in the store although its deliveries ended: it was accepted, which is a lie, or was
     refused for good, or no try succeeded until Segment gave it up. `stored_twice` counts superfluous items;
-    `may_double` says that they are no fault, because the store is a standard queue.
+    `may_double` says that they are no fault, because the store is a queue that can't know better. `stored_otherwise`
+    counts items whose content is not what was sent, `stored_unsent` those that were not to be stored at all, which is
+    no fault where earlier runs `may_have_sent` them. `others_seen` are messages of others in the queue.
     """
 
     messages: int
@@ -40,7 +44,11 @@ class Reconciliation:
     lost_refused: int
     lost_given_up: int
     stored_twice: int
+    stored_otherwise: int
+    stored_unsent: int
+    others_seen: int
     may_double: bool
+    may_have_sent: bool
     refused: int
     accepted_though_invalid: int
 
@@ -50,16 +58,39 @@ class Reconciliation:
         return self.lost_accepted + self.lost_refused + self.lost_given_up
 
     @property
+    def others_may_hold(self) -> bool:
+        """Whether what was accepted and is missing may be with another consumer of the queue."""
+        return bool(self.others_seen and self.lost_accepted)
+
+    @property
     def failed(self) -> bool:
-        """Whether anything is wrong. A valid message that was refused is, though a copy of it may have been stored."""
+        """Whether anything is wrong, or can't be told."""
+        return bool(self.lost or self.is_wrong)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything is wrong but a loss. A message that was refused is, though a copy may have been stored."""
         doubled = self.stored_twice and not self.may_double
-        return bool(self.lost or doubled or self.refused or self.accepted_though_invalid)
+        unsent = self.stored_unsent and not self.may_have_sent
+        return bool(doubled or unsent or self.stored_otherwise or self.refused or self.accepted_though_invalid)
 
 
-def reconcile(ledger: Ledger, stored: Mapping[Identity, int], *, may_double: bool) -> Reconciliation:
-    """Compare what was sent with what is stored, which may hold more: messages of earlier runs."""
-    lost = Counter(end for identity, end in ledger.messages.items() if identity not in stored)
-    found = [stored[identity] for identity in ledger.messages if identity in stored]
+def reconcile(
+    ledger: Ledger,
+    stored: Mapping[Fingerprint, int],
+    *,
+    may_double: bool = False,
+    may_have_sent: bool = False,
+    others_seen: int = 0,
+) -> Reconciliation:
+    """Compare what was sent with what is stored of these customers."""
+    times: Counter[bytes] = Counter()
+    for fingerprint, count in stored.items():
+        times[fingerprint.identity] += count
+    sent = {fingerprint.identity for fingerprint in ledger.messages}
+    found = [times[identity] for identity in sent if identity in times]
+    lost = Counter(end for fingerprint, end in ledger.messages.items() if fingerprint.identity not in times)
+    other = {fingerprint: count for fingerprint, count in stored.items() if fingerprint not in ledger.messages}
     return Reconciliation(
         messages=len(ledger.messages),
         stored=len(found),
@@ -67,54 +98,79 @@ def reconcile(ledger: Ledger, stored: Mapping[Identity, int], *, may_double: boo
         lost_refused=lost[End.REFUSED],
         lost_given_up=lost[End.GIVEN_UP],
         stored_twice=sum(found) - len(found),
+        stored_otherwise=sum(count for fingerprint, count in other.items() if fingerprint.identity in sent),
+        stored_unsent=sum(count for fingerprint, count in other.items() if fingerprint.identity not in sent),
+        others_seen=others_seen,
         may_double=may_double,
+        may_have_sent=may_have_sent,
         refused=ledger.refused,
         accepted_though_invalid=ledger.accepted_though_invalid,
     )
 
 
-def read_table(target: Target, *, subjects: Collection[str], customer_ids: Collection[str]) -> Counter[Identity]:
+def read_table(target: Target, *, subjects: Collection[str], customer_ids: Collection[str]) -> Counter[Fingerprint]:
     """Read how often the table holds each message of these customers; raises `STORE_ERRORS`."""
     client, table = target.account.dynamodb(), target.stores.event_table
-    items = _scan(client, table) if target.is_local else _query(client, table, subjects)
-    facts = ({name: value["S"] for name, value in item.items()} for item in items)
-    return Counter(identity_of(fact) for fact in facts if fact["customer_id"] in customer_ids)
+    own = frozenset(customer_ids)
+    return Counter(_scan(client, table, own) if target.is_local else _query(client, table, own, subjects))
 
 
+_DOCUMENTS = ("settings", "message")
 _READ: dict[str, Any] = {
-    "ProjectionExpression": "customer_id, user_id, anonymous_id, message_id",
+    "ProjectionExpression": ", ".join(f"#{name}" for name in (*COMPARED_FACTS, *_DOCUMENTS)),
+    "ExpressionAttributeNames": {f"#{name}": name for name in (*COMPARED_FACTS, *_DOCUMENTS)},
     "ConsistentRead": True,
 }
 
 
-def _scan(client: "DynamoDBClient", table: str) -> Iterator[Mapping[str, Any]]:
+def _fingerprints(items: Iterable[Mapping[str, Any]], customer_ids: Collection[str]) -> list[Fingerprint]:
+    stored = (
+        {name: _document(value) if name in _DOCUMENTS else value["S"] for name, value in item.items()}
+        for item in items
+        if item["customer_id"]["S"] in customer_ids
+    )
+    return [Fingerprint.of(content) for content in stored]
+
+
+def _document(attribute: Mapping[str, Any]) -> object:
+    """Read a JSON attribute; None stands for one that can't be read, which nobody sent."""
+    try:
+        return read_json_attribute(attribute)
+    except (ValueError, zlib.error):
+        return None
+
+
+def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str]) -> Iterator[Fingerprint]:
     """Read the whole table: an embedded AWS does that for every query anyway."""
     for page in client.get_paginator("scan").paginate(TableName=table, **_READ):
-        yield from page["Items"]
+        yield from _fingerprints(page["Items"], customer_ids)
 
 
-def _query(client: "DynamoDBClient", table: str, subjects: Collection[str]) -> Iterator[Mapping[str, Any]]:
+def _query(
+    client: "DynamoDBClient", table: str, customer_ids: Collection[str], subjects: Collection[str]
+) -> Iterator[Fingerprint]:
     """Read the records of each subject: that costs what the simulation stored, not what the table holds."""
 
-    def query(subject: str) -> list[Mapping[str, Any]]:
+    def query(subject: str) -> list[Fingerprint]:
         pages = client.get_paginator("query").paginate(
             TableName=table,
             KeyConditionExpression="subject = :subject",
             ExpressionAttributeValues={":subject": {"S": subject}},
             **_READ,
         )
-        return [item for page in pages for item in page["Items"]]
+        return [fingerprint for page in pages for fingerprint in _fingerprints(page["Items"], customer_ids)]
 
     with ThreadPoolExecutor(READERS) as readers:
-        for items in readers.map(query, subjects):
-            yield from items
+        for fingerprints in readers.map(query, subjects):
+            yield from fingerprints
 
 
 class QueueDrain:
     """Takes the messages of these customers from a queue; those of others stay there, hidden until it has finished.
 
-    A queue may hand out a message again, so each is counted once by SQS's own id for it. `wait_seconds` is how long the
-    queue looks for more at the end.
+    A queue may hand out a message again, so each is counted once by SQS's own id for it. A FIFO queue of an embedded
+    AWS `forgets` what was taken from it, and lets it in again; there the id counts by which it ought to have known it.
+    `wait_seconds` is how long the queue looks for more at the end.
     """
 
     def __init__(
@@ -123,15 +179,27 @@ class QueueDrain:
         url: str,
         customer_ids: Collection[str],
         *,
+        forgets: bool = False,
         wait_seconds: int = QUEUE_WAIT_SECONDS,
     ) -> None:
-        self.stored: Counter[Identity] = Counter()
+        self.stored: Counter[Fingerprint] = Counter()
         self._client = client
         self._url = url
         self._customer_ids = customer_ids
+        self._forgets = forgets
         self._wait_seconds = wait_seconds
         self._taken: set[str] = set()
         self._others: dict[str, str] = {}
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether the queue drops what comes again."""
+        return self._url.endswith(".fifo")
+
+    @property
+    def others_seen(self) -> int:
+        """Messages of others that came."""
+        return len(self._others)
 
     def take(self, *, wait_seconds: int = 0) -> bool:
         """Take some messages; tell whether there were any. Raises `STORE_ERRORS`."""
@@ -140,19 +208,23 @@ class QueueDrain:
             MaxNumberOfMessages=QUEUE_BATCH,
             WaitTimeSeconds=wait_seconds,
             MessageAttributeNames=["customer_id"],
+            MessageSystemAttributeNames=["MessageDeduplicationId"],
         ).get("Messages", [])
         own = [message for message in messages if _customer_id(message) in self._customer_ids]
         self._others |= {message["MessageId"]: message["ReceiptHandle"] for message in messages if message not in own}
         for message in own:
-            if message["MessageId"] not in self._taken:
-                self._taken.add(message["MessageId"])
-                self.stored[identity_of(json.loads(message["Body"]))] += 1
+            known_by = message["MessageId"]
+            if self.is_fifo and self._forgets:
+                known_by = message["Attributes"]["MessageDeduplicationId"]
+            if known_by not in self._taken:
+                self._taken.add(known_by)
+                self.stored[Fingerprint.of(json.loads(message["Body"]))] += 1
         if own:
             entries = _entries(message["ReceiptHandle"] for message in own)
             self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
         return bool(messages)
 
-    def finish(self, expected: AbstractSet[Identity]) -> Counter[Identity]:
+    def finish(self, expected: AbstractSet[Fingerprint]) -> Counter[Fingerprint]:
         """Take all that is left, and let others see their messages again. Raises `STORE_ERRORS`."""
         empty_receives = 0
         while empty_receives < MAX_EMPTY_RECEIVES:

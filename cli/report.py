@@ -16,9 +16,25 @@ from cli.reconcile import Reconciliation
 
 TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40
+"""At most; as many as fit beside the numbers, or none."""
+PADDING_COLUMNS = 2
+MIN_NOTE_COLUMNS = 20
+"""Where notes have no room beside the numbers, they come below."""
 BUCKET_ENDS_MILLISECONDS = (*(step * 10**power for power in range(4) for step in (1, 2, 5)), math.inf)
 SHOWN_LABELS = 15
 SHOWN_REFUSALS = 5
+OUTCOMES = {
+    "stored": "stored",
+    "lost": "lost",
+    "lost_though_accepted": "lost_accepted",
+    "lost_by_refusal": "lost_refused",
+    "lost_by_giving_up": "lost_given_up",
+    "stored_twice": "stored_twice",
+    "stored_otherwise": "stored_otherwise",
+    "stored_unsent": "stored_unsent",
+    "others_seen": "others_seen",
+}
+"""Key in what `--json` prints -> attribute of `Reconciliation`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -26,13 +42,13 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that is over."""
+    """A run that is over; `result` is None where the store can't be read."""
 
     url: str
     seed: int
     customers: int
     ledger: Ledger
-    result: Reconciliation
+    result: Reconciliation | None
     interrupted: bool
 
     @property
@@ -43,7 +59,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        ledger, result = self.ledger, self.result
+        ledger = self.ledger
         statuses: Counter[str] = Counter()
         for label, count in ledger.tries.counts.items():
             statuses[label if label in (TIMED_OUT, NO_CONNECTION) else label.split(maxsplit=1)[0]] += count
@@ -52,8 +68,8 @@ class Run:
             "seed": self.seed,
             "customers": self.customers,
             "interrupted": self.interrupted,
-            "seconds": round(max(ledger.tries.ended, default=0.0), 1),
-            "messages": result.messages,
+            "seconds": round(ledger.tries.seconds, 1),
+            "messages": len(ledger.messages),
             "sent": ledger.begun,
             "tries": len(ledger.tries.labels),
             "delivered_at_first_try": ledger.at_first_try,
@@ -64,82 +80,109 @@ class Run:
             "accepted_though_invalid": ledger.accepted_though_invalid,
             "unfinished": ledger.begun - ledger.finished,
             "duplicates_refused": ledger.tries.duplicates,
-            "stored": result.stored,
-            "lost": result.lost,
-            "lost_though_accepted": result.lost_accepted,
-            "lost_by_refusal": result.lost_refused,
-            "lost_by_giving_up": result.lost_given_up,
-            "stored_twice": result.stored_twice,
+            **{name: getattr(self.result, attribute, None) for name, attribute in OUTCOMES.items()},
             "answers_by_status": dict(statuses.most_common()),
             "answers": dict(ledger.tries.counts.most_common()),
             "refusals": dict(ledger.refusals.most_common(SHOWN_REFUSALS)),
             "milliseconds": percentiles(self.answered_milliseconds),
         }
 
-    def picture(self) -> RenderableType:
-        """Return what people are shown."""
+    def picture(self, columns: int) -> RenderableType:
+        """Return what people are shown, for a terminal of so many columns."""
         times = percentiles(self.answered_milliseconds)
         parts: list[RenderableType] = [
-            _numbers(self),
-            timeline(self.ledger.tries),
-            histogram(self.answered_milliseconds),
+            _numbers(self, columns),
+            timeline(self.ledger.tries, columns),
+            histogram(self.answered_milliseconds, columns),
             Text("  ".join(f"{name} {time:,} ms" for name, time in times.items()), "dim"),
             *(
                 Text(f"Refused for good, {count:,} times: {text}", "red")
                 for text, count in self.ledger.refusals.most_common(SHOWN_REFUSALS)
             ),
-            _verdict(self.result),
+            *([_verdict(self.result, so_far=" so far" if self.interrupted else "")] if self.result else ()),
         ]
         return Group(*itertools.chain.from_iterable((part, "") for part in parts[:-1]), parts[-1])
 
 
-def _numbers(run: Run) -> Table:
-    ledger, result = run.ledger, run.result
-    good, bad = "green", "bold red"
-    doubles = "yellow" if result.may_double else bad
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column()
-    rows.add_column(justify="right")
-    rows.add_column(style="dim")
-    what = f"{result.messages:,} messages of {run.customers:,} customers to {run.url}, seed {run.seed}"
-    always = (
+GOOD, DOUBTFUL, BAD = "green", "yellow", "bold red"
+_Row = tuple[str, int, str, str]
+"""Name, count, style and note."""
+
+
+def _numbers(run: Run, columns: int) -> RenderableType:
+    ledger = run.ledger
+    what = f"{len(ledger.messages):,} messages of {run.customers:,} customers to {run.url}, seed {run.seed}"
+    always: list[_Row] = [
         ("sent", ledger.begun, "", what),
         ("delivered at first try", ledger.at_first_try, "", ""),
         ("delivered after retries", ledger.after_retries, "", ""),
-        ("given up", ledger.given_up, "yellow" if ledger.given_up else "", "after four hours of retries, compressed"),
-        ("stored", result.stored, "", "of the messages"),
+        ("given up", ledger.given_up, DOUBTFUL if ledger.given_up else "", "after four hours of retries, compressed"),
         ("duplicates refused", ledger.tries.duplicates, "", ""),
-    )
-    sometimes = (
-        ("refused for good", ledger.refused, bad, "valid messages that Segment drops"),
+    ]
+    sometimes: list[_Row] = [
+        ("refused for good", ledger.refused, BAD, "valid messages that Segment drops"),
         ("refused as expected", ledger.refused_as_expected, "", ""),
-        ("accepted though invalid", ledger.accepted_though_invalid, bad, ""),
-        ("unfinished", ledger.begun - ledger.finished, "yellow", "when it was interrupted"),
-    )
-    outcome = (
-        ("lost", result.lost, bad if result.lost else good, _losses(result)),
-        ("stored twice", result.stored_twice, doubles if result.stored_twice else good, ""),
-    )
-    for name, count, style, note in (*always, *(row for row in sometimes if row[1]), *outcome):
-        rows.add_row(Text(name, style), Text(f"{count:,}", style), Text(note))
+        ("accepted though invalid", ledger.accepted_though_invalid, BAD, ""),
+        ("unfinished", ledger.begun - ledger.finished, DOUBTFUL, "when it was interrupted"),
+    ]
+    outcome = _outcome(run.result) if run.result else []
+    rows = (*always, *(row for row in sometimes if row[1]), *outcome)
+    table = Table.grid(padding=(0, PADDING_COLUMNS))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, justify="right")
+    if _room(columns, ("", ""), [(name, f"{count:,}") for name, count, _, _ in rows]) >= MIN_NOTE_COLUMNS:
+        for name, count, style, note in rows:
+            table.add_row(Text(name, style), Text(f"{count:,}", style), Text(note, "dim"))
+        return table
+    for name, count, style, _ in rows:
+        table.add_row(Text(name, style), Text(f"{count:,}", style))
+    notes = (Text(f"{name}: {note}", "dim") for name, _, _, note in rows if note)
+    return Group(table, "", *notes)
+
+
+def _outcome(result: Reconciliation) -> list[_Row]:
+    doubles = DOUBTFUL if result.may_double else BAD
+    rows: list[_Row] = [
+        ("stored", result.stored, "", "of the messages"),
+        ("not found" if result.others_may_hold else "lost", result.lost, BAD if result.lost else GOOD, _losses(result)),
+        ("stored twice", result.stored_twice, doubles if result.stored_twice else GOOD, ""),
+        ("stored otherwise", result.stored_otherwise, BAD if result.stored_otherwise else GOOD, ""),
+    ]
+    if result.stored_unsent:
+        style, note = ("dim", "by earlier runs with this seed") if result.may_have_sent else (BAD, "by nobody")
+        rows.append(("stored, but not sent", result.stored_unsent, style, note))
     return rows
 
 
 def _losses(result: Reconciliation) -> str:
+    accepted = "accepted but not stored"
+    if result.others_may_hold:
+        accepted = (
+            f"accepted; {result.others_seen:,} messages of others were seen, so another run or consumer may hold "
+            "some of these"
+        )
     causes = {
-        "accepted but not stored": result.lost_accepted,
         "refused for good": result.lost_refused,
         "given up": result.lost_given_up,
+        accepted: result.lost_accepted,
     }
     return ", ".join(f"{count:,} {cause}" for cause, count in causes.items() if count)
 
 
-def _verdict(result: Reconciliation) -> Text:
+def _verdict(result: Reconciliation, *, so_far: str) -> Text:
+    if result.others_may_hold and result.lost == result.lost_accepted and not result.is_wrong:
+        return Text("Whether anything was lost can't be told: others use this queue too.", BAD)
     if result.failed:
-        return Text("Something was lost, stored twice or judged wrongly.", "bold red")
+        return Text("Something was lost, stored twice or otherwise, or judged wrongly.", BAD)
     if result.stored_twice:
-        return Text("Nothing was lost. A standard queue may hold a message twice; its consumer has to know.", "yellow")
-    return Text("Nothing was lost, nothing was stored twice.", "bold green")
+        return Text(
+            f"Nothing was lost{so_far}. A queue may hold a message twice (a FIFO queue one that comes again after "
+            "five minutes); its consumer has to know.",
+            DOUBTFUL,
+        )
+    if not result.messages:
+        return Text(f"Nothing was to be stored{so_far}.", DOUBTFUL)
+    return Text(f"Nothing was lost{so_far}, nothing was stored twice or otherwise.", f"bold {GOOD}")
 
 
 def percentiles(milliseconds: Iterable[float]) -> dict[str, float]:
@@ -150,40 +193,64 @@ def percentiles(milliseconds: Iterable[float]) -> dict[str, float]:
     }  # fmt: skip
 
 
-def timeline(tries: Tries) -> Table:
+def timeline(tries: Tries, columns: int) -> Table:
     """Draw how often each answer came in each slice of the run, every row to the scale of its own busiest slice."""
-    seconds = max(tries.ended, default=0.0)
-    slices: dict[str, list[int]] = {label: [0] * TIMELINE_COLUMNS for label in tries.counts}
-    for ended, label in zip(tries.ended, tries.labels, strict=True):
-        slices[label][min(int(ended / (seconds or 1) * TIMELINE_COLUMNS), TIMELINE_COLUMNS - 1)] += 1
-    rows = Table("Answer", box=None, padding=(0, 2, 0, 0))
-    rows.add_column("How often", justify="right")
-    rows.add_column(f"over {seconds:.1f} s", no_wrap=True)
-    for label, count in tries.counts.most_common(SHOWN_LABELS):
-        rows.add_row(Text(label), f"{count:,}", Text(_sparkline(slices[label]), colour(label)))
-    if len(slices) > SHOWN_LABELS:
-        rows.add_row(f"and {len(slices) - SHOWN_LABELS} others", "", "")
-    return rows
+    shown = tries.counts.most_common(SHOWN_LABELS)
+    heads: tuple[str, ...] = ("Answer", "How often", f"over {tries.seconds:.1f} s")
+    rows: list[_Cells] = [(label, f"{count:,}") for label, count in shown]
+    slices = min(TIMELINE_COLUMNS, _room(columns, heads, rows))
+    if slices >= len(heads[2]):
+        counts = {label: [0] * slices for label in tries.counts}
+        for ended, label in zip(tries.ended, tries.labels, strict=True):
+            counts[label][min(int(ended / (tries.seconds or 1) * slices), slices - 1)] += 1
+        rows = [
+            (*row, Text(_sparkline(counts[label]), colour(label))) for row, (label, _) in zip(rows, shown, strict=True)
+        ]
+    else:
+        heads = heads[:2]
+    if len(tries.counts) > SHOWN_LABELS:
+        rows.append((f"and {len(tries.counts) - SHOWN_LABELS} others",))
+    return _table(heads, rows)
 
 
-def histogram(milliseconds: Sequence[float]) -> Table:
+def histogram(milliseconds: Sequence[float], columns: int) -> Table:
     """Draw how many answers took how long."""
     counts = [0] * len(BUCKET_ENDS_MILLISECONDS)
     for time in milliseconds:
         counts[next(place for place, end in enumerate(BUCKET_ENDS_MILLISECONDS) if time < end)] += 1
     used = [place for place, count in enumerate(counts) if count]
-    rows = Table("Milliseconds", box=None, padding=(0, 2, 0, 0))
-    rows.columns[0].justify = "right"
-    rows.add_column("Answers", justify="right")
-    rows.add_column("")
-    for place in range(min(used, default=0), max(used, default=-1) + 1):
-        begin = BUCKET_ENDS_MILLISECONDS[place - 1] if place else 0
-        end = BUCKET_ENDS_MILLISECONDS[place]
-        bar = "█" * round(counts[place] / max(counts) * BAR_COLUMNS) or ("▏" if counts[place] else "")
-        rows.add_row(
-            f"{begin}-{end}" if end < math.inf else f"{begin} or more", f"{counts[place]:,}", Text(bar, "cyan")
-        )
-    return rows
+    places = range(min(used, default=0), max(used, default=-1) + 1)
+    heads = ("Milliseconds", "Answers", "")
+    rows: list[_Cells] = [(_bucket(place), f"{counts[place]:,}") for place in places]
+    longest = max(1, min(BAR_COLUMNS, _room(columns, heads, rows)))
+    bars = ("█" * round(counts[place] / max(counts) * longest) or ("▏" if counts[place] else "") for place in places)
+    table = _table(heads, [(*row, Text(bar, "cyan")) for row, bar in zip(rows, bars, strict=True)])
+    table.columns[0].justify = "right"
+    return table
+
+
+def _bucket(place: int) -> str:
+    begin = BUCKET_ENDS_MILLISECONDS[place - 1] if place else 0
+    end = BUCKET_ENDS_MILLISECONDS[place]
+    return f"{begin}-{end}" if end < math.inf else f"{begin} or more"
+
+
+_Cells = tuple[str | Text, ...]
+
+
+def _room(columns: int, heads: Sequence[str], rows: Iterable[_Cells]) -> int:
+    """Return how many columns are left for a picture beside the first two."""
+    return columns - sum(max(map(len, cells)) + PADDING_COLUMNS for cells in zip(heads[:2], *rows, strict=True))
+
+
+def _table(heads: Iterable[str], rows: Iterable[_Cells]) -> Table:
+    table = Table(box=None, padding=(0, PADDING_COLUMNS, 0, 0), pad_edge=False)
+    for head in heads:
+        table.add_column(head, no_wrap=True)
+    table.columns[1].justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def colour(label: str) -> str:

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import math
 import secrets
+import ssl
 import sys
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cli.console import stdout
 from cli.deliver import Endpoint, Ledger, Segment
+from cli.fingerprint import Fingerprint
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import parse_endpoint, trusted_authority
 from cli.reconcile import QueueDrain, read_table, reconcile
@@ -31,15 +35,30 @@ KEY_LIFETIME = timedelta(days=7)
 MAX_SEED = 10**9
 PROGRESS_SECONDS = 0.1
 DRAIN_PAUSE_SECONDS = 0.2
+FIFO_MEMORY_SECONDS = 5 * 60
+"""For how long a FIFO queue knows a message again,
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
+"""
 
-SHARE = click.FloatRange(0, 1)
+
+class _FiniteRange(click.FloatRange):
+    """Refuses infinity too, and what is no number, of which `click.FloatRange` takes both."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+SHARE = _FiniteRange(0, 1)
 
 
 @click.command()
 @click.option("--messages", default=1000, show_default=True, type=click.IntRange(1), help="How many to send.")
 @click.option("--customers", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of how many customers.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed sends the same messages; by chance without it.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
+@click.option("--rate", type=_FiniteRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
 @click.option("--duplicates", default=0.0, type=SHARE, help="Share of messages that are sent twice.")
 @click.option("--reorder", default=0.0, type=SHARE, help="Share of messages that come too late.")
@@ -49,14 +68,16 @@ SHARE = click.FloatRange(0, 1)
     "--time-scale",
     default=240.0,
     show_default=True,
-    type=click.FloatRange(1),
+    type=_FiniteRange(1),
     help="How much faster time runs between tries: 240 makes four hours of retries one minute.",
 )
 @click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own.")
 @click.option("--stores", metavar="URL", help="The local server whose stores --url writes to, where it is not itself.")
 @click.option("--stack", help="A CloudFormation stack, by your own AWS credentials.")
 @click.option(
-    "--ca-file", type=click.Path(exists=True), help="A certificate authority to trust (serve --tls has its own)."
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A certificate authority to trust (serve --tls has its own).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def simulate(
@@ -80,15 +101,16 @@ def simulate(
     """Deliver messages as Segment does, with retries, and compare what was sent with what is stored.
 
     It makes API keys for customers of its own and removes them at the end; what they sent stays stored. With a queue,
-    it takes their messages from it. Exits with 1 when a message was lost, stored twice, or judged wrongly. Control-C
-    ends it with a reconciliation of what was sent so far.
+    it takes their messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged
+    wrongly. Control-C ends it with a reconciliation of what was sent so far.
 
     \b
     Example:
       destination simulate --messages 20000 --customers 10 --duplicates 0.05
     """
-    target, endpoint_url = _target(url, stores, stack)
+    target, endpoint_url = _target(url, stores, stack, ca_file)
     endpoint = _reachable_endpoint(endpoint_url, ca_file)
+    may_have_sent = seed is not None
     seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     call_types = target.stores.supported_call_types.split(",")
     traffic = Traffic(seed=seed, customers=customers, call_types=call_types, replays=replays, invalid=invalid)
@@ -105,29 +127,34 @@ def simulate(
             asyncio.run(_deliver(segment.deliver(order), beside))
         except KeyboardInterrupt:
             interrupted = True
+        unreadable = result = None
         try:
             with _on_terminal().status("Reading what is stored …"):
-                stored = (
-                    drain.finish(ledger.messages.keys())
-                    if drain
-                    else read_table(target, subjects=ledger.subjects, customer_ids=traffic.customer_ids)
-                )
+                stored = _read(target, drain, ledger, traffic)
         except STORE_ERRORS as error:
-            raise click.ClickException(
-                f"What is stored can't be read: {error}. {ledger.accepted:,} of {ledger.begun:,} deliveries were "
-                f"accepted; the same options with --seed {seed} send and compare them again"
-            ) from error
-    result = reconcile(ledger, stored, may_double=bool(drain) and not target.stores.event_queue_url.endswith(".fifo"))
+            unreadable = error
+        else:
+            result = reconcile(
+                ledger,
+                stored,
+                may_double=drain is not None and (not drain.is_fifo or ledger.tries.seconds > FIFO_MEMORY_SECONDS),
+                may_have_sent=may_have_sent,
+                others_seen=drain.others_seen if drain else 0,
+            )
     run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=ledger, result=result, interrupted=interrupted)
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))
     else:
-        stdout().print(run.picture())
+        console = stdout()
+        console.print(run.picture(console.width))
+    if result is None:
+        again = "" if drain else f"; the same options with --seed {seed} send and compare all of it again"
+        raise click.ClickException(f"What is stored can't be read{again}: {unreadable}") from unreadable
     if result.failed:
         raise click.exceptions.Exit(1)
 
 
-def _target(url: str | None, stores: str | None, stack: str | None) -> tuple[Target, str]:
+def _target(url: str | None, stores: str | None, stack: str | None, ca_file: str | None) -> tuple[Target, str]:
     """Return the stores to reconcile with, and the URL to post to."""
     if stack and stores:
         raise click.UsageError("--stores and --stack exclude each other")
@@ -143,6 +170,7 @@ def _target(url: str | None, stores: str | None, stack: str | None) -> tuple[Tar
     except click.ClickException as error:
         if url is None or stores is not None:
             raise
+        _reachable_endpoint(endpoint_url, ca_file)  # what is down can't tell what it is
         raise click.ClickException(
             f"{endpoint_url} is no local server: name the one whose stores it writes to with --stores, or a --stack"
         ) from error
@@ -150,7 +178,13 @@ def _target(url: str | None, stores: str | None, stack: str | None) -> tuple[Tar
 
 def _reachable_endpoint(url: str, ca_file: str | None) -> Endpoint:
     """Return a client for a URL that answers; what comes later is Segment's business."""
-    endpoint = Endpoint(url, ca_file=trusted_authority(url, ca_file))
+    if ca_file and not url.startswith("https:"):
+        raise click.UsageError(f"--ca-file is for https, and {url} has no certificate")
+    authority = trusted_authority(url, ca_file)
+    try:
+        endpoint = Endpoint(url, ca_file=authority)
+    except ssl.SSLError as error:
+        raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
     try:
         asyncio.run(endpoint.try_connection())
     except OSError as error:
@@ -209,11 +243,23 @@ async def _show_progress(ledger: Ledger, *, expected: int) -> None:
             await asyncio.sleep(PROGRESS_SECONDS)
 
 
+def _read(target: Target, drain: QueueDrain | None, ledger: Ledger, traffic: Traffic) -> Counter[Fingerprint]:
+    """Read what is stored of the messages; raises `STORE_ERRORS`."""
+    if drain:
+        return drain.finish(ledger.messages.keys())
+    return read_table(target, subjects=ledger.subjects, customer_ids=traffic.customer_ids)
+
+
 def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
     """Return what takes the messages from the queue, None where they go to the table."""
     if target.stores.event_sink != "sqs":
         return None
-    return QueueDrain(target.account.sqs(), target.stores.event_queue_url, frozenset(traffic.customer_ids))
+    return QueueDrain(
+        target.account.sqs(),
+        target.stores.event_queue_url,
+        frozenset(traffic.customer_ids),
+        forgets=target.is_local,
+    )
 
 
 async def _drain_beside(drain: QueueDrain) -> None:

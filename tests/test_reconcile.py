@@ -1,30 +1,32 @@
 """What the stores hold against what was sent."""
 
+import zlib
 from collections import Counter
 
 import pytest
 
 from cli.deliver import End, Ledger
+from cli.fingerprint import fingerprint_of
 from cli.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
 from cli.stack import Account, create_local_stack
 from cli.target import Target
-from cli.traffic import Sending, Traffic, identity_of
+from cli.traffic import Sending, Traffic
 from handler.write import EventQueue, EventTable
 
 TRAFFIC = Traffic(seed=1, customers=3)
 RECORDS = [TRAFFIC.record(TRAFFIC.parcel(Sending(index=index))) for index in range(40)]
-IDENTITIES = [identity_of(record.facts) for record in RECORDS]
+FINGERPRINTS = [fingerprint_of(record) for record in RECORDS]
 OTHERS = Traffic(seed=2, customers=1)
 OTHER = OTHERS.record(OTHERS.parcel(Sending(index=0)))
 
 
 def ledger(*ends):
     """Return the ledger of messages that ended so."""
-    return Ledger(messages=dict(zip(IDENTITIES, ends, strict=False)))
+    return Ledger(messages=dict(zip(FINGERPRINTS, ends, strict=False)))
 
 
-def compare(ends, stored, *, may_double=False):
-    return reconcile(ledger(*ends), {IDENTITIES[at]: times for at, times in stored.items()}, may_double=may_double)
+def compare(ends, stored, **circumstances):
+    return reconcile(ledger(*ends), {FINGERPRINTS[at]: times for at, times in stored.items()}, **circumstances)
 
 
 def test_all_that_was_sent_and_stored_once_is_well():
@@ -55,27 +57,50 @@ def test_every_superfluous_item_counts():
     assert (result.stored, result.stored_twice, result.failed) == (3, 3, True)
 
 
-def test_a_standard_queue_may_double():
+def test_a_queue_may_double():
     result = compare([End.ACCEPTED], {0: 2}, may_double=True)
     assert (result.stored_twice, result.failed) == (1, False)
 
 
-def test_what_is_there_from_other_runs_is_no_matter():
-    assert not compare([End.ACCEPTED], {0: 1, 1: 2}).failed
+def test_what_nobody_sent_must_not_be_there():
+    result = compare([End.ACCEPTED], {0: 1, 1: 2})
+    assert (result.stored_unsent, result.stored_otherwise, result.stored, result.failed) == (2, 0, 1, True)
+
+
+def test_what_is_there_from_earlier_runs_is_no_matter():
+    result = compare([End.ACCEPTED], {0: 1, 1: 2}, may_have_sent=True)
+    assert (result.stored_unsent, result.failed) == (2, False)
+
+
+def test_a_message_whose_content_differs_is_stored_otherwise_and_not_lost():
+    other = FINGERPRINTS[0]._replace(content=FINGERPRINTS[1].content)
+    result = reconcile(ledger(End.ACCEPTED), {other: 1})
+    assert (result.stored, result.stored_otherwise, result.stored_unsent) == (1, 1, 0)
+    assert (result.lost, result.stored_twice, result.failed) == (0, 0, True)
+
+
+def test_what_is_missing_may_be_with_others_who_use_the_queue():
+    result = compare([End.ACCEPTED, End.ACCEPTED], {0: 1}, others_seen=7)
+    assert (result.others_may_hold, result.lost_accepted, result.is_wrong, result.failed) == (True, 1, False, True)
+
+
+@pytest.mark.parametrize(("end", "others"), [(End.ACCEPTED, 0), (End.REFUSED, 7), (End.GIVEN_UP, 7)])
+def test_nobody_else_holds_what_never_came_in_or_has_no_others_beside_it(end, others):
+    assert not compare([end], {}, others_seen=others).others_may_hold
 
 
 @pytest.mark.parametrize("wrong", ["refused", "accepted_though_invalid"])
 def test_a_wrong_judgement_is_a_failure_although_nothing_is_lost(wrong):
     book = ledger(End.ACCEPTED)
     setattr(book, wrong, 1)
-    assert reconcile(book, {IDENTITIES[0]: 1}, may_double=False).failed
+    assert reconcile(book, {FINGERPRINTS[0]: 1}).failed
 
 
 def test_of_several_deliveries_the_best_end_counts():
-    book = Ledger(messages={IDENTITIES[0]: End.UNFINISHED})
+    book = Ledger(messages={FINGERPRINTS[0]: End.UNFINISHED})
     for end in (End.REFUSED, End.ACCEPTED, End.GIVEN_UP):
-        book.settle(IDENTITIES[0], end, tries=1)
-    assert book.messages[IDENTITIES[0]] is End.ACCEPTED
+        book.settle(FINGERPRINTS[0], end, tries=1)
+    assert book.messages[FINGERPRINTS[0]] is End.ACCEPTED
 
 
 @pytest.fixture
@@ -102,7 +127,31 @@ def test_a_table_tells_how_often_it_holds_each_message(target, is_local):
     assert reached.is_local == is_local
     subjects = {record.subject for record in RECORDS}
     stored = read_table(reached, subjects=subjects, customer_ids=TRAFFIC.customer_ids)
-    assert stored == Counter(IDENTITIES) + Counter(IDENTITIES[:1])
+    assert stored == Counter(FINGERPRINTS) + Counter(FINGERPRINTS[:1])
+
+
+DAMAGES = {
+    "another message": {"message": {"S": '{"type":"track"}'}},
+    "no JSON": {"message": {"S": '{"type":'}},
+    "not compressed": {"message": {"B": b"{}"}},
+    "not UTF-8": {"message": {"B": zlib.compress(b"\xff")}},
+    "no message": {"message": None},
+    "settings that nobody has": {"settings": {"S": '{"region":"us"}'}},
+    "another event": {"event": {"S": "Order Cancelled"}},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_table_tells_what_is_stored_otherwise(target, damage):
+    client, table = target.account.dynamodb(), target.stores.event_table
+    record = RECORDS[0]
+    EventTable(client, table, retention_days=0).write(record)
+    key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+    item = client.get_item(TableName=table, Key=key)["Item"] | damage
+    client.put_item(TableName=table, Item={name: value for name, value in item.items() if value})
+    [stored] = read_table(target, subjects={record.subject}, customer_ids=TRAFFIC.customer_ids)
+    assert stored.identity == FINGERPRINTS[0].identity
+    assert stored.content != FINGERPRINTS[0].content
 
 
 @pytest.fixture
@@ -116,9 +165,21 @@ def test_a_queue_is_drained_of_what_is_its_own(aws, queue_url):
         sink.write(record)
     drain = QueueDrain(aws.sqs(), queue_url, TRAFFIC.customer_ids, wait_seconds=0)
     assert drain.take()
-    assert drain.finish(set(IDENTITIES[:12])) == Counter(IDENTITIES[:12]) + Counter(IDENTITIES[:2])
+    assert drain.finish(set(FINGERPRINTS[:12])) == Counter(FINGERPRINTS[:12]) + Counter(FINGERPRINTS[:2])
+    assert drain.others_seen == 1
     [left] = aws.sqs().receive_message(QueueUrl=queue_url, MessageAttributeNames=["All"])["Messages"]
     assert left["MessageAttributes"]["customer_id"]["StringValue"] == OTHER.customer_id
+
+
+@pytest.mark.parametrize(("forgets", "times"), [(True, 1), (False, 2)])
+def test_a_fifo_queue_that_forgets_what_was_taken_is_forgiven(aws, forgets, times):
+    parameters = {"EventSink": "sqs", "EventQueueType": "fifo"}
+    sink = EventQueue(aws.sqs(), url := create_local_stack(aws, parameters).stores.event_queue_url)
+    drain = QueueDrain(aws.sqs(), url, TRAFFIC.customer_ids, forgets=forgets, wait_seconds=0)
+    for _ in range(2):
+        sink.write(RECORDS[0])
+        assert drain.take()
+    assert drain.stored == {FINGERPRINTS[0]: times}
 
 
 @pytest.mark.parametrize(("expected", "receives"), [(1, 2), (2, 1 + MAX_EMPTY_RECEIVES)], ids=["all", "one missing"])
@@ -128,5 +189,5 @@ def test_a_queue_is_asked_again_while_messages_are_missing(aws, queue_url, expec
     asked = []
     client.meta.events.register("before-call.sqs.ReceiveMessage", lambda **call: asked.append(call))
     drain = QueueDrain(client, queue_url, TRAFFIC.customer_ids, wait_seconds=0)
-    assert drain.finish(set(IDENTITIES[:expected])) == Counter(IDENTITIES[:1])
+    assert drain.finish(set(FINGERPRINTS[:expected])) == Counter(FINGERPRINTS[:1])
     assert len(asked) == receives

@@ -1,17 +1,26 @@
 """`destination simulate`: whether it finds what is wrong, and nothing where all is well."""
 
+import io
 import json
+import re
 import signal
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from random import Random
 
 import pytest
 from endpoint import endpoint, response
-from local_server import run, start, wait_until
-from store_proxy import Fault, store_proxy
+from local_server import run, serving, start, wait_until
+from rich.console import Console
+from store_proxy import store_proxy
 
 from cli import demo
-from cli.stack import LOCAL_STACK
+from cli.deliver import End, Ledger
+from cli.faults import Fault, Rule, Store
+from cli.fingerprint import Fingerprint
+from cli.reconcile import reconcile
+from cli.report import Run
+from cli.stack import LOCAL_STACK, ROOT
 from cli.traffic import Sending, Traffic
 
 pytest_plugins = ["servers"]
@@ -19,6 +28,7 @@ pytest_plugins = ["servers"]
 MESSAGES = 60
 EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
 IN_NO_TIME = ("--time-scale", "1000000")
+VALID = json.dumps({"type": "track", "event": "e", "userId": "u", "messageId": "m"}).encode()
 
 
 def simulate(url, *options, seed, messages=MESSAGES):
@@ -32,6 +42,7 @@ def test_nothing_is_lost_and_nothing_stored_twice(server):
     code, told = simulate(server.url, *EVERYTHING, seed=1)
     assert code == 0
     assert told["lost"] == told["stored_twice"] == told["unfinished"] == told["given_up"] == told["refused"] == 0
+    assert told["stored_otherwise"] == told["stored_unsent"] == 0
     assert told["stored"] == told["messages"]
     assert told["delivered_at_first_try"] == told["sent"] - told["refused_as_expected"]
     assert told["duplicates_refused"] == told["delivered_at_first_try"] - told["messages"] > 0
@@ -70,6 +81,32 @@ def test_a_message_under_two_keys_is_found(server):
     client.put_item(TableName=table, Item={**item, "position": {"S": "elsewhere"}})
     code, told = simulate(server.url, seed=4, messages=10)
     assert (code, told["stored"], told["stored_twice"], told["lost"]) == (1, 10, 1, 0)
+
+
+def test_a_message_that_was_stored_otherwise_is_found(server):
+    simulate(server.url, seed=21, messages=10)
+    traffic = Traffic(seed=21, customers=10)
+    record = traffic.record(traffic.parcel(Sending(index=3)))
+    client, table = server.account.dynamodb(), server.stores.event_table
+    key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+    item = client.get_item(TableName=table, Key=key)["Item"]
+    client.put_item(TableName=table, Item={**item, "message": {"S": '{"type":"track"}'}})
+    code, told = simulate(server.url, seed=21, messages=10)
+    assert (code, told["stored"], told["stored_otherwise"], told["stored_twice"], told["lost"]) == (1, 10, 1, 0, 0)
+
+
+def test_what_is_stored_although_it_was_refused_is_found(server):
+    def answer(request):
+        headers = headers_of(request.head)
+        reply = server.http.request("POST", f"{server.url}/segment", headers=headers, body=VALID)
+        assert reply.status == 200
+        return response(400)
+
+    with endpoint(answer) as two_faced:
+        result = run("simulate", "--url", two_faced.url, "--stores", server.url, "--messages", "5", "--invalid", "1")
+    assert result.exit_code == 1
+    assert "stored, but not sent" in result.stdout
+    assert "Something was lost, stored twice or otherwise, or judged wrongly." in result.stdout
 
 
 def test_a_lie_is_found(server):
@@ -132,14 +169,33 @@ def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
     assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) >= 1
 
 
+def test_a_fifo_queue_drops_what_comes_again(tmp_path):
+    with serving(tmp_path, "--parameter", "EventSink=sqs", "--parameter", "EventQueueType=fifo") as server:
+        code, told = simulate(server.url, "--duplicates", "0.5", "--rate", "60", seed=16)
+    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
+    assert told["delivered_at_first_try"] > MESSAGES + 10
+
+
+def test_what_is_missing_may_be_with_others_who_use_the_queue(queue_server):
+    queue_server.post({"type": "track", "event": "e", "userId": "u"})
+    with endpoint(lambda _request: response(202, '{"status": "queued"}')) as elsewhere:
+        options = ("--stores", queue_server.url, "--messages", "5", "--seed", "17")
+        result = run("simulate", "--url", elsewhere.url, *options)
+    assert result.exit_code == 1
+    assert "not found" in result.stdout
+    assert "messages of others were seen, so another run or consumer may hold some of these" in result.stdout
+    assert "accepted but not stored" not in result.stdout
+    assert result.stdout.endswith("Whether anything was lost can't be told: others use this queue too.\n")
+
+
 def test_a_stack_is_asked_for_each_user(deploy):
     deployment = deploy()
 
     def answer(request):
         headers = {name.lower(): value for name, value in headers_of(request.head).items()}
-        told = deployment.send(
-            {"headers": headers, "requestContext": {"requestId": "r"}, "body": request.body.decode("utf-8", "replace")}
-        )
+        body = request.body.decode("utf-8", "replace")
+        with redirect_stdout(io.StringIO()):  # the function's own lines
+            told = deployment.send({"headers": headers, "requestContext": {"requestId": "r"}, "body": body})
         return response(told.status, json.dumps(told.body))
 
     with endpoint(answer) as gateway:
@@ -162,7 +218,7 @@ def test_people_see_numbers_and_a_picture(server):
     assert "█" in result.stdout
     assert "p50" in result.stdout
     assert "40 messages of 10 customers" in result.stdout
-    assert result.stdout.endswith("Nothing was lost, nothing was stored twice.\n")
+    assert result.stdout.endswith("Nothing was lost, nothing was stored twice or otherwise.\n")
     assert "accepted though invalid" not in result.stdout
 
 
@@ -188,16 +244,77 @@ def test_control_c_ends_with_a_reconciliation(server, tmp_path):
     assert "simulated-13-0" not in customers_with_keys(server)
 
 
-def test_a_store_that_can_not_be_read_leaves_a_way_to_go_on(queue_server):
-    with store_proxy(queue_server.account.endpoint_url) as proxy:
-        proxy.fault = Fault.HAS_NO_QUEUES
-        about = json.dumps({"endpoint_url": proxy.url, "stores": asdict(queue_server.stores)})
+def simulate_without_reading(server, store, *options):
+    """Run a simulation of five messages whose event store can't be read."""
+    with store_proxy(server.account.endpoint_url) as proxy:
+        proxy.rules = (Rule(stores=frozenset({store}), faults=(Fault.ACCESS_DENIED,)),)
+        about = json.dumps({"endpoint_url": proxy.url, "stores": asdict(server.stores)})
         with endpoint(lambda _request: response(202, about)) as elsewhere:
-            result = run("simulate", "--url", elsewhere.url, "--messages", "5", "--seed", "14")
+            result = run("simulate", "--url", elsewhere.url, "--messages", "5", "--seed", "14", *options)
     assert result.exit_code == 1
-    assert "Error: What is stored can't be read: " in result.output
-    assert "5 of 5 deliveries were accepted; the same options with --seed 14 send" in result.output
-    assert "simulated-14-0" not in customers_with_keys(queue_server)
+    assert "simulated-14-0" not in customers_with_keys(server)
+    return result
+
+
+def test_what_was_measured_is_shown_though_the_store_can_not_be_read(server):
+    result = simulate_without_reading(server, Store.EVENTS)
+    assert re.search(r"delivered at first try +5\b", result.stdout)
+    assert "202" in result.stdout
+    assert "p50" in result.stdout
+    assert "lost" not in result.stdout.lower()
+    assert "Error: What is stored can't be read; the same options with --seed 14 send and compare" in result.stderr
+
+
+def test_programs_get_null_where_a_store_can_not_be_read(queue_server):
+    result = simulate_without_reading(queue_server, Store.QUEUE, "--json")
+    told = json.loads(result.stdout)
+    assert (told["messages"], told["delivered_at_first_try"], told["answers"]) == (5, 5, {"202": 5})
+    for name in ("stored", "lost", "lost_though_accepted", "stored_twice", "stored_otherwise"):
+        assert told[name] is None
+    assert "Error: What is stored can't be read: " in result.stderr
+    assert "--seed" not in result.stderr
+
+
+def picture(columns, *, end=End.ACCEPTED, stored=1, interrupted=False, **circumstances):
+    """Return what a run of one message, or of none (`end` is None), looks like on a terminal of so many columns."""
+    fingerprint = Fingerprint(identity=b"", content=b"")
+    ledger = Ledger(messages={} if end is None else {fingerprint: end}, begun=1234567)
+    for label in ("200 stored", "503 reject_store_unavailable"):
+        ledger.tries.add(12.3, 7.0, label)
+        ledger.tries.counts[label] = 1234567
+    result = reconcile(ledger, {fingerprint: stored} if stored else {}, **circumstances)
+    shown = Run(url="http://x/segment", seed=1, customers=1, ledger=ledger, result=result, interrupted=interrupted)
+    console = Console(width=columns, file=io.StringIO())
+    console.print(shown.picture(columns))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_a_narrow_terminal_shows_all_numbers(columns):
+    lines = picture(columns).splitlines()
+    assert max(map(len, lines)) <= columns
+    for label in ("200 stored", "503 reject_store_unavailable"):
+        assert any(line.split()[:3] == [*label.split(), "1,234,567"] for line in lines)
+    assert any(line.split()[:2] == ["sent", "1,234,567"] for line in lines)
+    assert "customers to http://x/segment" in " ".join(picture(columns).split())
+    assert any(line.split()[:2] == ["5-10", "2"] and "█" in line for line in lines)
+    assert ("over 12.3 s" in picture(columns)) == (columns >= 60)
+
+
+VERDICTS = {
+    "Nothing was lost, nothing was stored twice or otherwise.": {},
+    "Nothing was lost so far, nothing was stored twice or otherwise.": {"interrupted": True},
+    "Nothing was to be stored.": {"end": None, "stored": 0},
+    "Nothing was to be stored so far.": {"end": None, "stored": 0, "interrupted": True},
+    "Nothing was lost. A queue may hold a message twice": {"stored": 2, "may_double": True},
+    "Something was lost, stored twice or otherwise, or judged wrongly.": {"stored": 2},
+    "Whether anything was lost can't be told: others use this queue too.": {"stored": 0, "others_seen": 1},
+}
+
+
+@pytest.mark.parametrize("sentence", VERDICTS)
+def test_a_verdict_says_no_more_than_is_known(sentence):
+    assert picture(240, **VERDICTS[sentence]).splitlines()[-1].startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -205,12 +322,19 @@ def test_a_store_that_can_not_be_read_leaves_a_way_to_go_on(queue_server):
     [
         (["--url", "ftp://x"], "ftp://x is no URL"),
         (["--url", "http://x:port"], "http://x:port is no URL"),
-        (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1/segment is no local server: name the one whose stores"),
+        (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1/segment does not answer: "),
+        (["--url", "http://127.0.0.1:1", "--ca-file", str(ROOT / "README.md")], "--ca-file is for https"),
+        (["--url", "https://127.0.0.1:1", "--ca-file", str(ROOT / "README.md")], "README.md holds no certificate"),
+        (["--url", "https://127.0.0.1:1", "--ca-file", str(ROOT)], "is a directory"),
         (["--stores", "http://127.0.0.1:1"], "No local server answers at http://127.0.0.1:1"),
         (["--stores", "http://127.0.0.1:1", "--stack", "x"], "--stores and --stack exclude each other"),
         (["--duplicates", "2"], "--duplicates"),
         (["--messages", "0"], "--messages"),
         (["--rate", "0"], "--rate"),
+        (["--duplicates", "nan"], "'--duplicates': nan is no finite number"),
+        (["--invalid", "NaN"], "'--invalid': NaN is no finite number"),
+        (["--rate", "inf"], "'--rate': inf is no finite number"),
+        (["--time-scale", "nan"], "'--time-scale': nan is no finite number"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -218,6 +342,13 @@ def test_a_wrong_call_is_explained(options, sentence):
     result = run("simulate", *options)
     assert result.exit_code in (1, 2)
     assert sentence in " ".join(result.output.split())
+
+
+def test_an_endpoint_that_is_no_local_server_is_asked_for_its_stores():
+    with endpoint(lambda _request: response(200)) as elsewhere:
+        result = run("simulate", "--url", elsewhere.url)
+    assert result.exit_code == 1
+    assert f"{elsewhere.url} is no local server: name the one whose stores" in result.output
 
 
 def test_an_endpoint_that_is_not_there_is_named(server):
