@@ -1,7 +1,7 @@
 """AWS on its bad days: an HTTP proxy between the function and its stores, with faults to order.
 
-It is a real server on loopback, so that what goes wrong goes wrong on the function's own sockets: plain HTTP/1.1 with
-kept-alive connections, as far as DynamoDB's and SQS's JSON protocols need it.
+It is a real server, so that what goes wrong goes wrong on the function's own sockets: plain HTTP/1.1 with kept-alive
+connections, as far as DynamoDB's and SQS's JSON protocols need it.
 
 Run as `python -m cli.faults URL`, this module is such a proxy before the server at URL.
 """
@@ -123,13 +123,22 @@ class FaultProxy:
     same order.
     """
 
-    def __init__(self, target_url: str, rules: Iterable[Rule] = (), *, seed: int | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        target_url: str,
+        rules: Iterable[Rule] = (),
+        *,
+        seed: int | None = None,
+        host: str = LOOPBACK,
+        port: int = 0,
+    ) -> None:
         target = urlsplit(target_url)
         self._target = (target.hostname or LOOPBACK, target.port or 80)
         self.rules = tuple(rules)
         self.requests: Counter[Store] = Counter()
         self._random = random.Random(seed)  # noqa: S311 -- faults are no secrets
-        self._port = port or _free_port()
+        self._host = host
+        self._port = port or _free_port(host)
         self._server: asyncio.Server | None = None
         self._opening = asyncio.Lock()
         self._connections: dict[Task[None] | None, StreamWriter] = {}
@@ -137,7 +146,7 @@ class FaultProxy:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://{LOOPBACK}:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
         await self.open_port()
@@ -155,7 +164,7 @@ class FaultProxy:
         """Listen."""
         async with self._opening:
             if self._server is None:
-                self._server = await asyncio.start_server(self._serve, LOOPBACK, self._port)
+                self._server = await asyncio.start_server(self._serve, self._host, self._port)
 
     def close_port(self) -> None:
         """Let connections be refused; those that are there stay."""
@@ -220,8 +229,8 @@ class FaultProxy:
         return _with_connection(head + end, b"keep-alive") + body
 
 
-def _free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
@@ -274,13 +283,14 @@ async def _dribble(writer: StreamWriter) -> None:
 
 @click.command()
 @click.argument("url")
+@click.option("--host", default=LOOPBACK, show_default=True, help="The address to listen on.")
 @click.option("--port", default=0, help="The port to listen on; a free one without this.")
 @click.option("--rate", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="How likely a fault is.")
 @click.option("--seed", type=int, help="Draws the same faults in the same order.")
 @click.option("--fault", "faults", multiple=True, type=click.Choice(list(Fault)), help="Only this fault; repeatable.")
 @click.option("--store", "stores", multiple=True, type=click.Choice(list(Store)), help="Only this store; repeatable.")
 def run(
-    *, url: str, port: int, rate: float, seed: int | None, faults: tuple[str, ...], stores: tuple[str, ...]
+    *, url: str, host: str, port: int, rate: float, seed: int | None, faults: tuple[str, ...], stores: tuple[str, ...]
 ) -> None:
     """Run a proxy with faults before the DynamoDB/SQS-compatible server at URL."""
     rule = Rule(
@@ -290,7 +300,7 @@ def run(
     )
 
     async def serve() -> None:
-        async with FaultProxy(url, [rule], seed=seed, port=port) as proxy:
+        async with FaultProxy(url, [rule], seed=seed, host=host, port=port) as proxy:
             click.echo(proxy.url)
             await asyncio.get_running_loop().create_future()  # for ever
 

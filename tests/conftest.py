@@ -2,9 +2,7 @@
 
 import base64
 import importlib
-import io
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.handlers import BUILTIN_HANDLERS
 from hypothesis import HealthCheck, settings
 from moto import mock_aws
 from strict_aws import strict_aws
@@ -21,7 +20,6 @@ from cli import demo
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, copy_tables, create_local_stack
 from handler.items import read_json_attribute
-from handler.observe import SERVICE
 
 Json = dict[str, Any]
 
@@ -40,7 +38,44 @@ SERVICES = ("cloudformation", "dynamodb", "sqs")
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
 """Where moto listens in, within this process."""
 OTHER_DYNAMODB = os.environ.get("TEST_DYNAMODB_URL")
-"""A server to test with in place of moto's DynamoDB; .ci/run names dynalite here."""
+"""A server to test with in place of moto's DynamoDB; .ci/run names dynalite here, on which every result is the same."""
+TABLE_MAKERS = {"deploy", "dynamodb"}
+"""Fixtures of tests for which that matters: others that use AWS are about CloudFormation, or start a moto server."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With another DynamoDB, leave out what does not use it."""
+    if OTHER_DYNAMODB:
+        others = {item for item in items if TABLE_MAKERS.isdisjoint(item.fixturenames)}
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+WAITING = {"Delay": 0.01, "MaxAttempts": 3000}
+"""Seconds between two looks, and how many."""
+
+
+def wait_for_table(parsed: Json, **_: object) -> None:
+    """Wait until a table that was made is there, as in AWS; moto's is at once."""
+    if "TableDescription" in parsed:
+        waiter = Account(endpoint_url=OTHER_DYNAMODB).dynamodb().get_waiter("table_exists")
+        waiter.wait(TableName=parsed["TableDescription"]["TableName"], WaiterConfig=WAITING)
+
+
+if OTHER_DYNAMODB:
+    # For every client of every session, since moto's mock may begin a new one.
+    BUILTIN_HANDLERS.append(("after-call.dynamodb.CreateTable", wait_for_table))
+
+
+@pytest.fixture(autouse=bool(OTHER_DYNAMODB))
+def other_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every client call the other DynamoDB, and leave no table there."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", OTHER_DYNAMODB)
+    yield
+    client = Account(endpoint_url=OTHER_DYNAMODB).dynamodb()
+    for name in client.list_tables()["TableNames"]:
+        client.delete_table(TableName=name)
+        client.get_waiter("table_not_exists").wait(TableName=name, WaiterConfig=WAITING)
 
 
 @pytest.fixture
@@ -48,17 +83,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """AWS, played by moto within this process, and stricter than moto."""
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
-    for service, url in MOTO.items():
+    for service, url in {**MOTO, "dynamodb": OTHER_DYNAMODB or MOTO["dynamodb"]}.items():
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)
-    if OTHER_DYNAMODB:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", OTHER_DYNAMODB)
     # A reset of the session would read the service models anew.
     with mock_aws(config={"core": {"reset_boto3_session": False}}), strict_aws():
         yield Account()
-        if OTHER_DYNAMODB:
-            client = Account().dynamodb()
-            for table in client.list_tables()["TableNames"]:
-                client.delete_table(TableName=table)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,10 +184,6 @@ def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deplo
 
 
 @pytest.fixture
-def lines() -> Iterator[Callable[[], list[Json]]]:
-    """Return what reads the lines that were written."""
-    [handler] = logging.getLogger(SERVICE).handlers
-    written = io.StringIO()
-    stdout = handler.setStream(written)
-    yield lambda: [json.loads(line) for line in written.getvalue().splitlines()]
-    handler.setStream(stdout)
+def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[Json]]:
+    """Return what reads the lines that were written since the last time."""
+    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Event, Thread
+from threading import Event
 
 import boto3
 import pytest
 from botocore.config import Config
+from endpoint import endpoint, response
 
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
@@ -47,64 +47,41 @@ def connected(service, url) -> Iterator:
 CALLS = [(find_key, KeyStoreUnavailable), (put_item, EventStoreUnavailable), (send_message, EventStoreUnavailable)]
 
 
-@pytest.fixture
-def listener():
-    """Return a server that answers every request with `answer`, or, where that is None, not before the test ends."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            if self.server.answer is None:
-                self.server.over.wait()
-                return
-            status, body = self.server.answer
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_args):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        server.over = Event()
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
-
-
 @pytest.mark.parametrize(("call", "refusal"), CALLS)
 @pytest.mark.parametrize(
     "answer",
     [
-        (200, b""),
-        (200, b"{}"),
-        (200, b"<html>Welcome</html>"),
-        (200, b'{"ConsumedCapacity": null, "MessageId": null}'),
-        (200, b'{"Item": {"customer_id": {"S": "ac'),
-        (302, b""),
-        (400, b""),
-        (403, b'{"__type": "AccessDeniedException"}'),
-        (404, b"Not Found"),
-        (500, b"Oops"),
-        (503, b""),
-        None,
+        (200, ""),
+        (200, "{}"),
+        (200, "<html>Welcome</html>"),
+        (200, '{"ConsumedCapacity": null, "MessageId": null}'),
+        (200, '{"Item": {"customer_id": {"S": "ac'),
+        (302, ""),
+        (400, ""),
+        (403, '{"__type": "AccessDeniedException"}'),
+        (404, "Not Found"),
+        (500, "Oops"),
+        (503, ""),
     ],
     ids=repr,
 )
-def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(listener, answer, call, refusal):
-    listener.answer = answer
-    with pytest.raises(refusal) as caught:
-        call(f"http://127.0.0.1:{listener.server_port}")
+def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(answer, call, refusal):
+    with endpoint(lambda _request: response(*answer)) as store, pytest.raises(refusal) as caught:
+        call(store.url)
     assert caught.value.status == 503
 
 
 @pytest.mark.parametrize(("call", "refusal"), CALLS)
+def test_a_store_that_does_not_answer_is_at_fault(call, refusal):
+    over = Event()
+    with endpoint(lambda _request: over.wait() and []) as store, pytest.raises(refusal):
+        call(store.url)
+    over.set()
+
+
+@pytest.mark.parametrize(("call", "refusal"), CALLS)
 def test_a_store_that_cannot_be_reached_is_at_fault(call, refusal):
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
-        port = closed.server_port
+    with endpoint(lambda _request: []) as closed:
+        pass
     with pytest.raises(refusal):
-        call(f"http://127.0.0.1:{port}")
+        call(closed.url)

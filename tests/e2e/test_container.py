@@ -1,6 +1,7 @@
 """The built function in Lambda's container, before the stores of a local server; run by .ci/run after `sam build`.
 
-`sam local invoke` answers every event as events/README.md says, and `sam local start-api` every call type.
+`sam local invoke` answers every event as events/README.md says, and `sam local start-api` every call type. With stores
+that hang it answers in time, and the same message sent again is stored once. The report ends with what was measured.
 """
 
 import json
@@ -8,11 +9,25 @@ import re
 import socket
 import subprocess
 import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import urllib3
+from local_server import wait_until
+from store_proxy import StoreProxy, store_proxy
 
-from cli.stack import ROOT
+from cli import demo
+from cli.embedded_aws import CONTAINER_BRIDGE
+from cli.faults import LOOPBACK, Fault, Rule, Store
+from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
+from cli.serve import ENVIRONMENT_FILE
+from cli.stack import FUNCTION, ROOT, Account, load_template
 
 EVENTS = ROOT / "events"
 ROW = re.compile(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", re.MULTILINE)
@@ -20,26 +35,26 @@ ROWS = ROW.findall((EVENTS / "README.md").read_text())
 
 
 @contextmanager
-def running(*command, until):
-    """Run a command in the background until the block ends; begin when a line of its output holds a text."""
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+def running(printed, *command, until):
+    """Run a command that prints to a file until the block ends; begin when that holds a text."""
+    with (
+        printed.open("w") as output,
+        subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
         try:
-            lines = []
-            for line in process.stdout:
-                lines.append(line)
-                if until in line:
-                    break
-            else:
-                pytest.fail("".join(lines))
-            yield process
+            while until not in printed.read_text():
+                assert process.poll() is None, printed.read_text()
+                time.sleep(0.1)
+            yield
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.wait(30)
 
 
 @pytest.fixture(scope="module")
-def local_server():
-    with running(sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", "1", until="Control-C"):
+def local_server(tmp_path_factory):
+    serve = (sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", "1")
+    with running(tmp_path_factory.mktemp("serve") / "printed", *serve, until="Control-C"):
         yield
 
 
@@ -53,20 +68,174 @@ def test_sam_local_invoke_answers_what_the_table_says(file, status, code):
     assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), run.stderr
 
 
-def free_port():
+@contextmanager
+def start_api(printed, *options):
+    """Run `sam local start-api` until the block ends."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        probe.bind((LOOPBACK, 0))
+        port = probe.getsockname()[1]
+    start = ("sam", "local", "start-api", "--port", str(port), "--skip-pull-image", *options)
+    with running(printed, *start, until="Running on"):
+        yield f"http://{LOOPBACK}:{port}"
+
+
+WARM = ("--warm-containers", "EAGER")
 
 
 @pytest.mark.usefixtures("local_server")
-def test_sam_local_start_api_takes_a_message_of_each_call_type():
-    port = str(free_port())
-    start = ["sam", "local", "start-api", "--port", port, "--skip-pull-image", "--warm-containers", "EAGER"]
-    with running(*start, until="Running on"):
-        ping = [sys.executable, "-m", "cli", "ping", "all", "--json", "--api-key", "demo-key-good"]
-        run = subprocess.run(
-            [*ping, "--url", f"http://127.0.0.1:{port}"], cwd=ROOT, check=False, text=True, capture_output=True
-        )
+def test_sam_local_start_api_takes_a_message_of_each_call_type(tmp_path):
+    with start_api(tmp_path / "printed", *WARM) as url:
+        ping = [sys.executable, "-m", "cli", "ping", "all", "--json", "--api-key", demo.GOOD_KEY, "--url", url]
+        run = subprocess.run(ping, cwd=ROOT, check=False, text=True, capture_output=True)
     answers = json.loads(run.stdout)
     assert [answer["status"] for answer in answers] == [200] * 6 + [202], run.stderr
+
+
+# The deadline
+
+
+PATIENCE_SECONDS = 60
+TEMPLATE = load_template()
+PROPERTIES = TEMPLATE["Resources"][FUNCTION]["Properties"]
+FUNCTION_SECONDS = PROPERTIES["Timeout"]
+INTEGRATION_SECONDS = PROPERTIES["Events"]["Segment"]["Properties"]["TimeoutInMillis"] / 1000
+PROCESSORS = TEMPLATE["Parameters"]["MemorySize"]["Default"] / 1769
+"""Lambda's share, https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html"""
+DURATION = re.compile(r"^REPORT .*\tDuration: ([\d.]+) ms", re.MULTILINE)
+CONTAINER = re.compile(r"^SAM_CONTAINER_ID: (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """A running `sam local start-api`, and the proxy between its containers and their stores."""
+
+    name: str
+    url: str
+    printed: Path
+    proxy: StoreProxy
+    http: urllib3.PoolManager
+    events: tuple[Account, str]
+
+    def send(self, body):
+        """Send a message as Segment does, but with patience."""
+        answer = self.http.request(
+            "POST",
+            f"{self.url}/segment",
+            headers=segment_headers(demo.GOOD_KEY),
+            body=json.dumps(body).encode(),
+            timeout=PATIENCE_SECONDS,
+            retries=False,
+        )
+        content = json.loads(answer.data)
+        return f"{answer.status} {content.get('code', content.get('status', '-'))}"
+
+    def durations(self):
+        """Return the seconds of each invocation as Lambda counts them in the container: with the function's start."""
+        return [float(milliseconds) / 1000 for milliseconds in DURATION.findall(self.printed.read_text())]
+
+    def copies(self, body):
+        """Count the records of a message."""
+        account, table = self.events
+        items = account.dynamodb().scan(TableName=table)["Items"]
+        return sum(item["message_id"]["S"] == body["messageId"] for item in items)
+
+
+@contextmanager
+def proxied_api(folder, name, *options):
+    """Run an API whose function reads a key anew for each request, with a proxy before its stores."""
+    environment = json.loads(ENVIRONMENT_FILE.read_text())["Parameters"]
+    seen = urlsplit(environment["AWS_ENDPOINT_URL"])
+    stores_url = f"http://{LOOPBACK}:{seen.port}"
+    host = CONTAINER_BRIDGE if seen.hostname == CONTAINER_BRIDGE else LOOPBACK
+    with store_proxy(stores_url, host=host) as proxy, urllib3.PoolManager() as http:
+        changes = {
+            "AWS_ENDPOINT_URL": f"http://{seen.hostname}:{urlsplit(proxy.url).port}",
+            "KEY_CACHE_SECONDS": "0",
+            "KEY_GRACE_SECONDS": "0",
+        }
+        (folder / "env.json").write_text(json.dumps({"Parameters": {**environment, **changes}}))
+        with start_api(folder / "printed", "--env-vars", str(folder / "env.json"), *options) as url:
+            yield Api(
+                name=name,
+                url=url,
+                printed=folder / "printed",
+                proxy=proxy,
+                http=http,
+                events=(Account(endpoint_url=stores_url), environment["EVENT_TABLE"]),
+            )
+
+
+def message():
+    return {"type": "track", "userId": "keeper-17", "event": "Lamp Lit", "messageId": str(uuid.uuid4())}
+
+
+@pytest.fixture(scope="module", params=["cold", "warm"])
+def api(request, local_server, tmp_path_factory):  # noqa: ARG001 -- the server has written the environment
+    """Return an API that makes a container for each request, or one that has a container from the beginning."""
+    name = request.param
+    with proxied_api(tmp_path_factory.mktemp(name), name, *(WARM if name == "warm" else ())) as api:
+        if name == "warm":
+            assert api.send(message()) == "200 stored"
+        yield api
+
+
+@dataclass(frozen=True, kw_only=True)
+class Met:
+    """What a message was answered while a store hung, and then; `seconds` are Lambda's, which makes no container."""
+
+    answers: list[str]
+    copies: int
+    seconds: float
+
+
+def meet(api, store, fault):
+    """Let a message meet a fault, end the fault, and send the same message again."""
+    body = message()
+    ended = len(api.durations())
+    api.proxy.rules = (Rule(stores=frozenset({store}), faults=(fault,)),)
+    answer = api.send(body)
+    api.proxy.rules = ()
+    again = api.send(body)
+    wait_until(lambda: len(api.durations()) > ended)
+    return Met(answers=[answer, again], copies=api.copies(body), seconds=api.durations()[ended])
+
+
+@pytest.mark.parametrize(
+    ("store", "fault", "answers"),
+    [
+        (Store.KEYS, Fault.HANGS_BEFORE, ["503 key_store_unavailable", "200 stored"]),
+        (Store.EVENTS, Fault.HANGS_BEFORE, ["503 event_store_unavailable", "200 stored"]),
+        (Store.EVENTS, Fault.HANGS_AFTER, ["503 event_store_unavailable", "200 duplicate"]),
+    ],
+)
+def test_the_function_itself_answers_for_a_store_that_hangs(api, report, store, fault, answers):
+    met = meet(api, store, fault)
+    assert (met.answers, met.copies) == (answers, 1)
+    assert met.seconds < INTEGRATION_SECONDS
+    report.append(f"{api.name}, {store}, {fault}: {answers[0]} after {met.seconds:.2f} s, then {answers[1]}")
+
+
+def test_a_dribbling_store_outlasts_segment_but_not_the_function_and_what_is_sent_again_is_a_duplicate(api):
+    """`sam local` has no integration time-out: API Gateway would have answered before Segment gave up."""
+    body = message()
+    api.proxy.rules = (Rule(stores=frozenset({Store.EVENTS}), faults=(Fault.DRIBBLES,)),)
+    with ThreadPoolExecutor(1) as beside:
+        answering = beside.submit(api.send, body)
+        assert not wait([answering], SEGMENT_TIMEOUT_SECONDS).done
+        api.proxy.rules = ()
+        again = api.send(body)
+        answer = answering.result()
+    assert (answer, again, api.copies(body)) == ("502 -", "200 duplicate", 1)
+    assert f"timed out after {FUNCTION_SECONDS} seconds" in api.printed.read_text()
+
+
+@pytest.mark.usefixtures("local_server")
+def test_a_cold_start_with_lambdas_share_of_a_processor_counts_in(tmp_path, report):
+    with proxied_api(tmp_path, f"cold, {PROCESSORS:.2f} of a processor", *WARM) as api:
+        [container] = CONTAINER.findall(api.printed.read_text())
+        update = ["docker", "update", "--cpus", f"{PROCESSORS:.2f}", container]
+        subprocess.run(update, check=True, capture_output=True)
+        met = meet(api, Store.EVENTS, Fault.HANGS_AFTER)
+    assert (met.answers, met.copies) == (["503 event_store_unavailable", "200 duplicate"], 1)
+    assert met.seconds < INTEGRATION_SECONDS
+    report.append(f"{api.name}, {Store.EVENTS}, {Fault.HANGS_AFTER}: {met.answers[0]} after {met.seconds:.2f} s")
