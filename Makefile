@@ -1,11 +1,13 @@
 # make run    the destination on this machine, with an embedded AWS     make run ARGS="--port 8081"
 # make test   the fast test suite                                       make test ARGS="-k canonicalise"
 # make check  formatting, lint and types (changes nothing)              make format  mends what it can
+# make bench  what the function costs, beside others               make bench ARGS="--quick"
 # make lock   pins the dependencies anew (needs uv)
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+SAM_VENV := .venv-sam
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: run test check format lock clean
@@ -30,6 +32,18 @@ lock:
 	$(LOCK) --output-file requirements-sam.txt --group sam
 	$(LOCK) --output-file requirements-audit.txt --group audit
 
+# Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
+.PHONY: bench
+bench: $(INSTALLED)
+	-@$(MAKE) --no-print-directory $(SAM_VENV)/.installed
+	@$(VENV)/bin/python -m bench all $(ARGS)
+
+$(SAM_VENV)/.installed: requirements-sam.txt
+	@echo "Installing the SAM CLI into $(SAM_VENV) (once, about a minute) …"
+	@$(PYTHON) -m venv --clear $(SAM_VENV)
+	@$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-sam.txt
+	@cp requirements-sam.txt $@
+
 clean:
 	rm -rf $(VENV) .venv-audit .venv-sam .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
@@ -43,17 +57,15 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@touch $@
 
 # `sam build` calls this target to put the function together in $(ARTIFACTS_DIR), for Lambda's Python and Linux whatever
-# this machine is; a schema with a fault ends it. The compiled parts come for both processors, so that one artifact runs on either.
+# this machine is. The compiled parts come for both processors, so that one artifact runs on either.
 LAMBDA_PYTHON := 3.13
 LAMBDA_PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
 
 .PHONY: build-DestinationFunction
 build-DestinationFunction: $(INSTALLED)
-	$(VENV)/bin/destination schemas check
 	$(LAMBDA_PIP) --platform manylinux2014_x86_64 --target "$(ARTIFACTS_DIR)" -r requirements.txt
 	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
 	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"
 	rm -rf "$(ARTIFACTS_DIR)/.aarch64"
-	cp -R handler schemas "$(ARTIFACTS_DIR)/"
-	find "$(ARTIFACTS_DIR)" -name __pycache__ -prune -exec rm -rf {} +
+	$(VENV)/bin/python -m cli.artifact "$(ARTIFACTS_DIR)"

@@ -21,6 +21,9 @@ CONFLICTS = "_conflicts"
 """Where the other values of a field go that arrived in several spellings with different values."""
 
 OBJECT_FIELDS = ("context", "integrations", "properties", "traits")
+HOLD_WRITE_KEYS = ("context", "_metadata")
+WRITE_KEY = "write_key"
+"""The key of a source, which must never be stored; some libraries send it, at the top or in one of those."""
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
 
 
@@ -51,12 +54,12 @@ class Message:
 
 def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
     """Return the messages of a payload. Never refuses: what is odd stays as it is, for `validate` to judge."""
-    body = _rename(without_write_key(payload), TOP)
-    body = {name: value for name, value in body.items() if not (value is None and name in TOP.spelling)}
+    body = _top_fields(payload)
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
     for name in ID_FIELDS:
-        _settle_id(body, name)
+        if name in body:
+            _settle_id(body, name)
     if body.get("type") == "alias":
         _rename_alias(body)
     for name in OBJECT_FIELDS:
@@ -64,17 +67,30 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
             body[name] = {}  # how PHP spells an empty object
     if isinstance(body.get("context"), dict):
         body["context"] = _canonical_context(body["context"])
-    body.setdefault("message_id", _derive_message_id(body))
+    if "message_id" not in body:
+        body["message_id"] = _derive_message_id(body)
     return [Message(body=body, time=_identity_time(body), timestamp=_timestamp(body))]
+
+
+def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
+    """Return the fields of a payload in the spec's spelling, without write keys and the spec's that are null."""
+    body = _rename(payload, TOP)
+    body.pop(WRITE_KEY, None)
+    if None in body.values():
+        body = {name: value for name, value in body.items() if value is not None or name not in TOP.spelling}
+    for name in HOLD_WRITE_KEYS:
+        if name in body:
+            body[name] = _without_write_keys(body[name])
+    return body
 
 
 def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
     """Return a payload without the key of its source, which must never be stored."""
     kept = {}
     for name, value in payload.items():
-        canonical = TOP.canonical(name)
-        if canonical != "write_key":
-            kept[name] = _without_write_keys(value) if canonical in ("context", "_metadata") else value
+        canonical = TOP.canonical[name]
+        if canonical != WRITE_KEY:
+            kept[name] = _without_write_keys(value) if canonical in HOLD_WRITE_KEYS else value
     return kept
 
 
@@ -82,7 +98,7 @@ def names_write_key(text: str) -> bool:
     """Whether JSON names a key of a source anywhere, be it in an object that a later one of the same name hides."""
     names: list[str] = []
     json.loads(text, object_pairs_hook=lambda members: names.extend(name for name, _ in members))
-    return any(TOP.canonical(name) == "write_key" for name in names)
+    return any(TOP.canonical[name] == WRITE_KEY for name in names)
 
 
 def _without_write_keys(value: object) -> object:
@@ -93,18 +109,19 @@ def _without_write_keys(value: object) -> object:
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
     """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
-    renamed: JsonObject = {fields.canonical(name) or name: value for name, value in source.items()}
+    renamed: JsonObject = {fields.canonical[name] or name: value for name, value in source.items()}
     if len(renamed) == len(source):
         return renamed
     spellings: dict[str, list[str]] = {}
     for name in source:
-        spellings.setdefault(fields.canonical(name) or name, []).append(name)
+        spellings.setdefault(fields.canonical[name] or name, []).append(name)
     lost: JsonObject = {}
     for canonical, names in spellings.items():
         if len(names) > 1:
             names.sort(key=lambda name: (source[name] in (None, ""), fields.rank(name)))
         renamed[canonical] = source[names[0]]
-        lost.update((name, source[name]) for name in names[1:] if not _same(source[name], renamed[canonical]))
+        if canonical != WRITE_KEY:
+            lost.update((name, source[name]) for name in names[1:] if not _same(source[name], renamed[canonical]))
     if lost:
         if CONFLICTS in renamed:
             lost[CONFLICTS] = renamed[CONFLICTS]
@@ -143,9 +160,9 @@ def _settle_id(body: JsonObject, name: str) -> None:
 
 def _canonical_context(context: JsonObject) -> JsonObject:
     context = _rename(context, CONTEXT)
-    for name, fields in CONTEXT_OBJECTS.items():
-        if isinstance(context.get(name), dict):
-            context[name] = _rename(context[name], fields)
+    for name in context.keys() & CONTEXT_OBJECTS:
+        if isinstance(context[name], dict):
+            context[name] = _rename(context[name], CONTEXT_OBJECTS[name])
     return context
 
 
@@ -160,7 +177,7 @@ def _derive_message_id(body: JsonObject) -> str:
     repeated = {name: value for name, value in body.items() if name not in shifting}
     lost = repeated.pop(CONFLICTS, None)
     if isinstance(lost, dict):
-        lost = {name: value for name, value in lost.items() if TOP.canonical(name) not in shifting}
+        lost = {name: value for name, value in lost.items() if TOP.canonical[name] not in shifting}
     if lost:
         repeated[CONFLICTS] = lost
     text = json.dumps(repeated, sort_keys=True, separators=(",", ":"))

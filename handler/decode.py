@@ -49,8 +49,6 @@ def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
 
 def parse_body(text: str) -> JsonObject:
     """Return the JSON object that the text of a request body holds; raises a `Refusal` with status 400."""
-    if not text.strip():
-        raise InvalidJson("Request body is empty")
     value = _loads(text)
     if not isinstance(value, dict):
         raise NotAnObject(f"Request body must be one JSON object, not {type_name(value)}")
@@ -101,6 +99,8 @@ def _loads(text: str) -> Any:  # noqa: ANN401 -- JSON is any of six types
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
+        if not text.strip():
+            raise InvalidJson("Request body is empty") from error
         raise InvalidJson(f"Request body is not valid JSON (line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise NestedTooDeeply from error

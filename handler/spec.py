@@ -7,8 +7,7 @@ https://segment.com/docs/connections/spec/common/
 """
 
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 
 CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
 SETTINGS = "settings"
@@ -16,6 +15,8 @@ SETTINGS = "settings"
 
 MAX_NAME_CHARS = 64
 """A longer name is no spelling of a field of the spec; the longest of those has 17 letters."""
+MAX_REMEMBERED_NAMES = 1024
+"""By each set of fields: messages hold far fewer names that differ, and a caller can send any."""
 
 
 def snake_case(name: str) -> str:
@@ -29,23 +30,37 @@ def fold(name: str) -> str:
     return name[:1].lower() + re.sub(r"[\s_-]", "", name[1:]).lower()
 
 
+class _Names(dict[str, str | None]):
+    """Any spelling of a name -> the canonical one, None for a name that the spec does not know.
+
+    A spelling is looked up by its letters once, and remembered as long as there is room.
+    """
+
+    def __init__(self, by_letters: Mapping[str, str]) -> None:
+        super().__init__()
+        self._by_letters = by_letters
+
+    def __missing__(self, name: str) -> str | None:
+        if len(name) > MAX_NAME_CHARS:
+            return None
+        canonical = self._by_letters.get(fold(name))
+        if len(self) < MAX_REMEMBERED_NAMES:
+            self[name] = canonical
+        return canonical
+
+
 class Fields:
     """A set of the spec's names, each of which is found by any of its spellings."""
 
     def __init__(self, spec_names: Iterable[str]) -> None:
         self.spelling = {snake_case(name): name for name in spec_names}
         """Canonical name -> the spec's own spelling."""
-        self._usual = {name: canonical for canonical, spec in self.spelling.items() for name in (canonical, spec)}
-        self._by_letters = {fold(name): snake_case(name) for name in self.spelling.values()}
-        self._find = lru_cache(maxsize=1024)(lambda name: self._by_letters.get(fold(name)))
-
-    def canonical(self, name: str) -> str | None:
-        """Return the canonical name of a field, None for one that the spec does not know."""
-        return self._usual.get(name) or (self._find(name) if len(name) <= MAX_NAME_CHARS else None)
+        self.canonical = _Names({fold(name): canonical for canonical, name in self.spelling.items()})
+        """Any spelling -> canonical name, None for what the spec does not know."""
 
     def rank(self, name: str) -> tuple[int, str]:
         """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""
-        canonical = self.canonical(name)
+        canonical = self.canonical[name]
         return (0 if self.spelling.get(canonical or "") == name else 1 if name == canonical else 2, name)
 
 

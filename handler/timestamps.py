@@ -14,10 +14,15 @@ def parse_time(value: object) -> str | None:
     """
     if not isinstance(value, str):
         return None
-    go_time = _GO_TIME.fullmatch(value)
     try:
-        time = datetime.fromisoformat("".join(go_time.groups()) if go_time else value.strip().upper())
-        return sortable(time.replace(tzinfo=time.tzinfo or UTC))
+        try:
+            time = datetime.fromisoformat(value.strip().upper())
+        except ValueError:
+            go_time = _GO_TIME.fullmatch(value)
+            if go_time is None:
+                return None
+            time = datetime.fromisoformat("".join(go_time.groups()))
+        return sortable(time if time.tzinfo else time.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
         return None
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 import types
 
 import pytest
@@ -33,7 +34,7 @@ def says_yes(module, name, document):
 
 
 def test_all_schemas_that_are_shipped_are_compiled():
-    assert load(SHIPPED, SCHEMA_NAMES).COMPILED == set(SCHEMA_NAMES)
+    assert set(SCHEMA_NAMES) == load(SHIPPED, SCHEMA_NAMES).COMPILED
 
 
 def test_the_code_imports_nothing_that_takes_time():
@@ -180,6 +181,19 @@ def test_any_change_of_a_schema_changes_the_digest():
     changed = {**SHIPPED, "track.json": SHIPPED["track.json"].replace(b"event", b"evenT", 1)}
     renamed = {("x.json" if name == "track.json" else name): content for name, content in SHIPPED.items()}
     assert len({digest(SHIPPED), digest(changed), digest(renamed)}) == 3
+
+
+@pytest.mark.parametrize("is_of_these_schemas", [True, False])
+def test_what_was_built_judges_only_for_the_schemas_that_it_was_built_of(is_of_these_schemas, monkeypatch):
+    built = types.ModuleType("handler.compiled")
+    exec(compile_schemas(SHIPPED, SCHEMA_NAMES), built.__dict__)  # noqa: S102 -- what is tested
+    judged = []
+    built.validate = lambda document, _formats: judged.extend(document)
+    if not is_of_these_schemas:
+        built.DIGEST = "of others"
+    monkeypatch.setitem(sys.modules, "handler.compiled", built)
+    Schemas.load(ROOT / "schemas").check_settings({})
+    assert judged == (["settings"] if is_of_these_schemas else [])
 
 
 @pytest.fixture

@@ -171,6 +171,11 @@ def test_nesting_down_to_the_limit_is_read(nested):
     assert json.dumps(decode_body(text), separators=(",", ":")) == text
 
 
+def test_many_values_side_by_side_are_not_deep():
+    text = json.dumps({"list": [{"a": [n]} for n in range(MAX_NESTING * 3)]})
+    assert json.dumps(decode_body(text)) == text
+
+
 @pytest.mark.parametrize("nested", [nested_arrays, nested_objects])
 @pytest.mark.parametrize("depth", [MAX_NESTING + 1, 5_000, 100_000])
 def test_nesting_below_the_limit_is_refused(nested, depth):

@@ -62,4 +62,4 @@ def test_the_function_never_imports_the_command_line(path):
     "path", [path for path in HANDLER if path.stem not in ("app", "clients")], ids=lambda path: path.stem
 )
 def test_only_app_reads_the_environment_and_makes_clients(path):
-    assert not {"os", "boto3"} & set(imports(path))
+    assert not {"os", "boto3", "botocore.session"} & set(imports(path))

@@ -126,7 +126,7 @@ OPEN = {
 }
 OPEN_REFUSED = {
     "6 beyond a double": [(b"1e309", "number_out_of_range"), (b"-" + b"9" * 400, "number_out_of_range")],
-    "9 nested more deeply": [(b"[" * 99 + b"]" * 99, "nested_too_deeply"), (b'{"":' * 4000, "nested_too_deeply")],
+    "9 nested more deeply": [(b"[" * 99 + b"]" * 99, "nested_too_deeply"), (b'{"":' * 40_000, "nested_too_deeply")],
 }
 
 

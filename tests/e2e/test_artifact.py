@@ -1,21 +1,33 @@
 """What `sam build` put together for Lambda; run by .ci/run after it."""
 
+import io
 import re
+import zipfile
 
 import pytest
 
+from cli.artifact import find_python, lambda_version
 from cli.stack import FUNCTION, ROOT
 
 ARTIFACT = ROOT / ".aws-sam" / "build" / FUNCTION
 PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+BUILT = {"compiled.py", "amazon-roots.pem"}
+MAX_ZIPPED_BYTES = 7_000_000
+"""More takes longer to load at a cold start."""
 
 
 @pytest.mark.parametrize("folder", ["handler", "schemas"])
 def test_it_mirrors_the_checkout(folder):
     def files(root):
-        return {path.name: path.read_bytes() for path in (root / folder).iterdir() if path.is_file()}
+        paths = [path for path in (root / folder).iterdir() if path.is_file() and path.name not in BUILT]
+        return {path.name: path.read_bytes() for path in paths}
 
     assert files(ARTIFACT) == files(ROOT)
+
+
+def test_it_holds_what_is_made_for_cold_starts():
+    assert {path.name for path in (ARTIFACT / "handler").iterdir()} >= BUILT
+    assert {path.name for path in (ARTIFACT / "botocore" / "data").iterdir() if path.is_dir()} == {"dynamodb", "sqs"}
 
 
 def test_it_holds_nothing_of_ours_but_the_function_and_its_schemas():
@@ -24,7 +36,8 @@ def test_it_holds_nothing_of_ours_but_the_function_and_its_schemas():
 
 @pytest.mark.parametrize("package", PINNED)
 def test_it_holds_each_package_as_pinned(package):
-    assert list(ARTIFACT.glob(f"{package.replace('-', '_')}-{PINNED[package]}.dist-info"))
+    [metadata] = ARTIFACT.glob(f"{package.replace('-', '_')}-{PINNED[package]}.dist-info/METADATA")
+    assert f"\nVersion: {PINNED[package]}\n" in metadata.read_text()
 
 
 @pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
@@ -32,3 +45,18 @@ def test_its_compiled_parts_run_on_both_processors(processor):
     compiled = {path.name.partition(".")[0] for path in ARTIFACT.rglob("*.so")}
     for_processor = {path.name.partition(".")[0] for path in ARTIFACT.rglob(f"*.cpython-313-{processor}-linux-gnu.so")}
     assert compiled == for_processor != set()
+
+
+@pytest.mark.skipif(find_python(lambda_version()) is None, reason="there is no Python to compile modules with")
+def test_all_its_modules_are_compiled_for_lambdas_python():
+    modules = {path.with_suffix("") for path in ARTIFACT.rglob("*.py")}
+    compiled = {path.parent.parent / path.name.removesuffix(".cpython-313.pyc") for path in ARTIFACT.rglob("*.pyc")}
+    assert modules == compiled
+
+
+def test_it_is_small():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in ARTIFACT.rglob("*"):
+            archive.write(path, path.relative_to(ARTIFACT))
+    assert len(packed.getvalue()) < MAX_ZIPPED_BYTES

@@ -1,0 +1,138 @@
+"""How requests get to a store inside Lambda: over one connection that is kept alive, without layers between.
+
+A function serves one event at a time, so that one connection to each service is all it can use, and no pool is needed.
+This is a handler of botocore's `before-send` event, whose answer stands for that of botocore's own session; its errors
+are botocore's too, so that retries go on as ever. It speaks as much of HTTP/1.1 (RFC 9112) as DynamoDB and SQS do.
+
+https://boto3.amazonaws.com/v1/documentation/api/latest/guide/events.html
+"""
+
+import select
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Connection:
+    """Sends the requests of one client. Time-outs are in seconds, and of each wait.
+
+    `roots` are files of the certificates that are trusted; another one is read where the ones before do not suffice.
+    """
+
+    def __init__(self, *, connect_timeout: float, read_timeout: float, roots: Sequence[str]) -> None:
+        self._connect_timeout = connect_timeout
+        self._read_timeout = read_timeout
+        self._roots = roots
+        self._socket: socket.socket | None = None
+
+    def __call__(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """Return the answer to a request; raises what botocore's own session would."""
+        kept, self._socket = self._socket, None  # kept again when an answer is there, whole
+        if kept is not None and select.select([kept], [], [], 0)[0]:  # the other side has closed it
+            kept.close()
+            kept = None
+        try:
+            connection = kept or self._connect(request.url)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(endpoint_url=request.url, error=error) from error
+        except ssl.SSLError as error:
+            raise SSLError(endpoint_url=request.url, error=error) from error
+        except OSError as error:
+            raise EndpointConnectionError(endpoint_url=request.url, error=error) from error
+        try:
+            connection.sendall(_octets(request))
+            response, is_last = _read(connection, request.url)
+        except TimeoutError as error:
+            connection.close()
+            raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
+        except (OSError, LookupError, ValueError, OverflowError, MemoryError) as error:  # any length may be claimed
+            connection.close()
+            raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
+        if is_last:
+            connection.close()
+        else:
+            self._socket = connection
+        return response
+
+    def _connect(self, url: str) -> socket.socket:
+        parts = urlsplit(url)
+        address = (parts.hostname, parts.port or _PORTS[parts.scheme])
+        connection = socket.create_connection(address, self._connect_timeout)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if parts.scheme == "https":
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.load_verify_locations(self._roots[0])
+                connection = context.wrap_socket(connection, server_hostname=parts.hostname)
+            connection.settimeout(self._read_timeout)
+        except OSError as error:
+            connection.close()
+            if isinstance(error, ssl.SSLCertVerificationError) and len(self._roots) > 1:
+                self._roots = self._roots[1:]
+                return self._connect(url)
+            raise
+        return connection
+
+
+class _Body:
+    """What botocore reads a body from."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self) -> Iterator[bytes]:
+        yield self._content
+
+
+def _octets(request: AWSPreparedRequest) -> bytes:
+    """Return a request as it is sent."""
+    parts = urlsplit(request.url)
+    host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")  # as it is signed
+    lines = [f"{request.method} {parts.path or '/'} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
+    for name, value in request.headers.items():
+        lines.append(f"{name}: {value.decode() if isinstance(value, bytes) else value}")
+    head = "\r\n".join((*lines, "", "")).encode()
+    body: Any = request.body or b""  # bytes or text, as both services have it
+    return head + (body.encode() if isinstance(body, str) else bytes(body))
+
+
+def _read(connection: socket.socket, url: str) -> tuple[AWSResponse, bool]:
+    """Read an answer, and tell whether it is the last one of its connection; raises `ValueError` for what is none."""
+    with connection.makefile("rb") as stream:
+        version, status, *_ = stream.readline().decode("latin-1").split(None, 2)
+        if not version.startswith("HTTP/1."):
+            raise ValueError("the answer is no HTTP/1.1")
+        headers: Any = {}  # names in lower case
+        while (line := stream.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode("latin-1").partition(":")
+            name, value = name.lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if "transfer-encoding" in headers:
+            body = b"".join(_chunks(stream))
+        else:
+            body = stream.read(length := int(headers["content-length"]))
+            if len(body) < length:
+                raise ValueError("the answer ends too early")
+    is_last = version != "HTTP/1.1" or headers.get("connection", "").lower() == "close"
+    return AWSResponse(url, int(status), headers, _Body(body)), is_last
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    while size := int(stream.readline().partition(b";")[0], 16):
+        yield stream.read(size)
+        stream.readline()
+    while stream.readline() not in (b"\r\n", b""):
+        pass  # trailers

@@ -1,0 +1,96 @@
+"""The parts of `sam build`'s second half; tests/e2e/test_artifact.py looks at the whole."""
+
+import gzip
+import json
+import re
+import ssl
+import sys
+from pathlib import Path
+
+import botocore
+import click
+import pytest
+from click.testing import CliRunner
+
+from cli.artifact import amazon_roots, compile_modules, drop_ballast, find_python, main, python_version, reduce_models
+from handler.clients import AMAZON_ROOTS
+
+BUNDLE = (Path(botocore.__file__).parent / "cacert.pem").read_text()
+
+
+def test_amazons_roots_are_five_of_botocores():
+    roots = amazon_roots(BUNDLE)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=roots)
+    assert len(context.get_ca_certs()) == 5
+    assert all(block in BUNDLE for block in re.findall(r"-----BEGIN.*?END CERTIFICATE-----", roots, re.DOTALL))
+
+
+def test_a_root_that_is_gone_is_told():
+    with pytest.raises(click.ClickException, match=r"no certificate Amazon Root CA 3: mend ROOTS"):
+        amazon_roots(BUNDLE.replace("CN=Amazon Root CA 3 ", "CN=Amazon Root CA 33 "))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Return botocore's data as it is laid out, of three services."""
+    for service in ("dynamodb", "ec2", "sqs"):
+        folder = tmp_path / service / "2012-08-10"
+        folder.mkdir(parents=True)
+        model = {"documentation": "<p>", "shapes": {"a": {"documentation": "<p>", "members": {"documentation": {}}}}}
+        (folder / "service-2.json.gz").write_bytes(gzip.compress(json.dumps(model).encode()))
+        (folder / "examples-1.json").write_text("{}")
+    endpoints = {"partitions": [{"regions": {"x": {}}, "services": {"dynamodb": {"y": 1}, "ec2": {"z": 1}}}]}
+    (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
+    reduce_models(tmp_path)
+    return tmp_path
+
+
+def test_of_botocores_data_two_services_are_left(data):
+    assert sorted(path.name for path in data.iterdir()) == ["dynamodb", "endpoints.json", "sqs"]
+    [model] = (data / "sqs" / "2012-08-10").iterdir()
+    assert json.loads(model.read_text()) == {"shapes": {"a": {"members": {"documentation": {}}}}}
+
+
+def test_of_the_endpoints_all_regions_are_left(data):
+    [partition] = json.loads((data / "endpoints.json").read_text())["partitions"]
+    assert partition == {"regions": {"x": {}}, "services": {"dynamodb": {"y": 1}, "sqs": {}}}
+
+
+def test_of_a_package_its_name_version_and_licence_are_left(tmp_path):
+    for name in ("METADATA", "LICENSE.txt", "RECORD", "WHEEL"):
+        path = tmp_path / "six-1.17.0.dist-info" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for name in ("tests/test_six.py", "six.pyi", "py.typed", "six.py"):
+        path = tmp_path / "six" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    drop_ballast(tmp_path)
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"METADATA", "LICENSE.txt", "six.py"}
+
+
+def test_a_python_is_found_by_its_version():
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert python_version(find_python(version)) == version
+    assert find_python("2.1") is None
+    assert python_version(Path("/nowhere/python")) is None
+
+
+def test_without_lambdas_python_it_is_said_what_that_costs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "six.py").touch()
+    compile_modules(tmp_path)
+    assert "there is no Python 3.13 on this machine" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["six.py"]
+
+
+def test_its_help_says_what_it_is():
+    result = CliRunner().invoke(main, ["--help"])
+    assert (result.exit_code, "cold starts" in result.stdout) == (0, True)
+
+
+def test_the_name_of_the_roots_is_that_which_the_function_reads():
+    assert AMAZON_ROOTS.parent.name == "handler"
