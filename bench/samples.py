@@ -1,0 +1,39 @@
+"""The API Gateway events that are sent, made of those in `events/`; `NUMBER` in them stands for a call's number."""
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from bench.store_server import GOOD_KEY, UNKNOWN_KEY
+from bench.subject import NUMBER
+from cli.stack import ROOT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """An event as JSON text, and what its answer must be: a status, and a word in its body."""
+
+    event: str
+    status: int
+    word: str = ""
+
+
+def sample(name: str, *, status: int, word: str, key: str = GOOD_KEY, number: str = NUMBER) -> Sample:
+    """Return a file of `events/` with another API key, and a message id that differs from call to call."""
+    event: dict[str, Any] = json.loads((ROOT / "events" / f"{name}.json").read_bytes())
+    body = {**json.loads(event["body"]), "messageId": f"ajs-next-1773307792120-{number}"}
+    text = json.dumps(body, ensure_ascii=False)
+    event["body"] = text
+    event["headers"]["authorization"] = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
+    event["headers"]["content-length"] = str(len(text.encode()))
+    return Sample(event=json.dumps(event), status=status, word=word)
+
+
+ACCEPTED = sample("track", status=200, word="stored")
+DUPLICATE = sample("track", status=200, word="duplicate")
+QUEUED = sample("track", status=202, word="queued")
+SENT_AGAIN = sample("track", status=202, word="queued", number="0")
+"""A standard queue takes a message again, so this is no other case than `QUEUED`; it stands for completeness."""
+REFUSED = sample("missing-event", status=400, word="invalid_message")
+UNAUTHORISED = sample("track", status=401, word="unknown_key", key=UNKNOWN_KEY)

@@ -1,0 +1,214 @@
+"""The bench: that it measures what it says; how fast anything is, is not asked here."""
+
+import hashlib
+import inspect
+import json
+import sys
+
+import boto3
+import pytest
+from click.testing import CliRunner
+
+from bench import warm
+from bench.__main__ import MEASUREMENTS, main
+from bench.figures import Row, Table
+from bench.lambda_environment import destination_environment, peer_environment
+from bench.packages import zipped_bytes
+from bench.report import bar, comparison, picture
+from bench.samples import ACCEPTED, UNAUTHORISED, Sample
+from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
+from bench.subject import NUMBER
+from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, warm_subjects
+from cli.console import stdout
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT
+from handler.keys import hash_key
+
+PYTHON = [sys.executable]
+
+
+@pytest.fixture(scope="module")
+def store():
+    with StoreServer() as store:
+        yield store
+
+
+def client(service, store, **options):
+    return boto3.client(service, endpoint_url=store.url, region_name=LOCAL_REGION, **LOCAL_CREDENTIALS, **options)
+
+
+@pytest.fixture(scope="module")
+def dynamodb(store):
+    return client("dynamodb", store)
+
+
+def test_the_store_knows_one_key(dynamodb):
+    def find(key):
+        return dynamodb.get_item(TableName="keys", Key={"key_hash": {"S": hash_key(key)}}).get("Item")
+
+    assert find(UNKNOWN_KEY) is None
+    assert find(GOOD_KEY) == {
+        "key_hash": {"S": hash_key(GOOD_KEY)},
+        "customer_id": {"S": CUSTOMER_ID},
+        "status": {"S": "active"},
+    }
+
+
+def test_the_store_tells_capacity_where_it_is_asked(dynamodb):
+    item = {"TableName": "events", "Item": {"subject": {"S": "é"}}}
+    assert "ConsumedCapacity" not in dynamodb.put_item(**item)
+    assert dynamodb.put_item(**item, ReturnConsumedCapacity="TOTAL")["ConsumedCapacity"]["TableName"] == "events"
+
+
+def test_a_condition_fails_in_the_table_of_duplicates_only(dynamodb):
+    item = {"Item": {"subject": {"S": "a"}}, "ConditionExpression": "attribute_not_exists(subject)"}
+    dynamodb.put_item(TableName="events", **item)
+    with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException):
+        dynamodb.put_item(TableName=DUPLICATES_TABLE, **item)
+
+
+def test_the_store_takes_messages(store):
+    answer = client("sqs", store).send_message(QueueUrl=f"{store.url}/1/events", MessageBody="é")
+    assert answer["MD5OfMessageBody"] == hashlib.md5("é".encode(), usedforsecurity=False).hexdigest()
+    assert answer["MessageId"]
+
+
+def test_the_store_refuses_what_it_does_not_have(dynamodb):
+    with pytest.raises(dynamodb.exceptions.ClientError, match="UnknownOperationException"):
+        dynamodb.list_tables()
+
+
+def test_the_store_speaks_tls(tmp_path):
+    authority = tmp_path / "ca.pem"
+    with StoreServer(tls=True) as store:
+        authority.write_bytes(store.authority)
+        client("dynamodb", store, verify=str(authority)).put_item(TableName="events", Item={"subject": {"S": "a"}})
+        assert store.received().counts == {"PutItem": 1}
+
+
+PEER_CODES = {
+    "bare_put": Code(folders=(PEERS / "bare_put",), target="app:lambda_handler"),
+    "canonical": checkout_codes().canonical,
+    "canonical_jsonschema": checkout_codes().canonical_jsonschema,
+}
+
+
+@pytest.mark.parametrize("name", PEER_CODES)
+def test_a_peer_stores_a_message(name, store):
+    before = store.received().counts["PutItem"]
+    sample = Sample(event=ACCEPTED.event, status=200)
+    subject = Subject(name=name, code=PEER_CODES[name], environment=peer_environment(ROOT / "schemas"), sample=sample)
+    with SubjectProcess(subject, store, PYTHON) as process:
+        assert process.call(first=0, count=3) > 0
+    received = store.received()
+    assert received.counts["PutItem"] == before + 3
+    assert "ajs-next-1773307792120-00000002" in received.last["PutItem"]
+
+
+def test_a_wrong_answer_is_no_measurement(store):
+    environment = destination_environment(store_url=store.url, overrides={})
+    sample = Sample(event=UNAUTHORISED.event, status=200)
+    subject = Subject(name="it", code=checkout_codes().destination, environment=environment, sample=sample)
+    with (
+        SubjectProcess(subject, store, PYTHON) as process,
+        pytest.raises(Exception, match=r"401.* instead of 200"),
+    ):
+        process.call(first=0, count=1)
+
+
+@pytest.fixture(scope="module")
+def subjects(store):
+    return {subject.name: subject for subject in warm_subjects(checkout_codes(), store, PYTHON)}
+
+
+ACCEPTED_CALL = "destination, DynamoDB, accepted"
+
+
+def test_warm_divides_by_a_stock_client(store, subjects):
+    compared = [subjects["stock put_item"], subjects[ACCEPTED_CALL]]
+    table = warm.compare(compared, store, PYTHON, rounds=2, calls=5)
+    [stock, accepted] = [row.ratios[warm.RATIO] for row in table.rows]
+    assert stock == 1
+    assert accepted > 0
+
+
+def test_a_budget_is_the_whole_call(store, subjects):
+    table = warm.budget(subjects[ACCEPTED_CALL], store, PYTHON, calls=5)
+    assert {"decode", "write"} <= {row.name for row in table.rows}
+    assert sum(row.ratios[warm.SHARE] for row in table.rows) == pytest.approx(100, abs=1)
+
+
+def test_what_has_a_budget_is_measured(subjects):
+    assert set(warm.BUDGET_SUBJECTS) <= set(subjects)
+
+
+def test_the_stock_client_writes_what_the_destination_writes(subjects):
+    item = json.loads(subjects["stock put_item"].sample.event)
+    message = json.loads(subjects["stock send_message"].sample.event)
+    assert NUMBER in item["Item"]["message"]["S"]
+    assert NUMBER in message["MessageBody"]
+    assert set(item) == {"TableName", "Item"}
+
+
+def test_a_package_is_counted_as_it_is_uploaded(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "text").write_text("a" * 100_000)
+    assert 100 < zipped_bytes(tmp_path) < 1000
+
+
+@pytest.fixture
+def table():
+    rows = (Row(name="one", figures={"µs": 200.0}, ratios={"/ one": 1.0}), Row(name="two", figures={"µs": 50.0}))
+    return Table(name="warm", title="Title", rows=rows, bar="µs", notes=("A note.",))
+
+
+def printed(part):
+    console = stdout()
+    with console.capture() as captured:
+        console.print(part)
+    return captured.get()
+
+
+def test_a_table_is_drawn_with_bars(table):
+    text = printed(picture(table))
+    assert "█" * 40 in text
+    assert "A note." in text
+    assert [bar(0), bar(1 / 320), bar(1)] == ["", "▏", "█" * 40]
+
+
+def test_two_runs_are_set_side_by_side(table):
+    old = Table(name="warm", title="Title", rows=(Row(name="one", figures={}, ratios={"/ one": 2.0}),), bar="µs")
+    text = printed(comparison(table, old))
+    assert "-50 %" in text
+    assert "new" in text
+
+
+def run(*args):
+    return CliRunner(catch_exceptions=False).invoke(main, args, prog_name="python -m bench")
+
+
+@pytest.mark.parametrize("name", [*(measurement.name for measurement in MEASUREMENTS), "all"])
+def test_every_command_shows_an_example(name):
+    result = run(name, "--help")
+    assert result.exit_code == 0
+    assert f"python -m bench {name}" in result.output
+    assert f"Example:\n  python -m bench {name}" in inspect.cleandoc(main.commands[name].help).replace("\b\n", "")
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[]", '{"warm": {}}', '{"warm": {"tables": [{"rows": 1}]}}'])
+@pytest.mark.parametrize("option", ["--compare", "--json"])
+def test_a_file_of_something_else_is_refused_before_anything_is_measured(content, option, tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    result = run("cold", option, str(path))
+    assert result.exit_code == 1
+    assert "holds no figures" in result.output
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("option", ["--python", "--artifact"])
+def test_what_is_no_python_or_no_package_is_refused(option, tmp_path):
+    given = tmp_path / "given"
+    given.touch() if option == "--python" else given.mkdir()
+    result = run("warm", "--python", sys.executable, option, str(given), "--json", str(tmp_path / "bench.json"))
+    assert result.exit_code in (1, 2)
+    assert str(given) in result.output or "is not Python" in result.output
