@@ -77,6 +77,7 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
     table = {"EVENT_SINK": "dynamodb"}
     queue = {"EVENT_SINK": "sqs"}
     duplicates = {"EVENT_TABLE": DUPLICATES_TABLE}
+    outside_lambda = {"AWS_LAMBDA_FUNCTION_NAME": ""}
     peers = peer_environment(codes.schemas)
 
     def destination(name: str, overrides: Mapping[str, str], sample: Sample) -> Subject:
@@ -94,6 +95,7 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
         Subject(name="stock put_item", code=codes.stock, environment={}, sample=put_item),
         Subject(name="stock send_message", code=send_code, environment={}, sample=send_message),
         accepted,
+        destination("destination, DynamoDB, accepted, botocore's transport", {**table, **outside_lambda}, ACCEPTED),
         destination("destination, DynamoDB, duplicate", {**table, **duplicates}, DUPLICATE),
         destination("destination, DynamoDB, refused", table, REFUSED),
         destination("destination, DynamoDB, unauthorised", table, UNAUTHORISED),

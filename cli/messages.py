@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from time import sleep
 from typing import Any
@@ -115,7 +116,8 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
       destination messages list --customer acme --user 97980cfea0067
     """
     if follow:
-        _follow(selection, limit, as_json=as_json)
+        with suppress(KeyboardInterrupt):  # which is how it ends
+            _follow(selection, limit, as_json=as_json)
         return
     everything = selection.read()
     newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)

@@ -114,7 +114,8 @@ def serve(
         if fault_rate:
             proxy = FaultProxy(endpoint_url or embedded.url, [Rule(probability=fault_rate)], seed=faults_seed)
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
-        url = f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
+        authority = f"[{host}]" if ":" in host else host
+        url = f"{'https' if tls else 'http'}://{authority}:{listener.getsockname()[1]}"
         console.print(f"Starting {processes} function processes …", style="dim")
         asyncio.run(
             _run(

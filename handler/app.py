@@ -24,7 +24,7 @@ SCHEMAS = Path(__file__).parent.parent / "schemas"
 
 def wire(settings: Settings) -> Destination:
     """Wire a destination to its stores."""
-    direct = "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+    direct = bool(os.environ.get("AWS_LAMBDA_FUNCTION_NAME")) and "REQUESTS_CA_BUNDLE" not in os.environ
     dynamodb = connect("dynamodb", direct=direct)
     sink: EventSink
     if settings.event_sink is Sink.SQS:

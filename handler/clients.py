@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botocore.config import Config
-from botocore.httpsession import DEFAULT_CA_BUNDLE
+from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
 from botocore.session import Session, get_session
 from botocore.utils import get_environ_proxies
@@ -38,11 +38,21 @@ def connect(service: str, *, direct: bool = False) -> Any:  # noqa: ANN401 -- th
     client = session.create_client(service, config=CONFIG)
     client.meta.events.register("before-parse", check_answer)
     if direct and not get_environ_proxies(client.meta.endpoint_url):
-        chosen = session.get_config_variable("ca_bundle")
-        roots = [chosen] if chosen else [str(path) for path in (AMAZON_ROOTS, Path(DEFAULT_CA_BUNDLE)) if path.exists()]
-        connection = Connection(connect_timeout=CONNECT_TIMEOUT_SECONDS, read_timeout=READ_TIMEOUT_SECONDS, roots=roots)
+        connection = Connection(
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            roots=_roots(session.get_config_variable("ca_bundle")),
+        )
         client.meta.events.register("before-send", cast("Any", connection))  # stubs know no answer
     return client
+
+
+def _roots(chosen: str | None) -> list[str]:
+    """Return the files of certificates to trust: that which AWS_CA_BUNDLE names, or else Amazon's, then botocore's."""
+    if chosen:
+        return [chosen]
+    amazon = [str(AMAZON_ROOTS)] if AMAZON_ROOTS.exists() else []
+    return [*amazon, str(get_cert_path(verify=True))]
 
 
 @cache
