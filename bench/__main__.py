@@ -4,14 +4,14 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.text import Text
 
-from bench import cold, instructions, load, warm
+from bench import cold, cost, instructions, load, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -25,12 +25,14 @@ RESULTS = ROOT / "build" / "bench.json"
 class Measurement:
     """A command: what it is called, what it tells about itself, and what it does.
 
-    `measure` raises `NotRunError` where this machine lacks something.
+    `measure` raises `NotRunError` where this machine lacks something. `flags` are options of its own command, with
+    their help; `measure` takes each as a keyword.
     """
 
     name: str
     help: str
-    measure: Callable[[Options], list[Table]]
+    measure: Callable[..., list[Table]]
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
 MEASUREMENTS = (
@@ -58,6 +60,17 @@ MEASUREMENTS = (
         name="instructions",
         help="""Count the machine instructions of one warm request, by perf or valgrind.""",
         measure=instructions.measure,
+    ),
+    Measurement(
+        name="cost",
+        help="""Compute what messages cost in dollars, from what is measured here and the prices in bench/prices.json.
+
+        By store, size, memory and rate; beside a collector that is always on; and which limit of AWS is met first.""",
+        measure=cost.measure,
+        flags={
+            "write": "Keep what was measured in bench/recorded.json, and write the tables of docs/scale.md from it.",
+            "recorded": "Measure nothing, and take what bench/recorded.json keeps.",
+        },
     ),
 )
 
@@ -117,26 +130,32 @@ def main() -> None:
     """
 
 
-def _command(measurements: tuple[Measurement, ...], name: str, help_text: str) -> click.Command:
-    def run(*, measuring: Options, results: Path, before: Mapping[str, Any]) -> None:
+def _command(
+    measurements: tuple[Measurement, ...], name: str, help_text: str, flags: Mapping[str, str] | None = None
+) -> click.Command:
+    def run(*, measuring: Options, results: Path, before: Mapping[str, Any], **flags: bool) -> None:
         for measurement in measurements:
-            _measure(measurement, measuring, results, before)
+            _measure(measurement, measuring, results, before, flags)
 
     described = f"{inspect.cleandoc(help_text)}\n\n\b\nExample:\n  python -m bench {name} --quick"
-    return main.command(name, help=described)(main_options(run))
+    command = main.command(name, help=described)(main_options(run))
+    command.params.extend(click.Option([f"--{flag}"], is_flag=True, help=text) for flag, text in (flags or {}).items())
+    return command
 
 
 for each in MEASUREMENTS:
-    _command((each,), each.name, each.help)
+    _command((each,), each.name, each.help, each.flags)
 _command(MEASUREMENTS, "all", "Measure all of it, one after the other.")
 
 
-def _measure(measurement: Measurement, options: Options, results: Path, before: Mapping[str, Any]) -> None:
+def _measure(
+    measurement: Measurement, options: Options, results: Path, before: Mapping[str, Any], flags: Mapping[str, bool]
+) -> None:
     """Measure, put it into a file, and show it."""
     console = stdout()
     told = facts()
     try:
-        tables = measurement.measure(options)
+        tables = measurement.measure(options, **flags)
     except NotRunError as error:
         console.print(Text(f"{measurement.name}: not run: {error}", "yellow"))
         console.print()
