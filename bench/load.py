@@ -39,7 +39,7 @@ from bench.pythons import lambda_python, runtime_python
 from bench.samples import ACCEPTED
 from bench.store_server import LOOPBACK
 from bench.subjects import Code, Subject
-from cli.gateway import own_answer, to_event, to_response
+from cli.local.gateway import own_answer, to_event, to_response
 from cli.stack import ROOT
 from cli.target import ask_local_server
 

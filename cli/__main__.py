@@ -3,12 +3,12 @@
 import click
 
 from cli.keys import keys
+from cli.local.serve import serve
 from cli.messages import messages
 from cli.ping import ping
 from cli.rejects import rejects
-from cli.schemas import schemas
-from cli.serve import serve
-from cli.simulate import simulate
+from cli.schemas.commands import schemas
+from cli.simulation.simulate import simulate
 from handler.errors import STORE_ERRORS
 
 

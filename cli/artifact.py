@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from cli.schema_check import SCHEMAS, check_schemas
+from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import FUNCTION, ROOT, load_template
 from handler.clients import AMAZON_ROOTS
 from handler.compile import compile_schemas, read_schemas

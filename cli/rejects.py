@@ -19,7 +19,7 @@ from rich.text import Text
 from cli.console import printable, progress, stdout
 from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel, last_days, newest_first
 from cli.retry import Fate, Judge, Verdict, retry, sink_of
-from cli.schema_check import SCHEMAS, load_schemas
+from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import Target, target_options
 from handler.decode import decode_settings
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, InvalidSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botocore.config import Config
-from botocore.httpsession import get_cert_path
+from botocore.httpsession import DEFAULT_CA_BUNDLE
 from botocore.parsers import ResponseParserError
 from botocore.session import Session, get_session
 from botocore.utils import get_environ_proxies
@@ -52,7 +52,7 @@ def _roots(chosen: str | None) -> list[str]:
     if chosen:
         return [chosen]
     amazon = [str(AMAZON_ROOTS)] if AMAZON_ROOTS.exists() else []
-    return [*amazon, str(get_cert_path(verify=True))]
+    return [*amazon, DEFAULT_CA_BUNDLE]
 
 
 @cache

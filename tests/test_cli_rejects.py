@@ -16,7 +16,7 @@ from local_server import run, wait_until
 
 from cli.reject_table import RejectTable
 from cli.retry import Fate, Judge, retry, sink_of
-from cli.schema_check import SCHEMAS
+from cli.schemas.check import SCHEMAS
 from cli.stack import LOCAL_STACK
 from cli.target import Target
 from handler.canonicalise import canonicalise

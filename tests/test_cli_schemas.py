@@ -5,7 +5,7 @@ import json
 import pytest
 from local_server import run
 
-from cli.schema_check import FILES, SCHEMAS, check_schemas, load_schemas
+from cli.schemas.check import FILES, SCHEMAS, check_schemas, load_schemas
 from cli.stack import LOCAL_STACK
 from handler.spec import CALL_TYPES
 

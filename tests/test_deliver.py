@@ -10,8 +10,8 @@ from random import Random
 import pytest
 from endpoint import endpoint, response
 
-from cli.deliver import NO_CONNECTION, RETRY_BUDGET_SECONDS, TIMED_OUT, End, Endpoint, Segment, waits
-from cli.traffic import Sending, Traffic
+from cli.simulation.deliver import NO_CONNECTION, RETRY_BUDGET_SECONDS, TIMED_OUT, End, Endpoint, Segment, waits
+from cli.simulation.traffic import Sending, Traffic
 
 FOUR_HOURS_SECONDS = 4 * 3600
 TRAFFIC = Traffic(seed=1, customers=2)

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from cli.__main__ import main
-from cli.faults import Fault
+from cli.local.faults import Fault
 from cli.stack import FUNCTION, ROOT, load_template
 from handler.errors import Refusal
 from handler.validate import Schemas

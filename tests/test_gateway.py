@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from cli.gateway import own_answer, to_event, to_response
+from cli.local.gateway import own_answer, to_event, to_response
 from cli.stack import ROOT
 
 NOW = datetime(2026, 3, 12, 9, 30, 0, 250_000, UTC)

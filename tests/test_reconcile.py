@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 
-from cli.deliver import End, Ledger
-from cli.fingerprint import fingerprint_of
-from cli.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
+from cli.simulation.deliver import End, Ledger
+from cli.simulation.fingerprint import fingerprint_of
+from cli.simulation.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
+from cli.simulation.traffic import Sending, Traffic
 from cli.stack import Account, create_local_stack
 from cli.target import Target
-from cli.traffic import Sending, Traffic
 from handler.write import EventQueue, EventTable
 
 TRAFFIC = Traffic(seed=1, customers=3)

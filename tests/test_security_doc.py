@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cli.serve import serve
+from cli.local.serve import serve
 from cli.stack import ROOT
 
 NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())

@@ -14,8 +14,8 @@ from local_server import PATIENCE_SECONDS, make_checkout, run, serving, start, w
 from store_proxy import Fault, store_proxy
 
 from cli import demo
-from cli.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
 from cli.key_table import KeyRecord
+from cli.local.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
 from cli.stack import Account
 
 pytest_plugins = ["servers"]

@@ -15,13 +15,13 @@ from rich.console import Console
 from store_proxy import store_proxy
 
 from cli import demo
-from cli.deliver import End, Ledger
-from cli.faults import Fault, Rule, Store
-from cli.fingerprint import Fingerprint
-from cli.reconcile import reconcile
-from cli.report import Run
+from cli.local.faults import Fault, Rule, Store
+from cli.simulation.deliver import End, Ledger
+from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.reconcile import reconcile
+from cli.simulation.report import Run
+from cli.simulation.traffic import Sending, Traffic
 from cli.stack import LOCAL_STACK, ROOT
-from cli.traffic import Sending, Traffic
 
 pytest_plugins = ["servers"]
 

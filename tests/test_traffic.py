@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from cli.fingerprint import CHANGED_BY_RESENDS, fingerprint_of
 from cli.ping import segment_headers
+from cli.simulation.fingerprint import CHANGED_BY_RESENDS, fingerprint_of
+from cli.simulation.traffic import CALL_TYPE_WEIGHTS, DESTINATION, REORDER_WINDOW, Kind, Sending, Traffic, sendings
 from cli.stack import ROOT
-from cli.traffic import CALL_TYPE_WEIGHTS, DESTINATION, REORDER_WINDOW, Kind, Sending, Traffic, sendings
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, decode_body, decode_settings
 from handler.errors import Refusal

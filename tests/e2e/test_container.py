@@ -23,10 +23,10 @@ from local_server import wait_until
 from store_proxy import StoreProxy, store_proxy
 
 from cli import demo
-from cli.embedded_aws import CONTAINER_BRIDGE
-from cli.faults import LOOPBACK, Fault, Rule, Store
+from cli.local.embedded_aws import CONTAINER_BRIDGE
+from cli.local.faults import LOOPBACK, Fault, Rule, Store
+from cli.local.serve import ENVIRONMENT_FILE
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
-from cli.serve import ENVIRONMENT_FILE
 from cli.stack import FUNCTION, ROOT, Account, load_template
 
 EVENTS = ROOT / "events"

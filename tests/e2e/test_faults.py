@@ -25,12 +25,12 @@ import uvicorn
 from local_server import serving
 from rich.console import Console
 
-from cli.embedded_aws import EmbeddedAws
-from cli.faults import APPLIED, Fault, FaultProxy, Rule, Store
-from cli.functions import Functions
 from cli.key_table import KeyRecord, KeyTable
+from cli.local.embedded_aws import EmbeddedAws
+from cli.local.faults import APPLIED, Fault, FaultProxy, Rule, Store
+from cli.local.functions import Functions
+from cli.local.serve import Gateway
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, sample_message, segment_headers
-from cli.serve import Gateway
 from cli.stack import Account, LocalStack, create_local_stack
 from handler.keys import Status
 

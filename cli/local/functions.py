@@ -1,7 +1,7 @@
 """Lambda on this machine: processes that each hold the function and serve one event at a time.
 
-Run as `python -m cli.functions`, this module is such a process: events come in as lines of JSON, and for each of them
-an invocation goes out as a line of JSON, whose `response` is null where the function raised.
+Run as `python -m cli.local.functions`, this module is such a process: events come in as lines of JSON, and for each of
+them an invocation goes out as a line of JSON, whose `response` is null where the function raised.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class _FunctionProcess:
     async def start(cls, environment: Mapping[str, str]) -> Self:
         """Start a process; raises `click.ClickException` with its traceback when the function can't load."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.functions"),
+            *(sys.executable, "-m", "cli.local.functions"),
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_LINE_BYTES,

@@ -16,8 +16,8 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from cli.message_content import FIELDS_BY_CALL_TYPE, context, extras, integrations, is_odd
-from cli.message_spelling import respelled
+from cli.simulation.content import FIELDS_BY_CALL_TYPE, context, extras, integrations, is_odd
+from cli.simulation.spelling import respelled
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.record import Record

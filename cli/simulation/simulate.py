@@ -18,15 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.console import stdout
-from cli.deliver import Endpoint, Ledger, Segment
-from cli.fingerprint import Fingerprint
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import parse_endpoint, trusted_authority
-from cli.reconcile import QueueDrain, read_table, reconcile
-from cli.report import Run
+from cli.simulation.deliver import Endpoint, Ledger, Segment
+from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.reconcile import QueueDrain, read_table, reconcile
+from cli.simulation.report import Run
+from cli.simulation.traffic import Traffic, sendings
 from cli.stack import stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
-from cli.traffic import Traffic, sendings
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from cli.console import printable, progress, stdout
 from cli.retry import Judge
-from cli.schema_check import SCHEMAS, check_schemas
-from cli.schema_places import Fault
-from cli.schema_trial import Kind, Trial
+from cli.schemas.check import SCHEMAS, check_schemas
+from cli.schemas.places import Fault
+from cli.schemas.trial import Kind, Trial
 from cli.target import LOCAL_URL, local_target, stack_target
 from handler.validate import Schemas
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cli.deliver import End, Ledger
-from cli.fingerprint import COMPARED_FACTS, Fingerprint
+from cli.simulation.deliver import End, Ledger
+from cli.simulation.fingerprint import COMPARED_FACTS, Fingerprint
 from cli.target import Target
 from handler.items import read_json_attribute
 

@@ -23,12 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cli import demo, gateway
-from cli.embedded_aws import EmbeddedAws
-from cli.faults import FaultProxy, Rule
-from cli.functions import FunctionError, Functions, FunctionTimeoutError
+from cli import demo
 from cli.key_table import KeyRecord, KeyTable
-from cli.schema_check import SCHEMAS, check_schemas
+from cli.local import gateway
+from cli.local.embedded_aws import EmbeddedAws
+from cli.local.faults import FaultProxy, Rule
+from cli.local.functions import FunctionError, Functions, FunctionTimeoutError
+from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import (
     FUNCTION,
     LOCAL_FOLDER,

@@ -11,8 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cli.deliver import NO_CONNECTION, RETRIED_STATUSES, TIMED_OUT, Ledger, Tries
-from cli.reconcile import Reconciliation
+from cli.simulation.deliver import NO_CONNECTION, RETRIED_STATUSES, TIMED_OUT, Ledger, Tries
+from cli.simulation.reconcile import Reconciliation
 
 TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40

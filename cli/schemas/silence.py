@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from cli.schema_places import Fault, Place
+from cli.schemas.places import Fault, Place
 from handler.decode import JsonObject
 from handler.diagnose import FORMATS
 

@@ -3,7 +3,7 @@
 It is a real server, so that what goes wrong goes wrong on the function's own sockets: plain HTTP/1.1 with kept-alive
 connections, as far as DynamoDB's and SQS's JSON protocols need it.
 
-Run as `python -m cli.faults URL`, this module is such a proxy before the server at URL.
+Run as `python -m cli.local.faults URL`, this module is such a proxy before the server at URL.
 """
 
 import asyncio

@@ -11,8 +11,8 @@ from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
-from cli.schema_places import SAME_VALUE, Dialect, Fault, Place, inside
-from cli.schema_silence import silent_faults
+from cli.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
+from cli.schemas.silence import silent_faults
 from cli.stack import ROOT
 from handler.decode import JsonObject, type_name
 from handler.diagnose import schema_registry

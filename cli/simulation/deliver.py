@@ -17,9 +17,9 @@ from enum import IntEnum
 from random import Random
 from urllib.parse import urlsplit
 
-from cli.fingerprint import Fingerprint, fingerprint_of
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
-from cli.traffic import Kind, Parcel, Sending, Traffic
+from cli.simulation.fingerprint import Fingerprint, fingerprint_of
+from cli.simulation.traffic import Kind, Parcel, Sending, Traffic
 from handler.write import Outcome
 
 RETRIED_STATUSES = frozenset({408, 423, 429, *range(500, 600)} - {501})

@@ -1,0 +1,1 @@
+"""`destination schemas`: whether the schemas of a checkout are well, and what edited ones would change."""
