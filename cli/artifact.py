@@ -42,9 +42,12 @@ def main(folder: Path) -> None:
     if faults := check_schemas(SCHEMAS):
         raise click.ClickException("\n".join(["The schemas have faults, so nothing was built.", *map(str, faults)]))
     for name in ("handler", "schemas"):
+        shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "handler" / "compiled.py").write_text(compile_schemas(read_schemas(folder / "schemas"), SCHEMA_NAMES))
-    (folder / "handler" / AMAZON_ROOTS.name).write_text(amazon_roots((folder / "botocore" / "cacert.pem").read_text()))
+    compiled = compile_schemas(read_schemas(folder / "schemas"), SCHEMA_NAMES)
+    (folder / "handler" / "compiled.py").write_text(compiled, encoding="utf-8")
+    roots = amazon_roots((folder / "botocore" / "cacert.pem").read_text(encoding="utf-8"))
+    (folder / "handler" / AMAZON_ROOTS.name).write_text(roots, encoding="utf-8")
     reduce_models(folder / "botocore" / "data")
     drop_ballast(folder)
     compile_modules(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handler.decode import JsonObject
-from handler.spec import ALIAS_TOP, CONTEXT, CONTEXT_OBJECTS, TOP, Fields, fold
+from handler.spec import ALIAS_TOP, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, Fields, fold
 from handler.timestamps import parse_time
 
 UNDATED = "undated"
@@ -75,6 +75,8 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
 def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
     """Return the fields of a payload in the spec's spelling, without write keys and the spec's that are null."""
     body = _rename(payload, TOP)
+    if CONFLICTS in body:  # which may hold another `context`, with a write key of its own
+        body = _rename(without_write_key(payload), TOP)
     body.pop(WRITE_KEY, None)
     if None in body.values():
         body = {name: value for name, value in body.items() if value is not None or name not in TOP.spelling}
@@ -98,7 +100,7 @@ def names_write_key(text: str) -> bool:
     """Whether JSON names a key of a source anywhere, be it in an object that a later one of the same name hides."""
     names: list[str] = []
     json.loads(text, object_pairs_hook=lambda members: names.extend(name for name, _ in members))
-    return any(TOP.canonical[name] == WRITE_KEY for name in names)
+    return any(len(name) <= MAX_NAME_CHARS and fold(name) == fold(WRITE_KEY) for name in names)
 
 
 def _without_write_keys(value: object) -> object:

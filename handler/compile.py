@@ -7,7 +7,9 @@ certain; any other one is judged by `jsonschema` alone, which takes many times a
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,30 @@ DRAFT7 = "http://json-schema.org/draft-07/schema"
 
 _CERTAIN = {
     *("$comment", "default", "description", "errorMessage", "examples", "title"),
-    *("$ref", "additionalProperties", "allOf", "anyOf", "definitions", "items", "properties", "required", "type"),
-    *("exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum"),
-    *("minItems", "minLength", "minProperties", "minimum"),
+    *("$ref", "additionalProperties", "allOf", "anyOf", "definitions", "properties", "required", "type"),
+    *("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties"),
 }
 """Not among them: `multipleOf` and `uniqueItems`, where the two count differently; `not`, `oneOf` and `if`, which would
 turn a no that is too strict into a yes."""
 _SCHEMAS_IN_ARRAY = {"allOf", "anyOf"}
 _SCHEMAS_BY_NAME = {"definitions", "properties"}
 _ONE_SCHEMA = {"additionalProperties", "items"}
-_FORMATS = {"date-time", "email"}
-"""The first is our own code for both; of the second fastjsonschema has a stricter notion."""
+_CERTAIN_IF: Mapping[str, Callable[[Any], bool]] = {
+    "$schema": lambda name: name.removesuffix("#") == DRAFT7,
+    # In Python 1 == True, in JSON not.
+    "enum": lambda values: all(value is None or isinstance(value, str) for value in values),
+    # The first is our own code for both; of the second fastjsonschema has a stricter notion.
+    "format": lambda name: name in {"date-time", "email"},
+    "items": lambda schema: not isinstance(schema, list),
+    # Other `$` than the last one are rewritten too, whatever they mean.
+    "pattern": lambda pattern: "$" not in pattern.removesuffix("$") and not pattern.endswith("\\$"),
+    # The code would name infinity, which Python does not.
+    **dict.fromkeys(
+        ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"),
+        lambda limit: not isinstance(limit, float) or math.isfinite(limit),
+    ),
+}
+"""What is certain for some values of a keyword only."""
 
 _IMPORT = "from fastjsonschema import JsonSchemaValueException, JsonSchemaValuesException"
 _EXCEPTIONS = "class JsonSchemaValueException(Exception): ...\nclass JsonSchemaValuesException(Exception): ..."
@@ -53,9 +68,10 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     """
     documents = {name: json.loads(content) for name, content in files.items()}
     compiled = [name for name in names if is_compilable(f"{name}.json", documents) and _code([name], documents)]
-    return f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\n" + _code(compiled, documents).replace(
-        _IMPORT, _EXCEPTIONS
-    )
+    code = _code(compiled, documents)
+    if not code:  # they can't be had side by side
+        compiled, code = [], _code([], documents)
+    return f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\n" + code.replace(_IMPORT, _EXCEPTIONS)
 
 
 def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
@@ -92,34 +108,35 @@ def _rules(schema: object) -> Iterator[tuple[str, Any]]:
 
 def _is_certain(keyword: str, value: Any) -> bool:  # noqa: ANN401 -- the value of any keyword
     """Whether the compiled form of a rule never says yes where `jsonschema` says no."""
-    match keyword:
-        case "$schema":
-            return bool(value.removesuffix("#") == DRAFT7)
-        case "enum":  # in Python 1 == True, in JSON not
-            return all(one is None or isinstance(one, str) for one in value)
-        case "format":
-            return value in _FORMATS
-        case "items":
-            return not isinstance(value, list)
-        case "pattern":  # its other `$` are rewritten too, whatever they mean
-            return "$" not in value.removesuffix("$") and not value.endswith("\\$")
-    return keyword in _CERTAIN
+    return bool(_CERTAIN_IF[keyword](value)) if keyword in _CERTAIN_IF else keyword in _CERTAIN
 
 
 def _code(names: Iterable[str], documents: Mapping[str, JsonObject]) -> str:
-    """Return code that judges `{name: document}` by the schema of each name; "" where fastjsonschema refuses one.
+    """Return code that judges `{name: document}` by the schema of each name; "" where that can't be had.
 
-    It does so where nothing could ever be valid, such as a required property that is not allowed.
+    fastjsonschema refuses schemas by which nothing could ever be valid, writes code that is nested more deeply than
+    Python allows, and gives functions one name whose schemas are called alike (`plan` and `Plan`, `a.b` and `a-b`).
     """
     import fastjsonschema  # noqa: PLC0415 -- not needed where the code is there already
 
     try:
-        return fastjsonschema.compile_to_code(
+        code = fastjsonschema.compile_to_code(
             {"$schema": DRAFT7, "properties": {name: {"$ref": f"{name}.json"} for name in names}},
             handlers={"": documents.__getitem__},
             formats={"date-time": lambda text: parse_time(text) is not None},
             use_default=False,
             detailed_exceptions=False,
         )
-    except fastjsonschema.JsonSchemaDefinitionException:
+        compile(code, "compiled schemas", "exec")
+    # The last three: it looks for the names of files and properties with a URL's rules.
+    except (
+        fastjsonschema.JsonSchemaDefinitionException,
+        SyntaxError,
+        RecursionError,
+        LookupError,
+        OSError,
+        ValueError,
+    ):
         return ""
+    functions = re.findall(r"^def (\w+)", code, re.MULTILINE)
+    return code if len(functions) == len(set(functions)) else ""

@@ -33,12 +33,13 @@ def fold(name: str) -> str:
 class _Names(dict[str, str | None]):
     """Any spelling of a name -> the canonical one, None for a name that the spec does not know.
 
-    A spelling is looked up by its letters once, and remembered as long as there is room.
+    The spec's own and the canonical spelling are there from the start; any other one is looked up by its letters once,
+    and remembered as long as there is room.
     """
 
-    def __init__(self, by_letters: Mapping[str, str]) -> None:
-        super().__init__()
-        self._by_letters = by_letters
+    def __init__(self, spelling: Mapping[str, str]) -> None:
+        super().__init__({name: canonical for canonical, spec in spelling.items() for name in (canonical, spec)})
+        self._by_letters = {fold(spec): canonical for canonical, spec in spelling.items()}
 
     def __missing__(self, name: str) -> str | None:
         if len(name) > MAX_NAME_CHARS:
@@ -55,7 +56,7 @@ class Fields:
     def __init__(self, spec_names: Iterable[str]) -> None:
         self.spelling = {snake_case(name): name for name in spec_names}
         """Canonical name -> the spec's own spelling."""
-        self.canonical = _Names({fold(name): canonical for canonical, name in self.spelling.items()})
+        self.canonical = _Names(self.spelling)
         """Any spelling -> canonical name, None for what the spec does not know."""
 
     def rank(self, name: str) -> tuple[int, str]:

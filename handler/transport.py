@@ -37,12 +37,14 @@ class Connection:
         self._read_timeout = read_timeout
         self._roots = roots
         self._socket: socket.socket | None = None
+        self._origin: tuple[str, str] | None = None
 
     def __call__(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         """Return the answer to a request; raises what botocore's own session would."""
+        origin = urlsplit(request.url)[:2]
         kept, self._socket = self._socket, None  # kept again when an answer is there, whole
-        if kept is not None and select.select([kept], [], [], 0)[0]:  # the other side has closed it
-            kept.close()
+        if kept is not None and (origin != self._origin or select.select([kept], [], [], 0)[0]):
+            kept.close()  # as the other side did, where there is something to read
             kept = None
         try:
             connection = kept or self._connect(request.url)
@@ -64,7 +66,7 @@ class Connection:
         if is_last:
             connection.close()
         else:
-            self._socket = connection
+            self._socket, self._origin = connection, origin
         return response
 
     def _connect(self, url: str) -> socket.socket:

@@ -94,3 +94,15 @@ def test_its_help_says_what_it_is():
 
 def test_the_name_of_the_roots_is_that_which_the_function_reads():
     assert AMAZON_ROOTS.parent.name == "handler"
+
+
+def test_what_was_there_before_is_replaced(tmp_path):
+    (tmp_path / "botocore" / "data").mkdir(parents=True)
+    (tmp_path / "botocore" / "cacert.pem").write_text(BUNDLE, encoding="utf-8")
+    (tmp_path / "schemas").mkdir()
+    (tmp_path / "schemas" / "old.json").touch()
+    for _ in range(2):
+        result = CliRunner().invoke(main, [str(tmp_path)])
+        assert result.exit_code == 0, result.output
+    assert not (tmp_path / "schemas" / "old.json").exists()
+    assert {"compiled.py", AMAZON_ROOTS.name, "app.py"} <= {path.name for path in (tmp_path / "handler").iterdir()}

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from handler.canonicalise import CONFLICTS, DERIVED_ID_PREFIX, UNDATED, canonicalise
-from handler.spec import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, snake_case
+from handler.spec import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, MAX_REMEMBERED_NAMES, TOP, snake_case
 from handler.timestamps import parse_time
 
 LATE = "2031-05-17T12:00:00.000Z"
@@ -167,6 +167,8 @@ def test_a_call_type_that_is_no_string_stays_for_the_next_step_to_judge(call_typ
         {"Write Key": "s3cret"},
         {"writeKey": "s3cret", "write_key": "other-s3cret"},
         {"writeKey": None, "WRITE_KEY": "s3cret"},
+        {"context": {"a": 1}, "Context": {"b": 2, "writeKey": "s3cret"}},
+        {"_metadata": {}, "_Metadata": [{"writeKey": "s3cret"}]},
     ],
 )
 def test_a_write_key_is_dropped_in_every_spelling(payload):
@@ -391,3 +393,10 @@ def test_the_time_of_the_identity_is_what_resends_repeat_and_the_timestamp_what_
 def test_the_four_times_are_kept_as_they_came():
     times = {"timestamp": LATE, "original_timestamp": GARBLED, "sent_at": 7, "received_at": "2031-05-17T14:00+02:00"}
     assert body_of(times).items() >= times.items()
+
+
+def test_names_that_nobody_knows_do_not_push_out_the_specs():
+    message_of({"type": "track", "userId": "u-1", **{f"name {n}": n for n in range(2 * MAX_REMEMBERED_NAMES)}})
+    assert len(TOP.canonical) <= MAX_REMEMBERED_NAMES
+    assert {"userId", "user_id", "messageId", "message_id"} <= TOP.canonical.keys()
+    assert message_of({"type": "track", "User ID": "u-1"}).body["user_id"] == "u-1"

@@ -50,6 +50,11 @@ FAULTS = {
     "a comma too many": ('{\n "a": 1,\n}', "", "this is not JSON: "),
     "not UTF-8": (b'{"title": "\xff"}', "", "this is not UTF-8: save it as UTF-8"),
     "nested without end": (nested(100_000), "", "this is nested too deeply"),
+    "nested too deeply to be looked at": (
+        f'{{"$schema": "{DRAFT_7}", "not": {nested(600)}}}',
+        "",
+        "this is nested too deeply",
+    ),
     "an array": ([], "", "this must be a JSON object, not an array"),
     "true": (True, "", "this must be a JSON object, not a boolean"),
     "a keyword twice": (

@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 import sys
@@ -57,6 +58,7 @@ VALUES = st.recursive(
 TYPES = st.sampled_from(["object", "array", "string", "number", "integer", "boolean", "null"])
 COUNTS = st.integers(0, 4)
 LIMITS = st.integers(-3, 3) | st.floats(-3, 3)
+SHARED = ("plan", "Plan", "plan_", "a~1b", "имя", "дом")
 RULES = {
     "type": TYPES | st.lists(TYPES, min_size=1, unique=True),
     "required": st.lists(NAMES, unique=True, max_size=2),
@@ -67,7 +69,7 @@ RULES = {
     "enum": st.lists(st.none() | st.sampled_from(["a", "", "{x}", 'quo"te', "bs\\"]), min_size=1, unique=True),
     "errorMessage": st.just('Say "{this}"'),
     "default": VALUES,
-    "$ref": st.just("common.json#/definitions/shared"),
+    "$ref": st.sampled_from(SHARED).map("common.json#/definitions/{}".format),
 }
 
 
@@ -93,13 +95,13 @@ ANY_SCHEMA = st.recursive(
 @settings(max_examples=400, deadline=None)
 @given(
     schema=st.fixed_dictionaries({}, optional=RULES) | schemas(ANY_SCHEMA),
-    shared=LEAVES,
+    shared=st.fixed_dictionaries({name.replace("~1", "/"): LEAVES for name in SHARED}),
     documents=st.lists(VALUES, max_size=8),
 )
 def test_a_compiled_schema_never_says_yes_where_jsonschema_says_no(schema, shared, documents):
     files = {
         "x.json": json.dumps(schema).encode(),
-        "common.json": json.dumps({"definitions": {"shared": shared}}).encode(),
+        "common.json": json.dumps({"definitions": shared}).encode(),
     }
     module = load(files, ("x",))
     assume(module.COMPILED)
@@ -138,6 +140,11 @@ def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
         assert says_yes(COMPILED, name, changed) == (not JUDGE.violations(name, changed))
 
 
+def both_of(*names):
+    references = [{"$ref": f"#/definitions/{name}"} for name in names]
+    return {"definitions": {name: {} for name in names}, "allOf": references}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -161,12 +168,37 @@ def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
         {"$ref": "other.json"},
         {"properties": {"a": {"anyOf": [{}, {"not": {}}]}}},
         {"required": ["a"], "additionalProperties": False},
+        {"maximum": float("inf")},
+        {"minimum": float("-inf")},
+        {"errorMessage": {"required": {"id": "//[x"}}},
+        {
+            "definitions": {"plan": {}, "Plan": {}},
+            "anyOf": [{"$ref": "#/definitions/plan"}, {"$ref": "#/definitions/Plan"}],
+        },
+        {
+            "definitions": {"имя": {}, "дом": {}},
+            "allOf": [{"$ref": "#/definitions/имя"}, {"$ref": "#/definitions/дом"}],
+        },
+        functools.reduce(lambda inner, _: {"type": "array", "items": inner}, range(40), {}),
+        functools.reduce(lambda inner, _: {"properties": {"a": inner}}, range(80), {}),
+        functools.reduce(lambda inner, _: {"anyOf": [{"type": "null"}, {"items": inner}]}, range(30), {}),
     ],
-    ids=json.dumps,
+    ids=lambda schema: json.dumps(schema)[:80],
 )
 def test_what_is_not_certain_is_left_to_jsonschema(schema):
     files = {"x.json": json.dumps(schema).encode(), "other.json": b'{"definitions": {"a": {"not": {}}}}'}
     assert not load(files, ("x",)).COMPILED
+
+
+def test_schemas_that_are_compiled_well_alone_may_not_be_together():
+    reference = b'{"properties": {"a": {"$ref": "%s.json#/definitions/%s"}}}'
+    files = {"x.json": reference % (b"my-types", b"a"), "y.json": reference % (b"my_types", b"a")}
+    files |= {
+        "my-types.json": b'{"definitions": {"a": {"type": "string"}}}',
+        "my_types.json": b'{"definitions": {"a": {}}}',
+    }
+    assert {"x"} == load(files, ("x",)).COMPILED
+    assert not load(files, ("x", "y")).COMPILED
 
 
 def test_schemas_may_refer_to_each_other_in_a_circle():

@@ -242,6 +242,14 @@ def test_a_connection_is_kept(connection):
     assert connections(server) == 1
 
 
+def test_a_kept_connection_is_for_its_own_host_only(connection):
+    with listening(answers()) as here, listening(answers()) as there:
+        send = connection()
+        for server in (here, there, here):
+            send(post(server.url))
+        assert (len(here.received), len(there.received)) == (2, 1)
+
+
 def test_one_that_was_closed_meanwhile_is_replaced(connection):
     closed = Event()
 

@@ -27,6 +27,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "https://json-schema.org/draft/2020-12/schema": Draft202012Validator,
 }
 REFERENCES = {"$dynamicRef", "$ref"}
+NESTED_TOO_DEEPLY = "this is nested too deeply"
 
 
 def load_schemas(folder: Path) -> Schemas:
@@ -52,9 +53,12 @@ def check_schemas(folder: Path) -> list[Fault]:
             faults.append(Fault(file=path.name, pointer="", text=str(error)))
             continue
         root = Place(schema=document, file=path.name, path=(), dialect=_dialect(document))
-        broken = set(_metaschema_faults(root))
+        try:
+            broken = set(_metaschema_faults(root))
+            places += [] if broken else root.walk()
+        except RecursionError:
+            broken = {root.fault(NESTED_TOO_DEEPLY)}
         faults += broken
-        places += [] if broken else root.walk()
     if not faults:  # references are followed between whole schemas
         faults += _reference_faults(places, documents)
     for place in places:
@@ -78,7 +82,7 @@ def _read(path: Path) -> JsonObject:
     except UnicodeDecodeError as error:
         raise ValueError("this is not UTF-8: save it as UTF-8") from error
     except RecursionError as error:
-        raise ValueError("this is nested too deeply") from error
+        raise ValueError(NESTED_TOO_DEEPLY) from error
     except OSError as error:
         raise ValueError(f"this can't be read: {error.strerror}") from error
     if not isinstance(document, dict):
