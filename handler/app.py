@@ -24,11 +24,12 @@ SCHEMAS = Path(__file__).parent.parent / "schemas"
 
 def wire(settings: Settings) -> Destination:
     """Wire a destination to its stores."""
-    direct = bool(os.environ.get("AWS_LAMBDA_FUNCTION_NAME")) and "REQUESTS_CA_BUNDLE" not in os.environ
-    dynamodb = connect("dynamodb", direct=direct)
+    in_lambda = bool(os.environ.get("AWS_LAMBDA_FUNCTION_NAME"))
+    ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")  # as botocore reads them
+    dynamodb = connect("dynamodb", direct=in_lambda, ca_bundle=ca_bundle)
     sink: EventSink
     if settings.event_sink is Sink.SQS:
-        sink = EventQueue(connect("sqs", direct=direct), settings.event_queue_url)
+        sink = EventQueue(connect("sqs", direct=in_lambda, ca_bundle=ca_bundle), settings.event_queue_url)
     else:
         sink = EventTable(dynamodb, settings.event_table, retention_days=settings.event_retention_days)
     keys = KeyStore(

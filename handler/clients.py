@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botocore.config import Config
+from botocore.handlers import add_retry_headers
 from botocore.httpsession import DEFAULT_CA_BUNDLE
 from botocore.parsers import ResponseParserError
 from botocore.session import Session, get_session
@@ -32,27 +33,26 @@ AMAZON_ROOTS = Path(__file__).parent / "amazon-roots.pem"
 HTTP_OK = 200
 
 
-def connect(service: str, *, direct: bool = False) -> Any:  # noqa: ANN401 -- the client of the service
-    """Return a client of a service by its name, such as `dynamodb`; `direct` is by a `Connection` of its own."""
-    session = _session()
-    client = session.create_client(service, config=CONFIG)
+def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- its client
+    """Return a client of a service by its name, such as `dynamodb`.
+
+    `direct` is by a `Connection` of its own, which trusts the certificates in the file `ca_bundle`.
+    """
+    client = _session().create_client(service, config=CONFIG)
     client.meta.events.register("before-parse", check_answer)
+    client.meta.events.unregister("request-created", add_retry_headers)  # statistics for AWS, signed with each request
     if direct and not get_environ_proxies(client.meta.endpoint_url):
         connection = Connection(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
-            roots=_roots(session.get_config_variable("ca_bundle")),
+            roots=[ca_bundle] if ca_bundle else _default_roots(),
         )
         client.meta.events.register("before-send", cast("Any", connection))  # stubs know no answer
     return client
 
 
-def _roots(chosen: str | None) -> list[str]:
-    """Return the files of certificates to trust: that which AWS_CA_BUNDLE names, or else Amazon's, then botocore's."""
-    if chosen:
-        return [chosen]
-    amazon = [str(AMAZON_ROOTS)] if AMAZON_ROOTS.exists() else []
-    return [*amazon, DEFAULT_CA_BUNDLE]
+def _default_roots() -> list[str]:
+    return [*([str(AMAZON_ROOTS)] if AMAZON_ROOTS.exists() else []), DEFAULT_CA_BUNDLE]
 
 
 @cache
@@ -67,11 +67,12 @@ def check_answer(response_dict: dict[str, Any], **_: object) -> None:
     A store may ask for a pause of up to five seconds before the next try, which is longer than Segment waits: that
     wish is passed over, and the next try is Segment's.
     """
-    response_dict["headers"].pop("x-amz-retry-after", None)
-    if response_dict["status_code"] == HTTP_OK:
-        try:
-            is_object = isinstance(json.loads(response_dict["body"] or b"{}"), dict)
-        except (ValueError, RecursionError):
-            is_object = False
-        if not is_object:
-            raise ResponseParserError("The store's answer is no JSON object")
+    if response_dict["status_code"] != HTTP_OK:
+        response_dict["headers"].pop("x-amz-retry-after", None)
+        return
+    try:
+        is_object = isinstance(json.loads(response_dict["body"] or b"{}"), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
+        raise ResponseParserError("The store's answer is no JSON object")

@@ -128,13 +128,13 @@ class KeyStore:
 
         Raises `KeyStoreUnavailable` when the table can't be read and no cached key may stand in.
         """
-        if not is_well_formed(key) or (key.startswith(DEMO_KEY_PREFIX) and not self._accept_demo_keys):
-            return None
         key_hash = hash_key(key)
         now = self._clock()
         cached = self._known.get(key_hash) or self._unknown.get(key_hash)
         if cached is not None and now < cached.fresh_until:
             return cached.api_key
+        if not is_well_formed(key) or (key.startswith(DEMO_KEY_PREFIX) and not self._accept_demo_keys):
+            return None
         try:
             api_key = self._read(key_hash)
         except KeyStoreUnavailable:

@@ -19,6 +19,9 @@ MAX_POSITION_BYTES = 1024
 """DynamoDB's limits of a partition and a sort key."""
 
 
+_FACTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One message of one customer, as it is stored; times are in seconds since 1970.
@@ -48,13 +51,12 @@ class Record:
     @property
     def facts(self) -> dict[str, str]:
         """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
-        names = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
-        texts = {name: self.message.body[name] for name in names if isinstance(self.message.body.get(name), str)}
+        texts = ((name, self.message.body.get(name)) for name in _FACTS)
         stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
         received_at = stored_at if self.received_at is None else sortable(datetime.fromtimestamp(self.received_at, UTC))
         return {
             "customer_id": self.customer_id,
-            **{name: utf8(text) for name, text in texts.items() if text},
+            **{name: utf8(text) for name, text in texts if text and isinstance(text, str)},
             "timestamp": self.message.timestamp or received_at,
             "stored_at": stored_at,
         }
@@ -83,7 +85,7 @@ def _key(*parts: str, max_bytes: int) -> str:
 
 def utf8(text: str) -> str:
     """Replace what UTF-8 can't hold, which is lone surrogates."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def sha256(text: str) -> str:

@@ -44,6 +44,7 @@ class Schemas:
         self._compiled = compiled
         if not compiled.COMPILED.issuperset(SCHEMA_NAMES):
             self._diagnosis  # noqa: B018 -- loaded now rather than while a customer waits
+        self._needs_no_settings = self._is_valid(SETTINGS, {})  # which is what most messages come with
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -59,6 +60,8 @@ class Schemas:
 
     def check_settings(self, settings: JsonObject) -> None:
         """Raise `InvalidSettings` where the customer's settings break `settings.json`."""
+        if settings == {} and self._needs_no_settings:
+            return
         if not self._is_valid(SETTINGS, settings) and (violations := self._diagnosis.violations(SETTINGS, settings)):
             raise InvalidSettings(violations)
 

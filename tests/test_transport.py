@@ -618,9 +618,9 @@ def test_a_direct_client_trusts_whom_botocore_trusts(environment, authority):
     assert not server.received
 
 
-def test_a_direct_client_trusts_whom_the_environment_says(environment, authority, tmp_path):
+def test_a_direct_client_trusts_whom_it_is_told_to(environment, authority, tmp_path):
     [path] = roots(tmp_path, authority)
     with listening_tls(authority, lambda _: LAST) as server:
-        environment(server.url, aws_ca_bundle=path)
-        put_item(connect("dynamodb", direct=True))
+        environment(server.url)
+        put_item(connect("dynamodb", direct=True, ca_bundle=path))
     assert len(server.received) == 1
