@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botocore.config import Config
-from botocore.handlers import add_retry_headers
+from botocore.handlers import add_retry_headers, generate_idempotent_uuid, inject_api_version_header_if_needed
 from botocore.httpsession import DEFAULT_CA_BUNDLE
 from botocore.parsers import ResponseParserError
 from botocore.session import Session, get_session
@@ -30,6 +30,13 @@ CONFIG = Config(
 AMAZON_ROOTS = Path(__file__).parent / "amazon-roots.pem"
 """The certificates of Amazon Trust Services, which the artifact has: to read all of botocore's takes a while."""
 
+NOT_NEEDED = (
+    ("request-created", add_retry_headers),  # statistics for AWS, in two headers that are signed with each request
+    ("before-parameter-build", generate_idempotent_uuid),  # nothing that is called here has such a parameter,
+    ("before-call", inject_api_version_header_if_needed),  # nor such a header
+)
+"""What botocore does with each request, by its events, for services other than these two or for itself."""
+
 HTTP_OK = 200
 
 
@@ -40,7 +47,8 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
     """
     client = _session().create_client(service, config=CONFIG)
     client.meta.events.register("before-parse", check_answer)
-    client.meta.events.unregister("request-created", add_retry_headers)  # statistics for AWS, signed with each request
+    for event, handler in NOT_NEEDED:
+        client.meta.events.unregister(event, handler)
     if direct and not get_environ_proxies(client.meta.endpoint_url):
         connection = Connection(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,

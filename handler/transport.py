@@ -11,7 +11,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -22,6 +22,10 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+
+RECEIVE_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 1024 * 1024
+"""The longest one is an API key's record, of some hundred bytes."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -60,7 +64,7 @@ class Connection:
         except TimeoutError as error:
             connection.close()
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
-        except (OSError, LookupError, ValueError, OverflowError, MemoryError) as error:  # any length may be claimed
+        except (OSError, LookupError, ValueError) as error:
             connection.close()
             raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
         if is_last:
@@ -113,28 +117,30 @@ def _octets(request: AWSPreparedRequest) -> bytes:
 
 def _read(connection: socket.socket, url: str) -> tuple[AWSResponse, bool]:
     """Read an answer, and tell whether it is the last one of its connection; raises `ValueError` for what is none."""
-    with connection.makefile("rb") as stream:
-        version, status, *_ = stream.readline().decode("latin-1").split(None, 2)
-        if not version.startswith("HTTP/1."):
-            raise ValueError("the answer is no HTTP/1.1")
-        headers: Any = {}  # names in lower case
-        while (line := stream.readline()) not in (b"\r\n", b""):
-            name, _, value = line.decode("latin-1").partition(":")
-            name, value = name.lower(), value.strip()
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        if "transfer-encoding" in headers:
-            body = b"".join(_chunks(stream))
-        else:
-            body = stream.read(length := int(headers["content-length"]))
-            if len(body) < length:
-                raise ValueError("the answer ends too early")
-    is_last = version != "HTTP/1.1" or headers.get("connection", "").lower() == "close"
-    return AWSResponse(url, int(status), headers, _Body(body)), is_last
+    received = bytearray()
+    while (end_of_head := received.find(b"\r\n\r\n")) < 0:
+        _receive_more(connection, received)
+    status_line, *lines = received[:end_of_head].decode("latin-1").split("\r\n")
+    version, status, *_ = status_line.split(None, 2)
+    if not version.startswith("HTTP/1."):
+        raise ValueError("the answer is no HTTP/1.1")
+    headers: Any = {}  # names in lower case
+    for line in lines:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    begin = end_of_head + len(b"\r\n\r\n")
+    end = begin + int(headers["content-length"])
+    if end < begin:
+        raise ValueError("the answer has less than no length")
+    while len(received) < end:
+        _receive_more(connection, received)
+    is_last = version != "HTTP/1.1" or headers.get("connection", "").lower() == "close" or len(received) > end
+    return AWSResponse(url, int(status), headers, _Body(bytes(received[begin:end]))), is_last
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
-    while size := int(stream.readline().partition(b";")[0], 16):
-        yield stream.read(size)
-        stream.readline()
-    while stream.readline() not in (b"\r\n", b""):
-        pass  # trailers
+def _receive_more(connection: socket.socket, received: bytearray) -> None:
+    more = connection.recv(RECEIVE_BYTES)
+    if not more or len(received) > MAX_ANSWER_BYTES:
+        raise ValueError("the answer ends too early, or never")
+    received += more
