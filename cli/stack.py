@@ -10,24 +10,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import boto3
 import click
 import yaml
-from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 
-from handler.clients import check_answer
+from consumer.clients import listening
 from handler.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
-    from botocore.awsrequest import AWSResponse
-    from botocore.model import OperationModel
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef
+    from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef, TableDescriptionTypeDef
     from mypy_boto3_sqs import SQSClient
 
 ROOT = Path(__file__).parent.parent
@@ -38,23 +34,12 @@ LOCAL_FOLDER = ROOT / ".local"
 FUNCTION = "DestinationFunction"
 STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
 
-AnyClient = TypeVar("AnyClient", bound=BaseClient)
-
 LOCAL_STACK = "direct-destination-local"
 LOCAL_REGION = "us-east-1"
 LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 STORE_CONFIG = Config(connect_timeout=5, read_timeout=10)
 """In seconds, for each of botocore's tries: a page of a table comes within one, and a person is waiting."""
-CONFIRMED_BY = {
-    "dynamodb": {
-        **dict.fromkeys(("GetItem", "PutItem", "UpdateItem", "DeleteItem"), "ConsumedCapacity"),
-        **dict.fromkeys(("Query", "Scan"), "Items"),
-        "ListTables": "TableNames",
-    },
-    "sqs": {"GetQueueUrl": "QueueUrl"},
-}
-"""Service -> operation -> what an answer always holds; botocore reads a garbled answer as an empty one."""
 
 
 class _TemplateLoader(yaml.SafeLoader):
@@ -89,6 +74,10 @@ STORE_OUTPUTS = {
     "rejects_table": "RejectsTableName",
     "event_retention_days": "EventRetentionDays",
     "supported_call_types": "SupportedCallTypes",
+    "erasure_table": "ErasureTableName",
+    "erasure_scope": "ErasureScope",
+    "contact_table": "ContactTableName",
+    "consumer": "Consumer",
 }
 """Field of `Stores` -> output of the stack."""
 
@@ -104,6 +93,10 @@ class Stores:
     rejects_table: str
     event_retention_days: str
     supported_call_types: str
+    erasure_table: str
+    erasure_scope: str
+    contact_table: str
+    consumer: str
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
@@ -119,11 +112,11 @@ class Account:
 
     def dynamodb(self) -> "DynamoDBClient":
         """Return a client for tables."""
-        return _listening(boto3.client("dynamodb", config=STORE_CONFIG, **self._options()))
+        return listening(boto3.client("dynamodb", config=STORE_CONFIG, **self._options()))
 
     def sqs(self) -> "SQSClient":
         """Return a client for queues."""
-        return _listening(boto3.client("sqs", config=STORE_CONFIG, **self._options()))
+        return listening(boto3.client("sqs", config=STORE_CONFIG, **self._options()))
 
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""
@@ -135,37 +128,9 @@ class Account:
         return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
 
 
-def _listening(client: AnyClient) -> AnyClient:
-    """Let a client take nothing for an answer but an answer; else it raises one of `STORE_ERRORS`."""
-    events, service = client.meta.events, client.meta.service_model.service_name
-    events.register("before-parse", check_answer)
-    for operation, part in CONFIRMED_BY[service].items():
-        if part == "ConsumedCapacity":
-            events.register(f"before-parameter-build.{service}.{operation}", _ask_for_capacity)
-        events.register(f"after-call.{service}.{operation}", _check_confirmed)
-    return client
-
-
-def _ask_for_capacity(params: dict[str, Any], **_: object) -> None:
-    """Let DynamoDB say what a call took: without that, the answer to many is empty."""
-    params["ReturnConsumedCapacity"] = "TOTAL"
-
-
-def _check_confirmed(
-    parsed: Mapping[str, Any], model: "OperationModel", http_response: "AWSResponse", **_: object
-) -> None:
-    """Make an answer that confirms nothing a fault of the store."""
-    part = CONFIRMED_BY[model.service_model.service_name][model.name]
-    if "Error" not in parsed and part not in parsed:
-        raise ResponseParserError(
-            f"{http_response.url} answered {model.name} without {part}, which confirms nothing: run this again, and if "
-            "that does not help, see what answers there"
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class LocalStack:
-    """The stores of template.yaml outside AWS, and the environment with which a function reaches them."""
+    """The stores of template.yaml outside AWS, and the environment with which all functions reach them."""
 
     stores: Stores
     environment: dict[str, str]
@@ -178,7 +143,7 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
     """
     template = load_template()
     check_parameters(template["Parameters"], parameters)
-    variables = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
+    variables = _variables(template["Resources"])
     variable_outputs = {f"Environment{name.replace('_', '')}": name for name, value in variables.items() if value != ""}
     stores = {
         "Parameters": template["Parameters"],
@@ -201,6 +166,15 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
         stores=Stores.from_outputs(outputs),
         environment={**dict.fromkeys(variables, ""), **environment, **_access(account)},
     )
+
+
+def _variables(resources: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the environment variables of all functions; one of a name has the same value in each."""
+    variables: dict[str, Any] = {}
+    for resource in resources.values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            variables |= resource["Properties"]["Environment"]["Variables"]
+    return variables
 
 
 def check_parameters(declared: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, str]) -> None:
@@ -227,14 +201,20 @@ def _broken_rule(declared: Mapping[str, Any], value: str) -> str | None:
 
 
 def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the stores with names that stay, so that a server that outlives the local one keeps what it has."""
+    """Yield the stores with their local names."""
     for name, resource in resources.items():
-        properties = resource["Properties"]
-        if resource["Type"] == "AWS::DynamoDB::Table":
-            yield name, {**resource, "Properties": {**properties, "TableName": f"{LOCAL_STACK}-{name}"}}
-        elif resource["Type"] == "AWS::SQS::Queue":
-            ending = ".fifo" if properties.get("FifoQueue") else ""
-            yield name, {**resource, "Properties": {**properties, "QueueName": f"{LOCAL_STACK}-{name}{ending}"}}
+        if resource["Type"] in STORE_TYPES:
+            kind = "TableName" if resource["Type"] == "AWS::DynamoDB::Table" else "QueueName"
+            properties = {**resource["Properties"], kind: local_store_name(name, resource)}
+            yield name, {**resource, "Properties": properties}
+
+
+def local_store_name(name: str, resource: Mapping[str, Any]) -> str:
+    """Return what a store of template.yaml is called outside AWS.
+
+    It stays the same, so that a server that outlives the local one keeps what it has.
+    """
+    return f"{LOCAL_STACK}-{name}" + (".fifo" if resource["Properties"].get("FifoQueue") else "")
 
 
 def stack_outputs(cloudformation: "CloudFormationClient", stack: str) -> dict[str, str]:
@@ -289,8 +269,15 @@ def copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
                 KeySchema=table["KeySchema"],
                 BillingMode="PAY_PER_REQUEST",
                 StreamSpecification=table.get("StreamSpecification", no_stream),
+                **_indexes(table),
             )
             target.get_waiter("table_exists").wait(TableName=name, WaiterConfig={"Delay": 1})
+
+
+def _indexes(table: "TableDescriptionTypeDef") -> dict[str, Any]:
+    described = table.get("GlobalSecondaryIndexes", [])
+    indexes = [{name: index[name] for name in ("IndexName", "KeySchema", "Projection")} for index in described]
+    return {"GlobalSecondaryIndexes": indexes} if indexes else {}
 
 
 _QUEUE_ATTRIBUTES = (

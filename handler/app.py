@@ -11,11 +11,12 @@ from typing import Any
 
 from handler.clients import connect
 from handler.destination import Destination
+from handler.erased import Tombstones
 from handler.keys import KeyStore
 from handler.reject import RejectTable
 from handler.request import Request
 from handler.respond import Response
-from handler.settings import Settings, Sink
+from handler.settings import AfterErasure, Settings, Sink
 from handler.validate import Schemas
 from handler.write import EventQueue, EventSink, EventTable
 
@@ -40,9 +41,11 @@ def wire(settings: Settings) -> Destination:
         accept_demo_keys=settings.accept_demo_keys,
         clock=time.time,
     )
+    refuses_erased = settings.after_erasure is AfterErasure.REFUSE
     return Destination(
         settings=settings,
         keys=keys,
+        tombstones=Tombstones(dynamodb, settings.erasure_table) if refuses_erased else None,
         schemas=Schemas.load(SCHEMAS),
         sink=sink,
         rejects=RejectTable(dynamodb, settings.rejects_table, retention_days=settings.rejects_retention_days),

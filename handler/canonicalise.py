@@ -69,7 +69,7 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
         body["context"] = _canonical_context(body["context"])
     if "message_id" not in body:
         body["message_id"] = _derive_message_id(body)
-    return [Message(body=body, time=_identity_time(body), timestamp=_timestamp(body))]
+    return [Message(body=body, time=identity_time(body), timestamp=_timestamp(body))]
 
 
 def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
@@ -186,7 +186,8 @@ def _derive_message_id(body: JsonObject) -> str:
     return DERIVED_ID_PREFIX + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _identity_time(body: JsonObject) -> str:
+def identity_time(body: JsonObject) -> str:
+    """Return the part of a message's identity that tells when, as `Message.time` has it."""
     return parse_time(body.get("original_timestamp", body.get("timestamp"))) or UNDATED
 
 

@@ -45,7 +45,7 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
 
     `direct` is by a `Connection` of its own, which trusts the certificates in the file `ca_bundle`.
     """
-    client = _session().create_client(service, config=CONFIG)
+    client = new_client(service, CONFIG)
     client.meta.events.register("before-parse", check_answer)
     for event, handler in NOT_NEEDED:
         client.meta.events.unregister(event, handler)
@@ -57,6 +57,11 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
         )
         client.meta.events.register("before-send", cast("Any", connection))  # stubs know no answer
     return client
+
+
+def new_client(service: str, config: Config) -> Any:  # noqa: ANN401 -- its client
+    """Return a client as botocore makes it."""
+    return _session().create_client(service, config=config)
 
 
 def _default_roots() -> list[str]:

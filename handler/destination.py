@@ -7,6 +7,7 @@ from handler import respond
 from handler.authenticate import authenticate, authorise
 from handler.canonicalise import Message, canonicalise, names_write_key, without_write_key
 from handler.decode import JsonObject, decode_body, decode_settings, decode_text
+from handler.erased import Tombstones
 from handler.errors import DeadlineClose, Invalid, Maintenance, Refusal, Unavailable, UnsupportedCallType
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
@@ -22,10 +23,11 @@ from handler.write import EventSink, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """One deployed destination; `clock` gives seconds since 1970."""
+    """One deployed destination; `clock` gives seconds since 1970. Without tombstones nobody counts as erased."""
 
     settings: Settings
     keys: KeyStore
+    tombstones: Tombstones | None
     schemas: Schemas
     sink: EventSink
     rejects: RejectTable
@@ -61,6 +63,9 @@ class Destination:
         line.begin("validate")
         call_type = self._call_type(message, line)
         authorise(api_key, call_type)
+        if self.tombstones is not None:
+            self._check_deadline(request)
+            self.tombstones.check(api_key.customer_id, message)
         try:
             settings = decode_settings(request.headers.get("x-segment-settings"))
             self.schemas.check_settings(settings)
@@ -100,6 +105,6 @@ class Destination:
         )
 
     def _check_deadline(self, request: Request) -> None:
-        """Start no write that the answer might not wait for."""
+        """Start no call of a store that the answer might not wait for."""
         if self.clock() + STORE_CALL_SECONDS > request.received_at + ANSWER_SECONDS:
             raise DeadlineClose

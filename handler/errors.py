@@ -21,12 +21,14 @@
     │   └── RevokedKey                       revoked_key
     ├── SuspendedKey                 403     suspended_key
     ├── CallTypeNotAllowed           403     call_type_not_allowed
+    ├── UserErased                   403     user_erased
     ├── UnsupportedCallType          501     unsupported_call_type
     └── Unavailable                  503
         ├── Maintenance                      maintenance
         ├── KeyStoreUnavailable              key_store_unavailable
         ├── EventStoreUnavailable            event_store_unavailable
         ├── RejectStoreUnavailable           reject_store_unavailable
+        ├── ErasureStoreUnavailable          erasure_store_unavailable
         └── DeadlineClose                    deadline_close
 
 Segment never sends a message again after a 4xx or a 501, so those are for faults of the caller only; whatever is
@@ -189,6 +191,12 @@ class CallTypeNotAllowed(Refusal):
         super().__init__(f"This API key may not send {call_type} calls")
 
 
+class UserErased(Refusal):
+    status = 403
+    code = "user_erased"
+    text = "This user was erased: what happened before that is not accepted any more"
+
+
 class UnsupportedCallType(Refusal):
     status = 501
     code = "unsupported_call_type"
@@ -223,6 +231,11 @@ class EventStoreUnavailable(Unavailable):
 class RejectStoreUnavailable(Unavailable):
     code = "reject_store_unavailable"
     text = "Messages can't be checked at the moment"
+
+
+class ErasureStoreUnavailable(Unavailable):
+    code = "erasure_store_unavailable"
+    text = "Erased users can't be looked up at the moment"
 
 
 class DeadlineClose(Unavailable):

@@ -38,10 +38,10 @@ class Record:
     @property
     def subject(self) -> str:
         """Whom the message is about: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
-        body = self.message.body
-        if "user_id" in body:
-            return subject_key(self.customer_id, "user", body["user_id"])
-        return subject_key(self.customer_id, "anonymous", body["anonymous_id"])
+        subject = subject_of(self.customer_id, self.message.body)
+        if subject is None:
+            raise ValueError("A message of nobody is no record: its schema refuses it")
+        return subject
 
     @property
     def position(self) -> str:
@@ -60,6 +60,15 @@ class Record:
             "timestamp": self.message.timestamp or received_at,
             "stored_at": stored_at,
         }
+
+
+def subject_of(customer_id: str, body: JsonObject) -> str | None:
+    """Return whom a canonical message is about, None where it names nobody by a string."""
+    if isinstance(user_id := body.get("user_id"), str):
+        return subject_key(customer_id, "user", user_id)
+    if isinstance(anonymous_id := body.get("anonymous_id"), str):
+        return subject_key(customer_id, "anonymous", anonymous_id)
+    return None
 
 
 def subject_key(customer_id: str, kind: Literal["user", "anonymous"], subject_id: str) -> str:

@@ -2,7 +2,8 @@
 
 The schema is the partner's, and so may be the mistake. The body is kept as it came, without a write key, beside the
 answer and its reasons. The key spreads a surge of one customer over sixteen partitions, and makes the same body of one
-day, with the same settings, one item. `docs/storage.md` describes the attributes.
+day, with the same settings, one item. By the subject, an index, the eraser finds what names a user.
+`docs/storage.md` describes the attributes.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, Invalid, RejectStoreUnavailable
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, text_attribute
-from handler.record import escape, sha256, utf8
+from handler.record import escape, sha256, subject_of, utf8
 from handler.timestamps import sortable
 
 if TYPE_CHECKING:
@@ -81,10 +82,12 @@ class RejectTable:
     def _item(self, reject: Reject) -> "dict[str, AttributeValueTypeDef]":
         body_hash = sha256(f"{utf8(reject.settings_header)}\n{reject.body}")
         day = reject.facts["rejected_at"][: len("2020-05-09")]
+        subject = subject_of(reject.customer_id, reject.message.body)
         return {
             "customer_day_shard": {"S": f"{escape(reject.customer_id)}#{day}#{body_hash[0]}"},
             "body_hash": {"S": body_hash},
             **{name: {"S": text} for name, text in reject.facts.items()},
+            **({"subject": {"S": subject}} if subject else {}),
             "body": text_attribute(reject.body),
             "expires_at": {"N": str(int(reject.rejected_at) + self._retention_seconds)},
         }

@@ -31,6 +31,13 @@ class Sink(StrEnum):
     SQS = "sqs"
 
 
+class AfterErasure(StrEnum):
+    """What becomes of a message that comes after its user was erased and happened before."""
+
+    STORE = "store"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of one deployment; the names are those of the environment, in lower case."""
@@ -45,6 +52,8 @@ class Settings:
     event_retention_days: int
     rejects_table: str
     rejects_retention_days: int
+    erasure_table: str
+    after_erasure: AfterErasure
     maintenance: bool
     accept_demo_keys: bool
 
@@ -62,6 +71,8 @@ class Settings:
             event_retention_days=_number(env, "EVENT_RETENTION_DAYS", 0),
             rejects_table=_text(env, "REJECTS_TABLE"),
             rejects_retention_days=_number(env, "REJECTS_RETENTION_DAYS", 30),
+            erasure_table=_text(env, "ERASURE_TABLE"),
+            after_erasure=AfterErasure(_one_of(env, "AFTER_ERASURE", tuple(AfterErasure), AfterErasure.STORE)),
             maintenance=_one_of(env, "MAINTENANCE", ("off", "on"), "off") == "on",
             accept_demo_keys=bool(env.get("AWS_ENDPOINT_URL")),
         )

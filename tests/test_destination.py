@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from handler.destination import Destination
-from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
+from handler.errors import EventStoreUnavailable, KeyStoreUnavailable, UserErased
 from handler.keys import ApiKey, Status
 from handler.request import Request
 from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
@@ -57,11 +57,26 @@ class Rejects:
         return True
 
 
-def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, **env):
-    names = dict.fromkeys(("EVENT_TABLE", "EVENT_QUEUE_URL", "KEY_TABLE", "REJECTS_TABLE"), "somewhere")
+class Tombstones:
+    """Those of users who were erased just now."""
+
+    def __init__(self, *users):
+        self.users = users
+
+    def check(self, _customer_id, message):
+        if message.body.get("user_id") in self.users:
+            raise UserErased
+
+
+STORES = ("EVENT_TABLE", "EVENT_QUEUE_URL", "KEY_TABLE", "REJECTS_TABLE", "ERASURE_TABLE")
+
+
+def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, tombstones=None, **env):
+    names = dict.fromkeys(STORES, "somewhere")
     return Destination(
         settings=Settings.from_env({**names, **env}),
         keys=SimpleNamespace(find=find),
+        tombstones=tombstones,
         schemas=SCHEMAS,
         sink=sink or Sink(),
         rejects=Rejects(),
@@ -98,6 +113,24 @@ BAD_SETTINGS = {"x-segment-settings": "no base64"}
 def test_of_several_faults_the_first_one_in_the_order_of_the_checks_is_answered(sent, env, status, code):
     status_answered, content = answer(sent, sink=Sink(EventStoreUnavailable()), **env)
     assert (status_answered, content["code"]) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (request({**TRACK, "type": "jump"}), "unsupported_call_type"),
+        (request(key="pages"), "call_type_not_allowed"),
+        (request({"type": "track", "userId": "keeper-17"}, headers=BAD_SETTINGS), "user_erased"),
+        (request({"type": "track", "userId": "keeper-18"}), "invalid_message"),
+    ],
+)
+def test_whether_a_user_was_erased_counts_before_the_schema_so_that_no_reject_is_kept(sent, code):
+    assert answer(sent, tombstones=Tombstones("keeper-17"))[1]["code"] == code
+
+
+def test_erased_users_are_looked_up_only_where_there_is_time_for_it():
+    late = request(received_at=NOW - ANSWER_SECONDS + STORE_CALL_SECONDS - 0.1)
+    assert answer(late, tombstones=Tombstones("keeper-17"))[1]["code"] == "deadline_close"
 
 
 def test_what_is_refused_is_not_written():

@@ -37,6 +37,11 @@ def test_the_subject_is_whom_the_message_is_about(payload, subject):
     assert record_of(payload).subject == subject
 
 
+def test_a_message_of_nobody_is_no_record():
+    with pytest.raises(ValueError, match="of nobody"):
+        _ = record_of({"userId": {"id": 17}}).subject
+
+
 def test_a_delete_call_has_the_subject_of_the_user_whom_it_erases():
     assert record_of({"type": "delete", "userId": "keeper-17"}).subject == record_of({"userId": "keeper-17"}).subject
 

@@ -45,6 +45,23 @@ def test_a_message_that_its_schema_refuses_is_kept_as_it_came(sink, deploy):
     assert int(item["expires_at"]["N"]) - datetime.now(UTC).timestamp() == pytest.approx(30 * 86400, abs=3600)
 
 
+@pytest.mark.parametrize(
+    ("who", "subject"),
+    [
+        ({"userId": "user-1", "anonymousId": "5f0c"}, "demo#user#user-1"),
+        ({"anonymousId": "5f0c"}, "demo#anonymous#5f0c"),
+        ({"userId": 17}, "demo#user#17"),
+        ({"userId": {"id": 17}}, None),
+        ({}, None),
+    ],
+)
+def test_the_subject_of_a_reject_is_the_one_that_its_message_would_have(who, subject, deploy):
+    destination = deploy()
+    assert destination.post({"type": "track", **who}).status == 400
+    [item] = rejects(destination)
+    assert item.get("subject", {}).get("S") == subject
+
+
 def test_a_message_whose_settings_are_refused_is_kept(deploy):
     destination = deploy()
     answer = destination.post({**NO_EVENT, "event": "Lamp Lit"}, headers={"x-segment-settings": "***"})

@@ -1,6 +1,6 @@
 import pytest
 
-from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings, SettingsError, Sink
+from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, AfterErasure, Settings, SettingsError, Sink
 from handler.spec import CALL_TYPES
 
 REQUIRED = {
@@ -8,6 +8,7 @@ REQUIRED = {
     "EVENT_QUEUE_URL": "https://sqs.test/1/events",
     "KEY_TABLE": "keys",
     "REJECTS_TABLE": "rejects",
+    "ERASURE_TABLE": "erasures",
 }
 DEFAULTS = Settings(
     event_sink=Sink.DYNAMODB,
@@ -20,12 +21,14 @@ DEFAULTS = Settings(
     event_retention_days=0,
     rejects_table="rejects",
     rejects_retention_days=30,
+    erasure_table="erasures",
+    after_erasure=AfterErasure.STORE,
     maintenance=False,
     accept_demo_keys=False,
 )
 OPTIONAL = (
     *("EVENT_SINK", "KEY_CACHE_SECONDS", "KEY_GRACE_SECONDS", "SUPPORTED_CALL_TYPES", "EVENT_RETENTION_DAYS"),
-    *("MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL"),
+    *("AFTER_ERASURE", "MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL"),
 )
 
 
@@ -53,6 +56,8 @@ def test_the_names_of_the_stores_must_be_set(name, unset):
         ("REJECTS_RETENTION_DAYS", "0", "rejects_retention_days", 0),
         ("SUPPORTED_CALL_TYPES", "track", "supported_call_types", {"track"}),
         ("SUPPORTED_CALL_TYPES", "track, page", "supported_call_types", {"track", "page"}),
+        ("AFTER_ERASURE", "store", "after_erasure", AfterErasure.STORE),
+        ("AFTER_ERASURE", "refuse", "after_erasure", AfterErasure.REFUSE),
         ("MAINTENANCE", "off", "maintenance", False),
         ("MAINTENANCE", "on", "maintenance", True),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566", "accept_demo_keys", True),
@@ -73,6 +78,7 @@ def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
         ("SUPPORTED_CALL_TYPES", "track,purchase", "it must be a list of identify, track, "),
         ("SUPPORTED_CALL_TYPES", "track,", "it must be a list of identify, track, "),
         ("SUPPORTED_CALL_TYPES", "Track", "it must be a list of identify, track, "),
+        ("AFTER_ERASURE", "drop", "it must be one of store, refuse"),
         ("MAINTENANCE", "yes", "it must be one of off, on"),
     ],
 )

@@ -76,11 +76,16 @@ def test_the_stack_gives_out_what_names_its_stores(aws):
     assert stack.stores.event_table == outputs["EventTableName"]
 
 
-def test_the_environment_has_every_variable_of_the_function(aws):
+def test_the_environment_has_every_variable_of_all_functions(aws):
     environment = create_local_stack(aws, {"KeyCacheSeconds": "7"}).environment
-    variables = TEMPLATE["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
+    functions = [
+        resource["Properties"]
+        for resource in TEMPLATE["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+    ]
+    variables = {name for function in functions for name in function["Environment"]["Variables"]}
     access = {"AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    assert set(environment) == set(variables) | access
+    assert set(environment) == variables | access
     assert environment["KEY_CACHE_SECONDS"] == "7"
     assert environment["KEY_GRACE_SECONDS"] == str(TEMPLATE["Parameters"]["KeyGraceSeconds"]["Default"])
     assert environment["AWS_ENDPOINT_URL"] == ""

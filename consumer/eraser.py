@@ -1,0 +1,116 @@
+"""The eraser: a Lambda function that carries out `delete` calls, from the stream of the event table.
+
+The event source mapping hands it only those. A delete that fails, or for which the time is over, comes again with those
+after it; what was finished is left alone then. What can't be done at all ends in a dead-letter queue with an alarm.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools.metrics import Metrics, MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+
+from consumer.clients import patient_client
+from consumer.erase import Eraser, OutOfTimeError, Scope
+from consumer.erasures import ErasureRequest, ErasureTable
+from handler.observe import NAMESPACE, SERVICE
+from handler.settings import AfterErasure
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+    from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+SPARE_SECONDS = 30
+"""Kept of the function's time, for the call that is under way with all its tries."""
+LATEST_WRITE_SECONDS = 6
+"""A request that did not see a tombstone yet may write for so long: then the endpoint's function ends."""
+
+_metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+
+
+def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
+    """Carry out the deletes of one batch of the stream, and return which of them Lambda shall bring again."""
+    return carry_out(event, context, _eraser(), wait_seconds=wait_seconds(AfterErasure(os.environ["AFTER_ERASURE"])))
+
+
+def wait_seconds(after_erasure: AfterErasure) -> float:
+    """Return how long requests may still be under way that write what is to be refused."""
+    return LATEST_WRITE_SECONDS if after_erasure is AfterErasure.REFUSE else 0
+
+
+def carry_out(
+    event: dict[str, Any],
+    context: "LambdaContext",
+    eraser: Eraser,
+    *,
+    wait_seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+) -> "PartialItemFailureResponse":
+    """Bury all, wait for requests that are under way, and erase one after the other."""
+    until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
+    for record in event["Records"]:
+        eraser.bury(request_of(record))
+    sleep(wait_seconds)
+
+    def erase(record: "DynamoDBRecord") -> None:
+        request = request_of(record.raw_event)
+        began = time.time()
+        try:
+            receipt = eraser.erase(request, until=until)
+        except Exception as error:
+            _write_failure(request, error)
+            raise
+        if receipt is not None:
+            _write({**receipt.to_json(), "outcome": "erased", "milliseconds": round((time.time() - began) * 1000)})
+
+    return process_partial_response(event, erase, BatchProcessor(EventType.DynamoDBStreams))
+
+
+def _write(facts: dict[str, Any]) -> None:
+    """Print a line that is also the metric."""
+    _metrics.add_metric("Erased", MetricUnit.Count, 1)
+    for name, value in facts.items():
+        _metrics.add_metadata(name, value)
+    _metrics.flush_metrics()
+
+
+def _write_failure(request: ErasureRequest, error: Exception) -> None:
+    """Print what went wrong; the texts of these errors are AWS's, and name tables and not users."""
+    is_late = isinstance(error, OutOfTimeError)
+    line = {
+        "level": "INFO" if is_late else "ERROR",
+        "message": "erasure",
+        "outcome": "postponed" if is_late else "erasure_failed",
+        "customer_id": request.customer_id,
+        "user_hash": request.user_hash,
+        "requested_at": request.requested_at,
+        "error": type(error).__name__,
+        "text": str(error),
+    }
+    sys.stdout.write(f"{json.dumps(line)}\n")
+
+
+def request_of(record: dict[str, Any]) -> ErasureRequest:
+    """Read the request that a `delete` message on the stream is."""
+    image = record["dynamodb"]["NewImage"]
+    return ErasureRequest(
+        customer_id=image["customer_id"]["S"], subject=image["subject"]["S"], requested_at=image["stored_at"]["S"]
+    )
+
+
+@cache  # one for all invocations of an environment
+def _eraser() -> Eraser:
+    client = patient_client("dynamodb")
+    return Eraser(
+        client,
+        event_table=os.environ["EVENT_TABLE"],
+        rejects_table=os.environ["REJECTS_TABLE"],
+        erasures=ErasureTable(client, os.environ["ERASURE_TABLE"]),
+        scope=Scope(os.environ["ERASURE_SCOPE"]),
+    )

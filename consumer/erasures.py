@@ -1,0 +1,168 @@
+"""The erasure table: whom a `delete` call erased, as tombstones and receipts that name nobody.
+
+A tombstone is what the endpoint looks up (`handler/erased.py`); a receipt is what an auditor reads. Both have the hash
+of the subject in place of the user. `docs/privacy.md` describes the attributes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from handler.erased import tombstone_key
+from handler.record import escape, sha256
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureRequest:
+    """Whom to erase: a subject (a partition key of the event table) of a customer.
+
+    `requested_at`, when the `delete` was stored, is UTC that sorts, and tells two requests for a subject apart.
+    """
+
+    customer_id: str
+    subject: str
+    requested_at: str
+
+    @property
+    def user_hash(self) -> str:
+        """SHA-256 of the subject, in hexadecimal."""
+        return sha256(self.subject)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What became of a request; times are UTC that sorts, `finished_at` is "" while it is under way.
+
+    `messages` and `rejects` count what was erased of the subject, `linked_messages` and `linked_rejects` what was of
+    the ids linked to it, of which there are `linked_ids`.
+    """
+
+    customer_id: str
+    user_hash: str
+    requested_at: str
+    started_at: str
+    scope: str
+    linked_ids: int
+    messages: int = 0
+    rejects: int = 0
+    linked_messages: int = 0
+    linked_rejects: int = 0
+    finished_at: str = ""
+
+    @classmethod
+    def from_item(cls, item: "Mapping[str, AttributeValueTypeDef]") -> Self:
+        """Read a DynamoDB item."""
+        values: dict[str, Any] = {
+            field.name: int(item[field.name]["N"]) if "N" in item[field.name] else item[field.name]["S"]
+            for field in fields(cls)
+        }
+        return cls(**values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what an auditor gets."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A receipt under way; `page` holds hashes of the keys that were counted last, and may not be deleted yet."""
+
+    receipt: Receipt
+    page: frozenset[str] = frozenset()
+
+
+class ErasureTable:
+    """Keeps tombstones and receipts, by a client that lets pass no answer that confirms nothing.
+
+    Every write says what is then to be there, so that one that is made twice, by a retry, changes nothing.
+    """
+
+    def __init__(self, client: "DynamoDBClient", name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def bury(self, request: ErasureRequest) -> None:
+        """Leave a tombstone, or move the one that is there to a later time."""
+        try:
+            self._client.put_item(
+                TableName=self._name,
+                Item={
+                    **tombstone_key(request.customer_id, request.subject),
+                    "requested_at": {"S": request.requested_at},
+                },
+                ConditionExpression="attribute_not_exists(erasure) OR requested_at < :requested",
+                ExpressionAttributeValues={":requested": {"S": request.requested_at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return  # of a later request
+
+    def progress(self, request: ErasureRequest) -> Progress | None:
+        """Return how far a request got, None where it has not begun."""
+        key = _receipt_key(request.customer_id, request.user_hash, request.requested_at)
+        item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
+        if item is None:
+            return None
+        page = item["page"]["SS"] if "page" in item else ()
+        return Progress(receipt=Receipt.from_item(item), page=frozenset(page))
+
+    def note(self, progress: Progress) -> None:
+        """Write how far a request got."""
+        receipt = progress.receipt
+        item: dict[str, AttributeValueTypeDef] = {
+            name: {"N": str(value)} if isinstance(value, int) else {"S": value}
+            for name, value in asdict(receipt).items()
+        }
+        if progress.page:
+            item["page"] = {"SS": sorted(progress.page)}
+        key = _receipt_key(receipt.customer_id, receipt.user_hash, receipt.requested_at)
+        self._client.put_item(TableName=self._name, Item={**key, **item})
+
+    def begin(self, request: ErasureRequest, *, scope: str, linked_ids: int, now: str) -> Progress:
+        """Open the receipt of a request."""
+        receipt = Receipt(
+            customer_id=request.customer_id,
+            user_hash=request.user_hash,
+            requested_at=request.requested_at,
+            started_at=now,
+            scope=scope,
+            linked_ids=linked_ids,
+        )
+        self.note(progress := Progress(receipt=receipt))
+        return progress
+
+    def finish(self, progress: Progress, *, now: str) -> Receipt:
+        """Close the receipt of a request."""
+        receipt = replace(progress.receipt, finished_at=now)
+        self.note(Progress(receipt=receipt))
+        return receipt
+
+    def receipts(self, customer_id: str, *, user_hash: str = "") -> Iterator[Receipt]:
+        """Yield the receipts of a customer, in no order; the start of a hash tells which."""
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._name,
+            KeyConditionExpression="customer = :customer" + (" AND begins_with(erasure, :hash)" if user_hash else ""),
+            ExpressionAttributeValues={
+                ":customer": {"S": escape(customer_id)},
+                **({":hash": {"S": user_hash}} if user_hash else {}),
+            },
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from _receipts(page["Items"])
+
+    def everything(self) -> Iterator[Receipt]:
+        """Yield all receipts, in no order."""
+        for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
+            yield from _receipts(page["Items"])
+
+
+def _receipts(items: "list[dict[str, AttributeValueTypeDef]]") -> Iterator[Receipt]:
+    return (Receipt.from_item(item) for item in items if "started_at" in item)  # others are tombstones
+
+
+def _receipt_key(customer_id: str, user_hash: str, requested_at: str) -> "dict[str, AttributeValueTypeDef]":
+    return {"customer": {"S": escape(customer_id)}, "erasure": {"S": f"{user_hash}#{requested_at}"}}

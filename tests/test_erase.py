@@ -1,0 +1,362 @@
+"""Erasing, on the stores of the whole function."""
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from consumer.clients import patient_client
+from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, OutOfTimeError, Scope
+from consumer.erasures import ErasureRequest, ErasureTable
+from handler.record import sha256
+
+FOREVER = float("inf")
+NOW = 1_936_785_600.0
+
+
+@dataclass
+class Clock:
+    """A clock that stands still, but for who sleeps."""
+
+    now: float = NOW
+    slept: list[float] = field(default_factory=list)
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A deployment, and an eraser beside it."""
+
+    deployment: Any
+    client: Any
+    clock: Clock
+
+    def eraser(self, scope=Scope.USER, *, clock=None):
+        stores = self.deployment.stack.stores
+        return Eraser(
+            self.client,
+            event_table=stores.event_table,
+            rejects_table=stores.rejects_table,
+            erasures=self.erasures,
+            scope=scope,
+            clock=clock or self.clock,
+            sleep=self.clock.sleep,
+        )
+
+    @property
+    def erasures(self):
+        return ErasureTable(self.client, self.deployment.stack.stores.erasure_table)
+
+    def post(self, *messages):
+        for message in messages:
+            self.deployment.post(message)
+
+    def request(self, user="user-1"):
+        """Store a `delete`, and return the request that it is."""
+        self.post({"type": "delete", "userId": user, "messageId": f"delete-{next(NUMBERS)}"})
+        [*_, stored] = sorted(
+            (item for item in self.deployment.stored() if item["type"] == "delete" and item["user_id"] == user),
+            key=lambda item: item["stored_at"],
+        )
+        return ErasureRequest(
+            customer_id="demo", subject=stored["subject"], requested_at=stored["stored_at"]
+        )  # fmt: skip
+
+    def stored(self):
+        """Return who is in the event table, and how often."""
+        return sorted(item["subject"] for item in self.deployment.stored())
+
+    def rejects(self):
+        stores = self.deployment.stack.stores
+        return self.deployment.account.dynamodb().scan(TableName=stores.rejects_table)["Items"]
+
+    def receipts(self):
+        return list(self.erasures.everything())
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def place(deploy):
+    deployment = deploy()
+    return Place(deployment=deployment, client=patient_client("dynamodb"), clock=Clock())
+
+
+def track(**fields):
+    return {"type": "track", "event": "Lamp Lit", "messageId": f"m-{next(NUMBERS)}", **fields}
+
+
+def reject(**fields):
+    return {"type": "track", "messageId": f"m-{next(NUMBERS)}", **fields}
+
+
+def counts(receipt):
+    return (receipt.messages, receipt.rejects, receipt.linked_messages, receipt.linked_rejects)
+
+
+def test_all_messages_of_the_user_go_and_those_of_others_stay(place):
+    place.post(track(userId="user-1"), {"type": "identify", "userId": "user-1"}, track(userId="user-2"))
+    place.post(track(userId="user-1#"), track(anonymousId="user-1"), track(userId="USER-1"))
+    receipt = place.eraser().erase(place.request(), until=FOREVER)
+    assert place.stored() == ["demo#anonymous#user-1", "demo#user#USER-1", "demo#user#user-1%23", "demo#user#user-2"]
+    assert counts(receipt) == (2, 0, 0, 0)
+
+
+def test_a_user_of_another_customer_with_the_same_id_stays(place):
+    place.deployment.add_key("of-acme", customer_id="acme")
+    place.deployment.post(track(userId="user-1"), key="of-acme")
+    place.eraser().erase(place.request(), until=FOREVER)
+    assert place.stored() == ["acme#user#user-1"]
+
+
+def test_rejects_that_name_the_user_go_and_others_stay(place):
+    place.post(reject(userId="user-1"), reject(userId="user-1", anonymousId="5f0c"), reject(userId="user-2"))
+    place.post(reject(anonymousId="user-1"), reject())
+    receipt = place.eraser().erase(place.request(), until=FOREVER)
+    assert sorted(item.get("subject", {}).get("S", "") for item in place.rejects()) == [
+        "",
+        "demo#anonymous#user-1",
+        "demo#user#user-2",
+    ]
+    assert counts(receipt) == (0, 2, 0, 0)
+
+
+def test_a_receipt_tells_what_was_done_and_names_nobody(place):
+    place.post(track(userId="user-1", anonymousId="5f0c"))
+    request = place.request()
+    receipt = place.eraser().erase(request, until=FOREVER)
+    assert receipt.to_json() == {
+        "customer_id": "demo",
+        "user_hash": sha256("demo#user#user-1"),
+        "requested_at": request.requested_at,
+        "started_at": "2031-05-17T12:00:00.000000Z",
+        "finished_at": "2031-05-17T12:00:00.008000Z",
+        "scope": "user",
+        "messages": 1,
+        "rejects": 0,
+        "linked_ids": 1,
+        "linked_messages": 0,
+        "linked_rejects": 0,
+    }
+    assert place.receipts() == [receipt]
+    table = place.deployment.stack.stores.erasure_table
+    assert not [secret for secret in ("user-1", "5f0c") if secret in json.dumps(place.client.scan(TableName=table))]
+
+
+def test_a_tombstone_holds_a_hash_and_a_time(place):
+    request = place.request()
+    place.eraser().bury(request)
+    assert place.client.scan(TableName=place.deployment.stack.stores.erasure_table)["Items"] == [
+        {
+            "customer": {"S": "demo"},
+            "erasure": {"S": sha256("demo#user#user-1")},
+            "requested_at": {"S": request.requested_at},
+        }
+    ]
+
+
+def test_a_request_that_is_finished_is_left_alone_so_that_a_user_may_come_back(place):
+    request = place.request()
+    place.eraser().erase(request, until=FOREVER)
+    place.post(track(userId="user-1"))
+    assert place.eraser().erase(request, until=FOREVER) is None
+    assert place.stored() == ["demo#user#user-1"]
+    assert len(place.receipts()) == 1
+
+
+def test_a_second_request_has_a_receipt_of_its_own(place):
+    place.post(track(userId="user-1"))
+    place.eraser().erase(place.request(), until=FOREVER)
+    place.post(track(userId="user-1"), track(userId="user-1"))
+    place.eraser().erase(place.request(), until=FOREVER)
+    assert sorted(receipt.messages for receipt in place.receipts()) == [1, 2]
+
+
+def test_two_requests_at_once_are_both_finished(place):
+    place.post(track(userId="user-1"))
+    first, second = place.request(), place.request()
+    for request in (first, second):
+        place.eraser().erase(request, until=FOREVER)
+    assert place.stored() == []
+    assert sorted(counts(receipt)[0] for receipt in place.receipts()) == [0, 1]
+
+
+# Linked ids
+
+
+def linked_history(place):
+    place.post(track(anonymousId="5f0c"), reject(anonymousId="5f0c"), track(anonymousId="77aa"))
+    place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="user-2", anonymousId="77aa"))
+    place.post(track(userId="old-1"), track(anonymousId="old-1"))
+    place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"})
+
+
+def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):
+    linked_history(place)
+    receipt = place.eraser().erase(place.request(), until=FOREVER)
+    assert place.stored() == [
+        *("demo#anonymous#5f0c", "demo#anonymous#77aa", "demo#anonymous#old-1"),
+        *("demo#user#old-1", "demo#user#user-2"),
+    ]
+    assert (receipt.linked_ids, counts(receipt)) == (2, (2, 0, 0, 0))
+
+
+def test_with_the_scope_linked_it_goes_too(place):
+    linked_history(place)
+    receipt = place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
+    assert place.stored() == ["demo#anonymous#77aa", "demo#user#user-2"]
+    assert place.rejects() == []
+    assert (receipt.linked_ids, counts(receipt)) == (2, (2, 0, 3, 1))
+
+
+def test_a_linked_id_that_utf_8_can_not_hold_is_not_taken_for_another(place):
+    place.post(track(anonymousId="5f\ud83d"), track(anonymousId="5f?"), track(userId="user-1", anonymousId="5f\ud83d"))
+    place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
+    assert place.stored() == ["demo#anonymous#5f?"]
+
+
+def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
+    """Two erasures of a user may run beside each other."""
+    place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"}, track(userId="old-1"))
+    table = place.deployment.stack.stores.event_table
+
+    def delete_first(params, **_):
+        place.deployment.account.dynamodb().delete_item(TableName=table, Key=params["Key"])
+
+    request = place.request()
+    place.client.meta.events.register(
+        "before-parameter-build.dynamodb.GetItem",
+        lambda params, **_: delete_first(params) if params["TableName"] == table else None,
+    )
+    receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    assert (receipt.linked_ids, place.stored()) == (0, ["demo#user#old-1"])
+
+
+# Ending half-way
+
+
+class Killed(BaseException):
+    """The end of the process."""
+
+
+MESSAGES = PAGE_KEYS + 7
+
+
+def crowd(place):
+    for number in range(MESSAGES):
+        place.post(track(userId="user-1", messageId=f"m-{number}"))
+    place.post(track(userId="user-2"), reject(userId="user-1"), track(userId="user-1", anonymousId="5f0c"))
+    place.post(track(anonymousId="5f0c"))
+    return place.request()
+
+
+def kill_at(client, call, *, after):
+    """End the process at a call of the store: before it gets there, or before its answer comes back."""
+    calls = itertools.count(1)
+    events = client.meta.events
+
+    def kill(**_):
+        if next(calls) == call:
+            raise Killed
+
+    name = "after-call.dynamodb" if after else "before-call.dynamodb"
+    events.register(name, kill)
+    return lambda: events.unregister(name, kill)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 50, 112, 113, 114, 115, 116, 118, 120, 122, 123])
+def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, place):
+    request = crowd(place)
+    live = kill_at(place.client, call, after=after)
+    with pytest.raises(Killed):
+        place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    live()
+    place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    [receipt] = place.receipts()
+    assert (receipt.linked_ids, counts(receipt)) == (1, (MESSAGES + 1, 1, 1, 0))
+    assert receipt.finished_at
+    assert (place.stored(), place.rejects()) == (["demo#user#user-2"], [])
+
+
+def test_an_erasure_whose_time_is_over_goes_on_where_it_stopped(place):
+    request = crowd(place)
+    place.clock.now = NOW
+    with pytest.raises(OutOfTimeError):
+        place.eraser().erase(request, until=NOW + 0.1)
+    [receipt] = place.receipts()
+    assert (receipt.finished_at, receipt.messages) == ("", PAGE_KEYS)
+    assert 0 < place.stored().count("demo#user#user-1") < MESSAGES
+    place.eraser().erase(request, until=FOREVER)
+    [receipt] = place.receipts()
+    assert counts(receipt) == (MESSAGES + 1, 1, 0, 0)
+
+
+def test_a_delete_message_goes_last_so_that_what_is_not_done_can_be_found(place):
+    request = crowd(place)
+    with pytest.raises(OutOfTimeError):
+        place.eraser().erase(request, until=NOW + 0.1)
+    assert [item["type"] for item in place.deployment.stored() if item["type"] == "delete"] == ["delete"]
+
+
+def test_a_message_that_comes_meanwhile_counts_once(place):
+    request = crowd(place)
+    with pytest.raises(OutOfTimeError):
+        place.eraser().erase(request, until=NOW + 0.1)
+    place.post(track(userId="user-1", messageId="late"))
+    place.eraser().erase(request, until=FOREVER)
+    [receipt] = place.receipts()
+    assert receipt.messages == MESSAGES + 2
+
+
+def test_a_fault_of_a_store_is_raised_and_nothing_is_finished(place):
+    request = crowd(place)
+
+    def cut(**_):
+        raise ConnectionClosedError(endpoint_url="https://dynamodb")
+
+    place.client.meta.events.register("before-send.dynamodb.DeleteItem", cut)
+    with pytest.raises(ConnectionClosedError):
+        place.eraser().erase(request, until=FOREVER)
+    assert [receipt.finished_at for receipt in place.receipts()] == [""]
+
+
+# The pace
+
+
+def test_an_eraser_takes_a_part_of_what_a_table_can(place):
+    place.post(*(track(userId="user-1") for _ in range(9)))
+    request = place.request()
+    place.eraser().erase(request, until=FOREVER)
+    assert place.clock.slept == pytest.approx([1 / WRITE_UNITS_PER_SECOND] * 10)
+
+
+def test_a_store_that_is_slow_itself_is_not_waited_for(place):
+    request = place.request()
+    times = itertools.count(NOW)
+    place.eraser(clock=lambda: next(times)).erase(request, until=FOREVER)
+    assert place.clock.slept == []
+
+
+# Receipts
+
+
+def test_the_receipts_of_a_customer_are_found_by_the_hash_of_the_user(place):
+    place.deployment.add_key("of-acme", customer_id="acme")
+    requests = [place.request("user-1"), place.request("user-2")]
+    for request in requests:
+        place.eraser().erase(request, until=FOREVER)
+    assert {receipt.user_hash for receipt in place.erasures.receipts("demo")} == {r.user_hash for r in requests}
+    [found] = place.erasures.receipts("demo", user_hash=sha256("demo#user#user-2")[:8])
+    assert found.requested_at == requests[1].requested_at
+    assert list(place.erasures.receipts("acme")) == []

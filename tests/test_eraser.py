@@ -1,0 +1,152 @@
+"""The eraser's function, handed what the stream of the event table would hand it."""
+
+from dataclasses import dataclass
+
+import pytest
+from aws_lambda_powertools.utilities.batch.exceptions import BatchProcessingError
+
+from cli.stack import FUNCTION, load_template
+from consumer.clients import patient_client
+from consumer.erase import Eraser, Scope
+from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, wait_seconds
+from consumer.erasures import ErasureTable
+from handler.settings import AfterErasure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What Lambda tells of an invocation."""
+
+    seconds: float = 900
+
+    def get_remaining_time_in_millis(self):
+        return int(self.seconds * 1000)
+
+
+def deletes(destination, *users):
+    """Store `delete` messages, and return the event that the stream makes of them."""
+    for user in users:
+        destination.post({"type": "delete", "userId": user, "messageId": f"delete-{user}"})
+    table = destination.stack.stores.event_table
+    items = destination.account.dynamodb().scan(TableName=table)["Items"]
+    images = {item["user_id"]["S"]: item for item in items if item["type"]["S"] == "delete"}
+    records = [
+        {"eventName": "INSERT", "dynamodb": {"NewImage": images[user], "SequenceNumber": str(number)}}
+        for number, user in enumerate(users, start=1)
+    ]
+    return {"Records": records}
+
+
+def receipts(destination):
+    return list(ErasureTable(patient_client("dynamodb"), destination.stack.stores.erasure_table).everything())
+
+
+@pytest.fixture
+def destination(deploy):
+    return deploy()
+
+
+def test_a_batch_of_deletes_is_carried_out(destination, lines):
+    destination.post({"type": "page", "userId": "user-1"})
+    event = deletes(destination, "user-1", "user-2")
+    lines()
+    assert lambda_handler(event, Context()) == {"batchItemFailures": []}
+    assert destination.stored() == []
+    assert sorted(receipt.messages for receipt in receipts(destination)) == [0, 1]
+    facts = [{name: line[name] for name in ("outcome", "Erased", "customer_id", "messages")} for line in lines()]
+    assert facts == [
+        {"outcome": "erased", "Erased": [1.0], "customer_id": "demo", "messages": messages} for messages in (1, 0)
+    ]
+
+
+def test_what_comes_again_is_neither_erased_nor_counted_again(destination, lines):
+    event = deletes(destination, "user-1")
+    lambda_handler(event, Context())
+    destination.post({"type": "page", "userId": "user-1"})
+    lines()
+    lambda_handler(event, Context())
+    assert (len(destination.stored()), lines()) == (1, [])
+
+
+def test_a_line_names_nobody(destination, capsys):
+    event = deletes(destination, "user-1")
+    capsys.readouterr()
+    lambda_handler(event, Context())
+    assert "user-1" not in capsys.readouterr().out
+
+
+def test_where_the_time_is_over_the_rest_comes_again(destination):
+    event = deletes(destination, "user-1", "user-2", "user-3")
+    lambda_handler({"Records": event["Records"][:1]}, Context())
+    destination.post({"type": "page", "userId": "user-2"})
+    short = Context(seconds=SPARE_SECONDS - 1)
+    assert lambda_handler(event, short) == {"batchItemFailures": [{"itemIdentifier": "2"}, {"itemIdentifier": "3"}]}
+    lambda_handler(event, Context())
+    assert destination.stored() == []
+
+
+def test_where_nothing_could_be_done_lambda_gets_an_error(destination):
+    with pytest.raises(BatchProcessingError):
+        lambda_handler(deletes(destination, "user-1"), Context(seconds=0))
+
+
+def test_a_record_that_is_no_delete_message_is_a_fault(destination):
+    event = deletes(destination, "user-1")
+    event["Records"].append({"eventName": "INSERT", "dynamodb": {"NewImage": {}, "SequenceNumber": "2"}})
+    with pytest.raises(KeyError):
+        lambda_handler(event, Context())
+    assert len(destination.stored()) == 1
+
+
+def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
+    destination = deploy(AfterErasure="refuse")
+    event = deletes(destination, "user-1")
+    stores = destination.stack.stores
+    client = patient_client("dynamodb")
+    eraser = Eraser(
+        client,
+        event_table=stores.event_table,
+        rejects_table=stores.rejects_table,
+        erasures=ErasureTable(client, stores.erasure_table),
+        scope=Scope.USER,
+    )
+    seen = []
+
+    def sleep(seconds):
+        answer = destination.post({"type": "page", "userId": "user-1", "timestamp": "2020-01-01T00:00:00Z"})
+        seen.append((seconds, answer.status, len(destination.stored())))
+
+    carry_out(event, Context(), eraser, wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
+    assert seen == [(6, 403, 1)]
+    assert destination.stored() == []
+
+
+@pytest.mark.parametrize(("after", "seconds"), [(AfterErasure.STORE, 0), (AfterErasure.REFUSE, LATEST_WRITE_SECONDS)])
+def test_it_waits_only_there(after, seconds):
+    assert wait_seconds(after) == seconds
+
+
+def test_the_wait_is_as_long_as_a_request_can_take():
+    assert load_template()["Resources"][FUNCTION]["Properties"]["Timeout"] == LATEST_WRITE_SECONDS
+
+
+def test_an_erasure_that_must_wait_says_so(destination, lines):
+    event = deletes(destination, "user-1", "user-2")
+    lambda_handler({"Records": event["Records"][:1]}, Context())
+    lines()
+    lambda_handler(event, Context(seconds=0))
+    assert [(line["level"], line["outcome"], line["customer_id"]) for line in lines()] == [
+        ("INFO", "postponed", "demo")
+    ]
+
+
+def test_an_erasure_that_fails_says_why(destination, lines):
+    event = deletes(destination, "user-1")
+    destination.account.dynamodb().delete_table(TableName=destination.stack.stores.rejects_table)
+    lines()
+    with pytest.raises(BatchProcessingError):
+        lambda_handler(event, Context())
+    [line] = lines()
+    assert (line["outcome"], line["error"]) == ("erasure_failed", "ResourceNotFoundException")
+    assert "user-1" not in str(line)
+    assert len(destination.stored()) == 1
