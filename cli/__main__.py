@@ -2,11 +2,15 @@
 
 import click
 
+from cli.contacts import contacts
+from cli.erase import erase
+from cli.erasures import erasures
 from cli.keys import keys
 from cli.local.serve import serve
 from cli.messages import messages
 from cli.ping import ping
 from cli.rejects import rejects
+from cli.replay import replay
 from cli.schemas.commands import schemas
 from cli.simulation.simulate import simulate
 from handler.errors import STORE_ERRORS
@@ -32,7 +36,7 @@ def main() -> None:
     """
 
 
-for command in (serve, keys, ping, messages, simulate, rejects, schemas):
+for command in (serve, keys, ping, messages, simulate, rejects, erase, erasures, contacts, replay, schemas):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""`destination erasures`: the receipts of what was erased, and what was not carried out."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from cli.console import printable, progress, stdout
+from cli.erase import Person, erasures_of, parse_person, request_erasure
+from cli.target import Target, target_options
+from consumer.erasures import Receipt
+from handler.erased import DELETE
+from handler.items import read_json_attribute
+from handler.record import sha256
+from handler.timestamps import sortable
+
+SHOWN_HASH_CHARS = 12
+
+
+class _UserHash(click.ParamType[str]):
+    name = "hash"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("[0-9a-f]{4,64}", value):
+            self.fail(f"{value} is no hash of a user: `destination erasures list` shows them", param, ctx)
+        return value
+
+
+@click.group()
+def erasures() -> None:
+    """Show what was erased, as receipts for an auditor, and request again what was not."""
+
+
+@erasures.command(name="list")
+@click.option("--customer", "customer_id", help="The customer's id.")
+@click.option("--unfinished", is_flag=True, help="Only those that are under way, or were given up.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@click.option("--scan", is_flag=True, help="Of all customers: read the whole table of erasures.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@target_options
+def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: int, scan: bool, as_json: bool) -> None:
+    """List receipts, newest first: of a customer, or of all.
+
+    \b
+    Example:
+      destination erasures list --customer acme
+    """
+    if customer_id is None and not scan and not target.is_local:
+        raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+    table = erasures_of(target)
+    found = table.everything() if customer_id is None else table.receipts(customer_id)
+    receipts = _newest_first(receipt for receipt in found if not (unfinished and receipt.finished_at))
+    if as_json:
+        for receipt in receipts[:limit]:
+            click.echo(json.dumps(receipt.to_json()))
+        return
+    rows = Table("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished", box=None)
+    for receipt in receipts[:limit]:
+        rows.add_row(*map(Text, _columns(receipt)))
+    stdout().print(rows)
+    more = "; --limit shows more" if len(receipts) > limit else ""
+    click.echo(f"{min(limit, len(receipts)):,} of {len(receipts):,} receipts{more}.", err=True)
+
+
+def _newest_first(receipts: Iterable[Receipt]) -> list[Receipt]:
+    return sorted(receipts, key=lambda receipt: (receipt.requested_at, receipt.user_hash), reverse=True)
+
+
+def _columns(receipt: Receipt) -> tuple[str, ...]:
+    def moment(time: str) -> str:
+        return time.replace("T", " ")[: len("2020-05-09 23:54:49")]
+
+    return (
+        moment(receipt.requested_at),
+        printable(receipt.customer_id),
+        receipt.user_hash[:SHOWN_HASH_CHARS],
+        f"{receipt.messages:,}",
+        f"{receipt.rejects:,}",
+        f"{receipt.linked_messages + receipt.linked_rejects:,}",
+        moment(receipt.finished_at) or "under way",
+    )
+
+
+@erasures.command()
+@click.argument("user_hash", metavar="[HASH]", required=False, type=_UserHash())
+@click.option("--customer", "customer_id", help="The customer's id; on a local server it is `demo` unless you say.")
+@click.option("--user", help="The user id, in place of its hash.")
+@click.option("--anonymous", help="The anonymous id, in place of its hash.")
+@target_options
+def show(
+    *, target: Target, user_hash: str | None, customer_id: str | None, user: str | None, anonymous: str | None
+) -> None:
+    """Show all receipts of one user, as JSON, by the user's id or by its hash or the start of that.
+
+    \b
+    Example:
+      destination erasures show --customer acme --user 97980cfea0067
+    """
+    if user_hash is None:
+        person = parse_person(target, customer_id, user, anonymous)
+        customer_id, user_hash = person.customer_id, sha256(person.subject)
+    elif user or anonymous:
+        raise click.UsageError("Give a hash, or a --user or --anonymous id, and not both")
+    table = erasures_of(target)
+    if customer_id is None:
+        if not target.is_local:
+            raise click.UsageError("Name the --customer whose user this is")
+        receipts = _newest_first(one for one in table.everything() if one.user_hash.startswith(user_hash))
+    else:
+        receipts = _newest_first(table.receipts(customer_id, user_hash=user_hash))
+    if not receipts:
+        raise click.ClickException(f"No receipt has the user hash {user_hash[:SHOWN_HASH_CHARS]} here")
+    click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
+
+
+@erasures.command()
+@click.option(
+    "--older-than", default=60, show_default=True, type=click.IntRange(0), metavar="MINUTES", help="Only such requests."
+)
+@click.option("--scan", is_flag=True, help="Read the whole event table; on a stack that costs what its size costs.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@target_options
+def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: bool) -> None:
+    """Request again what was never carried out: the delete messages that are still stored.
+
+    An erasure deletes its delete message last, so that one which is there is one that is not done, be it that it is
+    under way or that it ended among the dead letters.
+
+    \b
+    Example:
+      destination erasures resume --stack direct-destination --scan
+    """
+    if not scan and not target.is_local:
+        raise click.UsageError("Say --scan to read the whole event table, which tells what was not carried out")
+    limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
+    people = sorted(set(_waiting(target, limit)), key=str)
+    if people and not yes:
+        click.confirm(f"Request {len(people):,} erasures again?", abort=True, err=True)
+    with progress("Requesting", total=len(people)) as step:
+        for person in people:
+            request_erasure(target, person)
+            step()
+    if as_json:
+        click.echo(json.dumps({"requested": len(people)}))
+    else:
+        click.echo(f"Requested {len(people):,} erasures again: `destination erasures list` tells when they are done.")
+
+
+def _waiting(target: Target, limit: str) -> Iterator[Person]:
+    """Yield whom the `delete` messages name that were stored before a time."""
+    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at")}
+    pages = target.account.dynamodb().get_paginator("scan").paginate(
+        TableName=target.stores.event_table,
+        FilterExpression="#type = :delete AND #stored_at <= :limit",
+        ProjectionExpression=", ".join(names),
+        ExpressionAttributeNames=names,
+        ExpressionAttributeValues={":delete": {"S": DELETE}, ":limit": {"S": limit}},
+        ConsistentRead=True,
+    )  # fmt: skip
+    for page in pages:
+        for item in page["Items"]:
+            message = read_json_attribute(item["message"])
+            user = message.get("user_id")
+            anonymous = message["anonymous_id"] if user is None else None
+            yield Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)

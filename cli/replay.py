@@ -1,0 +1,252 @@
+"""`destination replay`: stored messages once more through the consumer, by way of the event queue.
+
+The queue's consumer calls the same `consumer/handle.py`, and brings retries and dead letters with it.
+"""
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.console import printable, progress
+from cli.reject_table import in_parallel
+from cli.stack import LOCAL_FOLDER
+from cli.target import Target, target_options
+from handler.canonicalise import canonicalise
+from handler.errors import EventStoreUnavailable, MessageTooLarge
+from handler.items import read_json_attribute
+from handler.record import Record, subject_key
+from handler.timestamps import parse_time, sortable
+from handler.write import EventQueue
+
+TIMES = {"stored": "stored_at", "happened": "timestamp"}
+"""What `--by` says -> the attribute that is meant."""
+
+Item = Mapping[str, Any]
+
+
+class _Time(click.ParamType[str]):
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        moment = parse_time(value)
+        if moment is None:
+            self.fail(f"{value} is no time: write 2026-03-12 or 2026-03-12T09:30:00Z", param, ctx)
+        return moment
+
+
+TIME = _Time()
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What to replay: messages from a time until before another, of all, of a customer, or of one subject."""
+
+    by: str
+    start: str | None
+    end: str
+    customer_id: str | None
+    subject: str | None
+
+    def holds(self, item: Item) -> bool:
+        """Whether a stored message is of it."""
+        moment: str = item[TIMES[self.by]]["S"]
+        is_theirs = self.customer_id in (None, item["customer_id"]["S"])
+        return is_theirs and (self.start or "") <= moment < self.end
+
+    def pages(self, target: Target, after: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+        """Yield the pages of the event table that may hold it, from a place on."""
+        client = target.account.dynamodb()
+        options: dict[str, Any] = {"TableName": target.stores.event_table, "ConsistentRead": True}
+        if after is not None:
+            options["ExclusiveStartKey"] = after
+        if self.subject is None:
+            yield from client.get_paginator("scan").paginate(**options)
+        else:
+            options["KeyConditionExpression"] = "subject = :subject"
+            options["ExpressionAttributeValues"] = {":subject": {"S": self.subject}}
+            yield from client.get_paginator("query").paginate(**options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How far a replay got: everything before the place `after` was queued. Its counts are of messages."""
+
+    history: History
+    after: Mapping[str, Any] | None = None
+    read: int = 0
+    queued: int = 0
+    too_large: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> "State":
+        """Read a state; raises `click.ClickException` for what is none."""
+        try:
+            document = json.loads(path.read_text())
+            history = History(**document.pop("history"))
+            return cls(**{**document, "history": history, "too_large": tuple(document["too_large"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise click.ClickException(f"{path} is no state of a replay: say --restart to begin anew") from error
+
+    def save(self, path: Path) -> None:
+        """Write it, so that a program that ends meanwhile leaves the old one or the new one."""
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(self)))
+        fresh.replace(path)
+
+
+@click.command()
+@click.option("--from", "start", type=TIME, help="The first time: 2026-03-12 or 2026-03-12T09:30:00Z (UTC).")
+@click.option("--to", "end", type=TIME, help="The time before which it ends; now, if you don't say.")
+@click.option(
+    "--by",
+    type=click.Choice([*TIMES]),
+    default="stored",
+    show_default=True,
+    help="Which time counts: when a message was stored, or when it happened.",
+)
+@click.option("--customer", "customer_id", help="Only this customer's.")
+@click.option("--user", help="Only this user's; read without a scan.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages per second at the most.")
+@click.option("--restart", is_flag=True, help="Begin anew, although this replay ended half-way before.")
+@click.option(
+    "--state",
+    "state_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file that keeps how far it got; by default one in .local/ for just these options.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@target_options
+def replay(
+    *,
+    target: Target,
+    start: str | None,
+    end: str | None,
+    by: str,
+    customer_id: str | None,
+    user: str | None,
+    rate: float | None,
+    restart: bool,
+    state_file: Path | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Hand stored messages to the consumer again: after a mistake in it was mended, or when it is new.
+
+    They go into the event queue, from which the consumer takes them. It reads the whole event table, unless you name a
+    --user. The same command goes on where it ended. Exits with 1 when a message does not fit into the queue.
+
+    \b
+    Example:
+      destination replay --customer acme --from 2026-03-01 --to 2026-04-01
+    """
+    if target.stores.consumer != "on":
+        raise click.ClickException("This deployment has Consumer=off: nobody would take the messages from the queue")
+    if user is not None and customer_id is None:
+        raise click.UsageError("Name the --customer whose user this is")
+    subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None
+    path = state_file or _state_path(target, start, end, by, customer_id, user)
+    now = sortable(datetime.now(UTC))
+    state = State(history=History(by=by, start=start, end=end or now, customer_id=customer_id, subject=subject))
+    if path.exists() and not restart and not dry_run:
+        state = State.load(path)
+        click.echo(f"Goes on where it ended, after {state.queued:,} messages.", err=True)
+    if not dry_run:
+        state.save(path)
+    try:
+        for reached in _replay(target, state, rate=rate, dry_run=dry_run):
+            state = reached
+            if not dry_run:
+                state.save(path)
+    except EventStoreUnavailable as error:
+        raise click.ClickException(
+            f"AWS answered: {error.__cause__ or error}. {state.queued:,} messages were queued; the same command goes on"
+        ) from error
+    if not dry_run:
+        path.unlink(missing_ok=True)
+    _tell(state, as_json=as_json, dry_run=dry_run)
+
+
+def _state_path(target: Target, *options: str | None) -> Path:
+    """Return where the state of this very replay is."""
+    said = json.dumps([target.account.endpoint_url, target.stores.event_table, *options])
+    return LOCAL_FOLDER / f"replay-{hashlib.sha256(said.encode()).hexdigest()[:12]}.json"
+
+
+def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) -> Iterator[State]:
+    """Queue page after page, and yield how far it got after each; raises `EventStoreUnavailable`."""
+    queue = EventQueue(target.account.sqs(), target.stores.event_queue_url)
+    table = target.account.dynamodb().describe_table(TableName=target.stores.event_table)["Table"]
+    began, already = time.monotonic(), state.queued
+    total = table.get("ItemCount") if state.history.subject is None else None
+    with progress("Replaying", total=total) as step:
+        for page in state.history.pages(target, state.after):
+            chosen = [item for item in page["Items"] if state.history.holds(item)]
+            too_large: list[str] = []
+            if not dry_run:
+                for refused in in_parallel(lambda items: list(_queue(queue, items)), _by_subject(chosen)):
+                    too_large += refused
+            for _ in page["Items"]:
+                step()
+            state = replace(
+                state,
+                after=page.get("LastEvaluatedKey"),
+                read=state.read + len(page["Items"]),
+                queued=state.queued + len(chosen) - len(too_large),
+                too_large=(*state.too_large, *too_large),
+            )
+            yield state
+            if rate is not None and not dry_run:
+                time.sleep(max(0.0, (state.queued - already) / rate - (time.monotonic() - began)))
+
+
+def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
+    """Group items, each group in the order of the table: a FIFO queue keeps it."""
+    groups: defaultdict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item["subject"]["S"]].append(item)
+    return list(groups.values())
+
+
+def _queue(queue: EventQueue, items: Sequence[Item]) -> Iterator[str]:
+    """Queue items one after the other; yield the message ids of those that do not fit."""
+    for item in items:
+        try:
+            queue.write(record_of(item))
+        except MessageTooLarge:
+            yield item["message_id"]["S"]
+
+
+def record_of(item: Item) -> Record:
+    """Return the record that an item of the event table was made of."""
+    [message] = canonicalise(read_json_attribute(item["message"]))
+    return Record(
+        customer_id=item["customer_id"]["S"],
+        message=message,
+        settings=read_json_attribute(item["settings"]) if "settings" in item else {},
+        stored_at=datetime.fromisoformat(item["stored_at"]["S"]).timestamp(),
+        received_at=datetime.fromisoformat(item["timestamp"]["S"]).timestamp(),
+    )
+
+
+def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        click.echo(
+            json.dumps({"read": state.read, "queued": state.queued, "too_large": state.too_large, "dry_run": dry_run})
+        )
+    else:
+        would = "Would queue" if dry_run else "Queued"
+        click.echo(f"{would} {state.queued:,} messages for the consumer; read {state.read:,} items.")
+        for message_id in state.too_large:
+            click.echo(f"Too large for the queue: {printable(message_id)}", err=True)
+    if state.too_large:
+        raise click.exceptions.Exit(1)

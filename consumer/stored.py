@@ -1,0 +1,79 @@
+"""Read a stored message back, as DynamoDB's stream or the event queue hands it to Lambda.
+
+`handler/write.py` makes both, and `docs/storage.md` describes them.
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from handler.decode import JsonObject
+from handler.items import read_json_attribute
+from handler.timestamps import parse_time
+
+_NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
+"""What a stored message always has, as JSON reads it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMessage:
+    """A message as it was stored, with times that a consumer can rely on.
+
+    `message` is canonical, and its `timestamp` and `received_at` are UTC that sorts: where it has none that can be
+    read, the record's `timestamp` and `stored_at` take their places. `subject`, whose message it is, is the partition
+    key of the event table.
+    """
+
+    message: JsonObject
+    customer_id: str
+    subject: str
+
+
+class Unreadable(ValueError):
+    """A record that `handler/write.py` can't have written; `facts` is what can be read of it nevertheless."""
+
+    def __init__(self, problem: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(f"What was stored can't be read: {problem}")
+        self.facts = facts
+
+
+def read_item(image: Mapping[str, Mapping[str, Any]]) -> StoredMessage:
+    """Read an item of the event table from a stream record's `NewImage`, in which Lambda spells bytes as base64.
+
+    Raises `Unreadable`.
+    """
+    facts: JsonObject = {name: attribute.get("S") for name, attribute in image.items()}
+    attribute = image.get("message", {})
+    try:
+        facts["message"] = read_json_attribute(
+            {"B": base64.b64decode(attribute["B"], validate=True)} if "B" in attribute else attribute
+        )
+    except (LookupError, TypeError, ValueError, zlib.error, RecursionError) as error:
+        raise Unreadable("its message is no JSON, or badly compressed", {**facts, "message": None}) from error
+    return _stored(facts)
+
+
+def read_queue_message(body: str) -> StoredMessage:
+    """Read the body of an event queue message; raises `Unreadable`."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("it is no JSON", {}) from error
+    if not isinstance(content, dict):
+        raise Unreadable("it is no JSON object", {})
+    return _stored(content)
+
+
+def _stored(facts: JsonObject) -> StoredMessage:
+    for name, kind in _NEEDED.items():
+        if not isinstance(facts.get(name), kind):
+            raise Unreadable(f"its {name} is missing, or of another type", facts)
+    message = facts["message"]
+    times = {
+        "timestamp": parse_time(message.get("timestamp")) or facts["timestamp"],
+        "received_at": parse_time(message.get("received_at")) or facts["stored_at"],
+    }
+    return StoredMessage(message={**message, **times}, customer_id=facts["customer_id"], subject=facts["subject"])

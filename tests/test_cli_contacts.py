@@ -1,0 +1,161 @@
+"""`destination contacts`: what the consumer knows, shown to people and to programs."""
+
+import json
+import uuid
+
+import boto3
+import pytest
+from local_server import run
+
+from cli.stack import LOCAL_STACK
+from consumer.contact_table import ContactTable
+
+pytest_plugins = ["servers"]
+
+NOON = "2031-05-17T12:00:00.000000Z"
+
+
+def contacts(*args):
+    """Run a command on the stack."""
+    return run("contacts", *args, "--stack", LOCAL_STACK)
+
+
+def listed(*options):
+    """Return what a list holds for programs."""
+    result = contacts("list", "--customer", "acme", "--json", *options)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def message(call_type, user="user-1", **fields):
+    times = {"timestamp": NOON, "received_at": NOON}
+    return {"type": call_type, "user_id": user, "message_id": "m-1", **times, **fields}
+
+
+@pytest.fixture
+def keep(deploy):
+    """Return what takes messages into the contacts of a deployment whose consumer is on."""
+    destination = deploy(Consumer="on")
+
+    def keep(*messages, customer="acme"):
+        table = ContactTable(destination.account.dynamodb(), destination.stack.stores.contact_table, customer=customer)
+        for one in messages:
+            table.take(one)
+
+    return keep
+
+
+ADA = (
+    message("identify", traits={"name": "Ada", "plan": "pro"}),
+    message("group", group_id="north", traits={"employees": 7}),
+    message("track", event="Lamp Lit"),
+    message("track", event="Lamp Lit", message_id="m-2"),
+    message("page", "visitor-1"),
+    message("alias", previous_id="visitor-1"),
+)
+SHOWN = {
+    "id": "user-1",
+    "traits": {"name": "Ada", "plan": "pro"},
+    "groups": {"north": {"employees": 7}},
+    "last_seen": NOON,
+    "events": {"Lamp Lit": 2},
+    "merged": ["visitor-1"],
+}
+
+
+@pytest.mark.parametrize("contact_id", ["user-1", "visitor-1"])
+def test_a_contact_is_shown_whole_by_each_of_its_ids(contact_id, keep):
+    keep(*ADA)
+    for options in ([], ["--json"]):
+        result = contacts("show", contact_id, "--customer", "acme", *options)
+        assert (result.exit_code, json.loads(result.stdout)) == (0, SHOWN)
+
+
+def test_a_list_for_programs_holds_what_show_does(keep):
+    keep(*ADA)
+    assert listed() == [SHOWN]
+
+
+def test_a_list_for_people_has_a_line_for_each_contact(keep):
+    keep(*ADA, message("identify", "user-2", traits={"email": "bo@example.com"}), message("page", "user-3"))
+    result = contacts("list", "--customer", "acme")
+    lines = sorted(" ".join(line.split()) for line in result.stdout.splitlines())
+    assert lines == [
+        "Contact Name Groups Last seen (UTC)",
+        "user-1 Ada north 2031-05-17 12:00:00",
+        "user-2 bo@example.com 2031-05-17 12:00:00",
+        "user-3 2031-05-17 12:00:00",
+    ]
+    assert result.stderr == "3 contacts of acme.\n"
+
+
+def test_a_contact_that_was_seen_nobody_knows_when_says_so(keep):
+    keep(message("page", original_timestamp="at dusk"))
+    assert contacts("list", "--customer", "acme").stdout.split()[-1] == "unknown"
+
+
+def test_a_list_ends_at_its_limit_and_says_that_there_is_more(keep):
+    keep(*(message("page", f"user-{number}") for number in range(3)))
+    assert len(listed("--limit", "2")) == 2
+    result = contacts("list", "--customer", "acme", "--limit", "2")
+    assert result.stderr == "2 contacts of acme; there are more: --limit shows them.\n"
+
+
+def test_a_list_for_programs_reads_no_further_than_its_limit(keep):
+    keep(*(message("page", f"user-{number}") for number in range(20)))
+    asked = []
+    events = boto3.DEFAULT_SESSION.events
+
+    def count(request, **_):
+        asked.append(request)
+
+    events.register("before-send.dynamodb.Query", count)
+    listed("--limit", "1")
+    events.unregister("before-send.dynamodb.Query", count)
+    assert len(asked) == 2  # a page of contacts, and the events of one
+
+
+def test_the_contacts_of_another_customer_are_not_shown(keep):
+    keep(message("page"), customer="umbrella")
+    assert listed() == []
+    result = contacts("show", "user-1", "--customer", "acme")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: No contact of acme has the id user-1\n"
+
+
+def test_an_erased_contact_is_not_shown(keep):
+    keep(*ADA, message("delete"))
+    assert listed() == []
+    assert contacts("show", "user-1", "--customer", "acme").exit_code == 1
+
+
+def test_texts_that_would_steer_a_terminal_do_not(keep):
+    keep(message("identify", "\x1b[31m", traits={"name": "[/b]\n\ud800"}))
+    assert "�[31m    [/b]��" in contacts("list", "--customer", "acme").stdout
+    for result in (contacts("show", "\x1b[31m", "--customer", "acme"), contacts("show", "\x1b", "--customer", "acme")):
+        assert "\x1b" not in result.output
+
+
+OFF = "the consumer of this deployment is off, and keeps none until it is deployed with Consumer=on"
+
+
+def test_where_the_consumer_is_off_that_is_why_there_are_none(deploy):
+    deploy(Consumer="off")
+    assert contacts("list", "--customer", "acme").stderr == f"0 contacts of acme: {OFF}.\n"
+    assert contacts("show", "u", "--customer", "acme").stderr == f"Error: No contact of acme has the id u: {OFF}\n"
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "user-1"]], ids=lambda words: words[0])
+def test_on_a_stack_one_names_the_customer(command, deploy):
+    deploy()
+    result = contacts(*command)
+    assert result.exit_code == 2
+    assert "Name the --customer whose contacts these are" in result.stderr
+
+
+def test_on_a_local_server_the_customer_is_demo_unless_one_names_another(server):
+    user = f"user-{uuid.uuid4()}"
+    table = ContactTable(server.account.dynamodb(), server.stores.contact_table, customer="demo")
+    table.take(message("page", user))
+    assert server.json("contacts", "show", user)["id"] == user
+    assert server.run("contacts", "show", user, "--customer", "acme").exit_code == 1

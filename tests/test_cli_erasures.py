@@ -1,0 +1,261 @@
+"""`destination erase` and `erasures`: what is stored of somebody, receipts, and what was not carried out."""
+
+import json
+
+import pytest
+from local_server import run
+from test_eraser import Context
+
+from cli.stack import LOCAL_STACK
+from consumer import eraser
+
+pytest_plugins = ["servers"]
+
+
+def erase(*args, stdin=None):
+    """Run a command on the stack."""
+    return run("erase", *args, "--stack", LOCAL_STACK, stdin=stdin)
+
+
+def erasures(*args, stdin=None):
+    """Run a command on the stack."""
+    return run("erasures", *args, "--stack", LOCAL_STACK, stdin=stdin)
+
+
+def as_json(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def listed(*options):
+    result = erasures("list", "--json", *(options or ["--scan"]))
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def carry_out(destination):
+    """Let the eraser meet all `delete` messages that are stored, as the stream would."""
+    items = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
+    records = [
+        {"eventName": "INSERT", "dynamodb": {"NewImage": item, "SequenceNumber": str(number)}}
+        for number, item in enumerate(items, start=1)
+        if item["type"]["S"] == "delete"
+    ]
+    if records:
+        eraser.lambda_handler({"Records": records}, Context())
+
+
+def track(**fields):
+    return {"type": "track", "event": "Lamp Lit", **fields}
+
+
+ADA = ("--customer", "demo", "--user", "ada")
+
+
+@pytest.fixture
+def destination(deploy):
+    destination = deploy()
+    for message in (
+        track(userId="ada"),
+        track(userId="ada", anonymousId="5f0c"),
+        {"type": "track", "userId": "ada"},
+        track(anonymousId="5f0c"),
+        track(userId="bob"),
+        {"type": "alias", "userId": "ada", "previousId": "old-ada"},
+    ):
+        destination.post(message)
+    return destination
+
+
+def test_a_dry_run_tells_what_is_stored_and_under_which_other_ids(destination):
+    assert as_json(erase(*ADA, "--dry-run", "--json")) == {
+        "messages": 3,
+        "requests": 0,
+        "rejects": 1,
+        "scope": "user",
+        "linked": [
+            {"kind": "anonymous", "id": "5f0c", "messages": 1, "requests": 0, "rejects": 0},
+            {"kind": "previous", "id": "old-ada", "messages": 0, "requests": 0, "rejects": 0},
+        ],
+    }
+    assert len(destination.stored()) == 5
+
+
+@pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "is erased too")])
+def test_a_dry_run_says_what_becomes_of_linked_ids(scope, then, deploy):
+    deploy(ErasureScope=scope).post(track(userId="ada", anonymousId="5f0c"))
+    told = erase(*ADA, "--dry-run").output
+    assert "Stored of userId ada of demo: 1 messages, 0 rejects." in told
+    assert ("5f0c" in told, then in told) == (True, True)
+
+
+def test_a_dry_run_tells_of_requests_that_were_not_carried_out(destination):
+    destination.post({"type": "delete", "userId": "ada"})
+    assert "Not carried out yet: 1 delete messages." in erase(*ADA, "--dry-run").output
+
+
+def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(destination):
+    result = erase(*ADA, "--yes", "--wait", "0")
+    assert (result.exit_code, "Requested, but not finished after 0 s" in result.output) == (1, True)
+    carry_out(destination)
+    assert [item["subject"] for item in destination.stored()] == ["demo#anonymous#5f0c", "demo#user#bob"]
+    [receipt] = listed()
+    assert (receipt["messages"], receipt["rejects"], receipt["linked_ids"]) == (3, 1, 2)
+
+
+def test_a_visitor_can_be_erased_too(destination):
+    erase("--customer", "demo", "--anonymous", "5f0c", "--yes", "--wait", "0")
+    carry_out(destination)
+    assert "demo#anonymous#5f0c" not in [item["subject"] for item in destination.stored()]
+
+
+def test_with_a_queue_the_consumer_hears_of_it_as_well(deploy):
+    destination = deploy(EventSink="sqs")
+    destination.post({"type": "track", "userId": "ada"})
+    erase(*ADA, "--yes", "--wait", "0")
+    [queued] = destination.queued()
+    assert queued["Body"]["message"].items() >= {"type": "delete", "user_id": "ada"}.items()
+    carry_out(destination)
+    assert [receipt["rejects"] for receipt in listed()] == [1]
+
+
+@pytest.mark.usefixtures("destination")
+def test_it_asks_before_it_erases():
+    result = erase(*ADA, "--wait", "0", stdin="n\n")
+    assert (result.exit_code, "Erase 3 messages and 1 rejects of userId ada of demo for good?" in result.output) == (
+        1,
+        True,
+    )
+    assert as_json(erase(*ADA, "--dry-run", "--json"))["requests"] == 0
+
+
+@pytest.mark.usefixtures("destination")
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--customer", "demo"), "Name a --user or an --anonymous id"),
+        ((*ADA, "--anonymous", "5f0c"), "Name a --user or an --anonymous id, and not both"),
+        (("--user", "ada"), "Name the --customer whose user this is"),
+        (("--customer", "demo", "--user", ""), "Name a --user or an --anonymous id"),
+    ],
+)
+def test_whom_to_erase_must_be_clear(options, problem):
+    result = erase(*options)
+    assert (result.exit_code, problem in result.output) == (2, True)
+
+
+def test_a_request_that_can_not_be_stored_says_why(destination):
+    destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
+    result = erase(*ADA, "--yes")
+    assert (result.exit_code, "The request can't be stored: " in result.output) == (1, True)
+
+
+# Receipts
+
+
+@pytest.fixture
+def erased(destination):
+    """Return a destination where ada was erased, and then bob, and then ada again."""
+    for user in ("ada", "bob", "ada"):
+        erase("--customer", "demo", "--user", user, "--yes", "--wait", "0")
+        carry_out(destination)
+    return destination
+
+
+@pytest.mark.usefixtures("erased")
+def test_receipts_come_newest_first():
+    receipts = listed()
+    assert [receipt["messages"] for receipt in receipts] == [0, 1, 3]
+    assert listed("--customer", "demo") == receipts
+    assert listed("--customer", "demo", "--limit", "1") == receipts[:1]
+    assert listed("--customer", "acme") == []
+
+
+@pytest.mark.usefixtures("erased")
+def test_a_list_for_people_counts_and_tells_that_there_is_more():
+    result = erasures("list", "--customer", "demo", "--limit", "2")
+    assert "2 of 3 receipts; --limit shows more." in result.output
+    assert "ada" not in result.output
+
+
+def test_what_is_under_way_is_told(erased):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    erased.post(track(userId="eve"))
+    erase("--customer", "demo", "--user", "eve", "--yes", "--wait", "0")
+    erased.account.dynamodb().delete_table(TableName=erased.stack.stores.rejects_table)
+    with pytest.raises(Exception, match="All records failed"):
+        carry_out(erased)
+    assert [receipt["finished_at"] for receipt in listed("--customer", "demo", "--unfinished")] == [""]
+    assert "under way" in erasures("list", "--customer", "demo").output
+
+
+@pytest.mark.usefixtures("erased")
+def test_the_receipts_of_a_user_are_shown_by_the_id_or_the_hash():
+    by_id = as_json(erasures("show", *ADA))
+    assert [receipt["messages"] for receipt in by_id] == [0, 3]
+    assert as_json(erasures("show", by_id[0]["user_hash"][:12], "--customer", "demo")) == by_id
+
+
+@pytest.mark.usefixtures("erased")
+@pytest.mark.parametrize(
+    ("options", "status", "problem"),
+    [
+        (("--customer", "demo", "--user", "nobody"), 1, "No receipt has the user hash "),
+        (("abcd", "--user", "ada", "--customer", "demo"), 2, "and not both"),
+        (("abcd",), 2, "Name the --customer"),
+        (("ada",), 2, "ada is no hash of a user"),
+        ((), 2, "Name a --user"),
+    ],
+)
+def test_which_receipt_must_be_clear(options, status, problem):
+    result = erasures("show", *options)
+    assert (result.exit_code, problem in result.output) == (status, True)
+
+
+def test_all_receipts_of_a_stack_are_a_scan(destination):  # noqa: ARG001 -- the stack
+    assert "--scan" in erasures("list").output
+
+
+# What was not carried out
+
+
+def test_what_was_not_carried_out_is_requested_again(destination):
+    for message_id in ("delete-1", "delete-2"):
+        destination.post({"type": "delete", "userId": "ada", "messageId": message_id})
+    erase("--customer", "demo", "--anonymous", "5f0c", "--yes", "--wait", "0")
+    assert as_json(erasures("resume", "--scan", "--older-than", "0", "--yes", "--json")) == {"requested": 2}
+    deletes = [item for item in destination.stored() if item["type"] == "delete"]
+    assert sorted(item["subject"] for item in deletes) == [*["demo#anonymous#5f0c"] * 2, *["demo#user#ada"] * 3]
+    carry_out(destination)
+    assert [item["subject"] for item in destination.stored()] == ["demo#user#bob"]
+
+
+def test_what_is_young_may_be_under_way(destination):
+    destination.post({"type": "delete", "userId": "ada"})
+    assert "Requested 0 erasures again" in erasures("resume", "--scan").output
+
+
+def test_it_asks_before_it_requests(destination):
+    destination.post({"type": "delete", "userId": "ada"})
+    result = erasures("resume", "--scan", "--older-than", "0", stdin="n\n")
+    assert (result.exit_code, "Request 1 erasures again?" in result.output) == (1, True)
+    assert len(destination.stored()) == 6
+
+
+@pytest.mark.usefixtures("destination")
+def test_what_was_not_carried_out_in_a_stack_is_a_scan():
+    assert "Say --scan" in erasures("resume").output
+
+
+# The local server
+
+
+def test_on_a_local_server_it_is_done_within_the_command(server):
+    server.post(track(userId="ada-of-the-server"))
+    receipt = server.json("erase", "--user", "ada-of-the-server", "--yes")
+    assert (receipt["messages"], bool(receipt["finished_at"])) == (1, True)
+    assert server.json("erase", "--user", "ada-of-the-server", "--dry-run")["messages"] == 0
+    told = server.run("erase", "--user", "ada-of-the-server", "--yes").output
+    assert "Erased 0 messages and 0 rejects of userId ada-of-the-server of demo" in told
+    assert receipt["user_hash"] in server.run("erasures", "show", receipt["user_hash"][:12]).output
+    assert server.run("erasures", "resume", "--yes").exit_code == 0

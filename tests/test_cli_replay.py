@@ -1,0 +1,189 @@
+"""`destination replay`: stored messages through the event queue once more."""
+
+import itertools
+import json
+from contextlib import contextmanager
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from local_server import run
+
+from cli.stack import LOCAL_STACK
+
+TRACK = {"type": "track", "event": "Lamp Lit"}
+SETTINGS = {"x-segment-settings": "eyJyZWdpb24iOiAiZXUifQ=="}
+
+
+@pytest.fixture
+def replay(tmp_path):
+    """Return what replays on the stack, with a state file of its own."""
+    return lambda *args: run("replay", *args, "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
+
+
+@pytest.fixture
+def destination(deploy):
+    destination = deploy(Consumer="on")
+    destination.add_key("of-acme", customer_id="acme")
+    return destination
+
+
+def taken(destination):
+    """Take all messages from the queue, and return their bodies."""
+    return list(itertools.chain.from_iterable(iter(lambda: [one["Body"] for one in destination.queued()], [])))
+
+
+def ids(bodies):
+    return sorted(body["message_id"] for body in bodies)
+
+
+def numbers(count):
+    return [f"m-{number:04}" for number in range(count)]
+
+
+def fill(destination, count):
+    """Store messages of seven users, 60 KB each: a page of DynamoDB's, 1 MB, holds 17."""
+    for number, message_id in enumerate(numbers(count)):
+        destination.post({**TRACK, "userId": f"user-{number % 7}", "messageId": message_id, "x": "y" * 60_000})
+
+
+@contextmanager
+def cutting_off(call):
+    """Let the queue be out of reach from a call on."""
+    calls = itertools.count(1)
+
+    def cut(**_):
+        if next(calls) >= call:
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "SendMessage")
+
+    events = boto3.DEFAULT_SESSION.events
+    events.register_first("before-send.sqs.SendMessage", cut)
+    yield
+    events.unregister("before-send.sqs.SendMessage", cut)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {**TRACK, "userId": "user-1", "timestamp": "2026-03-12T09:29:57.270Z", "receivedAt": "2026-03-12T09:30:00Z"},
+        {**TRACK, "User ID": "user-2", "user_id": "user-3", "properties": {"": {"a.b": [1, None, "\ud83d"]}}},
+        {"type": "identify", "anonymousId": "5f#0c", "traits": {"text": "ж" * 70_000}, "messageId": "m-1"},
+        {"type": "alias", "from": "old", "to": "new", "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+7.2"},
+        {"type": "delete", "userId": "user-1", "timestamp": "no time"},
+    ],
+)
+def test_what_is_queued_is_what_is_stored(message, destination, replay):
+    assert destination.post(message, headers=SETTINGS).status in (200, 202)
+    assert replay().output == "Queued 1 messages for the consumer; read 1 items.\n"
+    assert taken(destination) == destination.stored()
+
+
+def test_a_fifo_queue_gets_the_messages_of_a_user_in_their_order(deploy, replay):
+    destination = deploy(Consumer="on", EventQueueType="fifo")
+    for minute in (3, 1, 2):
+        moment = f"2026-03-12T09:0{minute}:00Z"
+        destination.post({**TRACK, "userId": "user-1", "messageId": f"minute-{minute}", "timestamp": moment})
+    replay()
+    assert [body["message_id"] for body in taken(destination)] == ["minute-1", "minute-2", "minute-3"]
+
+
+def test_a_time_chooses_by_when_a_message_was_stored_or_when_it_happened(destination, replay):
+    for day in (11, 12, 13):
+        moment = f"2026-03-{day}T00:00:00Z"
+        destination.post({**TRACK, "userId": "user-1", "messageId": f"day-{day}", "timestamp": moment})
+    replay("--by", "happened", "--from", "2026-03-12", "--to", "2026-03-13")
+    assert ids(taken(destination)) == ["day-12"]
+    replay("--from", "2026-03-12")
+    assert ids(taken(destination)) == ["day-11", "day-12", "day-13"]
+    replay("--to", "2026-03-13T00:00:00+01:00")
+    assert taken(destination) == []
+
+
+def test_a_customer_or_a_user_can_be_replayed_alone(destination, replay):
+    destination.post({**TRACK, "userId": "user-1", "messageId": "demo-1"})
+    destination.post({**TRACK, "userId": "user-2", "messageId": "demo-2"})
+    destination.post({**TRACK, "userId": "user-1", "messageId": "acme-1"}, key="of-acme")
+    replay("--customer", "demo")
+    assert ids(taken(destination)) == ["demo-1", "demo-2"]
+    assert json.loads(replay("--customer", "demo", "--user", "user-1", "--json").stdout)["read"] == 1
+    assert ids(taken(destination)) == ["demo-1"]
+
+
+def test_a_dry_run_only_counts(destination, replay):
+    fill(destination, 3)
+    assert replay("--dry-run").output == "Would queue 3 messages for the consumer; read 3 items.\n"
+    assert taken(destination) == []
+
+
+@pytest.mark.parametrize("cut_at", [1, 5, 25, 40])
+def test_one_that_ended_half_way_goes_on_with_the_page_where_it_ended(cut_at, destination, replay):
+    fill(destination, 45)  # which are three pages
+    with cutting_off(cut_at):
+        result = replay()
+    assert (result.exit_code, "the same command goes on" in result.output) == (1, True)
+    before = taken(destination)
+    answer = json.loads(replay("--json").stdout)
+    after = taken(destination)
+    assert (answer["queued"], answer["read"]) == (45, 45)
+    assert set(ids(before)) | set(ids(after)) == set(numbers(45))
+    assert (len(after) < 45) is (cut_at > 17)
+
+
+def test_restart_begins_anew(destination, replay):
+    fill(destination, 45)
+    with cutting_off(40):
+        replay()
+    taken(destination)
+    replay("--restart")
+    assert ids(taken(destination)) == numbers(45)
+
+
+def test_what_is_stored_after_it_began_is_not_of_it(destination, replay):
+    fill(destination, 3)
+    with cutting_off(1):
+        replay()
+    destination.post({**TRACK, "userId": "user-1", "messageId": "later"})
+    replay()
+    assert ids(taken(destination)) == numbers(3)
+
+
+def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay):
+    fill(destination, 2)
+    large = {"type": "identify", "userId": "user-1", "messageId": "large", "traits": {"text": "ж" * 400_000}}
+    assert destination.post(json.dumps(large, ensure_ascii=False)).status == 200
+    result = replay()
+    assert (result.exit_code, "Too large for the queue: large" in result.output) == (1, True)
+    assert ids(taken(destination)) == numbers(2)
+
+
+def test_a_rate_is_kept(destination, replay):
+    fill(destination, 3)
+    assert replay("--rate", "100").exit_code == 0
+    assert ids(taken(destination)) == numbers(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "problem"),
+    [
+        (("--from", "yesterday"), 2, "yesterday is no time"),
+        (("--user", "user-1"), 2, "Name the --customer"),
+        (("--by", "chance"), 2, "'chance' is not one of"),
+        (("--rate", "0"), 2, "0"),
+    ],
+)
+def test_what_to_replay_must_be_clear(options, status, problem, destination, replay):  # noqa: ARG001 -- the stack
+    result = replay(*options)
+    assert (result.exit_code, problem in result.output) == (status, True)
+
+
+def test_without_a_consumer_nobody_would_take_the_messages(deploy, replay):
+    deploy(Consumer="off")
+    result = replay()
+    assert (result.exit_code, "Consumer=off" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"history": {}}'])
+def test_a_state_that_is_none_is_told(text, destination, replay, tmp_path):  # noqa: ARG001 -- the stack
+    (tmp_path / "state.json").write_text(text)
+    result = replay()
+    assert (result.exit_code, "is no state of a replay: say --restart" in result.output) == (1, True)

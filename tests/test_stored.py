@@ -1,0 +1,169 @@
+import base64
+import json
+import zlib
+from datetime import datetime
+
+import pytest
+
+from cli.stack import ROOT
+from consumer.stored import Unreadable, read_item, read_queue_message
+from handler.canonicalise import canonicalise
+from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
+from handler.record import Record
+from handler.write import EventQueue, EventTable
+
+EVENTS = ROOT / "events"
+TIMED = {"timestamp": "2031-05-17T12:00:00.000000Z", "receivedAt": "2031-05-17T12:00:01.000000Z"}
+FILLED = {"timestamp": "2031-05-17T12:00:00.000000Z", "received_at": "2031-05-17T12:00:00.250000Z"}
+NASTY = 'a\x00#%"\n\ud800灯😀'
+
+
+def record_of(payload, **settings):
+    [message] = canonicalise({"type": "track", "event": "Lamp Lit", "messageId": "m-1", "userId": "u", **payload})
+    return Record(customer_id="acme", message=message, settings=settings, stored_at=1936785600.25)
+
+
+class Recorder:
+    """Stands for a client, and keeps what a sink sends."""
+
+    def put_item(self, **sent):
+        self.sent = sent
+        return {"ConsumedCapacity": {}}
+
+    def send_message(self, **sent):
+        self.sent = sent
+        return {"MessageId": "1"}
+
+
+def streamed(record):
+    """Return what Lambda hands over of a record in the event table: JSON, with base64 for bytes."""
+    recorder = Recorder()
+    EventTable(recorder, "events", retention_days=0).write(record)
+    image = {
+        name: {kind: base64.b64encode(value).decode() if kind == "B" else value for kind, value in attribute.items()}
+        for name, attribute in recorder.sent["Item"].items()
+    }
+    return json.loads(json.dumps(image))
+
+
+def queued(record):
+    recorder = Recorder()
+    EventQueue(recorder, "https://queue").write(record)
+    return recorder.sent["MessageBody"]
+
+
+READERS = {
+    "stream": lambda record: read_item(streamed(record)),
+    "queue": lambda record: read_queue_message(queued(record)),
+}
+READ = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+
+
+@READ
+@pytest.mark.parametrize("properties", [{NASTY: NASTY}, {"text": "x" * COMPRESS_ABOVE_BYTES}], ids=["nasty", "long"])
+def test_a_message_is_read_back_exactly(read, properties):
+    record = record_of({**TIMED, "userId": NASTY, "properties": properties}, region="eu")
+    stored = read(record)
+    assert stored.message == record.message.body
+    assert (stored.customer_id, stored.subject) == ("acme", record.subject)
+
+
+def test_a_long_message_is_compressed_on_the_stream():
+    assert [*streamed(record_of({"properties": {"text": "x" * COMPRESS_ABOVE_BYTES}}))["message"]] == ["B"]
+
+
+@READ
+@pytest.mark.parametrize(
+    ("payload", "times"),
+    [
+        (TIMED, {"timestamp": TIMED["timestamp"], "received_at": TIMED["receivedAt"]}),
+        ({"timestamp": "2031-05-17T14:00:00+02:00", "receivedAt": "2031-05-17 12:00:00.25"}, FILLED),
+        ({"timestamp": "2031-05-17T12:00:00Z"}, FILLED),
+        ({"originalTimestamp": "2031-05-17T12:00:00Z"}, FILLED),
+        ({"timestamp": "at dusk", "originalTimestamp": "2031-05-17T12:00:00Z", "receivedAt": "at dawn"}, FILLED),
+        ({"timestamp": 7, "receivedAt": 7}, {**FILLED, "timestamp": FILLED["received_at"]}),
+        ({}, {**FILLED, "timestamp": FILLED["received_at"]}),
+    ],
+)
+def test_times_are_utc_that_sorts_and_those_that_cannot_be_read_are_the_records(read, payload, times):
+    message = read(record_of(payload)).message
+    assert {name: message[name] for name in ("timestamp", "received_at")} == times
+
+
+@READ
+def test_nothing_but_those_times_is_changed(read):
+    record = record_of({"originalTimestamp": "at dusk", "sentAt": None})
+    assert read(record).message == {**record.message.body, **dict.fromkeys(FILLED, FILLED["received_at"])}
+
+
+def packed(text):
+    return base64.b64encode(zlib.compress(text.encode())).decode()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "problem"),
+    [
+        ({"S": "{"}, "its message is no JSON"),
+        ({"S": "[" * 100_000}, "its message is no JSON"),
+        ({"B": "*"}, "badly compressed"),
+        ({"B": base64.b64encode(b"{}").decode()}, "badly compressed"),
+        ({"B": packed("{}")[:-8]}, "badly compressed"),
+        ({"B": packed("{")}, "its message is no JSON"),
+        ({"N": "7"}, "its message is no JSON"),
+        ({"S": "[]"}, "its message is missing, or of another type"),
+        ({"S": "null"}, "its message is missing, or of another type"),
+    ],
+)
+def test_garbage_in_an_item_is_unreadable(attribute, problem):
+    image = streamed(record_of({}))
+    with pytest.raises(Unreadable, match=problem) as caught:
+        read_item({**image, "message": attribute})
+    assert caught.value.facts["message_id"] == "m-1"
+
+
+@pytest.mark.parametrize("name", ["message", "customer_id", "subject", "timestamp", "stored_at"])
+def test_what_lacks_a_part_is_unreadable(name):
+    image = streamed(record_of({}))
+    image.pop(name)
+    with pytest.raises(Unreadable, match=f"its {name} is missing|its message is no JSON"):
+        read_item(image)
+    content = json.loads(queued(record_of({})))
+    for other in ({key: value for key, value in content.items() if key != name}, {**content, name: 7}):
+        with pytest.raises(Unreadable, match=f"its {name} is missing, or of another type"):
+            read_queue_message(json.dumps(other))
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"), [("", "no JSON"), ("{", "no JSON"), ("[" * 100_000, "no JSON"), ("[]", "no JSON object")]
+)
+def test_garbage_in_a_queue_is_unreadable(body, problem):
+    with pytest.raises(Unreadable, match=problem):
+        read_queue_message(body)
+
+
+# The samples
+
+
+def record_in(facts, body):
+    """Return the record that the handler makes of a message which was stored."""
+    [message] = canonicalise(body)
+    stored_at = datetime.fromisoformat(facts["stored_at"]).timestamp()
+    return Record(customer_id=facts["customer_id"], message=message, settings={}, stored_at=stored_at)
+
+
+@pytest.mark.parametrize("path", sorted(EVENTS.glob("stream-*.json")), ids=lambda path: path.name)
+def test_a_sample_of_the_stream_holds_what_the_handler_stores(path):
+    for change in json.loads(path.read_text())["Records"]:
+        image = change["dynamodb"]["NewImage"]
+        [(kind, value)] = image["message"].items()
+        body = read_json_attribute({kind: base64.b64decode(value) if kind == "B" else value})
+        facts = {name: attribute.get("S") for name, attribute in image.items()}
+        assert image == streamed(record_in(facts, body))
+        assert change["dynamodb"]["Keys"] == {name: image[name] for name in ("subject", "position")}
+
+
+@pytest.mark.parametrize("path", sorted(EVENTS.glob("queue-*.json")), ids=lambda path: path.name)
+def test_a_sample_of_the_queue_holds_what_the_handler_sends(path):
+    for message in json.loads(path.read_text())["Records"]:
+        content = json.loads(message["body"])
+        assert message["body"] == queued(record_in(content, content["message"]))
