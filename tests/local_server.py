@@ -23,7 +23,7 @@ from cli import demo
 from cli.__main__ import main
 from cli.stack import ROOT, Account, Stores
 
-LINKED = ("cli", "events", "handler", "schemas", "template.yaml")
+LINKED = ("cli", "consumer", "events", "handler", "schemas", "template.yaml")
 PATIENCE_SECONDS = 30
 """For what takes a second on a machine that has nothing else to do."""
 

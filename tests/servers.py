@@ -17,8 +17,8 @@ def server(tmp_path_factory) -> Iterator[LocalServer]:
 
 @pytest.fixture(scope="session")
 def queue_server(tmp_path_factory) -> Iterator[LocalServer]:
-    """Return a local server that sends to a queue, and prints the function's own lines."""
-    options = ("--parameter", "EventSink=sqs", "--processes", "1", "--json")
+    """Return a local server that sends to a queue, from which nobody takes, and prints the function's own lines."""
+    options = ("--parameter", "EventSink=sqs", "--parameter", "Consumer=off", "--processes", "1", "--json")
     with serving(tmp_path_factory.mktemp("queue_server"), *options) as server:
         yield server
 

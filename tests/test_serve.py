@@ -17,6 +17,7 @@ from cli import demo
 from cli.key_table import KeyRecord
 from cli.local.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
 from cli.stack import Account
+from handler.record import sha256, subject_key
 
 pytest_plugins = ["servers"]
 
@@ -97,6 +98,55 @@ def test_the_welcome_shows_a_request_that_is_accepted(server):
     given = dict(zip(options[::2], options[1::2], strict=True))
     assert given["-H"] == "Content-Type: application/json"
     assert server.post(given["-d"].encode(), key=given["-u"].removesuffix(":")).body["status"] == "stored"
+
+
+# After the answer
+
+
+def test_a_stored_message_reaches_the_consumer(server):
+    user = str(uuid.uuid4())
+    server.post({"type": "identify", "userId": user, "traits": {"plan": "pro"}})
+    wait_until(lambda: server.run("contacts", "show", user).exit_code == 0)
+    assert server.json("contacts", "show", user)["traits"] == {"plan": "pro"}
+
+
+def test_a_delete_is_carried_out_and_leaves_a_line(server):
+    user = str(uuid.uuid4())
+    server.post({**TRACK, "userId": user})
+    assert server.post({"type": "delete", "userId": user}).status == 202
+    wait_until(lambda: not server.run("messages", "list", "--user", user, "--json").stdout)
+    user_hash = sha256(subject_key(demo.CUSTOMER, "user", user))
+    line = f"EraserFunction erased customer_id=demo user_hash={user_hash[:40]} "
+    wait_until(lambda: line in server.output)
+    [told] = [told for told in server.output.splitlines() if line in told]
+    assert " messages=1 rejects=0 " in told
+    assert '"_aws"' not in server.output
+
+
+def test_a_message_of_a_queue_that_can_not_be_consumed_is_told_with_its_traceback(server):
+    server.account.sqs().send_message(QueueUrl=server.stores.event_queue_url, MessageBody="no JSON")
+    wait_until(lambda: "consumer.stored.Unreadable: What was stored can't be read: it is no JSON" in server.output)
+    assert "QueueConsumerFunction consumer_failed record_id=" in server.output
+
+
+def test_queued_messages_reach_the_consumer_and_lines_are_raw_for_programs(tmp_path):
+    options = ("--parameter", "EventSink=sqs", "--parameter", "EventQueueType=fifo", "--processes", "1", "--json")
+    with serving(tmp_path, *options) as server:
+        server.post({"type": "identify", "userId": "u", "traits": {"plan": "pro"}})
+        wait_until(lambda: server.run("contacts", "show", "u").exit_code == 0)
+        wait_until(lambda: '"Consumed"' in server.output)
+        [line] = [line for line in server.output.splitlines() if '"Consumed"' in line]
+    assert json.loads(line)["Consumed"] == [1.0]
+
+
+def test_what_can_not_run_on_another_server_is_told(tmp_path, other_aws):
+    with store_proxy(other_aws.url) as proxy:
+        proxy.fault = Fault.HAS_NO_QUEUES
+        with serving(tmp_path, "--processes", "1", "--endpoint-url", proxy.url) as server:
+            stored = server.post(TRACK)
+    assert stored.status == 200
+    missing = f"{proxy.url} has no queue EventQueue, queue EventFifoQueue"
+    assert f"{missing}: QueueConsumerFunction can't read there.\n" in server.output
 
 
 # Settings

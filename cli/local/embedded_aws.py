@@ -11,10 +11,12 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cli.stack import LOCAL_REGION
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -28,6 +30,9 @@ DESKTOP_HOST = "host.docker.internal"
 """Where they find it with Docker Desktop, whose bridge is not on this machine."""
 
 START_SECONDS = 60
+
+MAX_SHARD_ITERATORS = 1000
+"""Places in a stream that are remembered: the latest ones, which are a minute's at least."""
 
 
 class EmbeddedAws:
@@ -57,12 +62,23 @@ class _QuietHandler(WSGIRequestHandler):
         """Say nothing of single requests."""
 
 
-def _run(ready: "Connection[tuple[int, bool], None]") -> None:
-    from moto.moto_server.werkzeug_app import (  # noqa: PLC0415 -- slow, and only this process needs it
-        DomainDispatcherApplication,
-        create_backend_app,
-    )
+class _Latest(dict[str, object]):
+    """Forgets the oldest: moto makes a place in a stream for each look into it, and would keep them all."""
 
+    def __setitem__(self, name: str, value: object) -> None:
+        super().__setitem__(name, value)
+        if len(self) > MAX_SHARD_ITERATORS:
+            del self[next(iter(self))]
+
+
+def _run(ready: "Connection[tuple[int, bool], None]") -> None:
+    # Slow, and only this process needs it.
+    from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415
+    from moto.dynamodbstreams.models import dynamodbstreams_backends  # noqa: PLC0415
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
+
+    streams: Any = dynamodbstreams_backends[DEFAULT_ACCOUNT_ID][LOCAL_REGION]
+    streams.shard_iterators = _Latest()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     app = _one_by_one(DomainDispatcherApplication(create_backend_app))

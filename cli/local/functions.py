@@ -1,15 +1,18 @@
-"""Lambda on this machine: processes that each hold the function and serve one event at a time.
+"""Lambda on this machine: processes that each hold a function of template.yaml and serve one event at a time.
 
-Run as `python -m cli.local.functions`, this module is such a process: events come in as lines of JSON, and for each of
-them an invocation goes out as a line of JSON, whose `response` is null where the function raised.
+Run as `python -m cli.local.functions NAME HANDLER SECONDS`, this module is such a process: events come in as lines of
+JSON, and for each of them an invocation goes out as a line of JSON.
 """
 
 import asyncio
+import importlib
 import io
 import json
 import os
 import sys
+import time
 import traceback
+import uuid
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine, Mapping
@@ -32,14 +35,29 @@ class FunctionError(Exception):
 
 
 class FunctionTimeoutError(Exception):
-    """The function did not answer within the integration time-out."""
+    """The function did not answer in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """A function of template.yaml: its logical name, `module.function`, and how long it may take."""
+
+    name: str
+    handler: str
+    timeout_seconds: float
+
+    @classmethod
+    def of(cls, name: str, properties: Mapping[str, Any]) -> Self:
+        """Read the properties of a resource."""
+        return cls(name=name, handler=properties["Handler"], timeout_seconds=properties["Timeout"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What came of one event: the function's response (None where it raised), and what it printed."""
+    """What came of one event: the function's response, or that it raised; and what it printed."""
 
-    response: dict[str, Any] | None
+    response: Any = None
+    raised: bool = False
     log: str
 
 
@@ -52,10 +70,11 @@ class _FunctionProcess:
         self._invocations = invocations
 
     @classmethod
-    async def start(cls, environment: Mapping[str, str]) -> Self:
+    async def start(cls, function: Function, environment: Mapping[str, str]) -> Self:
         """Start a process; raises `click.ClickException` with its traceback when the function can't load."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.local.functions"),
+            *(function.name, function.handler, str(function.timeout_seconds)),
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_LINE_BYTES,
@@ -67,11 +86,12 @@ class _FunctionProcess:
         try:
             async with asyncio.timeout(START_SECONDS):
                 word = await started.finish()
-        except asyncio.CancelledError:
-            await started.stop()
+        except (asyncio.CancelledError, TimeoutError, FunctionError):
+            await started.kill()
             raise
-        if word.response is None:
-            raise click.ClickException(f"The function did not start:\n{word.log}")
+        if word.raised:
+            await started.stop()
+            raise click.ClickException(f"{function.name} did not start:\n{word.log}")
         return started
 
     async def invoke(self, event: Mapping[str, Any]) -> Invocation:
@@ -91,10 +111,11 @@ class _FunctionProcess:
         except (ValueError, TypeError) as error:
             raise FunctionError("The function's process died, or said what is no invocation") from error
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """End the process, whatever it does."""
         if self._process.returncode is None:
             self._process.kill()
+        await self.stop()
 
     async def stop(self) -> None:
         """End the process, which waits for an event."""
@@ -103,16 +124,18 @@ class _FunctionProcess:
 
 
 class Functions:
-    """A number of function processes; an event waits for one that is free.
+    """A number of processes of a function; an event waits for one that is free.
 
-    `integration_seconds` is how long an event may take in all. A function that was given up may go on until
-    `function_seconds`, then its process is replaced, as Lambda does.
+    With `integration_seconds` an event may take so long in all, and a function that was given up then goes on within
+    its own time. A process whose time is over is replaced, as Lambda does.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, integration_seconds: float, function_seconds: float) -> None:
+    def __init__(
+        self, function: Function, environment: Mapping[str, str], *, integration_seconds: float | None = None
+    ) -> None:
+        self._function = function
         self._environment = environment
         self._integration_seconds = integration_seconds
-        self._function_seconds = function_seconds
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -136,40 +159,45 @@ class Functions:
         try:
             async with asyncio.timeout(self._integration_seconds):
                 process = await self._free.get()
-                invocation = await process.invoke(event)
+                async with asyncio.timeout(self._function.timeout_seconds):
+                    invocation = await process.invoke(event)
         except TimeoutError as error:
             if process is not None:
                 self._do_beside(self._outlast(process))
-            raise FunctionTimeoutError from error
+            raise FunctionTimeoutError("The function did not answer in time") from error
         except FunctionError:
             if process is not None:
-                process.kill()
-            self._do_beside(self._replace())
+                self._do_beside(self._replace(process))
+            raise
+        except asyncio.CancelledError:  # at the end of all: nobody waits for what it does
+            if process is not None:
+                self._do_beside(process.kill())
             raise
         self._free.put_nowait(process)
         return invocation
 
     async def _add(self) -> None:
-        self._free.put_nowait(await _FunctionProcess.start(self._environment))
+        self._free.put_nowait(await _FunctionProcess.start(self._function, self._environment))
 
     async def _outlast(self, process: _FunctionProcess) -> None:
         """Let a function that was given up finish, or end it."""
+        seconds = self._function.timeout_seconds
         try:
-            async with asyncio.timeout(self._function_seconds - self._integration_seconds):
+            async with asyncio.timeout(seconds - (self._integration_seconds or seconds)):
                 await process.finish()
         except (TimeoutError, FunctionError):
-            process.kill()
-            await self._replace()
+            await self._replace(process)
         else:
             self._free.put_nowait(process)
 
-    async def _replace(self) -> None:
-        """Start a process in place of another one; while a schema is edited the function may not load."""
+    async def _replace(self, process: _FunctionProcess) -> None:
+        """End a process and start another one; while a schema is edited the function may not load."""
+        await process.kill()
         while not self._stopped:
             try:
                 await self._add()
             except (click.ClickException, FunctionError, TimeoutError) as error:
-                click.echo(f"A function could not start again: {error}", err=True)
+                click.echo(f"{self._function.name} could not start again: {error}", err=True)
                 await asyncio.sleep(RESTART_SECONDS)
             else:
                 return
@@ -181,33 +209,50 @@ class Functions:
         task.add_done_callback(self._beside.discard)
 
 
-def run() -> None:
+class Context:
+    """What a function may ask about an invocation.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    def __init__(self, function_name: str, timeout_seconds: float) -> None:
+        self.function_name = function_name
+        self.aws_request_id = str(uuid.uuid4())
+        self._end = time.monotonic() + timeout_seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Return what is left of the function's time."""
+        return max(0, round((self._end - time.monotonic()) * 1000))
+
+
+def run(name: str, handler: str, timeout_seconds: float) -> None:
     """Serve events from standard input until it ends, which it does with the parent."""
     out = sys.stdout
     # A Lambda function's log is what it prints. Replaced before the function is loaded, because its logger keeps it.
     log = sys.stdout = sys.stderr = io.StringIO()
 
-    def send(response: dict[str, Any] | None) -> None:
-        out.write(json.dumps(asdict(Invocation(response=response, log=log.getvalue()))) + "\n")
+    def send(response: object = None, *, raised: bool = False) -> None:
+        out.write(json.dumps(asdict(Invocation(response=response, raised=raised, log=log.getvalue()))) + "\n")
         out.flush()
         log.seek(0)
         log.truncate()
 
     try:
-        from handler.app import lambda_handler  # noqa: PLC0415 -- reads the environment, as in Lambda
+        module, _, function_name = handler.rpartition(".")
+        # Now, when its environment is there, as in Lambda.
+        function = getattr(importlib.import_module(module), function_name)
     except Exception:  # noqa: BLE001 -- whatever it is, the parent reports it
         traceback.print_exc()
-        send(None)
+        send(raised=True)
         return
-    send({})
+    send()
     for line in sys.stdin:
-        response = None
         try:
-            response = lambda_handler(json.loads(line), None)
-        except Exception:  # noqa: BLE001 -- Lambda logs it and answers an error
+            send(function(json.loads(line), Context(name, timeout_seconds)))
+        except Exception:  # noqa: BLE001 -- Lambda logs it, what is no JSON too, and answers an error
             traceback.print_exc()
-        send(response)
+            send(raised=True)
 
 
 if __name__ == "__main__":
-    run()
+    run(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -1,10 +1,13 @@
-"""`destination serve`: the deployed shape on this machine. HTTP -> event -> function process -> embedded AWS."""
+"""`destination serve`: the deployed shape on this machine. HTTP -> event -> function process -> embedded AWS.
+
+What the embedded AWS then holds goes on to the functions that read its streams and queues.
+"""
 
 import asyncio
 import json
 import shlex
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -24,11 +27,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cli import demo
+from cli.console import printable
 from cli.key_table import KeyRecord, KeyTable
 from cli.local import gateway
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
-from cli.local.functions import FunctionError, Functions, FunctionTimeoutError
+from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
+from cli.local.sources import EventSources
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import (
     FUNCTION,
@@ -44,6 +49,8 @@ from cli.target import ABOUT_PATH, LOCAL_CA, LOCAL_URL
 from handler.keys import is_well_formed
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
+DEFAULTS = {"Consumer": "on"}
+"""Parameters of template.yaml that are others on this machine, so that it shows the whole way of a message."""
 
 
 @click.command()
@@ -103,7 +110,8 @@ def serve(
     embedded = EmbeddedAws()
     try:
         account = Account(endpoint_url=embedded.url)
-        stack = create_local_stack(account, _parse_parameters(parameters))
+        chosen = {**DEFAULTS, **_parse_parameters(parameters)}
+        stack = create_local_stack(account, chosen)
         container_url = embedded.container_url
         if endpoint_url:
             stack = copy_stores(stack, account, Account(endpoint_url=endpoint_url))
@@ -117,10 +125,17 @@ def serve(
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
         authority = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{authority}:{listener.getsockname()[1]}"
+        printed = _Printed(console, as_json=as_json)
+        sources = EventSources(
+            load_template(), chosen, stack.environment, account, tell=printed.tell, show=printed.show
+        )
+        for notice in sources.notices:
+            console.print(f"{notice}.", style="yellow")
         console.print(f"Starting {processes} function processes …", style="dim")
         asyncio.run(
             _run(
                 Gateway(account, stack, console, as_json=as_json),
+                sources,
                 listener,
                 processes=processes,
                 proxy=proxy or nullcontext(),
@@ -180,9 +195,9 @@ class Gateway:
         function = load_template()["Resources"][FUNCTION]["Properties"]
         routes = [event["Properties"] for event in function["Events"].values()]
         self.functions = Functions(
+            Function.of(FUNCTION, function),
             stack.environment,
             integration_seconds=min(route["TimeoutInMillis"] for route in routes) / 1000,
-            function_seconds=function["Timeout"],
         )
         self.app = Starlette(
             routes=[
@@ -211,7 +226,7 @@ class Gateway:
             return self._answer(request, 500, "Internal Server Error", "the function died")
         for line in invocation.log.splitlines():
             self._console.print(Text(line) if self._as_json else _readable(request, line))
-        if invocation.response is None:
+        if invocation.raised:
             return gateway.own_answer(500, "Internal Server Error")
         return gateway.to_response(invocation.response)
 
@@ -232,18 +247,67 @@ def _readable(request: Request, line: str) -> Text:
         return Text(line)
 
 
+class _Printed:
+    """What becomes visible of the functions that read streams and queues."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console = console
+        self._as_json = as_json
+
+    def tell(self, function: str, text: str) -> None:
+        """Print what happened to a function."""
+        self._console.print(Text.assemble(_now(), (f" {function} {printable(text)}", "yellow")))
+
+    def show(self, function: str, log: str) -> None:
+        """Print what a function printed."""
+        for line in log.splitlines():
+            for text in [Text(line)] if self._as_json else _readable_facts(function, line):
+                self._console.print(text)
+
+
+MAX_SHOWN_CHARS = 40
+"""Of a fact: hashes say enough by then."""
+_FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp", "traceback", "xray_trace_id")
+"""What log lines hold beside their facts."""
+
+
+def _readable_facts(function: str, line: str) -> Iterator[Text]:
+    """Say in one line what a line about an outcome says, its traceback below; other output of a function as it is.
+
+    A line that only counts, for CloudWatch, is left out.
+    """
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or facts.keys().isdisjoint({"outcome", "_aws"}):
+        yield Text(line)
+    elif "outcome" in facts:
+        words = [
+            f"{name}={str(value)[:MAX_SHOWN_CHARS]}"
+            for name, value in facts.items()
+            if isinstance(value, str | int | float) and name not in ("outcome", *_FOR_MACHINES)
+        ]
+        yield Text.assemble(_now(), (f" {function} {printable(' '.join([str(facts['outcome']), *words]))}", "dim"))
+        yield from (Text(printable(row)) for row in str(facts.get("traceback", "")).splitlines())
+
+
 _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
 def _line(request: Request, status: int, words: str, milliseconds: float | None = None) -> Text:
     took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
     return Text.assemble(
-        (datetime.now().astimezone().strftime("%H:%M:%S"), "dim"),
+        _now(),
         f" {request.method} {request.url.path} ",
         (str(status), _COLOURS.get(status // 100, "")),
         f" {words}",
         (took, "dim"),
     )
+
+
+def _now() -> tuple[str, str]:
+    return datetime.now().astimezone().strftime("%H:%M:%S"), "dim"
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -269,6 +333,7 @@ def _certificate(host: str) -> trustme.LeafCert:
 
 async def _run(
     gateway_: Gateway,
+    sources: EventSources,
     listener: socket.socket,
     *,
     processes: int,
@@ -279,16 +344,19 @@ async def _run(
     certificate_file = certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext()
     async with proxy:
         try:
-            await gateway_.functions.start(processes)
+            await asyncio.gather(gateway_.functions.start(processes), sources.start())
             with certificate_file as path:
                 config = uvicorn.Config(gateway_.app, ssl_certfile=path, lifespan="off", log_level="critical")
                 server = uvicorn.Server(config)
                 listener.listen()  # requests wait from now on, so that the welcome speaks the truth
                 welcome()
-                await server.serve(sockets=[listener])
-                await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
+                async with asyncio.TaskGroup() as group:
+                    reading = group.create_task(sources.run())
+                    await server.serve(sockets=[listener])
+                    await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
+                    reading.cancel()
         finally:
-            await gateway_.functions.stop()
+            await asyncio.gather(gateway_.functions.stop(), sources.stop())
 
 
 def _print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:
@@ -307,6 +375,13 @@ def _print_welcome(console: Console, url: str, api_key: str, account: Account, s
         console.print(f"Messages go to the queue       {stores.event_queue_url}", markup=False)
     else:
         console.print(f"See what is stored:            .venv/bin/destination messages list{option}", markup=False)
+    if stores.consumer == "on":
+        console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}", markup=False)
     console.print(f"A message of each call type:   .venv/bin/destination ping all{option}", markup=False)
+    if stores.event_sink == "dynamodb":
+        console.print(
+            f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}", markup=False
+        )
+        console.print(f"See who was erased:            .venv/bin/destination erasures list{option}", markup=False)
     console.print(f"Its stores answer at           {account.endpoint_url}", markup=False)
     console.print("Control-C ends it. What an embedded AWS stored is gone then.\n")
