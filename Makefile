@@ -56,14 +56,16 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# `sam build` calls this target to put the function together in $(ARTIFACTS_DIR), for Lambda's Python and Linux whatever
-# this machine is. The compiled parts come for both processors, so that one artifact runs on either.
+# `sam build` calls the target of each function, to put it together in $(ARTIFACTS_DIR) for Lambda's Python and Linux
+# whatever this machine is. All hold the same, and pip downloads it once. The compiled parts come for both processors, so
+# that an artifact runs on either.
 LAMBDA_PYTHON := 3.13
 LAMBDA_PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
+FUNCTIONS := build-DestinationFunction build-EraserFunction build-StreamConsumerFunction build-QueueConsumerFunction
 
-.PHONY: build-DestinationFunction
-build-DestinationFunction: $(INSTALLED)
+.PHONY: $(FUNCTIONS)
+$(FUNCTIONS): $(INSTALLED)
 	$(LAMBDA_PIP) --platform manylinux2014_x86_64 --target "$(ARTIFACTS_DIR)" -r requirements.txt
 	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
 	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"

@@ -1,4 +1,6 @@
-"""`python -m cli.artifact FOLDER`: the second half of `sam build`, which makes a function of FOLDER's packages.
+"""`python -m cli.artifact FOLDER`: the second half of `sam build`, which makes the functions of FOLDER's packages.
+
+All functions of the template get the same, and differ by their handlers.
 
 Most of it is done for cold starts, during which a customer's message waits: Python reads compiled modules instead of
 compiling them, botocore reads two services' models instead of choosing among four hundred, and TLS trusts five roots
@@ -23,7 +25,9 @@ from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 
 SERVICES = ("dynamodb", "sqs")
-"""Those that the function calls."""
+"""Those that the functions call."""
+OURS = ("consumer", "handler", "schemas")
+"""The folders of the checkout that are packed."""
 ROOTS = (*(f"Amazon Root CA {number}" for number in range(1, 5)), "Starfield Services Root Certificate Authority - G2")
 """Amazon Trust Services: https://www.amazontrust.com/repository/"""
 
@@ -41,7 +45,7 @@ def main(folder: Path) -> None:
     """
     if faults := check_schemas(SCHEMAS):
         raise click.ClickException("\n".join(["The schemas have faults, so nothing was built.", *map(str, faults)]))
-    for name in ("handler", "schemas"):
+    for name in OURS:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     compiled = compile_schemas(read_schemas(folder / "schemas"), SCHEMA_NAMES)

@@ -12,7 +12,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli.artifact import amazon_roots, compile_modules, drop_ballast, find_python, main, python_version, reduce_models
+from cli.artifact import (
+    OURS,
+    amazon_roots,
+    compile_modules,
+    drop_ballast,
+    find_python,
+    main,
+    python_version,
+    reduce_models,
+)
+from cli.stack import load_template
 from handler.clients import AMAZON_ROOTS
 
 BUNDLE = (Path(botocore.__file__).parent / "cacert.pem").read_text()
@@ -106,3 +116,12 @@ def test_what_was_there_before_is_replaced(tmp_path):
         assert result.exit_code == 0, result.output
     assert not (tmp_path / "schemas" / "old.json").exists()
     assert {"compiled.py", AMAZON_ROOTS.name, "app.py"} <= {path.name for path in (tmp_path / "handler").iterdir()}
+
+
+def test_the_handler_of_every_function_is_packed():
+    functions = [
+        resource["Properties"]
+        for resource in load_template()["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+    ]
+    assert {function["Handler"].partition(".")[0] for function in functions} <= set(OURS)

@@ -1,26 +1,40 @@
-"""Every file in events/ is answered as events/README.md says, by both sinks."""
+"""Every file in events/ is answered, or carried out, as events/README.md says."""
 
+import importlib
 import json
 import re
+from dataclasses import dataclass
 
 import pytest
 
-from cli.stack import ROOT
+from cli import demo
+from cli.stack import ROOT, load_template
+from consumer.clients import patient_client
+from consumer.contact_table import ContactTable
+from consumer.erasures import ErasureTable
 
 EVENTS = ROOT / "events"
+TABLES = (EVENTS / "README.md").read_text()
 ROW = re.compile(
     r"^\| `(?P<file>[\w-]+\.json)` \| .+ \| (?P<status>\d+) \| `(?P<code>\w+)` \| (?P<message>.*?) ?\|$", re.MULTILINE
 )
-ROWS = {row["file"]: row for row in ROW.finditer((EVENTS / "README.md").read_text())}
+ROWS = {row["file"]: row for row in ROW.finditer(TABLES)}
+HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \| .+ \|$", TABLES, re.MULTILINE)
+"""The files that are not for the endpoint, each with the function that it is for."""
+RESOURCES = load_template()["Resources"]
 
 
-def test_the_table_names_every_file():
-    assert sorted(ROWS) == sorted(path.name for path in EVENTS.glob("*.json"))
+def read(file):
+    return json.loads((EVENTS / file).read_text())
+
+
+def test_the_tables_name_every_file():
+    assert sorted({*ROWS, *(file for file, _ in HANDED_OVER)}) == sorted(path.name for path in EVENTS.glob("*.json"))
 
 
 @pytest.mark.parametrize("file", ROWS)
 def test_an_event_is_answered_as_its_row_says(file, deploy):
-    answer = deploy().send(json.loads((EVENTS / file).read_text()))
+    answer = deploy().send(read(file))
     said = answer.body.get("code", answer.body.get("status"))
     assert (str(answer.status), said) == (ROWS[file]["status"], ROWS[file]["code"])
     if answer.status not in (200, 202):
@@ -30,7 +44,101 @@ def test_an_event_is_answered_as_its_row_says(file, deploy):
 @pytest.mark.parametrize("file", ROWS)
 def test_with_a_queue_what_was_200_is_202(file, deploy):
     destination = deploy(EventSink="sqs")
-    answer = destination.send(json.loads((EVENTS / file).read_text()))
+    answer = destination.send(read(file))
     accepted = ROWS[file]["status"] in ("200", "202")
     assert str(answer.status) == ("202" if accepted else ROWS[file]["status"])
     assert len(destination.queued()) == accepted
+
+
+# What happens then
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What Lambda tells of an invocation."""
+
+    function_name: str
+
+    def get_remaining_time_in_millis(self):
+        return RESOURCES[self.function_name]["Properties"]["Timeout"] * 1000
+
+
+def hand_over(function, file):
+    """Hand a sample to the function of the template that it is for."""
+    module, _, name = RESOURCES[function]["Properties"]["Handler"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(read(file), Context(function_name=function))
+
+
+@pytest.fixture
+def destination(deploy):
+    return deploy(Consumer="on")
+
+
+@pytest.fixture
+def contacts(destination):
+    """Return what reads the contacts, by their ids."""
+
+    def contacts():
+        name = destination.stack.stores.contact_table
+        table = ContactTable(patient_client("dynamodb"), name, customer=demo.CUSTOMER)
+        return {profile.contact_id: table.to_json(profile) for profile in table.profiles()}
+
+    return contacts
+
+
+@pytest.mark.usefixtures("destination")
+@pytest.mark.parametrize(("file", "function"), HANDED_OVER)
+def test_a_batch_succeeds_whole_and_comes_again_without_effect(file, function, contacts):
+    assert hand_over(function, file) == {"batchItemFailures": []}
+    once = contacts()
+    assert hand_over(function, file) == {"batchItemFailures": []}
+    assert contacts() == once
+
+
+@pytest.mark.parametrize(
+    ("function", "file", "kept"),
+    [
+        ("StreamConsumerFunction", "stream-identify.json", {"user-4711": {}}),
+        ("QueueConsumerFunction", "queue-identify.json", {"user-4711": {}}),
+        (
+            "StreamConsumerFunction",
+            "stream-batch.json",
+            {"user-4711": {"Order Completed": 1}, "user-4712": {"Report Exported": 1, "Signed Out": 1}},
+        ),
+        ("QueueConsumerFunction", "queue-batch.json", {"user-4711": {"Order Completed": 1}, "user-4712": {}}),
+        (
+            "QueueConsumerFunction",
+            "queue-fifo-batch.json",
+            {"user-4711": {"Order Completed": 1, "Order Shipped": 1}, "user-4712": {"Signed Out": 1}},
+        ),
+    ],
+)
+def test_the_users_of_a_batch_are_contacts(function, file, kept, contacts):
+    hand_over(function, file)
+    assert {contact_id: contact["events"] for contact_id, contact in contacts().items()} == kept
+
+
+@pytest.mark.parametrize(
+    ("function", "file"),
+    [("StreamConsumerFunction", "stream-identify.json"), ("QueueConsumerFunction", "queue-identify.json")],
+)
+def test_who_the_user_is_is_known_then(function, file, contacts):
+    hand_over(function, file)
+    assert contacts()["user-4711"]["traits"]["email"] == "jördis@example.com"
+
+
+def test_a_stored_delete_ends_a_contact(contacts):
+    for file, function in HANDED_OVER:
+        if function != "EraserFunction":
+            hand_over(function, file)
+    hand_over("StreamConsumerFunction", "stream-delete.json")
+    assert [*contacts()] == ["user-4712"]
+
+
+def test_a_stored_delete_erases_what_is_stored_and_leaves_a_receipt(destination):
+    for file in ("identify.json", "track.json", "delete.json"):
+        destination.send(read(file))
+    hand_over("EraserFunction", "stream-delete.json")
+    assert destination.stored() == []
+    erasures = ErasureTable(patient_client("dynamodb"), destination.stack.stores.erasure_table)
+    assert [(receipt.customer_id, receipt.messages) for receipt in erasures.everything()] == [(demo.CUSTOMER, 2)]

@@ -1,4 +1,4 @@
-"""The arrows of the architecture: errors <- steps <- destination <- app, and the command line above all."""
+"""The arrows: errors <- steps <- destination <- app, the consumers beside that, and the command line above all."""
 
 import ast
 
@@ -7,6 +7,7 @@ import pytest
 from cli.stack import ROOT
 
 HANDLER = sorted((ROOT / "handler").glob("*.py"))
+CONSUMER = sorted((ROOT / "consumer").glob("*.py"))
 ORDER = (
     "errors",
     "decode",
@@ -23,6 +24,7 @@ ORDER = (
     "diagnose",
     "validate",
     "record",
+    "erased",
     "reject",
     "write",
     "respond",
@@ -34,6 +36,27 @@ ORDER = (
 )
 
 
+CONSUMER_ORDER = (
+    "clients",
+    "stored",
+    "contacts",
+    "contact_table",
+    "handle",
+    "batch",
+    "stream",
+    "queue",
+    "erasures",
+    "erase",
+    "eraser",
+)
+MODULES = [path for path in (*HANDLER, *CONSUMER) if path.stem != "__init__"]
+ORDERS = {"handler": ORDER, "consumer": CONSUMER_ORDER}
+
+
+def module(path):
+    return f"{path.parent.name}.{path.stem}"
+
+
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -43,23 +66,41 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_every_module_has_its_place():
-    assert {path.stem for path in HANDLER} == {"__init__", *ORDER}
+@pytest.mark.parametrize("package", ORDERS)
+def test_every_module_has_its_place(package):
+    assert {path.stem for path in (ROOT / package).glob("*.py")} == {"__init__", *ORDERS[package]}
 
 
-@pytest.mark.parametrize("path", [path for path in HANDLER if path.stem != "__init__"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=module)
 def test_a_module_imports_only_those_before_it(path):
-    own = {name.split(".")[1] for name in imports(path) if name.startswith("handler.")}
-    assert own <= set(ORDER[: ORDER.index(path.stem)]) | {"__init__"}
+    package, order = path.parent.name, ORDERS[path.parent.name]
+    own = {name.split(".")[1] for name in imports(path) if name.startswith(f"{package}.")}
+    assert own <= set(order[: order.index(path.stem)]) | {"__init__"}
 
 
-@pytest.mark.parametrize("path", HANDLER, ids=lambda path: path.stem)
-def test_the_function_never_imports_the_command_line(path):
+@pytest.mark.parametrize("path", [*HANDLER, *CONSUMER], ids=module)
+def test_a_function_never_imports_the_command_line(path):
     assert not {name for name in imports(path) if name.split(".")[0] in ("cli", "tests", "moto", "click", "rich")}
 
 
+@pytest.mark.parametrize("path", HANDLER, ids=module)
+def test_the_endpoint_never_imports_a_consumer(path):
+    assert not {name for name in imports(path) if name.split(".")[0] == "consumer"}
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in HANDLER if path.stem not in ("app", "clients")], ids=lambda path: path.stem
+    "path",
+    [path for path in MODULES if module(path) not in ("handler.app", "handler.clients")],
+    ids=module,
 )
-def test_only_app_reads_the_environment_and_makes_clients(path):
-    assert not {"os", "boto3", "botocore.session"} & set(imports(path))
+def test_only_two_modules_make_clients(path):
+    assert not {"boto3", "botocore.session"} & set(imports(path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in MODULES if module(path) not in ("handler.app", "consumer.handle", "consumer.eraser")],
+    ids=module,
+)
+def test_only_what_lambda_calls_reads_the_environment(path):
+    assert "os" not in imports(path)

@@ -16,7 +16,7 @@ from handler.write import Outcome
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
 OPERATION = DOCUMENT["paths"]["/segment"]["post"]
 COMPONENTS = DOCUMENT["components"]
-EVENTS = sorted((ROOT / "events").glob("*.json"))
+EVENTS = sorted(path for path in (ROOT / "events").glob("*.json") if not path.name.startswith(("queue-", "stream-")))
 
 
 def refusals(base=Refusal):

@@ -1,20 +1,66 @@
 """template.yaml, before and after the transformation that CloudFormation applies to it."""
 
+import json
 import re
 
 import pytest
 from samtranslator.translator.transform import transform
 
-from cli.stack import FUNCTION, LOCAL_REGION, STORE_TYPES, load_template
+import consumer.handle
+from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, load_template
+from handler.erased import DELETE
 from handler.settings import ANSWER_SECONDS, MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 
 SEGMENT_GIVES_UP_SECONDS = 5
 
+
+def of_type(resources, kind):
+    return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
+
+
+def properties_of(kind):
+    return {name: resource["Properties"] for name, resource in of_type(RESOURCES, kind).items()}
+
+
 TEMPLATE = load_template()
 RESOURCES = TEMPLATE["Resources"]
 STORES = {name: resource for name, resource in RESOURCES.items() if resource["Type"] in STORE_TYPES}
-TABLES = {name: store["Properties"] for name, store in STORES.items() if store["Type"] == "AWS::DynamoDB::Table"}
-QUEUES = {name: store["Properties"] for name, store in STORES.items() if store["Type"] == "AWS::SQS::Queue"}
+TABLES = properties_of("AWS::DynamoDB::Table")
+QUEUES = properties_of("AWS::SQS::Queue")
+FUNCTIONS = properties_of("AWS::Serverless::Function")
+ROLES = properties_of("AWS::IAM::Role")
+SOURCES = {
+    f"{function}{name}": source
+    for function, properties in FUNCTIONS.items()
+    for name, source in properties["Events"].items()
+    if source["Type"] in ("DynamoDB", "SQS")
+}
+"""What brings batches to functions."""
+
+
+def statements_of(role):
+    """Return the statements of a role, those of either branch of a condition among them."""
+    for policy in ROLES[role]["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            branches = statement["Fn::If"][1:] if "Fn::If" in statement else [statement]
+            yield from (branch for branch in branches if branch != {"Ref": "AWS::NoValue"})
+
+
+def names_in(statement):
+    """Return the stores, logs or streams that a statement is about, as `EventTable.Arn`."""
+    resource = statement["Resource"]
+    branches = resource["Fn::If"][1:] if "Fn::If" in resource else [resource]
+    return {branch["Fn::Sub"] if "Fn::Sub" in branch else ".".join(branch["Fn::GetAtt"]) for branch in branches}
+
+
+def granted(role):
+    """Return what a role may do, as pairs of action and resource."""
+    return {
+        (action, name)
+        for statement in statements_of(role)
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        for name in names_in(statement)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +70,11 @@ def transformed():
             return {}
 
     template = {**load_template(), "Parameters": TEMPLATE["Parameters"]}
-    template["Resources"][FUNCTION]["Properties"]["CodeUri"] = "s3://bucket/key"
+    for function in of_type(template["Resources"], "AWS::Serverless::Function").values():
+        function["Properties"]["CodeUri"] = "s3://bucket/key"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_DEFAULT_REGION", LOCAL_REGION)
         return transform(template, {}, NoManagedPolicies())["Resources"]
-
-
-def of_type(resources, kind):
-    return {name: resource for name, resource in resources.items() if resource["Type"] == kind}
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -77,39 +120,182 @@ def test_a_parameter_is_described_and_has_a_default(name):
     assert "Default" in TEMPLATE["Parameters"][name]
 
 
+# The functions
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_all_functions_are_built_from_one_artifact_and_run_it_alike(name):
+    assert RESOURCES[name]["Metadata"] == {"BuildMethod": "makefile"}
+    alike = ("CodeUri", "Runtime", "Architectures")
+    assert [FUNCTIONS[name][part] for part in alike] == [FUNCTIONS[FUNCTION][part] for part in alike]
+    assert f"build-{name}" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_handler_is_a_function_of_ours(name):
+    module, _, function = FUNCTIONS[name]["Handler"].rpartition(".")
+    source = ROOT / f"{module.replace('.', '/')}.py"
+    assert f"\ndef {function}(" in source.read_text()
+
+
 def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
-    environment = RESOURCES[FUNCTION]["Properties"]["Environment"]["Variables"]
+    environment = FUNCTIONS[FUNCTION]["Environment"]["Variables"]
     read_by_boto3 = {"AWS_ENDPOINT_URL"}
     derived_from_it = {"ACCEPT_DEMO_KEYS"}
     settings = {name.upper() for name in Settings.__dataclass_fields__}
     assert set(environment) - read_by_boto3 == settings - derived_from_it
 
 
-def test_every_policy_names_one_action_and_one_resource(transformed):
-    statements = []
-    for role in of_type(transformed, "AWS::IAM::Role").values():
-        assert "ManagedPolicyArns" not in role["Properties"]
-        for policy in role["Properties"]["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                statements += statement["Fn::If"][1:] if "Fn::If" in statement else [statement]
-    assert {statement["Action"] for statement in statements} == {
-        "dynamodb:GetItem",
-        "dynamodb:PutItem",
-        "sqs:SendMessage",
-        "logs:CreateLogStream",
-        "logs:PutLogEvents",
-    }
-    assert "*" not in str(statements)
+@pytest.mark.parametrize(
+    ("name", "reader"),
+    [("EraserFunction", "eraser"), ("StreamConsumerFunction", "handle"), ("QueueConsumerFunction", "handle")],
+)
+def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, reader):
+    read = re.findall(r'os\.environ\["(\w+)"\]', (ROOT / "consumer" / f"{reader}.py").read_text())
+    assert set(FUNCTIONS[name]["Environment"]["Variables"]) == {*read, "AWS_ENDPOINT_URL"}
 
 
-def test_the_function_logs_where_its_role_may_write(transformed):
-    [function] = of_type(transformed, "AWS::Lambda::Function").values()
-    assert function["Properties"]["LoggingConfig"] == {"LogGroup": {"Ref": "DestinationLogGroup"}}
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_logs_where_its_role_may_write(name, transformed):
+    [log] = transformed[name]["Properties"]["LoggingConfig"].values()
+    [role, _arn] = transformed[name]["Properties"]["Role"]["Fn::GetAtt"]
+    written = {(action, target) for action, target in granted(role) if action.startswith("logs:")}
+    assert written == {(action, f"{log['Ref']}.Arn") for action in ("logs:CreateLogStream", "logs:PutLogEvents")}
 
 
 def test_every_log_has_an_end():
-    logs = of_type(RESOURCES, "AWS::Logs::LogGroup").values()
-    assert [log["Properties"]["RetentionInDays"] for log in logs] == [{"Ref": "LogRetentionDays"}] * 2
+    for log in properties_of("AWS::Logs::LogGroup").values():
+        assert log["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+# What they may do
+
+
+def test_roles_are_only_those_of_the_template(transformed):
+    assert set(of_type(transformed, "AWS::IAM::Role")) == set(ROLES)
+    assert not [role for role in ROLES.values() if "ManagedPolicyArns" in role]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_statement_of_a_role_names_one_resource(role):
+    for statement in statements_of(role):
+        assert not isinstance(statement["Resource"], list)
+        assert "*" not in str(statement)
+
+
+def test_the_endpoint_can_only_read_keys_and_tombstones_and_put_messages():
+    stores = {pair for pair in granted("DestinationRole") if not pair[0].startswith("logs:")}
+    assert stores == {
+        ("dynamodb:GetItem", "KeyTable.Arn"),
+        ("dynamodb:GetItem", "ErasureTable.Arn"),
+        ("dynamodb:PutItem", "EventTable.Arn"),
+        ("dynamodb:PutItem", "RejectsTable.Arn"),
+        ("sqs:SendMessage", "EventQueue.Arn"),
+        ("sqs:SendMessage", "EventFifoQueue.Arn"),
+    }
+
+
+def test_the_endpoint_reads_tombstones_only_where_it_refuses_erased_users():
+    [conditional] = [
+        statement["Fn::If"]
+        for statement in ROLES["DestinationRole"]["Policies"][0]["PolicyDocument"]["Statement"]
+        if "ReadTombstones" in str(statement)
+    ]
+    assert (conditional[0], conditional[2]) == ("ErasedAreRefused", {"Ref": "AWS::NoValue"})
+
+
+@pytest.mark.parametrize("table", ["EventTable.Arn", "RejectsTable.Arn"])
+def test_only_the_eraser_may_change_or_delete_what_is_stored(table):
+    harmless = {"dynamodb:GetItem", "dynamodb:Query"}
+    for role in ROLES:
+        actions = {action for action, target in granted(role) if target == table} - harmless
+        allowed = {"EraserRole": {"dynamodb:DeleteItem"}, "DestinationRole": {"dynamodb:PutItem"}}
+        assert actions == allowed.get(role, set())
+
+
+def test_nobody_may_change_keys():
+    assert {pair for role in ROLES for pair in granted(role) if pair[1] == "KeyTable.Arn"} == {
+        ("dynamodb:GetItem", "KeyTable.Arn")
+    }
+
+
+def test_the_consumers_may_write_contacts_and_nothing_else_of_ours():
+    read = {"ReadStream", "TakeFromQueue", "TakeFromFifoQueue", "OpenLog", "WriteLog"}
+    rest = {statement["Sid"]: names_in(statement) for statement in statements_of("ConsumerRole")}
+    assert {sid: names for sid, names in rest.items() if sid not in read} == {
+        "KeepContacts": {"ContactTable.Arn"},
+        "SendDeadLetters": {"StreamDeadLetterQueue.Arn"},
+    }
+
+
+# What brings batches to them
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_batch_comes_again_only_from_what_failed_in_it(name):
+    assert SOURCES[name]["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "role", "dead_letters"),
+    [
+        ("EraserFunctionDeletes", "EraserFunction", "EraserRole", "ErasureDeadLetterQueue"),
+        ("StreamConsumerFunctionStored", "StreamConsumerFunction", "ConsumerRole", "StreamDeadLetterQueue"),
+    ],
+)
+def test_what_of_the_stream_is_given_up_goes_to_dead_letters(source, function, role, dead_letters):
+    properties = SOURCES[source]["Properties"]
+    assert properties["Stream"] == {"Fn::GetAtt": ["EventTable", "StreamArn"]}
+    assert properties["StartingPosition"] == "TRIM_HORIZON"
+    assert properties["BisectBatchOnFunctionError"] is True
+    assert properties["MaximumRetryAttempts"] > 0
+    assert properties["DestinationConfig"]["OnFailure"] == {"Destination": {"Fn::GetAtt": [dead_letters, "Arn"]}}
+    assert FUNCTIONS[function]["Role"] == {"Fn::GetAtt": [role, "Arn"]}
+    assert ("sqs:SendMessage", f"{dead_letters}.Arn") in granted(role)
+
+
+def pattern_of(source):
+    [criterion] = SOURCES[source]["Properties"]["FilterCriteria"]["Filters"]
+    return json.loads(criterion["Pattern"])
+
+
+def test_only_new_items_are_consumed_and_only_deletes_are_carried_out():
+    assert pattern_of("StreamConsumerFunctionStored") == {"eventName": ["INSERT"]}
+    delete = {"NewImage": {"type": {"S": [DELETE]}}}
+    assert pattern_of("EraserFunctionDeletes") == {"eventName": ["INSERT"], "dynamodb": delete}
+
+
+@pytest.mark.parametrize("queue", ["EventQueue", "EventFifoQueue"])
+def test_either_queue_is_consumed_with_six_times_the_time_of_the_function(queue):
+    arn = {"Fn::GetAtt": [queue, "Arn"]}
+    [source] = [source for source in SOURCES.values() if source["Properties"].get("Queue") == arn]
+    assert source in FUNCTIONS["QueueConsumerFunction"]["Events"].values()
+    assert QUEUES[queue]["VisibilityTimeout"] >= 6 * FUNCTIONS["QueueConsumerFunction"]["Timeout"]
+    needed = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+    assert {action for action, target in granted("ConsumerRole") if target == f"{queue}.Arn"} == needed
+
+
+def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
+    stream, queue = (
+        SOURCES[name]["Properties"] for name in ("StreamConsumerFunctionStored", "QueueConsumerFunctionQueued")
+    )
+    seconds = {name: FUNCTIONS[name]["Timeout"] for name in ("StreamConsumerFunction", "QueueConsumerFunction")}
+    promises = " ".join(consumer.handle.__doc__.split())
+    assert f"up to {stream['MaximumRetryAttempts']} times from the event table" in promises
+    assert f"{QUEUES['EventQueue']['RedrivePolicy']['maxReceiveCount']} times from a queue" in promises
+    assert f"{seconds['StreamConsumerFunction']} seconds for up to {stream['BatchSize']} messages" in promises
+    assert f"{seconds['QueueConsumerFunction']} seconds for up to {queue['BatchSize']} of a queue" in promises
+
+
+@pytest.mark.parametrize("queue", [name for name in QUEUES if "DeadLetter" in name])
+def test_somebody_learns_of_dead_letters(queue):
+    named = {"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}
+    [alarm] = [alarm for alarm in properties_of("AWS::CloudWatch::Alarm").values() if str(named) in str(alarm)]
+    assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (0, "GreaterThanThreshold")
+    assert alarm["AlarmActions"]["Fn::If"][:2] == ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}]]
+
+
+# The endpoint
 
 
 def test_the_route_is_post_segment_with_payload_2_and_a_time_out_below_segments(transformed):
@@ -122,7 +308,7 @@ def test_the_route_is_post_segment_with_payload_2_and_a_time_out_below_segments(
 
 
 def test_the_function_answers_by_itself_before_the_route_and_the_route_before_segment():
-    function = RESOURCES[FUNCTION]["Properties"]
+    function = FUNCTIONS[FUNCTION]
     route_seconds = function["Events"]["Segment"]["Properties"]["TimeoutInMillis"] / 1000
     key_and_write_seconds = 2 * STORE_CALL_SECONDS
     assert key_and_write_seconds < ANSWER_SECONDS < route_seconds < SEGMENT_GIVES_UP_SECONDS

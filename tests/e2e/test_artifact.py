@@ -7,16 +7,31 @@ import zipfile
 import pytest
 
 from cli.artifact import find_python, lambda_version
-from cli.stack import FUNCTION, ROOT
+from cli.stack import FUNCTION, ROOT, load_template
 
-ARTIFACT = ROOT / ".aws-sam" / "build" / FUNCTION
+BUILD = ROOT / ".aws-sam" / "build"
+ARTIFACT = BUILD / FUNCTION
+FUNCTIONS = [
+    name for name, resource in load_template()["Resources"].items() if resource["Type"] == "AWS::Serverless::Function"
+]
 PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
 BUILT = {"compiled.py", "amazon-roots.pem"}
 MAX_ZIPPED_BYTES = 7_000_000
 """More takes longer to load at a cold start."""
 
 
-@pytest.mark.parametrize("folder", ["handler", "schemas"])
+def contents(folder):
+    """Return what files hold, but for compiled modules, which name the folder that they were made in."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return {path.relative_to(folder): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_function_is_the_same_artifact(function):
+    assert contents(BUILD / function) == contents(ARTIFACT)
+
+
+@pytest.mark.parametrize("folder", ["consumer", "handler", "schemas"])
 def test_it_mirrors_the_checkout(folder):
     def files(root):
         paths = [path for path in (root / folder).iterdir() if path.is_file() and path.name not in BUILT]
@@ -30,7 +45,7 @@ def test_it_holds_what_is_made_for_cold_starts():
     assert {path.name for path in (ARTIFACT / "botocore" / "data").iterdir() if path.is_dir()} == {"dynamodb", "sqs"}
 
 
-def test_it_holds_nothing_of_ours_but_the_function_and_its_schemas():
+def test_it_holds_nothing_of_ours_but_the_functions_and_their_schemas():
     assert not {"cli", "tests", "docs", "bench", "events", "template.yaml"} & {path.name for path in ARTIFACT.iterdir()}
 
 

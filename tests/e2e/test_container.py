@@ -1,7 +1,8 @@
 """The built function in Lambda's container, before the stores of a local server; run by .ci/run after `sam build`.
 
-`sam local invoke` answers every event as events/README.md says, and `sam local start-api` every call type. With stores
-that hang it answers in time, and the same message sent again is stored once. The report ends with what was measured.
+`sam local invoke` answers every event as events/README.md says, or carries it out, and `sam local start-api` every call
+type. With stores that hang the function answers in time, and the same message sent again is stored once. The report
+ends with what was measured.
 """
 
 import json
@@ -30,8 +31,9 @@ from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
 from cli.stack import FUNCTION, ROOT, Account, load_template
 
 EVENTS = ROOT / "events"
-ROW = re.compile(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", re.MULTILINE)
-ROWS = ROW.findall((EVENTS / "README.md").read_text())
+TABLES = (EVENTS / "README.md").read_text()
+ROWS = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", TABLES, re.MULTILINE)
+HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \|", TABLES, re.MULTILINE)
 
 
 @contextmanager
@@ -58,14 +60,26 @@ def local_server(tmp_path_factory):
         yield
 
 
+def invoke(function, file):
+    """Run a built function with an event, and return what it answered and what was printed beside that."""
+    command = ["sam", "local", "invoke", function, "--event", str(EVENTS / file), "--skip-pull-image"]
+    run = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True)
+    return json.loads(run.stdout.splitlines()[-1]), run.stderr
+
+
 @pytest.mark.usefixtures("local_server")
 @pytest.mark.parametrize(("file", "status", "code"), ROWS)
 def test_sam_local_invoke_answers_what_the_table_says(file, status, code):
-    invoke = ["sam", "local", "invoke", "--event", str(EVENTS / file), "--skip-pull-image"]
-    run = subprocess.run(invoke, cwd=ROOT, check=True, text=True, capture_output=True)
-    answer = json.loads(run.stdout.splitlines()[-1])
+    answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
-    assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), run.stderr
+    assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), printed
+
+
+@pytest.mark.usefixtures("local_server")
+@pytest.mark.parametrize(("file", "function"), HANDED_OVER)
+def test_sam_local_invoke_carries_out_what_is_for_another_function(file, function):
+    answer, printed = invoke(function, file)
+    assert answer == {"batchItemFailures": []}, printed
 
 
 @contextmanager
