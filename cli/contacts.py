@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cli import demo
 from cli.console import printable, stdout
-from cli.target import Target, target_options
+from cli.target import ID, Target, target_options
 from consumer.contact_table import ContactTable
 from consumer.contacts import Profile
 
@@ -43,7 +43,10 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that select contacts, and hand it the `selection`."""
 
     @click.option(
-        "--customer", "customer_id", help="The customer's id; on a local server `demo` unless you name another."
+        "--customer",
+        "customer_id",
+        type=ID,
+        help="The customer's id; on a local server `demo` unless you name another.",
     )
     @target_options
     @functools.wraps(command)

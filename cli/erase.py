@@ -3,6 +3,7 @@
 import json
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -14,8 +15,8 @@ from rich.text import Text
 
 from cli import demo
 from cli.console import printable, progress, stdout
-from cli.target import Target, target_options
-from consumer.erase import Link, Scope, linked_subjects, links_of, rejects_of, stored_of
+from cli.target import ID, Target, target_options
+from consumer.erase import Link, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureRequest, ErasureTable, Receipt
 from handler.canonicalise import canonicalise
 from handler.erased import DELETE
@@ -71,9 +72,11 @@ class Linked:
 
 
 @click.command()
-@click.option("--customer", "customer_id", help="The customer's id; on a local server it is `demo` unless you say.")
-@click.option("--user", help="The user id.")
-@click.option("--anonymous", help="The anonymous id of a visitor, in place of a user.")
+@click.option(
+    "--customer", "customer_id", type=ID, help="The customer's id; on a local server it is `demo` unless you say."
+)
+@click.option("--user", type=ID, help="The user id.")
+@click.option("--anonymous", type=ID, help="The anonymous id of a visitor, in place of a user.")
 @click.option("--dry-run", is_flag=True, help="Only tell what is stored, and under which other ids.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--wait", "wait_seconds", default=300, show_default=True, type=click.IntRange(0), help="For the receipt.")
@@ -126,11 +129,11 @@ def erase(
 
 def parse_person(target: Target, customer_id: str | None, user: str | None, anonymous: str | None) -> Person:
     """Read the options that name somebody; raises `click.UsageError`."""
-    if bool(user) == bool(anonymous):
+    if (user is None) is (anonymous is None):
         raise click.UsageError("Name a --user or an --anonymous id, and not both")
     if customer_id is None and not target.is_local:
         raise click.UsageError("Name the --customer whose user this is")
-    return Person(customer_id=customer_id or demo.CUSTOMER, user=user or None, anonymous=anonymous or None)
+    return Person(customer_id=customer_id or demo.CUSTOMER, user=user, anonymous=anonymous)
 
 
 def erasures_of(target: Target) -> ErasureTable:
@@ -138,13 +141,14 @@ def erasures_of(target: Target) -> ErasureTable:
     return ErasureTable(target.account.dynamodb(), target.stores.erasure_table)
 
 
-def request_erasure(target: Target, person: Person) -> ErasureRequest:
-    """Store a `delete` message, which is what the eraser waits for; with the SQS sink also queue it for a consumer."""
+def request_erasure(target: Target, person: Person, *, happened_at: str | None = None) -> ErasureRequest:
+    """Store a `delete` message, which is what the eraser waits for; with the SQS sink also queue it for a consumer.
+
+    `happened_at` is the time of the message that it repeats.
+    """
     stores, now = target.stores, time.time()
-    moment = datetime.fromtimestamp(now, UTC).isoformat()
-    [message] = canonicalise(
-        {"type": DELETE, **person.ids, "messageId": f"erase-{uuid.uuid4()}", "timestamp": moment, "receivedAt": moment}
-    )
+    moment = happened_at or datetime.fromtimestamp(now, UTC).isoformat()
+    [message] = canonicalise({"type": DELETE, **person.ids, "messageId": f"erase-{uuid.uuid4()}", "timestamp": moment})
     record = Record(customer_id=person.customer_id, message=message, settings={}, stored_at=now)
     try:
         EventTable(
@@ -173,21 +177,23 @@ def _wait_for(target: Target, request: ErasureRequest, wait_seconds: int) -> Rec
             step()
 
 
-def stored_under(target: Target, *subjects: str) -> Stored:
-    """Count what is stored of subjects."""
+def stored_under(target: Target, subject: str) -> Stored:
+    """Count what is stored of a subject."""
     client, stores = target.account.dynamodb(), target.stores
-    types = [item["type"]["S"] for subject in subjects for item in stored_of(client, stores.event_table, subject)]
-    requests = types.count(DELETE)
-    rejects = sum(1 for subject in subjects for _ in rejects_of(client, stores.rejects_table, subject))
-    return Stored(messages=len(types) - requests, requests=requests, rejects=rejects)
+    types = Counter(item["type"]["S"] for item in stored_of(client, stores.event_table, subject))
+    rejects = sum(1 for _ in rejects_of(client, stores.rejects_table, subject))
+    return Stored(messages=types.total() - types[DELETE], requests=types[DELETE], rejects=rejects)
 
 
 def _linked(target: Target, person: Person) -> Iterator[Linked]:
-    """Yield the other ids that somebody's messages name."""
+    """Yield the other ids that somebody's messages name: visitors, or the users that an alias says they were."""
     links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject))
-    for link in sorted(links):
-        subjects = set(linked_subjects(person.customer_id, link)) - {person.subject}
-        yield Linked(link=link, stored=stored_under(target, *sorted(subjects)))
+    users = {Link("user", link.id) for link in links if link.kind == "previous"}
+    for link in sorted(links | users):
+        visitor, user = linked_subject(person.customer_id, link), subject_key(person.customer_id, "user", link.id)
+        subject = user if link.kind == "user" else visitor
+        if subject != person.subject:
+            yield Linked(link=link, stored=stored_under(target, subject))
 
 
 def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope: Scope, *, as_json: bool) -> None:
@@ -203,5 +209,5 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
         rows.add_row(Text(printable(one.link.id)), one.link.kind, f"{one.stored.messages:,}", f"{one.stored.rejects:,}")
     if rows.row_count:
         stdout().print(rows)
-        then = "is erased too" if scope is Scope.LINKED else "stays, unless you erase it by --anonymous or --user"
+        then = "but for users, is erased too" if scope is Scope.LINKED else "stays, unless you erase it by itself"
         click.echo(f"With ErasureScope={scope}, what is stored under these {then}.")

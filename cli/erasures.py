@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cli.console import printable, progress, stdout
 from cli.erase import Person, erasures_of, parse_person, request_erasure
-from cli.target import Target, target_options
+from cli.target import ID, Target, target_options
 from consumer.erasures import Receipt
 from handler.erased import DELETE
 from handler.items import read_json_attribute
@@ -19,6 +19,7 @@ from handler.record import sha256
 from handler.timestamps import sortable
 
 SHOWN_HASH_CHARS = 12
+MAX_MINUTES = 10 * 365 * 24 * 60
 
 
 class _UserHash(click.ParamType[str]):
@@ -36,7 +37,7 @@ def erasures() -> None:
 
 
 @erasures.command(name="list")
-@click.option("--customer", "customer_id", help="The customer's id.")
+@click.option("--customer", "customer_id", type=ID, help="The customer's id.")
 @click.option("--unfinished", is_flag=True, help="Only those that are under way, or were given up.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
 @click.option("--scan", is_flag=True, help="Of all customers: read the whole table of erasures.")
@@ -53,14 +54,17 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
         raise click.UsageError("Name a --customer, or say --scan to read the whole table")
     table = erasures_of(target)
     found = table.everything() if customer_id is None else table.receipts(customer_id)
-    receipts = _newest_first(receipt for receipt in found if not (unfinished and receipt.finished_at))
+    receipts = _newest_first(found)
+    done = _done_later(receipts)
+    if unfinished:
+        receipts = [receipt for receipt in receipts if not receipt.finished_at and receipt not in done]
     if as_json:
         for receipt in receipts[:limit]:
             click.echo(json.dumps(receipt.to_json()))
         return
     rows = Table("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished", box=None)
     for receipt in receipts[:limit]:
-        rows.add_row(*map(Text, _columns(receipt)))
+        rows.add_row(*map(Text, _columns(receipt, is_done_later=receipt in done)))
     stdout().print(rows)
     more = "; --limit shows more" if len(receipts) > limit else ""
     click.echo(f"{min(limit, len(receipts)):,} of {len(receipts):,} receipts{more}.", err=True)
@@ -70,7 +74,20 @@ def _newest_first(receipts: Iterable[Receipt]) -> list[Receipt]:
     return sorted(receipts, key=lambda receipt: (receipt.requested_at, receipt.user_hash), reverse=True)
 
 
-def _columns(receipt: Receipt) -> tuple[str, ...]:
+def _done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
+    """Return those, of receipts with the newest first, after which the same user was erased by another request."""
+    finished: set[tuple[str, str]] = set()
+    done = set()
+    for receipt in receipts:
+        whose = receipt.customer_id, receipt.user_hash
+        if receipt.finished_at:
+            finished.add(whose)
+        elif whose in finished:
+            done.add(receipt)
+    return done
+
+
+def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
     def moment(time: str) -> str:
         return time.replace("T", " ")[: len("2020-05-09 23:54:49")]
 
@@ -81,15 +98,17 @@ def _columns(receipt: Receipt) -> tuple[str, ...]:
         f"{receipt.messages:,}",
         f"{receipt.rejects:,}",
         f"{receipt.linked_messages + receipt.linked_rejects:,}",
-        moment(receipt.finished_at) or "under way",
+        moment(receipt.finished_at) or ("by a later one" if is_done_later else "under way"),
     )
 
 
 @erasures.command()
 @click.argument("user_hash", metavar="[HASH]", required=False, type=_UserHash())
-@click.option("--customer", "customer_id", help="The customer's id; on a local server it is `demo` unless you say.")
-@click.option("--user", help="The user id, in place of its hash.")
-@click.option("--anonymous", help="The anonymous id, in place of its hash.")
+@click.option(
+    "--customer", "customer_id", type=ID, help="The customer's id; on a local server it is `demo` unless you say."
+)
+@click.option("--user", type=ID, help="The user id, in place of its hash.")
+@click.option("--anonymous", type=ID, help="The anonymous id, in place of its hash.")
 @target_options
 def show(
     *, target: Target, user_hash: str | None, customer_id: str | None, user: str | None, anonymous: str | None
@@ -119,7 +138,12 @@ def show(
 
 @erasures.command()
 @click.option(
-    "--older-than", default=60, show_default=True, type=click.IntRange(0), metavar="MINUTES", help="Only such requests."
+    "--older-than",
+    default=60,
+    show_default=True,
+    type=click.IntRange(0, MAX_MINUTES),
+    metavar="MINUTES",
+    help="Only such requests.",
 )
 @click.option("--scan", is_flag=True, help="Read the whole event table; on a stack that costs what its size costs.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
@@ -138,12 +162,12 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     if not scan and not target.is_local:
         raise click.UsageError("Say --scan to read the whole event table, which tells what was not carried out")
     limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
-    people = sorted(set(_waiting(target, limit)), key=str)
+    people = dict(_waiting(target, limit))
     if people and not yes:
         click.confirm(f"Request {len(people):,} erasures again?", abort=True, err=True)
     with progress("Requesting", total=len(people)) as step:
-        for person in people:
-            request_erasure(target, person)
+        for person, happened_at in people.items():
+            request_erasure(target, person, happened_at=happened_at)
             step()
     if as_json:
         click.echo(json.dumps({"requested": len(people)}))
@@ -151,9 +175,9 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
         click.echo(f"Requested {len(people):,} erasures again: `destination erasures list` tells when they are done.")
 
 
-def _waiting(target: Target, limit: str) -> Iterator[Person]:
-    """Yield whom the `delete` messages name that were stored before a time."""
-    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at")}
+def _waiting(target: Target, limit: str) -> Iterator[tuple[Person, str]]:
+    """Yield whom the `delete` messages name that were stored before a time, and when those happened."""
+    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at", "timestamp")}
     pages = target.account.dynamodb().get_paginator("scan").paginate(
         TableName=target.stores.event_table,
         FilterExpression="#type = :delete AND #stored_at <= :limit",
@@ -167,4 +191,5 @@ def _waiting(target: Target, limit: str) -> Iterator[Person]:
             message = read_json_attribute(item["message"])
             user = message.get("user_id")
             anonymous = message["anonymous_id"] if user is None else None
-            yield Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)
+            person = Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)
+            yield person, item["timestamp"]["S"]

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cli import demo
 from cli.console import printable, stdout
-from cli.target import Target, target_options
+from cli.target import ID, Target, target_options
 from handler.items import read_json_attribute
 from handler.record import subject_key
 
@@ -58,9 +58,9 @@ class Selection:
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that select messages, and hand it the `selection`."""
 
-    @click.option("--customer", "customer_id", help="The customer's id.")
-    @click.option("--user", help="Messages of this user id.")
-    @click.option("--anonymous", help="Messages of this anonymous id that name no user.")
+    @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
+    @click.option("--user", type=ID, help="Messages of this user id.")
+    @click.option("--anonymous", type=ID, help="Messages of this anonymous id that name no user.")
     @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
     @target_options
     @functools.wraps(command)

@@ -20,7 +20,7 @@ from cli.console import printable, progress, stdout
 from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel, last_days, newest_first
 from cli.retry import Fate, Judge, Verdict, retry, sink_of
 from cli.schemas.check import SCHEMAS, load_schemas
-from cli.target import Target, target_options
+from cli.target import ID, Target, target_options
 from handler.decode import decode_settings
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, InvalidSettings
 
@@ -81,7 +81,7 @@ class Selection:
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that select rejects, and hand it the `selection`."""
 
-    @click.option("--customer", "customer_id", help="The customer's id.")
+    @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
     @click.option(
         "--days",
         type=DAYS,

@@ -5,12 +5,14 @@ The queue's consumer calls the same `consumer/handle.py`, and brings retries and
 
 import hashlib
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import click
@@ -18,7 +20,7 @@ import click
 from cli.console import printable, progress
 from cli.reject_table import in_parallel
 from cli.stack import LOCAL_FOLDER
-from cli.target import Target, target_options
+from cli.target import ID, Target, target_options
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable, MessageTooLarge
 from handler.items import read_json_attribute
@@ -77,10 +79,11 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """How far a replay got: everything before the place `after` was queued. Its counts are of messages."""
+    """How far a replay got: everything before the place `after` was queued, or all. Its counts are of messages."""
 
     history: History
     after: Mapping[str, Any] | None = None
+    is_done: bool = False
     read: int = 0
     queued: int = 0
     too_large: tuple[str, ...] = ()
@@ -92,15 +95,21 @@ class State:
             document = json.loads(path.read_text())
             history = History(**document.pop("history"))
             return cls(**{**document, "history": history, "too_large": tuple(document["too_large"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise click.ClickException(f"{path} is no state of a replay: say --restart to begin anew") from error
 
     def save(self, path: Path) -> None:
-        """Write it, so that a program that ends meanwhile leaves the old one or the new one."""
-        path.parent.mkdir(exist_ok=True)
+        """Write it, so that a program that ends meanwhile leaves the old one or the new one.
+
+        Raises `click.ClickException` where that can't be done.
+        """
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(asdict(self)))
-        fresh.replace(path)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            fresh.write_text(json.dumps(asdict(self)))
+            fresh.replace(path)
+        except OSError as error:
+            raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
 
 
 @click.command()
@@ -113,9 +122,9 @@ class State:
     show_default=True,
     help="Which time counts: when a message was stored, or when it happened.",
 )
-@click.option("--customer", "customer_id", help="Only this customer's.")
-@click.option("--user", help="Only this user's; read without a scan.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages per second at the most.")
+@click.option("--customer", "customer_id", type=ID, help="Only this customer's.")
+@click.option("--user", type=ID, help="Only this user's; read without a scan.")
+@click.option("--rate", type=click.FloatRange(0.001, 1e6), help="Messages per second at the most.")
 @click.option("--restart", is_flag=True, help="Begin anew, although this replay ended half-way before.")
 @click.option(
     "--state",
@@ -153,14 +162,14 @@ def replay(
         raise click.ClickException("This deployment has Consumer=off: nobody would take the messages from the queue")
     if user is not None and customer_id is None:
         raise click.UsageError("Name the --customer whose user this is")
+    if rate is not None and not math.isfinite(rate):
+        raise click.UsageError(f"--rate {rate} is no number")
     subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None
     path = state_file or _state_path(target, start, end, by, customer_id, user)
     now = sortable(datetime.now(UTC))
     state = State(history=History(by=by, start=start, end=end or now, customer_id=customer_id, subject=subject))
-    if path.exists() and not restart and not dry_run:
-        state = State.load(path)
-        click.echo(f"Goes on where it ended, after {state.queued:,} messages.", err=True)
     if not dry_run:
+        state = state if restart else _resumed(state, path)
         state.save(path)
     try:
         for reached in _replay(target, state, rate=rate, dry_run=dry_run):
@@ -176,6 +185,17 @@ def replay(
     _tell(state, as_json=as_json, dry_run=dry_run)
 
 
+def _resumed(state: State, path: Path) -> State:
+    """Return the state that was kept of a replay, or this one where there is none."""
+    if not path.exists():
+        return state
+    kept = State.load(path)
+    if replace(kept.history, end="") != replace(state.history, end=""):
+        raise click.ClickException(f"{path} is the state of another replay: say --restart to begin anew")
+    click.echo(f"Goes on where it ended, after {kept.queued:,} messages.", err=True)
+    return kept
+
+
 def _state_path(target: Target, *options: str | None) -> Path:
     """Return where the state of this very replay is."""
     said = json.dumps([target.account.endpoint_url, target.stores.event_table, *options])
@@ -184,29 +204,30 @@ def _state_path(target: Target, *options: str | None) -> Path:
 
 def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) -> Iterator[State]:
     """Queue page after page, and yield how far it got after each; raises `EventStoreUnavailable`."""
+    if state.is_done:
+        return
     queue = EventQueue(target.account.sqs(), target.stores.event_queue_url)
     table = target.account.dynamodb().describe_table(TableName=target.stores.event_table)["Table"]
-    began, already = time.monotonic(), state.queued
+    pace = Pace(rate)
     total = table.get("ItemCount") if state.history.subject is None else None
     with progress("Replaying", total=total) as step:
         for page in state.history.pages(target, state.after):
             chosen = [item for item in page["Items"] if state.history.holds(item)]
             too_large: list[str] = []
             if not dry_run:
-                for refused in in_parallel(lambda items: list(_queue(queue, items)), _by_subject(chosen)):
+                for refused in in_parallel(lambda items: list(_queue(queue, items, pace)), _by_subject(chosen)):
                     too_large += refused
             for _ in page["Items"]:
                 step()
             state = replace(
                 state,
                 after=page.get("LastEvaluatedKey"),
+                is_done="LastEvaluatedKey" not in page,
                 read=state.read + len(page["Items"]),
                 queued=state.queued + len(chosen) - len(too_large),
                 too_large=(*state.too_large, *too_large),
             )
             yield state
-            if rate is not None and not dry_run:
-                time.sleep(max(0.0, (state.queued - already) / rate - (time.monotonic() - began)))
 
 
 def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
@@ -217,9 +238,26 @@ def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
     return list(groups.values())
 
 
-def _queue(queue: EventQueue, items: Sequence[Item]) -> Iterator[str]:
+class Pace:
+    """Lets threads through at a rate, in pieces per second; None is all they can."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._seconds = 1 / rate if rate else 0.0
+        self._next = time.monotonic()
+        self._lock = Lock()
+
+    def wait(self) -> None:
+        """Wait for one's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._seconds
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[str]:
     """Queue items one after the other; yield the message ids of those that do not fit."""
     for item in items:
+        pace.wait()
         try:
             queue.write(record_of(item))
         except MessageTooLarge:

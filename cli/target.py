@@ -19,6 +19,21 @@ ABOUT_PATH = "/_local"
 """Where a local server tells its stores; it is not part of the deployed API."""
 
 
+class _Id(click.ParamType[str]):
+    """Refuses what an unset variable of a shell leaves."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("it is empty", param, ctx)
+        return value
+
+
+ID = _Id()
+"""The id of a customer or a user."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A deployment: where it is, and the names of its stores."""

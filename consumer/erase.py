@@ -1,22 +1,21 @@
 """Erasing one subject: what is stored of it, what was rejected of it, and then the `delete` messages themselves.
 
 It may end anywhere and begin again. What a receipt counts is noted before it is deleted, page by page, together with
-the page, so that nothing is counted twice; and a `delete` message is deleted last, so that one which is still in the
-event table is one that is not carried out.
+the page, so that nothing is counted twice; what a page links to is erased before the page; and a `delete` message is
+deleted last, so that one which is still in the event table is one that is not carried out.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from consumer.erasures import ErasureRequest, ErasureTable, Progress, Receipt
+from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
 from handler.erased import DELETE
 from handler.items import read_json_attribute
-from handler.record import sha256, subject_key
+from handler.record import escape, sha256, subject_key
 from handler.timestamps import sortable
 
 if TYPE_CHECKING:
@@ -28,12 +27,15 @@ WRITE_UNITS_PER_SECOND = 250
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
 """
 PAGE_KEYS = 100
-KEY_HASH_CHARS = 16
+HASH_CHARS = 16
 REJECTS_INDEX = "by_subject"
 
 
+T = TypeVar("T")
+
+
 class Scope(StrEnum):
-    """What is erased: what is stored under the id, or also under ids that the user's own messages name."""
+    """What is erased: what is stored under the id, or also under anonymous ids that the user's own messages name."""
 
     USER = "user"
     LINKED = "linked"
@@ -93,46 +95,65 @@ class Eraser:
         Raises `OutOfTimeError` when the clock passes `until`, and `STORE_ERRORS`.
         """
         progress = self._erasures.progress(request)
-        if progress is not None and progress.receipt.finished_at:
-            return None
-        links = set(links_of(self._client, self._event_table, request.subject))
         if progress is None:
-            linked_ids = len({link.id for link in links})
-            progress = self._erasures.begin(request, scope=self._scope, linked_ids=linked_ids, now=self._now())
-        if self._scope is Scope.LINKED:
-            linked = {subject for link in links for subject in linked_subjects(request.customer_id, link)}
-            for subject in sorted(linked - {request.subject}):
-                progress = self._erase_subject(progress, subject, until=until, prefix="linked_")
-        progress = self._erase_subject(progress, request.subject, until=until)
-        return self._erasures.finish(progress, now=self._now())
+            progress = self._erasures.begin(request, scope=self._scope, now=self._now())
+        if progress.receipt.finished_at:
+            return None
+        try:
+            progress = self._erase_messages(progress, request, until)
+            progress = self._erase_rejects(progress, request.subject, until)
+            for key in (_key(item) for item in self._stored(request.subject) if _is_delete(item)):
+                self._delete(self._event_table, key, until)
+            return self._erasures.finish(progress, now=self._now())
+        except FinishedElsewhereError:
+            return None
 
-    def _erase_subject(self, progress: Progress, subject: str, *, until: float, prefix: str = "") -> Progress:
-        rejects = rejects_of(self._client, self._rejects_table, subject)
-        progress = self._sweep(progress, f"{prefix}rejects", self._rejects_table, rejects, until=until)
-        deletes: list[Key] = []
-        messages = _but_deletes(stored_of(self._client, self._event_table, subject), deletes)
-        progress = self._sweep(progress, f"{prefix}messages", self._event_table, messages, until=until)
-        for key in deletes:
-            self._delete(self._event_table, key, until)
+    def _erase_messages(self, progress: Progress, request: ErasureRequest, until: float) -> Progress:
+        """Erase what is stored of a subject, and with the scope `linked` before each page what that links to."""
+        seen: set[Link] = set()
+        for page in _pages(item for item in self._stored(request.subject) if not _is_delete(item)):
+            self._check_time(until)
+            links = set(links_in(self._client, self._event_table, page)) - seen
+            seen |= links
+            progress = progress.linking(sha256(escape(link.id))[:HASH_CHARS] for link in links)
+            if self._scope is Scope.LINKED:
+                for subject in sorted({linked_subject(request.customer_id, link) for link in links}):
+                    if subject != request.subject:
+                        progress = self._erase_linked(progress, subject, until)
+            progress = self._sweep(progress, "messages", self._event_table, map(_key, page), until=until)
         return progress
+
+    def _erase_linked(self, progress: Progress, subject: str, until: float) -> Progress:
+        """Erase what is stored of a linked subject, but a request of its own, which will have a receipt of its own."""
+        keys = (_key(item) for item in self._stored(subject) if not _is_delete(item))
+        progress = self._sweep(progress, "linked_messages", self._event_table, keys, until=until)
+        rejects = rejects_of(self._client, self._rejects_table, subject)
+        return self._sweep(progress, "linked_rejects", self._rejects_table, rejects, until=until)
+
+    def _erase_rejects(self, progress: Progress, subject: str, until: float) -> Progress:
+        rejects = rejects_of(self._client, self._rejects_table, subject)
+        return self._sweep(progress, "rejects", self._rejects_table, rejects, until=until)
+
+    def _stored(self, subject: str) -> Iterator[Item]:
+        return stored_of(self._client, self._event_table, subject)
 
     def _sweep(self, progress: Progress, count: str, table: str, keys: Iterable[Key], *, until: float) -> Progress:
         """Delete items page by page, each of which is counted first."""
         for page in _pages(keys):
-            hashes = frozenset(_key_hash(key) for key in page)
-            fresh = len(hashes - progress.page)
-            receipt = replace(progress.receipt, **{count: getattr(progress.receipt, count) + fresh})
-            progress = Progress(receipt=receipt, page=hashes)
+            progress = progress.counting(count, frozenset(map(_key_hash, page)))
             self._erasures.note(progress)
             for key in page:
                 self._delete(table, key, until)
         return progress
 
+    def _check_time(self, until: float) -> None:
+        if self._clock() > until:
+            raise OutOfTimeError
+
     def _delete(self, table: str, key: Key, until: float) -> None:
         """Delete an item, at a pace that leaves the table to others."""
+        self._check_time(until)
         began = self._clock()
-        if began > until:
-            raise OutOfTimeError
         answer = self._client.delete_item(TableName=table, Key=key)
         pause = answer["ConsumedCapacity"]["CapacityUnits"] / WRITE_UNITS_PER_SECOND - (self._clock() - began)
         if pause > 0:
@@ -157,21 +178,21 @@ def stored_of(client: "DynamoDBClient", event_table: str, subject: str) -> Itera
         yield from page["Items"]
 
 
-def _but_deletes(items: Iterable[Item], deletes: list[Key]) -> Iterator[Key]:
-    """Yield the keys of messages, and put those of `delete` messages aside."""
-    for item in items:
-        if item["type"]["S"] == DELETE:
-            deletes.append(_key(item))
-        else:
-            yield _key(item)
+def _is_delete(item: Item) -> bool:
+    return bool(item["type"]["S"] == DELETE)
 
 
 def links_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterator[Link]:
     """Yield the other ids that a subject's messages name, some of them often; raises `STORE_ERRORS`."""
-    for item in stored_of(client, event_table, subject):
+    yield from links_in(client, event_table, stored_of(client, event_table, subject))
+
+
+def links_in(client: "DynamoDBClient", event_table: str, items: Iterable[Item]) -> Iterator[Link]:
+    """Yield the other ids that messages name, some of them often; raises `STORE_ERRORS`."""
+    for item in items:
         if item["type"]["S"] == "alias":
             yield from _link(client, event_table, _key(item), "previous")
-        if "anonymous_id" in item and item["type"]["S"] != DELETE:
+        if "anonymous_id" in item and not _is_delete(item):
             anonymous_id = item["anonymous_id"]["S"]
             if "?" in anonymous_id:  # which may stand for what UTF-8 can't hold
                 yield from _link(client, event_table, _key(item), "anonymous")
@@ -180,18 +201,18 @@ def links_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterat
 
 
 def _link(client: "DynamoDBClient", event_table: str, key: Key, kind: str) -> Iterator[Link]:
-    """Read an id that a message names from its JSON."""
+    """Read an id that a message names from its JSON; an edited schema may let pass what has none."""
     item = client.get_item(
         TableName=event_table, Key=key, ConsistentRead=True, ProjectionExpression="message"
     ).get("Item")  # fmt: skip
-    if item is not None:
-        yield Link(kind, read_json_attribute(item["message"])[f"{kind}_id"])
+    linked_id = None if item is None else read_json_attribute(item["message"]).get(f"{kind}_id")
+    if isinstance(linked_id, str):
+        yield Link(kind, linked_id)
 
 
-def linked_subjects(customer_id: str, link: Link) -> list[str]:
-    """Return the subjects that a linked id may have: a previous id may be a user's or an anonymous one."""
-    anonymous = subject_key(customer_id, "anonymous", link.id)
-    return [anonymous] if link.kind == "anonymous" else [anonymous, subject_key(customer_id, "user", link.id)]
+def linked_subject(customer_id: str, link: Link) -> str:
+    """Return the subject of a linked id: that of a visitor, and never another user's, whom anybody could name."""
+    return subject_key(customer_id, "anonymous", link.id)
 
 
 def rejects_of(client: "DynamoDBClient", rejects_table: str, subject: str) -> Iterator[Key]:
@@ -211,11 +232,11 @@ def _key(item: Item) -> Key:
     return {name: item[name] for name in EVENT_KEY}
 
 
-def _pages(keys: Iterable[Key]) -> Iterator[list[Key]]:
-    remaining = iter(keys)
+def _pages(pieces: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(pieces)
     while page := list(islice(remaining, PAGE_KEYS)):
         yield page
 
 
 def _key_hash(key: Key) -> str:
-    return sha256("\n".join(value["S"] for value in key.values()))[:KEY_HASH_CHARS]
+    return sha256("\n".join(value["S"] for value in key.values()))[:HASH_CHARS]

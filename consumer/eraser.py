@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
+from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, OutOfTimeError, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-SPARE_SECONDS = 30
-"""Kept of the function's time, for the call that is under way with all its tries."""
+SPARE_SECONDS = 60
+"""Kept of the function's time, for the call that is under way with all its tries and pauses."""
 LATEST_WRITE_SECONDS = 6
 """A request that did not see a tombstone yet may write for so long: then the endpoint's function ends."""
 
@@ -52,7 +53,7 @@ def carry_out(
     wait_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> "PartialItemFailureResponse":
-    """Bury all, wait for requests that are under way, and erase one after the other."""
+    """Bury all, wait for requests that are under way, and erase one after the other; raises `BatchFailed`."""
     until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
     for record in event["Records"]:
         eraser.bury(request_of(record))
@@ -69,7 +70,12 @@ def carry_out(
         if receipt is not None:
             _write({**receipt.to_json(), "outcome": "erased", "milliseconds": round((time.time() - began) * 1000)})
 
-    return process_partial_response(event, erase, BatchProcessor(EventType.DynamoDBStreams))
+    # Powertools' own error would repeat what has a line already.
+    processor = BatchProcessor(EventType.DynamoDBStreams, raise_on_entire_batch_failure=False)
+    response = process_partial_response(event, erase, processor)
+    if len(response["batchItemFailures"]) == len(event["Records"]):
+        raise BatchFailed("No erasure of the batch was finished: each has a line of its own in the log")
+    return response
 
 
 def _write(facts: dict[str, Any]) -> None:

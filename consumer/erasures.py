@@ -4,8 +4,9 @@ A tombstone is what the endpoint looks up (`handler/erased.py`); a receipt is wh
 of the subject in place of the user. `docs/privacy.md` describes the attributes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self
 
 from handler.erased import tombstone_key
@@ -14,6 +15,10 @@ from handler.record import escape, sha256
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+
+MAX_LINKED_IDS = 1000
+"""Of which a receipt knows while it is under way, so that it stays small; those beyond it does not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class Receipt:
     requested_at: str
     started_at: str
     scope: str
-    linked_ids: int
+    linked_ids: int = 0
     messages: int = 0
     rejects: int = 0
     linked_messages: int = 0
@@ -69,10 +74,28 @@ class Receipt:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A receipt under way; `page` holds hashes of the keys that were counted last, and may not be deleted yet."""
+    """A receipt under way, with hashes that make it right when it goes on.
+
+    `page` are those of the keys that were counted last, and may not be deleted yet; `links` those of the linked ids.
+    """
 
     receipt: Receipt
     page: frozenset[str] = frozenset()
+    links: frozenset[str] = frozenset()
+
+    def linking(self, hashes: Iterable[str]) -> "Progress":
+        """Return it with more linked ids, each of which counts once, up to `MAX_LINKED_IDS`."""
+        links = frozenset(islice(chain(self.links, sorted(set(hashes) - self.links)), MAX_LINKED_IDS))
+        return replace(self, links=links, receipt=replace(self.receipt, linked_ids=len(links)))
+
+    def counting(self, count: str, page: frozenset[str]) -> "Progress":
+        """Return it with the next page; what was of the page before is not counted again."""
+        total = getattr(self.receipt, count) + len(page - self.page)
+        return replace(self, page=page, receipt=replace(self.receipt, **{count: total}))
+
+
+class FinishedElsewhereError(Exception):
+    """Another eraser had the same request, and finished it."""
 
 
 class ErasureTable:
@@ -106,36 +129,43 @@ class ErasureTable:
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         if item is None:
             return None
-        page = item["page"]["SS"] if "page" in item else ()
-        return Progress(receipt=Receipt.from_item(item), page=frozenset(page))
+        hashes = {name: frozenset(item[name]["SS"]) for name in _HASHES if name in item}
+        return Progress(receipt=Receipt.from_item(item), **hashes)
 
     def note(self, progress: Progress) -> None:
-        """Write how far a request got."""
+        """Write how far a request got; raises `FinishedElsewhereError`."""
         receipt = progress.receipt
         item: dict[str, AttributeValueTypeDef] = {
             name: {"N": str(value)} if isinstance(value, int) else {"S": value}
             for name, value in asdict(receipt).items()
         }
-        if progress.page:
-            item["page"] = {"SS": sorted(progress.page)}
-        key = _receipt_key(receipt.customer_id, receipt.user_hash, receipt.requested_at)
-        self._client.put_item(TableName=self._name, Item={**key, **item})
+        for name in _HASHES:
+            if hashes := getattr(progress, name):
+                item[name] = {"SS": sorted(hashes)}
+        try:
+            self._client.put_item(
+                TableName=self._name,
+                Item={**_receipt_key(receipt.customer_id, receipt.user_hash, receipt.requested_at), **item},
+                ConditionExpression="attribute_not_exists(finished_at) OR finished_at IN (:open, :same)",
+                ExpressionAttributeValues={":open": {"S": ""}, ":same": {"S": receipt.finished_at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            raise FinishedElsewhereError from error
 
-    def begin(self, request: ErasureRequest, *, scope: str, linked_ids: int, now: str) -> Progress:
-        """Open the receipt of a request."""
+    def begin(self, request: ErasureRequest, *, scope: str, now: str) -> Progress:
+        """Open the receipt of a request; raises `FinishedElsewhereError`."""
         receipt = Receipt(
             customer_id=request.customer_id,
             user_hash=request.user_hash,
             requested_at=request.requested_at,
             started_at=now,
             scope=scope,
-            linked_ids=linked_ids,
         )
         self.note(progress := Progress(receipt=receipt))
         return progress
 
     def finish(self, progress: Progress, *, now: str) -> Receipt:
-        """Close the receipt of a request."""
+        """Close the receipt of a request; raises `FinishedElsewhereError`."""
         receipt = replace(progress.receipt, finished_at=now)
         self.note(Progress(receipt=receipt))
         return receipt
@@ -158,6 +188,10 @@ class ErasureTable:
         """Yield all receipts, in no order."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
             yield from _receipts(page["Items"])
+
+
+_HASHES = ("page", "links")
+"""The attributes that an item has while it is under way."""
 
 
 def _receipts(items: "list[dict[str, AttributeValueTypeDef]]") -> Iterator[Receipt]:

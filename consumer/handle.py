@@ -12,7 +12,9 @@
   5 times from a queue. Then it waits among the dead letters, and is not lost.
 - Time. 60 seconds for up to 100 messages of the event table, 30 seconds for up to 10 of a queue.
 - `delete` messages come too: erase what you keep of that user, who is named by `user_id`, or by `anonymous_id` where an
-  operator erased a visitor.
+  operator erased a visitor. One that failed, or that a failed one holds back, comes again from the queue, maybe after
+  later messages. Where no order is kept, older messages may come after it, so remember it. Don't wait for ever in it:
+  one that outlasts the time each time is known to nobody in the end.
 """
 
 import os

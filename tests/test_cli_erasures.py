@@ -8,6 +8,8 @@ from test_eraser import Context
 
 from cli.stack import LOCAL_STACK
 from consumer import eraser
+from consumer.batch import BatchFailed
+from consumer.erasures import ErasureTable
 
 pytest_plugins = ["servers"]
 
@@ -33,16 +35,16 @@ def listed(*options):
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def carry_out(destination):
-    """Let the eraser meet all `delete` messages that are stored, as the stream would."""
+def carry_out(destination, *, but=None, seconds=900):
+    """Let the eraser meet all `delete` messages that are stored, as the stream would, but one by its time."""
     items = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
     records = [
         {"eventName": "INSERT", "dynamodb": {"NewImage": item, "SequenceNumber": str(number)}}
         for number, item in enumerate(items, start=1)
-        if item["type"]["S"] == "delete"
+        if item["type"]["S"] == "delete" and item["stored_at"]["S"] != but
     ]
     if records:
-        eraser.lambda_handler({"Records": records}, Context())
+        eraser.lambda_handler({"Records": records}, Context(seconds=seconds))
 
 
 def track(**fields):
@@ -61,6 +63,7 @@ def destination(deploy):
         {"type": "track", "userId": "ada"},
         track(anonymousId="5f0c"),
         track(userId="bob"),
+        track(userId="old-ada"),
         {"type": "alias", "userId": "ada", "previousId": "old-ada"},
     ):
         destination.post(message)
@@ -76,12 +79,13 @@ def test_a_dry_run_tells_what_is_stored_and_under_which_other_ids(destination):
         "linked": [
             {"kind": "anonymous", "id": "5f0c", "messages": 1, "requests": 0, "rejects": 0},
             {"kind": "previous", "id": "old-ada", "messages": 0, "requests": 0, "rejects": 0},
+            {"kind": "user", "id": "old-ada", "messages": 1, "requests": 0, "rejects": 0},
         ],
     }
-    assert len(destination.stored()) == 5
+    assert len(destination.stored()) == 6
 
 
-@pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "is erased too")])
+@pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "but for users, is erased too")])
 def test_a_dry_run_says_what_becomes_of_linked_ids(scope, then, deploy):
     deploy(ErasureScope=scope).post(track(userId="ada", anonymousId="5f0c"))
     told = erase(*ADA, "--dry-run").output
@@ -98,7 +102,11 @@ def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(desti
     result = erase(*ADA, "--yes", "--wait", "0")
     assert (result.exit_code, "Requested, but not finished after 0 s" in result.output) == (1, True)
     carry_out(destination)
-    assert [item["subject"] for item in destination.stored()] == ["demo#anonymous#5f0c", "demo#user#bob"]
+    assert [item["subject"] for item in destination.stored()] == [
+        "demo#anonymous#5f0c",
+        "demo#user#bob",
+        "demo#user#old-ada",
+    ]
     [receipt] = listed()
     assert (receipt["messages"], receipt["rejects"], receipt["linked_ids"]) == (3, 1, 2)
 
@@ -136,7 +144,8 @@ def test_it_asks_before_it_erases():
         (("--customer", "demo"), "Name a --user or an --anonymous id"),
         ((*ADA, "--anonymous", "5f0c"), "Name a --user or an --anonymous id, and not both"),
         (("--user", "ada"), "Name the --customer whose user this is"),
-        (("--customer", "demo", "--user", ""), "Name a --user or an --anonymous id"),
+        (("--customer", "demo", "--user", ""), "Invalid value for '--user': it is empty"),
+        (("--customer", "", "--user", "ada"), "Invalid value for '--customer': it is empty"),
     ],
 )
 def test_whom_to_erase_must_be_clear(options, problem):
@@ -183,7 +192,7 @@ def test_what_is_under_way_is_told(erased):
     erased.post(track(userId="eve"))
     erase("--customer", "demo", "--user", "eve", "--yes", "--wait", "0")
     erased.account.dynamodb().delete_table(TableName=erased.stack.stores.rejects_table)
-    with pytest.raises(Exception, match="All records failed"):
+    with pytest.raises(BatchFailed):
         carry_out(erased)
     assert [receipt["finished_at"] for receipt in listed("--customer", "demo", "--unfinished")] == [""]
     assert "under way" in erasures("list", "--customer", "demo").output
@@ -227,7 +236,27 @@ def test_what_was_not_carried_out_is_requested_again(destination):
     deletes = [item for item in destination.stored() if item["type"] == "delete"]
     assert sorted(item["subject"] for item in deletes) == [*["demo#anonymous#5f0c"] * 2, *["demo#user#ada"] * 3]
     carry_out(destination)
-    assert [item["subject"] for item in destination.stored()] == ["demo#user#bob"]
+    assert [item["subject"] for item in destination.stored()] == ["demo#user#bob", "demo#user#old-ada"]
+
+
+def test_it_is_requested_as_of_when_it_happened(destination):
+    happened_at = "2026-03-12T09:29:57.270000Z"
+    destination.post({"type": "delete", "userId": "ada", "timestamp": happened_at})
+    erasures("resume", "--scan", "--older-than", "0", "--yes")
+    assert {item["timestamp"] for item in destination.stored() if item["type"] == "delete"} == {happened_at}
+
+
+def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
+    destination.post({"type": "delete", "userId": "ada"})
+    with pytest.raises(BatchFailed):
+        carry_out(destination, seconds=eraser.SPARE_SECONDS)
+    assert len(listed("--customer", "demo", "--unfinished")) == 1
+    table = ErasureTable(destination.account.dynamodb(), destination.stack.stores.erasure_table)
+    [given_up] = table.everything()
+    erasures("resume", "--scan", "--older-than", "0", "--yes")
+    carry_out(destination, but=given_up.requested_at)
+    assert listed("--customer", "demo", "--unfinished") == []
+    assert "by a later one" in erasures("list", "--customer", "demo").output
 
 
 def test_what_is_young_may_be_under_way(destination):
@@ -239,7 +268,12 @@ def test_it_asks_before_it_requests(destination):
     destination.post({"type": "delete", "userId": "ada"})
     result = erasures("resume", "--scan", "--older-than", "0", stdin="n\n")
     assert (result.exit_code, "Request 1 erasures again?" in result.output) == (1, True)
-    assert len(destination.stored()) == 6
+    assert len(destination.stored()) == 7
+
+
+@pytest.mark.usefixtures("destination")
+def test_an_age_that_no_time_has_is_refused():
+    assert erasures("resume", "--scan", "--older-than", "99999999999").exit_code == 2
 
 
 @pytest.mark.usefixtures("destination")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from contextlib import contextmanager
 
 import boto3
@@ -9,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from local_server import run
 
+from cli.replay import Pace
 from cli.stack import LOCAL_STACK
 
 TRACK = {"type": "track", "event": "Lamp Lit"}
@@ -156,10 +158,39 @@ def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay)
     assert ids(taken(destination)) == numbers(2)
 
 
-def test_a_rate_is_kept(destination, replay):
+def test_a_rate_spreads_what_it_queues_over_time():
+    pace, turns = Pace(100), []
+    for _ in range(4):
+        pace.wait()
+        turns.append(time.monotonic())
+    assert min(later - sooner for sooner, later in itertools.pairwise(turns)) > 0.005
+
+
+def test_one_that_ended_after_its_last_page_has_nothing_left(destination, replay, tmp_path):
     fill(destination, 3)
-    assert replay("--rate", "100").exit_code == 0
+    with cutting_off(2):
+        replay()
+    taken(destination)
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps({**state, "is_done": True, "queued": 3}))
+    assert replay().output.endswith("Queued 3 messages for the consumer; read 0 items.\n")
+    assert taken(destination) == []
+    replay()
     assert ids(taken(destination)) == numbers(3)
+
+
+def test_a_state_of_another_replay_is_not_gone_on_with(destination, replay):
+    fill(destination, 3)
+    with cutting_off(1):
+        replay("--customer", "demo")
+    result = replay("--customer", "acme")
+    assert (result.exit_code, "is the state of another replay" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("path", ["/nonexistent/folder/state.json", "/dev/null/state.json"])
+def test_a_state_that_can_not_be_written_is_told(path, destination):  # noqa: ARG001 -- the stack
+    result = run("replay", "--stack", LOCAL_STACK, "--state", path)
+    assert (result.exit_code, "can't be written" in result.output) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +200,8 @@ def test_a_rate_is_kept(destination, replay):
         (("--user", "user-1"), 2, "Name the --customer"),
         (("--by", "chance"), 2, "'chance' is not one of"),
         (("--rate", "0"), 2, "0"),
+        (("--rate", "nan"), 2, "no number"),
+        (("--customer", ""), 2, "Invalid value for '--customer': it is empty"),
     ],
 )
 def test_what_to_replay_must_be_clear(options, status, problem, destination, replay):  # noqa: ARG001 -- the stack

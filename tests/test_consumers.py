@@ -6,6 +6,7 @@ from aws_lambda_powertools.utilities.batch.exceptions import UnexpectedBatchType
 
 from consumer import queue, stream
 from consumer.batch import MAX_TRACEBACK_CHARS, MAX_TRACEBACK_PART_CHARS, BatchFailed
+from handler.errors import EventStoreUnavailable
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
 
 STREAM_ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/events/stream/2031-05-17T00:00:00.000"
@@ -283,3 +284,55 @@ def test_a_handler_may_change_the_message_that_it_was_given(lines):
 def test_an_event_of_another_kind_is_an_error(function, event):
     with pytest.raises(UnexpectedBatchTypeError, match="Unexpected batch event type"):
         function.consume(event, Consumer())
+
+
+# A `delete` that fails on the stream, after which the eraser leaves nothing to replay
+
+
+def delete_of(user, message_id, number):
+    times = {"timestamp": STORED_AT, "received_at": STORED_AT}
+    message = {"type": "delete", "user_id": user, "message_id": message_id, **times}
+    return inserted(user, message_id, number, type={"S": "delete"}, message={"S": json.dumps(message)})
+
+
+def consumed_with_deletes(consumer, *records):
+    forwarded = []
+    answer = stream.consume(batch(*records), consumer, lambda stored: forwarded.append(stored.message["message_id"]))
+    return answer, forwarded
+
+
+def test_one_that_succeeds_goes_nowhere_else():
+    assert consumed_with_deletes(Consumer(), delete_of("a", "d-1", 1)) == (failures(), [])
+
+
+def test_one_that_fails_is_forwarded_and_is_done_here():
+    assert consumed_with_deletes(Consumer("d-1"), delete_of("a", "d-1", 1)) == (failures(), ["d-1"])
+
+
+def test_one_that_is_held_back_is_forwarded():
+    records = inserted("a", "m-1", 1), inserted("b", "m-2", 2), delete_of("a", "d-1", 3)
+    assert consumed_with_deletes(Consumer("m-1"), *records) == (failures(1), ["d-1"])
+
+
+def test_what_comes_after_it_waits_for_it_to_be_forwarded():
+    records = delete_of("a", "d-1", 1), inserted("a", "m-1", 2), inserted("b", "m-2", 3)
+    assert consumed_with_deletes(Consumer("d-1"), *records) == (failures(2), ["d-1"])
+
+
+def test_one_that_can_not_be_forwarded_comes_again():
+    def forward(_stored):
+        raise EventStoreUnavailable
+
+    answer = stream.consume(batch(delete_of("a", "d-1", 1), inserted("b", "m-2", 2)), Consumer("d-1"), forward)
+    assert answer == failures(1)
+
+
+@pytest.mark.parametrize("kind", ["standard", "fifo"])
+def test_it_is_forwarded_to_the_queue_whose_consumer_takes_it(kind, deploy):
+    destination = deploy(EventQueueType=kind)
+    stream._queue.cache_clear()  # noqa: SLF001 -- a function that has just started
+    stream.consume(batch(delete_of("a", "d-1", 1)), Consumer("d-1"))
+    [queued] = destination.queued()
+    consumer = Consumer()
+    queue.consume(batch({**sent("a", "d-1"), "body": json.dumps(queued["Body"])}), consumer)
+    assert (queued["Body"]["subject"], consumer.calls) == ("acme#user#a", [("d-1", "acme")])

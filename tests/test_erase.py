@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -10,8 +10,10 @@ from botocore.exceptions import ConnectionClosedError
 
 from consumer.clients import patient_client
 from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, OutOfTimeError, Scope
-from consumer.erasures import ErasureRequest, ErasureTable
-from handler.record import sha256
+from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
+from handler.canonicalise import canonicalise
+from handler.record import Record, sha256
+from handler.write import EventTable
 
 FOREVER = float("inf")
 NOW = 1_936_785_600.0
@@ -195,9 +197,10 @@ def test_two_requests_at_once_are_both_finished(place):
 
 
 def linked_history(place):
+    """Store what user-1 did, as a visitor, too, and what somebody did whom user-1 names in an alias call."""
     place.post(track(anonymousId="5f0c"), reject(anonymousId="5f0c"), track(anonymousId="77aa"))
     place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="user-2", anonymousId="77aa"))
-    place.post(track(userId="old-1"), track(anonymousId="old-1"))
+    place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="old-1"), track(anonymousId="old-1"))
     place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"})
 
 
@@ -208,15 +211,46 @@ def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):
         *("demo#anonymous#5f0c", "demo#anonymous#77aa", "demo#anonymous#old-1"),
         *("demo#user#old-1", "demo#user#user-2"),
     ]
-    assert (receipt.linked_ids, counts(receipt)) == (2, (2, 0, 0, 0))
+    assert (receipt.linked_ids, counts(receipt)) == (2, (3, 0, 0, 0))
 
 
-def test_with_the_scope_linked_it_goes_too(place):
+def test_with_the_scope_linked_that_of_visitors_goes_too_and_never_that_of_users(place):
     linked_history(place)
     receipt = place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
-    assert place.stored() == ["demo#anonymous#77aa", "demo#user#user-2"]
+    assert place.stored() == ["demo#anonymous#77aa", "demo#user#old-1", "demo#user#user-2"]
     assert place.rejects() == []
-    assert (receipt.linked_ids, counts(receipt)) == (2, (2, 0, 3, 1))
+    assert (receipt.linked_ids, counts(receipt)) == (2, (3, 0, 2, 1))
+
+
+def test_a_visitor_whose_messages_link_to_themselves_is_erased_once(place):
+    place.post(track(anonymousId="5f0c"))
+    place.deployment.post({"type": "delete", "userId": "nobody"})
+    request = ErasureRequest(customer_id="demo", subject="demo#anonymous#5f0c", requested_at="2031")
+    receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    assert counts(receipt) == (1, 0, 0, 0)
+
+
+def test_a_request_of_a_linked_visitor_keeps_for_a_receipt_of_its_own(place):
+    place.post(track(userId="user-1", anonymousId="5f0c"), track(anonymousId="5f0c"))
+    place.post({"type": "delete", "userId": "5f0c"})
+    place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
+    assert place.stored() == ["demo#user#5f0c"]
+
+
+@pytest.mark.parametrize("previous", [None, ["old-1"], {}])
+def test_an_alias_that_an_edited_schema_let_in_links_nothing(previous, place):
+    [message] = canonicalise({"type": "alias", "userId": "user-1", "previousId": previous, "messageId": "m"})
+    table = EventTable(place.client, place.deployment.stack.stores.event_table, retention_days=0)
+    table.write(Record(customer_id="demo", message=message, settings={}, stored_at=NOW))
+    receipt = place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
+    assert (receipt.linked_ids, counts(receipt)) == (0, (1, 0, 0, 0))
+
+
+def test_so_many_linked_ids_count_as_a_receipt_can_know(place):
+    progress = place.erasures.begin(place.request(), scope="user", now="2031")
+    progress = progress.linking(str(number) for number in range(MAX_LINKED_IDS - 1))
+    progress = progress.linking(["0", "1", "new", "newer"])
+    assert progress.receipt.linked_ids == len(progress.links) == MAX_LINKED_IDS
 
 
 def test_a_linked_id_that_utf_8_can_not_hold_is_not_taken_for_another(place):
@@ -240,6 +274,40 @@ def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
     )
     receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
     assert (receipt.linked_ids, place.stored()) == (0, ["demo#user#old-1"])
+
+
+# Two at once
+
+
+def test_a_receipt_that_another_eraser_closed_stays_closed(place):
+    place.post(track(userId="user-1"))
+    request = place.request()
+    slow = place.erasures.begin(request, scope="user", now="2031")
+    place.eraser().erase(request, until=FOREVER)
+    with pytest.raises(FinishedElsewhereError):
+        place.erasures.note(slow)
+    assert place.receipts()[0].finished_at
+
+
+def test_an_eraser_that_finds_it_closed_meanwhile_leaves_it_alone(place):
+    place.post(*(track(userId="user-1") for _ in range(3)))
+    request = place.request()
+    others = iter([place.eraser()])
+
+    def erase_first(**_):
+        for other in others:
+            other.erase(request, until=FOREVER)
+
+    client = patient_client("dynamodb")
+    client.meta.events.register("before-parameter-build.dynamodb.DeleteItem", erase_first)
+    assert replace(place, client=client).eraser().erase(request, until=FOREVER) is None
+    [receipt] = place.receipts()
+    assert (receipt.messages, bool(receipt.finished_at)) == (3, True)
+
+
+def test_a_receipt_that_is_closed_twice_by_a_retry_is_closed(place):
+    progress = place.erasures.begin(place.request(), scope="user", now="2031")
+    assert [place.erasures.finish(progress, now="2032").finished_at for _ in range(2)] == ["2032"] * 2
 
 
 # Ending half-way
@@ -275,7 +343,7 @@ def kill_at(client, call, *, after):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 50, 112, 113, 114, 115, 116, 118, 120, 122, 123])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 6, 8, 50, 113, 114, 115, 118, 122])
 def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, place):
     request = crowd(place)
     live = kill_at(place.client, call, after=after)
@@ -287,6 +355,15 @@ def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, pl
     assert (receipt.linked_ids, counts(receipt)) == (1, (MESSAGES + 1, 1, 1, 0))
     assert receipt.finished_at
     assert (place.stored(), place.rejects()) == (["demo#user#user-2"], [])
+
+
+def test_no_page_is_read_when_the_time_is_over(place):
+    request = crowd(place)
+    reads = []
+    place.client.meta.events.register("before-call.dynamodb.Query", lambda params, **_: reads.append(params))
+    with pytest.raises(OutOfTimeError):
+        place.eraser(Scope.LINKED).erase(request, until=NOW - 1)
+    assert len(reads) == 1
 
 
 def test_an_erasure_whose_time_is_over_goes_on_where_it_stopped(place):

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import pytest
-from aws_lambda_powertools.utilities.batch.exceptions import BatchProcessingError
 
 from cli.stack import FUNCTION, load_template
+from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, Scope
 from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, wait_seconds
@@ -86,7 +86,7 @@ def test_where_the_time_is_over_the_rest_comes_again(destination):
 
 
 def test_where_nothing_could_be_done_lambda_gets_an_error(destination):
-    with pytest.raises(BatchProcessingError):
+    with pytest.raises(BatchFailed):
         lambda_handler(deletes(destination, "user-1"), Context(seconds=0))
 
 
@@ -135,16 +135,15 @@ def test_an_erasure_that_must_wait_says_so(destination, lines):
     lambda_handler({"Records": event["Records"][:1]}, Context())
     lines()
     lambda_handler(event, Context(seconds=0))
-    assert [(line["level"], line["outcome"], line["customer_id"]) for line in lines()] == [
-        ("INFO", "postponed", "demo")
-    ]
+    facts = [(line["level"], line["outcome"], line["customer_id"]) for line in lines()]
+    assert facts == [("INFO", "postponed", "demo")]
 
 
 def test_an_erasure_that_fails_says_why(destination, lines):
     event = deletes(destination, "user-1")
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.rejects_table)
     lines()
-    with pytest.raises(BatchProcessingError):
+    with pytest.raises(BatchFailed):
         lambda_handler(event, Context())
     [line] = lines()
     assert (line["outcome"], line["error"]) == ("erasure_failed", "ResourceNotFoundException")

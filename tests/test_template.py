@@ -12,6 +12,8 @@ from handler.erased import DELETE
 from handler.settings import ANSWER_SECONDS, MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 
 SEGMENT_GIVES_UP_SECONDS = 5
+STREAM_HOURS = 24
+"""For so long DynamoDB keeps a stream, https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html"""
 
 
 def of_type(resources, kind):
@@ -147,11 +149,16 @@ def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
 
 
 @pytest.mark.parametrize(
-    ("name", "reader"),
-    [("EraserFunction", "eraser"), ("StreamConsumerFunction", "handle"), ("QueueConsumerFunction", "handle")],
+    ("name", "readers"),
+    [
+        ("EraserFunction", ["eraser"]),
+        ("StreamConsumerFunction", ["stream", "handle"]),
+        ("QueueConsumerFunction", ["handle"]),
+    ],
 )
-def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, reader):
-    read = re.findall(r'os\.environ\["(\w+)"\]', (ROOT / "consumer" / f"{reader}.py").read_text())
+def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, readers):
+    code = "".join((ROOT / "consumer" / f"{reader}.py").read_text() for reader in readers)
+    read = re.findall(r'os\.environ\["(\w+)"\]', code)
     assert set(FUNCTIONS[name]["Environment"]["Variables"]) == {*read, "AWS_ENDPOINT_URL"}
 
 
@@ -224,6 +231,7 @@ def test_the_consumers_may_write_contacts_and_nothing_else_of_ours():
     rest = {statement["Sid"]: names_in(statement) for statement in statements_of("ConsumerRole")}
     assert {sid: names for sid, names in rest.items() if sid not in read} == {
         "KeepContacts": {"ContactTable.Arn"},
+        "ForwardDeletes": {"EventQueue.Arn", "EventFifoQueue.Arn"},
         "SendDeadLetters": {"StreamDeadLetterQueue.Arn"},
     }
 
@@ -272,7 +280,7 @@ def test_either_queue_is_consumed_with_six_times_the_time_of_the_function(queue)
     assert source in FUNCTIONS["QueueConsumerFunction"]["Events"].values()
     assert QUEUES[queue]["VisibilityTimeout"] >= 6 * FUNCTIONS["QueueConsumerFunction"]["Timeout"]
     needed = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
-    assert {action for action, target in granted("ConsumerRole") if target == f"{queue}.Arn"} == needed
+    assert {action for action, target in granted("ConsumerRole") if target == f"{queue}.Arn"} >= needed
 
 
 def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
@@ -292,6 +300,15 @@ def test_somebody_learns_of_dead_letters(queue):
     named = {"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}
     [alarm] = [alarm for alarm in properties_of("AWS::CloudWatch::Alarm").values() if str(named) in str(alarm)]
     assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (0, "GreaterThanThreshold")
+    assert alarm["AlarmActions"]["Fn::If"][:2] == ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}]]
+
+
+@pytest.mark.parametrize("function", ["EraserFunction", "StreamConsumerFunction"])
+def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
+    named = [{"Name": "FunctionName", "Value": {"Ref": function}}]
+    alarms = [alarm for alarm in properties_of("AWS::CloudWatch::Alarm").values() if alarm["Dimensions"] == named]
+    [alarm] = alarms
+    assert (alarm["MetricName"], alarm["Threshold"] < STREAM_HOURS * 3_600_000) == ("IteratorAge", True)
     assert alarm["AlarmActions"]["Fn::If"][:2] == ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}]]
 
 
