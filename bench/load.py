@@ -51,8 +51,10 @@ RUN_SECONDS = 600
 STOP_SECONDS = 30
 POLL_SECONDS = 0.02
 
-CHECKOUT = ("cli", "events", "handler", "schemas", "template.yaml")
+CHECKOUT = ("cli", "consumer", "events", "handler", "schemas", "template.yaml")
 """What the local server needs; it leaves files beside it, which must not be those of one that somebody works with."""
+NO_CONSUMER = ("--parameter", "Consumer=off")
+"""What is measured is the way to the store."""
 PERCENTILES = ("p50", "p95", "p99")
 
 
@@ -126,7 +128,7 @@ def serving(functions: int) -> Iterator[Served]:
         for name in CHECKOUT:
             (checkout / name).symlink_to(ROOT / name)
         with subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", str(functions)],
+            [sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", str(functions), *NO_CONSUMER],
             cwd=checkout,
             env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             stdout=subprocess.PIPE,

@@ -36,13 +36,18 @@ class Answer:
 
 
 def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
-    """Return the message of `events/`, as if it happened a moment ago."""
+    """Return the message of `events/`, as if it happened a moment ago.
+
+    A `delete` names a user of its own, since it is carried out: those of the other call types are there to be seen.
+    """
     event = json.loads((ROOT / "events" / f"{call_type}.json").read_text())
     message: dict[str, Any] = json.loads(event["body"])
     times = {"originalTimestamp": 2.0, "sentAt": 1.0, "receivedAt": 0.5, "timestamp": 1.5}
     for name, seconds_ago in times.items():
         time = now - timedelta(seconds=seconds_ago)
         message[name] = time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if call_type == "delete":
+        message["userId"] = f"ping-{uuid.uuid4()}"
     return {**message, "messageId": f"ping-{uuid.uuid4()}"}
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 AnyClient = TypeVar("AnyClient", bound=BaseClient)
 
 PATIENT = Config(
-    connect_timeout=2,
-    read_timeout=5,
+    connect_timeout=1,
+    read_timeout=2,
     retries={"mode": "standard", "total_max_attempts": 5},
     user_agent="direct-destination",
 )

@@ -48,6 +48,8 @@ def test_a_message_of_each_call_type_is_accepted_and_stored(server):
     ]
     for result in results:
         assert result["answer"]["status"] == "stored"
+        if result["request"]["type"] == "delete":
+            continue  # of another user, and gone when it is carried out
         stored = server.json("messages", "show", result["request"]["messageId"])
         assert stored["type"] == result["request"]["type"]
 

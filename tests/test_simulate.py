@@ -2,30 +2,41 @@
 
 import io
 import json
+import os
 import re
+import shutil
 import signal
+import subprocess
+from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from random import Random
 
 import pytest
 from endpoint import endpoint, response
-from local_server import run, serving, start, wait_until
+from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 from rich.console import Console
 from store_proxy import store_proxy
 
 from cli import demo
 from cli.local.faults import Fault, Rule, Store
+from cli.simulation.contacts import Comparison, Difference
 from cli.simulation.deliver import End, Ledger
 from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.play import Findings
 from cli.simulation.reconcile import reconcile
 from cli.simulation.report import Run
 from cli.simulation.traffic import Sending, Traffic
+from cli.simulation.witness import Erasures
 from cli.stack import LOCAL_STACK, ROOT
+from consumer.erasures import ErasureTable
+from handler.spec import CALL_TYPES
 
 pytest_plugins = ["servers"]
 
 MESSAGES = 60
+STORED_TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
+"""What is mixed at random where messages go to the event table."""
 EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
 IN_NO_TIME = ("--time-scale", "1000000")
 VALID = json.dumps({"type": "track", "event": "e", "userId": "u", "messageId": "m"}).encode()
@@ -35,6 +46,7 @@ def simulate(url, *options, seed, messages=MESSAGES):
     """Run a simulation; return its exit code and what it prints for programs."""
     result = run("simulate", "--url", url, "--json", "--messages", str(messages), "--seed", str(seed), *options)
     assert result.exit_code in (0, 1), result.output
+    assert not result.stderr
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -73,7 +85,7 @@ def test_its_keys_are_removed_and_others_stay(server):
 
 def test_a_message_under_two_keys_is_found(server):
     simulate(server.url, seed=4, messages=10)
-    traffic = Traffic(seed=4, customers=10)
+    traffic = Traffic(seed=4, customers=10, call_types=STORED_TYPES)
     record = traffic.record(traffic.parcel(Sending(index=3)))
     client, table = server.account.dynamodb(), server.stores.event_table
     key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
@@ -85,7 +97,7 @@ def test_a_message_under_two_keys_is_found(server):
 
 def test_a_message_that_was_stored_otherwise_is_found(server):
     simulate(server.url, seed=21, messages=10)
-    traffic = Traffic(seed=21, customers=10)
+    traffic = Traffic(seed=21, customers=10, call_types=STORED_TYPES)
     record = traffic.record(traffic.parcel(Sending(index=3)))
     client, table = server.account.dynamodb(), server.stores.event_table
     key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
@@ -153,6 +165,59 @@ def test_a_server_that_fails_now_and_then_loses_nothing(server):
     assert told["answers_by_status"]["no connection"] > 10
 
 
+def test_users_are_erased_and_all_else_stays(server):
+    options = (*EVERYTHING, "--customers", "2", "--deletes", "0.3", "--contacts")
+    code, told = simulate(server.url, *options, seed=22, messages=300)
+    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
+    assert told["receipts"] >= told["erased"] > 20
+    assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
+    assert min(told["erased_messages"], told["erased_rejects"]) > 0
+    assert told["contacts"] > 50
+    assert (told["contacts_wrong"], told["contact_differences"]) == (0, [])
+
+
+def test_an_eraser_that_dies_begins_again(tmp_path):
+    options = ("--messages", "300", "--customers", "2", "--seed", "23", "--deletes", "0.9", "--json")
+    with serving(tmp_path, "--parameter", "Consumer=off") as server:
+        printed = tmp_path / "simulated"
+        with (
+            printed.open("w") as output,
+            start(server.checkout, "simulate", "--url", server.url, *options, stdout=output) as process,
+        ):
+            wait_until(lambda: erased_in_this_batch(server) >= 3)
+            os.kill(eraser_of(server), signal.SIGKILL)
+            assert process.wait(PATIENCE_SECONDS) == 0
+        assert "its batch comes again" in server.output
+    told = json.loads(printed.read_text())
+    assert told["erased"] == told["receipts"] > 80
+    assert told["erased_messages"] > 80
+
+
+def test_stores_that_fail_now_and_then_leave_nothing_of_erased_users(tmp_path):
+    rates = ("--deletes", "0.2", "--duplicates", "0.05", "--reorder", "0.1", "--invalid", "0.05")
+    options = ("--customers", "2", *rates, "--contacts", "--time-scale", "3600")
+    with serving(tmp_path, "--faults", "0.05", "--faults-seed", "7", "--parameter", "ErasureScope=linked") as server:
+        code, told = simulate(server.url, *options, seed=24, messages=200)
+    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
+    assert told["tries"] > told["sent"]
+    assert told["erased"] > 10
+    assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
+    assert told["erased_messages"] > 10
+    assert told["contacts_wrong"] == 0
+
+
+def erased_in_this_batch(server):
+    """Count the receipts of the batch that the eraser works on, of which it tells at its end."""
+    receipts = ErasureTable(server.account.dynamodb(), server.stores.erasure_table).everything()
+    return sum(bool(receipt.finished_at) for receipt in receipts) - server.output.count("EraserFunction erased")
+
+
+def eraser_of(server):
+    """Return the process of a local server that holds its eraser."""
+    command = (shutil.which("pgrep"), "-P", str(server.process.pid), "-f", "consumer.eraser")
+    return int(subprocess.check_output(command))
+
+
 def headers_of(head):
     """Return the headers of a request that matter."""
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
@@ -170,7 +235,8 @@ def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
 
 
 def test_a_fifo_queue_drops_what_comes_again(tmp_path):
-    with serving(tmp_path, "--parameter", "EventSink=sqs", "--parameter", "EventQueueType=fifo") as server:
+    parameters = ("EventSink=sqs", "EventQueueType=fifo", "Consumer=off")
+    with serving(tmp_path, *(f"--parameter={parameter}" for parameter in parameters)) as server:
         code, told = simulate(server.url, "--duplicates", "0.5", "--rate", "60", seed=16)
     assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
     assert told["delivered_at_first_try"] > MESSAGES + 10
@@ -275,7 +341,7 @@ def test_programs_get_null_where_a_store_can_not_be_read(queue_server):
     assert "--seed" not in result.stderr
 
 
-def picture(columns, *, end=End.ACCEPTED, stored=1, interrupted=False, **circumstances):
+def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, **circumstances):
     """Return what a run of one message, or of none (`end` is None), looks like on a terminal of so many columns."""
     fingerprint = Fingerprint(identity=b"", content=b"")
     ledger = Ledger(messages={} if end is None else {fingerprint: end}, begun=1234567)
@@ -283,7 +349,8 @@ def picture(columns, *, end=End.ACCEPTED, stored=1, interrupted=False, **circums
         ledger.tries.add(12.3, 7.0, label)
         ledger.tries.counts[label] = 1234567
     result = reconcile(ledger, {fingerprint: stored} if stored else {}, **circumstances)
-    shown = Run(url="http://x/segment", seed=1, customers=1, ledger=ledger, result=result, interrupted=interrupted)
+    findings = Findings(**{"result": result, **(found or {})})
+    shown = Run(url="http://x/segment", seed=1, customers=1, ledger=ledger, findings=findings)
     console = Console(width=columns, file=io.StringIO())
     console.print(shown.picture(columns))
     return console.file.getvalue()
@@ -303,9 +370,9 @@ def test_a_narrow_terminal_shows_all_numbers(columns):
 
 VERDICTS = {
     "Nothing was lost, nothing was stored twice or otherwise.": {},
-    "Nothing was lost so far, nothing was stored twice or otherwise.": {"interrupted": True},
+    "Nothing was lost so far, nothing was stored twice or otherwise.": {"found": {"interrupted": True}},
     "Nothing was to be stored.": {"end": None, "stored": 0},
-    "Nothing was to be stored so far.": {"end": None, "stored": 0, "interrupted": True},
+    "Nothing was to be stored so far.": {"end": None, "stored": 0, "found": {"interrupted": True}},
     "Nothing was lost. A queue may hold a message twice": {"stored": 2, "may_double": True},
     "Something was lost, stored twice or otherwise, or judged wrongly.": {"stored": 2},
     "Whether anything was lost can't be told: others use this queue too.": {"stored": 0, "others_seen": 1},
@@ -315,6 +382,55 @@ VERDICTS = {
 @pytest.mark.parametrize("sentence", VERDICTS)
 def test_a_verdict_says_no_more_than_is_known(sentence):
     assert picture(240, **VERDICTS[sentence]).splitlines()[-1].startswith(sentence)
+
+
+def erasures(**findings):
+    """Return what became of three users whose messages were erased."""
+    good = {"erased": 3, "messages": 7, "rejects": 1, "receipts": 4, "not_erased": 0, "receipts_wrong": 0}
+    return Erasures(**{**good, "settled": True, "subjects": frozenset(), "proven": Counter(), **findings})
+
+
+def comparison(*differences, contacts=5):
+    """Return a comparison of contacts."""
+    names = ("customer_id", "contact_id", "part", "expected", "found")
+    found = tuple(Difference(**dict(zip(names, texts, strict=True))) for texts in differences)
+    return Comparison(contacts=contacts, wrong=len(found), differences=found)
+
+
+FINDINGS = {
+    "Nothing is left of the erased users, and their receipts count all of it once.": {"erasures": erasures()},
+    "Something is left of erased users, or their receipts": {"erasures": erasures(not_erased=2)},
+    "Something is left of erased users, or their": {"erasures": erasures(receipts_wrong=2)},
+    "The eraser does not seem to run: ": {"erasures": erasures(settled=False, not_erased=9)},
+    "All contacts are what the messages make of them.": {"contacts": comparison()},
+    'acme: "u" traits.plan is "x" and should be absent': {
+        "contacts": comparison(("acme", "u", "traits.plan", "", '"x"'))
+    },
+    'acme: "u" events.e is missing and should be 2': {"contacts": comparison(("acme", "u", "events.e", "2", ""))},
+    'acme: "u" is missing': {"contacts": comparison(("acme", "u", "", '{"id": "u"}', ""))},
+    'acme: "u" is there, though': {"contacts": comparison(("acme", "u", "", "", '{"id": "u"}'))},
+}
+
+
+@pytest.mark.parametrize("sentence", FINDINGS)
+def test_people_read_what_was_found_of_users(sentence):
+    assert picture(240, found=FINDINGS[sentence]).splitlines()[-1].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("found", "failed"),
+    [
+        ({}, False),
+        ({"erasures": erasures(), "contacts": comparison()}, False),
+        ({"erasures": erasures(not_erased=1)}, True),
+        ({"erasures": erasures(receipts_wrong=1)}, True),
+        ({"erasures": erasures(settled=False)}, True),
+        ({"contacts": comparison(("acme", "u", "", "", "{}"))}, True),
+        ({"result": None}, True),
+    ],
+)
+def test_a_run_fails_by_anything_that_is_wrong(found, failed):
+    assert Findings(**{"result": reconcile(Ledger(), {}), **found}).failed == failed
 
 
 @pytest.mark.parametrize(
@@ -329,6 +445,7 @@ def test_a_verdict_says_no_more_than_is_known(sentence):
         (["--stores", "http://127.0.0.1:1"], "No local server answers at http://127.0.0.1:1"),
         (["--stores", "http://127.0.0.1:1", "--stack", "x"], "--stores and --stack exclude each other"),
         (["--duplicates", "2"], "--duplicates"),
+        (["--deletes", "1.1"], "--deletes"),
         (["--messages", "0"], "--messages"),
         (["--rate", "0"], "--rate"),
         (["--duplicates", "nan"], "'--duplicates': nan is no finite number"),
@@ -340,6 +457,28 @@ def test_a_verdict_says_no_more_than_is_known(sentence):
 )
 def test_a_wrong_call_is_explained(options, sentence):
     result = run("simulate", *options)
+    assert result.exit_code in (1, 2)
+    assert sentence in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "options", "sentence"),
+    [
+        ({"EventSink": "sqs", "Consumer": "on"}, (), "deploy it with Consumer=off; on this machine `destination serve"),
+        (
+            {"EventSink": "sqs"},
+            ("--deletes", "0.1"),
+            "--deletes and --contacts need a deployment with EventSink=dynamo",
+        ),
+        ({"EventSink": "sqs"}, ("--contacts",), "--deletes and --contacts need a deployment with EventSink=dynamodb"),
+        ({}, ("--contacts",), "--contacts compares what the consumer keeps, and it is off: deploy with Consumer=on"),
+        ({"SupportedCallTypes": "track"}, ("--deletes", "0.1"), "--deletes needs a deployment that supports delete"),
+        ({"SupportedCallTypes": "delete"}, (), "there is nothing that they can erase"),
+    ],
+)
+def test_a_deployment_on_which_a_run_tells_nothing_is_refused(deploy, parameters, options, sentence):
+    deploy(**parameters)
+    result = run("simulate", "--stack", LOCAL_STACK, "--url", "http://127.0.0.1:1", *options)
     assert result.exit_code in (1, 2)
     assert sentence in " ".join(result.output.split())
 

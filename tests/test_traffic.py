@@ -9,11 +9,21 @@ import pytest
 
 from cli.ping import segment_headers
 from cli.simulation.fingerprint import CHANGED_BY_RESENDS, fingerprint_of
-from cli.simulation.traffic import CALL_TYPE_WEIGHTS, DESTINATION, REORDER_WINDOW, Kind, Sending, Traffic, sendings
+from cli.simulation.traffic import (
+    CALL_TYPE_WEIGHTS,
+    DESTINATION,
+    REORDER_WINDOW,
+    Kind,
+    Sending,
+    Traffic,
+    sendings,
+    stages,
+)
 from cli.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, decode_body, decode_settings
-from handler.errors import Refusal
+from handler.errors import Invalid, Refusal
+from handler.record import subject_of
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas, check_call_type
 
@@ -43,6 +53,33 @@ def test_call_types_come_in_a_realistic_mix(parcels):
     counts = Counter(TRAFFIC.record(parcel).message.type for parcel in parcels)
     assert [call_type for call_type, _ in counts.most_common(3)] == ["track", "page", "identify"]
     assert set(counts) == set(CALL_TYPES) == set(CALL_TYPE_WEIGHTS)
+
+
+CLOCKS = {
+    "right": ("2026-03-01", "2026-03-01"),
+    "offline": ("2026-02-26", "2026-03-01"),
+    "ahead": ("2037-02-11", "2037-02-11"),
+    "dead": ("1976-11-18", "1976-11-18"),
+}
+"""The days of `originalTimestamp` and `sentAt` by a source's clock; all is received on the same one."""
+
+
+def test_segments_own_clock_is_right_whatever_that_of_the_source_says(parcels):
+    times = [TRAFFIC.record(parcel).message.body for parcel in parcels if parcel.kind is Kind.LIVE]
+    known = [body for body in times if {"received_at", "sent_at"} <= body.keys() and body["type"] != "delete"]
+    assert {body["received_at"][:10] for body in known} == {"2026-03-01"}
+    days = Counter((body["original_timestamp"][:10], body["sent_at"][:10]) for body in known)
+    assert {clock: days[CLOCKS[clock]] > 5 for clock in CLOCKS} == dict.fromkeys(CLOCKS, True)
+    happened = Counter((body["sent_at"][:10], body["timestamp"][:10]) for body in known)
+    assert happened.keys() >= {("2037-02-11", "2026-03-01"), ("2026-03-01", "2026-02-26")}
+    assert {day for _, day in happened} == {"2026-03-01", "2026-02-26"}
+
+
+def test_some_messages_name_a_former_id_of_their_user(parcels):
+    bodies = [TRAFFIC.record(parcel).message.body for parcel in parcels]
+    assert any(str(body.get("user_id")).startswith("former-") for body in bodies)
+    aliases = Counter(body["previous_id"].partition("-")[0] for body in bodies if body["type"] == "alias")
+    assert aliases["507f191e"] > aliases["former"] > 0
 
 
 def test_only_supported_call_types_are_sent():
@@ -161,6 +198,21 @@ def test_what_must_be_refused_is_refused_whatever_the_schemas_say():
             judge(parcel.body)
 
 
+def test_much_of_what_must_be_refused_tells_whose_it_is():
+    traffic = Traffic(seed=1, customers=10, invalid=1.0)
+    kept = 0
+    for index in range(200):
+        parcel = traffic.parcel(Sending(index=index))
+        try:
+            judge(parcel.body)
+        except Invalid:
+            [message] = canonicalise(json.loads(parcel.body))
+            kept += subject_of("acme", message.body) == subject_of("acme", canonicalise(parcel.message)[0].body)
+        except (Refusal, UnicodeError):
+            """Nobody's, or no JSON."""
+    assert kept > 40
+
+
 def test_the_same_seed_sends_the_same_messages(parcels):
     again = Traffic(seed=1, customers=10, replays=0.1)
     assert [again.parcel(Sending(index=index)).body for index in range(200)] == [one.body for one in parcels[:200]]
@@ -170,6 +222,78 @@ def test_another_seed_sends_others(parcels):
     other = Traffic(seed=2, customers=10, replays=0.1)
     assert other.parcel(Sending(index=0)).body != parcels[0].body
     assert not set(other.customer_ids) & set(TRAFFIC.customer_ids)
+
+
+# Users who are erased
+
+TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
+DOOMING = Traffic(seed=1, customers=10, call_types=TYPES, invalid=0.05, deletes=0.2)
+
+
+def in_stages(**rates):
+    before, after = stages(DOOMING, **{"messages": 2000, "duplicates": 0.0, "reorder": 0.0} | rates)
+    return list(before), list(after)
+
+
+def test_a_share_of_the_users_is_erased_each_by_one_message():
+    assert 70 < len(DOOMING.doomed) < 130
+    assert len(set(DOOMING.doomed_subjects)) == len(DOOMING.doomed)
+    assert not Traffic(seed=1, customers=10).doomed
+    for index, (customer, _) in enumerate(DOOMING.doomed):
+        parcel = DOOMING.parcel(Sending(index=index, deletes=True))
+        assert (parcel.kind, parcel.customer) == (Kind.DELETE, customer)
+        assert judge(parcel.body) == DOOMING.record(parcel).message
+        assert DOOMING.record(parcel).message.type == "delete"
+
+
+def test_messages_of_doomed_users_can_be_told():
+    subjects = frozenset(DOOMING.doomed_subjects)
+    for index in range(1000):
+        parcel = DOOMING.parcel(Sending(index=index))
+        if parcel.kind is not Kind.INVALID:
+            record = DOOMING.record(parcel)
+            by_user = "user_id" in record.message.body and not record.message.body["user_id"].startswith("former-")
+            assert (record.subject in subjects) == (DOOMING.is_doomed(index) and by_user)
+
+
+def test_some_deletes_happen_before_all_messages_have_happened():
+    bodies = (DOOMING.parcel(Sending(index=index, deletes=True)) for index in range(len(DOOMING.doomed)))
+    days = Counter(DOOMING.record(parcel).message.time[:10] for parcel in bodies)
+    assert set(days) == {"2026-03-01", "2026-03-02"}
+    assert min(days.values()) > 20
+
+
+def test_a_resend_of_a_delete_is_the_same_message():
+    for index in range(len(DOOMING.doomed)):
+        parcels = [DOOMING.parcel(Sending(index=index, copy=copy, deletes=True)) for copy in (0, 1)]
+        first, second = map(DOOMING.record, parcels)
+        assert (first.subject, first.position) == (second.subject, second.position)
+
+
+def test_all_of_doomed_users_comes_before_the_deletes_and_some_of_others_beside_them():
+    before, after = in_stages(duplicates=0.1, reorder=0.1)
+    late = {sending.index for sending in after if not sending.deletes}
+    assert late == {index for index in range(1600, 2000) if not DOOMING.is_doomed(index)}
+    assert {sending.index for sending in before} == set(range(2000)) - late
+    places = [place for place, sending in enumerate(after) if sending.deletes]
+    assert places[0] < 20
+    assert 150 < sum(not sending.deletes for sending in after[: places[len(DOOMING.doomed) // 2]]) < 300
+
+
+def test_a_share_of_the_deletes_comes_again():
+    _, after = in_stages(duplicates=0.3)
+    firsts, copies = ([one for one in after if one.deletes and one.copy == copy] for copy in (0, 1))
+    assert sorted(one.index for one in firsts) == list(range(len(DOOMING.doomed)))
+    assert 0.15 < len(copies) / len(firsts) < 0.45
+    gaps = [after.index(copy) - after.index(Sending(index=copy.index, deletes=True)) for copy in copies]
+    assert min(gaps) == 1
+    assert max(gaps) > 100
+
+
+def test_without_deletes_all_comes_in_one_stage():
+    before, after = stages(TRAFFIC, messages=100, duplicates=0.1, reorder=0.1)
+    assert list(before) == order(messages=100, duplicates=0.1, reorder=0.1)
+    assert list(after) == []
 
 
 def order(**rates):

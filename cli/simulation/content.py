@@ -52,6 +52,16 @@ _EVENTS = (
 _CONTINENTS = ("Europe/Vienna", "Asia/Tokyo", "America/New_York")
 
 
+def anonymous_id(user: int) -> str:
+    """Return the anonymous id of a user, by which the user's visits were known."""
+    return f"507f191e-{user:04}-анон#"
+
+
+def former_user_id(user: int) -> str:
+    """Return another user id of the same person, as after a move from one system to another."""
+    return f"former-{user}"
+
+
 def is_odd(draw: Random) -> bool:
     """Draw whether a message has one of the odd shapes."""
     return draw.random() < ODD_SHARE
@@ -116,8 +126,8 @@ def _group(draw: Random, user: int) -> JsonObject:
     return {"groupId": draw.choice((f"company-{user}", 4711 + user, "0e8c78ea9d9a", "株式会社")), **_traits(draw, user)}
 
 
-def _alias(_draw: Random, user: int) -> JsonObject:
-    return {"previousId": f"507f191e-{user:04}-анон#"}
+def _alias(draw: Random, user: int) -> JsonObject:
+    return {"previousId": draw.choices((anonymous_id(user), former_user_id(user)), (4, 1))[0]}
 
 
 FIELDS_BY_CALL_TYPE: dict[str, Callable[[Random, int], JsonObject]] = {

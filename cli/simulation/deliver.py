@@ -82,10 +82,14 @@ class Tries:
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What was sent and what became of it: counts of deliveries, and the end of each valid message."""
+    """What was sent and what became of it: counts of deliveries, and the end of each valid message.
+
+    `deletes` holds the messages that name users to erase, by the subjects of these.
+    """
 
     tries: Tries = field(default_factory=Tries)
     messages: dict[Fingerprint, End] = field(default_factory=dict)
+    deletes: dict[str, Fingerprint] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
     refusals: Counter[str] = field(default_factory=Counter)
     begun: int = 0
@@ -254,24 +258,24 @@ class Segment:
         self.ledger = Ledger()
         self._traffic = traffic
         self._endpoint = endpoint
+        self._concurrency = concurrency
         keyed = enumerate(api_keys)
         self._heads = [endpoint.head(segment_headers(key, traffic.settings(customer))) for customer, key in keyed]
-        self._slots = asyncio.Semaphore(concurrency)
-        self._unfinished = asyncio.Semaphore(MAX_UNFINISHED)
         self._rate = rate
         self._time_scale = time_scale
         self._chance = Random(traffic.seed)  # noqa: S311 -- to spread retries
         self._began = time.monotonic()
 
     async def deliver(self, sendings: Iterable[Sending]) -> None:
-        """Make all deliveries, to their end."""
-        self._began = time.monotonic()
+        """Make all deliveries, to their end; what is delivered later goes on in the same ledger."""
+        began = time.monotonic()
+        self._slots = asyncio.Semaphore(self._concurrency)
+        self._unfinished = asyncio.Semaphore(MAX_UNFINISHED)
         try:
             async with asyncio.TaskGroup() as deliveries:
-                for sending in sendings:
+                for number, sending in enumerate(sendings):
                     if self._rate:
-                        due = self._began + self.ledger.begun / self._rate
-                        await asyncio.sleep(max(0, due - time.monotonic()))
+                        await asyncio.sleep(max(0, began + number / self._rate - time.monotonic()))
                     await self._unfinished.acquire()
                     await self._slots.acquire()
                     deliveries.create_task(self._deliver(sending))
@@ -308,6 +312,8 @@ class Segment:
         fingerprint = fingerprint_of(record)
         self.ledger.messages.setdefault(fingerprint, End.UNFINISHED)
         self.ledger.subjects.add(record.subject)
+        if parcel.kind is Kind.DELETE:
+            self.ledger.deletes[record.subject] = fingerprint
         return fingerprint
 
     async def _try(self, parcel: Parcel) -> Reply | None:

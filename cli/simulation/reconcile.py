@@ -1,5 +1,6 @@
 """What the store holds against what `destination simulate` sent: nothing may be missing, other, or there twice."""
 
+import itertools
 import json
 import zlib
 from collections import Counter
@@ -108,28 +109,34 @@ def reconcile(
     )
 
 
-def read_table(target: Target, *, subjects: Collection[str], customer_ids: Collection[str]) -> Counter[Fingerprint]:
-    """Read how often the table holds each message of these customers; raises `STORE_ERRORS`."""
+def read_table(
+    target: Target, *, subjects: Collection[str], customer_ids: Collection[str], but: Collection[str] = ()
+) -> Counter[Fingerprint]:
+    """Read how often the table holds each message of these customers, but for some subjects; raises `STORE_ERRORS`."""
     client, table = target.account.dynamodb(), target.stores.event_table
-    own = frozenset(customer_ids)
-    return Counter(_scan(client, table, own) if target.is_local else _query(client, table, own, subjects))
+    left_out = frozenset(but)
+    if target.is_local:
+        found = _scan(client, table, frozenset(customer_ids))
+    else:
+        found = itertools.chain.from_iterable(read_subjects(client, table, frozenset(subjects) - left_out))
+    return Counter(Fingerprint.of(stored) for stored in found if stored["subject"] not in left_out)
 
 
+Stored = dict[str, Any]
+"""What is compared of an item: facts as texts, `settings` and `message` as JSON."""
 _DOCUMENTS = ("settings", "message")
+_NAMES = ("subject", *COMPARED_FACTS, *_DOCUMENTS)
 _READ: dict[str, Any] = {
-    "ProjectionExpression": ", ".join(f"#{name}" for name in (*COMPARED_FACTS, *_DOCUMENTS)),
-    "ExpressionAttributeNames": {f"#{name}": name for name in (*COMPARED_FACTS, *_DOCUMENTS)},
+    "ProjectionExpression": ", ".join(f"#{name}" for name in _NAMES),
+    "ExpressionAttributeNames": {f"#{name}": name for name in _NAMES},
     "ConsistentRead": True,
 }
 
 
-def _fingerprints(items: Iterable[Mapping[str, Any]], customer_ids: Collection[str]) -> list[Fingerprint]:
-    stored = (
-        {name: _document(value) if name in _DOCUMENTS else value["S"] for name, value in item.items()}
-        for item in items
-        if item["customer_id"]["S"] in customer_ids
-    )
-    return [Fingerprint.of(content) for content in stored]
+def _stored(items: Iterable[Mapping[str, Any]]) -> list[Stored]:
+    return [
+        {name: _document(value) if name in _DOCUMENTS else value["S"] for name, value in item.items()} for item in items
+    ]
 
 
 def _document(attribute: Mapping[str, Any]) -> object:
@@ -140,29 +147,26 @@ def _document(attribute: Mapping[str, Any]) -> object:
         return None
 
 
-def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str]) -> Iterator[Fingerprint]:
+def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str]) -> Iterator[Stored]:
     """Read the whole table: an embedded AWS does that for every query anyway."""
     for page in client.get_paginator("scan").paginate(TableName=table, **_READ):
-        yield from _fingerprints(page["Items"], customer_ids)
+        yield from _stored(item for item in page["Items"] if item["customer_id"]["S"] in customer_ids)
 
 
-def _query(
-    client: "DynamoDBClient", table: str, customer_ids: Collection[str], subjects: Collection[str]
-) -> Iterator[Fingerprint]:
-    """Read the records of each subject: that costs what the simulation stored, not what the table holds."""
+def read_subjects(client: "DynamoDBClient", table: str, subjects: Iterable[str]) -> Iterator[list[Stored]]:
+    """Read what is stored of each subject, in turn: that costs what they have, not what the table holds."""
 
-    def query(subject: str) -> list[Fingerprint]:
+    def query(subject: str) -> list[Stored]:
         pages = client.get_paginator("query").paginate(
             TableName=table,
-            KeyConditionExpression="subject = :subject",
+            KeyConditionExpression="#subject = :subject",
             ExpressionAttributeValues={":subject": {"S": subject}},
             **_READ,
         )
-        return [fingerprint for page in pages for fingerprint in _fingerprints(page["Items"], customer_ids)]
+        return [stored for page in pages for stored in _stored(page["Items"])]
 
     with ThreadPoolExecutor(READERS) as readers:
-        for fingerprints in readers.map(query, subjects):
-            yield from fingerprints
+        yield from readers.map(query, subjects)
 
 
 class QueueDrain:

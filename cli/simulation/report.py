@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.simulation.contacts import Comparison
 from cli.simulation.deliver import NO_CONNECTION, RETRIED_STATUSES, TIMED_OUT, Ledger, Tries
+from cli.simulation.play import Findings
 from cli.simulation.reconcile import Reconciliation
+from cli.simulation.witness import Erasures
 
 TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40
@@ -35,6 +38,16 @@ OUTCOMES = {
     "others_seen": "others_seen",
 }
 """Key in what `--json` prints -> attribute of `Reconciliation`."""
+ERASURES = {
+    "erased": "erased",
+    "erased_messages": "messages",
+    "erased_rejects": "rejects",
+    "receipts": "receipts",
+    "not_erased": "not_erased",
+    "receipts_wrong": "receipts_wrong",
+    "eraser_settled": "settled",
+}
+"""Likewise -> attribute of `Erasures`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,14 +55,13 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that is over; `result` is None where the store can't be read."""
+    """A run that is over."""
 
     url: str
     seed: int
     customers: int
     ledger: Ledger
-    result: Reconciliation | None
-    interrupted: bool
+    findings: Findings
 
     @property
     def answered_milliseconds(self) -> list[float]:
@@ -59,7 +71,7 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        ledger = self.ledger
+        ledger, findings = self.ledger, self.findings
         statuses: Counter[str] = Counter()
         for label, count in ledger.tries.counts.items():
             statuses[label if label in (TIMED_OUT, NO_CONNECTION) else label.split(maxsplit=1)[0]] += count
@@ -67,7 +79,7 @@ class Run:
             "url": self.url,
             "seed": self.seed,
             "customers": self.customers,
-            "interrupted": self.interrupted,
+            "interrupted": findings.interrupted,
             "seconds": round(ledger.tries.seconds, 1),
             "messages": len(ledger.messages),
             "sent": ledger.begun,
@@ -80,7 +92,11 @@ class Run:
             "accepted_though_invalid": ledger.accepted_though_invalid,
             "unfinished": ledger.begun - ledger.finished,
             "duplicates_refused": ledger.tries.duplicates,
-            **{name: getattr(self.result, attribute, None) for name, attribute in OUTCOMES.items()},
+            **{name: getattr(findings.result, attribute, None) for name, attribute in OUTCOMES.items()},
+            **{name: getattr(findings.erasures, attribute, None) for name, attribute in ERASURES.items()},
+            "contacts": findings.contacts and findings.contacts.contacts,
+            "contacts_wrong": findings.contacts and findings.contacts.wrong,
+            "contact_differences": findings.contacts and [one.to_json() for one in findings.contacts.differences],
             "answers_by_status": dict(statuses.most_common()),
             "answers": dict(ledger.tries.counts.most_common()),
             "refusals": dict(ledger.refusals.most_common(SHOWN_REFUSALS)),
@@ -99,7 +115,7 @@ class Run:
                 Text(f"Refused for good, {count:,} times: {text}", "red")
                 for text, count in self.ledger.refusals.most_common(SHOWN_REFUSALS)
             ),
-            *([_verdict(self.result, so_far=" so far" if self.interrupted else "")] if self.result else ()),
+            *_verdicts(self.findings),
         ]
         return Group(*itertools.chain.from_iterable((part, "") for part in parts[:-1]), parts[-1])
 
@@ -125,7 +141,12 @@ def _numbers(run: Run, columns: int) -> RenderableType:
         ("accepted though invalid", ledger.accepted_though_invalid, BAD, ""),
         ("unfinished", ledger.begun - ledger.finished, DOUBTFUL, "when it was interrupted"),
     ]
-    outcome = _outcome(run.result) if run.result else []
+    found = run.findings
+    outcome = [
+        *(_outcome(found.result) if found.result else ()),
+        *(_erased(found.erasures) if found.erasures else ()),
+        *(_compared(found.contacts) if found.contacts else ()),
+    ]
     rows = (*always, *(row for row in sometimes if row[1]), *outcome)
     table = Table.grid(padding=(0, PADDING_COLUMNS))
     table.add_column(no_wrap=True)
@@ -154,6 +175,25 @@ def _outcome(result: Reconciliation) -> list[_Row]:
     return rows
 
 
+def _erased(erasures: Erasures) -> list[_Row]:
+    counted = (
+        f"users: {erasures.messages:,} messages and {erasures.rejects:,} rejects, by {erasures.receipts:,} receipts"
+    )
+    left = "messages, rejects and deletes that are left of them"
+    return [
+        ("erased", erasures.erased, "", counted),
+        ("not erased", erasures.not_erased, BAD if erasures.not_erased else GOOD, left if erasures.not_erased else ""),
+        ("receipts wrong", erasures.receipts_wrong, BAD if erasures.receipts_wrong else GOOD, ""),
+    ]
+
+
+def _compared(contacts: Comparison) -> list[_Row]:
+    return [
+        ("contacts", contacts.contacts, "", ""),
+        ("contacts wrong", contacts.wrong, BAD if contacts.wrong else GOOD, ""),
+    ]
+
+
 def _losses(result: Reconciliation) -> str:
     accepted = "accepted but not stored"
     if result.others_may_hold:
@@ -167,6 +207,15 @@ def _losses(result: Reconciliation) -> str:
         accepted: result.lost_accepted,
     }
     return ", ".join(f"{count:,} {cause}" for cause, count in causes.items() if count)
+
+
+def _verdicts(findings: Findings) -> Iterator[Text]:
+    if findings.result:
+        yield _verdict(findings.result, so_far=" so far" if findings.interrupted else "")
+    if findings.erasures:
+        yield _verdict_on_erasures(findings.erasures)
+    if findings.contacts:
+        yield _verdict_on_contacts(findings.contacts)
 
 
 def _verdict(result: Reconciliation, *, so_far: str) -> Text:
@@ -183,6 +232,21 @@ def _verdict(result: Reconciliation, *, so_far: str) -> Text:
     if not result.messages:
         return Text(f"Nothing was to be stored{so_far}.", DOUBTFUL)
     return Text(f"Nothing was lost{so_far}, nothing was stored twice or otherwise.", f"bold {GOOD}")
+
+
+def _verdict_on_erasures(erasures: Erasures) -> Text:
+    if not erasures.settled:
+        return Text("The eraser does not seem to run: users are left, and it has finished none for two minutes.", BAD)
+    if erasures.failed:
+        return Text("Something is left of erased users, or their receipts don't tell what was erased.", BAD)
+    return Text("Nothing is left of the erased users, and their receipts count all of it once.", f"bold {GOOD}")
+
+
+def _verdict_on_contacts(contacts: Comparison) -> Text:
+    if not contacts.wrong:
+        return Text("All contacts are what the messages make of them.", f"bold {GOOD}")
+    shown = "".join(f"\n{difference}" for difference in contacts.differences)
+    return Text(f"Contacts are not what the messages make of them:{shown}", BAD)
 
 
 def percentiles(milliseconds: Iterable[float]) -> dict[str, float]:

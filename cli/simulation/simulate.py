@@ -5,40 +5,30 @@ import json
 import math
 import secrets
 import ssl
-import sys
-from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import parse_endpoint, trusted_authority
-from cli.simulation.deliver import Endpoint, Ledger, Segment
-from cli.simulation.fingerprint import Fingerprint
-from cli.simulation.reconcile import QueueDrain, read_table, reconcile
+from cli.simulation.deliver import Endpoint, Segment
+from cli.simulation.play import Play
 from cli.simulation.report import Run
-from cli.simulation.traffic import Traffic, sendings
-from cli.stack import stack_outputs
+from cli.simulation.traffic import Traffic
+from cli.stack import Stores, stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
+from handler.erased import DELETE
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 
 KEY_LIFETIME = timedelta(days=7)
 """Of the temporary keys, should the run be killed before it removes them; longer than any run."""
 MAX_SEED = 10**9
-PROGRESS_SECONDS = 0.1
-DRAIN_PAUSE_SECONDS = 0.2
-FIFO_MEMORY_SECONDS = 5 * 60
-"""For how long a FIFO queue knows a message again,
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
-"""
 
 
 class _FiniteRange(click.FloatRange):
@@ -61,9 +51,11 @@ SHARE = _FiniteRange(0, 1)
 @click.option("--rate", type=_FiniteRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
 @click.option("--duplicates", default=0.0, type=SHARE, help="Share of messages that are sent twice.")
+@click.option("--deletes", default=0.0, type=SHARE, help="Share of the users who are erased towards the end.")
 @click.option("--reorder", default=0.0, type=SHARE, help="Share of messages that come too late.")
 @click.option("--replays", default=0.0, type=SHARE, help="Share of messages that are replays of years ago.")
 @click.option("--invalid", default=0.0, type=SHARE, help="Share of messages that must be refused.")
+@click.option("--contacts", is_flag=True, help="Compare the contacts that the consumer keeps, too.")
 @click.option(
     "--time-scale",
     default=240.0,
@@ -88,9 +80,11 @@ def simulate(
     rate: float | None,
     concurrency: int,
     duplicates: float,
+    deletes: float,
     reorder: float,
     replays: float,
     invalid: float,
+    contacts: bool,
     time_scale: float,
     url: str | None,
     stores: str | None,
@@ -102,56 +96,62 @@ def simulate(
 
     It makes API keys for customers of its own and removes them at the end; what they sent stays stored. With a queue,
     it takes their messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged
-    wrongly. Control-C ends it with a reconciliation of what was sent so far.
+    wrongly, and when a user was not erased, or a contact is wrong. Control-C ends it with a reconciliation of what was
+    sent so far.
 
     \b
     Example:
-      destination simulate --messages 20000 --customers 10 --duplicates 0.05
+      destination simulate --messages 20000 --customers 10 --duplicates 0.05 --deletes 0.1 --contacts
     """
     target, endpoint_url = _target(url, stores, stack, ca_file)
+    call_types = _check_stores(target.stores, deletes=deletes > 0, contacts=contacts)
     endpoint = _reachable_endpoint(endpoint_url, ca_file)
     may_have_sent = seed is not None
     seed = secrets.randbelow(MAX_SEED) if seed is None else seed
-    call_types = target.stores.supported_call_types.split(",")
-    traffic = Traffic(seed=seed, customers=customers, call_types=call_types, replays=replays, invalid=invalid)
+    traffic = Traffic(
+        seed=seed, customers=customers, call_types=call_types, replays=replays, invalid=invalid, deletes=deletes
+    )
     with _temporary_keys(target, traffic.customer_ids) as api_keys:
         segment = Segment(traffic, endpoint, api_keys, concurrency=concurrency, rate=rate, time_scale=time_scale)
-        order = sendings(messages=messages, seed=seed, duplicates=duplicates, reorder=reorder)
-        ledger = segment.ledger
-        drain = _drain(target, traffic)
-        beside = [_show_progress(ledger, expected=round(messages * (1 + duplicates)))]
-        if drain and target.is_local:
-            beside.append(_drain_beside(drain))
-        interrupted = False
-        try:
-            asyncio.run(_deliver(segment.deliver(order), beside))
-        except KeyboardInterrupt:
-            interrupted = True
-        unreadable = result = None
-        try:
-            with _on_terminal().status("Reading what is stored …"):
-                stored = _read(target, drain, ledger, traffic)
-        except STORE_ERRORS as error:
-            unreadable = error
-        else:
-            result = reconcile(
-                ledger,
-                stored,
-                may_double=drain is not None and (not drain.is_fifo or ledger.tries.seconds > FIFO_MEMORY_SECONDS),
-                may_have_sent=may_have_sent,
-                others_seen=drain.others_seen if drain else 0,
-            )
-    run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=ledger, result=result, interrupted=interrupted)
+        play = Play(target, traffic, segment, messages=messages, duplicates=duplicates, reorder=reorder)
+        findings = play.run(contacts=contacts, may_have_sent=may_have_sent)
+    run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=segment.ledger, findings=findings)
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))
     else:
         console = stdout()
         console.print(run.picture(console.width))
-    if result is None:
-        again = "" if drain else f"; the same options with --seed {seed} send and compare all of it again"
-        raise click.ClickException(f"What is stored can't be read{again}: {unreadable}") from unreadable
-    if result.failed:
+    if findings.unreadable:
+        is_table = target.stores.event_sink != "sqs"
+        again = f"; the same options with --seed {seed} send and compare all of it again" if is_table else ""
+        raise click.ClickException(f"What is stored can't be read{again}: {findings.unreadable}")
+    if findings.failed:
         raise click.exceptions.Exit(1)
+
+
+def _check_stores(stores: Stores, *, deletes: bool, contacts: bool) -> list[str]:
+    """Return the call types that are mixed at random; raises `click.ClickException` where a run would tell nothing."""
+    call_types = stores.supported_call_types.split(",")
+    if stores.event_sink == "sqs":
+        if stores.consumer == "on":
+            raise click.ClickException(
+                "The consumer of this deployment takes from the queue what the simulation is to find there: deploy it "
+                "with Consumer=off; on this machine `destination serve --parameter EventSink=sqs --parameter "
+                "Consumer=off`"
+            )
+        if deletes or contacts:
+            raise click.UsageError("--deletes and --contacts need a deployment with EventSink=dynamodb")
+        return call_types
+    if contacts and stores.consumer != "on":
+        raise click.ClickException(
+            "--contacts compares what the consumer keeps, and it is off: deploy with Consumer=on"
+        )
+    if deletes and DELETE not in call_types:
+        raise click.ClickException("--deletes needs a deployment that supports delete calls (SupportedCallTypes)")
+    mixed = [call_type for call_type in call_types if call_type != DELETE]
+    if not mixed:
+        raise click.ClickException("This deployment supports delete calls only: there is nothing that they can erase")
+    return mixed
 
 
 def _target(url: str | None, stores: str | None, stack: str | None, ca_file: str | None) -> tuple[Target, str]:
@@ -213,59 +213,3 @@ def _temporary_keys(target: Target, customer_ids: Sequence[str]) -> Iterator[lis
                 client.delete_item(TableName=target.stores.key_table, Key={"key_hash": {"S": record.key_hash}})
         except STORE_ERRORS as error:
             click.echo(f"The keys of {customer_ids[0]} and on could not be removed; they expire: {error}", err=True)
-
-
-def _on_terminal() -> Console:
-    """Return a console for what passes: nothing of it goes into a file."""
-    return Console(stderr=True, quiet=not sys.stderr.isatty())
-
-
-async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Make deliveries, and do other things for as long as that takes."""
-    tasks = [asyncio.create_task(work) for work in beside]
-    try:
-        await deliveries
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-async def _show_progress(ledger: Ledger, *, expected: int) -> None:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    console = _on_terminal()
-    with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
-        task = progress.add_task("", total=expected)
-        while True:
-            waiting = f"{ledger.begun - ledger.finished:,} under way or waiting, {ledger.retries:,} retries"
-            progress.update(
-                task, completed=ledger.finished, total=max(expected, ledger.begun), description=waiting
-            )  # fmt: skip
-            await asyncio.sleep(PROGRESS_SECONDS)
-
-
-def _read(target: Target, drain: QueueDrain | None, ledger: Ledger, traffic: Traffic) -> Counter[Fingerprint]:
-    """Read what is stored of the messages; raises `STORE_ERRORS`."""
-    if drain:
-        return drain.finish(ledger.messages.keys())
-    return read_table(target, subjects=ledger.subjects, customer_ids=traffic.customer_ids)
-
-
-def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
-    """Return what takes the messages from the queue, None where they go to the table."""
-    if target.stores.event_sink != "sqs":
-        return None
-    return QueueDrain(
-        target.account.sqs(),
-        target.stores.event_queue_url,
-        frozenset(traffic.customer_ids),
-        forgets=target.is_local,
-    )
-
-
-async def _drain_beside(drain: QueueDrain) -> None:
-    """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
-    while True:
-        more = False
-        with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
-            more = await asyncio.to_thread(drain.take)
-        await asyncio.sleep(0 if more else DRAIN_PAUSE_SECONDS)

@@ -1,0 +1,235 @@
+"""One run of `destination simulate`: deliver, wait for those who work on what was stored, read the stores, compare."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cli.simulation.contacts import Comparison, compare_contacts
+from cli.simulation.deliver import End, Segment
+from cli.simulation.expected import expected_contacts
+from cli.simulation.fingerprint import Fingerprint, fingerprint_of
+from cli.simulation.reconcile import QueueDrain, Reconciliation, read_table, reconcile
+from cli.simulation.traffic import Kind, Sending, Traffic, stages
+from cli.simulation.witness import Erasures, Witness
+from cli.target import Target
+from handler.canonicalise import Message
+from handler.decode import JsonObject
+from handler.errors import STORE_ERRORS
+from handler.timestamps import sortable
+
+PROGRESS_SECONDS = 0.1
+DRAIN_PAUSE_SECONDS = 0.2
+QUIET_SECONDS = 6
+"""For which a request whose answer did not come may still be under way: then the function ends (template.yaml)."""
+FIFO_MEMORY_SECONDS = 5 * 60
+"""For how long a FIFO queue knows a message again,
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
+"""
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(kw_only=True)
+class Findings:
+    """What a run has found, as far as it got.
+
+    `result` is None where the stores can't be read, for a reason that `unreadable` is. `erasures` is None where nobody
+    was to be erased, and `contacts` where they were not compared.
+    """
+
+    interrupted: bool = False
+    result: Reconciliation | None = None
+    erasures: Erasures | None = None
+    contacts: Comparison | None = None
+    unreadable: Exception | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is wrong, or can't be told."""
+        return bool(
+            self.result is None
+            or self.result.failed
+            or (self.erasures and self.erasures.failed)
+            or (self.contacts and self.contacts.wrong)
+        )
+
+
+class Play:
+    """Delivers so many messages of a traffic by `segment`, and finds out what became of them."""
+
+    def __init__(
+        self,
+        target: Target,
+        traffic: Traffic,
+        segment: Segment,
+        *,
+        messages: int,
+        duplicates: float,
+        reorder: float,
+    ) -> None:
+        self._target = target
+        self._traffic = traffic
+        self._segment = segment
+        self._ledger = segment.ledger
+        self._messages = messages
+        self._stages = stages(traffic, messages=messages, duplicates=duplicates, reorder=reorder)
+        self._expected = round((messages + len(traffic.doomed)) * (1 + duplicates))
+        self._drain = _drain(target, traffic)
+        self._now = sortable(datetime.now(UTC))
+
+    def run(self, *, contacts: bool, may_have_sent: bool) -> Findings:
+        """Deliver, and compare, `contacts` too; earlier runs with the seed `may_have_sent` other messages of it."""
+        findings = Findings()
+        try:
+            witness = Witness(self._target, self._traffic.customer_ids) if self._traffic.doomed else None
+            findings.interrupted = self._deliver_all(witness)
+            if witness and self._ledger.deletes:
+                findings.erasures = self._erasures(witness)
+            stored = self._read(findings.erasures)
+            findings.result = self._reconcile(stored, may_have_sent=may_have_sent)
+            if contacts and not findings.interrupted:
+                findings.contacts = self._compare_contacts(stored)
+        except STORE_ERRORS as error:
+            findings.unreadable = error
+        return findings
+
+    def _deliver_all(self, witness: Witness | None) -> bool:
+        """Deliver, and tell whether Control-C ended that early. Between its stages the witness looks."""
+        before, after = self._stages
+        try:
+            self._deliver(before)
+            if witness:
+                with _status("Reading what there is to erase …"):
+                    self._let_pass()
+                    witness.look(self._traffic.doomed_subjects)
+                self._deliver(after)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def _deliver(self, sendings: Iterable[Sending]) -> None:
+        beside: list[Work] = [self._show_progress]
+        if self._drain and self._target.is_local:
+            beside.append(partial(_drain_beside, self._drain))
+        asyncio.run(_deliver(self._segment.deliver(sendings), beside))
+
+    def _let_pass(self) -> None:
+        """Wait until no request can be under way whose answer did not come, and which may still write."""
+        if self._ledger.retries or self._ledger.begun > self._ledger.finished:
+            time.sleep(QUIET_SECONDS)
+
+    def _erasures(self, witness: Witness) -> Erasures:
+        with _status("Waiting for the eraser …") as tell:
+            self._let_pass()
+            settled = witness.wait(self._ledger, tell=tell)
+            return witness.judge(self._ledger, settled=settled)
+
+    def _read(self, erasures: Erasures | None) -> Counter[Fingerprint]:
+        """Read what is stored of the messages, or was until it was erased."""
+        with _status("Reading what is stored …"):
+            if self._drain:
+                return self._drain.finish(self._ledger.messages.keys())
+            stored = read_table(
+                self._target,
+                subjects=self._ledger.subjects,
+                customer_ids=self._traffic.customer_ids,
+                but=erasures.subjects if erasures else (),
+            )
+            return stored + erasures.proven if erasures else stored
+
+    def _reconcile(self, stored: Counter[Fingerprint], *, may_have_sent: bool) -> Reconciliation:
+        drain, seconds = self._drain, self._ledger.tries.seconds
+        return reconcile(
+            self._ledger,
+            stored,
+            may_double=drain is not None and (not drain.is_fifo or seconds > FIFO_MEMORY_SECONDS),
+            may_have_sent=may_have_sent,
+            others_seen=drain.others_seen if drain else 0,
+        )
+
+    def _compare_contacts(self, stored: Collection[Fingerprint]) -> Comparison:
+        """Compare the contacts that the consumer keeps with what it was given."""
+
+        def expected_of(customer_id: str) -> dict[str, JsonObject]:
+            return expected_contacts(self._messages_of(customer_id, stored), now=self._now)
+
+        with _status("Waiting for the consumer …") as tell:
+            return compare_contacts(self._target, self._traffic.customer_ids, expected_of, tell=tell)
+
+    def _messages_of(self, customer_id: str, stored: Collection[Fingerprint]) -> Iterator[Message]:
+        """Yield the messages of a customer that were accepted, or stored although they were given up."""
+        traffic, ledger = self._traffic, self._ledger
+        customer = traffic.customer_ids.index(customer_id)
+        sent = (Sending(index=index) for index in range(customer, self._messages, traffic.customers))
+        named = (index for index, (whose, _) in enumerate(traffic.doomed) if whose == customer)
+        for sending in (*sent, *(Sending(index=index, deletes=True) for index in named)):
+            parcel = traffic.parcel(sending)
+            if parcel.kind is not Kind.INVALID:
+                record = traffic.record(parcel)
+                fingerprint = fingerprint_of(record)
+                if fingerprint in stored or ledger.messages.get(fingerprint) is End.ACCEPTED:
+                    yield record.message
+
+    async def _show_progress(self) -> None:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        console, ledger = _on_terminal(), self._ledger
+        with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
+            task = progress.add_task("", total=self._expected)
+            while True:
+                waiting = f"{ledger.begun - ledger.finished:,} under way or waiting, {ledger.retries:,} retries"
+                total = max(self._expected, ledger.begun)
+                progress.update(task, completed=ledger.finished, total=total, description=waiting)
+                await asyncio.sleep(PROGRESS_SECONDS)
+
+
+def _on_terminal() -> Console:
+    """Return a console for what passes: nothing of it goes into a file."""
+    return Console(stderr=True, quiet=not sys.stderr.isatty())
+
+
+@contextmanager
+def _status(doing: str) -> Iterator[Callable[[str], object]]:
+    """Tell on the terminal what goes on; the body of the `with` gets what tells more of it."""
+    with _on_terminal().status(doing) as status:
+        yield status.update
+
+
+async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Work]) -> None:
+    """Make deliveries, and do other things for as long as that takes."""
+    tasks = [asyncio.create_task(work()) for work in beside]
+    try:
+        await deliveries
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
+    """Return what takes the messages from the queue, None where they go to the table."""
+    if target.stores.event_sink != "sqs":
+        return None
+    return QueueDrain(
+        target.account.sqs(),
+        target.stores.event_queue_url,
+        frozenset(traffic.customer_ids),
+        forgets=target.is_local,
+    )
+
+
+async def _drain_beside(drain: QueueDrain) -> None:
+    """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
+    while True:
+        more = False
+        with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
+            more = await asyncio.to_thread(drain.take)
+        await asyncio.sleep(0 if more else DRAIN_PAUSE_SECONDS)

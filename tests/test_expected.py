@@ -1,0 +1,125 @@
+"""What contacts `destination simulate` expects, by hand-written messages."""
+
+import pytest
+
+from cli.simulation.expected import expected_contacts
+from handler.canonicalise import canonicalise
+
+NOW = "2031-05-17T12:00:00.000000Z"
+
+
+def at(minute, day=17):
+    return f"2031-05-{day}T10:{minute:02}:00.000000Z"
+
+
+def message(call_type, minute, **fields):
+    """Return a canonical message that was received when it happened."""
+    times = {"originalTimestamp": at(minute), "receivedAt": at(minute)}
+    return {"type": call_type, "userId": "u", "messageId": f"m{minute}", **times, **fields}
+
+
+def contacts(*payloads):
+    return expected_contacts([canonicalise(payload)[0] for payload in payloads], now=NOW)
+
+
+def contact(contact_id="u", **parts):
+    nothing = {"traits": {}, "groups": {}, "events": {}, "merged": [], "last_seen": at(0)}
+    return {contact_id: {"id": contact_id, **nothing, **parts}}
+
+
+def test_a_contact_is_a_user_or_else_a_visitor():
+    found = contacts(
+        message("page", 0), message("page", 1, anonymousId="a"), message("page", 2, userId=None, anonymousId="a")
+    )
+    assert found == contact(last_seen=at(1)) | contact("a", last_seen=at(2))
+
+
+def test_the_latest_value_of_a_trait_counts_in_any_order():
+    found = contacts(
+        message("identify", 2, traits={"plan": None}),
+        message("identify", 1, traits={"plan": "pro", "name": "Ada"}),
+    )
+    assert found == contact(traits={"plan": None, "name": "Ada"}, last_seen=at(2))
+
+
+def test_of_one_time_the_later_message_id_counts():
+    found = contacts(
+        message("identify", 0, messageId="b", traits={"plan": "b"}),
+        message("identify", 0, messageId="a", traits={"plan": "a"}),
+    )
+    assert found["u"]["traits"] == {"plan": "b"}
+
+
+def test_each_event_is_counted():
+    found = contacts(*(message("track", minute, event="Lamp Lit") for minute in range(3)))
+    assert found == contact(events={"Lamp Lit": 3}, last_seen=at(2))
+
+
+def test_an_account_has_traits_of_all_its_members():
+    found = contacts(
+        message("group", 0, groupId="g", traits={"name": "Old", "size": 1}),
+        message("group", 1, groupId="g", userId="v", traits={"name": "New"}),
+    )
+    traits = {"name": "New", "size": 1}
+    assert [one["groups"] for one in found.values()] == [{"g": traits}, {"g": traits}]
+
+
+TIMES = {
+    "a day ahead of its receipt": ({"originalTimestamp": at(0, day=18), "receivedAt": at(0)}, at(0, day=18)),
+    "further ahead": ({"originalTimestamp": at(1, day=18), "receivedAt": at(0)}, ""),
+    "ahead of now, received nobody knows when": ({"originalTimestamp": at(0, day=19), "receivedAt": None}, ""),
+    "the only one": ({"originalTimestamp": None, "timestamp": at(5), "receivedAt": None}, at(5)),
+    "unreadable": ({"originalTimestamp": "0000-00-00 00:00:00", "timestamp": at(5)}, ""),
+    "years ago": ({"originalTimestamp": "1980-01-01T00:00:00Z"}, "1980-01-01T00:00:00.000000Z"),
+}
+
+
+@pytest.mark.parametrize(("times", "event_time"), TIMES.values(), ids=TIMES)
+def test_the_event_time_is_that_of_identity_unless_its_clock_is_wrong(times, event_time):
+    assert contacts(message("page", 0, **times)) == contact(last_seen=event_time)
+
+
+def test_an_alias_merges_what_came_before_and_comes_after():
+    found = contacts(
+        message("track", 0, userId=None, anonymousId="a", event="Lamp Lit"),
+        message("alias", 1, previousId="a"),
+        message("identify", 2, userId=None, anonymousId="a", traits={"plan": "pro"}),
+        message("track", 3, event="Lamp Lit"),
+    )
+    assert found == contact(traits={"plan": "pro"}, events={"Lamp Lit": 2}, merged=["a"], last_seen=at(3))
+
+
+def test_a_delete_erases_what_happened_until_then():
+    found = contacts(
+        message("track", 0, event="Lamp Lit"),
+        message("delete", 1),
+        message("track", 2, event="Lamp Lit"),
+        message("page", 0, userId="other"),
+    )
+    assert found == contact(events={"Lamp Lit": 1}, last_seen=at(2)) | contact("other")
+
+
+def test_nothing_is_left_of_who_did_nothing_after_a_delete():
+    assert contacts(message("track", 0, event="Lamp Lit"), message("delete", 0, messageId="d")) == {}
+
+
+@pytest.mark.parametrize("minute", [1, 3], ids=["the alias came first", "the delete came first"])
+def test_a_delete_erases_all_that_ever_was_merged(minute):
+    found = contacts(
+        message("page", 0, userId=None, anonymousId="a"),
+        message("alias", minute, previousId="a"),
+        message("delete", 2),
+        message("page", 4, userId=None, anonymousId="a"),
+    )
+    parts = {"merged": ["a"]} if minute > 2 else {}
+    assert found == contact("u" if minute > 2 else "a", **parts, last_seen=at(4))
+
+
+def test_a_delete_of_an_unknown_time_erases_until_its_receipt():
+    found = contacts(
+        message("page", 0),
+        message("page", 2),
+        message("delete", 1, originalTimestamp="0000-00-00 00:00:00"),
+    )
+    assert found == contact(last_seen=at(2))
+    assert contacts(message("page", 0), message("delete", 1, originalTimestamp="never", receivedAt=None)) == {}

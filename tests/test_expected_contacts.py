@@ -1,0 +1,138 @@
+"""Whether `destination simulate` sees what is wrong with the contacts that a consumer keeps."""
+
+import json
+
+import pytest
+
+from cli.simulation.contacts import SHOWN_DIFFERENCES, compare_contacts, differences_of, read_contacts
+from cli.simulation.expected import expected_contacts
+from cli.simulation.traffic import Sending, Traffic
+from cli.stack import create_local_stack
+from cli.target import Target
+from consumer.contact_table import ContactTable
+from consumer.stored import read_queue_message
+from handler.spec import CALL_TYPES
+
+TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
+TRAFFIC = Traffic(seed=1, customers=2, call_types=TYPES, replays=0.1, deletes=0.3)
+NOW = "2031-05-17T12:00:00.000000Z"
+CUSTOMER = TRAFFIC.customer_ids[0]
+
+
+def records_of(customer_id, messages=120):
+    """Return what is stored of a customer: the messages, and then the deletes."""
+    deletes = (Sending(index=index, deletes=True) for index in range(len(TRAFFIC.doomed)))
+    sendings = (*(Sending(index=index) for index in range(messages)), *deletes)
+    records = (TRAFFIC.record(TRAFFIC.parcel(sending)) for sending in sendings)
+    return [record for record in records if record.customer_id == customer_id]
+
+
+def expected_of(customer_id):
+    return expected_contacts([record.message for record in records_of(customer_id)], now=NOW)
+
+
+@pytest.fixture
+def target(aws):
+    return Target(account=aws, stores=create_local_stack(aws, {"Consumer": "on"}).stores)
+
+
+def consume(target, customer_id, *, backwards=False):
+    """Hand the messages of a customer to the consumer, as they are stored."""
+    table = ContactTable(target.account.dynamodb(), target.stores.contact_table, customer=customer_id)
+    for record in records_of(customer_id)[:: -1 if backwards else 1]:
+        content = {"subject": record.subject, **record.facts, "stored_at": NOW, "message": record.message.body}
+        table.take(read_queue_message(json.dumps(content)).message)
+
+
+def compare(target):
+    return compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=str, patience_seconds=0)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_consumer_makes_of_messages_what_is_expected(target, backwards):
+    for customer_id in TRAFFIC.customer_ids:
+        consume(target, customer_id, backwards=backwards)
+    comparison = compare(target)
+    assert [str(difference) for difference in comparison.differences] == []
+    assert (comparison.wrong, comparison.contacts) == (0, sum(len(expected_of(each)) for each in TRAFFIC.customer_ids))
+
+
+def test_the_messages_have_all_that_makes_contacts_differ():
+    contacts = [contact for customer_id in TRAFFIC.customer_ids for contact in expected_of(customer_id).values()]
+    for part in ("traits", "groups", "events", "merged"):
+        assert any(contact[part] for contact in contacts)
+    assert any(contact["last_seen"] == "" for contact in contacts)
+    names = {(record.customer_id, record.message.body.get("user_id")) for record in records_of(CUSTOMER)}
+    assert not names <= {(CUSTOMER, name) for name in expected_of(CUSTOMER)}  # of some a delete has left nothing
+
+
+def test_a_consumer_that_does_not_run_is_given_up(target):
+    comparison = compare(target)
+    assert comparison.wrong == comparison.contacts > SHOWN_DIFFERENCES == len(comparison.differences)
+    assert str(comparison.differences[0]).endswith(" is missing")
+
+
+def test_a_contact_that_was_changed_is_found(target):
+    for customer_id in TRAFFIC.customer_ids:
+        consume(target, customer_id)
+    client, table = target.account.dynamodb(), target.stores.contact_table
+    item = next(item for item in client.scan(TableName=table)["Items"] if "event" in item)
+    client.delete_item(TableName=table, Key={name: item[name] for name in ("customer", "item")})
+    comparison = compare(target)
+    assert comparison.wrong == 1
+    assert comparison.differences[0].part == f"events.{item['event']['S']}"
+
+
+def test_a_consumer_that_lags_behind_is_waited_for(target):
+    waiting = [*TRAFFIC.customer_ids]
+
+    def catch_up(_text):
+        while waiting:
+            consume(target, waiting.pop())
+
+    assert compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=catch_up).wrong == 0
+
+
+def test_contacts_are_read_as_the_command_prints_them(target):
+    consume(target, CUSTOMER)
+    assert read_contacts(target, CUSTOMER).keys() == expected_of(CUSTOMER).keys()
+
+
+CONTACT = {"id": "u", "traits": {"plan": "pro", "none": None}, "groups": {"g": {"size": 1}}, "merged": []}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"traits": {"plan": "free", "none": None}}, ("traits.plan", '"pro"', '"free"')),
+        ({"traits": {"plan": "pro"}}, ("traits.none", "null", "")),
+        ({"traits": {**CONTACT["traits"], "more": None}}, ("traits.more", "", "null")),
+        ({"groups": {"g": {"size": True}}}, ("groups.g", '{"size": 1}', '{"size": true}')),
+        ({"groups": {}}, ("groups.g", '{"size": 1}', "")),
+        ({"merged": ["a"]}, ("merged", "[]", '["a"]')),
+    ],
+)
+def test_what_differs_is_told(changes, told):
+    [difference] = differences_of("acme", {"u": CONTACT}, {"u": {**CONTACT, **changes}})
+    assert (difference.part, difference.expected, difference.found) == told
+    assert difference.to_json() == {
+        "customer": "acme",
+        "contact": "u",
+        **dict(zip(("part", "expected", "found"), told, strict=True)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "sentence"),
+    [({"u": CONTACT}, {}, 'acme: "u" is missing'), ({}, {"u": CONTACT}, 'acme: "u" is there, though no message tells')],
+)
+def test_a_whole_contact_may_differ(expected, found, sentence):
+    [difference] = differences_of("acme", expected, found)
+    assert str(difference).startswith(sentence)
+
+
+def test_a_long_value_is_cut_and_no_text_steers_the_terminal():
+    found = {"u": {**CONTACT, "traits": {"plan": "\x1b[31m" + "x" * 1000, "none": None}}}
+    [difference] = differences_of("acme", {"u": CONTACT}, found)
+    assert len(str(difference)) < 200
+    assert "\x1b" not in str(difference)

@@ -1,0 +1,288 @@
+"""Whether `destination simulate` sees what an eraser did, and what it did not."""
+
+import math
+
+import pytest
+
+from cli.simulation.deliver import End, Ledger
+from cli.simulation.fingerprint import fingerprint_of
+from cli.simulation.reconcile import read_table, reconcile
+from cli.simulation.traffic import Sending, Traffic
+from cli.simulation.witness import Witness
+from cli.stack import create_local_stack
+from cli.target import Target
+from consumer.clients import patient_client
+from consumer.erase import Eraser, Scope
+from consumer.erasures import ErasureRequest, ErasureTable
+from handler.canonicalise import canonicalise
+from handler.errors import InvalidMessage, Violation
+from handler.record import sha256
+from handler.reject import Reject, RejectTable
+from handler.spec import CALL_TYPES
+from handler.write import EventTable
+
+TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
+TRAFFIC = Traffic(seed=1, customers=2, call_types=TYPES, deletes=0.3)
+MESSAGES = 60
+SUBJECTS = TRAFFIC.doomed_subjects
+DOOMED = [
+    record
+    for index in range(MESSAGES)
+    if (record := TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))).subject in SUBJECTS
+]
+SUBJECT = DOOMED[0].subject
+"""A user who has messages, and is to be erased."""
+
+
+class Stage:
+    """A deployment whose endpoint and eraser this test plays."""
+
+    def __init__(self, aws, scope=Scope.USER):
+        self.target = Target(account=aws, stores=create_local_stack(aws, {"ErasureScope": scope}).stores)
+        self.client = aws.dynamodb()
+        self.ledger = Ledger()
+        self.erasures = ErasureTable(self.client, self.target.stores.erasure_table)
+        self.witness = self.new_witness()
+
+    def new_witness(self):
+        return Witness(self.target, TRAFFIC.customer_ids)
+
+    def deliver(self, *sendings, end=End.ACCEPTED):
+        for sending in sendings:
+            record = TRAFFIC.record(TRAFFIC.parcel(sending))
+            EventTable(self.client, self.target.stores.event_table, retention_days=0).write(record)
+            self.note(sending, end)
+
+    def note(self, sending, end):
+        record = TRAFFIC.record(TRAFFIC.parcel(sending))
+        self.ledger.messages[fingerprint_of(record)] = end
+        if sending.deletes:
+            self.ledger.deletes[record.subject] = fingerprint_of(record)
+
+    def reject(self, subject, number):
+        customer_id, _, user_id = subject.split("#")
+        reject = Reject(
+            customer_id=customer_id,
+            message=canonicalise({"type": "track", "userId": user_id})[0],
+            body=f"{number}",
+            settings_header="",
+            refusal=InvalidMessage((Violation(pointer="", message="no"),)),
+            rejected_at=0,
+        )
+        assert RejectTable(self.client, self.target.stores.rejects_table, retention_days=1).keep(reject)
+
+    def erase(self, subjects=SUBJECTS, requested_at="2031"):
+        stores = self.target.stores
+        eraser = Eraser(
+            patient_client("dynamodb"),
+            event_table=stores.event_table,
+            rejects_table=stores.rejects_table,
+            erasures=self.erasures,
+            scope=Scope(stores.erasure_scope),
+            sleep=lambda _seconds: None,
+        )
+        for subject in subjects:
+            customer_id = subject.split("#")[0]
+            request = ErasureRequest(customer_id=customer_id, subject=subject, requested_at=requested_at)
+            eraser.erase(request, until=math.inf)
+
+    def receipt(self, subject=SUBJECT):
+        [receipt] = self.erasures.receipts(subject.split("#")[0], user_hash=sha256(subject))
+        return receipt
+
+    def change(self, receipt, **changes):
+        [(name, value)] = changes.items()
+        self.client.update_item(
+            TableName=self.target.stores.erasure_table,
+            Key={
+                "customer": {"S": receipt.customer_id},
+                "erasure": {"S": f"{receipt.user_hash}#{receipt.requested_at}"},
+            },
+            UpdateExpression="SET #name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": {"S": value} if isinstance(value, str) else {"N": str(value)}},
+        )
+
+    def judge(self):
+        settled = self.witness.wait(self.ledger, tell=str, patience_seconds=0)
+        return self.witness.judge(self.ledger, settled=settled)
+
+    def reconcile(self):
+        erasures = self.judge()
+        subjects = {TRAFFIC.record(TRAFFIC.parcel(Sending(index=index))).subject for index in range(MESSAGES)}
+        stored = read_table(
+            self.target, subjects=subjects, customer_ids=TRAFFIC.customer_ids, but=erasures.subjects
+        )  # fmt: skip
+        return reconcile(self.ledger, stored + erasures.proven)
+
+
+def set_up(stage):
+    """Let all messages come, and then the deletes."""
+    stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
+    stage.reject(SUBJECT, 1)
+    stage.reject(SUBJECT, 2)
+    stage.witness.look(SUBJECTS)
+    stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))))
+    return stage
+
+
+@pytest.fixture
+def stage(aws):
+    return set_up(Stage(aws))
+
+
+def test_users_that_are_erased_are_seen(stage):
+    stage.erase()
+    erasures = stage.judge()
+    assert not erasures.failed
+    assert (erasures.erased, erasures.receipts) == (len(SUBJECTS), len(SUBJECTS))
+    assert (erasures.messages, erasures.rejects) == (len(DOOMED), 2)
+    result = stage.reconcile()
+    assert (result.failed, result.messages, result.stored) == (
+        False,
+        MESSAGES + len(SUBJECTS),
+        MESSAGES + len(SUBJECTS),
+    )
+
+
+def test_an_eraser_that_is_slow_is_waited_for(stage):
+    assert stage.witness.wait(stage.ledger, tell=lambda _text: stage.erase())
+
+
+def test_an_eraser_that_does_not_run_is_given_up(stage):
+    erasures = stage.judge()
+    assert (erasures.settled, erasures.erased, erasures.receipts) == (False, 0, 0)
+    assert erasures.not_erased == len(DOOMED) + 2 + len(SUBJECTS)
+    assert erasures.receipts_wrong == len(SUBJECTS)
+    assert not stage.reconcile().lost
+
+
+def test_a_message_that_is_left_is_found(stage):
+    stage.erase()
+    EventTable(stage.client, stage.target.stores.event_table, retention_days=0).write(DOOMED[0])
+    assert (stage.judge().not_erased, stage.judge().failed) == (1, True)
+
+
+def test_a_reject_that_is_left_is_found(stage):
+    stage.erase()
+    stage.reject(SUBJECT, 3)
+    assert (stage.judge().not_erased, stage.judge().failed) == (1, True)
+
+
+def test_a_delete_that_is_left_is_not_carried_out(stage):
+    stage.erase()
+    stage.deliver(Sending(index=0, deletes=True))
+    erasures = stage.judge()
+    assert (erasures.settled, erasures.not_erased, erasures.receipts_wrong) == (False, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": 0},
+        {"messages": 99},
+        {"rejects": 3},
+        {"linked_messages": 1},
+        {"linked_rejects": 1},
+        {"finished_at": ""},
+    ],
+    ids=str,
+)
+def test_a_receipt_that_tells_something_else_is_wrong(stage, changes):
+    stage.erase()
+    stage.change(stage.receipt(), **changes)
+    erasures = stage.judge()
+    assert (erasures.receipts_wrong, erasures.failed) == (1, True)
+    assert erasures.settled == ("finished_at" not in changes)
+
+
+def test_an_accepted_delete_without_a_receipt_is_wrong(stage):
+    stage.erase(set(SUBJECTS) - {SUBJECT})
+    erasures = stage.judge()
+    assert (erasures.settled, erasures.receipts_wrong, erasures.erased) == (False, 1, len(SUBJECTS) - 1)
+
+
+def test_a_receipt_of_somebody_whom_nobody_named_is_wrong(stage):
+    stage.erase()
+    stage.erase([f"{TRAFFIC.customer_ids[0]}#user#somebody"])
+    assert (stage.judge().receipts_wrong, stage.judge().failed) == (1, True)
+
+
+def test_a_message_of_another_user_that_is_erased_too_is_lost(stage):
+    [other, *_] = (
+        record
+        for index in range(MESSAGES)
+        if (record := TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))).subject not in SUBJECTS
+    )
+    stage.erase()
+    key = {"subject": {"S": other.subject}, "position": {"S": other.position}}
+    stage.client.delete_item(TableName=stage.target.stores.event_table, Key=key)
+    assert (stage.reconcile().lost_accepted, stage.judge().failed) == (1, False)
+
+
+def test_a_message_of_an_erased_user_that_never_was_stored_is_lost(aws):
+    stage = Stage(aws)
+    lost = next(index for index in range(MESSAGES) if TRAFFIC.is_doomed(index))
+    stage.note(Sending(index=lost), End.ACCEPTED)
+    stage.witness.look(SUBJECTS)
+    stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))))
+    stage.erase()
+    assert (stage.reconcile().lost_accepted, stage.judge().failed) == (1, False)
+
+
+def test_receipts_of_a_delete_that_comes_again_are_summed(stage):
+    stage.erase()
+    stage.deliver(Sending(index=0, copy=1, deletes=True))
+    stage.erase(SUBJECTS[:1], requested_at="2032")
+    erasures = stage.judge()
+    assert (erasures.failed, erasures.erased, erasures.receipts) == (False, len(SUBJECTS), len(SUBJECTS) + 1)
+
+
+def test_receipts_of_earlier_runs_do_not_count(stage):
+    stage.erase()
+    stage.witness, stage.ledger = stage.new_witness(), Ledger()
+    assert set_up(stage).judge().receipts == 0
+    stage.erase(requested_at="2032")
+    assert (stage.judge().failed, stage.judge().messages) == (False, len(DOOMED))
+
+
+def test_what_was_given_up_and_written_all_the_same_is_counted(aws):
+    stage = Stage(aws)
+    stage.deliver(*(Sending(index=index) for index in range(MESSAGES)), end=End.GIVEN_UP)
+    stage.witness.look(SUBJECTS)
+    stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))), end=End.GIVEN_UP)
+    stage.erase()
+    erasures = stage.judge()
+    assert (erasures.failed, erasures.erased, erasures.messages) == (False, len(SUBJECTS), len(DOOMED))
+    assert not stage.reconcile().failed
+
+
+def test_a_user_whose_delete_never_came_stays(aws):
+    stage = Stage(aws)
+    stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
+    stage.witness.look(SUBJECTS)
+    for index in range(len(SUBJECTS)):
+        stage.note(Sending(index=index, deletes=True), End.GIVEN_UP)
+    assert (stage.judge().failed, stage.judge().erased) == (False, 0)
+    assert (stage.reconcile().stored, stage.reconcile().lost_given_up) == (MESSAGES, len(SUBJECTS))
+
+
+def test_linked_ids_are_erased_where_that_is_the_scope(aws):
+    stage = set_up(Stage(aws, Scope.LINKED))
+    linked = {one for index in range(MESSAGES) if TRAFFIC.is_doomed(index) for one in links(index)}
+    assert linked
+    stage.erase()
+    erasures = stage.judge()
+    assert (erasures.failed, erasures.messages > len(DOOMED)) == (False, True)
+    assert linked < erasures.subjects
+    assert not stage.reconcile().failed
+    stage.change(stage.receipt(), linked_messages=99)
+    assert stage.judge().receipts_wrong == 1
+
+
+def links(index):
+    """Yield the subjects of anonymous ids that a message of a user names."""
+    record = TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))
+    anonymous_id = record.message.body.get("anonymous_id")
+    if anonymous_id and record.subject in SUBJECTS:
+        yield f"{record.customer_id}#anonymous#{anonymous_id.replace('#', '%23')}"
