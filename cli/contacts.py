@@ -105,7 +105,7 @@ def _columns(profile: Profile) -> tuple[str, ...]:
 
 
 @contacts.command()
-@click.argument("contact_id", metavar="ID")
+@click.argument("contact_id", type=ID, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:

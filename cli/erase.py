@@ -25,6 +25,7 @@ from handler.record import Record, subject_key
 from handler.write import EventQueue, EventTable
 
 LOOK_SECONDS = 0.5
+CONSUMER_NOTE = "\nThe consumer gets the delete message, too; the receipt says nothing of what it keeps."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,7 @@ def erase(
             f"Erased {receipt.messages:,} messages and {receipt.rejects:,} rejects of {person}"
             + (f", and {receipt.linked_messages:,} messages under linked ids" if receipt.linked_messages else "")
             + f".\nReceipt: {receipt.user_hash[:12]} (destination erasures show)"
+            + (CONSUMER_NOTE if target.stores.consumer == "on" else "")
         )
 
 

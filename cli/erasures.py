@@ -27,7 +27,7 @@ class _UserHash(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not re.fullmatch("[0-9a-f]{4,64}", value):
-            self.fail(f"{value} is no hash of a user: `destination erasures list` shows them", param, ctx)
+            self.fail(f"{value} is no hash of a user, nor its first 4 digits: `erasures list` shows them", param, ctx)
         return value
 
 
@@ -132,7 +132,10 @@ def show(
     else:
         receipts = _newest_first(table.receipts(customer_id, user_hash=user_hash))
     if not receipts:
-        raise click.ClickException(f"No receipt has the user hash {user_hash[:SHOWN_HASH_CHARS]} here")
+        raise click.ClickException(
+            f"No receipt has the user hash {user_hash[:SHOWN_HASH_CHARS]} here: either nobody requested an erasure, "
+            "or it has not begun"
+        )
     click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
 
 
@@ -171,6 +174,8 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
             step()
     if as_json:
         click.echo(json.dumps({"requested": len(people)}))
+    elif not people:
+        click.echo(f"Nothing to resume: no delete message is stored for longer than {older_than} minutes.")
     else:
         click.echo(f"Requested {len(people):,} erasures again: `destination erasures list` tells when they are done.")
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from cli import demo
 from cli.console import printable, progress
 from cli.reject_table import in_parallel
 from cli.stack import LOCAL_FOLDER
@@ -123,7 +124,7 @@ class State:
     help="Which time counts: when a message was stored, or when it happened.",
 )
 @click.option("--customer", "customer_id", type=ID, help="Only this customer's.")
-@click.option("--user", type=ID, help="Only this user's; read without a scan.")
+@click.option("--user", type=ID, help="Only this user's, on a local server of `demo` unless you say; without a scan.")
 @click.option("--rate", type=click.FloatRange(0.001, 1e6), help="Messages per second at the most.")
 @click.option("--restart", is_flag=True, help="Begin anew, although this replay ended half-way before.")
 @click.option(
@@ -161,7 +162,9 @@ def replay(
     if target.stores.consumer != "on":
         raise click.ClickException("This deployment has Consumer=off: nobody would take the messages from the queue")
     if user is not None and customer_id is None:
-        raise click.UsageError("Name the --customer whose user this is")
+        if not target.is_local:
+            raise click.UsageError("Name the --customer whose user this is")
+        customer_id = demo.CUSTOMER
     if rate is not None and not math.isfinite(rate):
         raise click.UsageError(f"--rate {rate} is no number")
     subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None

@@ -86,17 +86,19 @@ class Eraser:
         self._sleep = sleep
 
     def bury(self, request: ErasureRequest) -> None:
-        """Leave a tombstone, by which the endpoint knows who was erased; raises `STORE_ERRORS`."""
+        """Leave a tombstone, by which the endpoint knows who was erased, and open the receipt.
+
+        Raises `STORE_ERRORS`, and `FinishedElsewhereError` where two do so at once.
+        """
         self._erasures.bury(request)
+        self._open(request)
 
     def erase(self, request: ErasureRequest, *, until: float) -> Receipt | None:
         """Carry out a request, or the rest of it, and return its receipt; None where it was finished before.
 
         Raises `OutOfTimeError` when the clock passes `until`, and `STORE_ERRORS`.
         """
-        progress = self._erasures.progress(request)
-        if progress is None:
-            progress = self._erasures.begin(request, scope=self._scope, now=self._now())
+        progress = self._open(request)
         if progress.receipt.finished_at:
             return None
         try:
@@ -108,6 +110,11 @@ class Eraser:
         except FinishedElsewhereError:
             return None
 
+    def _open(self, request: ErasureRequest) -> Progress:
+        """Return how far a request got, which may be no way at all."""
+        progress = self._erasures.progress(request)
+        return progress or self._erasures.begin(request, scope=self._scope, now=self._now())
+
     def _erase_messages(self, progress: Progress, request: ErasureRequest, until: float) -> Progress:
         """Erase what is stored of a subject, and with the scope `linked` before each page what that links to."""
         seen: set[Link] = set()
@@ -115,11 +122,11 @@ class Eraser:
             self._check_time(until)
             links = set(links_in(self._client, self._event_table, page)) - seen
             seen |= links
+            links = {link for link in links if linked_subject(request.customer_id, link) != request.subject}
             progress = progress.linking(sha256(escape(link.id))[:HASH_CHARS] for link in links)
             if self._scope is Scope.LINKED:
                 for subject in sorted({linked_subject(request.customer_id, link) for link in links}):
-                    if subject != request.subject:
-                        progress = self._erase_linked(progress, subject, until)
+                    progress = self._erase_linked(progress, subject, until)
             progress = self._sweep(progress, "messages", self._event_table, map(_key, page), until=until)
         return progress
 

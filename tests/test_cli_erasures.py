@@ -261,7 +261,7 @@ def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
 
 def test_what_is_young_may_be_under_way(destination):
     destination.post({"type": "delete", "userId": "ada"})
-    assert "Requested 0 erasures again" in erasures("resume", "--scan").output
+    assert "Nothing to resume" in erasures("resume", "--scan").output
 
 
 def test_it_asks_before_it_requests(destination):

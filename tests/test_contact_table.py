@@ -230,7 +230,7 @@ SCHEDULES = st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from([Fal
 CUSTOMERS = map("customer-{}".format, itertools.count())
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(history=HISTORIES, schedule=SCHEDULES, data=st.data())
 def test_contacts_depend_on_the_set_of_messages_alone(history, schedule, data, dynamodb, workers):
     customer = next(CUSTOMERS)
@@ -248,7 +248,6 @@ def check(client, customer, messages):
 
 
 AT_ONCE = [
-    message("identify", "visitor", traits={"plan": "pro"}),
     track("visitor"),
     message("alias", "user", previous_id="visitor", time=MORNING),
     message("alias", "friend", previous_id="user", time=EVENING),
@@ -297,11 +296,9 @@ BEFORE = [
     [
         message("identify", "user", traits={"name": "Ada"}),
         track("friend", time=MORNING),
-        track("user", time=EVENING),
         message("group", "user", group_id="g-1", traits={"plan": "pro"}),
         message("alias", "friend", previous_id="user", time=EVENING),
         message("delete", "user"),
-        message("delete", "user", time=UNKNOWN),
     ],
     ids=names,
 )

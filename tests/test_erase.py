@@ -158,13 +158,22 @@ def test_a_receipt_tells_what_was_done_and_names_nobody(place):
 def test_a_tombstone_holds_a_hash_and_a_time(place):
     request = place.request()
     place.eraser().bury(request)
-    assert place.client.scan(TableName=place.deployment.stack.stores.erasure_table)["Items"] == [
-        {
-            "customer": {"S": "demo"},
-            "erasure": {"S": sha256("demo#user#user-1")},
-            "requested_at": {"S": request.requested_at},
-        }
-    ]
+    tombstone, _receipt = place.client.scan(TableName=place.deployment.stack.stores.erasure_table)["Items"]
+    assert tombstone == {
+        "customer": {"S": "demo"},
+        "erasure": {"S": sha256("demo#user#user-1")},
+        "requested_at": {"S": request.requested_at},
+    }
+
+
+def test_a_receipt_is_open_before_anything_is_erased(place):
+    place.post(track(userId="user-1"))
+    request = place.request()
+    place.eraser().bury(request)
+    assert [(receipt.messages, receipt.finished_at) for receipt in place.receipts()] == [(0, "")]
+    place.eraser().erase(request, until=FOREVER)
+    place.eraser().bury(request)
+    assert [(receipt.messages, bool(receipt.finished_at)) for receipt in place.receipts()] == [(1, True)]
 
 
 def test_a_request_that_is_finished_is_left_alone_so_that_a_user_may_come_back(place):
@@ -227,7 +236,7 @@ def test_a_visitor_whose_messages_link_to_themselves_is_erased_once(place):
     place.deployment.post({"type": "delete", "userId": "nobody"})
     request = ErasureRequest(customer_id="demo", subject="demo#anonymous#5f0c", requested_at="2031")
     receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
-    assert counts(receipt) == (1, 0, 0, 0)
+    assert (receipt.linked_ids, counts(receipt)) == (0, (1, 0, 0, 0))
 
 
 def test_a_request_of_a_linked_visitor_keeps_for_a_receipt_of_its_own(place):

@@ -9,6 +9,7 @@ import textwrap
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import Any
 
 import click
@@ -384,6 +385,26 @@ def test_a_dead_letter_is_sent_as_often_as_it_takes(table):
     sender = Flaky(table.account.sqs(), send_message=3)
     play(table.source(played, sqs=sender), until=lambda: sender.calls["send_message"] == 4)
     assert len(table.dead_letters()) == 1
+
+
+class Hanging:
+    """A server that never answers."""
+
+    def __init__(self):
+        self.calls = []
+        self.end = Event()
+
+    def describe_stream(self, **_stream):
+        self.calls.append("begun")
+        self.end.wait(PATIENCE_SECONDS)
+        self.calls.append("ended")
+
+
+def test_the_end_waits_for_no_call_that_hangs(table):
+    hanging = Hanging()
+    play(table.source(Played(), streams=hanging), until=lambda: hanging.calls)
+    assert hanging.calls == ["begun"]
+    hanging.end.set()
 
 
 class TwoShards:

@@ -21,7 +21,7 @@ from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
 POLL_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-"""In seconds. A call that fails is made again anyway, and the end of the server waits for one that is under way."""
+"""In seconds. A call that fails is made again anyway."""
 
 
 class Source(Protocol):
