@@ -61,7 +61,7 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
 
 def new_client(service: str, config: Config) -> Any:  # noqa: ANN401 -- its client
     """Return a client as botocore makes it."""
-    return _session().create_client(service, config=config)
+    return session().create_client(service, config=config)
 
 
 def _default_roots() -> list[str]:
@@ -69,7 +69,7 @@ def _default_roots() -> list[str]:
 
 
 @cache
-def _session() -> Session:
+def session() -> Session:
     """Return the session of all clients: it holds what was read of the services."""
     return get_session()
 

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMe
 """
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,17 @@ from typing import Any
 import boto3
 from botocore.awsrequest import AWSPreparedRequest
 
+from handler.clients import session
+
 MAX_KEY_BYTES = {
     "key_hash": 2048,
     "subject": 2048,
     "customer_day_shard": 2048,
     "position": 1024,
     "body_hash": 1024,
+    "customer": 2048,
+    "erasure": 1024,
+    "item": 1024,
 }
 """Partition and sort keys of template.yaml."""
 MAX_ITEM_BYTES = 400 * 1024
@@ -38,14 +44,14 @@ class RefusedByAws(AssertionError):
 
 @contextmanager
 def strict_aws() -> Iterator[None]:
-    """Check what every client sends that is made by boto3's default session in the meantime."""
+    """Check what every client sends that is made in the meantime, by boto3's default session or the functions' own."""
     if boto3.DEFAULT_SESSION is None:
         boto3.setup_default_session()
-    events = boto3.DEFAULT_SESSION.events
-    for event, check in CHECKS.items():
+    sessions = boto3.DEFAULT_SESSION.events, session().get_component("event_emitter")
+    for events, (event, check) in itertools.product(sessions, CHECKS.items()):
         events.register_first(event, check)
     yield
-    for event, check in CHECKS.items():
+    for events, (event, check) in itertools.product(sessions, CHECKS.items()):
         events.unregister(event, check)
 
 
@@ -57,9 +63,12 @@ def check_put_item(request: AWSPreparedRequest, **_: object) -> None:
     check_keys(item)
 
 
-def check_get_item(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse a key that DynamoDB would refuse."""
-    check_keys(content(request)["Key"])
+def check_key(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse a key, or a value beside it, that DynamoDB would refuse."""
+    said = content(request)
+    check_keys(said["Key"])
+    for value in said.get("ExpressionAttributeValues", {}).values():
+        attribute_bytes(value)
 
 
 def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
@@ -83,7 +92,7 @@ def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
 
 CHECKS: Mapping[str, Callable[..., None]] = {
     "before-send.dynamodb.PutItem": check_put_item,
-    "before-send.dynamodb.GetItem": check_get_item,
+    **{f"before-send.dynamodb.{name}": check_key for name in ("GetItem", "UpdateItem", "DeleteItem")},
     "before-send.sqs.SendMessage": check_send_message,
 }
 

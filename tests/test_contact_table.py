@@ -480,6 +480,13 @@ def test_who_comes_back_after_an_erasure_is_a_new_contact(dynamodb):
     assert (contact["traits"], contact["events"]) == ({"plan": "pro"}, {"Lamp Lit": 1})
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_an_erasure_leaves_what_happened_later_that_day(order, dynamodb):
+    messages = [track(time=MORNING), message("delete", time=NOON), track(time=EVENING)]
+    take(dynamodb, *(messages[number] for number in order))
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
+
+
 def test_a_visitor_is_erased_by_the_anonymous_id(dynamodb):
     visitor = {"user_id": None, "anonymous_id": "visitor"}
     take(dynamodb, message("page", **visitor))
@@ -522,6 +529,12 @@ def test_a_contact_is_found_by_each_of_its_ids(contact_id, dynamodb):
     take(dynamodb, message("alias", "user", previous_id="visitor"), track("visitor"))
     table = table_of(dynamodb)
     assert [table.to_json(table.find(contact_id))] == shown(dynamodb)
+
+
+def test_contacts_that_are_merged_into_each_other_are_shown_once(dynamodb):
+    take(dynamodb, message("alias", "a", previous_id="b"), message("alias", "b", previous_id="a"))
+    [contact] = shown(dynamodb)
+    assert {contact["id"], *contact["merged"]} == {"a", "b"}
 
 
 @pytest.mark.parametrize("contact_id", ["erased", "nobody"])

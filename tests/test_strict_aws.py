@@ -3,6 +3,9 @@
 import pytest
 from strict_aws import RefusedByAws
 
+from consumer.clients import patient_client
+from handler.clients import connect
+
 ITEM = {"subject": {"S": "acme#user#u"}, "position": {"S": "undated#m"}}
 TEXT = {"DataType": "String", "StringValue": "text"}
 
@@ -29,9 +32,28 @@ def test_an_item_that_dynamodb_would_refuse_is_found(attributes, refusal, aws):
         aws.dynamodb().put_item(TableName="events", Item=ITEM | attributes)
 
 
-def test_a_key_that_dynamodb_would_refuse_is_found(aws):
+@pytest.mark.parametrize("operation", ["get_item", "update_item", "delete_item"])
+def test_a_key_that_dynamodb_would_refuse_is_found(operation, aws):
     with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
-        aws.dynamodb().get_item(TableName="keys", Key={"key_hash": {"S": ""}})
+        getattr(aws.dynamodb(), operation)(TableName="keys", Key={"key_hash": {"S": ""}})
+
+
+def test_a_value_that_dynamodb_would_refuse_is_found(aws):
+    with pytest.raises(RefusedByAws, match="a set is empty"):
+        aws.dynamodb().update_item(
+            TableName="contacts",
+            Key={"customer": {"S": "acme"}, "item": {"S": "seen"}},
+            UpdateExpression="ADD #messages :messages",
+            ExpressionAttributeNames={"#messages": "messages"},
+            ExpressionAttributeValues={":messages": {"SS": []}},
+        )
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("client_of", [connect, patient_client])
+def test_it_is_found_in_what_the_functions_send_too(client_of):
+    with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
+        client_of("dynamodb").get_item(TableName="keys", Key={"key_hash": {"S": ""}})
 
 
 @pytest.mark.parametrize(
