@@ -97,9 +97,12 @@ def test_only_two_modules_make_clients(path):
     assert not {"boto3", "botocore.session"} & set(imports(path))
 
 
+READERS = ("handler.app", "consumer.handle", "consumer.eraser", "consumer.stream")
+
+
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if module(path) not in ("handler.app", "consumer.handle", "consumer.eraser")],
+    [path for path in MODULES if module(path) not in READERS],
     ids=module,
 )
 def test_only_what_lambda_calls_reads_the_environment(path):

@@ -6,7 +6,16 @@ from click import ClickException
 from endpoint import endpoint, response
 from store_proxy import Fault, store_proxy
 
-from cli.stack import FUNCTION, STORE_OUTPUTS, Account, copy_stores, create_local_stack, load_template, stack_outputs
+from cli.stack import (
+    FUNCTION,
+    LOCAL_STACK,
+    STORE_OUTPUTS,
+    Account,
+    copy_stores,
+    create_local_stack,
+    load_template,
+    stack_outputs,
+)
 
 pytest_plugins = ["servers"]
 
@@ -19,18 +28,18 @@ TABLES = {
 
 
 def tables_of(account):
-    """Return the descriptions of all tables, by the ends of their names, which are those in the template."""
+    """Return the descriptions of a stack's tables, by the ends of their names, which are those in the template."""
     client = account.dynamodb()
-    names = client.list_tables()["TableNames"]
+    names = [name for name in client.list_tables()["TableNames"] if name.startswith(LOCAL_STACK)]
     return {name.rpartition("-")[2]: client.describe_table(TableName=name)["Table"] for name in names}
 
 
 def queues_of(account):
-    """Return the attributes of all queues, by their names."""
+    """Return the attributes of a stack's queues, by their names."""
     client = account.sqs()
     return {
         url.rpartition("/")[2]: client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        for url in client.list_queues().get("QueueUrls", [])
+        for url in client.list_queues(QueueNamePrefix=LOCAL_STACK).get("QueueUrls", [])
     }
 
 
