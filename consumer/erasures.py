@@ -146,7 +146,7 @@ class ErasureTable:
             self._client.put_item(
                 TableName=self._name,
                 Item={**_receipt_key(receipt.customer_id, receipt.user_hash, receipt.requested_at), **item},
-                ConditionExpression="attribute_not_exists(finished_at) OR finished_at IN (:open, :same)",
+                ConditionExpression="attribute_not_exists(finished_at) OR finished_at = :open OR finished_at = :same",
                 ExpressionAttributeValues={":open": {"S": ""}, ":same": {"S": receipt.finished_at}},
             )
         except self._client.exceptions.ConditionalCheckFailedException as error:
