@@ -107,7 +107,7 @@ def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(desti
     result = erase(*ADA, "--yes", "--wait", "0")
     assert (result.exit_code, "Requested, but not finished after 0 s" in result.output) == (1, True)
     carry_out(destination)
-    assert [item["subject"] for item in destination.stored()] == [
+    assert subjects(destination) == [
         "demo#anonymous#5f0c",
         "demo#user#bob",
         "demo#user#old-ada",
@@ -119,7 +119,7 @@ def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(desti
 def test_a_visitor_can_be_erased_too(destination):
     erase("--customer", "demo", "--anonymous", "5f0c", "--yes", "--wait", "0")
     carry_out(destination)
-    assert "demo#anonymous#5f0c" not in [item["subject"] for item in destination.stored()]
+    assert "demo#anonymous#5f0c" not in subjects(destination)
 
 
 def test_with_a_queue_the_consumer_hears_of_it_as_well(deploy):
