@@ -13,9 +13,9 @@ from cli.console import printable, progress, stdout
 from cli.erase import Person, erasures_of, parse_person, request_erasure
 from cli.target import ID, Target, target_options
 from consumer.erasures import Receipt
-from handler.erased import DELETE
 from handler.items import read_json_attribute
 from handler.record import sha256
+from handler.spec import DELETE
 from handler.timestamps import sortable
 
 SHOWN_HASH_CHARS = 12

@@ -36,6 +36,7 @@ from consumer.contacts import (
 from handler.decode import JsonObject
 from handler.items import json_attribute, read_json_attribute
 from handler.record import escape, sha256, utf8
+from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -93,7 +94,7 @@ class ContactTable:
             self._join(f"contact#{previous_key}", said_of_previous(message, self._customer))
             if contact.deleted_at is not None:
                 self._erase(previous_key, contact.deleted_at)
-        if message["type"] == "delete":
+        if message["type"] == DELETE:
             self._erase(key, erasure_time(message))
 
     def _join(self, name: str, said: Contact) -> Contact:

@@ -19,6 +19,7 @@ from typing import Any, Self
 from handler.canonicalise import UNDATED, identity_time
 from handler.decode import JsonObject
 from handler.record import escape, sha256
+from handler.spec import DELETE
 
 MAX_CLOCK_ERROR = timedelta(days=1)
 """A message from further ahead of its receipt has a wrong clock, and would otherwise be the newest for years."""
@@ -196,7 +197,7 @@ def key_of(customer: str, contact_id: str) -> str:
 
 def said_of_contact(message: JsonObject, customer: str) -> Contact:
     """Return what a message says of the contact whose it is."""
-    if message["type"] == "delete":
+    if message["type"] == DELETE:
         return Contact(deleted_at=erasure_time(message))
     previous, group_id = previous_of(message), account_of(message)
     return Contact(

@@ -13,9 +13,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
-from handler.erased import DELETE
 from handler.items import read_json_attribute
 from handler.record import escape, sha256, subject_key
+from handler.spec import DELETE
 from handler.timestamps import sortable
 
 if TYPE_CHECKING:

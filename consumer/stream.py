@@ -21,8 +21,8 @@ from consumer.clients import patient_client
 from consumer.stored import StoredMessage, read_item
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
-from handler.erased import DELETE
 from handler.record import Record
+from handler.spec import DELETE
 from handler.write import EventQueue
 
 if TYPE_CHECKING:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, ErasureStoreUnavailable, UserErased
 from handler.record import escape, sha256, subject_of
+from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
-
-DELETE = "delete"
 
 
 class Tombstones:

@@ -7,6 +7,7 @@ from typing import Any
 
 from handler.canonicalise import Message
 from handler.errors import Invalid, Refusal
+from handler.spec import DELETE
 from handler.write import Outcome
 
 Response = dict[str, Any]
@@ -17,7 +18,7 @@ _CONTENT_TYPE = {"Content-Type": "application/json"}
 
 def accepted(outcome: Outcome, message: Message) -> Response:
     """Answer 200 for what is written and 202 for what has yet to be carried out: a queued message, or a `delete`."""
-    status = 202 if outcome is Outcome.QUEUED or message.type == "delete" else 200
+    status = 202 if outcome is Outcome.QUEUED or message.type == DELETE else 200
     return _respond(status, {"status": outcome, "message_id": message.message_id}, {})
 
 

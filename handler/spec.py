@@ -9,7 +9,9 @@ https://segment.com/docs/connections/spec/common/
 import re
 from collections.abc import Iterable, Mapping
 
-CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", "delete")
+DELETE = "delete"
+"""The call type that is no message of a user's, but a request to erase the user."""
+CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", DELETE)
 SETTINGS = "settings"
 """The name of the schema that is not a call type's."""
 

@@ -8,8 +8,8 @@ from samtranslator.translator.transform import transform
 
 import consumer.handle
 from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, load_template
-from handler.erased import DELETE
 from handler.settings import ANSWER_SECONDS, MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
+from handler.spec import DELETE
 
 SEGMENT_GIVES_UP_SECONDS = 5
 STREAM_HOURS = 24

@@ -22,9 +22,9 @@ from cli.simulation.report import Run
 from cli.simulation.traffic import Traffic
 from cli.stack import Stores, stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
-from handler.erased import DELETE
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
+from handler.spec import DELETE
 
 KEY_LIFETIME = timedelta(days=7)
 """Of the temporary keys, should the run be killed before it removes them; longer than any run."""

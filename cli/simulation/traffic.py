@@ -29,9 +29,8 @@ from cli.simulation.content import (
 from cli.simulation.spelling import respelled
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
-from handler.erased import DELETE
 from handler.record import Record
-from handler.spec import CALL_TYPES
+from handler.spec import CALL_TYPES, DELETE
 
 DESTINATION = "Direct Destination"
 """Our name in `integrations`; the function reads none of them."""

@@ -17,8 +17,8 @@ from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.reconcile import READERS, Stored, read_subjects
 from cli.target import Target
 from consumer.erasures import ErasureTable, Receipt
-from handler.erased import DELETE
 from handler.record import sha256, subject_key
+from handler.spec import DELETE
 
 PATIENCE_SECONDS = 120
 """For which the eraser may finish nothing, though something is left to erase."""
