@@ -1,13 +1,12 @@
 """The rejects table as the partner's side of it: to find, read and delete rejects. `handler/reject.py` writes them."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from threading import Event
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
+from cli.parallel import in_parallel
 from handler.items import read_text_attribute
 from handler.record import escape
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 REJECT_ID_CHARS = 12
 SHARDS = "0123456789abcdef"
 """The first digit of a reject's hash is its shard."""
-CALLS_AT_ONCE = 8
-"""botocore keeps ten connections."""
 
 HEAD = (
     "customer_day_shard",
@@ -35,8 +32,6 @@ HEAD = (
 )
 """The attributes that tell about a reject without its contents."""
 CONTENTS = ("body", "settings")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,38 +162,6 @@ def newest_first(rejects: Iterable[KeptReject]) -> list[KeptReject]:
 def last_days(days: int, today: date) -> list[date]:
     """Return today and the days before it, newest first."""
     return [today - timedelta(days=number) for number in range(days)]
-
-
-def in_parallel(work: Callable[[Any], T], pieces: Iterable[Any]) -> Iterator[T]:
-    """Yield the result of some work for each piece, as they come.
-
-    After an error no other piece is begun; it is raised when what was under way has ended and was yielded.
-    """
-    stopped = Event()
-
-    def work_on(piece: object) -> T:
-        if stopped.is_set():
-            raise CancelledError
-        try:
-            return work(piece)
-        except BaseException:
-            stopped.set()
-            raise
-
-    failure: BaseException | None = None
-    workers = ThreadPoolExecutor(CALLS_AT_ONCE)
-    try:
-        for ended in as_completed([workers.submit(work_on, piece) for piece in pieces]):
-            error = ended.exception()
-            if error is None:
-                yield ended.result()
-            elif not isinstance(error, CancelledError):
-                failure = failure or error
-    finally:
-        stopped.set()
-        workers.shutdown()
-    if failure is not None:
-        raise failure
 
 
 def _only(names: Iterable[str]) -> dict[str, Any]:

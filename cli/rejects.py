@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.console import printable, progress, stdout
-from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel, last_days, newest_first
+from cli.parallel import in_parallel
+from cli.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
 from cli.retry import Fate, Judge, Verdict, retry, sink_of
 from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import ID, Target, target_options

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import click
 
 from cli import demo
 from cli.console import printable, progress
-from cli.reject_table import in_parallel
+from cli.parallel import in_parallel
 from cli.stack import LOCAL_FOLDER
 from cli.target import ID, Target, target_options
 from handler.canonicalise import canonicalise
@@ -242,19 +242,28 @@ def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
 
 
 class Pace:
-    """Lets threads through at a rate, in pieces per second; None is all they can."""
+    """Lets threads through at a rate, in pieces per second, or without one; `clock` and `sleep` are in seconds."""
 
-    def __init__(self, rate: float | None) -> None:
+    def __init__(
+        self,
+        rate: float | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._seconds = 1 / rate if rate else 0.0
-        self._next = time.monotonic()
+        self._clock = clock
+        self._sleep = sleep
+        self._next = clock()
         self._lock = Lock()
 
     def wait(self) -> None:
         """Wait for one's turn."""
         with self._lock:
-            turn = max(self._next, time.monotonic())
+            now = self._clock()
+            turn = max(self._next, now)
             self._next = turn + self._seconds
-        time.sleep(max(0.0, turn - time.monotonic()))
+        self._sleep(turn - now)
 
 
 def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[str]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cli.reject_table import Contents, KeptReject, RejectTable, in_parallel
+from cli.parallel import in_parallel
+from cli.reject_table import Contents, KeptReject, RejectTable
 from cli.target import Target
 from handler.canonicalise import canonicalise
 from handler.decode import decode_settings, parse_body

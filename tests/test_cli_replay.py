@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 from contextlib import contextmanager
 
 import boto3
@@ -158,12 +157,21 @@ def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay)
     assert ids(taken(destination)) == numbers(2)
 
 
-def test_a_rate_spreads_what_it_queues_over_time():
-    pace, turns = Pace(100), []
-    for _ in range(4):
+@pytest.mark.parametrize(("rate", "slept"), [(100, [0, 0.01, 0.02, 0.03]), (None, [0, 0, 0, 0])])
+def test_a_rate_spreads_what_it_queues_over_time(rate, slept):
+    pauses = []
+    pace = Pace(rate, clock=lambda: 17.0, sleep=pauses.append)
+    for _ in slept:
         pace.wait()
-        turns.append(time.monotonic())
-    assert min(later - sooner for sooner, later in itertools.pairwise(turns)) > 0.005
+    assert pauses == pytest.approx(slept)
+
+
+def test_time_that_was_not_used_is_not_made_up_for():
+    pauses, times = [], iter([0.0, 60.0, 60.0])
+    pace = Pace(100, clock=lambda: next(times), sleep=pauses.append)
+    pace.wait()
+    pace.wait()
+    assert pauses == pytest.approx([0, 0.01])
 
 
 def test_one_that_ended_after_its_last_page_has_nothing_left(destination, replay, tmp_path):
