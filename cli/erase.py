@@ -19,9 +19,9 @@ from cli.target import ID, Target, target_options
 from consumer.erase import Link, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureRequest, ErasureTable, Receipt
 from handler.canonicalise import canonicalise
-from handler.erased import DELETE
 from handler.errors import Refusal
 from handler.record import Record, subject_key
+from handler.spec import DELETE
 from handler.write import EventQueue, EventTable
 
 LOOK_SECONDS = 0.5
@@ -104,11 +104,12 @@ def erase(
       destination erase --customer acme --user 97980cfea0067 --dry-run
     """
     person = parse_person(target, customer_id, user, anonymous)
-    if dry_run or not yes:
-        stored, linked = stored_under(target, person.subject), list(_linked(target, person))
-        if dry_run:
-            _tell_stored(person, stored, linked, Scope(target.stores.erasure_scope), as_json=as_json)
-            return
+    if dry_run:
+        stored, linked = stored_under(target, person.subject), _linked(target, person)
+        _tell_stored(person, stored, linked, Scope(target.stores.erasure_scope), as_json=as_json)
+        return
+    if not yes:
+        stored = stored_under(target, person.subject)
         question = f"Erase {stored.messages:,} messages and {stored.rejects:,} rejects of {person} for good?"
         click.confirm(question, abort=True, err=True)
     request = request_erasure(target, person)
