@@ -16,13 +16,15 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session, get_session
 from botocore.utils import get_environ_proxies
 
+from handler.parallel import CALLS_AT_ONCE
 from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES
-from handler.transport import Connection
+from handler.transport import Connections
 
 CONFIG = Config(
     connect_timeout=CONNECT_TIMEOUT_SECONDS,
     read_timeout=READ_TIMEOUT_SECONDS,
     retries={"mode": "standard", "total_max_attempts": STORE_TRIES},
+    max_pool_connections=CALLS_AT_ONCE,
     # Two things that botocore else does anew for each request, of which they are a fifth of the cost.
     user_agent="direct-destination",
     parameter_validation=False,
@@ -43,19 +45,19 @@ HTTP_OK = 200
 def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- its client
     """Return a client of a service by its name, such as `dynamodb`.
 
-    `direct` is by a `Connection` of its own, which trusts the certificates in the file `ca_bundle`.
+    `direct` is by `Connections` of its own, which trusts the certificates in the file `ca_bundle`.
     """
     client = new_client(service, CONFIG)
     client.meta.events.register("before-parse", check_answer)
     for event, handler in NOT_NEEDED:
         client.meta.events.unregister(event, handler)
     if direct and not get_environ_proxies(client.meta.endpoint_url):
-        connection = Connection(
+        connections = Connections(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
             roots=[ca_bundle] if ca_bundle else _default_roots(),
         )
-        client.meta.events.register("before-send", cast("Any", connection))  # stubs know no answer
+        client.meta.events.register("before-send", cast("Any", connections))  # stubs know no answer
     return client
 
 

@@ -1,8 +1,9 @@
-"""How requests get to a store inside Lambda: over one connection that is kept alive, without layers between.
+"""How requests get to a store inside Lambda: over connections that are kept alive, without layers between.
 
-A function serves one event at a time, so that one connection to each service is all it can use, and no pool is needed.
-This is a handler of botocore's `before-send` event, whose answer stands for that of botocore's own session; its errors
-are botocore's too, so that retries go on as ever. It speaks as much of HTTP/1.1 (RFC 9112) as DynamoDB and SQS do.
+A function serves one event at a time, for which one connection to each service suffices; a batch uses as many as
+there are threads (`handler/parallel.py`). This is a handler of botocore's `before-send` event, whose answer stands for
+that of botocore's own session; its errors are botocore's too, so that retries go on as ever. It speaks as much of
+HTTP/1.1 (RFC 9112) as DynamoDB and SQS do.
 
 https://boto3.amazonaws.com/v1/documentation/api/latest/guide/events.html
 """
@@ -30,8 +31,8 @@ MAX_ANSWER_BYTES = 1024 * 1024
 _PORTS = {"http": 80, "https": 443}
 
 
-class Connection:
-    """Sends the requests of one client. Time-outs are in seconds, and of each wait.
+class Connections:
+    """Sends the requests of one client, also of several threads. Time-outs are in seconds, and of each wait.
 
     `roots` are files of the certificates that are trusted; another one is read where the ones before do not suffice.
     """
@@ -40,18 +41,13 @@ class Connection:
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
         self._roots = roots
-        self._socket: socket.socket | None = None
-        self._origin: tuple[str, str] | None = None
+        self._kept: list[tuple[socket.socket, tuple[str, str]]] = []
 
     def __call__(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         """Return the answer to a request; raises what botocore's own session would."""
         origin = urlsplit(request.url)[:2]
-        kept, self._socket = self._socket, None  # kept again when an answer is there, whole
-        if kept is not None and (origin != self._origin or select.select([kept], [], [], 0)[0]):
-            kept.close()  # as the other side did, where there is something to read
-            kept = None
         try:
-            connection = kept or self._connect(request.url)
+            connection = self._take(origin) or self._connect(request.url)
         except TimeoutError as error:
             raise ConnectTimeoutError(endpoint_url=request.url, error=error) from error
         except ssl.SSLError as error:
@@ -70,24 +66,36 @@ class Connection:
         if is_last:
             connection.close()
         else:
-            self._socket, self._origin = connection, origin
+            self._kept.append((connection, origin))  # now that an answer is there, whole
         return response
+
+    def _take(self, origin: tuple[str, str]) -> socket.socket | None:
+        """Return a kept connection, if there is a good one."""
+        while True:
+            try:
+                connection, its_origin = self._kept.pop()
+            except IndexError:
+                return None
+            if origin == its_origin and not select.select([connection], [], [], 0)[0]:
+                return connection
+            connection.close()  # as the other side did, where there is something to read
 
     def _connect(self, url: str) -> socket.socket:
         parts = urlsplit(url)
+        roots = self._roots
         address = (parts.hostname, parts.port or _PORTS[parts.scheme])
         connection = socket.create_connection(address, self._connect_timeout)
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if parts.scheme == "https":
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-                context.load_verify_locations(self._roots[0])
+                context.load_verify_locations(roots[0])
                 connection = context.wrap_socket(connection, server_hostname=parts.hostname)
             connection.settimeout(self._read_timeout)
         except OSError as error:
             connection.close()
-            if isinstance(error, ssl.SSLCertVerificationError) and len(self._roots) > 1:
-                self._roots = self._roots[1:]
+            if isinstance(error, ssl.SSLCertVerificationError) and len(roots) > 1:
+                self._roots = roots[1:]
                 return self._connect(url)
             raise
         return connection

@@ -1,4 +1,4 @@
-"""How requests get to a store inside Lambda: what botocore's own session would give, over one connection."""
+"""How requests get to a store inside Lambda: what botocore's own session would give, over few connections."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 
 import boto3
 import pytest
@@ -29,7 +29,8 @@ from endpoint import Endpoint, endpoint, response
 
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.clients import connect
-from handler.transport import Connection
+from handler.parallel import in_parallel
+from handler.transport import Connections
 
 pytest_plugins = ["servers"]
 
@@ -67,7 +68,7 @@ def connection():
     made = []
 
     def connection(*, connect_timeout=PATIENCE_SECONDS, read_timeout=PATIENCE_SECONDS, roots=()):
-        made.append(Connection(connect_timeout=connect_timeout, read_timeout=read_timeout, roots=roots))
+        made.append(Connections(connect_timeout=connect_timeout, read_timeout=read_timeout, roots=roots))
         return made[-1]
 
     yield connection
@@ -595,3 +596,21 @@ def test_a_direct_client_trusts_whom_it_is_told_to(environment, authority, tmp_p
         environment(server.url)
         put_item(connect("dynamodb", direct=True, ca_bundle=path))
     assert len(server.received) == 1
+
+
+# Several at once
+
+
+def test_threads_have_connections_of_their_own_which_are_kept(connection):
+    together = Barrier(4, timeout=PATIENCE_SECONDS)
+
+    def answer(_request):
+        together.wait()
+        return OK
+
+    with listening(answer) as server:
+        transport = connection()
+        for _ in range(2):
+            in_parallel(lambda _: transport(post(server.url)), range(4))
+        assert len(server.received) == 8
+        assert connections(server) == 4
