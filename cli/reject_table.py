@@ -26,6 +26,7 @@ HEAD = (
     "user_id",
     "anonymous_id",
     "rejected_at",
+    "batch_index",
     "code",
     "answer",
     "violations",
@@ -36,7 +37,7 @@ CONTENTS = ("body", "settings")
 
 @dataclass(frozen=True, kw_only=True)
 class KeptReject:
-    """What is known of a reject without its contents; `facts` are the texts of `HEAD`, of which ids may be missing."""
+    """What is known of a reject without its contents; `facts` are the texts of `HEAD`, of which some may be missing."""
 
     facts: Mapping[str, str]
 
@@ -62,8 +63,8 @@ class KeptReject:
 
     @property
     def call_type(self) -> str:
-        """The call type of the message."""
-        return self.facts["type"]
+        """The call type of the message, "" where it tells none."""
+        return self.facts.get("type", "")
 
     @property
     def answer(self) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SPARE_SECONDS = 60
 """Kept of the function's time, for the call that is under way with all its tries and pauses."""
-LATEST_WRITE_SECONDS = 6
+LATEST_WRITE_SECONDS = 10
 """A request that did not see a tombstone yet may write for so long: then the endpoint's function ends."""
 
 _metrics = Metrics(namespace=NAMESPACE, service=SERVICE)

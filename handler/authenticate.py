@@ -22,12 +22,12 @@ BLANK = string.whitespace + "\u00a0\u200b\u2060\ufeff"
 """What people paste around keys: white space, and characters that can't be seen."""
 
 
-def authenticate(authorization: str | None, keys: KeyStore, now: float) -> ApiKey:
-    """Return the live API key that an `Authorization` header names; `now` is in seconds since 1970.
+def authenticate(key: str, keys: KeyStore, now: float) -> ApiKey:
+    """Return what is known of a live API key; `now` is in seconds since 1970.
 
     Raises a kind of `Unauthorized`, `SuspendedKey`, or `KeyStoreUnavailable`.
     """
-    api_key = keys.find(parse_basic(authorization))
+    api_key = keys.find(key)
     if api_key is None:
         raise UnknownKey
     if api_key.status is Status.REVOKED:
@@ -59,7 +59,12 @@ def parse_basic(authorization: str | None) -> str:
         raise MissingCredentials
     if not colon:
         raise NoColon
-    key = user_id.strip(BLANK)
+    return trimmed(user_id)
+
+
+def trimmed(text: str | None) -> str:
+    """Return a key without what people paste around it; raises `MissingCredentials` where nothing is left."""
+    key = (text or "").strip(BLANK)
     if not key:
         raise MissingCredentials
     return key

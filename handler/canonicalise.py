@@ -7,11 +7,12 @@ The spec's fields at the top and in `context` are spelled canonically. Keys insi
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from handler.decode import JsonObject
-from handler.spec import ALIAS_TOP, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, Fields, fold
+from handler.decode import JsonObject, check_values, type_name
+from handler.errors import BatchTooLarge, MissingBatch, NotAnObject, NumberOutOfRange, Refusal
+from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, Fields, fold
 from handler.timestamps import parse_time
 
 UNDATED = "undated"
@@ -24,6 +25,10 @@ OBJECT_FIELDS = ("context", "integrations", "properties", "traits")
 HOLD_WRITE_KEYS = ("context", "_metadata")
 WRITE_KEY = "write_key"
 """The key of a source, which must never be stored; some libraries send it, at the top or in one of those."""
+INHERITED = ("context", "integrations", "sent_at", "timestamp")
+"""What a batch tells once for all of its messages."""
+MAX_BATCH_MESSAGES = 2500
+"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
 
 
@@ -33,12 +38,14 @@ class Message:
 
     `body` is what is validated, stored and passed on. `time` is the part of its identity that tells when: sortable UTC
     made only of what every resend repeats, or `UNDATED`. `timestamp` is when it happened as far as Segment can tell,
-    sortable too, None where it tells no time that can be read; it shifts a little between resends.
+    sortable too, None where it tells no time that can be read; it shifts a little between resends. `fault` is why one
+    of a batch is no message at all; its body is empty where it can't be read.
     """
 
     body: JsonObject
     time: str
     timestamp: str | None
+    fault: Refusal | None = None
 
     @property
     def type(self) -> object:
@@ -52,9 +59,47 @@ class Message:
         return message_id
 
 
-def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a payload. Never refuses: what is odd stays as it is, for `validate` to judge."""
+def canonicalise(payload: Mapping[str, Any], *, call_type: str | None = None) -> list[Message]:
+    """Return the message of a payload. Never refuses: what is odd stays as it is, for `validate` to judge.
+
+    `call_type` is that of a message which does not tell its own.
+    """
+    return [_message(payload, {"type": call_type} if call_type else {})]
+
+
+def canonicalise_batch(payload: JsonObject) -> list[Message]:
+    """Return the messages of a batch, each with what the batch tells for all; raises a `Refusal` with status 400.
+
+    https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch
+    """
+    fields = _rename(payload, BATCH)
+    entries = fields.pop("batch", None)
+    if not isinstance(entries, list):
+        raise MissingBatch
+    if len(entries) > MAX_BATCH_MESSAGES:
+        raise BatchTooLarge(f"A batch may hold at most {MAX_BATCH_MESSAGES:,} messages")
+    check_values(fields)
+    fields = _message(fields, {}).body
+    inherited = {name: fields[name] for name in INHERITED if name in fields}
+    return [_entry(entry, inherited) for entry in entries]
+
+
+def _entry(entry: object, inherited: JsonObject) -> Message:
+    try:
+        if not isinstance(entry, dict):
+            raise NotAnObject(f"A message must be a JSON object, not {type_name(entry)}")
+        check_values(entry)
+    except NumberOutOfRange as fault:
+        return replace(_message(cast("JsonObject", entry), inherited), fault=fault)
+    except Refusal as fault:
+        return Message(body={}, time=UNDATED, timestamp=None, fault=fault)
+    return _message(entry, inherited)
+
+
+def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Message:
     body = _top_fields(payload)
+    if "type" in inherited:
+        body.setdefault("type", inherited["type"])
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
     for name in ID_FIELDS:
@@ -67,9 +112,20 @@ def canonicalise(payload: Mapping[str, Any]) -> list[Message]:
             body[name] = {}  # how PHP spells an empty object
     if isinstance(body.get("context"), dict):
         body["context"] = _canonical_context(body["context"])
+    _inherit(body, inherited)
     if "message_id" not in body:
         body["message_id"] = _derive_message_id(body)
-    return [Message(body=body, time=identity_time(body), timestamp=_timestamp(body))]
+    return Message(body=body, time=identity_time(body), timestamp=_timestamp(body))
+
+
+def _inherit(body: JsonObject, inherited: Mapping[str, Any]) -> None:
+    """Give a message what it does not tell itself; of two objects, field by field."""
+    for name, value in inherited.items():
+        own = body.get(name)
+        if own is None:
+            body[name] = value
+        elif isinstance(value, dict) and isinstance(own, dict):
+            body[name] = {**value, **own}
 
 
 def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
@@ -94,6 +150,12 @@ def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
         if canonical != WRITE_KEY:
             kept[name] = _without_write_keys(value) if canonical in HOLD_WRITE_KEYS else value
     return kept
+
+
+def write_key_of(payload: Mapping[str, Any]) -> str | None:
+    """Return the key of its source that a payload names at the top, if any."""
+    key = _rename(payload, TOP).get(WRITE_KEY)
+    return key if isinstance(key, str) else None
 
 
 def names_write_key(text: str) -> bool:

@@ -7,7 +7,11 @@
     ├── NestedTooDeeply              400     nested_too_deeply
     ├── NumberOutOfRange             400     number_out_of_range
     ├── MessageTooLarge              400     message_too_large
+    ├── BatchTooLarge                400     batch_too_large
+    ├── MissingBatch                 400     missing_batch
+    ├── NothingAccepted              400     nothing_accepted
     ├── MissingType                  400     missing_type
+    ├── WrongType                    400     wrong_type
     ├── Invalid                      400
     │   ├── InvalidSettings                  invalid_settings
     │   └── InvalidMessage                   invalid_message
@@ -62,12 +66,17 @@ class Violation:
 
 
 class Refusal(Exception):
-    """A request that is answered with an error of the contract."""
+    """A request, or a message of a batch, that is answered with an error of the contract.
+
+    `kept` tells whether the message is among the rejects, and so not gone although nobody sends it again.
+    """
 
     status: ClassVar[int]
     code: ClassVar[str]
     text: ClassVar[str]
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    violations: tuple[Violation, ...] = ()
+    kept = False
 
     def __init__(self, text: str | None = None) -> None:
         super().__init__(text or self.text)
@@ -109,24 +118,46 @@ class MessageTooLarge(Refusal):
     text = "Message is too large"
 
 
+class BatchTooLarge(Refusal):
+    status = 400
+    code = "batch_too_large"
+    text = "Batch is too large"
+
+
+class MissingBatch(Refusal):
+    status = 400
+    code = "missing_batch"
+    text = "batch is required and must be an array of messages"
+
+
+class NothingAccepted(Refusal):
+    status = 400
+    code = "nothing_accepted"
+    text = "None of the messages can be accepted: rejected says why for each"
+
+
 class MissingType(Refusal):
     status = 400
     code = "missing_type"
     text = "type is required and must be a string, such as track"
 
 
-class Invalid(Refusal):
-    """A document that its schema refuses; the first violation is what the customer reads.
+class WrongType(Refusal):
+    status = 400
+    code = "wrong_type"
 
-    `kept` tells whether the message is among the rejects, and so not gone although Segment never sends it again.
-    """
+    def __init__(self, call_type: str) -> None:
+        super().__init__(f"type must be {call_type} on this route, or absent")
+
+
+class Invalid(Refusal):
+    """A document that its schema refuses; the first violation is what the customer reads."""
 
     status = 400
 
     def __init__(self, violations: tuple[Violation, ...]) -> None:
         super().__init__(violations[0].message)
         self.violations = violations
-        self.kept = False
 
 
 class InvalidSettings(Invalid):

@@ -1,13 +1,15 @@
 """What a request leaves behind: one structured line that is also its metric (CloudWatch embedded metric format).
 
-The line holds facts and never a key or a body. The metric counts the request once, as Accepted, Duplicate, Refused or
-Failed, by call type and code, so that the four add up to the requests; both dimensions take few values, none of them
-a caller's own.
+The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
+Failed, by call type and code, so that the four add up to the messages (a request of which none could be read counts as
+one); both dimensions take few values, none of them a caller's own. A batch leaves a line for all of its messages that
+share them.
 """
 
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +19,9 @@ SERVICE = "direct-destination"
 NAMESPACE = "DirectDestination"
 MAX_LOGGED_CHARS = 100
 """Of a caller's own text, such as a message id that is not known to be valid yet."""
+
+MAX_LOGGED_MESSAGES = 100
+"""In one line: CloudWatch takes 256 KB, and each message has an id of its own."""
 
 _metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
 
@@ -43,12 +48,24 @@ class RequestLine:
         self._step, self._step_began = step, now
 
     def write(self, metric: str, status: int, code: str | None = None) -> None:
-        """Print the line, which counts the request under a metric."""
+        """Print the line, which counts the request, or its one message, under a metric."""
+        self._write(metric, status, code, 1, self._facts)
+
+    def write_messages(
+        self, metric: str, status: int, code: str | None, call_type: str | None, message_ids: Sequence[str]
+    ) -> None:
+        """Print a line for messages of a batch that share all but their ids; one that has none is ""."""
+        for begin in range(0, len(message_ids), MAX_LOGGED_MESSAGES):
+            ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
+            facts = {**self._facts, "call_type": call_type, "messages": len(ids), "message_ids": ids}
+            self._write(metric, status, code, len(ids), facts)
+
+    def _write(self, metric: str, status: int, code: str | None, count: int, facts: Mapping[str, Any]) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        before, after = _count(metric, self._facts.get("call_type"), code)
+        before, after = _count(metric, facts.get("call_type"), code, count)
         facts = {
-            **self._facts,
+            **facts,
             "outcome": metric.lower(),
             "status": status,
             "code": code,
@@ -59,17 +76,17 @@ class RequestLine:
 
 
 @cache  # call types and codes are few, and ours
-def _count(metric: str, call_type: str | None, code: str | None) -> tuple[str, str]:
-    """Return how a line begins, which counts a request: the JSON before the time, and that from there to the facts."""
+def _count(metric: str, call_type: str | None, code: str | None, count: int) -> tuple[str, str]:
+    """Return how a line begins, which counts messages: the JSON before the time, and that from there to the facts."""
     for dimension, value in (("CallType", call_type), ("Code", code)):
         if value is not None:
             _metrics.add_dimension(name=dimension, value=value)
-    _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=1)
-    count: dict[str, Any] = {**_metrics.serialize_metric_set()}
+    _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
+    counted: dict[str, Any] = {**_metrics.serialize_metric_set()}
     _metrics.clear_metrics()
-    directives = json.dumps(count.pop("_aws")["CloudWatchMetrics"])
+    directives = json.dumps(counted.pop("_aws")["CloudWatchMetrics"])
     before = f'{{"level": "INFO", "message": "request", "_aws": {{"CloudWatchMetrics": {directives}, "Timestamp": '
-    return before, f"}}, {json.dumps(count)[1:-1]}, "
+    return before, f"}}, {json.dumps(counted)[1:-1]}, "
 
 
 def _milliseconds(seconds: float) -> float:

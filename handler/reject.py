@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from handler.canonicalise import Message
-from handler.errors import STORE_ERRORS, Invalid, RejectStoreUnavailable
+from handler.errors import STORE_ERRORS, Refusal, RejectStoreUnavailable
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, text_attribute
 from handler.record import escape, sha256, subject_of, utf8
 from handler.timestamps import sortable
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 class Reject:
     """A refused message of a customer: what came, and what was answered; `rejected_at` is in seconds since 1970.
 
-    `settings_header` is `X-Segment-Settings` as it came, "" where there was none.
+    `settings_header` is `X-Segment-Settings` as it came, "" where there was none; `index` is where in its batch it was.
     """
 
     customer_id: str
     message: Message
     body: str
     settings_header: str
-    refusal: Invalid
+    refusal: Refusal
     rejected_at: float
+    index: int | None = None
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -50,6 +51,7 @@ class Reject:
             "answer": str(self.refusal),
             "violations": json.dumps([asdict(violation) for violation in self.refusal.violations]),
             "settings": utf8(self.settings_header),
+            **({} if self.index is None else {"batch_index": str(self.index)}),
         }
 
 

@@ -1,12 +1,12 @@
 """Step 6: the only place that knows what a response looks like (API Gateway HTTP API, payload format 2.0)."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from handler.canonicalise import Message
-from handler.errors import Invalid, Refusal
+from handler.errors import Invalid, NothingAccepted, Refusal
 from handler.spec import DELETE
 from handler.write import Outcome
 
@@ -16,19 +16,49 @@ Response = dict[str, Any]
 _CONTENT_TYPE = {"Content-Type": "application/json"}
 
 
-def accepted(outcome: Outcome, message: Message) -> Response:
-    """Answer 200 for what is written and 202 for what has yet to be carried out: a queued message, or a `delete`."""
-    status = 202 if outcome is Outcome.QUEUED or message.type == DELETE else 200
-    return _respond(status, {"status": outcome, "message_id": message.message_id}, {})
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one message."""
+
+    message: Message
+    outcome: Outcome | Refusal
+
+
+def accepted(result: Result) -> Response:
+    """Answer Segment: 200 for what is written and 202 for what has yet to be carried out, queued or a `delete`."""
+    status = 202 if result.outcome is Outcome.QUEUED or result.message.type == DELETE else 200
+    return _respond(status, {"status": result.outcome, "message_id": result.message.message_id}, {})
+
+
+def counted(results: Sequence[Result]) -> Response:
+    """Answer Segment's libraries: 200, which some of them take for the only success, where not all is refused."""
+    rejected = [
+        {"index": index, "code": result.outcome.code, "message": str(result.outcome)}
+        for index, result in enumerate(results)
+        if isinstance(result.outcome, Refusal)
+    ]
+    duplicates = sum(result.outcome is Outcome.DUPLICATE for result in results)
+    counts = {
+        "accepted": len(results) - duplicates - len(rejected),
+        "duplicates": duplicates,
+        "rejected": rejected,
+    }
+    if rejected and len(rejected) == len(results):
+        return _respond(NothingAccepted.status, {**_error(NothingAccepted()), **counts}, {})
+    return _respond(200, counts, {})
 
 
 def refused(refusal: Refusal) -> Response:
     """Answer an error: `message` is for the customer, `code` for programs; a schema's violations are all listed."""
-    content: dict[str, Any] = {"message": str(refusal), "code": refusal.code}
+    content = _error(refusal)
     if isinstance(refusal, Invalid):
         content["violations"] = [asdict(violation) for violation in refusal.violations]
         content["kept"] = refusal.kept
     return _respond(refusal.status, content, refusal.headers)
+
+
+def _error(refusal: Refusal) -> dict[str, Any]:
+    return {"message": str(refusal), "code": refusal.code}
 
 
 def _respond(status: int, content: Mapping[str, Any], headers: Mapping[str, str]) -> Response:

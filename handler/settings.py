@@ -18,6 +18,8 @@ STORE_CALL_SECONDS = STORE_TRIES * (CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECON
 A request makes two: it reads a key, and writes a record or a reject."""
 ANSWER_SECONDS = 4.5
 """After this the function starts no more work: the route's integration time-out, 4.9 s, comes before Segment's 5 s."""
+LIBRARY_ANSWER_SECONDS = 9.4
+"""Likewise for Segment's server libraries, which wait 10 s or more: their routes' integration time-out is 9.8 s."""
 
 
 class SettingsError(Exception):

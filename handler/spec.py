@@ -74,6 +74,7 @@ TOP = Fields(
         *("traits", "event", "properties", "name", "category", "groupId", "previousId"),
     )
 )
+BATCH = Fields(("batch",))
 ALIAS_TOP = {"from": "previous_id", "to": "user_id"}
 """The old names of the two fields of an alias call; they give way to the present ones."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from handler.canonicalise import Message
 from handler.compile import compile_schemas, digest, read_schemas
 from handler.decode import JsonObject, type_name
-from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation
+from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation, WrongType
 from handler.spec import CALL_TYPES, SETTINGS, TOP
 from handler.timestamps import parse_time
 
@@ -26,11 +26,13 @@ SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
 _FORMATS = {"date-time": lambda text: parse_time(text) is not None}
 
 
-def check_call_type(message: Message, supported: Collection[str]) -> str:
-    """Return the call type of a message; raises `MissingType` or `UnsupportedCallType`."""
+def check_call_type(message: Message, supported: Collection[str], *, expected: str | None = None) -> str:
+    """Return the call type of a message; raises `MissingType`, `WrongType` or `UnsupportedCallType`."""
     call_type = message.type
     if not isinstance(call_type, str) or not call_type:
         raise MissingType
+    if expected is not None and call_type != expected:
+        raise WrongType(expected)
     if call_type not in supported:
         raise UnsupportedCallType(call_type if call_type in CALL_TYPES else None)
     return call_type

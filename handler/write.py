@@ -1,26 +1,38 @@
 """Step 5: a durable record, in a DynamoDB table or an SQS queue; a message that was there already is a duplicate.
 
-One conditional put is at once the write and the idempotency. `docs/storage.md` describes attributes and queue messages.
+One conditional put is at once the write and the idempotency; those of a batch go beside each other, since DynamoDB's
+own batches know no conditions. `docs/storage.md` describes attributes and queue messages.
 """
 
 import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
+from handler.parallel import in_parallel
 from handler.record import Record, escape, sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
 MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
-"""SQS's limit of body and attributes together."""
+"""SQS's limit of body and attributes together, of one message and of all that are sent at once."""
+MAX_QUEUE_MESSAGES = 10
+"""SQS's limit of what is sent at once."""
+WRITE_TRIES = 4
+"""Of each record among many: else a store that throttles one call in a hundred would never take a batch."""
+FIRST_WAIT_SECONDS = 0.05
+"""Before the second try; doubled for each further one, and by chance up to half more."""
+
+T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -32,10 +44,19 @@ class Outcome(StrEnum):
 
 
 class EventSink(Protocol):
-    """Where records go. `write` returns only when the record is durable."""
+    """Where records go. What is returned is durable."""
 
     def write(self, record: Record) -> Outcome:
         """Store a record; raises `MessageTooLarge` before any write, or `EventStoreUnavailable`."""
+
+    def write_all(
+        self, records: Sequence[Record], check_deadline: Callable[[], None]
+    ) -> Sequence[Outcome | MessageTooLarge]:
+        """Store the records of a batch, and return what became of each.
+
+        `check_deadline` raises where there is no time for a call. After that, or `EventStoreUnavailable`, any of them
+        may be stored.
+        """
 
 
 class EventTable:
@@ -67,6 +88,19 @@ class EventTable:
             raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
         return Outcome.STORED
 
+    def write_all(
+        self, records: Sequence[Record], check_deadline: Callable[[], None]
+    ) -> Sequence[Outcome | MessageTooLarge]:
+        """Put records beside each other."""
+
+        def write(record: Record) -> Outcome | MessageTooLarge:
+            try:
+                return _patiently(lambda: self.write(record), check_deadline)
+            except MessageTooLarge as error:
+                return error
+
+        return in_parallel(write, records)
+
     def _item(self, record: Record) -> "dict[str, AttributeValueTypeDef]":
         item: dict[str, AttributeValueTypeDef] = {
             "subject": {"S": record.subject},
@@ -91,6 +125,51 @@ class EventQueue:
 
     def write(self, record: Record) -> Outcome:
         """Send a record."""
+        try:
+            answer = self._client.send_message(QueueUrl=self._queue_url, **self._message(record))
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "MessageId" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+        return Outcome.QUEUED
+
+    def write_all(
+        self, records: Sequence[Record], check_deadline: Callable[[], None]
+    ) -> Sequence[Outcome | MessageTooLarge]:
+        """Send records, ten at once; of a FIFO queue one ten after the other, to keep the order."""
+        outcomes: list[Outcome | MessageTooLarge] = [Outcome.QUEUED] * len(records)
+        messages = {}
+        for number, record in enumerate(records):
+            try:
+                messages[str(number)] = self._message(record)
+            except MessageTooLarge as error:
+                outcomes[number] = error
+
+        def send(messages: JsonObject) -> None:
+            _patiently(lambda: self._send(messages), check_deadline)
+
+        parts = list(_parts(messages))
+        if self._is_fifo:
+            for part in parts:
+                send(part)
+        else:
+            in_parallel(send, parts)
+        return outcomes
+
+    def _send(self, messages: JsonObject) -> None:
+        """Send messages by their ids, and take those out that SQS confirms; raises where some are left."""
+        entries: list[Any] = [{"Id": name, **message} for name, message in messages.items()]
+        try:
+            answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        for sent in answer.get("Successful", []):
+            del messages[sent["Id"]]
+        if messages:
+            raise EventStoreUnavailable
+
+    def _message(self, record: Record) -> JsonObject:
+        """Return what SQS is told of a record, but for the queue."""
         content = {
             "subject": record.subject,
             "position": record.position,
@@ -98,27 +177,18 @@ class EventQueue:
             "settings": record.settings,
             "message": record.message.body,
         }
-        body = json.dumps(content, separators=(",", ":"))
-        attributes: dict[str, MessageAttributeValueTypeDef] = {
-            name: {"DataType": "String", "StringValue": escape(record.facts[name])}
-            for name in ("customer_id", "type", "message_id")
+        message: JsonObject = {
+            "MessageBody": json.dumps(content, separators=(",", ":")),
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": escape(record.facts[name])}
+                for name in ("customer_id", "type", "message_id")
+            },
         }
-        if len(body) + _attribute_bytes(attributes) > MAX_QUEUE_MESSAGE_BYTES:
+        if _message_bytes(message) > MAX_QUEUE_MESSAGE_BYTES:
             raise MessageTooLarge
-        try:
-            answer = self._client.send_message(
-                QueueUrl=self._queue_url,
-                MessageBody=body,
-                MessageAttributes=attributes,
-                **(self._fifo_ids(record) if self._is_fifo else {}),
-            )
-        except STORE_ERRORS as error:
-            raise EventStoreUnavailable from error
-        if "MessageId" not in answer:
-            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
-        return Outcome.QUEUED
+        return {**message, **(self._fifo_ids(record) if self._is_fifo else {})}
 
-    def _fifo_ids(self, record: Record) -> dict[str, Any]:
+    def _fifo_ids(self, record: Record) -> JsonObject:
         """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either."""
         return {
             "MessageGroupId": sha256(record.subject),
@@ -126,8 +196,37 @@ class EventQueue:
         }
 
 
-def _attribute_bytes(attributes: "Mapping[str, MessageAttributeValueTypeDef]") -> int:
-    return sum(
+def _parts(messages: JsonObject) -> Iterator[JsonObject]:
+    """Yield as many messages at once, by their ids, as SQS takes."""
+    part: JsonObject = {}
+    part_bytes = 0
+    for name, message in messages.items():
+        message_bytes = _message_bytes(message)
+        if len(part) == MAX_QUEUE_MESSAGES or part_bytes + message_bytes > MAX_QUEUE_MESSAGE_BYTES:
+            yield part
+            part, part_bytes = {}, 0
+        part[name] = message
+        part_bytes += message_bytes
+    if part:
+        yield part
+
+
+def _message_bytes(message: JsonObject) -> int:
+    """Count as SQS does: the body, which is ASCII, and the attributes."""
+    attributes: dict[str, MessageAttributeValueTypeDef] = message["MessageAttributes"]
+    return len(message["MessageBody"]) + sum(
         len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
         for name, attribute in attributes.items()
     )
+
+
+def _patiently(call: Callable[[], T], check_deadline: Callable[[], None]) -> T:
+    """Call a store again where it does not confirm, as long as there are tries and time left."""
+    for number in range(WRITE_TRIES - 1):
+        check_deadline()
+        try:
+            return call()
+        except EventStoreUnavailable:
+            time.sleep(FIRST_WAIT_SECONDS * 2**number * random.uniform(1, 1.5))  # noqa: S311 -- no secret
+    check_deadline()
+    return call()

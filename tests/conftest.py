@@ -113,13 +113,20 @@ class Deployment:
         return Answer(status=response["statusCode"], headers=response["headers"], body=json.loads(response["body"]))
 
     def post(
-        self, message: object, *, key: str = demo.GOOD_KEY, headers: Json | None = None, is_base64: bool = False
+        self,
+        message: object,
+        *,
+        key: str | None = demo.GOOD_KEY,
+        headers: Json | None = None,
+        path: str = "/segment",
+        is_base64: bool = False,
     ) -> Answer:
-        """Send a message, or any text, as Segment does."""
-        credentials = base64.b64encode(f"{key}:".encode()).decode()
+        """Send a message, or any text, as Segment does, or a library on another path; without a key no credentials."""
+        credentials = {} if key is None else {"authorization": f"Basic {base64.b64encode(f'{key}:'.encode()).decode()}"}
         return self.send(
             {
-                "headers": {"authorization": f"Basic {credentials}", **(headers or {})},
+                "routeKey": f"POST {path}",
+                "headers": {**credentials, **(headers or {})},
                 "requestContext": {"requestId": "test"},
                 "body": message if isinstance(message, str) else json.dumps(message),
                 "isBase64Encoded": is_base64,

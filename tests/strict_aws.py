@@ -2,6 +2,7 @@
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html
 """
 
 import base64
@@ -36,6 +37,8 @@ MAX_ATTRIBUTES = 10
 QUEUED_TEXT = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
 ATTRIBUTE_NAME = re.compile(r"(?!AWS\.|Amazon\.|\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)", re.IGNORECASE)
 FIFO_ID = re.compile("[!-~]{1,128}")
+MAX_ENTRIES = 10
+ENTRY_ID = re.compile("[A-Za-z0-9_-]{1,80}")
 
 
 class RefusedByAws(AssertionError):
@@ -74,6 +77,23 @@ def check_key(request: AWSPreparedRequest, **_: object) -> None:
 def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
     """Refuse a message that SQS would refuse, or that it would change."""
     message = content(request)
+    check_message(message, message["QueueUrl"])
+
+
+def check_send_message_batch(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse what SQS would refuse at once, or a message of it."""
+    said = content(request)
+    entries = said["Entries"]
+    ids = [entry["Id"] for entry in entries]
+    require(0 < len(entries) <= MAX_ENTRIES, f"{len(entries)} messages at once")
+    require(len(ids) == len(set(ids)), "two messages share an id")
+    require(all(ENTRY_ID.fullmatch(name) for name in ids), "an id holds a character that SQS refuses")
+    size = sum(check_message(entry, said["QueueUrl"]) for entry in entries)
+    require(size <= MAX_QUEUED_BYTES, f"messages at once take {size:,} bytes")
+
+
+def check_message(message: Mapping[str, Any], queue_url: str) -> int:
+    """Refuse a message that SQS would refuse, or that it would change; return its size in bytes."""
     attributes = message.get("MessageAttributes", {})
     check_queued_text("the body", message["MessageBody"])
     require(len(attributes) <= MAX_ATTRIBUTES, f"{len(attributes)} attributes")
@@ -84,16 +104,18 @@ def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
         check_queued_text(f"attribute {name}", attribute["StringValue"])
         size += sum(map(octets, (name, attribute["DataType"], attribute["StringValue"])))
     require(size <= MAX_QUEUED_BYTES, f"a message takes {size:,} bytes")
-    is_fifo = message["QueueUrl"].endswith(".fifo")
+    is_fifo = queue_url.endswith(".fifo")
     for name in ("MessageGroupId", "MessageDeduplicationId"):
         require((name in message) is is_fifo, f"{name} and the kind of the queue do not fit")
         require(not is_fifo or FIFO_ID.fullmatch(message[name]), f"{name} is {message.get(name)!a}")
+    return size
 
 
 CHECKS: Mapping[str, Callable[..., None]] = {
     "before-send.dynamodb.PutItem": check_put_item,
     **{f"before-send.dynamodb.{name}": check_key for name in ("GetItem", "UpdateItem", "DeleteItem")},
     "before-send.sqs.SendMessage": check_send_message,
+    "before-send.sqs.SendMessageBatch": check_send_message_batch,
 }
 
 

@@ -35,7 +35,7 @@ def api_key(status=Status.ACTIVE, **rest):
 
 def authenticate_as(found, *, credentials=b"a-key:"):
     keys = SimpleNamespace(find={"a-key": found}.get)
-    return authenticate("Basic " + base64.b64encode(credentials).decode(), keys, NOW.timestamp())
+    return authenticate(parse_basic("Basic " + base64.b64encode(credentials).decode()), keys, NOW.timestamp())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_an_unreachable_key_store_is_no_401():
         raise KeyStoreUnavailable
 
     with pytest.raises(KeyStoreUnavailable):
-        authenticate(basic("a-key:"), SimpleNamespace(find=find), NOW.timestamp())
+        authenticate("a-key", SimpleNamespace(find=find), NOW.timestamp())
 
 
 @pytest.mark.parametrize("scopes", [None, frozenset({"page"}), frozenset({"track", "page"})])

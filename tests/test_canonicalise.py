@@ -1,8 +1,19 @@
 import json
+import math
+from functools import reduce
 
 import pytest
 
-from handler.canonicalise import CONFLICTS, DERIVED_ID_PREFIX, UNDATED, canonicalise
+from handler.canonicalise import (
+    CONFLICTS,
+    DERIVED_ID_PREFIX,
+    MAX_BATCH_MESSAGES,
+    UNDATED,
+    canonicalise,
+    canonicalise_batch,
+    write_key_of,
+)
+from handler.errors import BatchTooLarge, MissingBatch, NumberOutOfRange
 from handler.spec import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, MAX_REMEMBERED_NAMES, TOP, snake_case
 from handler.timestamps import parse_time
 
@@ -400,3 +411,145 @@ def test_names_that_nobody_knows_do_not_push_out_the_specs():
     assert len(TOP.canonical) <= MAX_REMEMBERED_NAMES
     assert {"userId", "user_id", "messageId", "message_id"} <= TOP.canonical.keys()
     assert message_of({"type": "track", "User ID": "u-1"}).body["user_id"] == "u-1"
+
+
+# Batches
+
+
+def of_batch(*entries, **fields):
+    return canonicalise_batch({**fields, "batch": [*entries]})
+
+
+def test_the_messages_of_a_batch_are_those_that_would_come_alone():
+    payloads = [{"type": "track", "userId": "u", "Event": "E"}, {"Type": "PAGE", "anonymous_id": 17}]
+    assert of_batch(*payloads) == [canonical for payload in payloads for canonical in canonicalise(payload)]
+
+
+def test_a_batch_tells_its_messages_what_they_do_not_tell_themselves():
+    common = {
+        "Context": {"IP": "192.0.2.1", "Library": {"Name": "lantern"}, "own": 1},
+        "integrations": {"All": True, "x": False},
+        "sent_at": "2031-05-17T12:00:09Z",
+        "timestamp": "2031-05-17T12:00:00Z",
+    }
+    message = {"type": "track", "userId": "u", "event": "E", "messageId": "m"}
+    own = {"context": {"ip": "192.0.2.2"}, "Integrations": {"x": True}, "timestamp": "2031-05-17T12:00:01Z"}
+    [inherits, has_its_own] = of_batch(message, {**message, **own}, **common)
+    assert inherits.body == {
+        "type": "track",
+        "user_id": "u",
+        "event": "E",
+        "message_id": "m",
+        "context": {"ip": "192.0.2.1", "library": {"name": "lantern"}, "own": 1},
+        "integrations": {"All": True, "x": False},
+        "sent_at": "2031-05-17T12:00:09Z",
+        "timestamp": "2031-05-17T12:00:00Z",
+    }
+    assert has_its_own.body == {
+        **inherits.body,
+        "context": {"ip": "192.0.2.2", "library": {"name": "lantern"}, "own": 1},
+        "integrations": {"All": True, "x": True},
+        "timestamp": "2031-05-17T12:00:01Z",
+    }
+    assert [each.timestamp for each in (inherits, has_its_own)] == [
+        "2031-05-17T12:00:00.000000Z",
+        "2031-05-17T12:00:01.000000Z",
+    ]
+
+
+@pytest.mark.parametrize("own", [True, "text", ["x"], 0, False])
+def test_what_a_message_tells_in_another_type_stays_for_its_schema(own):
+    [message] = of_batch({"type": "page", "integrations": own}, integrations={"All": True})
+    assert message.body["integrations"] == own
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}])
+def test_what_a_message_leaves_empty_it_inherits(nothing):
+    [message] = of_batch({"type": "page", "context": nothing}, context={"ip": "192.0.2.1"})
+    assert message.body["context"] == {"ip": "192.0.2.1"}
+
+
+def test_a_batch_tells_nothing_else():
+    [message] = of_batch({"event": "E"}, type="track", userId="u", messageId="m", traits={"a": 1}, writeKey="k", x=1)
+    assert message.body.keys() == {"event", "message_id"}
+    assert message.message_id.startswith("derived-")
+
+
+def test_the_write_key_of_a_batch_and_of_its_messages_is_left_out():
+    context = {"writeKey": "secret", "a": 1}
+    messages = of_batch({"type": "page", "writeKey": "secret"}, context=context, write_key="secret")
+    assert "secret" not in str(messages)
+
+
+def test_when_a_batch_was_sent_does_not_change_a_derived_id():
+    [[first], [again]] = [of_batch({"type": "page", "userId": "u"}, sentAt=time) for time in (1, 2)]
+    assert first.message_id == again.message_id
+
+
+@pytest.mark.parametrize(
+    ("entry", "body", "code"),
+    [
+        (None, {}, "not_an_object"),
+        ("text", {}, "not_an_object"),
+        ([], {}, "not_an_object"),
+        (17, {}, "not_an_object"),
+        ({"type": "page", "x": math.inf}, {"type": "page", "x": math.inf}, "number_out_of_range"),
+        ({"x": reduce(lambda inner, _: [inner], range(200), 1)}, {}, "nested_too_deeply"),
+    ],
+)
+def test_what_is_no_message_tells_why_and_the_others_are_none_the_worse(entry, body, code):
+    [good, bad, other] = of_batch({"type": "page"}, entry, {"type": "screen"})
+    assert (good.fault, other.fault) == (None, None)
+    assert bad.fault.code == code
+    assert bad.body.items() >= body.items()
+    assert bool(bad.body) == bool(body)
+
+
+@pytest.mark.parametrize("name", ["batch", "Batch", "BATCH"])
+def test_a_batch_is_found_in_any_casing(name):
+    assert len(canonicalise_batch({name: [{}, {}]})) == 2
+
+
+@pytest.mark.parametrize("payload", [{}, {"batch": None}, {"batch": {}}, {"batch": "[]"}, {"type": "page"}])
+def test_what_has_no_array_of_messages_is_no_batch(payload):
+    with pytest.raises(MissingBatch):
+        canonicalise_batch(payload)
+
+
+def test_a_batch_holds_so_many_messages_at_the_most():
+    assert len(canonicalise_batch({"batch": [{}] * MAX_BATCH_MESSAGES})) == 2500
+    with pytest.raises(BatchTooLarge, match="at most 2,500 messages"):
+        canonicalise_batch({"batch": [{}] * (MAX_BATCH_MESSAGES + 1)})
+
+
+def test_what_is_wrong_with_the_batch_itself_is_wrong_with_all():
+    with pytest.raises(NumberOutOfRange):
+        canonicalise_batch({"batch": [{}], "context": {"x": math.nan}})
+
+
+@pytest.mark.parametrize(
+    ("payload", "call_type"),
+    [({}, "page"), ({"type": None}, "page"), ({"type": "track"}, "track"), ({"Type": "TRACK"}, "track")],
+)
+def test_a_message_that_tells_no_type_has_that_of_its_route(payload, call_type):
+    assert canonicalise(payload, call_type="page")[0].type == call_type
+
+
+def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
+    [message] = canonicalise({"from": "a", "to": "b"}, call_type="alias")
+    assert message.body.items() >= {"previous_id": "a", "user_id": "b"}.items()
+
+
+@pytest.mark.parametrize(
+    ("payload", "key"),
+    [
+        ({"writeKey": "k"}, "k"),
+        ({"write_key": "k"}, "k"),
+        ({"WRITE KEY": "k"}, "k"),
+        ({"writeKey": 17}, None),
+        ({"context": {"writeKey": "k"}}, None),
+        ({}, None),
+    ],
+)
+def test_the_key_of_a_source_is_found_at_the_top(payload, key):
+    assert write_key_of(payload) == key

@@ -1,12 +1,25 @@
 import base64
+import gzip
 import json
 import math
 import sys
+import tracemalloc
 
 import pytest
 
-from handler.decode import MAX_BODY_BYTES, MAX_NESTING, MAX_SETTINGS_BYTES, decode_body, decode_settings, type_name
+from handler.decode import (
+    MAX_BATCH_BYTES,
+    MAX_BODY_BYTES,
+    MAX_NESTING,
+    MAX_SETTINGS_BYTES,
+    check_values,
+    decode_batch,
+    decode_body,
+    decode_settings,
+    type_name,
+)
 from handler.errors import (
+    BatchTooLarge,
     InvalidEncoding,
     InvalidJson,
     InvalidSettings,
@@ -219,3 +232,97 @@ def test_other_settings_are_refused(header, message):
 
 def test_settings_are_read_up_to_their_size_limit():
     assert decode_settings(encode("{}" + " " * (MAX_SETTINGS_BYTES - 2))) == {}
+
+
+# What is compressed
+
+
+def compressed(text, times=1):
+    return base64.b64encode(gzip.compress(text.encode()) * times).decode()
+
+
+@pytest.mark.parametrize("decode", [decode_body, decode_batch])
+def test_a_body_may_be_compressed(decode):
+    assert decode(compressed('{"é": 1}'), is_base64=True) == {"é": 1}
+
+
+def test_it_may_be_compressed_in_several_parts():
+    whole = gzip.compress(b'{"a"') + gzip.compress(b": 1}")
+    assert decode_body(base64.b64encode(whole).decode(), is_base64=True) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        gzip.compress(b"{}")[:-1],
+        gzip.compress(b"{}")[:-8] + b"\0" * 8,
+        gzip.compress(b"{}") + b"{}",
+        b"\x1f\x8b",
+        b"\x1f\x8b\x08\x00" + b"\xff" * 20,
+    ],
+)
+def test_what_is_compressed_badly_is_refused(octets):
+    with pytest.raises(InvalidEncoding, match=r"^Request body is not valid gzip$"):
+        decode_body(base64.b64encode(octets).decode(), is_base64=True)
+
+
+def test_what_is_compressed_and_no_text_is_refused():
+    with pytest.raises(InvalidEncoding, match="UTF-8"):
+        decode_body(base64.b64encode(gzip.compress(b"\xff")).decode(), is_base64=True)
+
+
+@pytest.mark.parametrize(
+    ("decode", "limit", "refusal"),
+    [(decode_body, MAX_BODY_BYTES, MessageTooLarge), (decode_batch, MAX_BATCH_BYTES, BatchTooLarge)],
+)
+def test_the_limit_is_that_of_what_was_compressed(decode, limit, refusal):
+    text = json.dumps({"a": "x" * (limit - len('{"a": ""}'))})
+    for body, is_base64 in ((text, False), (compressed(text), True)):
+        assert len(decode(body, is_base64=is_base64)["a"]) == limit - len('{"a": ""}')
+    for body, is_base64 in ((text + " ", False), (compressed(text + " "), True)):
+        with pytest.raises(refusal, match=f"^Request body is larger than {limit:,} bytes$"):
+            decode(body, is_base64=is_base64)
+
+
+def test_of_a_bomb_no_more_is_made_than_what_may_come():
+    part = gzip.compress(b" " * 10_000_000, 9)
+    bomb = base64.b64encode(part * 100).decode()
+    tracemalloc.start()
+    with pytest.raises(MessageTooLarge):
+        decode_body(bomb, is_base64=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * MAX_BODY_BYTES + len(bomb)
+
+
+# Batches: what is wrong with one of its messages concerns that one
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
+def test_a_batch_may_hold_a_number_that_is_none_until_its_message_is_looked_at(literal):
+    payload = decode_batch(f'{{"batch": [{{"a": [{literal}]}}, {{"a": 1.5}}]}}')
+    with pytest.raises(NumberOutOfRange):
+        check_values(payload["batch"][0])
+    check_values(payload["batch"][1])
+
+
+@pytest.mark.parametrize(("depth", "is_fine"), [(MAX_NESTING, True), (MAX_NESTING + 1, False)])
+def test_each_message_of_a_batch_may_be_nested_as_deeply_as_a_single_one(depth, is_fine):
+    text = nested_objects(depth)
+    [message] = decode_batch(f'{{"batch": [{text}]}}')["batch"]
+    if is_fine:
+        check_values(message)
+        decode_body(text)
+    else:
+        for check in (lambda: check_values(message), lambda: decode_body(text)):
+            with pytest.raises(NestedTooDeeply):
+                check()
+
+
+@pytest.mark.parametrize(
+    ("text", "refusal"),
+    [("", InvalidJson), ("{", InvalidJson), ("[]", NotAnObject), ("1", NotAnObject), ("[" * 200_000, NestedTooDeeply)],
+)
+def test_what_is_no_object_is_no_batch(text, refusal):
+    with pytest.raises(refusal):
+        decode_batch(text)

@@ -8,8 +8,8 @@ import pytest
 from handler.destination import Destination
 from handler.errors import EventStoreUnavailable, KeyStoreUnavailable, UserErased
 from handler.keys import ApiKey, Status
-from handler.request import Request
-from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
+from handler.request import ROUTES, Request
+from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas
 from handler.write import Outcome
 
@@ -26,13 +26,14 @@ def encode(text):
     return base64.b64encode(text.encode()).decode()
 
 
-def request(body=TRACK, *, key="good", headers=None, received_at=NOW):
+def request(body=TRACK, *, key="good", headers=None, received_at=NOW, path="/segment"):
     return Request(
         id="r-1",
         headers={"authorization": f"Basic {encode(key + ':')}", **(headers or {})},
         body=body if isinstance(body, str) else json.dumps(body),
         is_base64=False,
         received_at=received_at,
+        route=ROUTES[f"POST {path}"],
     )
 
 
@@ -48,6 +49,10 @@ class Sink:
             raise self.answer
         self.records.append(record)
         return self.answer
+
+    def write_all(self, records, check_deadline):
+        check_deadline()
+        return [self.write(record) for record in records]
 
 
 class Rejects:
@@ -176,6 +181,34 @@ def test_a_write_is_begun_only_where_there_is_time_for_it(seconds_left, is_writt
     status, content = answer(request(received_at=NOW - ANSWER_SECONDS + seconds_left), sink=sink)
     assert (status, content.get("code")) == ((200, None) if is_written else (503, "deadline_close"))
     assert len(sink.records) == is_written
+
+
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch", "/v1/import"])
+@pytest.mark.parametrize(
+    ("seconds_left", "is_written"), [(STORE_CALL_SECONDS, True), (STORE_CALL_SECONDS - 0.1, False)]
+)
+def test_a_library_is_given_more_time(seconds_left, is_written, path):
+    sink = Sink()
+    body = TRACK if path == "/v1/track" else {"batch": [TRACK, TRACK]}
+    late = request(body, received_at=NOW - LIBRARY_ANSWER_SECONDS + seconds_left, path=path)
+    assert answer(late, sink=sink)[0] == (200 if is_written else 503)
+    assert bool(sink.records) == is_written
+
+
+def test_erased_users_are_looked_up_for_each_message_of_a_batch():
+    batch = {"batch": [TRACK, {**TRACK, "userId": "keeper-18"}, {"type": "track", "userId": "keeper-17"}]}
+    status, content = answer(request(batch, path="/v1/batch"), tombstones=Tombstones("keeper-17"))
+    assert (status, content["accepted"]) == (200, 1)
+    assert [(each["index"], each["code"]) for each in content["rejected"]] == [(0, "user_erased"), (2, "user_erased")]
+
+
+@pytest.mark.parametrize("path", ["/v1/track", "/v1/batch"])
+def test_a_bug_with_a_batch_leaves_its_line_and_goes_on_to_lambda(path, lines):
+    body = TRACK if path == "/v1/track" else {"batch": [TRACK, TRACK]}
+    with pytest.raises(ZeroDivisionError):
+        destination(Sink(ZeroDivisionError("s3cret"))).answer(request(body, path=path))
+    [line] = lines()
+    assert (line["outcome"], line["code"]) == ("failed", "internal_error")
 
 
 def test_a_request_leaves_its_facts_and_no_secret(lines):

@@ -117,7 +117,7 @@ def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
         seen.append((seconds, answer.status, len(destination.stored())))
 
     carry_out(event, Context(), eraser, wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
-    assert seen == [(6, 403, 1)]
+    assert seen == [(LATEST_WRITE_SECONDS, 403, 1)]
     assert destination.stored() == []
 
 

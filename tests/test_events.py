@@ -19,6 +19,8 @@ ROW = re.compile(
     r"^\| `(?P<file>[\w-]+\.json)` \| .+ \| (?P<status>\d+) \| `(?P<code>\w+)` \| (?P<message>.*?) ?\|$", re.MULTILINE
 )
 ROWS = {row["file"]: row for row in ROW.finditer(TABLES)}
+COUNTED = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| (\d+) \| ?([`\w ]*?) ?\|$", TABLES, re.MULTILINE)
+"""The files for the routes of libraries, each with status, how many are accepted, and the codes of the others."""
 HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \| .+ \|$", TABLES, re.MULTILINE)
 """The files that are not for the endpoint, each with the function that it is for."""
 RESOURCES = load_template()["Resources"]
@@ -29,7 +31,8 @@ def read(file):
 
 
 def test_the_tables_name_every_file():
-    assert sorted({*ROWS, *(file for file, _ in HANDED_OVER)}) == sorted(path.name for path in EVENTS.glob("*.json"))
+    named = {*ROWS, *(file for file, *_ in COUNTED), *(file for file, _ in HANDED_OVER)}
+    assert sorted(named) == sorted(path.name for path in EVENTS.glob("*.json"))
 
 
 @pytest.mark.parametrize("file", ROWS)
@@ -48,6 +51,18 @@ def test_with_a_queue_what_was_200_is_202(file, deploy):
     accepted = ROWS[file]["status"] in ("200", "202")
     assert str(answer.status) == ("202" if accepted else ROWS[file]["status"])
     assert len(destination.queued()) == accepted
+
+
+@pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row[0])
+def test_what_a_library_sends_is_counted_as_its_row_says(row, sink, deploy):
+    file, status, accepted, codes = row
+    destination = deploy(EventSink=sink)
+    for stored in (0, int(accepted)) if sink == "dynamodb" else (0, 0):
+        answer = destination.send(read(file))
+        assert str(answer.status) == status
+        assert (answer.body["accepted"], answer.body["duplicates"]) == (int(accepted) - stored, stored)
+        assert [refused["code"] for refused in answer.body["rejected"]] == codes.replace("`", "").split()
 
 
 # What happens then

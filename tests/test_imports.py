@@ -26,6 +26,7 @@ ORDER = (
     "record",
     "erased",
     "reject",
+    "parallel",
     "write",
     "respond",
     "observe",

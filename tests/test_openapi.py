@@ -8,14 +8,18 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from cli.stack import ROOT
-from handler.decode import MAX_SETTINGS_BYTES
+from handler.canonicalise import MAX_BATCH_MESSAGES
+from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import Refusal, Unauthorized
+from handler.request import ROUTES
 from handler.spec import CALL_TYPES
 from handler.write import Outcome
 
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
-OPERATION = DOCUMENT["paths"]["/segment"]["post"]
+OPERATIONS = {path: item["post"] for path, item in DOCUMENT["paths"].items()}
 COMPONENTS = DOCUMENT["components"]
+PATHS = ["/segment", "/v1/track", "/v1/batch"]
+"""One of each kind."""
 EVENTS = sorted(path for path in (ROOT / "events").glob("*.json") if not path.name.startswith(("queue-", "stream-")))
 
 
@@ -29,8 +33,16 @@ def resolve(schema):
     return COMPONENTS["schemas"][schema["$ref"].rpartition("/")[2]]
 
 
-def body_schemas(status):
-    schema = OPERATION["responses"][status]["content"]["application/json"]["schema"]
+def responses(path):
+    described = OPERATIONS[path]["responses"]
+    return {
+        status: COMPONENTS["responses"][response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+        for status, response in described.items()
+    }
+
+
+def body_schemas(path, status):
+    schema = responses(path)[status]["content"]["application/json"]["schema"]
     return [resolve(choice) for choice in schema.get("oneOf", [schema])]
 
 
@@ -38,8 +50,8 @@ def is_valid(instance, schema):
     return Draft202012Validator({**schema, "components": COMPONENTS}).is_valid(instance)
 
 
-def assert_described(status, headers, body):
-    response = OPERATION["responses"][str(status)]
+def assert_described(status, headers, body, path="/segment"):
+    response = responses(path)[str(status)]
     [media_type] = response["content"]
     assert headers["Content-Type"] == media_type
     assert is_valid(body, response["content"][media_type]["schema"])
@@ -48,10 +60,11 @@ def assert_described(status, headers, body):
 
 
 def examples():
-    for status, response in OPERATION["responses"].items():
-        [content] = response["content"].values()
-        for name, example in content.get("examples", {}).items():
-            yield pytest.param(example["value"], content["schema"], id=f"{status} {name}")
+    for path in PATHS:
+        for status, response in responses(path).items():
+            [content] = response["content"].values()
+            for name, example in content.get("examples", {}).items():
+                yield pytest.param(example["value"], content["schema"], id=f"{path} {status} {name}")
 
 
 def test_it_is_openapi():
@@ -61,26 +74,30 @@ def test_it_is_openapi():
 def test_the_codes_of_each_status_are_those_of_the_code():
     described = {
         (int(status), code)
-        for status in OPERATION["responses"]
-        for schema in body_schemas(status)
+        for path in PATHS
+        for status in responses(path)
+        for schema in body_schemas(path, status)
         for code in schema["properties"].get("code", {}).get("enum", [])
     }
     assert described == {(kind.status, kind.code) for kind in refusals()}
 
 
-def test_the_statuses_are_those_of_the_function_and_of_its_gateway():
-    assert set(OPERATION["responses"]) == {str(kind.status) for kind in refusals()} | {
-        "200",
-        "202",
-        "413",
-        "429",
-        "500",
-    }
+def test_the_routes_are_those_of_the_code():
+    assert {f"POST {path}" for path in OPERATIONS} == set(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("path", "beside"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())], ids=str
+)
+def test_the_statuses_are_those_of_the_function_and_of_its_gateway(path, beside):
+    assert set(responses(path)) == {"200", "400", "401", "403", "413", "429", "500", "503"} | beside
 
 
 def test_the_outcomes_are_those_of_the_code():
     described = {
-        outcome for status in ("200", "202") for outcome in body_schemas(status)[0]["properties"]["status"]["enum"]
+        outcome
+        for status in ("200", "202")
+        for outcome in body_schemas("/segment", status)[0]["properties"]["status"]["enum"]
     }
     assert described == set(Outcome)
 
@@ -95,8 +112,10 @@ def test_every_call_type_is_described_and_has_an_example_that_fits():
 
 
 def test_the_challenge_and_the_limits_are_those_of_the_code():
-    assert OPERATION["responses"]["401"]["headers"].keys() == Unauthorized.headers.keys()
-    assert f"{MAX_SETTINGS_BYTES // 1024} KB" in OPERATION["parameters"][0]["description"]
+    assert responses("/segment")["401"]["headers"].keys() == Unauthorized.headers.keys()
+    assert f"{MAX_SETTINGS_BYTES // 1024} KB" in OPERATIONS["/segment"]["parameters"][0]["description"]
+    assert f"{MAX_BATCH_BYTES // 1024} KB" in OPERATIONS["/v1/batch"]["requestBody"]["description"]
+    assert COMPONENTS["schemas"]["Batch"]["properties"]["batch"]["maxItems"] == MAX_BATCH_MESSAGES
 
 
 @pytest.mark.parametrize(("example", "schema"), [*examples()])
@@ -107,7 +126,7 @@ def test_an_example_of_an_answer_fits_its_schema(example, schema):
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
 def test_the_examples_of_requests_are_accepted(sink, deploy):
     destination = deploy(EventSink=sink)
-    for example in OPERATION["requestBody"]["content"]["application/json"]["examples"].values():
+    for example in OPERATIONS["/segment"]["requestBody"]["content"]["application/json"]["examples"].values():
         value = COMPONENTS["examples"][example["$ref"].rpartition("/")[2]]["value"]
         answer = destination.post(value)
         assert answer.status in (200, 202)
@@ -115,12 +134,23 @@ def test_the_examples_of_requests_are_accepted(sink, deploy):
 
 
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
+@pytest.mark.parametrize(
+    ("body", "accepted"), [(COMPONENTS["examples"]["Batch"]["value"], 2), ({"batch": []}, 0)], ids=["two", "none"]
+)
+def test_the_examples_of_batches_are_accepted(body, accepted, sink, deploy):
+    answer = deploy(EventSink=sink).post(body, path="/v1/batch")
+    assert (answer.status, answer.body["accepted"]) == (200, accepted)
+    assert_described(answer.status, answer.headers, answer.body, "/v1/batch")
+
+
+@pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
 def test_what_is_answered_to_the_sample_events_is_described(sink, deploy):
     destination = deploy(EventSink=sink)
     for path in EVENTS:
+        event = json.loads(path.read_text())
         for _ in range(2):
-            answer = destination.send(json.loads(path.read_text()))
-            assert_described(answer.status, answer.headers, answer.body)
+            answer = destination.send(event)
+            assert_described(answer.status, answer.headers, answer.body, event["rawPath"])
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,32 @@
 import pytest
 
-from handler.request import MAX_AGE_SECONDS, Request
+from handler.request import MAX_AGE_SECONDS, ROUTES, Request
+from handler.spec import CALL_TYPES, DELETE
 
 NOW = 1_936_785_600.5
 
 
 def request_of(event, **context):
     return Request.from_event({"requestContext": {"requestId": "r-1", **context}, **event}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "call_type", "is_library", "is_batch"),
+    [
+        ("POST /segment", "/segment", None, False, False),
+        ("POST /v1/track", "/v1/track", "track", True, False),
+        ("POST /v1/batch", "/v1/batch", None, True, True),
+        ("POST /v1/import", "/v1/import", None, True, True),
+        ("$default", "/segment", None, False, False),
+    ],
+)
+def test_a_request_knows_its_route(key, path, call_type, is_library, is_batch):
+    route = request_of({"routeKey": key}).route
+    assert (route.path, route.call_type, route.is_library, route.is_batch) == (path, call_type, is_library, is_batch)
+
+
+def test_every_call_type_but_delete_has_a_route_of_its_own():
+    assert {route.call_type for route in ROUTES.values()} == {*CALL_TYPES, None} - {DELETE}
 
 
 def test_the_parts_of_an_event_that_are_used_are_read():

@@ -5,7 +5,7 @@ import pytest
 from handler import errors
 from handler.canonicalise import canonicalise
 from handler.errors import Invalid, InvalidMessage, InvalidSettings, Refusal, Unauthorized, Unavailable, Violation
-from handler.respond import accepted, refused
+from handler.respond import Result, accepted, refused
 from handler.write import Outcome
 
 VIOLATIONS = (Violation(pointer="/event", message="event is required"), Violation(pointer="", message="No id"))
@@ -20,7 +20,12 @@ def kinds(refusal=Refusal):
         yield refusal
 
 
-ARGUMENTS = {InvalidMessage: VIOLATIONS, InvalidSettings: VIOLATIONS, errors.CallTypeNotAllowed: "page"}
+ARGUMENTS = {
+    InvalidMessage: VIOLATIONS,
+    InvalidSettings: VIOLATIONS,
+    errors.CallTypeNotAllowed: "page",
+    errors.WrongType: "page",
+}
 REFUSALS = [kind(ARGUMENTS.get(kind)) for kind in kinds()]
 
 
@@ -37,7 +42,7 @@ REFUSALS = [kind(ARGUMENTS.get(kind)) for kind in kinds()]
 )
 def test_a_success_says_what_became_of_the_message(outcome, call_type, status, word):
     [message] = canonicalise({"type": call_type, "userId": "u-1", "messageId": "m-é-\ud800"})
-    response = accepted(outcome, message)
+    response = accepted(Result(message=message, outcome=outcome))
     assert (response["statusCode"], response["headers"]) == (status, {"Content-Type": "application/json"})
     assert json.loads(response["body"]) == {"status": word, "message_id": "m-é-\ud800"}
     assert response["body"].isascii()

@@ -79,3 +79,20 @@ def test_a_message_that_sqs_would_refuse_is_found(queue, parameters, refusal, aw
     message = {"QueueUrl": f"https://sqs.us-east-1.amazonaws.com/123456789012/{queue}", "MessageBody": "{}"}
     with pytest.raises(RefusedByAws, match=refusal):
         aws.sqs().send_message(**message | parameters)
+
+
+@pytest.mark.parametrize(
+    ("entries", "refusal"),
+    [
+        ([{"Id": str(number), "MessageBody": "{}"} for number in range(11)], "11 messages at once"),
+        ([{"Id": "0", "MessageBody": "{}"}] * 2, "two messages share an id"),
+        ([{"Id": "a#0", "MessageBody": "{}"}], "an id holds a character"),
+        ([{"Id": str(number), "MessageBody": "x" * 600 * 1024} for number in range(2)], "at once take 1,228,800 bytes"),
+        ([{"Id": "0", "MessageBody": ""}], "the body is empty"),
+    ],
+)
+def test_messages_that_sqs_would_refuse_at_once_are_found(entries, refusal, aws):
+    with pytest.raises(RefusedByAws, match=refusal):
+        aws.sqs().send_message_batch(
+            QueueUrl="https://sqs.us-east-1.amazonaws.com/123456789012/events", Entries=entries
+        )

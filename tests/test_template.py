@@ -8,7 +8,8 @@ from samtranslator.translator.transform import transform
 
 import consumer.handle
 from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, load_template
-from handler.settings import ANSWER_SECONDS, MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
+from handler.request import ROUTES
+from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE
 
 SEGMENT_GIVES_UP_SECONDS = 5
@@ -315,22 +316,29 @@ def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
 # The endpoint
 
 
-def test_the_route_is_post_segment_with_payload_2_and_a_time_out_below_segments(transformed):
+LIBRARIES_GIVE_UP_SECONDS = 10
+"""Node's; Python's wait 15."""
+
+
+def test_the_routes_are_those_of_the_code_with_payload_2_and_time_outs_below_those_of_who_calls(transformed):
     [api] = of_type(transformed, "AWS::ApiGatewayV2::Api").values()
     paths = api["Properties"]["Body"]["paths"]
-    assert {(path, method) for path, methods in paths.items() for method in methods} == {("/segment", "post")}
-    integration = paths["/segment"]["post"]["x-amazon-apigateway-integration"]
-    assert integration["payloadFormatVersion"] == "2.0"
-    assert integration["timeoutInMillis"] <= 4_900
+    assert {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods} == set(ROUTES)
+    for path, methods in paths.items():
+        integration = methods["post"]["x-amazon-apigateway-integration"]
+        assert integration["payloadFormatVersion"] == "2.0"
+        assert integration["timeoutInMillis"] == (4_900 if path == "/segment" else 9_800)
 
 
-def test_the_function_answers_by_itself_before_the_route_and_the_route_before_segment():
-    function = FUNCTIONS[FUNCTION]
-    route_seconds = function["Events"]["Segment"]["Properties"]["TimeoutInMillis"] / 1000
+@pytest.mark.parametrize("event", FUNCTIONS[FUNCTION]["Events"].values(), ids=lambda event: event["Properties"]["Path"])
+def test_the_function_answers_by_itself_before_the_route_and_the_route_before_who_calls(event):
+    route = ROUTES[f"POST {event['Properties']['Path']}"]
+    route_seconds = event["Properties"]["TimeoutInMillis"] / 1000
     key_and_write_seconds = 2 * STORE_CALL_SECONDS
-    assert key_and_write_seconds < ANSWER_SECONDS < route_seconds < SEGMENT_GIVES_UP_SECONDS
-    assert STORE_CALL_SECONDS + MAX_BACKOFF_SECONDS < ANSWER_SECONDS
-    assert function["Timeout"] > route_seconds
+    they_give_up_seconds = LIBRARIES_GIVE_UP_SECONDS if route.is_library else SEGMENT_GIVES_UP_SECONDS
+    assert key_and_write_seconds < route.answer_seconds < route_seconds < they_give_up_seconds
+    assert route.answer_seconds > STORE_CALL_SECONDS + MAX_BACKOFF_SECONDS
+    assert FUNCTIONS[FUNCTION]["Timeout"] > route_seconds
 
 
 def test_the_api_accepts_what_the_parameter_pattern_promises():

@@ -2,6 +2,7 @@ import hashlib
 import json
 import random
 import re
+from types import SimpleNamespace
 
 import boto3
 import pytest
@@ -9,11 +10,12 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from handler.canonicalise import canonicalise
-from handler.errors import EventStoreUnavailable, MessageTooLarge
+from handler.errors import DeadlineClose, EventStoreUnavailable, MessageTooLarge
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.record import Record
 from handler.write import (
     MAX_QUEUE_MESSAGE_BYTES,
+    WRITE_TRIES,
     EventQueue,
     EventTable,
     Outcome,
@@ -394,3 +396,159 @@ def test_the_put_of_a_record_is_conditional(dynamodb):
     with Stubber(dynamodb) as stub:
         stub.add_client_error("put_item", "ConditionalCheckFailedException")
         assert put(dynamodb, record_of(FIRST)) is Outcome.DUPLICATE
+
+
+# Many at once
+
+
+def in_time():
+    """There is always time."""
+
+
+def records_of(*message_ids, **payload):
+    return [record_of({"userId": "u", "messageId": message_id, **payload}) for message_id in message_ids]
+
+
+def put_all(client, records, check_deadline=in_time):
+    return EventTable(client, "events", retention_days=0).write_all(records, check_deadline)
+
+
+def test_of_many_records_each_is_stored_or_there_already(dynamodb):
+    put(dynamodb, *records_of("m-2"))
+    assert put_all(dynamodb, records_of("m-1", "m-2", "m-3")) == [Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED]
+    assert len(items(dynamodb)) == 3
+
+
+def test_a_record_that_is_too_large_concerns_no_other(dynamodb):
+    records = [*records_of("m-1"), *records_of("m-2", x=incompressible(900_000)), *records_of("m-3")]
+    first, too_large, third = put_all(dynamodb, records)
+    assert (first, type(too_large), third) == (Outcome.STORED, MessageTooLarge, Outcome.STORED)
+    assert len(items(dynamodb)) == 2
+
+
+def test_no_records_are_no_call(dynamodb, sqs):
+    with Stubber(dynamodb), Stubber(sqs):
+        assert put_all(dynamodb, []) == EventQueue(sqs, "https://queue").write_all([], in_time) == []
+
+
+def test_a_put_that_fails_among_many_is_tried_again(dynamodb):
+    with Stubber(dynamodb) as stub:
+        for _ in range(WRITE_TRIES - 1):
+            stub.add_client_error("put_item", "ThrottlingException")
+        stub.add_response("put_item", {"ConsumedCapacity": {}})
+        assert put_all(dynamodb, records_of("m-1")) == [Outcome.STORED]
+
+
+def test_a_put_that_fails_each_time_is_a_fault_of_ours(dynamodb):
+    with Stubber(dynamodb) as stub:
+        for _ in range(WRITE_TRIES):
+            stub.add_client_error("put_item", "ThrottlingException")
+        with pytest.raises(EventStoreUnavailable):
+            put_all(dynamodb, records_of("m-1"))
+        stub.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("tries", range(WRITE_TRIES))
+def test_no_try_is_begun_when_the_time_is_over(dynamodb, tries):
+    left = iter(range(tries))
+
+    def check_deadline():
+        if next(left, None) is None:
+            raise DeadlineClose
+
+    with Stubber(dynamodb) as stub:
+        for _ in range(tries):
+            stub.add_client_error("put_item", "ThrottlingException")
+        with pytest.raises(DeadlineClose):
+            put_all(dynamodb, records_of("m-1"), check_deadline)
+        stub.assert_no_pending_responses()
+
+
+def test_a_queue_gets_all_messages_and_each_once(sqs, queue_url):
+    names = [f"m-{number}" for number in range(25)]
+    records = records_of(*names)
+    assert EventQueue(sqs, queue_url).write_all(records, in_time) == [Outcome.QUEUED] * 25
+    received = [json.loads(message["Body"]) for _ in range(5) for message in receive(sqs, queue_url)]
+    assert sorted(body["message_id"] for body in received) == sorted(names)
+    single = json.loads(sent_message(sqs, queue_url, records[0])["Body"])
+    assert next(body for body in received if body["message_id"] == "m-0") == single
+
+
+def test_a_fifo_queue_keeps_the_order_of_a_batch(sqs, fifo_url):
+    names = [f"m-{number:02}" for number in range(35)]
+    EventQueue(sqs, fifo_url).write_all(records_of(*names), in_time)
+    received = []
+    while messages := receive(sqs, fifo_url):
+        received += [json.loads(message["Body"])["message_id"] for message in messages]
+        for message in messages:
+            sqs.delete_message(QueueUrl=fifo_url, ReceiptHandle=message["ReceiptHandle"])
+    assert received == names
+
+
+def sent_at_once(sqs, records):
+    """Return how many messages each call would send."""
+    calls = []
+
+    def answer(params, **_):
+        calls.append([entry["Id"] for entry in params["Entries"]])
+        return SimpleNamespace(status_code=200), {"Successful": [{"Id": name} for name in calls[-1]]}
+
+    sqs.meta.events.register("before-call.sqs.SendMessageBatch", lambda params, **_: capture(params, answer))
+    EventQueue(sqs, "https://queue").write_all(records, in_time)
+    return sorted(map(len, calls), reverse=True)
+
+
+def capture(params, answer):
+    return answer({"Entries": json.loads(params["body"])["Entries"]})
+
+
+@pytest.mark.parametrize(
+    ("sizes", "calls"),
+    [
+        ([1] * 10, [10]),
+        ([1] * 11, [10, 1]),
+        ([400_000] * 3, [2, 1]),
+        ([MAX_QUEUE_MESSAGE_BYTES - 1000, 1], [2]),
+        ([MAX_QUEUE_MESSAGE_BYTES - 1000, 1000], [1, 1]),
+    ],
+)
+def test_a_queue_gets_as_many_at_once_as_it_takes(sqs, sizes, calls):
+    records = [record_of({"userId": "u", "messageId": "m", "x": "x" * size}) for size in sizes]
+    assert sent_at_once(sqs, records) == calls
+
+
+def test_a_message_that_is_too_large_for_a_queue_concerns_no_other(sqs, queue_url):
+    records = [*records_of("m-1"), *records_of("m-2", x="x" * MAX_QUEUE_MESSAGE_BYTES), *records_of("m-3")]
+    first, too_large, third = EventQueue(sqs, queue_url).write_all(records, in_time)
+    assert (first, type(too_large), third) == (Outcome.QUEUED, MessageTooLarge, Outcome.QUEUED)
+    assert len(receive(sqs, queue_url)) == 2
+
+
+def test_what_a_queue_does_not_confirm_is_sent_again_alone(sqs):
+    sent = []
+
+    def answer(params, **_):
+        names = [entry["Id"] for entry in json.loads(params["body"])["Entries"]]
+        sent.append(names)
+        return SimpleNamespace(status_code=200), {"Successful": [{"Id": name} for name in names[:2]], "Failed": []}
+
+    sqs.meta.events.register("before-call.sqs.SendMessageBatch", answer)
+    EventQueue(sqs, "https://queue").write_all(records_of("m-0", "m-1", "m-2", "m-3", "m-4"), in_time)
+    assert sent == [["0", "1", "2", "3", "4"], ["2", "3", "4"], ["4"]]
+
+
+@pytest.mark.parametrize("answer", [{}, {"Successful": []}])
+def test_a_queue_that_confirms_nothing_is_a_fault_of_ours(sqs, answer):
+    sqs.meta.events.register(
+        "before-call.sqs.SendMessageBatch", lambda **_: (SimpleNamespace(status_code=200), dict(answer))
+    )
+    with pytest.raises(EventStoreUnavailable):
+        EventQueue(sqs, "https://queue").write_all(records_of("m-1"), in_time)
+
+
+def test_a_queue_that_fails_is_a_fault_of_ours(sqs):
+    with Stubber(sqs) as stub:
+        for _ in range(WRITE_TRIES):
+            stub.add_client_error("send_message_batch", "RequestThrottled")
+        with pytest.raises(EventStoreUnavailable):
+            EventQueue(sqs, "https://queue").write_all(records_of("m-1"), in_time)

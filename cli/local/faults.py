@@ -29,7 +29,7 @@ REFUSED_SECONDS = 0.2
 DRIBBLE_SECONDS = 0.2
 """Between two bytes: less than the read time-out of the function's clients, 0.6 s (handler/settings.py)."""
 MAX_DRIBBLES = 40
-"""Bytes in 8 s: the function of a request has ended before, after 6 s; one that erases would wait for 15 minutes."""
+"""Bytes in 8 s: a request to /segment was answered long before; the eraser would wait for 15 minutes."""
 
 
 class Store(StrEnum):

@@ -126,16 +126,12 @@ class _FunctionProcess:
 class Functions:
     """A number of processes of a function; an event waits for one that is free.
 
-    With `integration_seconds` an event may take so long in all, and a function that was given up then goes on within
-    its own time. A process whose time is over is replaced, as Lambda does.
+    A process whose time is over is replaced, as Lambda does.
     """
 
-    def __init__(
-        self, function: Function, environment: Mapping[str, str], *, integration_seconds: float | None = None
-    ) -> None:
+    def __init__(self, function: Function, environment: Mapping[str, str]) -> None:
         self._function = function
         self._environment = environment
-        self._integration_seconds = integration_seconds
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -153,17 +149,21 @@ class Functions:
         while not self._free.empty():
             await self._free.get_nowait().stop()
 
-    async def invoke(self, event: Mapping[str, Any]) -> Invocation:
-        """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`."""
+    async def invoke(self, event: Mapping[str, Any], *, integration_seconds: float | None = None) -> Invocation:
+        """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`.
+
+        With `integration_seconds` it may take so long in all, and a function that was given up then goes on within its
+        own time.
+        """
         process = None
         try:
-            async with asyncio.timeout(self._integration_seconds):
+            async with asyncio.timeout(integration_seconds):
                 process = await self._free.get()
                 async with asyncio.timeout(self._function.timeout_seconds):
                     invocation = await process.invoke(event)
         except TimeoutError as error:
             if process is not None:
-                self._do_beside(self._outlast(process))
+                self._do_beside(self._outlast(process, integration_seconds))
             raise FunctionTimeoutError("The function did not answer in time") from error
         except FunctionError:
             if process is not None:
@@ -179,11 +179,11 @@ class Functions:
     async def _add(self) -> None:
         self._free.put_nowait(await _FunctionProcess.start(self._function, self._environment))
 
-    async def _outlast(self, process: _FunctionProcess) -> None:
+    async def _outlast(self, process: _FunctionProcess, integration_seconds: float | None) -> None:
         """Let a function that was given up finish, or end it."""
         seconds = self._function.timeout_seconds
         try:
-            async with asyncio.timeout(seconds - (self._integration_seconds or seconds)):
+            async with asyncio.timeout(seconds - (integration_seconds or seconds)):
                 await process.finish()
         except (TimeoutError, FunctionError):
             await self._replace(process)

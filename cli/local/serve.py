@@ -194,11 +194,8 @@ class Gateway:
         }
         function = load_template()["Resources"][FUNCTION]["Properties"]
         routes = [event["Properties"] for event in function["Events"].values()]
-        self.functions = Functions(
-            Function.of(FUNCTION, function),
-            stack.environment,
-            integration_seconds=min(route["TimeoutInMillis"] for route in routes) / 1000,
-        )
+        self._seconds = {route["Path"]: route["TimeoutInMillis"] / 1000 for route in routes}
+        self.functions = Functions(Function.of(FUNCTION, function), stack.environment)
         self.app = Starlette(
             routes=[
                 Route(ABOUT_PATH, self._tell_about),
@@ -219,7 +216,9 @@ class Gateway:
         if len(body) > gateway.MAX_BODY_BYTES:
             return self._answer(request, 413, "Request Entity Too Large", "the body is larger than 10 MB")
         try:
-            invocation = await self.functions.invoke(gateway.to_event(request, body, datetime.now(UTC)))
+            invocation = await self.functions.invoke(
+                gateway.to_event(request, body, datetime.now(UTC)), integration_seconds=self._seconds[request.url.path]
+            )
         except FunctionTimeoutError:
             return self._answer(request, 503, "Service Unavailable", "the function did not answer in time")
         except FunctionError:
@@ -240,7 +239,8 @@ def _readable(request: Request, line: str) -> Text:
     """Say in one line what a request line says; other output of the function as it is."""
     try:
         facts: Mapping[str, Any] = json.loads(line)
-        what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id")]
+        messages = [f"{facts['messages']} messages"] if "messages" in facts else []
+        what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id"), *messages]
         words = [str(word) for word in [*what, facts.get("code")] if word is not None]
         return _line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])
     except (ValueError, KeyError, TypeError):

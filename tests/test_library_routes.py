@@ -1,0 +1,319 @@
+"""What Segment's server libraries send, by the whole function."""
+
+import base64
+import gzip
+import json
+import random
+
+import pytest
+
+from cli import demo
+from handler.spec import CALL_TYPES, DELETE
+
+TRACK = {"type": "track", "event": "Lamp Lit", "userId": "keeper-17"}
+FIELDS = {
+    "identify": {},
+    "track": {"event": "Lamp Lit"},
+    "page": {},
+    "screen": {},
+    "group": {"groupId": "north-coast"},
+    "alias": {"previousId": "5f0c7d"},
+}
+TIME = "2031-05-17T12:00:00.000Z"
+SINKS = pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
+
+
+def tracks(count, **fields):
+    return [{**TRACK, "messageId": f"m-{number}", "timestamp": TIME, **fields} for number in range(count)]
+
+
+def counts(answer):
+    return answer.status, answer.body["accepted"], answer.body["duplicates"], len(answer.body["rejected"])
+
+
+def rejects(destination):
+    return destination.account.dynamodb().scan(TableName=destination.stack.stores.rejects_table)["Items"]
+
+
+@SINKS
+@pytest.mark.parametrize("call_type", [name for name in CALL_TYPES if name != DELETE])
+def test_a_route_tells_the_type_of_its_message(call_type, sink, deploy):
+    destination = deploy(EventSink=sink)
+    message = {"userId": "keeper-17", **FIELDS[call_type]}
+    answer = destination.post(message, path=f"/v1/{call_type}")
+    assert (answer.status, answer.body) == (200, {"accepted": 1, "duplicates": 0, "rejected": []})
+    [record] = destination.records()
+    assert (record["type"], record["message"]["type"]) == (call_type, call_type)
+
+
+def test_what_came_by_either_way_is_the_same_message(deploy):
+    destination = deploy()
+    assert destination.post(TRACK).body["status"] == "stored"
+    for path, body in (("/v1/track", {**TRACK, "type": None}), ("/v1/batch", {"batch": [TRACK]})):
+        assert counts(destination.post(body, path=path)) == (200, 0, 1, 0)
+    assert len(destination.stored()) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({**TRACK, "type": "page"}, 400, "wrong_type"),
+        ({**TRACK, "type": "jump"}, 400, "wrong_type"),
+        ({**TRACK, "type": 17}, 400, "missing_type"),
+        ({**TRACK, "event": ""}, 400, "invalid_message"),
+        ({**TRACK, "x": 10**400}, 400, "number_out_of_range"),
+        ({"batch": [TRACK]}, 400, "invalid_message"),
+        ([TRACK], 400, "not_an_object"),
+    ],
+)
+def test_a_single_message_is_refused_as_one_of_segments(body, status, code, deploy):
+    answer = deploy().post(body, path="/v1/track")
+    assert (answer.status, answer.body["code"], "message" in answer.body) == (status, code, True)
+
+
+def test_a_single_message_that_is_too_large_is_refused(deploy):
+    digits = random.Random(17).randbytes(450_000).hex()  # noqa: S311 -- no secret
+    message = {**TRACK, "properties": {"x": digits}}
+    assert len(json.dumps(message)) < 1024 * 1024
+    assert deploy().post(message, path="/v1/track").body["code"] == "message_too_large"
+
+
+def test_a_call_type_that_is_switched_off_is_a_501_alone_and_rejected_in_a_batch(deploy):
+    destination = deploy(SupportedCallTypes="page")
+    assert destination.post(TRACK, path="/v1/track").status == 501
+    answer = destination.post({"batch": [TRACK, {"type": "page", "userId": "u"}]}, path="/v1/batch")
+    assert counts(answer) == (200, 1, 0, 1)
+    assert answer.body["rejected"][0]["code"] == "unsupported_call_type"
+
+
+@SINKS
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/import"])
+def test_a_batch_is_stored(path, sink, deploy):
+    destination = deploy(EventSink=sink)
+    sent_at = "2031-05-17T12:00:09.000Z"
+    answer = destination.post({"batch": tracks(9), "sentAt": sent_at, "context": {"ip": "192.0.2.1"}}, path=path)
+    assert (answer.status, answer.body) == (200, {"accepted": 9, "duplicates": 0, "rejected": []})
+    records = destination.records()
+    assert {record["message_id"] for record in records} == {f"m-{number}" for number in range(9)}
+    for record in records:
+        assert record["message"].items() >= {"sent_at": sent_at, "context": {"ip": "192.0.2.1"}}.items()
+
+
+def test_what_a_library_sends_again_is_stored_once(deploy):
+    destination = deploy()
+    assert counts(destination.post({"batch": tracks(30), "sentAt": 1}, path="/v1/batch")) == (200, 30, 0, 0)
+    assert counts(destination.post({"batch": tracks(40), "sentAt": 2}, path="/v1/batch")) == (200, 10, 30, 0)
+    assert len(destination.stored()) == 40
+
+
+def test_a_batch_may_come_compressed(deploy):
+    destination = deploy()
+    body = base64.b64encode(gzip.compress(json.dumps({"batch": tracks(3)}).encode())).decode()
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    assert counts(destination.post(body, headers=headers, is_base64=True, path="/v1/batch")) == (200, 3, 0, 0)
+
+
+def test_a_delete_in_a_batch_is_a_message_like_others(deploy):
+    destination = deploy()
+    assert counts(destination.post({"batch": [{"type": "delete", "userId": "u"}]}, path="/v1/batch"))[:2] == (200, 1)
+    assert destination.stored()[0]["type"] == "delete"
+
+
+# Credentials
+
+
+@pytest.mark.parametrize("headers", [{}, {"authorization": ""}, {"authorization": "  "}])
+@pytest.mark.parametrize(("path", "body"), [("/v1/track", TRACK), ("/v1/batch", {"batch": tracks(2)})])
+def test_a_write_key_is_the_credentials_where_there_are_no_others_and_stored_nowhere(path, body, headers, deploy):
+    destination = deploy()
+    answer = destination.post({**body, "writeKey": f" {demo.GOOD_KEY}\n"}, key=None, headers=headers, path=path)
+    assert answer.status == 200
+    assert {record["customer_id"] for record in destination.stored()} == {demo.CUSTOMER}
+    assert demo.GOOD_KEY not in str(destination.stored())
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/v1/batch", {"batch": [TRACK], "writeKey": "nobodys"}, "unknown_key"),
+        ("/v1/batch", {"batch": [TRACK], "writeKey": "demo-key-revoked"}, "revoked_key"),
+        ("/v1/batch", {"batch": [TRACK], "writeKey": ""}, "missing_credentials"),
+        ("/v1/batch", {"batch": [TRACK], "writeKey": 17}, "missing_credentials"),
+        ("/v1/batch", {"batch": [TRACK]}, "missing_credentials"),
+        ("/v1/batch", {"batch": [{**TRACK, "writeKey": demo.GOOD_KEY}]}, "missing_credentials"),
+        ("/v1/track", TRACK, "missing_credentials"),
+        ("/segment", {**TRACK, "writeKey": demo.GOOD_KEY}, "missing_credentials"),
+    ],
+)
+def test_without_a_good_key_nothing_is_stored(path, body, code, deploy):
+    destination = deploy()
+    answer = destination.post(body, key=None, path=path)
+    assert (answer.status, answer.body["code"], destination.stored()) == (401, code, [])
+
+
+def test_credentials_in_the_header_come_first(deploy):
+    destination = deploy()
+    answer = destination.post({"batch": [TRACK], "writeKey": demo.GOOD_KEY}, key="nobodys", path="/v1/batch")
+    assert (answer.status, answer.body["code"]) == (401, "unknown_key")
+
+
+# Messages that are refused
+
+ODD = [
+    (None, "not_an_object", False),
+    ([TRACK], "not_an_object", False),
+    ({}, "missing_type", True),
+    ({**TRACK, "type": "jump"}, "unsupported_call_type", False),
+    ({"type": "track", "userId": "keeper-17"}, "invalid_message", True),
+    ({"type": "track", "event": "Lamp Lit"}, "invalid_message", True),
+    ({**TRACK, "userId": ["keeper-17"]}, "invalid_message", True),
+    ({**TRACK, "messageId": "m" * 101}, "invalid_message", True),
+    ({**TRACK, "properties": {"x": float("nan")}}, "number_out_of_range", True),
+    ({**TRACK, "properties": {"x": 10**400}}, "number_out_of_range", True),
+    ({**TRACK, "properties": json.loads("[" * 150 + "]" * 150)}, "nested_too_deeply", False),
+]
+
+
+@SINKS
+def test_a_message_of_each_odd_kind_stops_no_other(sink, deploy):
+    destination = deploy(EventSink=sink)
+    good = tracks(len(ODD))
+    batch = [message for pair in zip(good, (odd for odd, _, _ in ODD), strict=True) for message in pair]
+    answer = destination.post({"batch": batch, "writeKey": demo.GOOD_KEY}, path="/v1/batch")
+    assert counts(answer) == (200, len(ODD), 0, len(ODD))
+    told = [(rejected["index"], rejected["code"]) for rejected in answer.body["rejected"]]
+    assert told == [(2 * number + 1, code) for number, (_, code, _) in enumerate(ODD)]
+    kept = rejects(destination)
+    assert sorted((int(item["batch_index"]["S"]), item["code"]["S"]) for item in kept) == [
+        (index, code) for (index, code), (_, _, is_kept) in zip(told, ODD, strict=True) if is_kept
+    ]
+    assert demo.GOOD_KEY not in str(kept)
+    stored = destination.stored() if sink == "dynamodb" else [*destination.queued(), *destination.queued()]
+    assert len(stored) == len(ODD)
+
+
+@pytest.mark.parametrize("odd", [[{}], [None, {"type": "track"}]])
+def test_a_batch_of_which_nothing_can_be_accepted_is_a_400(odd, deploy):
+    answer = deploy().post({"batch": odd}, path="/v1/batch")
+    assert (*counts(answer), answer.body["code"]) == (400, 0, 0, len(odd), "nothing_accepted")
+    assert answer.body["message"]
+
+
+def test_a_batch_of_which_the_good_ones_are_there_already_is_a_200(deploy):
+    destination = deploy()
+    for new in (1, 0):
+        assert counts(destination.post({"batch": [TRACK, {}]}, path="/v1/batch")) == (200, new, 1 - new, 1)
+
+
+@SINKS
+def test_an_empty_batch_is_nothing_wrong(sink, deploy):
+    assert counts(deploy(EventSink=sink).post({"batch": []}, path="/v1/batch")) == (200, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("", "invalid_json"),
+        ('{"batch": [}', "invalid_json"),
+        ("[]", "not_an_object"),
+        ("{}", "missing_batch"),
+        ('{"batch": {}}', "missing_batch"),
+        (json.dumps({"batch": [{}] * 2501}), "batch_too_large"),
+        (json.dumps({"batch": [], "x": "x" * 500 * 1024}), "batch_too_large"),
+        ('{"batch": [{}], "context": {"x": NaN}}', "number_out_of_range"),
+    ],
+)
+def test_what_is_no_batch_is_refused(body, code, deploy):
+    answer = deploy().post(body, path="/v1/batch")
+    assert (answer.status, answer.body["code"], "message" in answer.body) == (400, code, True)
+
+
+def test_a_reject_holds_what_its_batch_told_so_that_it_can_be_taken_in_alone(deploy):
+    destination = deploy()
+    bad = {"type": "track", "userId": "keeper-17", "messageId": "m-1", "writeKey": demo.GOOD_KEY}
+    body = {"batch": [TRACK, bad], "sentAt": TIME, "context": {"ip": "192.0.2.1", "writeKey": demo.GOOD_KEY}}
+    assert counts(destination.post(body, path="/v1/batch")) == (200, 1, 0, 1)
+    [item] = rejects(destination)
+    assert json.loads(item["body"]["S"]) == {
+        "type": "track",
+        "user_id": "keeper-17",
+        "message_id": "m-1",
+        "sent_at": TIME,
+        "context": {"ip": "192.0.2.1"},
+    }
+
+
+def test_a_reject_of_a_single_route_tells_its_type(deploy):
+    destination = deploy()
+    answer = destination.post({"userId": "keeper-17", "messageId": "m-1"}, path="/v1/track")
+    assert (answer.status, answer.body["kept"]) == (400, True)
+    [item] = rejects(destination)
+    assert json.loads(item["body"]["S"])["type"] == "track"
+    assert "batch_index" not in item
+
+
+def test_a_key_may_not_send_what_is_out_of_its_scope_in_a_batch_either(deploy):
+    destination = deploy()
+    destination.add_key("only-pages", scopes=frozenset({"page"}))
+    answer = destination.post({"batch": [TRACK, {"type": "page", "userId": "u"}]}, key="only-pages", path="/v1/batch")
+    assert counts(answer) == (200, 1, 0, 1)
+    assert answer.body["rejected"] == [
+        {"index": 0, "code": "call_type_not_allowed", "message": "This API key may not send track calls"}
+    ]
+
+
+# Our faults
+
+
+@pytest.mark.parametrize("sink", [{"EVENT_TABLE": "nowhere"}, {"EVENT_SINK": "sqs", "EVENT_QUEUE_URL": "http://x/0/n"}])
+@pytest.mark.parametrize(("path", "body"), [("/v1/track", TRACK), ("/v1/batch", {"batch": tracks(30)})])
+def test_a_store_that_fails_is_a_503_for_all(path, body, sink, deploy):
+    answer = deploy(environment=sink).post(body, path=path)
+    assert (answer.status, answer.body["code"]) == (503, "event_store_unavailable")
+
+
+def test_rejects_that_can_not_be_kept_are_a_503_for_all(deploy):
+    answer = deploy(environment={"REJECTS_TABLE": "nowhere"}).post({"batch": [TRACK, {}]}, path="/v1/batch")
+    assert (answer.status, answer.body["code"]) == (503, "reject_store_unavailable")
+
+
+def test_maintenance_is_for_libraries_too(deploy):
+    answer = deploy(Maintenance="on").post({"batch": tracks(1)}, path="/v1/batch")
+    assert (answer.status, answer.body["code"]) == (503, "maintenance")
+
+
+# Its lines
+
+
+def test_the_messages_of_a_batch_are_counted_by_what_they_are_and_what_became_of_them(deploy, lines):
+    destination = deploy()
+    destination.post(tracks(1)[0])
+    lines()
+    batch = [*tracks(150), {"type": "page", "userId": "u", "messageId": "p"}, {"type": "jump"}, {"type": "track"}, None]
+    assert destination.post({"batch": batch}, path="/v1/batch").status == 200
+    written = lines()
+    assert sum(line.get("Accepted", [0])[0] for line in written) == 150
+    told = [(line["outcome"], line.get("call_type"), line["code"], line["messages"]) for line in written]
+    assert sorted(told, key=str) == [
+        ("accepted", "page", None, 1),
+        ("accepted", "track", None, 100),
+        ("accepted", "track", None, 49),
+        ("duplicate", "track", None, 1),
+        ("refused", "other", "unsupported_call_type", 1),
+        ("refused", "track", "invalid_message", 1),
+        ("refused", None, "not_an_object", 1),
+    ]
+    ids = [message_id for line in written if line["outcome"] == "accepted" for message_id in line["message_ids"]]
+    assert sorted(ids) == sorted([*(f"m-{number}" for number in range(1, 150)), "p"])
+    assert {(line["status"], line["customer_id"]) for line in written} == {(200, demo.CUSTOMER)}
+    assert {dimension for line in written for dimension in line["_aws"]["CloudWatchMetrics"][0]["Dimensions"][0]} <= {
+        *("CallType", "Code", "service")
+    }
+
+
+def test_a_batch_that_fails_leaves_one_line(deploy, lines):
+    destination = deploy(environment={"EVENT_TABLE": "nowhere"})
+    destination.post({"batch": tracks(20)}, path="/v1/batch")
+    [line] = lines()
+    facts = {"outcome": "failed", "status": 503, "code": "event_store_unavailable", "Failed": [1.0]}
+    assert line.items() >= facts.items()
