@@ -155,12 +155,12 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        self.close_port()
+        await self.close_port()
         while self._connections:
             for writer in self._connections.values():
                 writer.transport.abort()
             await asyncio.wait([task for task in self._connections if task])
-        self.close_port()  # which a refused connection may have opened again
+        await self.close_port()  # which a refused connection may have opened again
 
     async def open_port(self) -> None:
         """Listen."""
@@ -168,11 +168,14 @@ class FaultProxy:
             if self._server is None:
                 self._server = await asyncio.start_server(self._serve, self._host, self._port)
 
-    def close_port(self) -> None:
+    async def close_port(self) -> None:
         """Let connections be refused; those that are there stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            for listener in server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            await asyncio.sleep(0)  # a connection that was just accepted is not yet the server's
+            server.close()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.current_task()
@@ -194,7 +197,7 @@ class FaultProxy:
             case None:
                 writer.write(answer)
             case Fault.REFUSED:
-                self.close_port()
+                await self.close_port()
                 _reset(writer)
                 await asyncio.sleep(REFUSED_SECONDS)
                 await self.open_port()

@@ -33,6 +33,7 @@ from cli.stack import FUNCTION, ROOT, Account, load_template
 EVENTS = ROOT / "events"
 TABLES = (EVENTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", TABLES, re.MULTILINE)
+COUNTED = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| (\d+) \| ?[`\w ]*? ?\|$", TABLES, re.MULTILINE)
 HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \|", TABLES, re.MULTILINE)
 
 
@@ -73,6 +74,14 @@ def test_sam_local_invoke_answers_what_the_table_says(file, status, code):
     answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
     assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), printed
+
+
+@pytest.mark.usefixtures("local_server")
+@pytest.mark.parametrize(("file", "status", "accepted"), COUNTED)
+def test_sam_local_invoke_takes_what_a_library_sends(file, status, accepted):
+    answer, printed = invoke(FUNCTION, file)
+    body = json.loads(answer["body"])
+    assert (str(answer["statusCode"]), body["accepted"] + body["duplicates"]) == (status, int(accepted)), printed
 
 
 @pytest.mark.usefixtures("local_server")

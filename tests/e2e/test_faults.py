@@ -38,6 +38,7 @@ THREADS = 64
 """More than there are requests at once."""
 PATIENCE_SECONDS = 30
 """For what takes a second or two on a machine that has nothing else to do."""
+LIBRARIES_GIVE_UP_SECONDS = 10
 MAX_TRIES = 5
 KEY = "faults-e2e"
 INVALID = {"event": 17}
@@ -187,22 +188,22 @@ class Endpoint:
     url: str
     http: urllib3.PoolManager
 
-    async def send(self, message: dict[str, Any], key: str = KEY) -> Answer:
-        """Send a message as Segment does."""
+    async def send(self, message: dict[str, Any], key: str = KEY, path: str = "/segment") -> Answer:
+        """Send a message as Segment does, or what a library would on its path."""
         headers, body = segment_headers(key), json.dumps(message).encode()
         options = {"headers": headers, "body": body, "timeout": PATIENCE_SECONDS, "retries": False}
-        answer = await asyncio.to_thread(self.http.request, "POST", self.url, **options)
+        answer = await asyncio.to_thread(self.http.request, "POST", self.url + path, **options)
         content = json.loads(answer.data)
         return Answer(
             status=answer.status,
-            word=content.get("code", content.get("status", "-")),
+            word=content.get("code", content.get("status", "counted" if "accepted" in content else "-")),
             seconds=float(answer.headers[SECONDS_HEADER]),
         )
 
-    async def send_again(self, message: dict[str, Any]) -> Answer:
+    async def send_again(self, message: dict[str, Any], path: str = "/segment") -> Answer:
         """Send a message once more, as Segment does, and again while a process that was given up is being replaced."""
         for _ in range(MAX_TRIES):
-            if (answer := await self.send(message)).status != 503:
+            if (answer := await self.send(message, path=path)).status != 503:
                 break
             await asyncio.sleep(0.2)
         return answer
@@ -236,7 +237,7 @@ async def endpoint(cloud: Cloud, environment: dict[str, str], *, processes: int 
         server = uvicorn.Server(uvicorn.Config(timed(gateway.app), lifespan="off", log_level="critical"))
         with socket.create_server(("127.0.0.1", 0)) as listener, urllib3.PoolManager() as http:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}/segment"
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Endpoint(proxy=proxy, functions=gateway.functions, url=url, http=http)
             server.should_exit = True
             await serving
@@ -267,7 +268,7 @@ async def meet(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.Barrie
     async with endpoint(cloud, row.environment) as destination:
         await all_started.wait()
         if fault is Fault.REFUSED and row.store is Store.KEYS:
-            destination.proxy.close_port()  # else only from the store's first request on
+            await destination.proxy.close_port()  # else only from the store's first request on
         destination.proxy.rules = (Rule(stores=frozenset({row.store}), faults=(fault,)),)
         answer = await destination.send(body)
         tries = destination.proxy.requests[row.store]
@@ -325,6 +326,48 @@ def test_a_fault_is_answered_5xx_in_time_and_the_message_is_stored_once(row_and_
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in IN_LAMBDA_ROWS], ids=lambda row: row.name)
 def test_the_transport_of_lambda_comes_to_the_same_after_as_many_tries(cells_of, row, fault):
     assert cells_of(IN_LAMBDA_ROWS[row.name])[fault].outcome == cells_of(row)[fault].outcome
+
+
+# A batch
+
+BATCH = "/v1/batch"
+BATCH_MESSAGES = 12
+BATCH_ROWS = [IN_LAMBDA_ROWS["event table"], IN_LAMBDA_ROWS["queue"], *(row for row in ROWS if row.name == "FIFO queue")]
+
+
+async def meet_batch(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.Barrier) -> tuple[list[str], Cell]:
+    """Let all calls of a batch meet a fault, end it, and send the same batch again, as a library does."""
+    messages = [message() for _ in range(BATCH_MESSAGES)]
+    async with endpoint(cloud, row.environment) as destination:
+        await all_started.wait()
+        destination.proxy.rules = (Rule(stores=frozenset({row.store}), faults=(fault,)),)
+        answer = await destination.send({"batch": messages}, path=BATCH)
+        tries = destination.proxy.requests[row.store]
+        destination.proxy.rules = ()
+        await destination.proxy.open_port()
+        again = await destination.send_again({"batch": messages}, path=BATCH)
+    ids = [body["messageId"] for body in messages]
+    return ids, Cell(answer=answer, tries=tries, again=again, copies=[])
+
+
+async def meet_batches(cloud: Cloud, row: Row) -> dict[Fault, tuple[list[str], Cell]]:
+    all_started = asyncio.Barrier(len(Fault))
+    met = await asyncio.gather(*(meet_batch(cloud, row, fault, all_started) for fault in Fault))
+    return dict(zip(Fault, met, strict=True))
+
+
+@pytest.mark.parametrize("row", BATCH_ROWS, ids=lambda row: row.name)
+def test_a_batch_is_a_503_while_its_store_fails_and_stored_when_it_comes_again(cloud, report, row):
+    met = play(meet_batches(cloud, row))
+    copies = cloud.copies(row)
+    for fault, (message_ids, cell) in met.items():
+        assert (cell.answer.status, str(cell.again)) == (503, "200 counted"), fault
+        assert cell.answer.seconds < LIBRARIES_GIVE_UP_SECONDS, fault
+        for message_id in message_ids:
+            assert len(set(copies[message_id])) == 1, fault
+            assert len(copies[message_id]) == 1 or row.at_least_once, fault
+    slowest = max(cell.answer.seconds for _, cell in met.values())
+    report.append(f"{row.name}, a batch of {BATCH_MESSAGES} with each fault: 503 after {slowest:.2f} s at the most")
 
 
 # All at random
