@@ -1,8 +1,9 @@
 """The whole service, in order: request -> customer -> payload -> messages -> records -> response."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from handler import respond
@@ -17,7 +18,7 @@ from handler.canonicalise import (
 )
 from handler.decode import JsonObject, decode_batch, decode_body, decode_settings, decode_text
 from handler.erased import Tombstones
-from handler.errors import DeadlineClose, Invalid, Maintenance, Refusal, Unavailable
+from handler.errors import DeadlineClose, Invalid, Maintenance, MessageTooLarge, Refusal, Unavailable
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
 from handler.observe import RequestLine
@@ -87,21 +88,19 @@ class Destination:
             messages = canonicalise(payload, call_type=request.route.call_type)
             self._note_message(line, messages[0])
         line.begin("validate")
-        judged = in_parallel(lambda message: self._judge(request, api_key, message), messages)
-        refused = {index: verdict for index, verdict in enumerate(judged) if isinstance(verdict, Refusal)}
-        if to_keep := [i for i, refusal in refused.items() if messages[i].body and _is_kept(refusal, request)]:
+        judge = partial(self._judge, request, api_key)
+        # Beside each other only where that asks a store: what only computes would be held up.
+        judged = [judge(message) for message in messages] if self.tombstones is None else in_parallel(judge, messages)
+        if rejects := [*self._rejects(request, api_key, payload, messages, judged)]:
             line.begin("reject")
-            in_parallel(lambda i: self._keep(request, api_key, payload, messages[i], refused[i], i), to_keep)
-        if refused and not request.route.is_batch:
-            raise refused[0]
-        line.begin("write")
-        written = iter(self._write(request, [record for record in judged if isinstance(record, Record)]))
+            in_parallel(partial(self._keep, request), rejects)
+        written = iter(self._write(request, line, [verdict for verdict in judged if isinstance(verdict, Record)]))
         results = [
-            Result(message=message, outcome=next(written) if isinstance(verdict, Record) else verdict)
+            Result(message=message, outcome=verdict if isinstance(verdict, Refusal) else next(written))
             for message, verdict in zip(messages, judged, strict=True)
         ]
-        if not request.route.is_batch and isinstance(too_large := results[0].outcome, Refusal):
-            raise too_large
+        if not request.route.is_batch and isinstance(refusal := results[0].outcome, Refusal):
+            raise refusal
         return results
 
     def _judge(self, request: Request, api_key: ApiKey, message: Message) -> Record | Refusal:
@@ -124,24 +123,40 @@ class Destination:
             return refusal
         return Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
 
-    def _keep(  # noqa: PLR0913, PLR0917 -- what a reject tells
-        self, request: Request, api_key: ApiKey, payload: JsonObject, message: Message, refusal: Refusal, index: int
-    ) -> None:
-        """Keep a refused message."""
-        self._check_deadline(request)
-        refusal.kept = self.rejects.keep(
-            Reject(
-                customer_id=api_key.customer_id,
-                message=message,
-                body=json_text(message.body) if request.route.is_library else _body(request, payload),
-                settings_header=request.headers.get("x-segment-settings", ""),
-                refusal=refusal,
-                rejected_at=self.clock(),
-                index=index if request.route.is_batch else None,
-            )
-        )
+    def _rejects(
+        self,
+        request: Request,
+        api_key: ApiKey,
+        payload: JsonObject,
+        messages: Sequence[Message],
+        judged: Sequence[Record | Refusal],
+    ) -> Iterator[Reject]:
+        """Yield what is to be kept: what a schema refused, and all that can be read of a batch, whose 200 hides it."""
+        for index, (message, refusal) in enumerate(zip(messages, judged, strict=True)):
+            if not isinstance(refusal, Refusal):
+                continue
+            is_hidden = request.route.is_batch and refusal.status == HTTPStatus.BAD_REQUEST
+            if isinstance(refusal, Invalid) or (is_hidden and message.body):
+                yield Reject(
+                    customer_id=api_key.customer_id,
+                    message=message,
+                    body=json_text(message.body) if request.route.is_library else _body(request, payload),
+                    settings_header=request.headers.get("x-segment-settings", ""),
+                    refusal=refusal,
+                    rejected_at=self.clock(),
+                    index=index if request.route.is_batch else None,
+                )
 
-    def _write(self, request: Request, records: Sequence[Record]) -> Sequence[Outcome | Refusal]:
+    def _keep(self, request: Request, reject: Reject) -> None:
+        self._check_deadline(request)
+        reject.refusal.kept = self.rejects.keep(reject)
+
+    def _write(
+        self, request: Request, line: RequestLine, records: Sequence[Record]
+    ) -> Sequence[Outcome | MessageTooLarge]:
+        if not records:
+            return ()
+        line.begin("write")
         if request.route.is_library:
             return self.sink.write_all(records, lambda: self._check_deadline(request))
         self._check_deadline(request)
@@ -185,11 +200,6 @@ def _body(request: Request, payload: JsonObject) -> str:
     """Return a body as it came, but never with the key of its source."""
     body = decode_text(request.body, is_base64=request.is_base64)
     return json_text(without_write_key(payload)) if names_write_key(body) else body
-
-
-def _is_kept(refusal: Refusal, request: Request) -> bool:
-    """Whether a refused message is kept: what a schema refused, and all of a batch, whose 200 hides it."""
-    return isinstance(refusal, Invalid) or (request.route.is_batch and refusal.status == HTTPStatus.BAD_REQUEST)
 
 
 def _metric(outcome: Outcome | Refusal) -> str:

@@ -1,0 +1,30 @@
+"""Calls as a customer's program makes them with a Python library that it installed.
+
+Standard input tells the library's module, the endpoint, the key, whether to gzip, and the calls; on standard output
+stands what the library reported to `on_error`.
+"""
+
+import importlib
+import json
+import re
+import sys
+from datetime import datetime
+
+told = json.load(sys.stdin)
+errors = []
+
+analytics = importlib.import_module(told["module"])
+analytics.write_key = told["key"]
+analytics.host = analytics.dataPlaneUrl = told["host"]  # the first is Segment's name, the second RudderStack's
+analytics.gzip = told["gzip"]
+analytics.on_error = lambda error, batch: errors.append(
+    {"error": str(error), "code": getattr(error, "code", None), "calls": len(batch)}
+)
+
+for call in told["calls"]:
+    fields = {re.sub(r"(?=[A-Z])", "_", name).lower(): value for name, value in call.items()}
+    if "timestamp" in fields:
+        fields["timestamp"] = datetime.fromisoformat(fields["timestamp"])
+    getattr(analytics, fields.pop("type"))(**fields)
+analytics.shutdown()
+json.dump(errors, sys.stdout)
