@@ -5,6 +5,7 @@ import click
 from cli.contacts import contacts
 from cli.erase import erase
 from cli.erasures import erasures
+from cli.importing.commands import import_
 from cli.keys import keys
 from cli.local.serve import serve
 from cli.messages import messages
@@ -36,7 +37,7 @@ def main() -> None:
     """
 
 
-for command in (serve, keys, ping, messages, simulate, rejects, erase, erasures, contacts, replay, schemas):
+for command in (serve, keys, ping, import_, messages, simulate, rejects, erase, erasures, contacts, replay, schemas):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def ping(
             click.echo(json.dumps(message, indent=2))
         return
     endpoint = parse_endpoint(url)
-    headers = segment_headers(api_key or _ask_for_key(endpoint), _parse_settings(settings))
+    headers = segment_headers(api_key or ask_for_key(endpoint), _parse_settings(settings))
     answers = []
     with urllib3.PoolManager(ca_certs=trusted_authority(endpoint, ca_file)) as http:
         for message in messages:
@@ -152,7 +152,8 @@ def parse_endpoint(url: str) -> str:
     return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
 
 
-def _ask_for_key(endpoint: str) -> str:
+def ask_for_key(endpoint: str) -> str:
+    """Return the good demo key of a local server; raises `click.ClickException` where there is none."""
     server = urljoin(endpoint, "/")
     try:
         return str(ask_local_server(server)["api_key"])

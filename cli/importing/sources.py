@@ -1,0 +1,91 @@
+"""Which files an import reads: those that are named, those in named folders, and standard input.
+
+Segment's archive is a folder of gzip files: `segment-logs/{source-id}/{received-day}/filename.gz`, JSON Lines with one
+message each, as its destinations receive them.
+https://www.twilio.com/docs/segment/connections/storage/catalog/aws-s3#data-format
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STANDARD_INPUT = "-"
+SUFFIXES = (".gz", ".jsonl", ".ndjson", ".json")
+"""Of a folder, only files with such names are read."""
+STATE_SUFFIX = ".import-state.json"
+"""The state of an import lies beside what it reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file of messages: its absolute path, or `-`; standard input has no size and no time."""
+
+    name: str
+    size: int | None = None
+    modified_ns: int | None = None
+
+    @property
+    def is_standard_input(self) -> bool:
+        """Whether it is standard input, which can't be read from its middle."""
+        return self.name == STANDARD_INPUT
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """Open it for reading bytes without a buffer; raises `OSError`."""
+        if self.is_standard_input:
+            yield getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        else:
+            with Path(self.name).open("rb", buffering=0) as file:
+                yield file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The files to read, in order, and those of folders whose names are not those of messages."""
+
+    sources: list[Source]
+    passed_over: list[str]
+
+
+def find_sources(names: Iterable[str]) -> Found:
+    """Find what is named, each file once; a folder's files come in the order of their paths. Raises `OSError`."""
+    sources: dict[str, Source] = {}
+    passed_over = []
+    for name in names:
+        if name == STANDARD_INPUT:
+            sources[name] = Source(name=name)
+            continue
+        named = _whole(name)
+        for path in _files_in(named) if named.is_dir() else [named]:
+            if path.name.endswith(STATE_SUFFIX):
+                continue
+            if path != named and not path.name.lower().endswith(SUFFIXES):
+                passed_over.append(str(path))
+                continue
+            about = path.stat()
+            sources[str(path)] = Source(name=str(path), size=about.st_size, modified_ns=about.st_mtime_ns)
+    return Found(sources=list(sources.values()), passed_over=passed_over)
+
+
+def state_beside(name: str) -> Path:
+    """Return where the state of an import lies that was told to read a file or folder first."""
+    named = _whole(name)
+    return named.with_name(named.name + STATE_SUFFIX)
+
+
+def _whole(name: str) -> Path:
+    """Return the whole path of what is named; a pipe of the shell (`<(…)`) has no other than that."""
+    path = Path(name)
+    resolved = path.resolve()
+    return resolved if resolved.exists() else path.absolute()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    return sorted(Path(path, name) for path, _, names in os.walk(folder, onerror=fail) for name in names)

@@ -1,0 +1,569 @@
+"""`destination import`: what is sent, what counts, and how it goes on."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from threading import Lock
+
+import pytest
+from endpoint import endpoint, response
+from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
+
+from cli.importing.sources import STATE_SUFFIX
+
+KEY = ("--api-key", "some-key")
+FEW_LINES = 20
+
+
+class Destination:
+    """Answers imports as a destination does, and keeps each message once; `trouble` may answer instead."""
+
+    def __init__(self, trouble=lambda _number, _messages: None):
+        self.stored = Counter()
+        self.batches = []
+        self.singles = []
+        self.trouble = trouble
+        self._lock = Lock()
+
+    def __call__(self, received):
+        with self._lock:
+            if received.head.startswith("GET"):
+                return response(404)
+            content = json.loads(gzip.decompress(received.body))
+            if received.head.startswith("POST /segment "):
+                self.singles.append(content)
+                return response(200, json.dumps({"status": "stored"}))
+            assert received.head.startswith("POST /v1/import ")
+            self.batches.append(content["batch"])
+            answer = self.trouble(len(self.batches), content["batch"])
+            return self.answer(content["batch"]) if answer is None else answer
+
+    def answer(self, messages):
+        rejected = [
+            {"index": index, "code": "invalid_message", "message": "Missing event"}
+            for index, message in enumerate(messages)
+            if message.get("invalid")
+        ]
+        ids = [message["messageId"] for message in messages if not message.get("invalid")]
+        new = set(ids) - set(self.stored)
+        self.stored.update(ids)
+        counts = {"accepted": len(new), "duplicates": len(ids) - len(new), "rejected": rejected}
+        if messages and len(rejected) == len(messages):
+            return response(400, json.dumps({"code": "nothing_accepted", "message": "Nothing", **counts}))
+        return response(200, json.dumps(counts))
+
+
+def message(number, **fields):
+    return {"type": "track", "event": "Past", "userId": "u", "messageId": f"m{number}", **fields}
+
+
+def lines(count, first=0):
+    return "".join(json.dumps(message(number)) + "\n" for number in range(first, first + count)).encode()
+
+
+def ids(count):
+    return {f"m{number}" for number in range(count)}
+
+
+@pytest.fixture
+def history(tmp_path):
+    """Return a file of a few messages."""
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(lines(FEW_LINES))
+    return path
+
+
+def imported(destination, *args, exit_code=0, stdin=None):
+    """Import into a destination, and return what is printed for programs."""
+    with endpoint(destination) as server:
+        result = run("import", *map(str, args), "--url", server.url, *KEY, "--json", stdin=stdin)
+    assert result.exit_code == exit_code, result.output
+    return json.loads(result.stdout)
+
+
+def counts(report):
+    return {name: report[name] for name in ("accepted", "duplicates", "rejected")}
+
+
+GZIP = gzip.compress(lines(FEW_LINES))
+MEMBERS = gzip.compress(lines(10)) + gzip.compress(lines(10, first=10)) + b"\0" * 512
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(lines(FEW_LINES), id="plain"),
+        pytest.param(lines(FEW_LINES).rstrip(b"\n"), id="no end of the last line"),
+        pytest.param(lines(FEW_LINES).replace(b"\n", b"\r\n"), id="CRLF"),
+        pytest.param(b"\n  \n" + lines(FEW_LINES).replace(b"\n", b"\n\n"), id="blank lines"),
+        pytest.param(b"\xef\xbb\xbf" + lines(FEW_LINES), id="byte order mark"),
+        pytest.param(GZIP, id="gzip"),
+        pytest.param(MEMBERS, id="gzip of two members, filled up"),
+        pytest.param(gzip.compress(b"\xef\xbb\xbf" + lines(FEW_LINES)), id="gzip, byte order mark"),
+    ],
+)
+@pytest.mark.parametrize("is_standard_input", [False, True], ids=["file", "standard input"])
+def test_all_messages_arrive_as_they_stand_in_the_file(tmp_path, content, is_standard_input):
+    path = tmp_path / "whatever-its-name"
+    path.write_bytes(content)
+    destination = Destination()
+    options = {"stdin": content} if is_standard_input else {}
+    report = imported(destination, "-" if is_standard_input else path, **options)
+    assert counts(report) == {"accepted": FEW_LINES, "duplicates": 0, "rejected": 0}
+    assert destination.batches == [[message(number) for number in range(FEW_LINES)]]
+
+
+def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
+    archive = tmp_path / "segment-logs" / "source"
+    for day, content in {"1582070400000": lines(3), "1581984000000": lines(3, first=3)}.items():
+        (archive / day).mkdir(parents=True)
+        (archive / day / "part.gz").write_bytes(gzip.compress(content))
+    (archive / "_SUCCESS").write_text("done")
+    destination = Destination()
+    report = imported(destination, tmp_path / "segment-logs")
+    assert [[each["messageId"] for each in batch] for batch in destination.batches] == [
+        ["m3", "m4", "m5", "m0", "m1", "m2"]
+    ]
+    assert report["passed_over"] == [str(archive / "_SUCCESS")]
+    assert (tmp_path / f"segment-logs{STATE_SUFFIX}").exists()
+
+
+def test_a_pipe_of_the_shell_is_read(tmp_path):
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
+        pipe.write(lines(FEW_LINES))
+        pipe.close()
+        report = imported(Destination(), f"/dev/fd/{reading}", "--state", tmp_path / "state.json")
+    assert report["accepted"] == FEW_LINES
+
+
+def test_a_file_that_is_named_twice_is_read_once(history):
+    assert imported(Destination(), history, history.parent, history)["messages"] == FEW_LINES
+
+
+def test_a_folder_without_messages_is_told(tmp_path):
+    (tmp_path / "README").write_text("nothing")
+    result = run("import", str(tmp_path), *KEY)
+    assert result.exit_code == 1
+    assert "No file of messages is there: 1 file passed over" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "text"),
+    [
+        (b"{", "invalid_json", "The line is not JSON (column 2)"),
+        (b'{"a": NaN}', "number_out_of_range", "The line is not JSON: NaN is no number"),
+        (b'{"a": %s}' % (b"9" * 5000), "number_out_of_range", "The line is not JSON: Exceeds the limit"),
+        (b'{"a": "\xff"}', "invalid_encoding", "The line is not UTF-8"),
+        (b"[1]", "not_an_object", "The line must be one JSON object, not an array"),
+        (b'{"a":' * 200_000, "nested_too_deeply", "The line has too many objects inside each other"),
+        (b'{"a": "' + b"x" * 1_048_576 + b'"}', "message_too_large", "The line is longer than 1,048,576 bytes"),
+        (b'{"a": "' + b"x" * 3_000_000 + b'"}', "message_too_large", "The line is longer than 1,048,576 bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_line_that_can_not_be_sent_is_told_with_its_number(tmp_path, line, code, text):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(lines(2) + b"\n" + line + b"\n" + lines(1, first=2))
+    destination = Destination()
+    report = imported(destination, path, exit_code=3)
+    [example] = report["examples"]
+    assert (example["file"], example["line"], example["code"]) == (str(path), 4, code)
+    assert example["message"].startswith(text)
+    assert set(destination.stored) == ids(3)
+
+
+def test_what_the_endpoint_rejects_is_written_with_file_and_line(tmp_path):
+    path, rejects = tmp_path / "history.jsonl", tmp_path / "rejects.jsonl"
+    path.write_text(f"\n{json.dumps(message(1))}\n{json.dumps(message(2, invalid=True))}\nnonsense\n")
+    rejects.write_text("of another import\n")
+    report = imported(Destination(), path, "--rejects", rejects, exit_code=3)
+    assert counts(report) == {"accepted": 1, "duplicates": 0, "rejected": 2}
+    assert report["rejected_by_code"] == {"invalid_message": 1, "invalid_json": 1}
+    first, *written = rejects.read_text().splitlines()
+    assert first == "of another import"
+    assert [json.loads(line) for line in written] == [
+        {"file": str(path), "line": 3, "code": "invalid_message", "message": "Missing event"},
+        {"file": str(path), "line": 4, "code": "invalid_json", "message": "The line is not JSON (column 1)"},
+    ]
+
+
+def test_a_batch_of_which_nothing_is_accepted_does_not_end_the_import(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(message(number, invalid=number < 2)) + "\n" for number in range(4)))
+    report = imported(Destination(), path, "--batch-size", 2, exit_code=3)
+    assert counts(report) == {"accepted": 2, "duplicates": 0, "rejected": 2}
+
+
+def test_people_are_told_which_lines_were_rejected(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(lines(1) + b"1\n" * 5)
+    with endpoint(Destination()) as server:
+        result = run("import", str(path), "--url", server.url, *KEY)
+    assert result.exit_code == 3
+    assert "1 accepted, 0 duplicates, 5 rejected, in " in result.stdout
+    assert f"not_an_object     {path}:2: The line must be one JSON object, not a number" in result.stdout
+
+
+def test_a_file_of_another_kind_is_told_before_long(tmp_path, history):
+    path = tmp_path / "a.csv"
+    path.write_text("some,thing,else\n" * 1001)
+    destination = Destination()
+    report = imported(destination, path, history, exit_code=1)
+    assert "none of 1,000 lines is a JSON object" in report["unreadable"][str(path)]
+    assert set(destination.stored) == ids(FEW_LINES)
+
+
+def test_a_gzip_file_that_breaks_off_is_told_and_the_others_are_read(tmp_path, history):
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"".join(lines(1, first=100 + number) for number in range(50)))[:-30])
+    destination = Destination()
+    report = imported(destination, path, history, exit_code=1)
+    assert report["unreadable"] == {str(path): "it breaks off: the gzip file is not whole"}
+    assert not report["complete"]
+    assert ids(FEW_LINES) < set(destination.stored)
+
+
+@pytest.mark.parametrize("size", [490_000, 1_000_000])
+def test_a_message_that_is_too_large_for_a_batch_is_sent_by_itself(tmp_path, size):
+    path = tmp_path / "history.jsonl"
+    large = message(2, properties={"text": "x" * size})
+    path.write_bytes(lines(2) + json.dumps(large).encode() + b"\n" + lines(1, first=3))
+    destination = Destination()
+    assert imported(destination, path)["accepted"] == 4
+    assert destination.singles == [large]
+
+
+def test_no_batch_is_larger_than_the_limits(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(message(number, text="ü" * 50_000)) + "\n" for number in range(20)))
+    sizes = []
+
+    def measure(_number, messages):
+        sizes.append(len(json.dumps({"batch": messages}).encode()))
+
+    assert imported(Destination(measure), path)["accepted"] == 20
+    assert max(sizes) < 500_000
+    report = imported(Destination(), path, "--batch-size", 1, "--restart")
+    assert report["accepted"] == 20
+
+
+def test_connections_are_kept_and_compressed(history):
+    with endpoint(Destination()) as server:
+        run("import", str(history), "--url", server.url, *KEY, "--batch-size", "1", "--concurrency", "2")
+        posts = [received for received in server.received if received.head.startswith("POST")]
+    assert len(posts) == FEW_LINES
+    assert len({id(received.connection) for received in posts}) <= 2
+    assert "Content-Encoding: gzip" in posts[0].head
+    assert "Authorization: Basic c29tZS1rZXk6" in posts[0].head
+
+
+@pytest.mark.parametrize("path", ["", "/", "/segment", "/v1/import", "/v1/batch", "/v1"])
+def test_any_route_of_an_endpoint_names_it(history, path):
+    with endpoint(Destination()) as server:
+        result = run("import", str(history), "--url", server.url.removesuffix("/segment") + path, *KEY)
+    assert result.exit_code == 0, result.output
+
+
+def test_what_was_imported_is_not_sent_again(history):
+    imported(Destination(), history)
+    destination = Destination()
+    with endpoint(destination) as server:
+        make_known(history, server)
+        result = run("import", str(history), "--url", server.url, *KEY)
+    assert result.exit_code == 0
+    assert f"Already imported: 1 file of 1, by {history}{STATE_SUFFIX}." in result.stdout
+    assert "With earlier runs: 20 accepted, 0 duplicates, 0 rejected." in result.stdout
+    assert destination.batches == []
+
+
+def state_of(path):
+    return path.with_name(path.name + STATE_SUFFIX)
+
+
+def make_known(path, server):
+    """Say in the state that it is of this endpoint, of which each in these tests has a port of its own."""
+    state = json.loads(state_of(path).read_text())
+    state["recipient"]["url"] = server.url.removesuffix("/segment")
+    state_of(path).write_text(json.dumps(state))
+
+
+def test_what_was_rejected_is_still_told_by_the_exit_code_of_a_later_run(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("1\n")
+    with endpoint(Destination()) as server:
+        codes = [run("import", str(path), "--url", server.url, *KEY).exit_code for _ in range(2)]
+    assert codes == [3, 3]
+
+
+def test_another_file_may_join_an_import(tmp_path, history):
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(lines(2, first=100))
+    destination = Destination()
+    with endpoint(destination) as server:
+        run("import", str(history), "--url", server.url, *KEY)
+        result = run("import", str(history), str(other), "--url", server.url, *KEY, "--json")
+    report = json.loads(result.stdout)
+    assert (report["accepted"], report["already_imported"]) == (2, 1)
+
+
+def refuse_after(batches):
+    """Let the key end after so many batches."""
+
+    def trouble(number, _messages):
+        return None if number <= batches else response(401, '{"code": "revoked_key", "message": "API key was revoked"}')
+
+    return trouble
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_the_next_run_goes_on_where_the_last_one_ended(history, pack):
+    history.write_bytes(pack(lines(FEW_LINES)))
+    first, second = Destination(refuse_after(2)), Destination()
+    report = imported(first, history, "--batch-size", 4, "--concurrency", 1, exit_code=1)
+    assert report["accepted"] == 8
+    with endpoint(second) as server:
+        make_known(history, server)
+        result = run("import", str(history), "--url", server.url, *KEY, "--json")
+    assert set(second.stored) == ids(FEW_LINES) - ids(8)
+    report = json.loads(result.stdout)
+    assert report["accepted"] == 12
+    assert report["in_all_runs"] == {"accepted": 20, "duplicates": 0, "rejected": 0}
+
+
+def test_line_numbers_go_on_too(history):
+    history.write_bytes(lines(FEW_LINES) + b"nonsense\n")
+    imported(Destination(refuse_after(2)), history, "--batch-size", 4, "--concurrency", 1, exit_code=1)
+    with endpoint(Destination()) as server:
+        make_known(history, server)
+        report = json.loads(run("import", str(history), "--url", server.url, *KEY, "--json").stdout)
+    assert report["examples"][0]["line"] == FEW_LINES + 1
+
+
+def test_standard_input_goes_on_where_a_state_is_named(tmp_path):
+    state = tmp_path / "state.json"
+    with endpoint(Destination(refuse_after(1))) as server:
+        options = ("--url", server.url, *KEY, "--state", str(state), "--json")
+        assert (
+            run("import", "-", *options, "--batch-size", "4", "--concurrency", "1", stdin=lines(FEW_LINES)).exit_code
+            == 1
+        )
+        server.answer = second = Destination()
+        assert run("import", "-", *options, stdin=lines(FEW_LINES)).exit_code == 0
+        assert set(second.stored) == ids(FEW_LINES) - ids(4)
+        server.answer = third = Destination()
+        assert run("import", "-", *options, stdin=lines(FEW_LINES + 1)).exit_code == 0
+        assert set(third.stored) == {"m20"}
+
+
+@pytest.mark.parametrize(
+    ("stdin", "why"),
+    [
+        (lines(5, first=50), "it begins otherwise than what was imported before"),
+        (lines(2), "it ends after "),
+        (b"", "it is empty now"),
+    ],
+)
+def test_standard_input_that_is_not_the_same_is_told(tmp_path, stdin, why):
+    state = tmp_path / "state.json"
+    with endpoint(Destination()) as server:
+        options = ("--url", server.url, *KEY, "--state", str(state), "--json")
+        run("import", "-", *options, stdin=lines(5))
+        result = run("import", "-", *options, stdin=stdin)
+    assert result.exit_code == 1
+    assert why in json.loads(result.stdout)["unreadable"]["-"]
+
+
+def test_standard_input_without_a_state_is_sent_again():
+    destination = Destination()
+    with endpoint(destination) as server:
+        results = [run("import", "-", "--url", server.url, *KEY, stdin=lines(5)) for _ in range(2)]
+    assert "0 accepted, 5 duplicates" in results[1].stdout
+    assert "Standard input can't be resumed without --state" in results[1].stderr
+
+
+def test_a_file_that_changed_is_not_imported_unless_it_is_said(history):
+    destination = Destination()
+    with endpoint(destination) as server:
+        options = (str(history), "--url", server.url, *KEY)
+        run("import", *options)
+        history.write_bytes(lines(FEW_LINES + 5))
+        result = run("import", *options)
+        assert result.exit_code == 1
+        assert f"{history} was changed since the import began" in result.stderr
+        assert len(destination.batches) == 1
+        result = run("import", *options, "--restart")
+    assert "5 accepted, 20 duplicates" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("url", "https://elsewhere.example.com", "to https://elsewhere.example.com"),
+        ("key_hash", "0", "with another API key"),
+        ("stores", "http://127.0.0.1:1", "to a local server that has ended"),
+    ],
+)
+def test_the_state_of_another_import_is_not_taken(history, field, value, text):
+    with endpoint(Destination()) as server:
+        options = (str(history), "--url", server.url, *KEY)
+        run("import", *options)
+        state = json.loads(state_of(history).read_text())
+        state["recipient"][field] = value
+        state_of(history).write_text(json.dumps(state))
+        result = run("import", *options)
+        assert result.exit_code == 1
+        assert f"is of an import {text}" in result.stderr
+        assert run("import", *options, "--restart").exit_code == 0
+
+
+def test_the_state_does_not_tell_the_key(history):
+    imported(Destination(), history)
+    assert "some-key" not in state_of(history).read_text()
+
+
+@pytest.mark.parametrize("restart", [[], ["--restart"]], ids=["", "restart"])
+@pytest.mark.parametrize("content", ["something dear", "{}", "[]", '{"kind": "x"}', "\xff"])
+def test_a_file_that_is_no_state_is_never_overwritten(history, tmp_path, content, restart):
+    precious = tmp_path / "precious"
+    precious.write_text(content, encoding="latin-1")
+    result = run("import", str(history), *KEY, "--url", "http://127.0.0.1:1", "--state", str(precious), *restart)
+    assert result.exit_code == 1
+    assert str(precious) in result.stderr
+    assert precious.read_text(encoding="latin-1") == content
+
+
+def test_a_state_that_can_not_be_written_is_told_before_anything_is_sent(history):
+    destination = Destination()
+    with endpoint(destination) as server:
+        result = run("import", str(history), *KEY, "--url", server.url, "--state", "/nowhere/state")
+    assert result.exit_code == 1
+    assert "The state can't be written to /nowhere/state" in result.stderr
+    assert destination.batches == []
+
+
+@pytest.mark.parametrize("option", ["--state", "--rejects"])
+@pytest.mark.parametrize("name", ["history.jsonl", "new.jsonl"])
+def test_nothing_is_written_where_messages_are_read(history, option, name):
+    result = run("import", str(history), str(history.parent), *KEY, option, str(history.parent / name))
+    assert result.exit_code == 2
+    assert f"{name} is among the files to import" in result.stderr
+    assert history.read_bytes() == lines(FEW_LINES)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (
+            response(401, '{"code": "unknown_key", "message": "API key is unknown"}'),
+            "401 unknown_key API key is unknown",
+        ),
+        (response(403, '{"message": "Forbidden"}'), "403 Forbidden: name a key that is valid and may send all calls"),
+        (response(404, '{"message": "Not Found"}'), "404 Not Found: it has no /v1/import"),
+        (response(301, "", "Location: /elsewhere"), "301: is it a destination?"),
+        (response(400, '{"code": "missing_batch", "message": "No batch"}'), "400 missing_batch No batch"),
+        (response(200, "<p>Welcome</p>"), "200: is it a destination?"),
+        (response(200, '{"accepted": 3, "duplicates": 0, "rejected": []}'), "without telling of each message"),
+        (response(200, '{"accepted": "3", "duplicates": [], "rejected": {}}'), "without telling of each message"),
+    ],
+)
+def test_what_would_be_refused_for_ever_ends_the_import_at_once(history, answer, text):
+    report = imported(Destination(lambda _number, _messages: answer), history, exit_code=1)
+    assert text in report["ended_because"]
+    assert report["messages"] == 0
+
+
+def test_the_end_says_how_to_go_on(history):
+    with endpoint(Destination(refuse_after(0))) as server:
+        result = run("import", str(history), "--url", server.url, *KEY)
+    assert result.exit_code == 1
+    assert f"Not all was sent. Run the same command again: {state_of(history)} knows how far it came" in result.stderr
+
+
+TOO_LARGE = response(400, '{"code": "batch_too_large", "message": "Batch too large"}')
+TOO_DEEP = response(400, '{"code": "nested_too_deeply", "message": "Nested too deeply"}')
+
+
+def test_a_batch_that_is_too_large_for_this_endpoint_is_halved(history):
+    destination = Destination(lambda _number, messages: TOO_LARGE if len(messages) > 3 else None)
+    assert imported(destination, history)["accepted"] == FEW_LINES
+
+
+def test_one_message_that_spoils_its_batch_is_found_and_the_others_are_stored(history):
+    def trouble(_number, messages):
+        return TOO_DEEP if any(each["messageId"] == "m7" for each in messages) else None
+
+    destination = Destination(trouble)
+    report = imported(destination, history, exit_code=3)
+    assert [(example["line"], example["code"]) for example in report["examples"]] == [(8, "nested_too_deeply")]
+    assert set(destination.stored) == ids(FEW_LINES) - {"m7"}
+
+
+BUSY = response(503, '{"code": "event_store_unavailable", "message": "Try again"}')
+
+
+def test_people_are_told_what_it_waits_for(history):
+    with endpoint(Destination(lambda number, _messages: BUSY if number == 1 else None)) as server:
+        result = run("import", str(history), "--url", server.url, *KEY)
+    assert "answers 503 event_store_unavailable Try again; goes on in " in result.stderr
+    assert result.exit_code == 0
+
+
+def test_what_was_stored_before_the_answer_was_lost_is_a_duplicate(history):
+    destination = Destination(lambda number, messages: (destination.answer(messages), [])[1] if number == 1 else None)
+    assert counts(imported(destination, history)) == {"accepted": 0, "duplicates": FEW_LINES, "rejected": 0}
+
+
+def test_an_endpoint_that_is_gone_is_given_up(history):
+    result = run("import", str(history), *KEY, "--url", "http://127.0.0.1:1", "--give-up-after", "0")
+    assert result.exit_code == 1
+    assert "http://127.0.0.1:1: no answer (" in result.stderr
+    assert "given up (--give-up-after)" in result.stderr
+    assert state_of(history).exists()
+
+
+def is_half_way(history, destination, number):
+    """Whether so much was imported that the next run can go on from there."""
+    if number != signal.SIGKILL:
+        return len(destination.batches) > FEW_LINES
+    return '"offset": 0,' not in state_of(history).read_text() if state_of(history).exists() else False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_an_import_half_way_the_next_run_completes_it(tmp_path, number):
+    history, printed, checkout = (tmp_path / name for name in ("history.jsonl", "printed", "checkout"))
+    history.write_bytes(lines(3000))
+    checkout.mkdir()
+    destination = Destination(lambda _number, _messages: time.sleep(0.01))
+    with endpoint(destination) as server:
+        options = ("import", str(history), "--url", server.url, *KEY, "--batch-size", "10", "--json")
+        with printed.open("w") as output, start(make_checkout(checkout), *options, stdout=output) as process:
+            wait_until(lambda: is_half_way(history, destination, number))
+            process.send_signal(number)
+            code = process.wait(PATIENCE_SECONDS)
+        assert code == (-signal.SIGKILL if number == signal.SIGKILL else 1)
+        assert len(destination.stored) < 3000
+        destination.trouble = lambda _number, _messages: None
+        report = json.loads(run(*options).stdout)
+    assert set(destination.stored) == ids(3000)
+    assert report["complete"]
+    assert report["messages"] < 3000
+    if number != signal.SIGKILL:
+        assert '"ended_because": "Interrupted"' in printed.read_text()
+
+
+def test_a_signal_ends_the_wait_for_standard_input(tmp_path):
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    with endpoint(Destination()) as server, (tmp_path / "printed").open("w") as printed:
+        options = ("import", "-", "--url", server.url, *KEY)
+        with start(make_checkout(checkout), *options, stdin=subprocess.PIPE, stdout=printed) as process:
+            wait_until(lambda: "resumed" in (tmp_path / "printed").read_text())
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_SECONDS) == 1
+    assert "Interrupted. Not all was sent." in (tmp_path / "printed").read_text()
