@@ -203,7 +203,7 @@ def said_of_contact(message: JsonObject, customer: str) -> Contact:
     return Contact(
         contact_id=contact_of(message),
         last_seen=event_time(message),
-        traits=_traits(message) if message["type"] == "identify" else {},
+        traits=_traits(message, _told_traits(message)) if message["type"] == "identify" else {},
         groups={} if group_id is None else {group_id: _fact(message)},
         merged=frozenset() if previous is None else frozenset({key_of(customer, previous)}),
     )
@@ -216,11 +216,18 @@ def said_of_previous(message: JsonObject, customer: str) -> Contact:
 
 def said_of_account(message: JsonObject) -> Contact:
     """Return what a `group` message says of the account."""
-    return Contact(contact_id=account_of(message), last_seen=event_time(message), traits=_traits(message))
+    traits = _traits(message, message.get("traits"))
+    return Contact(contact_id=account_of(message), last_seen=event_time(message), traits=traits)
 
 
-def _traits(message: JsonObject) -> dict[str, Fact]:
-    traits, how_new = message.get("traits"), _fact(message)
+def _told_traits(message: JsonObject) -> object:
+    """Return the traits of an `identify` message, which RudderStack's libraries have in the context only."""
+    context = message.get("context")
+    return message.get("traits", context.get("traits") if isinstance(context, dict) else None)
+
+
+def _traits(message: JsonObject, traits: object) -> dict[str, Fact]:
+    how_new = _fact(message)
     return {name: replace(how_new, value=value) for name, value in traits.items()} if isinstance(traits, dict) else {}
 
 

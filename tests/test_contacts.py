@@ -104,6 +104,24 @@ def test_the_traits_of_a_contact_are_those_of_identify_calls(call_type, values):
     assert said(call_type, traits={"plan": "pro"}).values == values
 
 
+@pytest.mark.parametrize(
+    ("call_type", "fields", "values"),
+    [
+        ("identify", {}, {"plan": "pro"}),
+        ("identify", {"traits": {"plan": "free"}}, {"plan": "free"}),
+        ("identify", {"traits": {}}, {}),
+        ("track", {}, {}),
+    ],
+)
+def test_an_identify_call_without_traits_may_have_them_in_its_context(call_type, fields, values):
+    assert said(call_type, context={"traits": {"plan": "pro"}}, **fields).values == values
+
+
+@pytest.mark.parametrize("context", [None, [], "pro", {}, {"traits": None}, {"traits": ["pro"]}])
+def test_a_context_without_traits_tells_none(context):
+    assert said(context=context).values == {}
+
+
 def test_the_traits_of_a_group_call_are_those_of_the_account():
     account = said_of_account(message("group", group_id="g-1", traits={"plan": "pro"}))
     assert (account.contact_id, account.values) == ("g-1", {"plan": "pro"})
