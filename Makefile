@@ -31,6 +31,7 @@ lock:
 	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
 	$(LOCK) --output-file requirements-sam.txt --group sam
 	$(LOCK) --output-file requirements-audit.txt --group audit
+	for library in $(LIBRARIES); do echo $$library | $(LOCK) --output-file tests/e2e/libraries/$$(echo $$library | sed s/==/-/).txt -; done
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
 .PHONY: bench
@@ -44,8 +45,24 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-sam.txt
 	@cp requirements-sam.txt $@
 
+# The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
+LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
+NODE_LIBRARY := @segment/analytics-node@3.1.0
+LOCKED := $(wildcard tests/e2e/libraries/*.txt)
+
+.libraries/.installed: $(LOCKED) | $(INSTALLED)
+	@rm -rf .libraries
+	@for file in $(LOCKED); do \
+		folder=.libraries/$$(basename $$file .txt); \
+		$(PYTHON) -m venv --without-pip $$folder && \
+		$(VENV)/bin/python -m pip --python $$folder/bin/python install --quiet --disable-pip-version-check \
+			--no-deps --require-hashes -r $$file || exit 1; \
+	done
+	@if command -v npm >/dev/null; then npm install --silent --no-save --prefix .libraries/node $(NODE_LIBRARY); fi
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-audit .venv-sam .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .libraries .venv-audit .venv-sam .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
