@@ -42,6 +42,15 @@ def test_the_latest_value_of_a_trait_counts_in_any_order():
     assert found == contact(traits={"plan": None, "name": "Ada"}, last_seen=at(2))
 
 
+@pytest.mark.parametrize(
+    ("fields", "traits"),
+    [({}, {"plan": "pro"}), ({"traits": {}}, {}), ({"context": {"traits": None}}, {}), ({"context": {}}, {})],
+)
+def test_an_identify_call_without_traits_may_have_them_in_its_context(fields, traits):
+    [found] = contacts(message("identify", 0, **{"context": {"traits": {"plan": "pro"}}, **fields})).values()
+    assert found["traits"] == traits
+
+
 def test_of_one_time_the_later_message_id_counts():
     found = contacts(
         message("identify", 0, messageId="b", traits={"plan": "b"}),

@@ -55,7 +55,8 @@ def expected_contacts(messages: Iterable[Message], *, now: str) -> dict[str, Jso
         contact["last_seen"] = one.time  # which is the latest one, at the end
         match message["type"]:
             case "identify":
-                contact["traits"].update(message.get("traits", {}))
+                traits = message.get("traits", message.get("context", {}).get("traits"))
+                contact["traits"].update(traits if isinstance(traits, dict) else {})
             case "group":
                 contact["groups"][message["group_id"]] = accounts[message["group_id"]]
             case "track":
