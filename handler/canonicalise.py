@@ -29,6 +29,8 @@ INHERITED = ("context", "integrations", "sent_at", "timestamp")
 """What a batch tells once for all of its messages."""
 MAX_BATCH_MESSAGES = 2500
 """https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
+MAX_INHERITED_BYTES = 16 * 1024 * 1024
+"""Of what a batch tells for all of its messages, which each of them then holds."""
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
 
 
@@ -72,16 +74,23 @@ def canonicalise_batch(payload: JsonObject) -> list[Message]:
 
     https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch
     """
-    fields = _rename(payload, BATCH)
-    entries = fields.pop("batch", None)
-    if not isinstance(entries, list):
+    batches = [value for name, value in payload.items() if BATCH.canonical[name]]
+    if len(batches) != 1 or not isinstance(batches[0], list):
         raise MissingBatch
+    [entries] = batches
     if len(entries) > MAX_BATCH_MESSAGES:
         raise BatchTooLarge(f"A batch may hold at most {MAX_BATCH_MESSAGES:,} messages")
-    check_values(fields)
-    fields = _message(fields, {}).body
-    inherited = {name: fields[name] for name in INHERITED if name in fields}
+    inherited = _inherited(payload)
+    if len(json.dumps(inherited)) * len(entries) > MAX_INHERITED_BYTES:
+        raise BatchTooLarge("What a batch tells for all of its messages is too large for so many")
     return [_entry(entry, inherited) for entry in entries]
+
+
+def _inherited(batch: JsonObject) -> JsonObject:
+    fields = {name: value for name, value in batch.items() if TOP.canonical[name] in INHERITED}
+    check_values(fields)
+    body = _message(fields, {}).body
+    return {name: body[name] for name in INHERITED if name in body}
 
 
 def _entry(entry: object, inherited: JsonObject) -> Message:
@@ -154,8 +163,8 @@ def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
 
 def write_key_of(payload: Mapping[str, Any]) -> str | None:
     """Return the key of its source that a payload names at the top, if any."""
-    key = _rename(payload, TOP).get(WRITE_KEY)
-    return key if isinstance(key, str) else None
+    keys = (payload[name] for name in sorted(payload, key=TOP.rank) if TOP.canonical[name] == WRITE_KEY)
+    return next((key for key in keys if key and isinstance(key, str)), None)
 
 
 def names_write_key(text: str) -> bool:
@@ -231,21 +240,25 @@ def _canonical_context(context: JsonObject) -> JsonObject:
 
 
 def _derive_message_id(body: JsonObject) -> str:
-    """Hash what every resend of a message repeats.
+    text = json.dumps(repeated(body), sort_keys=True, separators=(",", ":"))
+    return DERIVED_ID_PREFIX + hashlib.sha256(text.encode()).hexdigest()
+
+
+def repeated(body: JsonObject) -> JsonObject:
+    """Return what of a canonical message every resend repeats.
 
     Segment computes `timestamp` anew from `sentAt` and `receivedAt` wherever there is an `originalTimestamp`.
     """
     shifting = {"sent_at", "received_at", "_metadata"}
     if "original_timestamp" in body:
         shifting.add("timestamp")
-    repeated = {name: value for name, value in body.items() if name not in shifting}
-    lost = repeated.pop(CONFLICTS, None)
+    fields = {name: value for name, value in body.items() if name not in shifting}
+    lost = fields.pop(CONFLICTS, None)
     if isinstance(lost, dict):
         lost = {name: value for name, value in lost.items() if TOP.canonical[name] not in shifting}
     if lost:
-        repeated[CONFLICTS] = lost
-    text = json.dumps(repeated, sort_keys=True, separators=(",", ":"))
-    return DERIVED_ID_PREFIX + hashlib.sha256(text.encode()).hexdigest()
+        fields[CONFLICTS] = lost
+    return fields
 
 
 def identity_time(body: JsonObject) -> str:

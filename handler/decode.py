@@ -100,7 +100,7 @@ def decode_text(body: str, *, is_base64: bool, max_bytes: int = MAX_BODY_BYTES) 
         octets = base64.b64decode(body, validate=True) if is_base64 else body.encode("utf-8", "surrogatepass")
     except (binascii.Error, ValueError) as error:
         raise InvalidEncoding("Request body is not valid base64") from error
-    if octets.startswith(_GZIP_BEGINS):
+    if octets.startswith(_GZIP_BEGINS) and len(octets) <= max_bytes:
         octets = _decompress(octets, max_bytes + 1)
     if len(octets) > max_bytes:
         raise MessageTooLarge(f"Request body is larger than {max_bytes:,} bytes")

@@ -1,10 +1,11 @@
 """The whole service, in order: request -> customer -> payload -> messages -> records -> response."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import TypeVar
 
 from handler import respond
 from handler.authenticate import authenticate, authorise, parse_basic, trimmed
@@ -13,6 +14,7 @@ from handler.canonicalise import (
     canonicalise,
     canonicalise_batch,
     names_write_key,
+    repeated,
     without_write_key,
     write_key_of,
 )
@@ -22,7 +24,7 @@ from handler.errors import DeadlineClose, Invalid, Maintenance, MessageTooLarge,
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
 from handler.observe import RequestLine
-from handler.parallel import in_parallel
+from handler.parallel import in_parallel, patiently
 from handler.record import Record
 from handler.reject import Reject, RejectTable
 from handler.request import Request
@@ -30,6 +32,8 @@ from handler.respond import Response, Result
 from handler.settings import STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas, check_call_type
 from handler.write import EventSink, Outcome
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +62,10 @@ class Destination:
             line.write("Failed", 500, "internal_error")
             raise
         response = respond.counted(results) if request.route.is_library else respond.accepted(results[0])
-        if request.route.is_batch:
+        if request.route.is_batch and results:
             self._write_lines(line, results, response["statusCode"])
         else:
-            line.write(_metric(results[0].outcome), response["statusCode"])
+            line.write(_metric(results[0].outcome) if results else "Accepted", response["statusCode"])
         return response
 
     def _receive(self, request: Request, line: RequestLine) -> list[Result]:
@@ -84,44 +88,55 @@ class Destination:
         line.begin("canonicalise")
         if request.route.is_batch:
             messages = canonicalise_batch(payload)
+            line.note(messages=len(messages))
         else:
             messages = canonicalise(payload, call_type=request.route.call_type)
             self._note_message(line, messages[0])
         line.begin("validate")
-        judge = partial(self._judge, request, api_key)
-        # Beside each other only where that asks a store: what only computes would be held up.
-        judged = [judge(message) for message in messages] if self.tombstones is None else in_parallel(judge, messages)
-        if rejects := [*self._rejects(request, api_key, payload, messages, judged)]:
+        refusals = self._judge(request, api_key, messages)
+        if rejects := [*self._rejects(request, api_key, payload, messages, refusals)]:
             line.begin("reject")
-            in_parallel(partial(self._keep, request), rejects)
-        written = iter(self._write(request, line, [verdict for verdict in judged if isinstance(verdict, Record)]))
+            in_parallel(partial(self._keep, request, api_key), rejects)
+        accepted = [message for index, message in enumerate(messages) if index not in refusals]
+        written = iter(self._write(request, line, api_key, accepted))
         results = [
-            Result(message=message, outcome=verdict if isinstance(verdict, Refusal) else next(written))
-            for message, verdict in zip(messages, judged, strict=True)
+            Result(message=message, outcome=refusals.get(index) or next(written))
+            for index, message in enumerate(messages)
         ]
         if not request.route.is_batch and isinstance(refusal := results[0].outcome, Refusal):
             raise refusal
         return results
 
-    def _judge(self, request: Request, api_key: ApiKey, message: Message) -> Record | Refusal:
-        """Return the record of a message, or why there is none; raises an `Unavailable`."""
-        try:
-            if message.fault is not None:
-                raise message.fault
-            supported = self.settings.supported_call_types
-            call_type = check_call_type(message, supported, expected=request.route.call_type)
-            authorise(api_key, call_type)
-            if self.tombstones is not None:
-                self._check_deadline(request)
-                self.tombstones.check(api_key.customer_id, message)
-            settings = decode_settings(request.headers.get("x-segment-settings"))
-            self.schemas.check_settings(settings)
-            self.schemas.check_message(call_type, message.body)
-        except Unavailable:
-            raise
-        except Refusal as refusal:
-            return refusal
-        return Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
+    def _judge(self, request: Request, api_key: ApiKey, messages: Sequence[Message]) -> dict[int, Refusal]:
+        """Return why messages are refused, by their indices; raises an `Unavailable`."""
+        refusals: dict[int, Refusal] = {}
+
+        def check(step: Callable[[Message], None], *, at_once: bool = False) -> None:
+            left = [index for index in range(len(messages)) if index not in refusals]
+            verdict = partial(_verdict, step)
+            checked = [messages[index] for index in left]
+            verdicts = in_parallel(verdict, checked) if at_once else map(verdict, checked)
+            refusals.update({index: found for index, found in zip(left, verdicts, strict=True) if found is not None})
+
+        check(partial(self._admit, request, api_key))
+        if self.tombstones is not None:
+            check(partial(self._check_erased, request, api_key), at_once=True)
+        check(partial(self._check_schemas, request))
+        return refusals
+
+    def _admit(self, request: Request, api_key: ApiKey, message: Message) -> None:
+        if message.fault is not None:
+            raise message.fault
+        supported = self.settings.supported_call_types
+        authorise(api_key, check_call_type(message, supported, expected=request.route.call_type))
+
+    def _check_erased(self, request: Request, api_key: ApiKey, message: Message) -> None:
+        if self.tombstones is not None:
+            self._ask(request, partial(self.tombstones.check, api_key.customer_id, message))
+
+    def _check_schemas(self, request: Request, message: Message) -> None:
+        self.schemas.check_settings(decode_settings(request.headers.get("x-segment-settings")))
+        self.schemas.check_message(str(message.type), message.body)
 
     def _rejects(
         self,
@@ -129,38 +144,55 @@ class Destination:
         api_key: ApiKey,
         payload: JsonObject,
         messages: Sequence[Message],
-        judged: Sequence[Record | Refusal],
+        refusals: Mapping[int, Refusal],
     ) -> Iterator[Reject]:
         """Yield what is to be kept: what a schema refused, and all that can be read of a batch, whose 200 hides it."""
-        for index, (message, refusal) in enumerate(zip(messages, judged, strict=True)):
-            if not isinstance(refusal, Refusal):
-                continue
+        for index, refusal in refusals.items():
+            message = messages[index]
             is_hidden = request.route.is_batch and refusal.status == HTTPStatus.BAD_REQUEST
             if isinstance(refusal, Invalid) or (is_hidden and message.body):
+                is_library = request.route.is_library
                 yield Reject(
                     customer_id=api_key.customer_id,
                     message=message,
-                    body=json_text(message.body) if request.route.is_library else _body(request, payload),
+                    body=json_text(message.body) if is_library else _body(request, payload),
+                    repeated=json_text(repeated(message.body)) if is_library else None,
                     settings_header=request.headers.get("x-segment-settings", ""),
                     refusal=refusal,
                     rejected_at=self.clock(),
                     index=index if request.route.is_batch else None,
                 )
 
-    def _keep(self, request: Request, reject: Reject) -> None:
-        self._check_deadline(request)
-        reject.refusal.kept = self.rejects.keep(reject)
+    def _keep(self, request: Request, api_key: ApiKey, reject: Reject) -> None:
+        """Keep a reject, unless its user was erased, which is known by now of what a schema refused."""
+        if not isinstance(reject.refusal, Invalid) and _verdict(
+            partial(self._check_erased, request, api_key), reject.message
+        ):
+            return
+        reject.refusal.kept = self._ask(request, partial(self.rejects.keep, reject))
 
     def _write(
-        self, request: Request, line: RequestLine, records: Sequence[Record]
+        self, request: Request, line: RequestLine, api_key: ApiKey, messages: Sequence[Message]
     ) -> Sequence[Outcome | MessageTooLarge]:
-        if not records:
+        if not messages:
             return ()
         line.begin("write")
+        settings = decode_settings(request.headers.get("x-segment-settings"))
+        records = [
+            Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
+            for message in messages
+        ]
         if request.route.is_library:
-            return self.sink.write_all(records, lambda: self._check_deadline(request))
-        self._check_deadline(request)
-        return [self.sink.write(record) for record in records]
+            return self.sink.write_all(records, partial(self._check_deadline, request))
+        return [self._ask(request, partial(self.sink.write, record)) for record in records]
+
+    def _ask(self, request: Request, call: Callable[[], Answer]) -> Answer:
+        """Call a store where there is time for it, for a library also again."""
+        check_deadline = partial(self._check_deadline, request)
+        if request.route.is_library:
+            return patiently(call, check_deadline)
+        check_deadline()
+        return call()
 
     def _check_deadline(self, request: Request) -> None:
         """Start no call of a store that the answer might not wait for."""
@@ -200,6 +232,17 @@ def _body(request: Request, payload: JsonObject) -> str:
     """Return a body as it came, but never with the key of its source."""
     body = decode_text(request.body, is_base64=request.is_base64)
     return json_text(without_write_key(payload)) if names_write_key(body) else body
+
+
+def _verdict(check: Callable[[Message], None], message: Message) -> Refusal | None:
+    """Return why a check refuses a message; raises an `Unavailable`."""
+    try:
+        check(message)
+    except Unavailable:
+        raise
+    except Refusal as refusal:
+        return refusal
+    return None
 
 
 def _metric(outcome: Outcome | Refusal) -> str:

@@ -127,7 +127,7 @@ class BatchTooLarge(Refusal):
 class MissingBatch(Refusal):
     status = 400
     code = "missing_batch"
-    text = "batch is required and must be an array of messages"
+    text = "batch is required, once, and must be an array of messages"
 
 
 class NothingAccepted(Refusal):

@@ -93,7 +93,7 @@ def is_well_formed(key: str) -> bool:
 
 def hash_key(key: str) -> str:
     """Return the partition key of the key table: SHA-256 in hexadecimal."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class KeyStore:

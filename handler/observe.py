@@ -1,9 +1,9 @@
 """What a request leaves behind: one structured line that is also its metric (CloudWatch embedded metric format).
 
 The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
-Failed, by call type and code, so that the four add up to the messages (a request of which none could be read counts as
-one); both dimensions take few values, none of them a caller's own. A batch leaves a line for all of its messages that
-share them.
+Failed, by call type and code, so that the four add up to the messages (a request that is refused before they are read
+counts as one); both dimensions take few values, none of them a caller's own. A batch leaves a line for all of its
+messages that share them.
 """
 
 import json
@@ -48,8 +48,8 @@ class RequestLine:
         self._step, self._step_began = step, now
 
     def write(self, metric: str, status: int, code: str | None = None) -> None:
-        """Print the line, which counts the request, or its one message, under a metric."""
-        self._write(metric, status, code, 1, self._facts)
+        """Print the line, which counts the messages that are noted, else the request as one, under a metric."""
+        self._write(metric, status, code, self._facts)
 
     def write_messages(
         self, metric: str, status: int, code: str | None, call_type: str | None, message_ids: Sequence[str]
@@ -58,12 +58,12 @@ class RequestLine:
         for begin in range(0, len(message_ids), MAX_LOGGED_MESSAGES):
             ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
             facts = {**self._facts, "call_type": call_type, "messages": len(ids), "message_ids": ids}
-            self._write(metric, status, code, len(ids), facts)
+            self._write(metric, status, code, facts)
 
-    def _write(self, metric: str, status: int, code: str | None, count: int, facts: Mapping[str, Any]) -> None:
+    def _write(self, metric: str, status: int, code: str | None, facts: Mapping[str, Any]) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        before, after = _count(metric, facts.get("call_type"), code, count)
+        before, after = _count(metric, facts.get("call_type"), code, facts.get("messages", 1))
         facts = {
             **facts,
             "outcome": metric.lower(),

@@ -1,11 +1,20 @@
-"""Calls of a store beside each other: most of what one takes is waiting."""
+"""Calls of a store for the messages of a batch: beside each other, since most of each is waiting, and once more."""
 
+import random
+import time
 from collections.abc import Callable, Sequence
 from threading import Thread
 from typing import TypeVar
 
+from handler.errors import Unavailable
+
 CALLS_AT_ONCE = 8
 """Of one function: a put takes about five milliseconds, a tenth of which is work of its processor."""
+
+TRIES = 4
+"""Of each call among many: else a store that throttles one in a hundred would never take a batch."""
+FIRST_WAIT_SECONDS = 0.05
+"""Before the second try; doubled for each further one, and by chance up to half more."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -39,3 +48,18 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> lis
     if errors:
         raise errors[0]
     return [results[number] for number in range(len(pieces))]
+
+
+def patiently(call: Callable[[], Result], check_deadline: Callable[[], None]) -> Result:
+    """Call a store, and again where it is unavailable, as long as there are tries and time left.
+
+    `check_deadline` raises where there is no time for a call.
+    """
+    for number in range(TRIES - 1):
+        check_deadline()
+        try:
+            return call()
+        except Unavailable:
+            time.sleep(FIRST_WAIT_SECONDS * 2**number * random.uniform(1, 1.5))  # noqa: S311 -- no secret
+    check_deadline()
+    return call()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Reject:
     """A refused message of a customer: what came, and what was answered; `rejected_at` is in seconds since 1970.
 
+    `repeated` is what of the body is the same when the message comes again, None where that is all.
+
     `settings_header` is `X-Segment-Settings` as it came, "" where there was none; `index` is where in its batch it was.
     """
 
@@ -37,6 +39,7 @@ class Reject:
     refusal: Refusal
     rejected_at: float
     index: int | None = None
+    repeated: str | None = None
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -82,7 +85,7 @@ class RejectTable:
         return True
 
     def _item(self, reject: Reject) -> "dict[str, AttributeValueTypeDef]":
-        body_hash = sha256(f"{utf8(reject.settings_header)}\n{reject.body}")
+        body_hash = sha256(f"{utf8(reject.settings_header)}\n{reject.repeated or reject.body}")
         day = reject.facts["rejected_at"][: len("2020-05-09")]
         subject = subject_of(reject.customer_id, reject.message.body)
         return {

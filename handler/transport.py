@@ -58,16 +58,22 @@ class Connections:
             connection.sendall(_octets(request))
             response, is_last = _read(connection, request.url)
         except TimeoutError as error:
-            connection.close()
+            self._close(connection)
             raise ReadTimeoutError(endpoint_url=request.url, error=error) from error
         except (OSError, LookupError, ValueError) as error:
-            connection.close()
+            self._close(connection)
             raise ConnectionClosedError(endpoint_url=request.url, error=error) from error
         if is_last:
             connection.close()
         else:
             self._kept.append((connection, origin))  # now that an answer is there, whole
         return response
+
+    def _close(self, failed: socket.socket) -> None:
+        """Close a connection that failed, and the others with it: what ended one may have ended all, unseen."""
+        failed.close()
+        while self._take(("", "")):
+            pass
 
     def _take(self, origin: tuple[str, str]) -> socket.socket | None:
         """Return a kept connection, if there is a good one."""

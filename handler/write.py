@@ -5,16 +5,14 @@ own batches know no conditions. `docs/storage.md` describes attributes and queue
 """
 
 import json
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
-from handler.parallel import in_parallel
+from handler.parallel import in_parallel, patiently
 from handler.record import Record, escape, sha256
 
 if TYPE_CHECKING:
@@ -27,12 +25,6 @@ MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
 """SQS's limit of body and attributes together, of one message and of all that are sent at once."""
 MAX_QUEUE_MESSAGES = 10
 """SQS's limit of what is sent at once."""
-WRITE_TRIES = 4
-"""Of each record among many: else a store that throttles one call in a hundred would never take a batch."""
-FIRST_WAIT_SECONDS = 0.05
-"""Before the second try; doubled for each further one, and by chance up to half more."""
-
-T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -95,7 +87,7 @@ class EventTable:
 
         def write(record: Record) -> Outcome | MessageTooLarge:
             try:
-                return _patiently(lambda: self.write(record), check_deadline)
+                return patiently(lambda: self.write(record), check_deadline)
             except MessageTooLarge as error:
                 return error
 
@@ -136,7 +128,10 @@ class EventQueue:
     def write_all(
         self, records: Sequence[Record], check_deadline: Callable[[], None]
     ) -> Sequence[Outcome | MessageTooLarge]:
-        """Send records, ten at once; of a FIFO queue one ten after the other, to keep the order."""
+        """Send records, ten at once; to a FIFO queue one ten after the other, so that their order is kept.
+
+        Where SQS takes only some of ten, the others come after them.
+        """
         outcomes: list[Outcome | MessageTooLarge] = [Outcome.QUEUED] * len(records)
         messages = {}
         for number, record in enumerate(records):
@@ -146,7 +141,7 @@ class EventQueue:
                 outcomes[number] = error
 
         def send(messages: JsonObject) -> None:
-            _patiently(lambda: self._send(messages), check_deadline)
+            patiently(lambda: self._send(messages), check_deadline)
 
         parts = list(_parts(messages))
         if self._is_fifo:
@@ -218,15 +213,3 @@ def _message_bytes(message: JsonObject) -> int:
         len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
         for name, attribute in attributes.items()
     )
-
-
-def _patiently(call: Callable[[], T], check_deadline: Callable[[], None]) -> T:
-    """Call a store again where it does not confirm, as long as there are tries and time left."""
-    for number in range(WRITE_TRIES - 1):
-        check_deadline()
-        try:
-            return call()
-        except EventStoreUnavailable:
-            time.sleep(FIRST_WAIT_SECONDS * 2**number * random.uniform(1, 1.5))  # noqa: S311 -- no secret
-    check_deadline()
-    return call()

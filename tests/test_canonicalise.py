@@ -546,6 +546,8 @@ def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
         ({"writeKey": "k"}, "k"),
         ({"write_key": "k"}, "k"),
         ({"WRITE KEY": "k"}, "k"),
+        ({"write_key": "k", "writeKey": ""}, "k"),
+        ({"writeKey": "k", "write_key": "other"}, "k"),
         ({"writeKey": 17}, None),
         ({"context": {"writeKey": "k"}}, None),
         ({}, None),
@@ -553,3 +555,27 @@ def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
 )
 def test_the_key_of_a_source_is_found_at_the_top(payload, key):
     assert write_key_of(payload) == key
+
+
+@pytest.mark.parametrize(
+    "payload", [{"batch": [{}], "Batch": [{}]}, {"batch": [{}], "BATCH": None}, {"Batch": {}, "batch": []}]
+)
+def test_two_batches_are_none(payload):
+    with pytest.raises(MissingBatch):
+        canonicalise_batch(payload)
+
+
+def test_what_a_batch_tells_for_all_is_bounded():
+    context = {"x": "x" * 10_000}
+    assert len(canonicalise_batch({"batch": [{}] * 1000, "context": context})) == 1000
+    with pytest.raises(BatchTooLarge, match="for all of its messages"):
+        canonicalise_batch({"batch": [{}] * 2000, "context": context})
+
+
+def test_a_number_that_is_none_beside_the_batch_concerns_nobody():
+    assert len(canonicalise_batch({"batch": [{}], "whatever": math.nan})) == 1
+
+
+def test_the_key_of_a_source_is_found_without_a_look_at_other_fields():
+    deep = reduce(lambda inner, _: [inner], range(100_000), 1)
+    assert write_key_of({"writeKey": "k", "context": deep, "Context": deep}) == "k"

@@ -437,6 +437,29 @@ def test_a_file_that_is_no_state_is_never_overwritten(history, tmp_path, content
     assert precious.read_text(encoding="latin-1") == content
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("accepted", "17"), ("duplicates", -1), ("rejected", {"x": "y"}), ("files", {"a": {}})]
+)
+def test_a_state_that_was_damaged_is_none(history, name, value):
+    with endpoint(Destination()) as server:
+        assert run("import", str(history), *KEY, "--url", server.url).exit_code == 0
+    state_of(history).write_text(json.dumps(json.loads(state_of(history).read_text()) | {name: value}))
+    result = run("import", str(history), *KEY, "--url", server.url)
+    assert (result.exit_code, "is no state of an import" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("offset", "12"), ("offset", None), ("line", "x"), ("position", -1)])
+def test_a_state_whose_place_was_damaged_is_none(history, name, value):
+    with endpoint(Destination()) as server:
+        assert run("import", str(history), *KEY, "--url", server.url).exit_code == 0
+    state = json.loads(state_of(history).read_text())
+    [progress] = state["files"].values()
+    progress[name] = value
+    state_of(history).write_text(json.dumps(state))
+    result = run("import", str(history), *KEY, "--url", server.url)
+    assert (result.exit_code, "is no state of an import" in result.stderr) == (1, True)
+
+
 def test_a_state_that_can_not_be_written_is_told_before_anything_is_sent(history):
     destination = Destination()
     with endpoint(destination) as server:

@@ -4,10 +4,13 @@ import base64
 import gzip
 import json
 import random
+import sys
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
 
 from cli import demo
+from handler.erased import tombstone_key
 from handler.spec import CALL_TYPES, DELETE
 
 TRACK = {"type": "track", "event": "Lamp Lit", "userId": "keeper-17"}
@@ -139,6 +142,7 @@ def test_a_write_key_is_the_credentials_where_there_are_no_others_and_stored_now
         ("/v1/batch", {"batch": [TRACK], "writeKey": "demo-key-revoked"}, "revoked_key"),
         ("/v1/batch", {"batch": [TRACK], "writeKey": ""}, "missing_credentials"),
         ("/v1/batch", {"batch": [TRACK], "writeKey": 17}, "missing_credentials"),
+        ("/v1/batch", {"batch": [TRACK], "writeKey": "\ud800"}, "unknown_key"),
         ("/v1/batch", {"batch": [TRACK]}, "missing_credentials"),
         ("/v1/batch", {"batch": [{**TRACK, "writeKey": demo.GOOD_KEY}]}, "missing_credentials"),
         ("/v1/track", TRACK, "missing_credentials"),
@@ -277,6 +281,44 @@ def test_rejects_that_can_not_be_kept_are_a_503_for_all(deploy):
     assert (answer.status, answer.body["code"]) == (503, "reject_store_unavailable")
 
 
+def test_a_batch_that_is_kept_among_the_rejects_is_one_item_each_however_often_it_comes(deploy):
+    destination = deploy()
+    for sent_at in range(3):
+        body = {"batch": [TRACK, {"type": "track", "userId": "u"}, {"userId": "u"}], "sentAt": sent_at}
+        assert destination.post(body, path="/v1/batch").status == 200
+    assert len(rejects(destination)) == 2
+
+
+def test_nothing_of_an_erased_user_is_kept(deploy):
+    destination = deploy(AfterErasure="refuse")
+    item = {**tombstone_key(demo.CUSTOMER, f"{demo.CUSTOMER}#user#gone"), "requested_at": {"S": "2026-01-02T"}}
+    destination.account.dynamodb().put_item(TableName=destination.stack.stores.erasure_table, Item=item)
+    gone = {"userId": "gone", "timestamp": "2026-01-01T00:00:00Z"}
+    odd = [gone, {**gone, **TRACK, "userId": "gone", "x": float("nan")}, {**gone, "type": "track"}]
+    answer = destination.post({"batch": [*odd, {"userId": "here"}, TRACK]}, path="/v1/batch")
+    codes = [rejected["code"] for rejected in answer.body["rejected"]]
+    assert codes == ["missing_type", "number_out_of_range", "user_erased", "missing_type"]
+    assert [item["subject"]["S"] for item in rejects(destination)] == [f"{demo.CUSTOMER}#user#here"]
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "GetItem"])
+def test_a_store_that_fails_now_and_then_keeps_no_batch_back(operation, deploy):
+    destination = deploy(AfterErasure="refuse")
+    destination.post(TRACK)  # the key is known from now on
+    calls = []
+
+    def fail_two_of_five(**_):
+        calls.append(operation)
+        if len(calls) % 5 in (1, 2):
+            raise ReadTimeoutError(endpoint_url="http://nowhere")
+
+    client = sys.modules["handler.app"].destination.rejects._client  # noqa: SLF001 -- which all of its stores share
+    client.meta.events.register(f"before-send.dynamodb.{operation}", fail_two_of_five)
+    batch = [*tracks(5), *({"type": "track", "userId": f"u{number}"} for number in range(5))]
+    assert counts(destination.post({"batch": batch}, path="/v1/batch")) == (200, 5, 0, 5)
+    assert len(calls) > 5
+
+
 def test_maintenance_is_for_libraries_too(deploy):
     answer = deploy(Maintenance="on").post({"batch": tracks(1)}, path="/v1/batch")
     assert (answer.status, answer.body["code"]) == (503, "maintenance")
@@ -311,9 +353,15 @@ def test_the_messages_of_a_batch_are_counted_by_what_they_are_and_what_became_of
     }
 
 
-def test_a_batch_that_fails_leaves_one_line(deploy, lines):
+def test_a_batch_that_fails_leaves_one_line_for_all(deploy, lines):
     destination = deploy(environment={"EVENT_TABLE": "nowhere"})
     destination.post({"batch": tracks(20)}, path="/v1/batch")
     [line] = lines()
-    facts = {"outcome": "failed", "status": 503, "code": "event_store_unavailable", "Failed": [1.0]}
+    facts = {"outcome": "failed", "status": 503, "code": "event_store_unavailable", "Failed": [20.0]}
     assert line.items() >= facts.items()
+
+
+def test_an_empty_batch_leaves_a_line_that_counts_none(deploy, lines):
+    deploy().post({"batch": []}, path="/v1/batch")
+    [line] = lines()
+    assert line.items() >= {"outcome": "accepted", "status": 200, "messages": 0, "Accepted": [0.0]}.items()

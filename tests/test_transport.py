@@ -614,3 +614,22 @@ def test_threads_have_connections_of_their_own_which_are_kept(connection):
             in_parallel(lambda _: transport(post(server.url)), range(4))
         assert len(server.received) == 8
         assert connections(server) == 4
+
+
+def test_when_one_connection_has_ended_unseen_the_others_are_not_tried(connection):
+    together = Barrier(4, timeout=PATIENCE_SECONDS)
+    ended = set()
+
+    def answer(received):
+        if received.number <= 4:
+            together.wait()
+            ended.add(received.connection)
+            return OK
+        return [] if received.connection in ended else OK
+
+    with listening(answer) as server:
+        transport = connection()
+        in_parallel(lambda _: transport(post(server.url)), range(4))
+        with pytest.raises(ConnectionClosedError):
+            transport(post(server.url))
+        assert transport(post(server.url)).status_code == 200

@@ -12,10 +12,10 @@ from moto import mock_aws
 from handler.canonicalise import canonicalise
 from handler.errors import DeadlineClose, EventStoreUnavailable, MessageTooLarge
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
+from handler.parallel import TRIES
 from handler.record import Record
 from handler.write import (
     MAX_QUEUE_MESSAGE_BYTES,
-    WRITE_TRIES,
     EventQueue,
     EventTable,
     Outcome,
@@ -433,7 +433,7 @@ def test_no_records_are_no_call(dynamodb, sqs):
 
 def test_a_put_that_fails_among_many_is_tried_again(dynamodb):
     with Stubber(dynamodb) as stub:
-        for _ in range(WRITE_TRIES - 1):
+        for _ in range(TRIES - 1):
             stub.add_client_error("put_item", "ThrottlingException")
         stub.add_response("put_item", {"ConsumedCapacity": {}})
         assert put_all(dynamodb, records_of("m-1")) == [Outcome.STORED]
@@ -441,14 +441,14 @@ def test_a_put_that_fails_among_many_is_tried_again(dynamodb):
 
 def test_a_put_that_fails_each_time_is_a_fault_of_ours(dynamodb):
     with Stubber(dynamodb) as stub:
-        for _ in range(WRITE_TRIES):
+        for _ in range(TRIES):
             stub.add_client_error("put_item", "ThrottlingException")
         with pytest.raises(EventStoreUnavailable):
             put_all(dynamodb, records_of("m-1"))
         stub.assert_no_pending_responses()
 
 
-@pytest.mark.parametrize("tries", range(WRITE_TRIES))
+@pytest.mark.parametrize("tries", range(TRIES))
 def test_no_try_is_begun_when_the_time_is_over(dynamodb, tries):
     left = iter(range(tries))
 
@@ -548,7 +548,7 @@ def test_a_queue_that_confirms_nothing_is_a_fault_of_ours(sqs, answer):
 
 def test_a_queue_that_fails_is_a_fault_of_ours(sqs):
     with Stubber(sqs) as stub:
-        for _ in range(WRITE_TRIES):
+        for _ in range(TRIES):
             stub.add_client_error("send_message_batch", "RequestThrottled")
         with pytest.raises(EventStoreUnavailable):
             EventQueue(sqs, "https://queue").write_all(records_of("m-1"), in_time)

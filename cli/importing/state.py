@@ -71,7 +71,7 @@ class State:
             raise click.ClickException(f"The state {path} can't be read: {error}") from error
         try:
             state = cls._of(path, **json.loads(text))
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise click.ClickException(
                 f"{path} is no state of an import: name another file with --state, or remove it"
             ) from error
@@ -96,7 +96,9 @@ class State:
         rejected: dict[str, int],
         files: dict[str, dict[str, Any]],
     ) -> "State":
-        if kind != KIND:
+        places = [progress[name] for progress in files.values() for name in ("offset", "line", "position")]
+        numbers = [accepted, duplicates, *rejected.values(), *places]
+        if kind != KIND or not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ValueError(kind)
         return cls(
             path=path,
@@ -127,7 +129,7 @@ class State:
         if self.path is None:
             return
         began = time.monotonic()
-        beside = self.path.with_name(self.path.name + ".new")
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
             with beside.open("w") as file:
                 json.dump(self._to_json(), file, indent=1)
