@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from bench import cold, cost, instructions, load, warm
+from bench import batch, cold, cost, instructions, load, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -43,6 +43,13 @@ MEASUREMENTS = (
         The destination with both sinks, and what becomes of a message, beside boto3's put_item as it comes, and a
         function as the documentation of Powertools shows it. --python measures the packages, not the checkout.""",
         measure=warm.measure,
+    ),
+    Measurement(
+        name="batch",
+        help="""Measure messages in a batch against single ones: processor time each, and how many per second.
+
+        Per second counts against a store that waits before it answers, as DynamoDB does.""",
+        measure=batch.measure,
     ),
     Measurement(
         name="cold",

@@ -11,13 +11,13 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from bench import cost_docs, samples
-from bench.cost_model import KILOBYTE, RECORDED, Recorded, Sample, Store, load_prices
+from bench.cost_model import KILOBYTE, NETWORK, RECORDED, Batch, Recorded, Sample, Store, load_prices
 from bench.figures import NotRunError, Options, Table, median
 from bench.lambda_environment import destination_environment
 from bench.machine import facts
@@ -35,6 +35,9 @@ ROUNDS = 9
 QUICK_ROUNDS = 3
 CALLS = 40
 """Calls of each function in one round."""
+BATCH_KB = 1
+BATCH_MESSAGES = 100
+"""What Segment's libraries send at once."""
 COLD_RESULTS = ROOT / "build" / "bench.json"
 COLD_ROW = "destination, .pyc"
 
@@ -63,6 +66,7 @@ def measured(options: Options) -> Recorded:
         times = _times(list(subjects.values()), store, command, rounds=QUICK_ROUNDS if options.quick else ROUNDS)
         written = {key: stored_bytes(key[0], subject, store, command) for key, subject in subjects.items()}
         line_bytes = measured_line_bytes(subjects[Store.DYNAMODB, SIZES_KB[0]], store, command)
+    batches = measured_batches(codes.destination, command, rounds=QUICK_ROUNDS if options.quick else ROUNDS)
     told = facts()
     return Recorded(
         date=told["date"],
@@ -81,6 +85,31 @@ def measured(options: Options) -> Recorded:
             )
             for (sink, size), subject in subjects.items()
         ),
+        batches=batches,
+    )
+
+
+def measured_batches(code: Code, python: Sequence[str], *, rounds: int) -> tuple[Batch, ...]:
+    """Measure batches against single messages, with a store that waits as DynamoDB does."""
+    with StoreServer(wait_seconds=NETWORK[Store.DYNAMODB].value / 1000) as store:
+        return tuple(_measured_batch(sink, code, store, python, rounds=rounds) for sink in Store)
+
+
+def _measured_batch(sink: Store, code: Code, store: StoreServer, python: Sequence[str], *, rounds: int) -> Batch:
+    single = store_subject(sink, BATCH_KB, code=code, store_url=store.url)
+    together = replace(single, sample=samples.batch(single.sample, BATCH_MESSAGES))
+    ratios = []
+    with SubjectProcess(single, store, python) as process:
+        for number in range(rounds + 1):
+            one = process.send(single.sample, first=number * CALLS, count=CALLS)
+            all_of_them = process.send(together.sample, first=number * CALLS, count=1)
+            ratios.append(all_of_them.processor / BATCH_MESSAGES / one.processor)
+    return Batch(
+        store=sink,
+        kilobytes=BATCH_KB,
+        messages=BATCH_MESSAGES,
+        processor_ratio=median(ratios[1:]),  # without the one that warms up
+        line_bytes=measured_line_bytes(together, store, python),
     )
 
 
@@ -171,12 +200,12 @@ def _decoded(attribute: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- DynamoDB's
 
 
 def measured_line_bytes(subject: Subject, store: StoreServer, python: Sequence[str]) -> int:
-    """Return the bytes of the line that a function prints for a request."""
+    """Return the bytes of the lines that a function prints for a request."""
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder) / "lines"
         with SubjectProcess(subject, store, python, printed=printed) as process:
             process.call(first=0, count=CALLS)
-        return round(median(len(line) for line in printed.read_bytes().splitlines(keepends=True)))
+        return round(printed.stat().st_size / CALLS)
 
 
 def _cold_start() -> dict[str, float]:

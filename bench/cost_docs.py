@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.cost_limits import ALL, HOT_USER_SHARE, OUTAGE, Limit, limits
@@ -68,6 +68,10 @@ class Source:
             rate=USUAL_RATE.value if rate is None else rate,
         )
 
+    def batches(self) -> list[Case]:
+        """Return a case for each kind of batch that was measured."""
+        return [replace(self.case(each.store, each.kilobytes), batch=each) for each in self.recorded.batches]
+
     def cases(self) -> list[Case]:
         """Return a case for each store and size."""
         return [self.case(store, size) for store in Store for size in self.recorded.sizes]
@@ -78,6 +82,7 @@ def tables(prices: Prices, recorded: Recorded) -> list[Table]:
     source = Source(prices=prices, recorded=recorded)
     return [
         by_message(source),
+        by_batch(source),
         by_item(source, Store.DYNAMODB),
         by_memory(source),
         by_rate(source),
@@ -88,8 +93,26 @@ def tables(prices: Prices, recorded: Recorded) -> list[Table]:
 
 def by_message(source: Source) -> Table:
     """Split what a million messages cost by what pays."""
+    return Table(
+        name="cost: messages",
+        title="Dollars per million messages, 512 MB, arm64",
+        rows=tuple(_paid(source, source.cases())),
+        bar=SUM,
+    )
 
-    def row(case: Case) -> Row:
+
+def by_batch(source: Source) -> Table:
+    """Split likewise what they cost in batches."""
+    return Table(
+        name="cost: batches",
+        title="Dollars per million messages in batches, 512 MB, arm64",
+        rows=tuple(_paid(source, source.batches())),
+        bar=SUM,
+    )
+
+
+def _paid(source: Source, cases: Iterable[Case]) -> Iterator[Row]:
+    for case in cases:
         parts = dollars(source.prices, case)
         intel = dollars(source.prices, replace(case, architecture="x86_64"))
         figures = {
@@ -98,14 +121,7 @@ def by_message(source: Source) -> Table:
             "Lambda GB-s": _item(source.prices, case, "Lambda", "GB-s"),
             **{part: parts.get(part, 0) for part in ("DynamoDB", "SQS", "Logs")},
         }
-        return Row(name=_name(case), figures={**figures, SUM: sum(parts.values()), INTEL_SUM: sum(intel.values())})
-
-    return Table(
-        name="cost: messages",
-        title="Dollars per million messages, 512 MB, arm64",
-        rows=tuple(row(case) for case in source.cases()),
-        bar=SUM,
-    )
+        yield Row(name=_name(case), figures={**figures, SUM: sum(parts.values()), INTEL_SUM: sum(intel.values())})
 
 
 def by_item(source: Source, *stores: Store) -> Table:
@@ -252,6 +268,11 @@ def _measured(source: Source) -> str:
     return f"{told}\n\n{_grid(['message', 'store', 'processor ms', 'bytes written', 'write units'], rows, texts=2)}"
 
 
+def _told_of_batches(source: Source) -> str:
+    ratios = {f"{each.store} {number(each.processor_ratio)}" for each in source.recorded.batches}
+    return f"Of the processor a message takes, by what a single one does: {', '.join(sorted(ratios))}."
+
+
 def _picture(source: Source) -> str:
     lines = []
     for case in source.cases():
@@ -354,6 +375,7 @@ def _tiers(price: Price) -> str:
 BLOCKS: Mapping[str, Callable[[Source], str]] = {
     "measured": _measured,
     "messages": lambda source: _markdown(by_message(source), "message"),
+    "batches": lambda source: f"{_markdown(by_batch(source), 'message')}\n\n{_told_of_batches(source)}",
     "picture": _picture,
     "tables": lambda source: _markdown(by_item(source, Store.DYNAMODB), "message"),
     "queues": lambda source: _markdown(by_item(source, Store.SQS, Store.FIFO), "message"),
@@ -372,7 +394,8 @@ BLOCKS: Mapping[str, Callable[[Source], str]] = {
 
 
 def _name(case: Case) -> str:
-    return f"{case.sample.store}, {case.sample.kilobytes} KB"
+    together = f", {case.messages} at once" if case.batch else ""
+    return f"{case.sample.store}, {case.sample.kilobytes} KB{together}"
 
 
 def _item(prices: Prices, case: Case, part: str, item: str) -> float:

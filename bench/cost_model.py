@@ -14,14 +14,16 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
 from cli.stack import load_template
 from handler.errors import Refusal
+from handler.parallel import CALLS_AT_ONCE
 from handler.spec import CALL_TYPES
+from handler.write import MAX_QUEUE_MESSAGES
 
 PRICES = Path(__file__).parent / "prices.json"
 RECORDED = Path(__file__).parent / "recorded.json"
@@ -265,6 +267,23 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Messages of `kilobytes` in one request: the processor time of each by that of a single one, and all its lines."""
+
+    store: Store
+    kilobytes: int
+    messages: int
+    processor_ratio: float
+    line_bytes: int
+
+    @property
+    def calls(self) -> int:
+        """Return how many calls of the store come after each other: some go beside each other, but of a FIFO queue."""
+        sent = self.messages if self.store is Store.DYNAMODB else math.ceil(self.messages / MAX_QUEUE_MESSAGES)
+        return sent if self.store is Store.FIFO else math.ceil(sent / CALLS_AT_ONCE)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
     """What was measured: when, by what command, on what. Milliseconds are those of `python -m bench cold`."""
 
@@ -277,13 +296,15 @@ class Recorded:
     init_milliseconds: float
     first_request_milliseconds: float
     samples: Sequence[Sample]
+    batches: Sequence[Batch]
 
     @classmethod
     def load(cls, path: Path = RECORDED) -> Self:
         """Read what was measured."""
         content: dict[str, Any] = json.loads(path.read_bytes())
         samples = tuple(Sample(**{**sample, "store": Store(sample["store"])}) for sample in content["samples"])
-        return cls(**{**content, "samples": samples})
+        batches = tuple(Batch(**{**batch, "store": Store(batch["store"])}) for batch in content["batches"])
+        return cls(**{**content, "samples": samples, "batches": batches})
 
     def sample(self, store: Store, kilobytes: int) -> Sample:
         """Return one of the samples; raises `StopIteration` where there is none."""
@@ -297,13 +318,19 @@ class Recorded:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Messages of one kind, and the function that takes them."""
+    """Messages of one kind, and the function that takes them, one in each request, or a `batch`."""
 
     recorded: Recorded
     sample: Sample
     memory_mb: int
     architecture: str
     rate: float = USUAL_RATE.value
+    batch: Batch | None = None
+
+    @property
+    def messages(self) -> int:
+        """Return how many there are in a request."""
+        return self.batch.messages if self.batch else 1
 
     @property
     def processor_share(self) -> float:
@@ -313,12 +340,14 @@ class Case:
     @property
     def processor_milliseconds(self) -> float:
         """Return what a request takes of a whole processor."""
-        return (self.sample.processor_microseconds / 1000 + RUNTIME.value) / PROCESSOR.value
+        messages = self.batch.messages * self.batch.processor_ratio if self.batch else 1
+        return (messages * self.sample.processor_microseconds / 1000 + RUNTIME.value) / PROCESSOR.value
 
     @property
     def milliseconds(self) -> float:
         """Return how long a request takes a warm function."""
-        return NETWORK[self.sample.store].value + self.processor_milliseconds / self.processor_share
+        calls = self.batch.calls if self.batch else 1
+        return calls * NETWORK[self.sample.store].value + self.processor_milliseconds / self.processor_share
 
     @property
     def billed_milliseconds(self) -> float:
@@ -339,7 +368,7 @@ class Case:
     @property
     def busy(self) -> float:
         """Return how many environments are busy at once (Little's law)."""
-        return self.rate * self.milliseconds / 1000
+        return self.rate / self.messages * self.milliseconds / 1000
 
     @property
     def write_units(self) -> int:
@@ -359,17 +388,18 @@ class Charge:
 
 def charges(case: Case) -> list[Charge]:
     """Return all that a message uses, but for what is paid by the month."""
-    return [*front_charges(case), *_key_charges(case), *_store_charges(case), *_log_charges(case.recorded)]
+    return [*front_charges(case), *_key_charges(case), *_store_charges(case), *_log_charges(case)]
 
 
 def front_charges(case: Case) -> Iterator[Charge]:
     """Yield what an always-on collector would do instead."""
-    requests = math.ceil(case.sample.kilobytes * KILOBYTE / HTTP_API_BYTES)
+    each = 1 / case.messages
+    requests = math.ceil(case.messages * case.sample.kilobytes * KILOBYTE / HTTP_API_BYTES)
     gigabyte_seconds = case.billed_milliseconds / 1000 * case.memory_mb / MEGABYTES_PER_GIGABYTE
-    yield Charge(part="HTTP API", item="requests", price="http_api_requests", quantity=requests)
-    yield data_out()
-    yield Charge(part="Lambda", item="requests", price="lambda_requests", quantity=1)
-    yield Charge(part="Lambda", item="GB-s", price=f"lambda_{case.architecture}", quantity=gigabyte_seconds)
+    yield Charge(part="HTTP API", item="requests", price="http_api_requests", quantity=requests * each)
+    yield replace(data_out(), quantity=data_out().quantity * each)
+    yield Charge(part="Lambda", item="requests", price="lambda_requests", quantity=each)
+    yield Charge(part="Lambda", item="GB-s", price=f"lambda_{case.architecture}", quantity=gigabyte_seconds * each)
 
 
 def data_out() -> Charge:
@@ -389,7 +419,8 @@ def _store_charges(case: Case) -> Iterator[Charge]:
         yield from _table_charges(case)
     else:
         price = "sqs_fifo" if case.sample.store is Store.FIFO else "sqs_standard"
-        yield from _queue_charges(case.sample.stored_bytes, price)
+        sent_at_once = min(case.messages, MAX_QUEUE_MESSAGES)
+        yield from _queue_charges(case.sample.stored_bytes, price, sent_at_once)
 
 
 def _table_charges(case: Case) -> Iterator[Charge]:
@@ -402,17 +433,19 @@ def _table_charges(case: Case) -> Iterator[Charge]:
     yield Charge(part="DynamoDB", item="stream", price="dynamodb_stream_reads", quantity=stream_reads)
 
 
-def _queue_charges(message_bytes: int, price: str) -> Iterator[Charge]:
+def _queue_charges(message_bytes: int, price: str, sent_at_once: int) -> Iterator[Charge]:
     at_once = RECEIVED_AT_ONCE.value
-    send = math.ceil(message_bytes / QUEUE_REQUEST_BYTES)
+    send = math.ceil(message_bytes * sent_at_once / QUEUE_REQUEST_BYTES) / sent_at_once
     receive = math.ceil(message_bytes * at_once / QUEUE_REQUEST_BYTES) / at_once
     for item, quantity in (("send", send), ("receive", receive), ("delete", 1 / at_once)):
         yield Charge(part="SQS", item=item, price=price, quantity=quantity)
 
 
-def _log_charges(recorded: Recorded) -> Iterator[Charge]:
-    sizes = log_bytes(recorded)
-    kept = sum(sizes.values()) + LOG_EVENT_OVERHEAD_BYTES * len(sizes)
+def _log_charges(case: Case) -> Iterator[Charge]:
+    sizes = log_bytes(case.recorded)
+    if case.batch:
+        sizes = {name: size / case.messages for name, size in {**sizes, "request line": case.batch.line_bytes}.items()}
+    kept = sum(sizes.values()) + LOG_EVENT_OVERHEAD_BYTES * len(sizes) / case.messages
     months = parameter("LogRetentionDays") * 24 / MONTH_HOURS
     for name, size in sizes.items():
         yield Charge(part="Logs", item=name, price="logs", quantity=size / GIGABYTE)
@@ -440,7 +473,7 @@ _ACCESS = {
 }
 
 
-def log_bytes(recorded: Recorded) -> dict[str, int]:
+def log_bytes(recorded: Recorded) -> dict[str, float]:
     """Return the bytes of each line that a request leaves; raises `KeyError` for an unknown word in the access log."""
     access_format = template()["Resources"]["Api"]["Properties"]["AccessLogSettings"]["Format"]
     access = re.sub(r"\$context\.([\w.]+)", lambda match: _ACCESS[match[1]], access_format)

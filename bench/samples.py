@@ -9,6 +9,8 @@ from bench.store_server import GOOD_KEY, UNKNOWN_KEY
 from bench.subject import NUMBER
 from cli.stack import ROOT
 
+BATCH_PATH = "/v1/batch"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -30,6 +32,31 @@ def sample(name: str, *, status: int, word: str, key: str = GOOD_KEY, number: st
     return Sample(event=json.dumps(event), status=status, word=word)
 
 
+def batch(of: Sample, messages: int) -> Sample:
+    """Return so many of a sample's message in a batch, each with another id."""
+    event: dict[str, Any] = json.loads(of.event)
+    message = json.loads(event["body"])
+    entries = [{**message, "messageId": f"{message['messageId']}-{index}"} for index in range(messages)]
+    event |= {"rawPath": BATCH_PATH, "routeKey": f"POST {BATCH_PATH}"}
+    event["requestContext"] |= {"routeKey": event["routeKey"]}
+    word = f'"accepted": {messages}, "duplicates": 0, "rejected": []'
+    return _with_body(event, {"batch": entries}, status=200, word=word)
+
+
+def shortened(of: Sample) -> Sample:
+    """Return a sample of a message with only what a `track` call needs, its time, and its id."""
+    event: dict[str, Any] = json.loads(of.event)
+    body = json.loads(event["body"])
+    names = ("type", "userId", "event", "timestamp", "messageId")
+    return _with_body(event, {name: body[name] for name in names}, status=of.status, word=of.word)
+
+
+def _with_body(event: dict[str, Any], body: dict[str, Any], *, status: int, word: str) -> Sample:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    headers = {**event["headers"], "content-length": str(len(text.encode()))}
+    return Sample(event=json.dumps({**event, "headers": headers, "body": text}), status=status, word=word)
+
+
 ACCEPTED = sample("track", status=200, word="stored")
 DUPLICATE = sample("track", status=200, word="duplicate")
 QUEUED = sample("track", status=202, word="queued")
@@ -37,3 +64,4 @@ SENT_AGAIN = sample("track", status=202, word="queued", number="0")
 """A standard queue takes a message again, so this is no other case than `QUEUED`; it stands for completeness."""
 REFUSED = sample("missing-event", status=400, word="invalid_message")
 UNAUTHORISED = sample("track", status=401, word="unknown_key", key=UNKNOWN_KEY)
+SHORT = shortened(ACCEPTED)

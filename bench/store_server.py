@@ -1,5 +1,7 @@
 """A store that costs next to nothing: as much of DynamoDB and SQS as a destination needs, over HTTP/1.1, kept alive.
 
+Where it is told so, it waits before it answers, as a service in another place does.
+
 It runs in a process of its own, so that its work is not counted as that of the function that is measured. It holds
 nothing: each put is the first one, except into `DUPLICATES_TABLE`, where a condition always fails. API keys that it
 knows are those of `API_KEYS`. `GET /` tells how often each operation came, and what the last request of each was.
@@ -53,7 +55,7 @@ _UNKNOWN_OPERATION: Answer = (
     400,
     {
         "__type": "com.amazon.coral.service#UnknownOperationException",
-        "message": "This store has GetItem, PutItem and SendMessage",
+        "message": "This store has GetItem, PutItem, SendMessage and SendMessageBatch",
     },
 )
 _REASONS = {200: "OK", 400: "Bad Request"}
@@ -83,11 +85,25 @@ def _consumed_capacity(request: dict[str, Any]) -> dict[str, Any]:
 
 def send_message(request: dict[str, Any]) -> Answer:
     """Take a message, and forget it; clients compare the hash with that of what they sent."""
-    body_hash = hashlib.md5(request["MessageBody"].encode(), usedforsecurity=False).hexdigest()
-    return 200, {"MessageId": "00000000-0000-4000-8000-000000000000", "MD5OfMessageBody": body_hash}
+    return 200, _receipt(request)
 
 
-OPERATIONS = {"GetItem": get_item, "PutItem": put_item, "SendMessage": send_message}
+def send_message_batch(request: dict[str, Any]) -> Answer:
+    """Take all messages, and forget them."""
+    return 200, {"Successful": [{"Id": entry["Id"], **_receipt(entry)} for entry in request["Entries"]]}
+
+
+def _receipt(message: dict[str, Any]) -> dict[str, str]:
+    body_hash = hashlib.md5(message["MessageBody"].encode(), usedforsecurity=False).hexdigest()
+    return {"MessageId": "00000000-0000-4000-8000-000000000000", "MD5OfMessageBody": body_hash}
+
+
+OPERATIONS = {
+    "GetItem": get_item,
+    "PutItem": put_item,
+    "SendMessage": send_message,
+    "SendMessageBatch": send_message_batch,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +131,9 @@ class Received:
 class _Connection(asyncio.Protocol):
     """One connection: requests with a Content-Length, one after the other."""
 
-    def __init__(self, received: Received) -> None:
+    def __init__(self, received: Received, wait_seconds: float) -> None:
         self._received = received
+        self._wait_seconds = wait_seconds
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,7 +154,11 @@ class _Connection(asyncio.Protocol):
             if request_line.startswith("GET "):
                 self._send(self._received.told())
             else:
-                self._send(self._received.answer(headers.get("x-amz-target", ""), body))
+                answer = self._received.answer(headers.get("x-amz-target", ""), body)
+                if self._wait_seconds:
+                    asyncio.get_running_loop().call_later(self._wait_seconds, self._send, answer)
+                else:
+                    self._send(answer)
 
     def _send(self, answer: Answer) -> None:
         status, content = answer
@@ -158,13 +179,16 @@ class _Connection(asyncio.Protocol):
 
 
 class StoreServer:
-    """A running store; `authority` is the certificate to trust, in PEM, None without TLS."""
+    """A running store; `authority` is the certificate to trust, in PEM, None without TLS.
 
-    def __init__(self, *, tls: bool = False) -> None:
+    It waits for so long before each answer of an operation.
+    """
+
+    def __init__(self, *, tls: bool = False, wait_seconds: float = 0.0) -> None:
         """Start a store; raises `click.ClickException` where that fails."""
         context = multiprocessing.get_context("spawn")
         self._connection, child = context.Pipe()
-        self._process = context.Process(target=_run, args=(child, tls), daemon=True)
+        self._process = context.Process(target=_run, args=(child, tls, wait_seconds), daemon=True)
         self._process.start()
         child.close()
         told = self._told()
@@ -200,12 +224,12 @@ class StoreServer:
         return Received(counts=Counter(told["counts"]), last=told["last"])
 
 
-def _run(ready: "Connection[tuple[int, bytes | None], None]", tls: bool) -> None:  # noqa: FBT001 -- an argument of spawn
+def _run(ready: "Connection[tuple[int, bytes | None], None]", tls: bool, wait_seconds: float) -> None:  # noqa: FBT001 -- an argument of spawn
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    asyncio.run(_serve(ready, tls=tls))
+    asyncio.run(_serve(ready, tls=tls, wait_seconds=wait_seconds))
 
 
-async def _serve(ready: "Connection[tuple[int, bytes | None], None]", *, tls: bool) -> None:
+async def _serve(ready: "Connection[tuple[int, bytes | None], None]", *, tls: bool, wait_seconds: float) -> None:
     context, authority = None, None
     if tls:
         ca = trustme.CA()
@@ -214,7 +238,7 @@ async def _serve(ready: "Connection[tuple[int, bytes | None], None]", *, tls: bo
         authority = ca.cert_pem.bytes()
     received = Received()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(received), LOOPBACK, 0, ssl=context)
+    server = await loop.create_server(lambda: _Connection(received, wait_seconds), LOOPBACK, 0, ssl=context)
     ready.send((server.sockets[0].getsockname()[1], authority))
     loop.add_reader(ready.fileno(), lambda: _end_with_parent(ready))
     await server.serve_forever()

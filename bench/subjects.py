@@ -127,6 +127,14 @@ def captured(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Took:
+    """What a call took, in seconds: of the processor, and from its begin to its end."""
+
+    processor: float
+    elapsed: float
+
+
 class SubjectProcess:
     """A running subject; `python` is the command of an interpreter, such as one under valgrind."""
 
@@ -178,7 +186,10 @@ class SubjectProcess:
 
         Raises `click.ClickException` for an answer that is not the one that the sample asks for.
         """
-        sample = self.subject.sample
+        return self.send(self.subject.sample, first=first, count=count).processor
+
+    def send(self, sample: Sample, *, first: int, count: int) -> Took:
+        """Call the function with a sample, and return what a call took; raises as `call` does."""
         self._stdin.write(json.dumps({"event": sample.event, "first": first, "count": count}).encode() + b"\n")
         self._stdin.flush()
         told = self._read()
@@ -187,8 +198,7 @@ class SubjectProcess:
             raise click.ClickException(
                 f"{self.subject.name}: the answer is {response} instead of {sample.status} {sample.word}"
             )
-        seconds: float = told["seconds"]
-        return seconds / count
+        return Took(processor=told["seconds"] / count, elapsed=told["elapsed"] / count)
 
     def stop(self) -> None:
         """End the process, which waits for work."""

@@ -19,6 +19,7 @@ from rich.text import Text
 from cli.console import stdout
 from cli.stack import ROOT
 from cli.target import LOCAL_CA, LOCAL_URL, ask_local_server
+from handler.request import ROUTES
 from handler.spec import CALL_TYPES
 
 SEGMENT_TIMEOUT_SECONDS = 5
@@ -150,6 +151,15 @@ def parse_endpoint(url: str) -> str:
     if not is_url or not url.isascii() or " " in url:
         raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
     return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
+
+
+def deployment_url(endpoint: str) -> str:
+    """Return the URL of a deployment without the path of a route, from that of one of its routes or its own."""
+    parts = urlsplit(endpoint)
+    path = parts.path.rstrip("/")
+    for route in ROUTES.values():
+        path = path.removesuffix(route.path)
+    return parts._replace(path=path.removesuffix("/v1"), query="", fragment="").geturl()
 
 
 def ask_for_key(endpoint: str) -> str:

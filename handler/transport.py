@@ -72,8 +72,7 @@ class Connections:
     def _close(self, failed: socket.socket) -> None:
         """Close a connection that failed, and the others with it: what ended one may have ended all, unseen."""
         failed.close()
-        while self._take(("", "")):
-            pass
+        self._take(("", ""))  # which is of none, and closes them all
 
     def _take(self, origin: tuple[str, str]) -> socket.socket | None:
         """Return a kept connection, if there is a good one."""

@@ -4,12 +4,13 @@ import hashlib
 import inspect
 import json
 import sys
+import time
 
 import boto3
 import pytest
 from click.testing import CliRunner
 
-from bench import warm
+from bench import batch, samples, warm
 from bench.__main__ import MEASUREMENTS, main
 from bench.figures import Row, Table
 from bench.lambda_environment import destination_environment, peer_environment
@@ -21,6 +22,8 @@ from bench.subject import NUMBER
 from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, warm_subjects
 from cli.console import stdout
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT
+from handler.canonicalise import MAX_BATCH_MESSAGES
+from handler.decode import MAX_BATCH_BYTES
 from handler.keys import hash_key
 
 PYTHON = [sys.executable]
@@ -70,6 +73,20 @@ def test_the_store_takes_messages(store):
     answer = client("sqs", store).send_message(QueueUrl=f"{store.url}/1/events", MessageBody="é")
     assert answer["MD5OfMessageBody"] == hashlib.md5("é".encode(), usedforsecurity=False).hexdigest()
     assert answer["MessageId"]
+
+
+def test_the_store_takes_messages_together(store):
+    entries = [{"Id": "0", "MessageBody": "é"}, {"Id": "other", "MessageBody": "e"}]
+    answer = client("sqs", store).send_message_batch(QueueUrl=f"{store.url}/1/events", Entries=entries)
+    assert [sent["Id"] for sent in answer["Successful"]] == ["0", "other"]
+    assert answer["Successful"][1]["MD5OfMessageBody"] == hashlib.md5(b"e", usedforsecurity=False).hexdigest()
+
+
+def test_a_store_waits_if_it_is_told_to():
+    with StoreServer(wait_seconds=0.05) as store:
+        began = time.monotonic()
+        client("dynamodb", store).put_item(TableName="events", Item={"subject": {"S": "a"}})
+        assert time.monotonic() - began >= 0.05
 
 
 def test_the_store_refuses_what_it_does_not_have(dynamodb):
@@ -147,6 +164,43 @@ def test_the_stock_client_writes_what_the_destination_writes(subjects):
     assert NUMBER in item["Item"]["message"]["S"]
     assert NUMBER in message["MessageBody"]
     assert set(item) == {"TableName", "Item"}
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [*(samples.batch(ACCEPTED, size) for size in batch.SIZES), samples.batch(samples.SHORT, MAX_BATCH_MESSAGES)],
+    ids=lambda sample: sample.word,
+)
+def test_a_batch_is_accepted_whole_and_the_next_one_is_another(sample, store, subjects):
+    with SubjectProcess(subjects[ACCEPTED_CALL], store, PYTHON) as process:
+        before = store.received().counts["PutItem"]
+        process.send(sample, first=7, count=1)
+        written = store.received().counts["PutItem"] - before
+        assert f'"accepted": {written},' in sample.word
+        assert "ajs-next-1773307792120-00000007-" in store.received().last["PutItem"]
+
+
+def test_the_largest_batch_of_samples_is_nearly_as_large_as_one_may_be():
+    body = json.loads(samples.batch(ACCEPTED, batch.LARGEST_OF_SAMPLES).event)["body"]
+    assert 0.9 < len(body.encode()) / MAX_BATCH_BYTES < 1
+
+
+def test_batches_are_divided_by_single_messages(store):
+    times = batch.compare(checkout_codes().destination, store, PYTHON, rounds=1, messages=1)
+    table = batch.table("batch", "Title", times)
+    names = ["single", *(f"batch of {size}" for size in batch.SIZES)]
+    assert [row.name for row in table.rows] == [f"{sink}, {name}" for sink in ("DynamoDB", "SQS") for name in names]
+    for row in table.rows:
+        is_single = row.name.endswith("single")
+        assert (set(row.ratios.values()) == {1}) == is_single
+        assert min(*row.figures.values(), *row.ratios.values()) > 0
+
+
+def test_the_largest_batches_take_longer_of_a_part_of_a_processor(store):
+    table = batch.largest(checkout_codes().destination, store, PYTHON, rounds=1)
+    for row in table.rows:
+        part = row.figures[batch.MILLISECONDS] / 1000 / row.figures[batch.SECONDS]
+        assert part == pytest.approx(512 / 1769, rel=0.01)
 
 
 def test_a_package_is_counted_as_it_is_uploaded(tmp_path):

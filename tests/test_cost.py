@@ -12,12 +12,13 @@ from click.testing import CliRunner
 
 from bench import cost_docs
 from bench.__main__ import main
-from bench.cost import KILOBYTE, SIZES_KB, measured_line_bytes, sample, store_subject, stored_bytes
+from bench.cost import KILOBYTE, SIZES_KB, measured_batches, measured_line_bytes, sample, store_subject, stored_bytes
 from bench.cost_limits import ALL, limits
 from bench.cost_model import (
     ASSUMPTIONS,
     MILLION,
     PRICES,
+    Batch,
     Charge,
     Price,
     Recorded,
@@ -122,6 +123,38 @@ def test_charges_of_one_price_share_its_tiers():
     assert by_part(bill(prices, used, 10)) == {"x": 15, "y": 15}
 
 
+def test_a_batch_is_one_request_and_each_message_is_written(source):
+    for case in source.batches():
+        single, together = (
+            {(charge.part, charge.item): charge.quantity for charge in charges(each)}
+            for each in (replace(case, batch=None), case)
+        )
+        for item in (("HTTP API", "requests"), ("HTTP API", "data out"), ("Lambda", "requests")):
+            assert together[item] == pytest.approx(single[item] / 100)
+        for item in (("DynamoDB", "writes"), ("DynamoDB", "storage"), ("SQS", "receive"), ("SQS", "delete")):
+            assert together.get(item) == single.get(item)
+        assert together["Lambda", "GB-s"] < single["Lambda", "GB-s"]
+        assert together.get(("SQS", "send"), 1) in (1, pytest.approx(1 / 10))
+
+
+@pytest.mark.parametrize(
+    ("store", "messages", "calls"),
+    [
+        (Store.DYNAMODB, 1, 1),
+        (Store.DYNAMODB, 8, 1),
+        (Store.DYNAMODB, 100, 13),
+        (Store.SQS, 100, 2),
+        (Store.FIFO, 100, 10),
+    ],
+)
+def test_calls_of_a_store_go_beside_each_other_but_of_a_fifo_queue(store, messages, calls):
+    assert Batch(store=store, kilobytes=1, messages=messages, processor_ratio=1, line_bytes=1).calls == calls
+
+
+def test_each_store_is_measured_with_batches(source):
+    assert [(each.store, each.messages) for each in source.recorded.batches] == [(store, 100) for store in Store]
+
+
 def test_more_memory_answers_sooner_and_costs_more(source):
     rows = [row.figures for row in cost_docs.by_memory(source).rows]
     for less, more in itertools.pairwise(rows):
@@ -217,6 +250,13 @@ def test_the_line_that_is_recorded_is_about_as_long_as_the_functions_own(store, 
     subject = store_subject(Store.DYNAMODB, 1, code=checkout_codes().destination, store_url=store.url)
     recorded = source.recorded.request_line_bytes
     assert measured_line_bytes(subject, store, PYTHON) == pytest.approx(recorded, rel=0.03), "bench cost --write"
+
+
+def test_batches_are_measured_by_what_single_messages_take(source):
+    batches = measured_batches(checkout_codes().destination, PYTHON, rounds=1)
+    for each, recorded in zip(batches, source.recorded.batches, strict=True):
+        assert each.line_bytes == pytest.approx(recorded.line_bytes, rel=0.03), "python -m bench cost --write"
+        assert 0 < each.processor_ratio < 10
 
 
 def test_the_command_computes_from_what_is_recorded(tmp_path):

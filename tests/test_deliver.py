@@ -2,32 +2,39 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import time
+from collections import Counter
 from itertools import count
 from random import Random
 
 import pytest
 from endpoint import endpoint, response
 
-from cli.simulation.deliver import NO_CONNECTION, RETRY_BUDGET_SECONDS, TIMED_OUT, End, Endpoint, Segment, waits
-from cli.simulation.traffic import Sending, Traffic
+from cli.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
+from cli.simulation.endpoint import Endpoint
+from cli.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
+from cli.simulation.routes import NOBODYS_KEY, BatchRoute, SegmentRoute
+from cli.simulation.traffic import Kind, Parcel, Sending, Traffic
+from handler.canonicalise import canonicalise_batch
+from handler.decode import MAX_BATCH_BYTES, decode_batch
 
 FOUR_HOURS_SECONDS = 4 * 3600
 TRAFFIC = Traffic(seed=1, customers=2)
 KEYS = ["key-of-0", "key-of-1"]
 
 
-def deliver(url, *, messages=1, timeout_seconds=5.0, traffic=TRAFFIC, **options):
+def deliver(url, *, messages=1, timeout_seconds=5.0, traffic=TRAFFIC, batches_of=None, **options):
     """Deliver messages, with four hours gone in a few milliseconds; return the ledger."""
-    segment = Segment(
-        traffic,
-        Endpoint(url, timeout_seconds=timeout_seconds),
-        KEYS,
-        **{"concurrency": 4, "rate": None, "time_scale": 1e6} | options,
-    )
-    asyncio.run(segment.deliver(Sending(index=index) for index in range(messages)))
-    return segment.ledger
+    sendings = [Sending(index=index) for index in range(messages)]
+    endpoint = Endpoint(url, timeout_seconds=timeout_seconds)
+    route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=KEYS)
+    if batches_of:
+        route = BatchRoute(traffic=traffic, endpoint=endpoint, api_keys=KEYS, most_messages=batches_of)
+    sender = Sender(traffic, endpoint, route, **{"concurrency": 4, "rate": None, "time_scale": 1e6} | options)
+    asyncio.run(sender.deliver(sendings))
+    return sender.ledger
 
 
 def test_a_request_is_as_segment_sends_it():
@@ -210,3 +217,195 @@ def test_the_keys_of_customers_go_with_their_messages():
         key = base64.b64encode(f"{KEYS[index % 2]}:".encode()).decode()
         assert f"Authorization: Basic {key}\r\n" in request.head
         assert json.loads(request.body)
+
+
+# Batches
+
+BATCHES = Traffic(seed=1, customers=2, in_batches=True)
+SPOILT = Traffic(seed=1, customers=2, in_batches=True, invalid=1.0)
+
+
+def unpacked(request):
+    """Return the body of a request as it was before it was compressed."""
+    return gzip.decompress(request.body) if "Content-Encoding: gzip" in request.head else request.body
+
+
+def key_of(request, batch):
+    """Return the credentials of a request, which it has in one place only."""
+    _, is_there, rest = request.head.partition("Authorization: Basic ")
+    assert bool(is_there) != ("writeKey" in batch)
+    return base64.b64decode(rest.split()[0]).decode().removesuffix(":") if is_there else batch["writeKey"]
+
+
+def counted(accepted, *rejected, duplicates=0, **more):
+    told = {"accepted": accepted, "duplicates": duplicates, "rejected": [{"index": i, "code": c} for i, c in rejected]}
+    return json.dumps(told | more)
+
+
+def answer_in_full(request):
+    return response(200, counted(len(json.loads(unpacked(request))["batch"])))
+
+
+@pytest.fixture(scope="module")
+def sent_batches():
+    """Return what was sent of many messages, and the ledger."""
+    with endpoint(answer_in_full) as server:
+        ledger = deliver(server.url, messages=1000, traffic=BATCHES, batches_of=20)
+    return server.received, ledger
+
+
+def test_a_batch_is_of_one_customer_and_not_too_large(sent_batches):
+    received, ledger = sent_batches
+    assert (ledger.begun, ledger.requests, ledger.at_first_try) == (1000, len(received), 1000)
+    for request in received:
+        batch = json.loads(unpacked(request))
+        assert 1 <= len(batch["batch"]) <= 20
+        assert key_of(request, batch) in KEYS
+
+
+def test_batches_hold_just_what_must_be_stored(sent_batches):
+    stored = Counter()
+    for request in sent_batches[0]:
+        payload = decode_batch(base64.b64encode(request.body).decode(), is_base64=True)
+        customer = KEYS.index(key_of(request, payload))
+        stored.update((customer, without_sent_at(message)) for message in canonicalise_batch(payload))
+    parcels = [BATCHES.parcel(Sending(index=index)) for index in range(1000)]
+    assert stored == Counter((parcel.customer, without_sent_at(BATCHES.record(parcel).message)) for parcel in parcels)
+
+
+def without_sent_at(message):
+    """Return the part of a message that is the same in each batch."""
+    return json.dumps({name: value for name, value in message.body.items() if name != "sent_at"}, sort_keys=True)
+
+
+BATCH_SHAPES = {
+    "compressed": lambda request, _: "Content-Encoding: gzip" in request.head,
+    "not compressed": lambda request, _: request.body.startswith(b"{"),
+    "with its key in the body": lambda _, batch: "writeKey" in batch,
+    "with its key in a header": lambda request, _: "Authorization" in request.head,
+    "with sentAt": lambda _, batch: "sentAt" in batch,
+    "without sentAt": lambda _, batch: "sentAt" not in batch,
+    "with context and integrations": lambda _, batch: {"context", "integrations"} <= batch.keys(),
+    "with nothing for all": lambda _, batch: batch.keys() == {"batch"},
+}
+
+
+@pytest.mark.parametrize("shape", BATCH_SHAPES.values(), ids=BATCH_SHAPES)
+def test_batches_come_in_all_shapes(shape, sent_batches):
+    assert any(shape(request, json.loads(unpacked(request))) for request in sent_batches[0])
+
+
+def test_no_batch_is_larger_than_the_destination_takes():
+    traffic = Traffic(seed=1, customers=1, in_batches=True)
+    with endpoint(answer_in_full) as server:
+        ledger = deliver(server.url, messages=3000, traffic=traffic, batches_of=2500)
+    assert ledger.at_first_try == 3000
+    assert max(len(unpacked(request)) for request in server.received) <= MAX_BATCH_BYTES
+
+
+def test_a_message_that_is_too_long_by_its_escapes_is_sent_without_them():
+    message = {"type": "track", "userId": "u", "event": "e", "properties": {"text": "ж" * 200_000, "half": "\ud83d"}}
+    parcel = Parcel(customer=0, kind=Kind.LIVE, message=message, body=json.dumps(message).encode())
+    route = BatchRoute(traffic=BATCHES, endpoint=Endpoint("http://x/v1/batch", timeout_seconds=1), api_keys=KEYS)
+    _, body = route.request((Sending(index=0),), [parcel])
+    body = gzip.decompress(body) if body.startswith(b"\x1f") else body
+    assert len(body) < MAX_BATCH_BYTES
+    assert json.loads(body.decode())["batch"] == [message]
+
+
+RETRIED_IN_BATCHES = [status for status in RETRIED if status != 423]
+
+
+@pytest.mark.parametrize("status", RETRIED_IN_BATCHES)
+def test_the_same_batch_is_sent_again(status):
+    with endpoint(lambda request: response(status) if request.number < 3 else answer_in_full(request)) as server:
+        ledger = deliver(server.url, messages=10, traffic=BATCHES, batches_of=5, concurrency=1)
+    assert ledger.tries.counts[str(status)] == 2
+    assert ledger.retries == 2
+    assert ledger.at_first_try + ledger.after_retries == 10
+    assert len({(request.head, request.body) for request in server.received}) == 2
+
+
+@pytest.mark.parametrize("status", [*FINAL, 423])
+def test_any_other_answer_refuses_the_whole_batch(status):
+    with endpoint(lambda _request: response(status, '{"message": "no"}')) as server:
+        ledger = deliver(server.url, messages=8, traffic=BATCHES, batches_of=4)
+    assert (len(server.received), ledger.refused, ledger.refusals) == (2, 8, {f"{status} no": 8})
+    assert set(ledger.messages.values()) == {End.REFUSED}
+
+
+def test_a_message_is_accepted_unless_it_is_told_by_its_index():
+    with endpoint(lambda _request: response(200, counted(2, (1, "user_erased"), duplicates=1))) as server:
+        ledger = deliver(server.url, messages=8, traffic=BATCHES, batches_of=4)
+    assert (ledger.at_first_try, ledger.refused, ledger.duplicates, ledger.rejected) == (6, 2, 2, {"user_erased": 2})
+    assert list(ledger.messages.values()) == [End.ACCEPTED, End.REFUSED, End.ACCEPTED, End.ACCEPTED] * 2
+    assert ledger.tries.counts == {"200 some_rejected": 2}
+
+
+def test_where_nothing_is_accepted_each_message_has_its_own_reason():
+    told = counted(0, (0, "missing_type"), (1, "wrong_type"), code="nothing_accepted", message="None")
+    with endpoint(lambda _request: response(400, told)) as server:
+        ledger = deliver(server.url, messages=4, traffic=BATCHES, batches_of=2)
+    assert ledger.rejected == {"missing_type": 2, "wrong_type": 2}
+    assert (ledger.refused, ledger.tries.counts) == (4, {"400 nothing_accepted": 2})
+
+
+MISCOUNTED = {
+    "one too few": counted(1),
+    "one too many": counted(2, (0, "missing_type")),
+    "an index that is none": counted(1, (2, "missing_type")),
+    "an index twice": counted(0, (0, "missing_type"), (0, "missing_type")),
+    "a text for an index": counted(1, ("1", "missing_type")),
+    "a text for a count": counted("2"),
+    "a single message's": '{"status": "stored"}',
+    "no list": '{"accepted": 2, "duplicates": 0, "rejected": {"0": "missing_type"}, "duplicates": "0"}',
+}
+
+
+@pytest.mark.parametrize("told", MISCOUNTED.values(), ids=MISCOUNTED)
+def test_an_answer_that_does_not_tell_of_each_message_accepts_none(told):
+    with endpoint(lambda _request: response(200, told)) as server:
+        ledger = deliver(server.url, messages=4, traffic=BATCHES, batches_of=2)
+    assert ledger.refusals == {"200 (which does not tell of each message)": 4}
+
+
+def test_what_is_no_json_goes_alone_and_some_of_it_as_a_good_batch_for_nobody():
+    with endpoint(lambda _request: response(400, '{"code": "invalid_json"}')) as server:
+        ledger = deliver(server.url, messages=300, traffic=SPOILT, batches_of=20)
+    assert ledger.refused_as_expected == 300
+    alone = [request for request in server.received if not is_json(unpacked(request))]
+    rest = [(request, json.loads(unpacked(request))) for request in server.received if request not in alone]
+    assert len(alone) > 20
+    assert len([batch for request, batch in rest if key_of(request, batch) == NOBODYS_KEY]) > 5
+    assert max(len(batch["batch"]) for _, batch in rest) == 20
+
+
+def is_json(body):
+    try:
+        return bool(json.loads(body.decode()))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("code", "is_kept"),
+    [
+        ("invalid_message", True),
+        ("number_out_of_range", True),
+        ("message_too_large", False),
+        ("user_erased", False),
+        ("unsupported_call_type", False),
+    ],
+)
+def test_a_reject_must_be_kept_of_what_is_answered_400_and_can_be_read(code, is_kept):
+    with endpoint(lambda request: refuse_all(request, code)) as server:
+        ledger = deliver(server.url, messages=100, traffic=SPOILT, batches_of=20)
+    assert 50 < len(ledger.rejects) < 90
+    assert ledger.kept == (ledger.rejects.keys() if is_kept else set())
+
+
+def refuse_all(request, code):
+    if not is_json(unpacked(request)):
+        return response(400)
+    messages = len(json.loads(unpacked(request))["batch"])
+    return response(400, counted(0, *[(index, code) for index in range(messages)], code="nothing_accepted"))

@@ -9,8 +9,9 @@ import trustme
 from endpoint import endpoint, response
 
 from cli.importing.batches import Batch, Message
-from cli.importing.deliver import Sender, deployment_url
+from cli.importing.deliver import Sender
 from cli.importing.pace import FIRST_MESSAGES, LONGEST_PAUSE_SECONDS, SWIFT_SECONDS, Pace, Stopped
+from cli.ping import deployment_url
 
 
 def all_accepted(received):

@@ -1,16 +1,22 @@
 """What the stores hold against what was sent."""
 
+import time
 import zlib
 from collections import Counter
 
 import pytest
 
-from cli.simulation.deliver import End, Ledger
-from cli.simulation.fingerprint import fingerprint_of
+from cli.simulation.fingerprint import RejectKey, fingerprint_of
+from cli.simulation.ledger import End, Ledger
 from cli.simulation.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
+from cli.simulation.rejects import compare_rejects
 from cli.simulation.traffic import Sending, Traffic
 from cli.stack import Account, create_local_stack
 from cli.target import Target
+from handler.canonicalise import Message
+from handler.errors import MissingType
+from handler.record import sha256
+from handler.reject import Reject, RejectTable
 from handler.write import EventQueue, EventTable
 
 TRAFFIC = Traffic(seed=1, customers=3)
@@ -191,3 +197,47 @@ def test_a_queue_is_asked_again_while_messages_are_missing(aws, queue_url, expec
     drain = QueueDrain(client, queue_url, TRAFFIC.customer_ids, wait_seconds=0)
     assert drain.finish(set(FINGERPRINTS[:expected])) == Counter(FINGERPRINTS[:1])
     assert len(asked) == receives
+
+
+OWN, OTHERS_OWN = TRAFFIC.customer_ids[0], "acme"
+
+
+def keep(target, body, *, customer_id=OWN):
+    """Keep a reject as the function does."""
+    reject = Reject(
+        customer_id=customer_id,
+        message=Message(body={}, time="", timestamp=None),
+        body=body,
+        repeated=body,
+        settings_header="",
+        refusal=MissingType(),
+        rejected_at=time.time(),
+    )
+    assert RejectTable(target.account.dynamodb(), target.stores.rejects_table, retention_days=1).keep(reject)
+
+
+def rejected(*bodies, kept=()):
+    """Return a ledger of messages that may be among the rejects, and of those that must be."""
+    keys = {body: RejectKey(customer_id=OWN, body_hash=sha256(f"\n{body}")) for body in bodies}
+    return Ledger(rejects={keys[body]: f"subject of {body}" for body in bodies}, kept={keys[body] for body in kept})
+
+
+REJECTS = {
+    "all that must be": (rejected("1", "2", kept=("1", "2")), (2, 0, 0)),
+    "one that may be": (rejected("1", "2", kept=("1",)), (2, 0, 0)),
+    "one that is missing": (rejected("1", "2", "3", kept=("1", "3")), (2, 1, 0)),
+    "one that nobody sent": (rejected("1", kept=("1",)), (1, 0, 1)),
+    "one that is erased": (rejected("1", "2", "gone", kept=("1", "2", "gone")), (2, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("is_local", [False, True], ids=["stack", "local"])
+@pytest.mark.parametrize(("book", "told"), REJECTS.values(), ids=REJECTS)
+def test_rejects_are_compared_with_what_was_refused(target, book, told, is_local):
+    client = target.account.dynamodb()
+    keep(target, "1")
+    keep(target, "2")
+    keep(target, "1", customer_id=OTHERS_OWN)
+    reached = Target(account=Account(endpoint_url=client.meta.endpoint_url if is_local else None), stores=target.stores)
+    found = compare_rejects(reached, book, TRAFFIC.customer_ids, erased={"subject of gone"})
+    assert (found.kept, found.missing, found.unsent) == told

@@ -1,5 +1,6 @@
 """`destination simulate`: whether it finds what is wrong, and nothing where all is well."""
 
+import gzip
 import io
 import json
 import os
@@ -21,10 +22,11 @@ from store_proxy import store_proxy
 from cli import demo
 from cli.local.faults import Fault, Rule, Store
 from cli.simulation.contacts import Comparison, Difference
-from cli.simulation.deliver import End, Ledger
 from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.ledger import End, Ledger
 from cli.simulation.play import Findings
 from cli.simulation.reconcile import reconcile
+from cli.simulation.rejects import RejectComparison
 from cli.simulation.report import Run
 from cli.simulation.traffic import Sending, Traffic
 from cli.simulation.witness import Erasures
@@ -39,6 +41,7 @@ STORED_TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "dele
 """What is mixed at random where messages go to the event table."""
 EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
 IN_NO_TIME = ("--time-scale", "1000000")
+SOON = ("--time-scale", "3600")
 VALID = json.dumps({"type": "track", "event": "e", "userId": "u", "messageId": "m"}).encode()
 
 
@@ -68,6 +71,63 @@ def test_the_same_seed_again_finds_all_of_it_stored(server):
     code, second = simulate(server.url, seed=2)
     assert (code, first["duplicates_refused"], second["duplicates_refused"]) == (0, 0, MESSAGES)
     assert first["stored"] == second["stored"] == MESSAGES
+
+
+def test_batches_lose_nothing_and_refuse_just_what_is_invalid(server):
+    code, told = simulate(server.url, "--route", "batch", *EVERYTHING, seed=31, messages=300)
+    assert (code, told["lost"], told["stored_twice"], told["stored_otherwise"]) == (0, 0, 0, 0)
+    assert told["stored"] == told["messages"]
+    assert told["url"].endswith("/v1/batch")
+    assert told["requests"] == told["tries"] < told["sent"] / 5
+    assert told["duplicates_refused"] == told["delivered_at_first_try"] - told["messages"] > 0
+    assert told["rejected"].keys() >= {"invalid_message", "not_an_object", "missing_type", "unsupported_call_type"}
+    assert (told["rejects_missing"], told["rejects_unsent"]) == (0, 0)
+    assert told["rejected"]["invalid_message"] < told["rejects_kept"] < sum(told["rejected"].values())
+    assert {"400 invalid_json", "400 invalid_encoding", "401 unknown_key"} < told["answers"].keys()
+
+
+def test_stores_that_fail_now_and_then_lose_nothing_of_batches(tmp_path):
+    options = ("--route", "batch", "--batch-size", "10", "--duplicates", "0.1", "--invalid", "0.1", *SOON)
+    with serving(tmp_path, "--faults", "0.2", "--faults-seed", "7") as server:
+        code, told = simulate(server.url, *options, seed=32, messages=200)
+    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, told["messages"])
+    assert told["delivered_after_retries"] > 10
+    assert (told["rejects_missing"], told["rejects_unsent"]) == (0, 0)
+
+
+def test_batches_that_say_more_than_is_true_are_found(server):
+    def answer(request):
+        headers = dict(line.split(": ", 1) for line in request.head.split("\r\n")[1:] if line)
+        reply = server.http.request("POST", f"{server.url}/v1/batch", headers=headers, body=request.body)
+        told = json.loads(reply.data)
+        if told["accepted"]:
+            last = max(set(range(10)) - {one["index"] for one in told["rejected"]})
+            told["accepted"] -= 1
+            told["rejected"].append({"index": last, "code": "missing_type", "message": "no"})
+        return response(reply.status, json.dumps(told))
+
+    options = ("--stores", server.url, "--route", "batch", "--batch-size", "10", "--customers", "2")
+    with endpoint(answer) as two_faced:
+        code, told = simulate(two_faced.url, *options, seed=33)
+    assert (code, told["refused"], told["stored"]) == (1, MESSAGES / 10, MESSAGES)
+
+
+def test_a_reject_that_is_not_kept_is_found(server):
+    def answer(request):
+        body = gzip.decompress(request.body) if "gzip" in request.head else request.body
+        try:
+            messages = len(json.loads(body.decode())["batch"])
+        except ValueError:
+            return response(400)
+        rejected = [{"index": index, "code": "invalid_message"} for index in range(messages)]
+        told = {"code": "nothing_accepted", "accepted": 0, "duplicates": 0, "rejected": rejected}
+        return response(400, json.dumps(told))
+
+    with endpoint(answer) as forgetful:
+        options = ("--stores", server.url, "--route", "batch", "--invalid", "1")
+        code, told = simulate(forgetful.url, *options, seed=34)
+    assert (code, told["lost"], told["rejects_kept"]) == (1, 0, 0)
+    assert told["rejects_missing"] > 20
 
 
 def customers_with_keys(server):
@@ -165,15 +225,17 @@ def test_a_server_that_fails_now_and_then_loses_nothing(server):
     assert told["answers_by_status"]["no connection"] > 10
 
 
-def test_users_are_erased_and_all_else_stays(server):
-    options = (*EVERYTHING, "--customers", "2", "--deletes", "0.3", "--contacts")
-    code, told = simulate(server.url, *options, seed=22, messages=300)
+@pytest.mark.parametrize("route", ["segment", "batch"])
+def test_users_are_erased_and_all_else_stays(route, server):
+    options = ("--route", route, *EVERYTHING, "--customers", "2", "--deletes", "0.3", "--contacts")
+    code, told = simulate(server.url, *options, seed=22 if route == "segment" else 35, messages=300)
     assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
     assert told["receipts"] >= told["erased"] > 20
     assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
     assert min(told["erased_messages"], told["erased_rejects"]) > 0
     assert told["contacts"] > 50
     assert (told["contacts_wrong"], told["contact_differences"]) == (0, [])
+    assert not told["rejects_missing"]
 
 
 def test_an_eraser_that_dies_begins_again(tmp_path):
@@ -232,6 +294,13 @@ def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
     sqs = queue_server.account.sqs()
     attributes = sqs.get_queue_attributes(QueueUrl=queue_server.stores.event_queue_url, AttributeNames=["All"])
     assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) >= 1
+
+
+def test_a_queue_takes_batches(queue_server):
+    code, told = simulate(queue_server.url, "--route", "batch", *EVERYTHING, seed=36)
+    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
+    assert told["requests"] < told["sent"] / 3
+    assert (told["duplicates_refused"], told["rejects_missing"]) == (0, 0)
 
 
 def test_a_fifo_queue_drops_what_comes_again(tmp_path):
@@ -390,6 +459,11 @@ def erasures(**findings):
     return Erasures(**{**good, "settled": True, "subjects": frozenset(), "proven": Counter(), **findings})
 
 
+def rejects(**findings):
+    """Return what is kept of seven messages that were refused."""
+    return RejectComparison(**{"kept": 7, "missing": 0, "unsent": 0, "may_have_sent": False, **findings})
+
+
 def comparison(*differences, contacts=5):
     """Return a comparison of contacts."""
     names = ("customer_id", "contact_id", "part", "expected", "found")
@@ -398,6 +472,9 @@ def comparison(*differences, contacts=5):
 
 
 FINDINGS = {
+    "What is kept among the rejects is not what was refused.": {"rejects": rejects(missing=1)},
+    "What is kept among the rejects is not what": {"rejects": rejects(unsent=1)},
+    "Nothing was lost, nothing was stored twice": {"rejects": rejects(unsent=1, may_have_sent=True)},
     "Nothing is left of the erased users, and their receipts count all of it once.": {"erasures": erasures()},
     "Something is left of erased users, or their receipts": {"erasures": erasures(not_erased=2)},
     "Something is left of erased users, or their": {"erasures": erasures(receipts_wrong=2)},
@@ -426,6 +503,9 @@ def test_people_read_what_was_found_of_users(sentence):
         ({"erasures": erasures(receipts_wrong=1)}, True),
         ({"erasures": erasures(settled=False)}, True),
         ({"contacts": comparison(("acme", "u", "", "", "{}"))}, True),
+        ({"rejects": rejects(unsent=1, may_have_sent=True)}, False),
+        ({"rejects": rejects(unsent=1)}, True),
+        ({"rejects": rejects(missing=1)}, True),
         ({"result": None}, True),
     ],
 )
@@ -445,6 +525,8 @@ def test_a_run_fails_by_anything_that_is_wrong(found, failed):
         (["--stores", "http://127.0.0.1:1"], "No local server answers at http://127.0.0.1:1"),
         (["--stores", "http://127.0.0.1:1", "--stack", "x"], "--stores and --stack exclude each other"),
         (["--duplicates", "2"], "--duplicates"),
+        (["--batch-size", "10"], "--batch-size is for --route batch"),
+        (["--route", "batch", "--batch-size", "2501"], "2501 is not in the range 1<=x<=2500"),
         (["--deletes", "1.1"], "--deletes"),
         (["--messages", "0"], "--messages"),
         (["--rate", "0"], "--rate"),

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from cli.simulation.deliver import End, Ledger
 from cli.simulation.fingerprint import fingerprint_of
+from cli.simulation.ledger import End, Ledger
 from cli.simulation.reconcile import read_table, reconcile
 from cli.simulation.traffic import Sending, Traffic
 from cli.simulation.witness import Witness
@@ -65,6 +65,7 @@ class Stage:
             customer_id=customer_id,
             message=canonicalise({"type": "track", "userId": user_id})[0],
             body=f"{number}",
+            repeated=f"{number}",
             settings_header="",
             refusal=InvalidMessage((Violation(pointer="", message="no"),)),
             rejected_at=0,

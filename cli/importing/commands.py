@@ -14,14 +14,14 @@ from rich.text import Text
 
 from cli.console import printable, stdout
 from cli.importing.batches import DEFAULT_BATCH_MESSAGES, MAX_BATCH_MESSAGES, batches
-from cli.importing.deliver import Sender, deployment_url
+from cli.importing.deliver import Sender
 from cli.importing.pace import Pace, Stopped
 from cli.importing.play import Play
 from cli.importing.progress import Display
 from cli.importing.sources import STANDARD_INPUT, Found, find_sources, state_beside
 from cli.importing.state import Recipient, State
 from cli.importing.tally import Tally
-from cli.ping import ask_for_key, parse_endpoint, trusted_authority
+from cli.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
 from cli.target import LOCAL_URL, ask_local_server
 
 GIVE_UP_AFTER_SECONDS = 600

@@ -5,7 +5,6 @@ import json
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import urllib3
 
@@ -30,7 +29,6 @@ ANSWER_SECONDS = 15.0
 
 IMPORT_PATH = "/v1/import"
 SINGLE_PATH = "/segment"
-OUR_PATHS = (SINGLE_PATH, IMPORT_PATH, "/v1/batch", "/v1")
 
 OK, ACCEPTED, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 202, 400, 401, 403
 NOT_FOUND, TIMED_OUT, CONTENT_TOO_LARGE, TOO_MANY, NOT_IMPLEMENTED = 404, 408, 413, 429, 501
@@ -68,15 +66,6 @@ class Answer:
         """Say it in a sentence."""
         parts = (str(self.status), self.code, str(self.content.get("message", "")))
         return " ".join(part for part in parts if part)
-
-
-def deployment_url(endpoint: str) -> str:
-    """Return the URL of a deployment without the path of a route, from that of one of its routes or its own."""
-    parts = urlsplit(endpoint)
-    path = parts.path.rstrip("/")
-    for ours in OUR_PATHS:
-        path = path.removesuffix(ours)
-    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
 class Sender:

@@ -37,6 +37,13 @@ class Fingerprint(NamedTuple):
         )
 
 
+class RejectKey(NamedTuple):
+    """By which a reject is known again: whose it is, and the hash of its body and settings."""
+
+    customer_id: str
+    body_hash: str
+
+
 def fingerprint_of(record: Record) -> Fingerprint:
     """Return that by which a record is known again in a store."""
     return Fingerprint.of({**record.facts, "settings": record.settings, "message": record.message.body})

@@ -15,10 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.simulation.contacts import Comparison, compare_contacts
-from cli.simulation.deliver import End, Segment
+from cli.simulation.deliver import Sender
 from cli.simulation.expected import expected_contacts
 from cli.simulation.fingerprint import Fingerprint, fingerprint_of
-from cli.simulation.reconcile import QueueDrain, Reconciliation, read_table, reconcile
+from cli.simulation.ledger import End
+from cli.simulation.reconcile import QUEUE_BATCH, QueueDrain, Reconciliation, read_table, reconcile
+from cli.simulation.rejects import RejectComparison, compare_rejects
 from cli.simulation.traffic import Kind, Sending, Traffic, stages
 from cli.simulation.witness import Erasures, Witness
 from cli.target import Target
@@ -29,7 +31,7 @@ from handler.timestamps import sortable
 
 PROGRESS_SECONDS = 0.1
 DRAIN_PAUSE_SECONDS = 0.2
-QUIET_SECONDS = 6
+QUIET_SECONDS = 10
 """For which a request whose answer did not come may still be under way: then the function ends (template.yaml)."""
 FIFO_MEMORY_SECONDS = 5 * 60
 """For how long a FIFO queue knows a message again,
@@ -44,13 +46,14 @@ class Findings:
     """What a run has found, as far as it got.
 
     `result` is None where the stores can't be read, for a reason that `unreadable` is. `erasures` is None where nobody
-    was to be erased, and `contacts` where they were not compared.
+    was to be erased, `contacts` where they were not compared, and `rejects` where no batches were sent.
     """
 
     interrupted: bool = False
     result: Reconciliation | None = None
     erasures: Erasures | None = None
     contacts: Comparison | None = None
+    rejects: RejectComparison | None = None
     unreadable: Exception | None = None
 
     @property
@@ -61,17 +64,18 @@ class Findings:
             or self.result.failed
             or (self.erasures and self.erasures.failed)
             or (self.contacts and self.contacts.wrong)
+            or (self.rejects and self.rejects.failed)
         )
 
 
 class Play:
-    """Delivers so many messages of a traffic by `segment`, and finds out what became of them."""
+    """Delivers so many messages of a traffic by `sender`, and finds out what became of them."""
 
     def __init__(
         self,
         target: Target,
         traffic: Traffic,
-        segment: Segment,
+        sender: Sender,
         *,
         messages: int,
         duplicates: float,
@@ -79,8 +83,8 @@ class Play:
     ) -> None:
         self._target = target
         self._traffic = traffic
-        self._segment = segment
-        self._ledger = segment.ledger
+        self._sender = sender
+        self._ledger = sender.ledger
         self._messages = messages
         self._stages = stages(traffic, messages=messages, duplicates=duplicates, reorder=reorder)
         self._expected = round((messages + len(traffic.doomed)) * (1 + duplicates))
@@ -97,6 +101,8 @@ class Play:
                 findings.erasures = self._erasures(witness)
             stored = self._read(findings.erasures)
             findings.result = self._reconcile(stored, may_have_sent=may_have_sent)
+            if self._traffic.in_batches:
+                findings.rejects = self._compare_rejects(findings.erasures, may_have_sent=may_have_sent)
             if contacts and not findings.interrupted:
                 findings.contacts = self._compare_contacts(stored)
         except STORE_ERRORS as error:
@@ -119,9 +125,26 @@ class Play:
 
     def _deliver(self, sendings: Iterable[Sending]) -> None:
         beside: list[Work] = [self._show_progress]
+        self._room = asyncio.Event()
         if self._drain and self._target.is_local:
-            beside.append(partial(_drain_beside, self._drain))
-        asyncio.run(_deliver(self._segment.deliver(sendings), beside))
+            beside.append(partial(self._drain_beside, self._drain))
+        asyncio.run(_deliver(self._sender.deliver(sendings, ready=self._wait_for_room), beside))
+
+    async def _drain_beside(self, drain: QueueDrain) -> None:
+        """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
+        while True:
+            taken = 0
+            with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
+                taken = await asyncio.to_thread(drain.take)
+            if taken < QUEUE_BATCH:
+                self._room.set()
+            await asyncio.sleep(0 if taken else DRAIN_PAUSE_SECONDS)
+
+    async def _wait_for_room(self) -> None:
+        """Wait before a batch until little is left in the queue of an embedded AWS, which bears few messages."""
+        if self._traffic.in_batches and self._drain and self._target.is_local:
+            self._room.clear()
+            await self._room.wait()
 
     def _let_pass(self) -> None:
         """Wait until no request can be under way whose answer did not come, and which may still write."""
@@ -156,6 +179,17 @@ class Play:
             may_have_sent=may_have_sent,
             others_seen=drain.others_seen if drain else 0,
         )
+
+    def _compare_rejects(self, erasures: Erasures | None, *, may_have_sent: bool) -> RejectComparison:
+        """Compare what is kept of refused messages with what was refused."""
+        with _status("Reading the rejects …"):
+            return compare_rejects(
+                self._target,
+                self._ledger,
+                self._traffic.customer_ids,
+                erased=erasures.subjects if erasures else (),
+                may_have_sent=may_have_sent,
+            )
 
     def _compare_contacts(self, stored: Collection[Fingerprint]) -> Comparison:
         """Compare the contacts that the consumer keeps with what it was given."""
@@ -224,12 +258,3 @@ def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
         frozenset(traffic.customer_ids),
         forgets=target.is_local,
     )
-
-
-async def _drain_beside(drain: QueueDrain) -> None:
-    """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
-    while True:
-        more = False
-        with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
-            more = await asyncio.to_thread(drain.take)
-        await asyncio.sleep(0 if more else DRAIN_PAUSE_SECONDS)

@@ -12,9 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.simulation.contacts import Comparison
-from cli.simulation.deliver import NO_CONNECTION, RETRIED_STATUSES, TIMED_OUT, Ledger, Tries
+from cli.simulation.ledger import NO_CONNECTION, TIMED_OUT, Ledger, Tries
 from cli.simulation.play import Findings
 from cli.simulation.reconcile import Reconciliation
+from cli.simulation.rejects import RejectComparison
+from cli.simulation.routes import RETRIED_BY_SEGMENT
 from cli.simulation.witness import Erasures
 
 TIMELINE_COLUMNS = 36
@@ -48,6 +50,8 @@ ERASURES = {
     "eraser_settled": "settled",
 }
 """Likewise -> attribute of `Erasures`."""
+REJECTS = {"rejects_kept": "kept", "rejects_missing": "missing", "rejects_unsent": "unsent"}
+"""Likewise -> attribute of `RejectComparison`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -83,6 +87,7 @@ class Run:
             "seconds": round(ledger.tries.seconds, 1),
             "messages": len(ledger.messages),
             "sent": ledger.begun,
+            "requests": ledger.requests,
             "tries": len(ledger.tries.labels),
             "delivered_at_first_try": ledger.at_first_try,
             "delivered_after_retries": ledger.after_retries,
@@ -91,9 +96,11 @@ class Run:
             "refused_as_expected": ledger.refused_as_expected,
             "accepted_though_invalid": ledger.accepted_though_invalid,
             "unfinished": ledger.begun - ledger.finished,
-            "duplicates_refused": ledger.tries.duplicates,
+            "duplicates_refused": ledger.duplicates,
             **{name: getattr(findings.result, attribute, None) for name, attribute in OUTCOMES.items()},
             **{name: getattr(findings.erasures, attribute, None) for name, attribute in ERASURES.items()},
+            "rejected": dict(ledger.rejected.most_common()),
+            **{name: getattr(findings.rejects, attribute, None) for name, attribute in REJECTS.items()},
             "contacts": findings.contacts and findings.contacts.contacts,
             "contacts_wrong": findings.contacts and findings.contacts.wrong,
             "contact_differences": findings.contacts and [one.to_json() for one in findings.contacts.differences],
@@ -115,6 +122,7 @@ class Run:
                 Text(f"Refused for good, {count:,} times: {text}", "red")
                 for text, count in self.ledger.refusals.most_common(SHOWN_REFUSALS)
             ),
+            *([Text(f"Rejected: {_counted(self.ledger.rejected)}", "dim")] if self.ledger.rejected else []),
             *_verdicts(self.findings),
         ]
         return Group(*itertools.chain.from_iterable((part, "") for part in parts[:-1]), parts[-1])
@@ -127,24 +135,26 @@ _Row = tuple[str, int, str, str]
 
 def _numbers(run: Run, columns: int) -> RenderableType:
     ledger = run.ledger
+    found = run.findings
     what = f"{len(ledger.messages):,} messages of {run.customers:,} customers to {run.url}, seed {run.seed}"
     always: list[_Row] = [
         ("sent", ledger.begun, "", what),
+        *([("requests", ledger.requests, "", "with messages of one customer each")] if found.rejects else []),
         ("delivered at first try", ledger.at_first_try, "", ""),
         ("delivered after retries", ledger.after_retries, "", ""),
         ("given up", ledger.given_up, DOUBTFUL if ledger.given_up else "", "after four hours of retries, compressed"),
-        ("duplicates refused", ledger.tries.duplicates, "", ""),
+        ("duplicates refused", ledger.duplicates, "", ""),
     ]
     sometimes: list[_Row] = [
-        ("refused for good", ledger.refused, BAD, "valid messages that Segment drops"),
+        ("refused for good", ledger.refused, BAD, "valid messages that their sender drops"),
         ("refused as expected", ledger.refused_as_expected, "", ""),
         ("accepted though invalid", ledger.accepted_though_invalid, BAD, ""),
         ("unfinished", ledger.begun - ledger.finished, DOUBTFUL, "when it was interrupted"),
     ]
-    found = run.findings
     outcome = [
         *(_outcome(found.result) if found.result else ()),
         *(_erased(found.erasures) if found.erasures else ()),
+        *(_kept(found.rejects) if found.rejects else ()),
         *(_compared(found.contacts) if found.contacts else ()),
     ]
     rows = (*always, *(row for row in sometimes if row[1]), *outcome)
@@ -187,6 +197,17 @@ def _erased(erasures: Erasures) -> list[_Row]:
     ]
 
 
+def _kept(rejects: RejectComparison) -> list[_Row]:
+    rows: list[_Row] = [
+        ("rejects kept", rejects.kept, "", "of the messages that were refused"),
+        ("rejects missing", rejects.missing, BAD if rejects.missing else GOOD, ""),
+    ]
+    if rejects.unsent:
+        style, note = ("dim", "by earlier runs with this seed") if rejects.may_have_sent else (BAD, "")
+        rows.append(("rejects, but not sent so", rejects.unsent, style, note))
+    return rows
+
+
 def _compared(contacts: Comparison) -> list[_Row]:
     return [
         ("contacts", contacts.contacts, "", ""),
@@ -209,11 +230,17 @@ def _losses(result: Reconciliation) -> str:
     return ", ".join(f"{count:,} {cause}" for cause, count in causes.items() if count)
 
 
+def _counted(codes: Counter[str]) -> str:
+    return ", ".join(f"{code} {count:,}" for code, count in codes.most_common())
+
+
 def _verdicts(findings: Findings) -> Iterator[Text]:
     if findings.result:
         yield _verdict(findings.result, so_far=" so far" if findings.interrupted else "")
     if findings.erasures:
         yield _verdict_on_erasures(findings.erasures)
+    if findings.rejects and findings.rejects.failed:
+        yield Text("What is kept among the rejects is not what was refused.", BAD)
     if findings.contacts:
         yield _verdict_on_contacts(findings.contacts)
 
@@ -320,7 +347,7 @@ def _table(heads: Iterable[str], rows: Iterable[_Cells]) -> Table:
 def colour(label: str) -> str:
     """Choose a colour for what an answer means to Segment: green for accepted, yellow for a retry, red for the end."""
     status = label.split(maxsplit=1)[0]
-    if not status.isdecimal() or int(status) in RETRIED_STATUSES:
+    if not status.isdecimal() or int(status) in RETRIED_BY_SEGMENT:
         return "yellow"
     return "green" if status.startswith("2") else "red"
 

@@ -15,13 +15,16 @@ import click
 
 from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
-from cli.ping import parse_endpoint, trusted_authority
-from cli.simulation.deliver import Endpoint, Segment
+from cli.ping import SEGMENT_TIMEOUT_SECONDS, deployment_url, parse_endpoint, trusted_authority
+from cli.simulation.deliver import Sender
+from cli.simulation.endpoint import Endpoint
 from cli.simulation.play import Play
 from cli.simulation.report import Run
+from cli.simulation.routes import BATCH_MESSAGES, BATCH_PATH, LIBRARY_TIMEOUT_SECONDS, BatchRoute, Route, SegmentRoute
 from cli.simulation.traffic import Traffic
 from cli.stack import Stores, stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
+from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 from handler.spec import DELETE
@@ -55,6 +58,18 @@ SHARE = _FiniteRange(0, 1)
 @click.option("--reorder", default=0.0, type=SHARE, help="Share of messages that come too late.")
 @click.option("--replays", default=0.0, type=SHARE, help="Share of messages that are replays of years ago.")
 @click.option("--invalid", default=0.0, type=SHARE, help="Share of messages that must be refused.")
+@click.option(
+    "--route",
+    type=click.Choice(("segment", "batch")),
+    default="segment",
+    show_default=True,
+    help="Where to: /segment one by one, as Segment does, or /v1/batch as its server libraries do.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1, MAX_BATCH_MESSAGES),
+    help=f"Messages of a batch at the most; {BATCH_MESSAGES}, as libraries have it, if you don't say.",
+)
 @click.option("--contacts", is_flag=True, help="Compare the contacts that the consumer keeps, too.")
 @click.option(
     "--time-scale",
@@ -84,6 +99,8 @@ def simulate(
     reorder: float,
     replays: float,
     invalid: float,
+    route: str,
+    batch_size: int | None,
     contacts: bool,
     time_scale: float,
     url: str | None,
@@ -92,7 +109,7 @@ def simulate(
     ca_file: str | None,
     as_json: bool,
 ) -> None:
-    """Deliver messages as Segment does, with retries, and compare what was sent with what is stored.
+    """Deliver messages as Segment or its server libraries do, with retries, and compare them with what is stored.
 
     It makes API keys for customers of its own and removes them at the end; what they sent stays stored. With a queue,
     it takes their messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged
@@ -103,19 +120,35 @@ def simulate(
     Example:
       destination simulate --messages 20000 --customers 10 --duplicates 0.05 --deletes 0.1 --contacts
     """
+    in_batches = route == "batch"
+    if batch_size and not in_batches:
+        raise click.UsageError("--batch-size is for --route batch")
     target, endpoint_url = _target(url, stores, stack, ca_file)
+    if in_batches:
+        endpoint_url = deployment_url(endpoint_url) + BATCH_PATH
     call_types = _check_stores(target.stores, deletes=deletes > 0, contacts=contacts)
-    endpoint = _reachable_endpoint(endpoint_url, ca_file)
+    timeout_seconds = LIBRARY_TIMEOUT_SECONDS if in_batches else SEGMENT_TIMEOUT_SECONDS
+    endpoint = _reachable_endpoint(endpoint_url, ca_file, timeout_seconds=timeout_seconds)
     may_have_sent = seed is not None
     seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     traffic = Traffic(
-        seed=seed, customers=customers, call_types=call_types, replays=replays, invalid=invalid, deletes=deletes
+        seed=seed,
+        customers=customers,
+        call_types=call_types,
+        in_batches=in_batches,
+        replays=replays,
+        invalid=invalid,
+        deletes=deletes,
     )
     with _temporary_keys(target, traffic.customer_ids) as api_keys:
-        segment = Segment(traffic, endpoint, api_keys, concurrency=concurrency, rate=rate, time_scale=time_scale)
-        play = Play(target, traffic, segment, messages=messages, duplicates=duplicates, reorder=reorder)
+        sends: Route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys)
+        if in_batches:
+            most = batch_size or BATCH_MESSAGES
+            sends = BatchRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys, most_messages=most)
+        sender = Sender(traffic, endpoint, sends, concurrency=concurrency, rate=rate, time_scale=time_scale)
+        play = Play(target, traffic, sender, messages=messages, duplicates=duplicates, reorder=reorder)
         findings = play.run(contacts=contacts, may_have_sent=may_have_sent)
-    run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=segment.ledger, findings=findings)
+    run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=sender.ledger, findings=findings)
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))
     else:
@@ -170,19 +203,21 @@ def _target(url: str | None, stores: str | None, stack: str | None, ca_file: str
     except click.ClickException as error:
         if url is None or stores is not None:
             raise
-        _reachable_endpoint(endpoint_url, ca_file)  # what is down can't tell what it is
+        _reachable_endpoint(
+            endpoint_url, ca_file, timeout_seconds=SEGMENT_TIMEOUT_SECONDS
+        )  # what is down can't tell what it is
         raise click.ClickException(
             f"{endpoint_url} is no local server: name the one whose stores it writes to with --stores, or a --stack"
         ) from error
 
 
-def _reachable_endpoint(url: str, ca_file: str | None) -> Endpoint:
-    """Return a client for a URL that answers; what comes later is Segment's business."""
+def _reachable_endpoint(url: str, ca_file: str | None, *, timeout_seconds: float) -> Endpoint:
+    """Return a client for a URL that answers; what comes later is the sender's business."""
     if ca_file and not url.startswith("https:"):
         raise click.UsageError(f"--ca-file is for https, and {url} has no certificate")
     authority = trusted_authority(url, ca_file)
     try:
-        endpoint = Endpoint(url, ca_file=authority)
+        endpoint = Endpoint(url, ca_file=authority, timeout_seconds=timeout_seconds)
     except ssl.SSLError as error:
         raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
     try:

@@ -27,7 +27,7 @@ from cli.simulation.content import (
     is_odd,
 )
 from cli.simulation.spelling import respelled
-from handler.canonicalise import canonicalise
+from handler.canonicalise import Message, canonicalise_batch
 from handler.decode import JsonObject
 from handler.record import Record
 from handler.spec import CALL_TYPES, DELETE
@@ -95,11 +95,15 @@ class _Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """All messages of a run. `replays` and `invalid` are shares of the messages, `deletes` is one of the users."""
+    """All messages of a run. `replays` and `invalid` are shares of the messages, `deletes` is one of the users.
+
+    What comes `in_batches` is a library's: it sends no settings, and may tell some fields once for a batch.
+    """
 
     seed: int
     customers: int
     call_types: Collection[str] = CALL_TYPES
+    in_batches: bool = False
     replays: float = 0.0
     invalid: float = 0.0
     deletes: float = 0.0
@@ -111,7 +115,18 @@ class Traffic:
 
     def settings(self, customer: int) -> JsonObject | None:
         """Return the settings of a customer; two of three have none."""
-        return {"region": "eu", "Größe": customer, "custom setting": "значение ✓"} if customer % 3 == 1 else None
+        has_some = customer % 3 == 1 and not self.in_batches
+        return {"region": "eu", "Größe": customer, "custom setting": "значение ✓"} if has_some else None
+
+    def shared(self, customer: int) -> JsonObject:
+        """Return what all batches of a customer tell for their messages; of three customers one has nothing.
+
+        It is the same in each of them: it is part of a message, and so of the id that is made for one without its own.
+        """
+        if not self.in_batches or customer % 3 == 0:
+            return {}
+        context = {"library": {"name": "analytics-python", "version": "2.3.3"}, "App": {"name": "Größe"}, "our own": 1}
+        return {"context": context} | ({"integrations": {"All": True}} if customer % 3 == 1 else {})
 
     @cached_property
     def doomed(self) -> list[tuple[int, int]]:
@@ -156,9 +171,15 @@ class Traffic:
 
     def record(self, parcel: Parcel) -> Record:
         """Return a valid message as the function must store it: whose it is, and where it must be found."""
-        [message] = canonicalise(parcel.message)
+        message = self.canonical(parcel.message, self.shared(parcel.customer))
         settings = self.settings(parcel.customer) or {}
         return Record(customer_id=self.customer_ids[parcel.customer], message=message, settings=settings, stored_at=0)
+
+    @staticmethod
+    def canonical(entry: object, fields: JsonObject) -> Message:
+        """Return the message of a batch that has just this entry, and tells these fields for it."""
+        [message] = canonicalise_batch({**fields, "batch": [entry]})
+        return message
 
     def _whose(self, sending: Sending) -> tuple[int, int]:
         """Return the numbers of the customer and of the user."""
@@ -340,6 +361,11 @@ def _times(draw: Random, draft: _Draft) -> JsonObject:
     if is_odd(draw):  # a source that knows only one time
         return {"timestamp": _iso(original)}
     return times
+
+
+def sent_at(sending: Sending) -> str:
+    """Return when a library would send a batch that ends with a message."""
+    return _iso(ORIGIN + (sending.index + 1) * MESSAGE_SPACING)
 
 
 def _iso(time: datetime) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cli.simulation.deliver import End, Ledger
 from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.ledger import End, Ledger
 from cli.simulation.reconcile import READERS, Stored, read_subjects
 from cli.target import Target
 from consumer.erasures import ErasureTable, Receipt
