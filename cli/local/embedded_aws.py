@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import click
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -32,6 +34,8 @@ DESKTOP_HOST = "host.docker.internal"
 
 START_SECONDS = 60
 
+COUNTED_SECONDS = 0.2
+"""For how long the number of messages in a queue is not counted anew."""
 MAX_SHARD_ITERATORS = 1000
 """Places in a stream that are remembered: the latest ones, which are a minute's at least."""
 
@@ -78,6 +82,7 @@ def _run(ready: "Connection[tuple[int, bool], None]") -> None:
     from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415
     from moto.dynamodbstreams.models import dynamodbstreams_backends  # noqa: PLC0415
     from moto.moto_server import werkzeug_app  # noqa: PLC0415
+    from moto.sqs.models import Queue  # noqa: PLC0415
 
     streams: Any = dynamodbstreams_backends[DEFAULT_ACCOUNT_ID][LOCAL_REGION]
     streams.shard_iterators = _Latest()
@@ -86,6 +91,9 @@ def _run(ready: "Connection[tuple[int, bool], None]") -> None:
     responses: Any = moto.core.responses
     dispatcher.get_backend_for_host = cache(dispatcher.get_backend_for_host)
     responses.method_names_from_class = cache(responses.method_names_from_class)
+    # Each message that is sent or received asks for all of these numbers, for which all in the queue are counted.
+    for name in ("", "_delayed", "_not_visible"):
+        _count_seldom(Queue, f"approximate_number_of_messages{name}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     app = _one_by_one(dispatcher(werkzeug_app.create_backend_app))
@@ -100,6 +108,21 @@ def _run(ready: "Connection[tuple[int, bool], None]") -> None:
     with contextlib.suppress(EOFError):
         ready.recv()  # nothing comes but the end of the parent
     os._exit(0)
+
+
+def _count_seldom(kind: type, name: str) -> None:
+    """Let a property, which is an approximate number in SQS too, be some moments old."""
+    count = getattr(kind, name).fget
+    known: WeakKeyDictionary[object, tuple[float, int]] = WeakKeyDictionary()
+
+    def number(queue: object) -> int:
+        until, value = known.get(queue, (0.0, 0))
+        if time.monotonic() >= until:
+            value = count(queue)
+            known[queue] = (time.monotonic() + COUNTED_SECONDS, value)
+        return value
+
+    setattr(kind, name, property(number))
 
 
 def _is_own_address(address: str) -> bool:
