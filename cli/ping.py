@@ -169,7 +169,8 @@ def ask_for_key(endpoint: str) -> str:
         return str(ask_local_server(server)["api_key"])
     except click.ClickException as error:
         raise click.ClickException(
-            f"No local server answers at {server}: start one with `make run`, or name an --api-key of the endpoint"
+            f"No local server answers at {server}: start one with `make run`, name its --url, or an --api-key of "
+            "the endpoint"
         ) from error
 
 

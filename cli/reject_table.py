@@ -83,7 +83,8 @@ class KeptReject:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {"id": self.reject_id, **self.facts, "violations": json.loads(self.facts["violations"])}
+        index = {"batch_index": int(self.facts["batch_index"])} if "batch_index" in self.facts else {}
+        return {"id": self.reject_id, **self.facts, "violations": json.loads(self.facts["violations"]), **index}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,14 +59,17 @@ def parse_basic(authorization: str | None) -> str:
         raise MissingCredentials
     if not colon:
         raise NoColon
-    return trimmed(user_id)
-
-
-def trimmed(text: str | None) -> str:
-    """Return a key without what people paste around it; raises `MissingCredentials` where nothing is left."""
-    key = (text or "").strip(BLANK)
+    key = user_id.strip(BLANK)
     if not key:
         raise MissingCredentials
+    return key
+
+
+def parse_write_key(write_key: str | None) -> str:
+    """Return a key that came in a body, likewise."""
+    key = (write_key or "").strip(BLANK)
+    if not key:
+        raise MissingCredentials(f"{MissingCredentials.text}, or as writeKey in the body")
     return key
 
 

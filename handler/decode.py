@@ -90,7 +90,7 @@ def check_values(value: object) -> None:
             return
         values = [value for container in containers for value in _children(container)]
         if any(isinstance(value, float) and not math.isfinite(value) for value in values):
-            raise NumberOutOfRange
+            raise NumberOutOfRange("A number is NaN, infinite or out of range")
     raise NestedTooDeeply
 
 

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from handler import respond
-from handler.authenticate import authenticate, authorise, parse_basic, trimmed
+from handler.authenticate import authenticate, authorise, parse_basic, parse_write_key
 from handler.canonicalise import (
     Message,
     canonicalise,
@@ -77,7 +77,7 @@ class Destination:
         authorization = request.headers.get("authorization", "")
         if request.route.is_library and not authorization.strip():
             payload = _decode(request)
-            key = trimmed(write_key_of(payload))
+            key = parse_write_key(write_key_of(payload))
         else:
             key = parse_basic(authorization)
         api_key = authenticate(key, self.keys, self.clock())

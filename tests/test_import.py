@@ -149,7 +149,7 @@ def test_a_folder_without_messages_is_told(tmp_path):
     (tmp_path / "README").write_text("nothing")
     result = run("import", str(tmp_path), *KEY)
     assert result.exit_code == 1
-    assert "No file of messages is there: 1 file passed over" in result.stderr
+    assert ": 1 file passed over" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -487,9 +487,9 @@ def test_nothing_is_written_where_messages_are_read(history, option, name):
         ),
         (response(403, '{"message": "Forbidden"}'), "403 Forbidden: name a key that is valid and may send all calls"),
         (response(404, '{"message": "Not Found"}'), "404 Not Found: it has no /v1/import"),
-        (response(301, "", "Location: /elsewhere"), "301: is it a destination?"),
+        (response(301, "", "Location: /elsewhere"), "301: see whether --url is that of a destination"),
         (response(400, '{"code": "missing_batch", "message": "No batch"}'), "400 missing_batch No batch"),
-        (response(200, "<p>Welcome</p>"), "200: is it a destination?"),
+        (response(200, "<p>Welcome</p>"), "200: see whether --url is that of a destination"),
         (response(200, '{"accepted": 3, "duplicates": 0, "rejected": []}'), "without telling of each message"),
         (response(200, '{"accepted": "3", "duplicates": [], "rejected": {}}'), "without telling of each message"),
     ],
@@ -500,9 +500,18 @@ def test_what_would_be_refused_for_ever_ends_the_import_at_once(history, answer,
     assert report["messages"] == 0
 
 
+@pytest.mark.parametrize("answer", [response(401, '{"code": "unknown_key", "message": "API key is unknown"}')])
+def test_what_was_named_wrongly_leaves_nothing_behind(history, answer):
+    with endpoint(Destination(lambda _number, _messages: answer)) as server:
+        result = run("import", str(history), "--url", server.url, "--api-key", "mistyped")
+    assert (result.exit_code, state_of(history).exists()) == (1, False)
+    assert "Nothing was accepted. When that is mended, run it again" in result.stderr
+    assert counts(imported(Destination(), history))["accepted"] == FEW_LINES
+
+
 def test_the_end_says_how_to_go_on(history):
-    with endpoint(Destination(refuse_after(0))) as server:
-        result = run("import", str(history), "--url", server.url, *KEY)
+    with endpoint(Destination(refuse_after(1))) as server:
+        result = run("import", str(history), "--url", server.url, "--batch-size", "1", "--concurrency", "1", *KEY)
     assert result.exit_code == 1
     assert f"Not all was sent. Run the same command again: {state_of(history)} knows how far it came" in result.stderr
 
@@ -546,7 +555,7 @@ def test_an_endpoint_that_is_gone_is_given_up(history):
     assert result.exit_code == 1
     assert "http://127.0.0.1:1: no answer (" in result.stderr
     assert "given up (--give-up-after)" in result.stderr
-    assert state_of(history).exists()
+    assert not state_of(history).exists()
 
 
 def is_half_way(history, destination, number):
@@ -589,4 +598,4 @@ def test_a_signal_ends_the_wait_for_standard_input(tmp_path):
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_SECONDS) == 1
-    assert "Interrupted. Not all was sent." in (tmp_path / "printed").read_text()
+    assert "Interrupted. Nothing was accepted." in (tmp_path / "printed").read_text()

@@ -121,7 +121,8 @@ def _why_not(name: str, line: Line) -> Reject | None:
     else:
         if isinstance(value, dict):
             return None
-        code, text = NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}"
+        hint = ": jq -c '.[]' FILE makes lines of it" if isinstance(value, list) else ""
+        code, text = NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}{hint}"
     return Reject(file=name, line=line.mark.line, code=code, message=text)
 
 

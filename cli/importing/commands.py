@@ -18,7 +18,7 @@ from cli.importing.deliver import Sender
 from cli.importing.pace import Pace, Stopped
 from cli.importing.play import Play
 from cli.importing.progress import Display
-from cli.importing.sources import STANDARD_INPUT, Found, find_sources, state_beside
+from cli.importing.sources import STANDARD_INPUT, SUFFIXES, Found, find_sources, state_beside
 from cli.importing.state import Recipient, State
 from cli.importing.tally import Tally
 from cli.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
@@ -121,6 +121,8 @@ def import_(
             play = Play(sender, pace, state, tally, concurrency=concurrency, told=display)
             starts = ((source, progress[source.name].mark) for source in to_read)
             stopped = play.run(batches(starts, most_messages=lambda: pace.size))
+        if state.is_empty:
+            state.remove()
     report = _Report(found, state, tally, already=len(found.sources) - len(to_read), stopped=stopped)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
@@ -196,8 +198,11 @@ class _Report:
         """Raise what ends the command, unless all was accepted."""
         if not self._is_complete:
             why = f"{self._stopped}. " if self._stopped else ""
+            if self._state.is_empty:
+                raise click.ClickException(f"{why}Nothing was accepted. When that is mended, run it again")
             where = f"{self._state.path} knows how far it came" if self._state.path else "what is sent again is no harm"
-            raise click.ClickException(f"{why}Not all was sent. Run the same command again: {where}")
+            again = "Run the same command again" if self._stopped else "Mend the file, and send it with --restart"
+            raise click.ClickException(f"{why}Not all was sent. {again}: {where}")
         if self._state.rejected:
             raise click.exceptions.Exit(SOME_REJECTED)
 
@@ -208,7 +213,9 @@ def _find(files: Sequence[str]) -> Found:
     except OSError as error:
         raise click.ClickException(f"The files can't be found: {error}") from error
     if not found.sources:
-        raise click.ClickException(f"No file of messages is there: {_files(len(found.passed_over))} passed over")
+        raise click.ClickException(
+            f"No file there ends in {', '.join(SUFFIXES)}: {_files(len(found.passed_over))} passed over"
+        )
     return found
 
 
@@ -253,4 +260,5 @@ def _files(count: int) -> str:
 
 
 def _counts(accepted: int, duplicates: int, rejected: int) -> str:
-    return f"{accepted:,} accepted, {duplicates:,} duplicates, {rejected:,} rejected"
+    word = "duplicate" if duplicates == 1 else "duplicates"
+    return f"{accepted:,} accepted, {duplicates:,} {word}, {rejected:,} rejected"

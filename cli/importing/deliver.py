@@ -178,7 +178,8 @@ def _count(answer: Answer, messages: list[Message], delivered: Delivered) -> Non
         accepted, duplicates = (count if type(count) is int else -len(messages) for count in counts)
         if accepted + duplicates + len(rejects) != len(messages):
             raise Stopped(
-                f"The endpoint answered {answer.status} without telling of each message: is it a destination?"
+                f"The endpoint answered {answer.status} without telling of each message: see whether --url is that of "
+                "a destination"
             )
         delivered.accepted += accepted
         delivered.duplicates += duplicates
@@ -224,8 +225,8 @@ def _what_to_do(answer: Answer) -> str:
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
         return ": name a key that is valid and may send all calls with --api-key"
     if answer.status == NOT_FOUND:
-        return f": it has no {IMPORT_PATH}. Is --url right, and its deployment of today?"
-    return ": is it a destination?"
+        return f": it has no {IMPORT_PATH}. See whether --url is right, and the deployment up to date"
+    return ": see whether --url is that of a destination"
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:

@@ -98,7 +98,7 @@ class Pace:
                 if is_too_much:
                     self.size = max(1, self.size // 2)
             self.not_before = max(self.not_before, now + wait)
-            self.told = f"{why}; goes on in {self.not_before - now:.0f} s"
+            self.told = f"{why}; goes on in {max(1, self.not_before - now):.0f} s"
             failed_since = now if self._failed_since is None else self._failed_since
             is_enough = self.not_before - failed_since > self._give_up_after_seconds
         if is_enough:

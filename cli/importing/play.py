@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+import click
+
 from cli.importing.batches import Batch
 from cli.importing.deliver import Delivered, Sender
 from cli.importing.pace import Pace, Stopped
@@ -115,5 +117,7 @@ class Play:
     def _end(self, number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         self._pace.stop()
+        if self._pending:
+            click.echo("Waiting for what is under way; Control-C again ends at once.", err=True)
         if self._is_reading:
             raise KeyboardInterrupt

@@ -64,7 +64,8 @@ class Display:
         done = 0
         for source in self._sources:
             progress = state.files[source.name]
-            done += (source.size or 0) if progress.is_whole else progress.mark.position
+            mark = progress.mark  # of a file that is not packed, more was read than is done
+            done += (source.size or 0) if progress.is_whole else min(mark.position, mark.offset)
         if self._first_bytes is None:
             self._first_bytes = done
         return done

@@ -120,6 +120,17 @@ class State:
         return progress
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing came of it yet."""
+        begun = any(progress.mark.offset or progress.is_whole for progress in self.files.values())
+        return not (begun or self.accepted or self.duplicates or self.rejected)
+
+    def remove(self) -> None:
+        """Remove the file, which knows nothing, so that the next run may send elsewhere."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    @property
     def is_due(self) -> bool:
         """Whether it is time to save."""
         return time.monotonic() >= self._save_at

@@ -239,7 +239,8 @@ def _readable(request: Request, line: str) -> Text:
     """Say in one line what a request line says; other output of the function as it is."""
     try:
         facts: Mapping[str, Any] = json.loads(line)
-        messages = [f"{facts['messages']} messages"] if "messages" in facts else []
+        count = facts.get("messages")
+        messages = [] if count is None else ["1 message" if count == 1 else f"{count} messages"]
         what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id"), *messages]
         words = [str(word) for word in [*what, facts.get("code")] if word is not None]
         return _line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])

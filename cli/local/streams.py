@@ -84,7 +84,7 @@ class StreamSource:
             if records:
                 last = _sequence_number(records[-1])
                 iterator = None  # by then it may be too old
-            else:
+            if len(records) < MAX_READ_RECORDS:
                 await asyncio.sleep(self._pace.idle)
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
