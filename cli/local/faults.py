@@ -28,8 +28,8 @@ REFUSED_SECONDS = 0.2
 """How long the port stays closed, for all who connect: a client's next try comes within 0.05 s (botocore)."""
 DRIBBLE_SECONDS = 0.2
 """Between two bytes: less than the read time-out of the function's clients, 0.6 s (handler/settings.py)."""
-MAX_DRIBBLES = 40
-"""Bytes in 8 s: a request to /segment was answered long before; the eraser would wait for 15 minutes."""
+MAX_DRIBBLES = 55
+"""Bytes in 11 s: the function of a request has ended before, after 10 s; one that erases would wait for 15 minutes."""
 
 
 class Store(StrEnum):
