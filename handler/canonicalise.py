@@ -107,7 +107,7 @@ def _entry(entry: object, inherited: JsonObject) -> Message:
 
 def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Message:
     body = _top_fields(payload)
-    if "type" in inherited:
+    if "type" in inherited:  # before all that depends on it
         body.setdefault("type", inherited["type"])
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()

@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from local_server import serving
 
 pytest_plugins = ["servers"]
 
@@ -93,3 +94,13 @@ def test_a_key_that_is_no_longer_valid_ends_it_at_once(server, tmp_path):
     result = server.run("import", str(path), "--api-key", "demo-key-expired")
     assert result.exit_code == 1
     assert "The endpoint answered 401 expired_key API key expired: name a key" in result.stderr
+
+
+def test_a_queue_takes_a_history_that_it_holds_whole(tmp_path):
+    history = tmp_path / "history.jsonl"
+    history.write_text("".join(json.dumps(archived(number)) + "\n" for number in range(1500)))
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    with serving(checkout, "--parameter", "EventSink=sqs", "--parameter", "Consumer=off") as server:
+        report = server.json("import", str(history), "--give-up-after", "10")
+    assert (report["complete"], report["accepted"]) == (True, 1500)

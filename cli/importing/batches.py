@@ -15,7 +15,6 @@ from handler.errors import InvalidEncoding, InvalidJson, MessageTooLarge, Nested
 
 MAX_BATCH_BYTES = 480_000
 """The endpoint takes 512,000, and Segment's own 500 KB; what is longer goes alone to `/segment`, which takes 1 MiB."""
-MAX_BATCH_MESSAGES = 2_500
 DEFAULT_BATCH_MESSAGES = 500
 LINES_OF_NO_MESSAGES = 1_000
 """A file that begins with so many lines, and none of them a JSON object, is another kind of file."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.console import printable, stdout
-from cli.importing.batches import DEFAULT_BATCH_MESSAGES, MAX_BATCH_MESSAGES, batches
+from cli.importing.batches import DEFAULT_BATCH_MESSAGES, batches
 from cli.importing.deliver import Sender
 from cli.importing.pace import Pace, Stopped
 from cli.importing.play import Play
@@ -23,6 +23,7 @@ from cli.importing.state import Recipient, State
 from cli.importing.tally import Tally
 from cli.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
 from cli.target import LOCAL_URL, ask_local_server
+from handler.canonicalise import MAX_BATCH_MESSAGES
 
 GIVE_UP_AFTER_SECONDS = 600
 MAX_CONCURRENCY = 64

@@ -14,12 +14,14 @@ from cli.ping import segment_headers
 from handler.decode import JsonObject
 from handler.errors import (
     BatchTooLarge,
+    CallTypeNotAllowed,
     InvalidEncoding,
     InvalidJson,
     MessageTooLarge,
     NestedTooDeeply,
     NothingAccepted,
     NumberOutOfRange,
+    UserErased,
 )
 from handler.write import Outcome
 
@@ -214,10 +216,8 @@ def _is_final_for_one(answer: Answer, message: Message) -> bool:
     if _is_of_one_message(answer):
         return True
     is_alone = len(message.raw) > MAX_BATCH_BYTES
-    is_of_message = answer.status in (BAD_REQUEST, NOT_IMPLEMENTED) or answer.code in (
-        "call_type_not_allowed",
-        "user_erased",
-    )
+    refuses = (CallTypeNotAllowed.code, UserErased.code)
+    is_of_message = answer.status in (BAD_REQUEST, NOT_IMPLEMENTED) or answer.code in refuses
     return is_alone and bool(answer.code) and is_of_message
 
 

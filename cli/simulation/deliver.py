@@ -2,9 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import Any
 
 from cli.simulation.endpoint import Endpoint, Reply
 from cli.simulation.fingerprint import Fingerprint, fingerprint_of
@@ -56,13 +55,8 @@ class Sender:
         self._chance = Random(traffic.seed)  # noqa: S311 -- to spread retries
         self._began = time.monotonic()
 
-    async def deliver(
-        self, sendings: Iterable[Sending], *, ready: Callable[[], Coroutine[Any, Any, None]] | None = None
-    ) -> None:
-        """Make all deliveries, to their end; what is delivered later goes on in the same ledger.
-
-        Before a request is sent for the first time, it is waited until all is `ready` for it.
-        """
+    async def deliver(self, sendings: Iterable[Sending]) -> None:
+        """Make all deliveries, to their end; what is delivered later goes on in the same ledger."""
         began, begun_before = time.monotonic(), self.ledger.begun
         self._slots = asyncio.Semaphore(self._concurrency)
         self._unfinished = asyncio.Semaphore(max(1, MAX_UNFINISHED // self._route.most_messages))
@@ -72,8 +66,6 @@ class Sender:
                     if self._rate:
                         due = began + (self.ledger.begun - begun_before) / self._rate
                         await asyncio.sleep(max(0, due - time.monotonic()))
-                    if ready:
-                        await ready()
                     await self._unfinished.acquire()
                     await self._slots.acquire()
                     deliveries.create_task(self._deliver(load))

@@ -19,7 +19,7 @@ from cli.simulation.deliver import Sender
 from cli.simulation.expected import expected_contacts
 from cli.simulation.fingerprint import Fingerprint, fingerprint_of
 from cli.simulation.ledger import End
-from cli.simulation.reconcile import QUEUE_BATCH, QueueDrain, Reconciliation, read_table, reconcile
+from cli.simulation.reconcile import QueueDrain, Reconciliation, read_table, reconcile
 from cli.simulation.rejects import RejectComparison, compare_rejects
 from cli.simulation.traffic import Kind, Sending, Traffic, stages
 from cli.simulation.witness import Erasures, Witness
@@ -125,26 +125,9 @@ class Play:
 
     def _deliver(self, sendings: Iterable[Sending]) -> None:
         beside: list[Work] = [self._show_progress]
-        self._room = asyncio.Event()
         if self._drain and self._target.is_local:
-            beside.append(partial(self._drain_beside, self._drain))
-        asyncio.run(_deliver(self._sender.deliver(sendings, ready=self._wait_for_room), beside))
-
-    async def _drain_beside(self, drain: QueueDrain) -> None:
-        """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
-        while True:
-            taken = 0
-            with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
-                taken = await asyncio.to_thread(drain.take)
-            if taken < QUEUE_BATCH:
-                self._room.set()
-            await asyncio.sleep(0 if taken else DRAIN_PAUSE_SECONDS)
-
-    async def _wait_for_room(self) -> None:
-        """Wait before a batch until little is left in the queue of an embedded AWS, which bears few messages."""
-        if self._traffic.in_batches and self._drain and self._target.is_local:
-            self._room.clear()
-            await self._room.wait()
+            beside.append(partial(_drain_beside, self._drain))
+        asyncio.run(_deliver(self._sender.deliver(sendings), beside))
 
     def _let_pass(self) -> None:
         """Wait until no request can be under way whose answer did not come, and which may still write."""
@@ -258,3 +241,12 @@ def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
         frozenset(traffic.customer_ids),
         forgets=target.is_local,
     )
+
+
+async def _drain_beside(drain: QueueDrain) -> None:
+    """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
+    while True:
+        more = False
+        with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
+            more = await asyncio.to_thread(drain.take)
+        await asyncio.sleep(0 if more else DRAIN_PAUSE_SECONDS)

@@ -205,8 +205,8 @@ class QueueDrain:
         """Messages of others that came."""
         return len(self._others)
 
-    def take(self, *, wait_seconds: int = 0) -> int:
-        """Take some messages; tell how many there were, those of others too. Raises `STORE_ERRORS`."""
+    def take(self, *, wait_seconds: int = 0) -> bool:
+        """Take some messages; tell whether there were any. Raises `STORE_ERRORS`."""
         messages = self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=QUEUE_BATCH,
@@ -226,7 +226,7 @@ class QueueDrain:
         if own:
             entries = _entries(message["ReceiptHandle"] for message in own)
             self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
-        return len(messages)
+        return bool(messages)
 
     def finish(self, expected: AbstractSet[Fingerprint]) -> Counter[Fingerprint]:
         """Take all that is left, and let others see their messages again. Raises `STORE_ERRORS`."""

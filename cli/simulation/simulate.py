@@ -203,9 +203,8 @@ def _target(url: str | None, stores: str | None, stack: str | None, ca_file: str
     except click.ClickException as error:
         if url is None or stores is not None:
             raise
-        _reachable_endpoint(
-            endpoint_url, ca_file, timeout_seconds=SEGMENT_TIMEOUT_SECONDS
-        )  # what is down can't tell what it is
+        # What is down can't tell what it is.
+        _reachable_endpoint(endpoint_url, ca_file, timeout_seconds=SEGMENT_TIMEOUT_SECONDS)
         raise click.ClickException(
             f"{endpoint_url} is no local server: name the one whose stores it writes to with --stores, or a --stack"
         ) from error
