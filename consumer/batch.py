@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, process_partia
 
 from consumer.stored import StoredMessage, Unreadable
 from handler.decode import JsonObject
-from handler.observe import MAX_LOGGED_CHARS, NAMESPACE, SERVICE
+from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -32,7 +32,7 @@ MAX_TRACEBACK_PART_CHARS = 1000
 """Of one frame, or of the text of one exception."""
 MAX_TRACEBACK_CHARS = 20_000
 
-_metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_metrics = Metrics(namespace=NAMESPACE)
 
 
 class BatchFailed(Exception):

@@ -19,7 +19,7 @@ from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, OutOfTimeError, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
-from handler.observe import NAMESPACE, SERVICE
+from handler.observe import NAMESPACE
 from handler.settings import AfterErasure
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SPARE_SECONDS = 60
 LATEST_WRITE_SECONDS = 10
 """A request that did not see a tombstone yet may write for so long: then the endpoint's function ends."""
 
-_metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_metrics = Metrics(namespace=NAMESPACE)
 
 
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":

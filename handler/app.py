@@ -12,9 +12,10 @@ from typing import Any
 from handler.clients import connect
 from handler.destination import Destination
 from handler.erased import Tombstones
+from handler.health import Health
 from handler.keys import KeyStore
 from handler.reject import RejectTable
-from handler.request import Request
+from handler.request import HEALTH, Request
 from handler.respond import Response
 from handler.settings import AfterErasure, Settings, Sink
 from handler.validate import Schemas
@@ -54,10 +55,13 @@ def wire(settings: Settings) -> Destination:
 
 
 destination = wire(Settings.from_env(os.environ))
+health = Health.of(destination)
 gc.freeze()
 gc.enable()
 
 
 def lambda_handler(event: dict[str, Any], _context: object) -> Response:
     """Answer one API Gateway HTTP API event."""
+    if event.get("routeKey") == HEALTH:
+        return health.answer()
     return destination.answer(Request.from_event(event, time.time()))

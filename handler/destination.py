@@ -23,7 +23,7 @@ from handler.erased import Tombstones
 from handler.errors import DeadlineClose, Invalid, Maintenance, MessageTooLarge, Refusal, Unavailable
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
-from handler.observe import RequestLine
+from handler.observe import Answered, RequestLine
 from handler.parallel import in_parallel, patiently
 from handler.record import Record
 from handler.reject import Reject, RejectTable
@@ -50,22 +50,23 @@ class Destination:
 
     def answer(self, request: Request) -> Response:
         """Answer a request and leave its lines. An exception that is no `Refusal` is a bug, and goes on to Lambda."""
-        line = RequestLine(request.id)
+        line = RequestLine(request.id, service=self.settings.powertools_service_name)
+        line.note(route=request.route.path)
         try:
             results = self._receive(request, line)
         except Refusal as refusal:
             if isinstance(refusal, Invalid):
                 line.note(kept=refusal.kept)
-            line.write("Failed" if isinstance(refusal, Unavailable) else "Refused", refusal.status, refusal.code)
+            line.write(_answered(refusal, refusal.status))
             return respond.refused(refusal)
         except Exception:
-            line.write("Failed", 500, "internal_error")
+            line.write(Answered(metric="Failed", status=500, code="internal_error"))
             raise
         response = respond.counted(results) if request.route.is_library else respond.accepted(results[0])
         if request.route.is_batch and results:
             self._write_lines(line, results, response["statusCode"])
         else:
-            line.write(_metric(results[0].outcome) if results else "Accepted", response["statusCode"])
+            line.write(_answered(results[0].outcome if results else None, response["statusCode"]))
         return response
 
     def _receive(self, request: Request, line: RequestLine) -> list[Result]:
@@ -206,15 +207,14 @@ class Destination:
             line.note(message_id=message_id)
 
     def _write_lines(self, line: RequestLine, results: Sequence[Result], status: int) -> None:
-        """Leave a line for the messages of a batch that share call type and outcome."""
-        groups: defaultdict[tuple[str, str | None, str | None], list[str]] = defaultdict(list)
+        """Leave a line for the messages of a batch that share call type and answer."""
+        groups: defaultdict[tuple[Answered, str | None], list[str]] = defaultdict(list)
         for result in results:
-            code = result.outcome.code if isinstance(result.outcome, Refusal) else None
             message_id = result.message.body.get("message_id")
-            key = (_metric(result.outcome), code, self._counted_type(result.message))
+            key = (_answered(result.outcome, status), self._counted_type(result.message))
             groups[key].append(message_id if isinstance(message_id, str) else "")
-        for (metric, code, call_type), message_ids in groups.items():
-            line.write_messages(metric, status, code, call_type, message_ids)
+        for (answered, call_type), message_ids in groups.items():
+            line.write_messages(answered, call_type, message_ids)
 
     def _counted_type(self, message: Message) -> str | None:
         """Return what a message is counted by; `other` stands for all call types that are not supported."""
@@ -245,7 +245,9 @@ def _verdict(check: Callable[[Message], None], message: Message) -> Refusal | No
     return None
 
 
-def _metric(outcome: Outcome | Refusal) -> str:
+def _answered(outcome: Outcome | Refusal | None, status: int) -> Answered:
+    """Return what the lines tell of an outcome; a batch of nothing has none."""
     if isinstance(outcome, Refusal):
-        return "Refused"
-    return "Duplicate" if outcome is Outcome.DUPLICATE else "Accepted"
+        metric = "Failed" if isinstance(outcome, Unavailable) else "Refused"
+        return Answered(metric=metric, status=status, code=outcome.code, text=str(outcome))
+    return Answered(metric="Duplicate" if outcome is Outcome.DUPLICATE else "Accepted", status=status)

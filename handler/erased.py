@@ -12,7 +12,7 @@ from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, GetItemOutputTypeDef
 
 
 class Tombstones:
@@ -30,19 +30,24 @@ class Tombstones:
         subject = subject_of(customer_id, message.body)
         if subject is None or message.timestamp is None or message.type == DELETE:
             return
+        answer = self._read(tombstone_key(customer_id, subject))
+        if "Item" in answer and message.timestamp <= answer["Item"]["requested_at"]["S"]:
+            raise UserErased
+
+    def probe(self) -> None:
+        """Read a tombstone that nobody has; raises `ErasureStoreUnavailable`."""
+        self._read({"customer": {"S": "health"}, "erasure": {"S": "health"}})
+
+    def _read(self, key: "dict[str, AttributeValueTypeDef]") -> "GetItemOutputTypeDef":
         try:
             answer = self._client.get_item(
-                TableName=self._table,
-                Key=tombstone_key(customer_id, subject),
-                ConsistentRead=True,
-                ReturnConsumedCapacity="TOTAL",
+                TableName=self._table, Key=key, ConsistentRead=True, ReturnConsumedCapacity="TOTAL"
             )
         except STORE_ERRORS as error:
             raise ErasureStoreUnavailable from error
         if "ConsumedCapacity" not in answer:
             raise ErasureStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
-        if "Item" in answer and message.timestamp <= answer["Item"]["requested_at"]["S"]:
-            raise UserErased
+        return answer
 
 
 def tombstone_key(customer_id: str, subject: str) -> "dict[str, AttributeValueTypeDef]":

@@ -146,6 +146,10 @@ class KeyStore:
         self._remember(key_hash, _Cached(api_key=api_key, read_at=now, fresh_until=now + lifetime))
         return api_key
 
+    def probe(self) -> None:
+        """Read a key that nobody has; raises `KeyStoreUnavailable`."""
+        self._read("health")
+
     def _read(self, key_hash: str) -> ApiKey | None:
         try:
             answer = self._client.get_item(

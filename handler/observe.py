@@ -1,35 +1,49 @@
 """What a request leaves behind: one structured line that is also its metric (CloudWatch embedded metric format).
 
 The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
-Failed, by call type and code, so that the four add up to the messages (a request that is refused before they are read
-counts as one); both dimensions take few values, none of them a caller's own. A batch leaves a line for all of its
-messages that share them.
+Failed, so that the four add up to the messages (a request that is refused before they are read counts as one): in all,
+by call type and by code, which take few values, none of them a caller's own. A batch leaves a line for all of its
+messages that share call type and answer.
 """
 
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
-SERVICE = "direct-destination"
 NAMESPACE = "DirectDestination"
 MAX_LOGGED_CHARS = 100
 """Of a caller's own text, such as a message id that is not known to be valid yet."""
 
+MAX_LOGGED_TEXT_CHARS = 300
+"""Of what a caller reads, which may name a field of the caller's own."""
+
 MAX_LOGGED_MESSAGES = 100
 """In one line: CloudWatch takes 256 KB, and each message has an id of its own."""
 
-_metrics = Metrics(namespace=NAMESPACE, service=SERVICE)
+_metrics = Metrics(namespace=NAMESPACE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answered:
+    """What was answered: the metric that counts it, the status, and for an error its code and what the caller reads."""
+
+    metric: str
+    status: int
+    code: str | None = None
+    text: str | None = None
 
 
 class RequestLine:
-    """Collects what is known of one request while it is answered."""
+    """Collects what is known of one request while it is answered; `service` is the deployment that metrics are of."""
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, *, service: str) -> None:
+        self._service = service
         self._facts: dict[str, Any] = {"request_id": request_id}
         self._milliseconds: dict[str, float] = {}
         self._step: str | None = None
@@ -47,40 +61,48 @@ class RequestLine:
             self._milliseconds[self._step] = _milliseconds(now - self._step_began)
         self._step, self._step_began = step, now
 
-    def write(self, metric: str, status: int, code: str | None = None) -> None:
-        """Print the line, which counts the messages that are noted, else the request as one, under a metric."""
-        self._write(metric, status, code, self._facts)
+    def write(self, answered: Answered) -> None:
+        """Print the line, which counts the messages that are noted, else the request as one."""
+        self._write(answered, self._facts)
 
-    def write_messages(
-        self, metric: str, status: int, code: str | None, call_type: str | None, message_ids: Sequence[str]
-    ) -> None:
+    def write_messages(self, answered: Answered, call_type: str | None, message_ids: Sequence[str]) -> None:
         """Print a line for messages of a batch that share all but their ids; one that has none is ""."""
         for begin in range(0, len(message_ids), MAX_LOGGED_MESSAGES):
             ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
             facts = {**self._facts, "call_type": call_type, "messages": len(ids), "message_ids": ids}
-            self._write(metric, status, code, facts)
+            self._write(answered, facts)
 
-    def _write(self, metric: str, status: int, code: str | None, facts: Mapping[str, Any]) -> None:
+    def _write(self, answered: Answered, facts: Mapping[str, Any]) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        before, after = _count(metric, facts.get("call_type"), code, facts.get("messages", 1))
+        before, after = _count(
+            self._service, answered.metric, facts.get("call_type"), answered.code, facts.get("messages", 1)
+        )
         facts = {
             **facts,
-            "outcome": metric.lower(),
-            "status": status,
-            "code": code,
+            "outcome": answered.metric.lower(),
+            "status": answered.status,
+            "code": answered.code,
+            "text": answered.text and answered.text[:MAX_LOGGED_TEXT_CHARS],
             "milliseconds": self._milliseconds,
         }
         # Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
         sys.stdout.write(f"{before}{int(time.time() * 1000)}{after}{json.dumps(facts)[1:]}\n")
 
 
+def write_health(code: str | None) -> None:
+    """Print what `GET /health` found; the code is that of a store that does not answer."""
+    facts = {"level": "INFO" if code is None else "WARNING", "message": "health", "code": code}
+    sys.stdout.write(json.dumps(facts) + "\n")
+
+
 @cache  # call types and codes are few, and ours
-def _count(metric: str, call_type: str | None, code: str | None, count: int) -> tuple[str, str]:
+def _count(service: str, metric: str, call_type: str | None, code: str | None, count: int) -> tuple[str, str]:
     """Return how a line begins, which counts messages: the JSON before the time, and that from there to the facts."""
+    _metrics.add_dimension(name="service", value=service)
     for dimension, value in (("CallType", call_type), ("Code", code)):
         if value is not None:
-            _metrics.add_dimension(name=dimension, value=value)
+            _metrics.add_dimensions(**{"service": service, dimension: value})
     _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
     counted: dict[str, Any] = {**_metrics.serialize_metric_set()}
     _metrics.clear_metrics()

@@ -84,6 +84,23 @@ class RejectTable:
             raise RejectStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
         return True
 
+    def probe(self) -> None:
+        """Put an item on the condition that it is there already, which no item of this key ever is.
+
+        Raises `RejectStoreUnavailable`.
+        """
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={"customer_day_shard": {"S": "health"}, "body_hash": {"S": "health"}},
+                ConditionExpression="attribute_exists(body_hash)",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+        except STORE_ERRORS as error:
+            raise RejectStoreUnavailable from error
+        raise RejectStoreUnavailable  # a garbled answer, which confirms nothing
+
     def _item(self, reject: Reject) -> "dict[str, AttributeValueTypeDef]":
         body_hash = sha256(f"{utf8(reject.settings_header)}\n{reject.repeated or reject.body}")
         day = reject.facts["rejected_at"][: len("2020-05-09")]

@@ -16,7 +16,7 @@ MAX_AGE_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """One of the routes of template.yaml, all of which are POST.
+    """One of the routes of template.yaml that take messages, all of which are POST.
 
     `call_type` is that of its messages, None where they tell it. `answer_seconds` after a request came, the function
     starts no more work.
@@ -39,6 +39,8 @@ ROUTES = {
     )
 }
 """By their keys; those of Segment's libraries: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/"""
+HEALTH = "GET /health"
+"""The key of the one route that takes no messages."""
 
 
 @dataclass(frozen=True, kw_only=True)

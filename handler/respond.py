@@ -48,6 +48,11 @@ def counted(results: Sequence[Result]) -> Response:
     return _respond(200, counts, {})
 
 
+def healthy() -> Response:
+    """Answer that all stores answer."""
+    return _respond(200, {"status": "healthy"}, {})
+
+
 def refused(refusal: Refusal) -> Response:
     """Answer an error: `message` is for the customer, `code` for programs; a schema's violations are all listed."""
     content = _error(refusal)

@@ -21,6 +21,9 @@ ANSWER_SECONDS = 4.5
 LIBRARY_ANSWER_SECONDS = 9.4
 """Likewise for Segment's server libraries, which wait 10 s or more: their routes' integration time-out is 9.8 s."""
 
+DEFAULT_SERVICE = "direct-destination"
+"""What metrics are told apart by where the template names no stack."""
+
 
 class SettingsError(Exception):
     """The environment does not hold what the function needs; the text says which variable, and what it may be."""
@@ -57,6 +60,7 @@ class Settings:
     erasure_table: str
     after_erasure: AfterErasure
     maintenance: bool
+    powertools_service_name: str
     accept_demo_keys: bool
 
     @classmethod
@@ -76,6 +80,7 @@ class Settings:
             erasure_table=_text(env, "ERASURE_TABLE"),
             after_erasure=AfterErasure(_one_of(env, "AFTER_ERASURE", tuple(AfterErasure), AfterErasure.STORE)),
             maintenance=_one_of(env, "MAINTENANCE", ("off", "on"), "off") == "on",
+            powertools_service_name=env.get("POWERTOOLS_SERVICE_NAME") or DEFAULT_SERVICE,
             accept_demo_keys=bool(env.get("AWS_ENDPOINT_URL")),
         )
 

@@ -50,6 +50,9 @@ class EventSink(Protocol):
         may be stored.
         """
 
+    def probe(self) -> None:
+        """Ask whether the store answers, and leave it as it is; raises `EventStoreUnavailable`."""
+
 
 class EventTable:
     """Writes records to a DynamoDB table; retention of 0 days means for ever."""
@@ -92,6 +95,20 @@ class EventTable:
                 return error
 
         return in_parallel(write, records)
+
+    def probe(self) -> None:
+        """Put an item on the condition that it is there already, which no item of this key ever is."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item={"subject": {"S": "health"}, "position": {"S": "health"}},
+                ConditionExpression="attribute_exists(subject)",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        raise EventStoreUnavailable  # a garbled answer, which confirms nothing
 
     def _item(self, record: Record) -> "dict[str, AttributeValueTypeDef]":
         item: dict[str, AttributeValueTypeDef] = {
@@ -150,6 +167,15 @@ class EventQueue:
         else:
             in_parallel(send, parts)
         return outcomes
+
+    def probe(self) -> None:
+        """Ask for the queue's name."""
+        try:
+            answer = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "Attributes" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
 
     def _send(self, messages: JsonObject) -> None:
         """Send messages by their ids, and take those out that SQS confirms; raises where some are left."""

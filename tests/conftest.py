@@ -23,6 +23,8 @@ from handler.items import read_json_attribute
 
 Json = dict[str, Any]
 
+os.environ["POWERTOOLS_SERVICE_NAME"] = "tests"  # which Powertools reads when the consumers are imported
+
 # The same examples each time, so that a failure is one of the change; one deployment may serve all of a test.
 settings.register_profile(
     "reproducible",

@@ -16,6 +16,7 @@ from bench.cost import KILOBYTE, SIZES_KB, measured_batches, measured_line_bytes
 from bench.cost_limits import ALL, limits
 from bench.cost_model import (
     ASSUMPTIONS,
+    METRICS,
     MILLION,
     PRICES,
     Batch,
@@ -177,7 +178,9 @@ def test_at_the_break_even_both_cost_the_same(source):
 
 def test_metrics_cost_the_same_at_any_rate(source):
     quiet = source.case(rate=1e-9)
-    assert month_dollars(source.prices, quiet) == pytest.approx(source.prices["metrics"].dollars(24), abs=0.01)
+    assert month_dollars(source.prices, quiet) == pytest.approx(
+        source.prices["metrics"].dollars(METRICS.value), abs=0.01
+    )
 
 
 def test_keys_are_read_at_most_once_per_message(source):

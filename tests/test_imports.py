@@ -31,6 +31,7 @@ ORDER = (
     "respond",
     "observe",
     "destination",
+    "health",
     "transport",
     "clients",
     "app",

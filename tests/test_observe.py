@@ -1,6 +1,8 @@
 import pytest
 
-from handler.observe import MAX_LOGGED_CHARS, NAMESPACE, SERVICE, RequestLine
+from handler.observe import MAX_LOGGED_CHARS, MAX_LOGGED_TEXT_CHARS, NAMESPACE, Answered, RequestLine
+
+ACCEPTED = Answered(metric="Accepted", status=200)
 
 
 @pytest.mark.parametrize(
@@ -15,36 +17,37 @@ from handler.observe import MAX_LOGGED_CHARS, NAMESPACE, SERVICE, RequestLine
     ],
 )
 def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, dimensions):
-    line = RequestLine("r-1")
+    line = RequestLine("r-1", service="stack")
     line.note(customer_id="acme", **({"call_type": dimensions["CallType"]} if "CallType" in dimensions else {}))
-    line.write(metric, status, dimensions.get("Code"))
+    line.write(Answered(metric=metric, status=status, code=dimensions.get("Code"), text="what the caller reads"))
     [written] = lines()
     assert (written["request_id"], written["customer_id"]) == ("r-1", "acme")
-    assert (written["outcome"], written["status"]) == (metric.lower(), status)
+    told = [written[name] for name in ("outcome", "status", "text")]
+    assert told == [metric.lower(), status, "what the caller reads"]
     assert {"CallType": written.get("call_type"), "Code": written.get("code")}.items() >= dimensions.items()
     [directive] = written["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == NAMESPACE
     assert [definition["Name"] for definition in directive["Metrics"]] == [metric]
     assert written[metric] == [1.0]
-    [names] = directive["Dimensions"]
-    assert {name: written[name] for name in names} == {"service": SERVICE, **dimensions}
+    assert directive["Dimensions"] == [["service"], *(["service", name] for name in dimensions)]
+    assert {name: written[name] for name in ("service", *dimensions)} == {"service": "stack", **dimensions}
 
 
 def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
-    line = RequestLine("r-1")
+    line = RequestLine("r-1", service="stack")
     line.begin("decode")
     line.begin("write")
-    line.write("Failed", 500, "internal_error")
+    line.write(Answered(metric="Failed", status=500, code="internal_error"))
     [written] = lines()
     assert written["milliseconds"].keys() == {"decode", "write", "total"}
     assert all(milliseconds >= 0 for milliseconds in written["milliseconds"].values())
 
 
 def test_nothing_of_a_request_is_left_for_the_next_one(lines):
-    first = RequestLine("r-1")
+    first = RequestLine("r-1", service="stack")
     first.note(customer_id="acme", call_type="track")
-    first.write("Refused", 400, "invalid_json")
-    RequestLine("r-2").write("Accepted", 200)
+    first.write(Answered(metric="Refused", status=400, code="invalid_json"))
+    RequestLine("r-2", service="stack").write(ACCEPTED)
     written = lines()[1]
     assert written["request_id"] == "r-2"
     assert not {"customer_id", "call_type", "CallType", "Code", "Refused"} & written.keys()
@@ -53,16 +56,30 @@ def test_nothing_of_a_request_is_left_for_the_next_one(lines):
 
 @pytest.mark.parametrize("text", ["a\nb\r\n{}", "\u2028\u2029\x85\x00", "\ud800", '"}\n{"status": 200', "é😀"])
 def test_a_callers_text_cannot_break_the_line(lines, text):
-    line = RequestLine("r-1")
+    line = RequestLine("r-1", service="stack")
     line.note(message_id=text)
-    line.write("Accepted", 200)
+    line.write(ACCEPTED)
     [written] = lines()
     assert written["message_id"] == text
 
 
 def test_a_callers_text_is_cut_short(lines):
-    line = RequestLine("r-1")
+    line = RequestLine("r-1", service="stack")
     line.note(message_id="m" * 1_000_000)
-    line.write("Accepted", 200)
+    line.write(ACCEPTED)
     [written] = lines()
     assert written["message_id"] == "m" * MAX_LOGGED_CHARS
+
+
+def test_a_text_that_names_a_callers_field_is_cut_short(lines):
+    RequestLine("r-1", service="stack").write(
+        Answered(metric="Refused", status=400, code="invalid_message", text="t" * 9999)
+    )
+    [written] = lines()
+    assert written["text"] == "t" * MAX_LOGGED_TEXT_CHARS
+
+
+def test_the_same_answer_of_two_deployments_counts_for_each(lines):
+    for service in ("acme-eu", "acme-us"):
+        RequestLine("r-1", service=service).write(ACCEPTED)
+    assert [line["service"] for line in lines()] == ["acme-eu", "acme-us"]

@@ -11,12 +11,12 @@ from cli.stack import ROOT
 from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import Refusal, Unauthorized
-from handler.request import ROUTES
+from handler.request import HEALTH, ROUTES
 from handler.spec import CALL_TYPES
 from handler.write import Outcome
 
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
-OPERATIONS = {path: item["post"] for path, item in DOCUMENT["paths"].items()}
+OPERATIONS = {path: operation for path, item in DOCUMENT["paths"].items() for operation in item.values()}
 COMPONENTS = DOCUMENT["components"]
 PATHS = ["/segment", "/v1/track", "/v1/batch"]
 """One of each kind."""
@@ -83,7 +83,8 @@ def test_the_codes_of_each_status_are_those_of_the_code():
 
 
 def test_the_routes_are_those_of_the_code():
-    assert {f"POST {path}" for path in OPERATIONS} == set(ROUTES)
+    described = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
+    assert described == {*ROUTES, HEALTH}
 
 
 @pytest.mark.parametrize(
@@ -169,3 +170,11 @@ def test_what_is_answered_when_we_fail_is_described(parameters, environment, dep
     for answer in (missing_event, stored):
         assert_described(answer.status, answer.headers, answer.body)
     assert 503 in (missing_event.status, stored.status)
+
+
+@pytest.mark.parametrize(("environment", "status"), [({}, 200), ({"KEY_TABLE": "missing"}, 503)])
+def test_health_is_answered_as_described(deploy, environment, status):
+    event = {"routeKey": HEALTH, "headers": {}, "requestContext": {"requestId": "test"}}
+    answer = deploy(environment=environment).send(event)
+    assert answer.status == status
+    assert_described(answer.status, answer.headers, answer.body, "/health")

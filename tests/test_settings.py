@@ -1,6 +1,14 @@
 import pytest
 
-from handler.settings import ANSWER_SECONDS, STORE_CALL_SECONDS, AfterErasure, Settings, SettingsError, Sink
+from handler.settings import (
+    ANSWER_SECONDS,
+    DEFAULT_SERVICE,
+    STORE_CALL_SECONDS,
+    AfterErasure,
+    Settings,
+    SettingsError,
+    Sink,
+)
 from handler.spec import CALL_TYPES
 
 REQUIRED = {
@@ -24,11 +32,12 @@ DEFAULTS = Settings(
     erasure_table="erasures",
     after_erasure=AfterErasure.STORE,
     maintenance=False,
+    powertools_service_name=DEFAULT_SERVICE,
     accept_demo_keys=False,
 )
 OPTIONAL = (
     *("EVENT_SINK", "KEY_CACHE_SECONDS", "KEY_GRACE_SECONDS", "SUPPORTED_CALL_TYPES", "EVENT_RETENTION_DAYS"),
-    *("AFTER_ERASURE", "MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL"),
+    *("AFTER_ERASURE", "MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"),
 )
 
 

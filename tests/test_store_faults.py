@@ -10,9 +10,16 @@ from botocore.config import Config
 from endpoint import endpoint, response
 
 from handler.canonicalise import canonicalise
-from handler.errors import EventStoreUnavailable, KeyStoreUnavailable
+from handler.erased import Tombstones
+from handler.errors import (
+    ErasureStoreUnavailable,
+    EventStoreUnavailable,
+    KeyStoreUnavailable,
+    RejectStoreUnavailable,
+)
 from handler.keys import KeyStore
 from handler.record import Record
+from handler.reject import RejectTable
 from handler.write import EventQueue, EventTable
 
 [MESSAGE] = canonicalise({"type": "track", "event": "Lamp Lit", "userId": "keeper-17"})
@@ -37,6 +44,31 @@ def send_message(url):
         return EventQueue(client, f"{url}/0/events").write(RECORD)
 
 
+def probe_keys(url):
+    with connected("dynamodb", url) as client:
+        KeyStore(client, "keys", cache_seconds=0, grace_seconds=0, accept_demo_keys=False, clock=lambda: 0.0).probe()
+
+
+def probe_table(url):
+    with connected("dynamodb", url) as client:
+        EventTable(client, "events", retention_days=0).probe()
+
+
+def probe_rejects(url):
+    with connected("dynamodb", url) as client:
+        RejectTable(client, "rejects", retention_days=30).probe()
+
+
+def probe_tombstones(url):
+    with connected("dynamodb", url) as client:
+        Tombstones(client, "erasures").probe()
+
+
+def probe_queue(url):
+    with connected("sqs", url) as client:
+        EventQueue(client, f"{url}/0/events").probe()
+
+
 @contextmanager
 def connected(service, url) -> Iterator:
     client = boto3.client(service, endpoint_url=url, config=CONFIG, **CREDENTIALS)
@@ -44,7 +76,16 @@ def connected(service, url) -> Iterator:
     client.close()
 
 
-CALLS = [(find_key, KeyStoreUnavailable), (put_item, EventStoreUnavailable), (send_message, EventStoreUnavailable)]
+CALLS = [
+    (find_key, KeyStoreUnavailable),
+    (put_item, EventStoreUnavailable),
+    (send_message, EventStoreUnavailable),
+    (probe_keys, KeyStoreUnavailable),
+    (probe_table, EventStoreUnavailable),
+    (probe_rejects, RejectStoreUnavailable),
+    (probe_tombstones, ErasureStoreUnavailable),
+    (probe_queue, EventStoreUnavailable),
+]
 
 
 @pytest.mark.parametrize(("call", "refusal"), CALLS)

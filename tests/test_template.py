@@ -8,7 +8,7 @@ from samtranslator.translator.transform import transform
 
 import consumer.handle
 from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, load_template
-from handler.request import ROUTES
+from handler.request import HEALTH, ROUTES
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE
 
@@ -160,7 +160,8 @@ def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
 def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, readers):
     code = "".join((ROOT / "consumer" / f"{reader}.py").read_text() for reader in readers)
     read = re.findall(r'os\.environ\["(\w+)"\]', code)
-    assert set(FUNCTIONS[name]["Environment"]["Variables"]) == {*read, "AWS_ENDPOINT_URL"}
+    read_by_libraries = {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"}
+    assert set(FUNCTIONS[name]["Environment"]["Variables"]) == {*read, *read_by_libraries}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -200,6 +201,8 @@ def test_the_endpoint_can_only_read_keys_and_tombstones_and_put_messages():
         ("dynamodb:PutItem", "RejectsTable.Arn"),
         ("sqs:SendMessage", "EventQueue.Arn"),
         ("sqs:SendMessage", "EventFifoQueue.Arn"),
+        ("sqs:GetQueueAttributes", "EventQueue.Arn"),
+        ("sqs:GetQueueAttributes", "EventFifoQueue.Arn"),
     }
 
 
@@ -323,16 +326,23 @@ LIBRARIES_GIVE_UP_SECONDS = 10
 def test_the_routes_are_those_of_the_code_with_payload_2_and_time_outs_below_those_of_who_calls(transformed):
     [api] = of_type(transformed, "AWS::ApiGatewayV2::Api").values()
     paths = api["Properties"]["Body"]["paths"]
-    assert {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods} == set(ROUTES)
-    for path, methods in paths.items():
-        integration = methods["post"]["x-amazon-apigateway-integration"]
+    integrations = {
+        f"{method.upper()} {path}": described["x-amazon-apigateway-integration"]
+        for path, methods in paths.items()
+        for method, described in methods.items()
+    }
+    assert set(integrations) == {*ROUTES, HEALTH}
+    for route, integration in integrations.items():
         assert integration["payloadFormatVersion"] == "2.0"
-        assert integration["timeoutInMillis"] == (4_900 if path == "/segment" else 9_800)
+        assert integration["timeoutInMillis"] == (4_900 if route in ("POST /segment", HEALTH) else 9_800)
 
 
-@pytest.mark.parametrize("event", FUNCTIONS[FUNCTION]["Events"].values(), ids=lambda event: event["Properties"]["Path"])
-def test_the_function_answers_by_itself_before_the_route_and_the_route_before_who_calls(event):
-    route = ROUTES[f"POST {event['Properties']['Path']}"]
+EVENTS = {event["Properties"]["Path"]: event for event in FUNCTIONS[FUNCTION]["Events"].values()}
+
+
+@pytest.mark.parametrize("route", ROUTES.values(), ids=lambda route: route.path)
+def test_the_function_answers_by_itself_before_the_route_and_the_route_before_who_calls(route):
+    event = EVENTS[route.path]
     route_seconds = event["Properties"]["TimeoutInMillis"] / 1000
     key_and_write_seconds = 2 * STORE_CALL_SECONDS
     they_give_up_seconds = LIBRARIES_GIVE_UP_SECONDS if route.is_library else SEGMENT_GIVES_UP_SECONDS

@@ -1,0 +1,58 @@
+"""`GET /health`: whether all stores answer that a message may need, for monitors of the endpoint.
+
+It writes nothing and tells nothing but that. Anybody may ask, so each function keeps what it found for a while.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from handler.destination import Destination
+from handler.errors import Maintenance, Unavailable
+from handler.observe import write_health
+from handler.parallel import in_parallel
+from handler.respond import Response, healthy, refused
+
+KEPT_SECONDS = 10
+
+
+class Health:
+    """Asks stores by their probes, each of which raises an `Unavailable`; `clock` gives seconds."""
+
+    def __init__(self, probes: Sequence[Callable[[], None]], *, clock: Callable[[], float]) -> None:
+        self._probes = probes
+        self._clock = clock
+        self._response: Response = {}
+        self._fresh_until = float("-inf")
+
+    @classmethod
+    def of(cls, destination: Destination) -> Self:
+        """Return the health of a destination, which during maintenance is none."""
+        if destination.settings.maintenance:
+            return cls([_refuse], clock=destination.clock)
+        probes = [destination.keys.probe, destination.sink.probe]
+        if destination.settings.rejects_retention_days:
+            probes.append(destination.rejects.probe)
+        if destination.tombstones is not None:
+            probes.append(destination.tombstones.probe)
+        return cls(probes, clock=destination.clock)
+
+    def answer(self) -> Response:
+        """Answer 200, or 503 with the code of a store that does not answer."""
+        now = self._clock()
+        if now >= self._fresh_until:
+            self._response = self._ask()
+            self._fresh_until = now + KEPT_SECONDS
+        return self._response
+
+    def _ask(self) -> Response:
+        try:
+            in_parallel(lambda probe: probe(), self._probes)
+        except Unavailable as unavailable:
+            write_health(unavailable.code)
+            return refused(unavailable)
+        write_health(None)
+        return healthy()
+
+
+def _refuse() -> None:
+    raise Maintenance

@@ -1,0 +1,103 @@
+import json
+
+import pytest
+
+from handler.errors import (
+    ErasureStoreUnavailable,
+    EventStoreUnavailable,
+    KeyStoreUnavailable,
+    RejectStoreUnavailable,
+)
+from handler.health import KEPT_SECONDS, Health
+
+HEALTH = {"routeKey": "GET /health", "headers": {}, "requestContext": {"requestId": "test"}}
+SINKS = [
+    {"EventSink": "dynamodb"},
+    {"EventSink": "sqs"},
+    {"EventSink": "sqs", "EventQueueType": "fifo"},
+    {"EventSink": "dynamodb", "AfterErasure": "refuse"},
+]
+
+
+@pytest.mark.parametrize("parameters", SINKS, ids=str)
+def test_a_deployment_whose_stores_answer_is_healthy(deploy, lines, parameters):
+    deployed = deploy(**parameters)
+    answer = deployed.send(HEALTH)
+    assert (answer.status, answer.body) == (200, {"status": "healthy"})
+    assert [(line["message"], line["code"]) for line in lines()] == [("health", None)]
+    assert deployed.records() == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "store", "code"),
+    [
+        ({}, "KEY_TABLE", "key_store_unavailable"),
+        ({}, "EVENT_TABLE", "event_store_unavailable"),
+        ({}, "REJECTS_TABLE", "reject_store_unavailable"),
+        ({"AfterErasure": "refuse"}, "ERASURE_TABLE", "erasure_store_unavailable"),
+        ({"EventSink": "sqs"}, "EVENT_QUEUE_URL", "event_store_unavailable"),
+    ],
+)
+def test_one_store_that_does_not_answer_is_a_503_that_names_it(deploy, lines, parameters, store, code):
+    missing = "https://sqs.us-east-1.amazonaws.com/123456789012/missing" if store == "EVENT_QUEUE_URL" else "missing"
+    answer = deploy(**parameters, environment={store: missing}).send(HEALTH)
+    assert (answer.status, answer.body["code"]) == (503, code)
+    assert "Retry-After" in answer.headers
+    assert [(line["level"], line["code"]) for line in lines()] == [("WARNING", code)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "store"),
+    [
+        ({}, "ERASURE_TABLE"),
+        ({}, "EVENT_QUEUE_URL"),
+        ({"RejectsRetentionDays": "0"}, "REJECTS_TABLE"),
+        ({"EventSink": "sqs"}, "EVENT_TABLE"),
+    ],
+)
+def test_a_store_that_no_message_needs_is_not_asked(deploy, parameters, store):
+    assert deploy(**parameters, environment={store: "missing"}).send(HEALTH).status == 200
+
+
+def test_maintenance_is_no_health_and_touches_no_store(deploy):
+    missing = {"KEY_TABLE": "missing", "EVENT_TABLE": "missing"}
+    answer = deploy(Maintenance="on", environment=missing).send(HEALTH)
+    assert (answer.status, answer.body["code"]) == (503, "maintenance")
+
+
+def test_what_was_found_is_kept_for_ten_seconds(lines):
+    now, asked = 1000.0, []
+
+    def probe():
+        asked.append(now)
+        if len(asked) == 2:
+            raise KeyStoreUnavailable
+
+    health = Health([probe], clock=lambda: now)
+    statuses = []
+    for passed in (0, KEPT_SECONDS - 1, 1, KEPT_SECONDS - 1, 1):
+        now += passed
+        statuses.append(health.answer()["statusCode"])
+    assert (statuses, len(asked), len(lines())) == ([200, 200, 503, 503, 200], 3, 3)
+
+
+class Raises:
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [ErasureStoreUnavailable, EventStoreUnavailable, KeyStoreUnavailable, RejectStoreUnavailable]
+)
+def test_the_answer_tells_no_more_than_messages_are_told(error):
+    response = Health([Raises(error())], clock=lambda: 0.0).answer()
+    assert json.loads(response["body"]) == {"message": str(error()), "code": error.code}
+
+
+def test_a_bug_is_no_unhealthy_store():
+    health = Health([Raises(ZeroDivisionError())], clock=lambda: 0.0)
+    with pytest.raises(ZeroDivisionError):
+        health.answer()
