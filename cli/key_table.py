@@ -1,5 +1,7 @@
 """The key table as the partner's side of it: to create, list and change keys. `handler/keys.py` reads it."""
 
+import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from handler.keys import Status, hash_key
+from handler.spec import CALL_TYPES
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -89,6 +92,59 @@ class KeyRecord:
             "created_at": self.created_at.isoformat(timespec="seconds") if self.created_at else None,
             "expires_at": self.expires_at.isoformat(timespec="seconds") if self.expires_at else None,
         }
+
+    def exported(self) -> dict[str, Any]:
+        """Return what `destination keys export` writes, with which another table knows the key."""
+        return {
+            "key_hash": self.key_hash,
+            "last_four": self.last_four,
+            "customer_id": self.customer_id,
+            "status": self.status,
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+            "expires_at": self.expires_at.isoformat() if self.expires_at else None,
+            "scopes": sorted(self.scopes) if self.scopes is not None else None,
+            "label": self.label,
+        }
+
+    @classmethod
+    def from_exported(cls, fields: Mapping[str, Any]) -> Self:
+        """Read what `exported` returned; raises `ValueError`, whose text says what is wrong."""
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if fields.keys() != expected:
+            raise ValueError(f"it must have just {', '.join(sorted(expected))}")
+        if not re.fullmatch("[0-9a-f]{64}", str(fields["key_hash"])):
+            raise ValueError("key_hash must be a SHA-256 in hexadecimal")
+        for name in ("last_four", "customer_id"):
+            if not isinstance(fields[name], str):
+                raise ValueError(f"{name} must be a text")  # noqa: TRY004 -- of a file, where it is a bad value
+        if fields["status"] not in set(Status):
+            raise ValueError(f"status must be one of {', '.join(Status)}")
+        scopes, label = fields["scopes"], fields["label"]
+        if scopes is not None and not (
+            isinstance(scopes, list) and scopes and all(scope in CALL_TYPES for scope in scopes)
+        ):
+            raise ValueError(f"scopes must be null, or some of {', '.join(CALL_TYPES)}")
+        if label is not None and not isinstance(label, str):
+            raise ValueError("label must be null or a text")
+        return cls(
+            **{name: fields[name] for name in ("key_hash", "last_four", "customer_id", "label")},
+            status=Status(fields["status"]),
+            created_at=_time(fields, "created_at"),
+            expires_at=_time(fields, "expires_at"),
+            scopes=None if scopes is None else frozenset(scopes),
+        )
+
+
+def _time(fields: Mapping[str, Any], name: str) -> datetime | None:
+    if fields[name] is None:
+        return None
+    try:
+        time = datetime.fromisoformat(fields[name])
+    except (TypeError, ValueError):
+        time = None
+    if time is None or time.tzinfo is None:
+        raise ValueError(f"{name} must be null, or a time with its zone such as 2027-01-31T12:00:00+00:00")
+    return time
 
 
 class KeyTable:

@@ -1,11 +1,12 @@
 """`destination keys`: give API keys to customers, and take them back."""
 
 import csv
+import dataclasses
 import functools
+import io
 import json
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
@@ -176,7 +177,7 @@ def _change_status(name: str, status: Status, summary: str) -> None:
         record = table.find(key_id)
         if record.status == Status.REVOKED and status is not Status.REVOKED:
             raise click.ClickException("This key is revoked, which is for good: make a new one")
-        changed = replace(record, status=status)
+        changed = dataclasses.replace(record, status=status)
         table.put(changed)
         _show(changed, as_json=as_json)
         click.echo("Functions that have seen the key go on as before for KEY_CACHE_SECONDS, 60 by default.", err=True)
@@ -206,39 +207,90 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
     key = new_key()
     record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
     table.add(record)
-    table.put(replace(old, expires_at=min(old.expires_at or ends_at, ends_at)))
+    table.put(dataclasses.replace(old, expires_at=min(old.expires_at or ends_at, ends_at)))
     _show_new(key, record, as_json=as_json)
+
+
+@keys.command()
+@key_table_options
+def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is JSON either way
+    """Print all keys for another deployment, a JSON object per line: their hashes, and never the keys themselves.
+
+    `destination keys import` reads them there, and what customers send with their keys goes on working.
+
+    \b
+    Example:
+      destination keys export --stack direct-destination > keys.jsonl
+    """
+    for record in table:
+        click.echo(json.dumps(record.exported()))
 
 
 @keys.command(name="import")
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
+@click.option("--replace", is_flag=True, help="Let the file win over what is there already, a revocation too.")
 @key_table_options
-def import_(*, table: KeyTable, file: TextIO, as_json: bool) -> None:
-    """Take over API keys that customers have already, from lines of `customer,key` or `customer,key,label` (CSV).
+def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> None:
+    """Take over API keys: those that customers have already, or those of another deployment.
 
-    Keys are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that
-    are there already are left as they are.
+    A file has lines of `customer,key` or `customer,key,label` (CSV), or is what `destination keys export` wrote. Keys
+    are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that are
+    there already are left as they are, and those of another customer always.
 
     \b
     Example:
       destination keys import keys.csv
     """
     try:
-        records = [_imported(row, number) for number, row in enumerate(csv.reader(file), start=1) if row]
+        records = [*_read(file.read())]
     except (csv.Error, UnicodeDecodeError) as error:
         raise click.ClickException(f"This is not CSV in UTF-8: {error}") from error
     there_already = [record for record in records if not table.add(record)]
     owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
     strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
+    replaced = [record for record in there_already if replace and record not in strangers]
+    for record in replaced:
+        table.put(record)
     imported = len(records) - len(there_already)
     if as_json:
-        counts = {"imported": imported, "already_there": len(there_already), "of_another_customer": len(strangers)}
+        counts = {
+            "imported": imported,
+            "replaced": len(replaced),
+            "already_there": len(there_already) - len(replaced),
+            "of_another_customer": len(strangers),
+        }
         click.echo(json.dumps(counts))
+    elif replace:
+        click.echo(f"Imported {imported} keys, and replaced {len(replaced)}.")
     else:
         click.echo(f"Imported {imported} keys; {len(there_already)} were there already.")
     if strangers:
         names = ", ".join(f"…{record.last_four} of {record.customer_id}" for record in strangers)
         raise click.ClickException(f"These keys belong to another customer already, and were left as they are: {names}")
+
+
+def _read(text: str) -> Iterator[KeyRecord]:
+    """Yield the keys of a file, which is CSV or JSON Lines; raises `csv.Error` or `click.ClickException`."""
+    if text.lstrip().startswith("{"):
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield _exported(line, number)
+        return
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        if row:
+            yield _imported(row, number)
+
+
+def _exported(line: str, number: int) -> KeyRecord:
+    try:
+        fields = json.loads(line)
+        record = KeyRecord.from_exported(fields if isinstance(fields, dict) else {})
+        CUSTOMER_ID.convert(record.customer_id, None, None)
+    except click.BadParameter as error:
+        raise click.ClickException(f"Line {number}: {error.message}") from error
+    except ValueError as error:
+        raise click.ClickException(f"Line {number} is no key of `destination keys export`: {error}") from error
+    return record
 
 
 def _imported(row: list[str], number: int) -> KeyRecord:

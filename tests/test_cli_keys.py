@@ -1,6 +1,8 @@
 """`destination keys`, and what becomes of requests with those keys."""
 
+import json
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -248,7 +250,7 @@ def test_keys_that_customers_have_are_taken_over(server, customer, answer, tmp_p
 def test_keys_come_from_standard_input_too(server, customer, answer):
     key = new_key()
     result = server.json("keys", "import", "-", stdin=f"{customer},{key}\n")
-    assert result == {"imported": 1, "already_there": 0, "of_another_customer": 0}
+    assert result == {"imported": 1, "replaced": 0, "already_there": 0, "of_another_customer": 0}
     assert answer(key) == ACCEPTED
 
 
@@ -256,7 +258,7 @@ def test_an_import_leaves_keys_that_are_there_as_they_are(server, make_key, answ
     made = make_key()
     server.json("keys", "revoke", made["id"])
     result = server.json("keys", "import", "-", stdin=f"{customer},{made['api_key']}\n")
-    assert result == {"imported": 0, "already_there": 1, "of_another_customer": 0}
+    assert result == {"imported": 0, "replaced": 0, "already_there": 1, "of_another_customer": 0}
     assert answer(made["api_key"]) == (401, "revoked_key")
 
 
@@ -307,3 +309,100 @@ def test_a_file_that_is_not_there_is_told(server):
     result = server.run("keys", "import", "nowhere.csv")
     assert result.exit_code == 2
     assert "'nowhere.csv': No such file or directory" in result.stderr
+
+
+# export, and import of that
+
+
+def exported(stack_table):
+    result = run("keys", "export", "--table", stack_table)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def tables(aws):
+    """The names of two key tables."""
+    stack = create_local_stack(aws, {})
+    name = stack.stores.key_table
+    described = aws.dynamodb().describe_table(TableName=name)["Table"]
+    aws.dynamodb().create_table(
+        TableName=f"{name}-other",
+        AttributeDefinitions=described["AttributeDefinitions"],
+        KeySchema=described["KeySchema"],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    table = KeyTable(aws.dynamodb(), name)
+    table.add(KeyRecord.of(new_key(), customer_id="acme", label="web, Größe 2", scopes=frozenset({"page", "track"})))
+    table.add(KeyRecord.of(new_key(), customer_id="{umbra}", expires_at=datetime(2036, 1, 2, tzinfo=UTC)))
+    table.add(KeyRecord.of(new_key(), customer_id="acme", status=Status.REVOKED, created_at=None))
+    return name, f"{name}-other"
+
+
+def test_keys_move_to_another_deployment_as_they_are(aws, tables):
+    old, new = tables
+    result = run("keys", "import", "-", "--table", new, stdin=exported(old))
+    assert result.stdout == "Imported 3 keys; 0 were there already.\n"
+    items = [aws.dynamodb().scan(TableName=name)["Items"] for name in tables]
+    assert sorted(items[0], key=str) == sorted(items[1], key=str)
+
+
+def test_what_is_exported_holds_no_key(aws, tables):
+    key = new_key()
+    KeyTable(aws.dynamodb(), tables[0]).add(KeyRecord.of(key, customer_id="acme"))
+    assert hash_key(key) in exported(tables[0])
+    assert key not in exported(tables[0])
+
+
+def test_a_revocation_moves_too_where_the_file_shall_win(aws, tables):
+    old, new = tables
+    run("keys", "import", "-", "--table", new, stdin=exported(old))
+    table = KeyTable(aws.dynamodb(), old)
+    for record in table:
+        table.put(replace(record, status=Status.REVOKED))
+    left = run("keys", "import", "-", "--table", new, stdin=exported(old))
+    assert (left.exit_code, left.stdout) == (0, "Imported 0 keys; 3 were there already.\n")
+    assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.ACTIVE, Status.REVOKED}
+    won = run("keys", "import", "-", "--replace", "--table", new, stdin=exported(old))
+    assert (won.exit_code, won.stdout) == (0, "Imported 0 keys, and replaced 3.\n")
+    assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.REVOKED}
+
+
+def test_no_file_wins_over_the_key_of_another_customer(aws, tables):
+    old, new = tables
+    for record in KeyTable(aws.dynamodb(), old):
+        KeyTable(aws.dynamodb(), new).put(replace(record, customer_id="somebody-else"))
+    result = run("keys", "import", "-", "--replace", "--table", new, stdin=exported(old))
+    assert result.exit_code == 1
+    assert "belong to another customer already" in result.stderr
+    assert {record.customer_id for record in KeyTable(aws.dynamodb(), new)} == {"somebody-else"}
+
+
+EXPORTED = KeyRecord.of("some-key-of-theirs", customer_id="acme").exported()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{", "Line 2 is no key of `destination keys export`"),
+        ("[]", "it must have just created_at"),
+        (json.dumps({**EXPORTED, "more": 1}), "it must have just created_at"),
+        (json.dumps({**EXPORTED, "key_hash": "some-key-of-theirs"}), "key_hash must be a SHA-256"),
+        (json.dumps({**EXPORTED, "customer_id": ""}), "Line 2: a customer id is 1 to 256 printable characters"),
+        (json.dumps({**EXPORTED, "customer_id": 7}), "customer_id must be a text"),
+        (json.dumps({**EXPORTED, "last_four": None}), "last_four must be a text"),
+        (json.dumps({**EXPORTED, "status": "actve"}), "status must be one of active, suspended, revoked"),
+        (json.dumps({**EXPORTED, "expires_at": "soon"}), "expires_at must be null, or a time with its zone"),
+        (json.dumps({**EXPORTED, "expires_at": "2036-01-02"}), "expires_at must be null, or a time with its zone"),
+        (json.dumps({**EXPORTED, "created_at": 7}), "created_at must be null, or a time with its zone"),
+        (json.dumps({**EXPORTED, "scopes": []}), "scopes must be null, or some of identify"),
+        (json.dumps({**EXPORTED, "scopes": "track"}), "scopes must be null, or some of identify"),
+        (json.dumps({**EXPORTED, "scopes": [{}]}), "scopes must be null, or some of identify"),
+        (json.dumps({**EXPORTED, "label": 7}), "label must be null or a text"),
+    ],
+)
+def test_one_bad_line_of_an_export_and_nothing_is_imported(aws, tables, line, sentence):
+    result = run("keys", "import", "-", "--table", tables[1], stdin=f"{json.dumps(EXPORTED)}\n{line}\n")
+    assert result.exit_code == 1
+    assert sentence in result.stderr
+    assert not [*KeyTable(aws.dynamodb(), tables[1])]
