@@ -35,6 +35,10 @@ class Selection:
 
     def read(self) -> Iterator[Item]:
         """Yield the selected items, newest first."""
+        yield from sorted(self.stream(), key=_time, reverse=True) if self.subject is None else self.stream()
+
+    def stream(self) -> Iterator[Item]:
+        """Yield the selected items as they come; those of a scan have no order."""
         return self._scan() if self.subject is None else self._query(self.subject)
 
     def _query(self, subject: str) -> Iterator[Item]:
@@ -50,9 +54,8 @@ class Selection:
 
     def _scan(self) -> Iterator[Item]:
         pages = self.target.account.dynamodb().get_paginator("scan").paginate(TableName=self.target.stores.event_table)
-        items = [item for page in pages for item in page["Items"]]
-        chosen = (item for item in items if self.customer_id in (None, item["customer_id"]["S"]))
-        yield from sorted(chosen, key=_time, reverse=True)
+        for page in pages:
+            yield from (item for item in page["Items"] if self.customer_id in (None, item["customer_id"]["S"]))
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -171,6 +174,24 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
                 stdout().print_json(printable(json.dumps(_to_json(item), ensure_ascii=False)))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
+
+
+@messages.command()
+@selection_options
+def export(*, selection: Selection) -> None:
+    """Print stored messages as they are, a JSON object per line, for `destination import` into another deployment.
+
+    They come in no order, and without the settings that came beside them.
+
+    \b
+    Example:
+      destination messages export --stack direct-destination --customer acme --scan > acme.jsonl
+    """
+    count = 0
+    for item in selection.stream():
+        click.echo(json.dumps(read_json_attribute(item["message"])))
+        count += 1
+    click.echo(f"{count:,} messages.", err=True)
 
 
 def _time(item: Item) -> tuple[str, str]:

@@ -25,8 +25,10 @@ ON_STORES = [
         ["keys", "suspend", "3f1c"],
         ["keys", "resume", "3f1c"],
         ["keys", "rotate", "3f1c"],
+        ["keys", "export"],
         ["keys", "import", "-"],
         ["messages", "list", "--customer", "acme", "--user", "u"],
+        ["messages", "export", "--customer", "acme", "--user", "u"],
         ["messages", "show", "m", "--customer", "acme", "--user", "u"],
     )
 ]

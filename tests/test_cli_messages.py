@@ -178,3 +178,26 @@ def test_messages_on_a_stack_are_found_by_customer_and_user(deploy):
     destination.post({"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"})
     result = run("messages", "show", "m", "--stack", LOCAL_STACK, "--customer", "demo", "--user", "u", "--json")
     assert json.loads(result.stdout)["event"] == "Lamp Lit"
+
+
+def test_what_is_exported_is_the_same_messages_when_it_is_imported(server, send, user, tmp_path):
+    made = server.json("keys", "create", "--customer", user)
+    ids = {
+        send(key=made["api_key"], userId="u", properties={"ключ": [1.5, None, {"": "😀"}]}),
+        send(key=made["api_key"], anonymousId="a", originalTimestamp="2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"),
+        send(key=made["api_key"], type="page", userId="u", timestamp="2019-01-01T00:00:00Z", context={"ip": "::1"}),
+    }
+    exported = server.run("messages", "export", "--customer", user)
+    assert (exported.exit_code, exported.stderr) == (0, "3 messages.\n")
+    assert {json.loads(line)["message_id"] for line in exported.stdout.splitlines()} == ids
+    file = tmp_path / "messages.jsonl"
+    file.write_text(exported.stdout)
+    report = run("import", str(file), "--url", server.url, "--api-key", made["api_key"], "--json")
+    assert json.loads(report.stdout)["duplicates"] == 3, report.output
+
+
+def test_messages_of_one_user_are_exported_alone(server, send, user):
+    message_id = send(userId=user)
+    send(userId=f"{user}-2")
+    [line] = server.run("messages", "export", "--user", user).stdout.splitlines()
+    assert json.loads(line)["message_id"] == message_id
