@@ -214,6 +214,7 @@ def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str
         if resource["Type"] in STORE_TYPES:
             kind = "TableName" if resource["Type"] == "AWS::DynamoDB::Table" else "QueueName"
             properties = {**resource["Properties"], kind: local_store_name(name, resource)}
+            properties.pop("SSESpecification", None)  # an embedded AWS makes an RSA key for it, and encrypts nothing
             yield name, {**resource, "Properties": properties}
 
 
