@@ -2,6 +2,7 @@
 # make test   the fast test suite                                       make test ARGS="-k canonicalise"
 # make check  formatting, lint and types (changes nothing)              make format  mends what it can
 # make bench  what the function costs, beside others               make bench ARGS="--quick"
+# make deploy the stack of a stage by your AWS credentials         make deploy STAGE=prod
 # make lock   pins the dependencies anew (needs uv)
 
 PYTHON ?= python3
@@ -31,7 +32,17 @@ lock:
 	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
 	$(LOCK) --output-file requirements-sam.txt --group sam
 	$(LOCK) --output-file requirements-audit.txt --group audit
+	$(LOCK) --output-file requirements-template.txt --group template
 	for library in $(LIBRARIES); do echo $$library | $(LOCK) --output-file tests/e2e/libraries/$$(echo $$library | sed s/==/-/).txt -; done
+
+# A stage is a part of samconfig.toml, where `dev` is the default.
+STAGE ?= dev
+.PHONY: deploy
+deploy: $(SAM_VENV)/.installed
+	@grep -q '^\[$(STAGE:dev=default)\.deploy' samconfig.toml || \
+		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging or STAGE=prod"; exit 2; }
+	$(SAM_VENV)/bin/sam build
+	$(SAM_VENV)/bin/sam deploy --config-env $(STAGE:dev=default) $(ARGS)
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
 .PHONY: bench
@@ -44,6 +55,12 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(PYTHON) -m venv --clear $(SAM_VENV)
 	@$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-sam.txt
 	@cp requirements-sam.txt $@
+
+.venv-template/.installed: requirements-template.txt
+	@echo "Installing cfn-lint and checkov into .venv-template (once, about a minute) …"
+	@$(PYTHON) -m venv --clear .venv-template
+	@.venv-template/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-template.txt
+	@cp requirements-template.txt $@
 
 # The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
@@ -62,7 +79,7 @@ LOCKED := $(wildcard tests/e2e/libraries/*.txt)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .libraries .venv-audit .venv-sam .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .libraries .venv-audit .venv-sam .venv-template .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \

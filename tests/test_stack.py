@@ -46,7 +46,12 @@ def queues_of(account):
 def test_short_forms_are_read_as_long_ones():
     resources, outputs = TEMPLATE["Resources"], TEMPLATE["Outputs"]
     assert outputs["EventTableName"]["Value"] == {"Ref": "EventTable"}
-    assert outputs["EndpointUrl"]["Value"]["Fn::Sub"].startswith("https://${Api}.")
+    [condition, own, api] = outputs["EndpointUrl"]["Value"]["Fn::If"]
+    assert (condition, own, api["Fn::Sub"][:16]) == (
+        "DomainIsOwn",
+        {"Fn::Sub": "https://${DomainName}/segment"},
+        "https://${Api}.e",
+    )
     assert TEMPLATE["Conditions"]["SinkIsQueue"] == {"Fn::Equals": [{"Ref": "EventSink"}, "sqs"]}
     assert resources[FUNCTION]["Properties"]["Role"] == {"Fn::GetAtt": ["DestinationRole", "Arn"]}
 

@@ -2,19 +2,19 @@
 
 import json
 import re
+import tomllib
+from graphlib import TopologicalSorter
 
 import pytest
 from samtranslator.translator.transform import transform
 
 import consumer.handle
-from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, load_template
+from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, check_parameters, load_template
 from handler.request import HEALTH, ROUTES
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE
 
 SEGMENT_GIVES_UP_SECONDS = 5
-STREAM_HOURS = 24
-"""For so long DynamoDB keeps a stream, https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html"""
 
 
 def of_type(resources, kind):
@@ -66,18 +66,45 @@ def granted(role):
     }
 
 
-@pytest.fixture(scope="module")
-def transformed():
-    class NoManagedPolicies:
-        def load(self):
-            return {}
+class NoManagedPolicies:
+    def load(self):
+        return {}
 
-    template = {**load_template(), "Parameters": TEMPLATE["Parameters"]}
+
+def deployed(**parameters):
+    """Return the resources that CloudFormation makes of the template's."""
+    template = load_template()
     for function in of_type(template["Resources"], "AWS::Serverless::Function").values():
         function["Properties"]["CodeUri"] = "s3://bucket/key"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_DEFAULT_REGION", LOCAL_REGION)
-        return transform(template, {}, NoManagedPolicies())["Resources"]
+        return transform(template, parameters, NoManagedPolicies())["Resources"]
+
+
+@pytest.fixture(scope="module")
+def transformed():
+    return deployed()
+
+
+def named_in(value):
+    """Yield what a part of the transformed template names, of whatever attribute of a resource."""
+    match value:
+        case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
+            yield name
+        case {"Fn::Sub": str(text)} | {"Fn::Sub": [str(text), *_]}:
+            yield from re.findall(r"\$\{(\w+)", text)
+        case {"DependsOn": str(name)}:
+            yield name
+        case {"DependsOn": [*names]}:
+            yield from names
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from named_in(part)
+
+
+def test_no_resource_waits_for_itself(transformed):
+    """An alarm of a rollout that names the API would: the API names the alias, and the alias its rollout."""
+    waits_for = {name: set(named_in(resource)) & transformed.keys() for name, resource in transformed.items()}
+    assert len(list(TopologicalSorter(waits_for).static_order())) == len(transformed)
 
 
 @pytest.mark.parametrize("name", STORES)
@@ -91,6 +118,7 @@ def test_a_table_is_paid_by_use_encrypted_and_backed_up(name):
     assert TABLES[name]["BillingMode"] == "PAY_PER_REQUEST"
     assert TABLES[name]["SSESpecification"] == {"SSEEnabled": True}
     assert TABLES[name]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert TABLES[name]["DeletionProtectionEnabled"] == {"Fn::If": ["TablesAreProtected", True, False]}
 
 
 @pytest.mark.parametrize("name", QUEUES)
@@ -113,8 +141,10 @@ def test_the_event_table_streams_new_items():
 
 
 def test_nothing_has_a_physical_name():
-    names = {"TableName", "QueueName", "FunctionName", "RoleName", "LogGroupName", "Name"}
-    assert not [name for name, resource in RESOURCES.items() if names & set(resource["Properties"])]
+    names = {"TableName", "QueueName", "FunctionName", "RoleName", "AlarmName", "DashboardName", "FilterName", "Name"}
+    named = [name for name, resource in RESOURCES.items() if names & set(resource["Properties"])]
+    assert named == ["DomainRecord"]
+    assert not [name for name, log in properties_of("AWS::Logs::LogGroup").items() if "LogGroupName" in log]
 
 
 @pytest.mark.parametrize("name", TEMPLATE["Parameters"])
@@ -177,12 +207,89 @@ def test_every_log_has_an_end():
         assert log["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
+# A new version of the function
+
+
+PROPERTIES = FUNCTIONS[FUNCTION]
+NOT_OF_A_VERSION = {"AutoPublishAlias", "VersionDescription", "DeploymentPreference", "ReservedConcurrentExecutions"}
+"""Properties of the function that say how it is deployed, and are no part of a version."""
+
+
+def parameters_in(value):
+    """Return the parameters that a value is made of, those of its conditions among them."""
+    text = json.dumps(value)
+    for condition in re.findall(r'"Fn::If": \["(\w+)"', text):
+        yield from parameters_in(TEMPLATE["Conditions"][condition])
+    named = {*re.findall(r'"Ref": "(\w+)"', text), *re.findall(r"\$\{(\w+)\}", text)}
+    yield from named & set(TEMPLATE["Parameters"])
+
+
+def test_a_change_of_any_parameter_of_the_function_makes_a_new_version_of_it(transformed):
+    of_function = {name: value for name, value in PROPERTIES.items() if name not in {*NOT_OF_A_VERSION, "Events"}}
+    [version] = of_type(transformed, "AWS::Lambda::Version").values()
+    assert set(parameters_in(version["Properties"]["Description"])) == set(parameters_in(of_function))
+
+
+def test_a_parameter_that_is_no_part_of_a_version_makes_none():
+    assert {"ReservedConcurrency", "Rollout"}.isdisjoint(parameters_in(PROPERTIES["VersionDescription"]))
+
+
+def longest(name):
+    """Return the length of the longest value of a parameter."""
+    declared = TEMPLATE["Parameters"][name]
+    values = declared.get("AllowedValues") or [declared.get("MaxValue", 36500)]
+    return declared.get("MaxLength") or max(len(str(value)) for value in values)
+
+
+def test_the_description_of_a_version_is_never_too_long():
+    template = PROPERTIES["VersionDescription"]["Fn::Sub"]
+    longer = re.sub(r"\$\{(\w+)\}", lambda match: "x" * longest(match[1]), template)
+    assert len(longer) <= 256  # https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
+
+
+def test_a_change_of_the_code_or_of_a_property_makes_a_new_version(transformed):
+    assert PROPERTIES["AutoPublishAliasAllProperties"] is True
+    [alias] = of_type(transformed, "AWS::Lambda::Alias").values()
+    [version] = of_type(transformed, "AWS::Lambda::Version")
+    assert alias["Properties"]["FunctionVersion"] == {"Fn::GetAtt": [version, "Version"]}
+
+
+def test_requests_go_to_the_version_that_was_rolled_out(transformed):
+    [alias] = of_type(transformed, "AWS::Lambda::Alias")
+    [api] = of_type(transformed, "AWS::ApiGatewayV2::Api").values()
+    for methods in api["Properties"]["Body"]["paths"].values():
+        for described in methods.values():
+            assert f"${{{alias}}}" in json.dumps(described["x-amazon-apigateway-integration"])
+    permissions = of_type(transformed, "AWS::Lambda::Permission").values()
+    assert len(permissions) == len(ROUTES) + 1
+    assert all(permission["Properties"]["FunctionName"] == {"Ref": alias} for permission in permissions)
+
+
+@pytest.mark.parametrize("rollout", TEMPLATE["Parameters"]["Rollout"]["AllowedValues"])
+def test_a_rollout_is_one_that_codedeploy_has_and_alarms_end_a_gradual_one(rollout):
+    [group] = of_type(deployed(Rollout=rollout), "AWS::CodeDeploy::DeploymentGroup").values()
+    name, values = group["Properties"]["DeploymentConfigName"]["Fn::Sub"]
+    assert (name, values) == ("CodeDeployDefault.Lambda${ConfigName}", {"ConfigName": rollout})
+    condition, alarms, none = group["Properties"]["AlarmConfiguration"]["Fn::If"]
+    assert (condition, alarms["Enabled"], none) == ("RolloutIsGradual", True, {})
+    for alarm in alarms["Alarms"]:
+        assert RESOURCES[alarm["Name"]["Ref"]]["Type"] == "AWS::CloudWatch::Alarm"
+        assert "Condition" not in RESOURCES[alarm["Name"]["Ref"]]
+    assert "DEPLOYMENT_STOP_ON_ALARM" in group["Properties"]["AutoRollbackConfiguration"]["Events"]
+
+
 # What they may do
 
 
 def test_roles_are_only_those_of_the_template(transformed):
-    assert set(of_type(transformed, "AWS::IAM::Role")) == set(ROLES)
-    assert not [role for role in ROLES.values() if "ManagedPolicyArns" in role]
+    assert set(of_type(transformed, "AWS::IAM::Role")) == {*ROLES, "CodeDeployServiceRole"}
+
+
+def test_no_role_has_a_policy_that_is_not_ours_but_where_it_is_for_a_service_without_resources():
+    policies = {name: role["ManagedPolicyArns"] for name, role in ROLES.items() if "ManagedPolicyArns" in role}
+    [(role, [condition, [policy], otherwise])] = [(name, policy["Fn::If"]) for name, policy in policies.items()]
+    assert (role, condition, otherwise) == ("DestinationRole", "TracesAreSent", {"Ref": "AWS::NoValue"})
+    assert policy["Fn::Sub"].endswith("/AWSXRayDaemonWriteAccess")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -299,23 +406,6 @@ def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
     assert f"{seconds['QueueConsumerFunction']} seconds for up to {queue['BatchSize']} of a queue" in promises
 
 
-@pytest.mark.parametrize("queue", [name for name in QUEUES if "DeadLetter" in name])
-def test_somebody_learns_of_dead_letters(queue):
-    named = {"Name": "QueueName", "Value": {"Fn::GetAtt": [queue, "QueueName"]}}
-    [alarm] = [alarm for alarm in properties_of("AWS::CloudWatch::Alarm").values() if str(named) in str(alarm)]
-    assert (alarm["Threshold"], alarm["ComparisonOperator"]) == (0, "GreaterThanThreshold")
-    assert alarm["AlarmActions"]["Fn::If"][:2] == ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}]]
-
-
-@pytest.mark.parametrize("function", ["EraserFunction", "StreamConsumerFunction"])
-def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
-    named = [{"Name": "FunctionName", "Value": {"Ref": function}}]
-    alarms = [alarm for alarm in properties_of("AWS::CloudWatch::Alarm").values() if alarm["Dimensions"] == named]
-    [alarm] = alarms
-    assert (alarm["MetricName"], alarm["Threshold"] < STREAM_HOURS * 3_600_000) == ("IteratorAge", True)
-    assert alarm["AlarmActions"]["Fn::If"][:2] == ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}]]
-
-
 # The endpoint
 
 
@@ -349,6 +439,66 @@ def test_the_function_answers_by_itself_before_the_route_and_the_route_before_wh
     assert key_and_write_seconds < route.answer_seconds < route_seconds < they_give_up_seconds
     assert route.answer_seconds > STORE_CALL_SECONDS + MAX_BACKOFF_SECONDS
     assert FUNCTIONS[FUNCTION]["Timeout"] > route_seconds
+
+
+def test_every_route_is_throttled_and_health_more_than_others(transformed):
+    [stage] = of_type(transformed, "AWS::ApiGatewayV2::Stage").values()
+    limits = {"ThrottlingRateLimit": {"Ref": "RequestsPerSecond"}, "ThrottlingBurstLimit": {"Ref": "RequestBurst"}}
+    assert stage["Properties"]["DefaultRouteSettings"] == limits
+    routes = stage["Properties"]["RouteSettings"]
+    assert routes.keys() == {"POST /segment", HEALTH}
+    assert routes["POST /segment"] == {**limits, "DetailedMetricsEnabled": True}
+    assert routes[HEALTH]["ThrottlingRateLimit"] < TEMPLATE["Parameters"]["RequestsPerSecond"]["Default"]
+
+
+def test_the_access_log_is_json():
+    [api] = properties_of("AWS::Serverless::HttpApi").values()
+    assert {"requestId", "status", "route", "integrationError"} <= json.loads(api["AccessLogSettings"]["Format"]).keys()
+
+
+def test_a_host_name_of_ones_own_takes_nothing_older_than_tls_1_2(transformed):
+    [domain] = of_type(transformed, "AWS::ApiGatewayV2::DomainName").values()
+    [configuration] = domain["Properties"]["DomainNameConfigurations"]
+    assert configuration["SecurityPolicy"] == "TLS_1_2"
+    [mapping] = of_type(transformed, "AWS::ApiGatewayV2::ApiMapping").values()
+    [stage] = of_type(transformed, "AWS::ApiGatewayV2::Stage")
+    assert (mapping["DependsOn"], mapping["Properties"]["Stage"]) == (stage, "$default")
+    assert {resource["Condition"] for resource in (domain, mapping)} == {"DomainIsOwn"}
+
+
+def test_without_parameters_there_is_no_host_name_and_nothing_reserved():
+    defaults = {name: parameter["Default"] for name, parameter in TEMPLATE["Parameters"].items()}
+    unset = {"DomainName": "", "CertificateArn": "", "HostedZoneId": "", "AlarmTopicArn": "", "ReservedConcurrency": 0}
+    assert defaults.items() >= unset.items()
+
+
+# The stages
+
+
+STAGES = tomllib.loads((ROOT / "samconfig.toml").read_text())
+
+
+def overrides(stage):
+    text = STAGES[stage]["deploy"]["parameters"].get("parameter_overrides", "")
+    return dict(pair.split("=", 1) for pair in text.split())
+
+
+@pytest.mark.parametrize("stage", ["default", "staging", "prod"])
+def test_a_stage_is_a_stack_of_its_own_with_parameters_of_the_template(stage):
+    stacks = [settings["global"]["parameters"]["stack_name"] for name, settings in STAGES.items() if name != "version"]
+    assert len(set(stacks)) == len(stacks)
+    check_parameters(TEMPLATE["Parameters"], overrides(stage))
+    assert STAGES[stage]["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
+
+
+def test_prod_is_rolled_out_by_a_canary_and_its_tables_are_protected():
+    assert overrides("prod")["Rollout"].startswith("Canary")
+    assert overrides("prod")["DeletionProtection"] == "on"
+
+
+@pytest.mark.parametrize("stage", ["default", "staging", "prod"])
+def test_every_stage_runs_on_arm64(stage):
+    assert overrides(stage).get("Architecture", TEMPLATE["Parameters"]["Architecture"]["Default"]) == "arm64"
 
 
 def test_the_api_accepts_what_the_parameter_pattern_promises():
