@@ -1,0 +1,677 @@
+"""Alarms, dashboard and runbook: they watch what is emitted, and tell of each other."""
+
+import json
+import operator
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from itertools import combinations
+
+import boto3
+import click
+import pytest
+from test_docs import commands, refusals
+
+from cli.stack import ROOT, load_template
+from handler.errors import Invalid, Unauthorized, Unavailable
+from handler.observe import Answered, RequestLine
+from handler.settings import STORE_CALL_SECONDS
+from handler.spec import CALL_TYPES
+
+STREAM_HOURS = 24
+"""For so long DynamoDB keeps a stream, https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html"""
+SEGMENT_GIVES_UP_MILLISECONDS = 5000
+SEGMENT_RETRIES_HOURS = 4
+DAY_SECONDS = 86_400
+MAX_METRICS_OF_AN_ALARM = 10
+"""https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Create-alarm-on-metric-math-expression.html"""
+MAX_SEARCH_CHARS = 1024
+"""https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/search-expression-syntax.html"""
+COLUMNS = 24
+"""https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CloudWatch-Dashboard-Body-Structure.html"""
+
+API = frozenset({"ApiId"})
+ROUTE = frozenset({"ApiId", "Stage", "Method", "Resource"})
+FUNCTION = frozenset({"FunctionName"})
+ACCOUNT = frozenset()
+CALL = frozenset({"TableName", "Operation"})
+TABLE = frozenset({"TableName"})
+QUEUE = frozenset({"QueueName"})
+EMITTED_BY_AWS = {
+    # https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-metrics.html
+    ("AWS/ApiGateway", "Count"): {API, ROUTE},
+    ("AWS/ApiGateway", "4xx"): {API, ROUTE},
+    ("AWS/ApiGateway", "5xx"): {API, ROUTE},
+    ("AWS/ApiGateway", "Latency"): {API, ROUTE},
+    # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
+    ("AWS/Lambda", "Errors"): {FUNCTION},
+    ("AWS/Lambda", "Throttles"): {FUNCTION},
+    ("AWS/Lambda", "Duration"): {FUNCTION},
+    ("AWS/Lambda", "ConcurrentExecutions"): {FUNCTION, ACCOUNT},
+    ("AWS/Lambda", "IteratorAge"): {FUNCTION},
+    # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/metrics-dimensions.html
+    ("AWS/DynamoDB", "ThrottledRequests"): {CALL},
+    ("AWS/DynamoDB", "SuccessfulRequestLatency"): {CALL},
+    ("AWS/DynamoDB", "ConsumedWriteCapacityUnits"): {TABLE},
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
+    ("AWS/SQS", "ApproximateAgeOfOldestMessage"): {QUEUE},
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {QUEUE},
+}
+"""Namespace and name of a metric -> the sets of dimensions that it comes with."""
+
+RESOURCES = load_template()["Resources"]
+
+
+def of_type(kind):
+    return {name: resource for name, resource in RESOURCES.items() if resource["Type"] == kind}
+
+
+def text_of(value):
+    """Return a value of the template as text, with what it refers to in angle brackets: `<EventQueue.QueueName>`."""
+    match value:
+        case {"Ref": name}:
+            return f"<{name}>"
+        case {"Fn::GetAtt": [name, attribute]}:
+            return f"<{name}.{attribute}>"
+        case {"Fn::If": [_, met, _]}:
+            return text_of(met)
+        case {"Fn::Sub": [template, variables]}:
+            texts = {name: text_of(variable) for name, variable in variables.items()}
+            return text_of({"Fn::Sub": re.sub(r"\$\{(\w+)\}", lambda found: texts.get(found[1], found[0]), template)})
+        case {"Fn::Sub": template}:
+            return re.sub(r"\$\{!", "${", re.sub(r"\$\{([\w.:]+)\}", r"<\1>", template))
+        case str():
+            return value
+    raise AssertionError(value)
+
+
+def references(text):
+    """Return the names of what a text refers to."""
+    return [name for name, _ in re.findall(r"<([\w:]+)(\.\w+)?>", text)]
+
+
+ALARMS = {name: resource["Properties"] for name, resource in of_type("AWS::CloudWatch::Alarm").items()}
+FILTERS = {name: resource["Properties"] for name, resource in of_type("AWS::Logs::MetricFilter").items()}
+FUNCTIONS = {name: resource["Properties"] for name, resource in of_type("AWS::Serverless::Function").items()}
+[DASHBOARD] = of_type("AWS::CloudWatch::Dashboard").values()
+BODY = json.loads(text_of(DASHBOARD["Properties"]["DashboardBody"]))
+WIDGETS = {widget["properties"].get("title", "text"): widget for widget in BODY["widgets"]}
+GRAPHS = {title: widget["properties"] for title, widget in WIDGETS.items() if widget["type"] == "metric"}
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric that is watched; references in its dimensions are texts such as `<EventTable>`."""
+
+    namespace: str
+    name: str
+    dimensions: dict[str, str]
+
+    def __str__(self) -> str:
+        return " ".join((self.namespace, self.name, *self.dimensions.values()))
+
+
+def metrics_of_alarm(alarm) -> Iterator[Metric]:
+    queries = alarm.get("Metrics", [{"MetricStat": {"Metric": alarm}}])
+    for metric in (query["MetricStat"]["Metric"] for query in queries if "MetricStat" in query):
+        yield Metric(
+            namespace=text_of(metric["Namespace"]),
+            name=metric["MetricName"],
+            dimensions={named["Name"]: text_of(named["Value"]) for named in metric.get("Dimensions", [])},
+        )
+
+
+def rows_of(graph):
+    """Yield the rows of a graph, each with its options."""
+    for row in graph["metrics"]:
+        options = row[-1] if isinstance(row[-1], dict) else {}
+        yield [part for part in row if part is not options], options
+
+
+def metrics_of_graph(graph) -> Iterator[Metric]:
+    for row, _ in rows_of(graph):
+        if row:
+            namespace, name, *dimensions = row
+            pairs = zip(dimensions[::2], dimensions[1::2], strict=True)
+            yield Metric(namespace=namespace, name=name, dimensions=dict(pairs))
+
+
+WATCHED = {
+    f"{place}: {metric}": metric
+    for place, metrics in [
+        *((name, metrics_of_alarm(alarm)) for name, alarm in ALARMS.items()),
+        *((title, metrics_of_graph(graph)) for title, graph in GRAPHS.items()),
+    ]
+    for metric in metrics
+}
+
+
+def emitted_by_requests():
+    """Let a line be written for each answer, and yield what it counts: namespace, name and dimensions."""
+    answers = [Answered(metric=metric, status=200) for metric in ("Accepted", "Duplicate")]
+    answers += [Answered(metric="Failed", status=500, code="internal_error")]
+    for kind in refusals():
+        metric = "Failed" if issubclass(kind, Unavailable) else "Refused"
+        answers.append(Answered(metric=metric, status=kind.status, code=kind.code))
+    with redirect_stdout(StringIO()) as printed:
+        for answered in answers:
+            for call_type in (*CALL_TYPES, "other"):
+                line = RequestLine("r-1", service="<AWS::StackName>")
+                line.note(call_type=call_type)
+                line.write(answered)
+    for line in map(json.loads, printed.getvalue().splitlines()):
+        [directive] = line["_aws"]["CloudWatchMetrics"]
+        for metric in directive["Metrics"]:
+            for dimensions in directive["Dimensions"]:
+                yield directive["Namespace"], metric["Name"], {name: line[name] for name in dimensions}
+
+
+REQUEST_METRICS = list(emitted_by_requests())
+SERVICE = {"service": "<AWS::StackName>"}
+CONSUMER_METRICS = [
+    ("DirectDestination", name, SERVICE)
+    for path in (ROOT / "consumer").glob("*.py")
+    for name in re.findall(r'add_metric\((?:name=)?"(\w+)"', path.read_text())
+]
+FILTER_METRICS = [
+    (text_of(transformation["MetricNamespace"]), transformation["MetricName"], {})
+    for properties in FILTERS.values()
+    for transformation in properties["MetricTransformations"]
+]
+EMITTED_BY_US = [*REQUEST_METRICS, *CONSUMER_METRICS, *FILTER_METRICS]
+
+
+# What is watched is emitted
+
+
+@pytest.mark.parametrize("metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items()])
+def test_what_is_watched_is_emitted_with_these_dimensions(metric):
+    if metric.namespace.startswith("AWS/"):
+        assert frozenset(metric.dimensions) in EMITTED_BY_AWS[metric.namespace, metric.name]
+    else:
+        assert (metric.namespace, metric.name, metric.dimensions) in EMITTED_BY_US
+
+
+KINDS = {
+    "ApiId": ("AWS::Serverless::HttpApi", r"<(\w+)>"),
+    "FunctionName": ("AWS::Serverless::Function", r"<(\w+)>"),
+    "TableName": ("AWS::DynamoDB::Table", r"<(\w+)>"),
+    "QueueName": ("AWS::SQS::Queue", r"<(\w+)\.QueueName>"),
+}
+"""Dimension -> the type of what it names, and how."""
+
+
+@pytest.mark.parametrize("metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items()])
+def test_a_dimension_names_a_resource_of_its_kind(metric):
+    for dimension in KINDS.keys() & metric.dimensions.keys():
+        kind, spelling = KINDS[dimension]
+        named = re.fullmatch(spelling, metric.dimensions[dimension])
+        assert RESOURCES[named[1]]["Type"] == kind
+
+
+@pytest.mark.parametrize(
+    "metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items() if "Operation" in metric.dimensions]
+)
+def test_a_call_of_a_table_is_one_that_a_function_may_make(metric):
+    [table] = references(metric.dimensions["TableName"])
+    policies = str([role["Properties"]["Policies"] for role in of_type("AWS::IAM::Role").values()])
+    statements = re.findall(r"\{'Sid'.*?'Arn'\]\}\}", policies)
+    granting = [statement for statement in statements if f"'{table}', 'Arn'" in statement]
+    assert any(f"dynamodb:{metric.dimensions['Operation']}'" in statement for statement in granting)
+
+
+def test_the_route_whose_metrics_are_watched_has_them():
+    watched = {
+        (metric.dimensions["Method"], metric.dimensions["Resource"])
+        for metric in WATCHED.values()
+        if metric.dimensions.keys() >= ROUTE
+    }
+    settings = RESOURCES["Api"]["Properties"]["RouteSettings"]
+    assert {f"{method} {path}" for method, path in watched} == {
+        route for route, setting in settings.items() if setting.get("DetailedMetricsEnabled")
+    }
+    stages = {metric.dimensions["Stage"] for metric in WATCHED.values() if "Stage" in metric.dimensions}
+    assert stages == {"$default"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_metrics_of_every_function_tell_the_stack(name):
+    assert text_of(FUNCTIONS[name]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]) == "<AWS::StackName>"
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_asks_for_texts_that_the_access_log_has(name):
+    api = RESOURCES["Api"]["Properties"]["AccessLogSettings"]
+    assert text_of(api["DestinationArn"]) == f"{text_of(FILTERS[name]['LogGroupName'])[:-1]}.Arn>"
+    logged = json.loads(api["Format"])
+    asked = re.findall(r'\$\.(\w+) (?:=|!=) "([^"]+)"', FILTERS[name]["FilterPattern"])
+    assert asked
+    assert {field for field, _ in asked} <= logged.keys()
+    assert (logged["status"], logged["route"]) == ("$context.status", "$context.routeKey")
+
+
+# Each alarm
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_tells_the_topic_when_it_begins_and_when_it_ends(name):
+    told = {"Fn::If": ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert ALARMS[name]["AlarmActions"] == ALARMS[name]["OKActions"] == told
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_says_what_happened_and_where_to_read_on(name):
+    assert re.fullmatch(rf"[A-Z].*[^.]\. docs/runbook\.md#{name.lower()}", ALARMS[name]["AlarmDescription"])
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_is_silent_where_there_are_no_requests(name):
+    assert ALARMS[name]["TreatMissingData"] == "notBreaching"
+    assert ALARMS[name]["ComparisonOperator"] == "GreaterThanThreshold"
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_is_there_when_what_it_watches_is(name):
+    named = {resource for metric in metrics_of_alarm(ALARMS[name]) for resource in references(str(metric))}
+    conditions = {RESOURCES[resource].get("Condition") for resource in named & RESOURCES.keys()}
+    assert conditions - {None} <= {RESOURCES[name].get("Condition")}
+
+
+@pytest.mark.parametrize("name", [name for name, alarm in ALARMS.items() if "Metrics" in alarm])
+def test_the_expression_of_an_alarm_can_be_evaluated(name):
+    [expression, *rest] = ALARMS[name]["Metrics"]
+    stats = [query["MetricStat"] for query in rest]
+    ids = {query["Id"] for query in rest}
+    assert "ReturnData" not in expression
+    assert all(query["ReturnData"] is False for query in rest)
+    words = set(re.findall(r"[a-z]\w*", expression["Expression"]))
+    assert words == ids
+    assert all(re.fullmatch(r"[a-z]\w*", word) for word in {expression["Id"], *ids})
+    assert len(ids) == len(rest) <= MAX_METRICS_OF_AN_ALARM
+    assert len({stat["Period"] for stat in stats}) == 1
+    assert all(stat["Stat"] == "Sum" for stat in stats)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_looks_back_for_a_day_at_the_most(name):
+    alarm = ALARMS[name]
+    period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
+    assert period % 60 == 0
+    assert alarm["EvaluationPeriods"] * period <= DAY_SECONDS
+    assert 1 <= alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
+
+
+def test_cloudwatch_takes_alarms_filters_and_dashboard(aws):
+    assert aws
+    cloudwatch = boto3.client("cloudwatch")
+    for name, alarm in ALARMS.items():
+        properties = {key: value for key, value in alarm.items() if not key.endswith("Actions")}
+        cloudwatch.put_metric_alarm(AlarmName=name, **resolved(properties))
+    taken = cloudwatch.describe_alarms()["MetricAlarms"]
+    assert {alarm["AlarmName"] for alarm in taken} == set(ALARMS)
+    cloudwatch.put_dashboard(DashboardName="dashboard", DashboardBody=json.dumps(BODY))
+    logs = boto3.client("logs")
+    logs.create_log_group(logGroupName="access")
+    for name, properties in FILTERS.items():
+        transformations = [
+            {key[0].lower() + key[1:]: re.sub("[<>:]", "", text_of(value)) for key, value in transformation.items()}
+            for transformation in properties["MetricTransformations"]
+        ]
+        logs.put_metric_filter(
+            logGroupName="access",
+            filterName=name,
+            filterPattern=properties["FilterPattern"],
+            metricTransformations=transformations,
+        )
+
+
+def resolved(value):
+    """Return a value of the template with its references as texts."""
+    match value:
+        case {"Ref": _} | {"Fn::GetAtt": _} | {"Fn::Sub": _}:
+            return text_of(value)
+        case dict():
+            return {name: resolved(part) for name, part in value.items()}
+        case list():
+            return [resolved(part) for part in value]
+    return value
+
+
+# When they go off
+
+IDLE = {}
+
+
+class Value:
+    """The value of a metric at one time, `None` where there is none; with the arithmetic of CloudWatch.
+
+    Between metrics a missing value counts as 0, and what is divided by 0 is dropped:
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
+    """
+
+    def __init__(self, number):
+        self.number = number
+
+    def _with(self, other, operation):
+        numbers = [self.number, other.number if isinstance(other, Value) else other]
+        if self.number is None and (numbers[1] is None or not isinstance(other, Value)):
+            return Value(None)
+        try:
+            return Value(operation(*(number or 0 for number in numbers)))
+        except ZeroDivisionError:
+            return Value(None)
+
+    def __add__(self, other):
+        return self._with(other, operator.add)
+
+    def __rmul__(self, other):
+        return self._with(other, operator.mul)
+
+    def __truediv__(self, other):
+        return self._with(other, operator.truediv)
+
+    def __gt__(self, other):
+        return self._with(other, operator.gt)
+
+
+def choose(condition, met, otherwise):
+    """Do what IF does: what depends on a missing condition is dropped."""
+    chosen = met if condition.number else otherwise
+    return condition if condition.number is None else chosen
+
+
+def evaluated(name, values):
+    """Evaluate the expression of an alarm for one time; returns `None` for no data."""
+    expression, *metrics = ALARMS[name]["Metrics"]
+    names = {query["Id"]: Value(values.get(query["Id"])) for query in metrics}
+    functions = {"IF": choose, "TIME_SERIES": Value, "__builtins__": {}}
+    value = eval(expression["Expression"], names | functions)  # noqa: S307 -- ours, of the template
+    return value.number if isinstance(value, Value) else value
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "goes_off"),
+    [
+        ("ServerErrorsAlarm", IDLE, False),
+        ("ServerErrorsAlarm", {"requests": 100}, False),
+        ("ServerErrorsAlarm", {"errors": 1, "requests": 100}, False),
+        ("ServerErrorsAlarm", {"errors": 2, "requests": 100}, True),
+        # A rollout sends a tenth to a new version that answers nothing well.
+        ("ServerErrorsAlarm", {"errors": 10, "requests": 100}, True),
+        # A rollout that switches maintenance on, or off, must come to its end.
+        ("ServerErrorsAlarm", {"errors": 10, "requests": 100, "maintenance": 10}, False),
+        ("ServerErrorsAlarm", {"errors": 90, "requests": 100, "maintenance": 90}, False),
+        ("HalfFailingAlarm", IDLE, False),
+        ("HalfFailingAlarm", {"refused": 25, "failed": 25, "requests": 100}, False),
+        ("HalfFailingAlarm", {"refused": 26, "failed": 25, "requests": 100}, True),
+        ("HalfFailingAlarm", {"failed": 3, "requests": 3}, True),
+        ("TableThrottlesAlarm", IDLE, False),
+        ("TableThrottlesAlarm", {"keys": 1}, True),
+        ("TableThrottlesAlarm", {"events": 1, "rejects": 1, "erasures": 1}, True),
+        ("UnauthorizedAlarm", IDLE, False),
+        ("UnauthorizedAlarm", {"unknown": 60, "revoked": 40}, False),
+        ("UnauthorizedAlarm", {"unknown": 60, "revoked": 41}, True),
+        ("RejectsAlarm", {"accepted": 1000}, False),
+        ("RejectsAlarm", {"messages": 20, "refused": 20}, False),
+        ("RejectsAlarm", {"messages": 21, "refused": 21}, True),
+        ("RejectsAlarm", {"messages": 50, "settings": 50, "refused": 100, "accepted": 800, "duplicate": 100}, False),
+        ("RejectsAlarm", {"messages": 51, "settings": 50, "refused": 101, "accepted": 800, "duplicate": 99}, True),
+    ],
+)
+def test_an_expression_goes_beyond_its_threshold(name, values, goes_off):
+    assert values.keys() <= {query["Id"] for query in ALARMS[name]["Metrics"]}
+    value = evaluated(name, values)
+    assert (value is not None and value > ALARMS[name]["Threshold"]) is goes_off
+
+
+def test_an_alarm_on_a_table_always_has_data():
+    """CloudWatch keeps the state of an alarm on a metric of DynamoDB while data is missing, whatever the alarm says.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
+    """
+    on_tables = [
+        name for name, alarm in ALARMS.items() if any(of.namespace == "AWS/DynamoDB" for of in metrics_of_alarm(alarm))
+    ]
+    assert on_tables
+    for name in on_tables:
+        assert evaluated(name, IDLE) == 0
+
+
+def test_a_flood_of_401_counts_every_cause():
+    codes = {metric.dimensions["Code"] for metric in metrics_of_alarm(ALARMS["UnauthorizedAlarm"])}
+    assert codes == {kind.code for kind in refusals(Unauthorized)}
+
+
+def test_a_surge_of_rejects_counts_what_schemas_refuse():
+    codes = {metric.dimensions.get("Code") for metric in metrics_of_alarm(ALARMS["RejectsAlarm"])}
+    assert codes - {None} == {kind.code for kind in refusals(Invalid)}
+
+
+def test_a_rollout_goes_back_within_minutes_by_alarms_that_are_always_there():
+    alarms = FUNCTIONS["DestinationFunction"]["DeploymentPreference"]["Alarms"]["Fn::If"][1]
+    assert [alarm["Ref"] for alarm in alarms] == ["ServerErrorsAlarm", "FunctionErrorsAlarm"]
+    for alarm in (ALARMS[alarm["Ref"]] for alarm in alarms):
+        period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
+        assert alarm["DatapointsToAlarm"] * period <= 120
+        assert "Condition" not in alarm
+
+
+def test_slow_answers_are_told_before_segment_gives_up_and_after_two_stores_hung():
+    slow = ALARMS["SlowAnswersAlarm"]
+    assert slow["ExtendedStatistic"] == "p99"
+    assert 2 * STORE_CALL_SECONDS * 1000 <= slow["Threshold"] < SEGMENT_GIVES_UP_MILLISECONDS
+
+
+def test_a_long_maintenance_is_told_before_messages_are_lost():
+    alarm = ALARMS["MaintenanceAlarm"]
+    assert alarm["Period"] * alarm["EvaluationPeriods"] <= SEGMENT_RETRIES_HOURS * 3600 / 2
+
+
+@pytest.mark.parametrize("queue", [name for name in of_type("AWS::SQS::Queue") if "DeadLetter" in name])
+def test_somebody_learns_of_dead_letters(queue):
+    named = {"QueueName": f"<{queue}.QueueName>"}
+    alarms = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
+    [alarm] = alarms
+    assert (alarm["MetricName"], alarm["Threshold"]) == ("ApproximateNumberOfMessagesVisible", 0)
+
+
+@pytest.mark.parametrize("queue", [name for name in of_type("AWS::SQS::Queue") if "DeadLetter" not in name])
+def test_somebody_learns_long_before_a_queue_forgets(queue):
+    named = {"QueueName": f"<{queue}.QueueName>"}
+    [alarm] = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
+    assert alarm["MetricName"] == "ApproximateAgeOfOldestMessage"
+    assert alarm["Threshold"] < RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] / 10
+
+
+@pytest.mark.parametrize("function", ["EraserFunction", "StreamConsumerFunction"])
+def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
+    named = {"FunctionName": f"<{function}>"}
+    [alarm] = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
+    assert (alarm["MetricName"], alarm["Threshold"] < STREAM_HOURS * 3_600_000) == ("IteratorAge", True)
+
+
+# The dashboard
+
+
+def test_the_dashboard_names_only_what_there_is():
+    named = set(references(json.dumps(BODY))) - {"restored"}
+    pseudo = {"AWS::StackName", "AWS::Region"}
+    assert named - pseudo <= RESOURCES.keys()
+    unconditional = set(references(text_of({"Fn::Sub": DASHBOARD["Properties"]["DashboardBody"]["Fn::Sub"][0]})))
+    variables = DASHBOARD["Properties"]["DashboardBody"]["Fn::Sub"][1].keys()
+    assert not [name for name in unconditional & RESOURCES.keys() if "Condition" in RESOURCES[name]]
+    assert variables <= unconditional
+
+
+def test_what_the_dashboard_shows_conditionally_has_that_condition():
+    for variable in DASHBOARD["Properties"]["DashboardBody"]["Fn::Sub"][1].values():
+        condition, shown, _ = variable["Fn::If"]
+        assert {RESOURCES[name]["Condition"] for name in references(text_of(shown))} == {condition}
+
+
+@pytest.mark.parametrize("title", WIDGETS)
+def test_a_widget_is_whole_and_within_the_columns(title):
+    widget = WIDGETS[title]
+    needed = {"metric": {"metrics", "region"}, "log": {"query", "region"}, "alarm": {"alarms"}, "text": {"markdown"}}
+    assert widget.keys() == {"type", "x", "y", "width", "height", "properties"}
+    assert needed[widget["type"]] <= widget["properties"].keys()
+    assert widget["properties"].get("region", "<AWS::Region>") == "<AWS::Region>"
+    assert 0 <= widget["x"] < widget["x"] + widget["width"] <= COLUMNS
+    assert widget["y"] >= 0
+    assert widget["height"] > 0
+
+
+def test_every_widget_has_a_title_of_its_own():
+    assert len(WIDGETS) == len(BODY["widgets"])
+
+
+def test_no_widget_lies_on_another():
+    def is_apart(one, other):
+        return (
+            one["x"] + one["width"] <= other["x"]
+            or other["x"] + other["width"] <= one["x"]
+            or one["y"] + one["height"] <= other["y"]
+            or other["y"] + other["height"] <= one["y"]
+        )
+
+    assert all(is_apart(one, other) for one, other in combinations(BODY["widgets"], 2))
+
+
+@pytest.mark.parametrize("title", GRAPHS)
+def test_a_graph_says_which_statistic_of_which_time(title):
+    graph = GRAPHS[title]
+    for row, options in rows_of(graph):
+        if row:
+            assert "stat" in options or "stat" in graph
+            assert graph["period"] % 60 == 0
+
+
+@pytest.mark.parametrize("title", GRAPHS)
+def test_the_expressions_of_a_graph_name_its_rows(title):
+    rows = list(rows_of(GRAPHS[title]))
+    ids = [options["id"] for _, options in rows if "id" in options]
+    assert len(ids) == len(set(ids))
+    for row, options in rows:
+        assert bool(row) != ("expression" in options)
+        if "expression" in options and "SEARCH" not in options["expression"]:
+            named = set(re.findall(r"\b[a-z]\w*", options["expression"]))
+            assert named <= set(ids) - {options["id"]}
+
+
+SEARCHES = [
+    options["expression"]
+    for graph in GRAPHS.values()
+    for _, options in rows_of(graph)
+    if "SEARCH" in options.get("expression", "")
+]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_a_search_finds_what_requests_count(search):
+    [(namespace, dimensions, metric, service, period)] = re.findall(
+        r"""^SEARCH\('\{(\w+),([\w,]+)\} MetricName="(\w+)" service="([^"]+)"', 'Sum', (\d+)\)$""", search
+    )
+    found = [
+        told
+        for emitted, name, told in REQUEST_METRICS
+        if (emitted, name, told.keys(), told["service"]) == (namespace, metric, set(dimensions.split(",")), service)
+    ]
+    assert found
+    assert int(period) % 60 == 0
+    assert len(search) < MAX_SEARCH_CHARS / 2
+
+
+def test_a_found_metric_is_labelled_by_what_tells_it_apart():
+    labelled = {
+        (re.search(r",service,(\w+)\}", options["expression"])[1], options["label"])
+        for graph in GRAPHS.values()
+        for _, options in rows_of(graph)
+        if "SEARCH" in options.get("expression", "")
+    }
+    assert labelled == {(dimension, f"${{PROP('Dim.{dimension}')}}") for dimension in ("Code", "CallType")}
+
+
+def test_every_alarm_is_on_the_dashboard():
+    shown = [name for alarm in WIDGETS["Alarms"]["properties"]["alarms"] for name in references(alarm)]
+    assert sorted(shown) == sorted(ALARMS)
+
+
+def test_a_line_across_a_graph_is_the_threshold_of_the_alarm_that_it_names():
+    lines = [line for graph in GRAPHS.values() for line in graph.get("annotations", {}).get("horizontal", [])]
+    named = [(name, line["value"]) for line in lines for name in line["label"].split(", ") if name in ALARMS]
+    assert len(named) > 3
+    assert named == [(name, ALARMS[name]["Threshold"]) for name, _ in named]
+
+
+def test_cold_starts_are_read_from_a_log_of_plain_text():
+    query = WIDGETS["Cold starts in five minutes, and the longest"]["properties"]["query"]
+    assert query.startswith("SOURCE '<DestinationLogGroup>' | filter @type = 'REPORT'")
+    assert FUNCTIONS["DestinationFunction"]["LoggingConfig"] == {"LogGroup": {"Ref": "DestinationLogGroup"}}
+
+
+# The runbook
+
+
+def section(name):
+    return RUNBOOK.split(f"\n## {name}\n")[1].split("\n## ")[0]
+
+
+def test_every_alarm_has_a_section_and_every_section_an_alarm():
+    assert sorted(re.findall(r"^## (\w+Alarm)$", RUNBOOK, re.MULTILINE)) == sorted(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_a_section_says_what_it_means_what_segment_does_what_to_do_and_when_it_is_over(name):
+    told = section(name)
+    if told.startswith("\nAs ["):
+        assert re.match(r"\nAs \[(\w+)\]", told)[1] in ALARMS
+    else:
+        parts = ["Means", "Segment meanwhile", "Do", "Over", "Why"]
+        assert re.findall(r"^\*\*(Means|Segment meanwhile|Do|Over|Why)\b", told, re.MULTILINE) == parts
+
+
+def test_the_first_table_leads_to_every_alarm():
+    table = RUNBOOK.split("\n## ")[0]
+    assert sorted(re.findall(r"\[(\w+Alarm)\]", table)) == sorted(ALARMS)
+
+
+def test_anchors_within_the_runbook_lead_somewhere():
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", RUNBOOK)) <= headings
+
+
+def test_every_graph_that_the_runbook_names_is_on_the_dashboard():
+    labels = [options.get("label", "") for graph in GRAPHS.values() for _, options in rows_of(graph)]
+    quoted = set(re.findall(r'"([^"\n]+)"', re.sub(r"```.*?```|`[^`]*`", "", RUNBOOK, flags=re.DOTALL)))
+    shown = [*WIDGETS, *labels]
+    assert quoted
+    assert not [name for name in quoted if not any(title.endswith(name) or title.startswith(name) for title in shown)]
+
+
+def test_every_code_that_the_runbook_names_is_one():
+    named = set(re.findall(r"`([a-z]+_[a-z_]+)`", RUNBOOK)) - {"consumer_failed", "erasure_failed"}
+    assert named <= {kind.code for kind in refusals()} | {"internal_error"}
+    table = section("ServerErrorsAlarm")
+    assert {kind.code for kind in refusals(Unavailable)} - {"maintenance"} <= set(re.findall(r"`(\w+)`", table))
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.mark.parametrize("called", sorted(set(re.findall(r"(?:^|`)(destination [a-z][^`\n]*)", RUNBOOK, re.MULTILINE))))
+def test_every_command_of_the_runbook_is_there_with_its_options(called):
+    [name] = [name for name in COMMANDS if called == name or called.startswith(f"{name} ")]
+    options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+    assert set(re.findall(r"--[a-z-]+", called)) <= options
+    assert isinstance(COMMANDS[name], click.Command)
+
+
+def test_the_runbook_counts_what_alarms_cost():
+    always = sum(len(list(metrics_of_alarm(ALARMS[name]))) for name in ALARMS if "Condition" not in RESOURCES[name])
+    every = sum(len(list(metrics_of_alarm(alarm))) for alarm in ALARMS.values())
+    assert f"alarms: {always} metrics, {every} with `Consumer=on`" in RUNBOOK
+    assert f"| ${always / 10:.2f}, ${every / 10:.2f} |" in RUNBOOK
+    assert f"metrics from the access log: {len(FILTERS)} at" in RUNBOOK
