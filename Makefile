@@ -37,12 +37,13 @@ lock:
 
 # A stage is a part of samconfig.toml, where `dev` is the default.
 STAGE ?= dev
+CONFIG = $(if $(filter dev,$(STAGE)),default,$(STAGE))
 .PHONY: deploy
 deploy: $(SAM_VENV)/.installed
-	@grep -q '^\[$(STAGE:dev=default)\.deploy' samconfig.toml || \
-		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging or STAGE=prod"; exit 2; }
+	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
+		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
 	$(SAM_VENV)/bin/sam build
-	$(SAM_VENV)/bin/sam deploy --config-env $(STAGE:dev=default) $(ARGS)
+	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) $(ARGS)
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
 .PHONY: bench

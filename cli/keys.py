@@ -228,7 +228,7 @@ def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is 
 
 @keys.command(name="import")
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
-@click.option("--replace", is_flag=True, help="Let the file win over what is there already, a revocation too.")
+@click.option("--replace", is_flag=True, help="Let the file win over what is there, but for what is revoked.")
 @key_table_options
 def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> None:
     """Take over API keys: those that customers have already, or those of another deployment.
@@ -248,7 +248,12 @@ def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> N
     there_already = [record for record in records if not table.add(record)]
     owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
     strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
-    replaced = [record for record in there_already if replace and record not in strangers]
+    revoked = {record.key_hash for record in table if record.status == Status.REVOKED} if replace else set()
+    replaced = [
+        record
+        for record in there_already
+        if replace and record not in strangers and (record.key_hash not in revoked or record.status == Status.REVOKED)
+    ]
     for record in replaced:
         table.put(record)
     imported = len(records) - len(there_already)
@@ -261,7 +266,8 @@ def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> N
         }
         click.echo(json.dumps(counts))
     elif replace:
-        click.echo(f"Imported {imported} keys, and replaced {len(replaced)}.")
+        left = len(there_already) - len(strangers) - len(replaced)
+        click.echo(f"Imported {imported} keys, and replaced {len(replaced)}; {left} are revoked here, and stay so.")
     else:
         click.echo(f"Imported {imported} keys; {len(there_already)} were there already.")
     if strangers:

@@ -50,7 +50,8 @@ class Destination:
 
     def answer(self, request: Request) -> Response:
         """Answer a request and leave its lines. An exception that is no `Refusal` is a bug, and goes on to Lambda."""
-        line = RequestLine(request.id, service=self.settings.powertools_service_name)
+        service, version = self.settings.powertools_service_name, self.settings.aws_lambda_function_version
+        line = RequestLine(request.id, service=service, version=version)
         line.note(route=request.route.path)
         try:
             results = self._receive(request, line)

@@ -2,8 +2,8 @@
 
 The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
 Failed, so that the four add up to the messages (a request that is refused before they are read counts as one): in all,
-by call type and by code, which take few values, none of them a caller's own. A batch leaves a line for all of its
-messages that share call type and answer.
+by the function's version, by call type and by code, which take few values, none of them a caller's own. A batch leaves
+a line for all of its messages that share call type and answer.
 """
 
 import json
@@ -40,10 +40,11 @@ class Answered:
 
 
 class RequestLine:
-    """Collects what is known of one request while it is answered; `service` is the deployment that metrics are of."""
+    """Collects what is known of one request while it is answered; metrics are of a `service`, the deployment."""
 
-    def __init__(self, request_id: str, *, service: str) -> None:
+    def __init__(self, request_id: str, *, service: str, version: str) -> None:
         self._service = service
+        self._version = version
         self._facts: dict[str, Any] = {"request_id": request_id}
         self._milliseconds: dict[str, float] = {}
         self._step: str | None = None
@@ -75,9 +76,8 @@ class RequestLine:
     def _write(self, answered: Answered, facts: Mapping[str, Any]) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        before, after = _count(
-            self._service, answered.metric, facts.get("call_type"), answered.code, facts.get("messages", 1)
-        )
+        dimensions = ("Version", self._version), ("CallType", facts.get("call_type")), ("Code", answered.code)
+        before, after = _count(self._service, dimensions, answered.metric, facts.get("messages", 1))
         facts = {
             **facts,
             "outcome": answered.metric.lower(),
@@ -96,11 +96,11 @@ def write_health(code: str | None) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
 
 
-@cache  # call types and codes are few, and ours
-def _count(service: str, metric: str, call_type: str | None, code: str | None, count: int) -> tuple[str, str]:
+@cache  # versions, call types and codes are few, and ours
+def _count(service: str, dimensions: tuple[tuple[str, str | None], ...], metric: str, count: int) -> tuple[str, str]:
     """Return how a line begins, which counts messages: the JSON before the time, and that from there to the facts."""
     _metrics.add_dimension(name="service", value=service)
-    for dimension, value in (("CallType", call_type), ("Code", code)):
+    for dimension, value in dimensions:
         if value is not None:
             _metrics.add_dimensions(**{"service": service, dimension: value})
     _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)

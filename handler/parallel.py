@@ -16,6 +16,9 @@ TRIES = 4
 FIRST_WAIT_SECONDS = 0.05
 """Before the second try; doubled for each further one, and by chance up to half more."""
 
+_JITTER = random.SystemRandom()
+"""Of the system, since functions that start from one snapshot would share the state of another."""
+
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
@@ -60,6 +63,6 @@ def patiently(call: Callable[[], Result], check_deadline: Callable[[], None]) ->
         try:
             return call()
         except Unavailable:
-            time.sleep(FIRST_WAIT_SECONDS * 2**number * random.uniform(1, 1.5))  # noqa: S311 -- no secret
+            time.sleep(FIRST_WAIT_SECONDS * 2**number * _JITTER.uniform(1, 1.5))
     check_deadline()
     return call()

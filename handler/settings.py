@@ -61,6 +61,7 @@ class Settings:
     after_erasure: AfterErasure
     maintenance: bool
     powertools_service_name: str
+    aws_lambda_function_version: str
     accept_demo_keys: bool
 
     @classmethod
@@ -81,6 +82,7 @@ class Settings:
             after_erasure=AfterErasure(_one_of(env, "AFTER_ERASURE", tuple(AfterErasure), AfterErasure.STORE)),
             maintenance=_one_of(env, "MAINTENANCE", ("off", "on"), "off") == "on",
             powertools_service_name=env.get("POWERTOOLS_SERVICE_NAME") or DEFAULT_SERVICE,
+            aws_lambda_function_version=env.get("AWS_LAMBDA_FUNCTION_VERSION") or "$LATEST",
             accept_demo_keys=bool(env.get("AWS_ENDPOINT_URL")),
         )
 

@@ -364,8 +364,20 @@ def test_a_revocation_moves_too_where_the_file_shall_win(aws, tables):
     assert (left.exit_code, left.stdout) == (0, "Imported 0 keys; 3 were there already.\n")
     assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.ACTIVE, Status.REVOKED}
     won = run("keys", "import", "-", "--replace", "--table", new, stdin=exported(old))
-    assert (won.exit_code, won.stdout) == (0, "Imported 0 keys, and replaced 3.\n")
+    assert (won.exit_code, won.stdout) == (0, "Imported 0 keys, and replaced 3; 0 are revoked here, and stay so.\n")
     assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.REVOKED}
+
+
+def test_no_file_wins_over_a_revocation(aws, tables):
+    old, new = tables
+    file = exported(old)
+    run("keys", "import", "-", "--table", new, stdin=file)
+    table = KeyTable(aws.dynamodb(), new)
+    for record in table:
+        table.put(replace(record, status=Status.REVOKED))
+    result = run("keys", "import", "-", "--replace", "--table", new, stdin=file)
+    assert result.stdout == "Imported 0 keys, and replaced 1; 2 are revoked here, and stay so.\n"
+    assert {record.status for record in table} == {Status.REVOKED}
 
 
 def test_no_file_wins_over_the_key_of_another_customer(aws, tables):

@@ -17,7 +17,7 @@ ACCEPTED = Answered(metric="Accepted", status=200)
     ],
 )
 def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, dimensions):
-    line = RequestLine("r-1", service="stack")
+    line = RequestLine("r-1", service="stack", version="7")
     line.note(customer_id="acme", **({"call_type": dimensions["CallType"]} if "CallType" in dimensions else {}))
     line.write(Answered(metric=metric, status=status, code=dimensions.get("Code"), text="what the caller reads"))
     [written] = lines()
@@ -29,12 +29,13 @@ def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, di
     assert directive["Namespace"] == NAMESPACE
     assert [definition["Name"] for definition in directive["Metrics"]] == [metric]
     assert written[metric] == [1.0]
-    assert directive["Dimensions"] == [["service"], *(["service", name] for name in dimensions)]
-    assert {name: written[name] for name in ("service", *dimensions)} == {"service": "stack", **dimensions}
+    assert directive["Dimensions"] == [["service"], ["service", "Version"], *(["service", name] for name in dimensions)]
+    counted = {"service": "stack", "Version": "7", **dimensions}
+    assert {name: written[name] for name in counted} == counted
 
 
 def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
-    line = RequestLine("r-1", service="stack")
+    line = RequestLine("r-1", service="stack", version="7")
     line.begin("decode")
     line.begin("write")
     line.write(Answered(metric="Failed", status=500, code="internal_error"))
@@ -44,19 +45,19 @@ def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
 
 
 def test_nothing_of_a_request_is_left_for_the_next_one(lines):
-    first = RequestLine("r-1", service="stack")
+    first = RequestLine("r-1", service="stack", version="7")
     first.note(customer_id="acme", call_type="track")
     first.write(Answered(metric="Refused", status=400, code="invalid_json"))
-    RequestLine("r-2", service="stack").write(ACCEPTED)
+    RequestLine("r-2", service="stack", version="7").write(ACCEPTED)
     written = lines()[1]
     assert written["request_id"] == "r-2"
     assert not {"customer_id", "call_type", "CallType", "Code", "Refused"} & written.keys()
-    assert written["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+    assert written["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"], ["service", "Version"]]
 
 
 @pytest.mark.parametrize("text", ["a\nb\r\n{}", "\u2028\u2029\x85\x00", "\ud800", '"}\n{"status": 200', "é😀"])
 def test_a_callers_text_cannot_break_the_line(lines, text):
-    line = RequestLine("r-1", service="stack")
+    line = RequestLine("r-1", service="stack", version="7")
     line.note(message_id=text)
     line.write(ACCEPTED)
     [written] = lines()
@@ -64,7 +65,7 @@ def test_a_callers_text_cannot_break_the_line(lines, text):
 
 
 def test_a_callers_text_is_cut_short(lines):
-    line = RequestLine("r-1", service="stack")
+    line = RequestLine("r-1", service="stack", version="7")
     line.note(message_id="m" * 1_000_000)
     line.write(ACCEPTED)
     [written] = lines()
@@ -72,7 +73,7 @@ def test_a_callers_text_is_cut_short(lines):
 
 
 def test_a_text_that_names_a_callers_field_is_cut_short(lines):
-    RequestLine("r-1", service="stack").write(
+    RequestLine("r-1", service="stack", version="7").write(
         Answered(metric="Refused", status=400, code="invalid_message", text="t" * 9999)
     )
     [written] = lines()
@@ -81,5 +82,5 @@ def test_a_text_that_names_a_callers_field_is_cut_short(lines):
 
 def test_the_same_answer_of_two_deployments_counts_for_each(lines):
     for service in ("acme-eu", "acme-us"):
-        RequestLine("r-1", service=service).write(ACCEPTED)
+        RequestLine("r-1", service=service, version="7").write(ACCEPTED)
     assert [line["service"] for line in lines()] == ["acme-eu", "acme-us"]

@@ -33,11 +33,13 @@ DEFAULTS = Settings(
     after_erasure=AfterErasure.STORE,
     maintenance=False,
     powertools_service_name=DEFAULT_SERVICE,
+    aws_lambda_function_version="$LATEST",
     accept_demo_keys=False,
 )
 OPTIONAL = (
     *("EVENT_SINK", "KEY_CACHE_SECONDS", "KEY_GRACE_SECONDS", "SUPPORTED_CALL_TYPES", "EVENT_RETENTION_DAYS"),
     *("AFTER_ERASURE", "MAINTENANCE", "REJECTS_RETENTION_DAYS", "AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"),
+    "AWS_LAMBDA_FUNCTION_VERSION",
 )
 
 

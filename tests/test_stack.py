@@ -52,7 +52,7 @@ def test_short_forms_are_read_as_long_ones():
         {"Fn::Sub": "https://${DomainName}/segment"},
         "https://${Api}.e",
     )
-    assert TEMPLATE["Conditions"]["SinkIsQueue"] == {"Fn::Equals": [{"Ref": "EventSink"}, "sqs"]}
+    assert TEMPLATE["Conditions"]["QueueIsFifo"] == {"Fn::Equals": [{"Ref": "EventQueueType"}, "fifo"]}
     assert resources[FUNCTION]["Properties"]["Role"] == {"Fn::GetAtt": ["DestinationRole", "Arn"]}
 
 

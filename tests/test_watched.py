@@ -159,7 +159,7 @@ def emitted_by_requests():
     with redirect_stdout(StringIO()) as printed:
         for answered in answers:
             for call_type in (*CALL_TYPES, "other"):
-                line = RequestLine("r-1", service="<AWS::StackName>")
+                line = RequestLine("r-1", service="<AWS::StackName>", version="<DestinationFunction.Version.Version>")
                 line.note(call_type=call_type)
                 line.write(answered)
     for line in map(json.loads, printed.getvalue().splitlines()):
@@ -229,10 +229,8 @@ def test_the_route_whose_metrics_are_watched_has_them():
         for metric in WATCHED.values()
         if metric.dimensions.keys() >= ROUTE
     }
-    settings = RESOURCES["Api"]["Properties"]["RouteSettings"]
-    assert {f"{method} {path}" for method, path in watched} == {
-        route for route, setting in settings.items() if setting.get("DetailedMetricsEnabled")
-    }
+    assert watched == {("POST", "/segment")}
+    assert RESOURCES["Api"]["Properties"]["DefaultRouteSettings"]["DetailedMetricsEnabled"] is True
     stages = {metric.dimensions["Stage"] for metric in WATCHED.values() if "Stage" in metric.dimensions}
     assert stages == {"$default"}
 
@@ -367,6 +365,9 @@ class Value:
     def __add__(self, other):
         return self._with(other, operator.add)
 
+    def __sub__(self, other):
+        return self._with(other, operator.sub)
+
     def __rmul__(self, other):
         return self._with(other, operator.mul)
 
@@ -375,6 +376,9 @@ class Value:
 
     def __gt__(self, other):
         return self._with(other, operator.gt)
+
+    def __ge__(self, other):
+        return self._with(other, operator.ge)
 
 
 def choose(condition, met, otherwise):
@@ -404,6 +408,13 @@ def evaluated(name, values):
         # A rollout that switches maintenance on, or off, must come to its end.
         ("ServerErrorsAlarm", {"errors": 10, "requests": 100, "maintenance": 10}, False),
         ("ServerErrorsAlarm", {"errors": 90, "requests": 100, "maintenance": 90}, False),
+        # Nor may maintenance hide the new version, whose stores are still down.
+        ("ServerErrorsAlarm", {"errors": 100, "requests": 100, "maintenance": 90}, True),
+        ("NewVersionRefusesAlarm", IDLE, False),
+        ("NewVersionRefusesAlarm", {"refused": 9}, False),
+        ("NewVersionRefusesAlarm", {"refused": 10}, True),
+        ("NewVersionRefusesAlarm", {"accepted": 40, "duplicate": 10, "refused": 50}, False),
+        ("NewVersionRefusesAlarm", {"accepted": 40, "duplicate": 9, "refused": 51}, True),
         ("HalfFailingAlarm", IDLE, False),
         ("HalfFailingAlarm", {"refused": 25, "failed": 25, "requests": 100}, False),
         ("HalfFailingAlarm", {"refused": 26, "failed": 25, "requests": 100}, True),
@@ -452,7 +463,7 @@ def test_a_surge_of_rejects_counts_what_schemas_refuse():
 
 def test_a_rollout_goes_back_within_minutes_by_alarms_that_are_always_there():
     alarms = FUNCTIONS["DestinationFunction"]["DeploymentPreference"]["Alarms"]["Fn::If"][1]
-    assert [alarm["Ref"] for alarm in alarms] == ["ServerErrorsAlarm", "FunctionErrorsAlarm"]
+    assert [alarm["Ref"] for alarm in alarms] == ["ServerErrorsAlarm", "FunctionErrorsAlarm", "NewVersionRefusesAlarm"]
     for alarm in (ALARMS[alarm["Ref"]] for alarm in alarms):
         period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
         assert alarm["DatapointsToAlarm"] * period <= 120
