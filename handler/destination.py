@@ -53,12 +53,18 @@ class Destination:
         service, version = self.settings.powertools_service_name, self.settings.aws_lambda_function_version
         line = RequestLine(request.id, service=service, version=version)
         line.note(route=request.route.path)
+        messages: Sequence[Message] = ()
         try:
-            results = self._receive(request, line)
+            api_key, payload, messages = self._read(request, line)
+            results = self._take(request, line, api_key, payload, messages)
         except Refusal as refusal:
             if isinstance(refusal, Invalid):
                 line.note(kept=refusal.kept)
-            line.write(_answered(refusal, refusal.status))
+            if request.route.is_batch and messages:
+                failed = [Result(message=message, outcome=refusal) for message in messages]
+                self._write_lines(line, failed, refusal.status)
+            else:
+                line.write(_answered(refusal, refusal.status))
             return respond.refused(refusal)
         except Exception:
             line.write(Answered(metric="Failed", status=500, code="internal_error"))
@@ -70,8 +76,8 @@ class Destination:
             line.write(_answered(results[0].outcome if results else None, response["statusCode"]))
         return response
 
-    def _receive(self, request: Request, line: RequestLine) -> list[Result]:
-        """Return what became of each message of a batch; raises the `Refusal` of a single one."""
+    def _read(self, request: Request, line: RequestLine) -> tuple[ApiKey, JsonObject, Sequence[Message]]:
+        """Return who sends, the payload, and the messages in it; raises a `Refusal`."""
         if self.settings.maintenance:
             raise Maintenance
         line.begin("authenticate")
@@ -94,6 +100,12 @@ class Destination:
         else:
             messages = canonicalise(payload, call_type=request.route.call_type)
             self._note_message(line, messages[0])
+        return api_key, payload, messages
+
+    def _take(
+        self, request: Request, line: RequestLine, api_key: ApiKey, payload: JsonObject, messages: Sequence[Message]
+    ) -> list[Result]:
+        """Return what became of each message of a batch; raises the `Refusal` of a single one, or of them all."""
         line.begin("validate")
         refusals = self._judge(request, api_key, messages)
         if rejects := [*self._rejects(request, api_key, payload, messages, refusals)]:

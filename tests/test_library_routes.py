@@ -353,12 +353,20 @@ def test_the_messages_of_a_batch_are_counted_by_what_they_are_and_what_became_of
     }
 
 
-def test_a_batch_that_fails_leaves_one_line_for_all(deploy, lines):
+def test_a_batch_that_fails_tells_of_its_messages_too(deploy, lines):
     destination = deploy(environment={"EVENT_TABLE": "nowhere"})
-    destination.post({"batch": tracks(20)}, path="/v1/batch")
-    [line] = lines()
+    destination.post({"batch": [*tracks(20), {"type": "page", "userId": "u", "messageId": "p"}]}, path="/v1/batch")
+    tracked, page = lines()
     facts = {"outcome": "failed", "status": 503, "code": "event_store_unavailable", "Failed": [20.0]}
-    assert line.items() >= facts.items()
+    assert tracked.items() >= {**facts, "message_ids": [f"m-{number}" for number in range(20)]}.items()
+    assert (page["call_type"], page["Failed"], page["message_ids"]) == ("page", [1.0], ["p"])
+
+
+def test_a_batch_that_is_refused_unread_leaves_one_line(deploy, lines):
+    deploy().post({"batch": tracks(20)}, path="/v1/batch", key="nobody's")
+    [line] = lines()
+    assert line.items() >= {"outcome": "refused", "status": 401, "Refused": [1.0]}.items()
+    assert "message_ids" not in line
 
 
 def test_an_empty_batch_leaves_a_line_that_counts_none(deploy, lines):
