@@ -14,6 +14,9 @@ from cli.rejects import rejects
 from cli.replay import replay
 from cli.schemas.commands import schemas
 from cli.simulation.simulate import simulate
+from cli.watching.status import status
+from cli.watching.tail import tail
+from cli.watching.trace import trace
 from handler.errors import STORE_ERRORS
 
 
@@ -37,7 +40,23 @@ def main() -> None:
     """
 
 
-for command in (serve, keys, ping, import_, messages, simulate, rejects, erase, erasures, contacts, replay, schemas):
+for command in (
+    serve,
+    keys,
+    ping,
+    import_,
+    messages,
+    simulate,
+    rejects,
+    erase,
+    erasures,
+    contacts,
+    replay,
+    schemas,
+    trace,
+    tail,
+    status,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

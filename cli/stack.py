@@ -25,8 +25,10 @@ from handler.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef, TableDescriptionTypeDef
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_sqs import SQSClient
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +131,14 @@ class Account:
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""
         return boto3.client("cloudformation", **self._options())
+
+    def logs(self) -> "CloudWatchLogsClient":
+        """Return a client for logs."""
+        return boto3.client("logs", **self._options())
+
+    def cloudwatch(self) -> "CloudWatchClient":
+        """Return a client for metrics."""
+        return boto3.client("cloudwatch", **self._options())
 
     def _options(self) -> dict[str, Any]:
         if self.endpoint_url is None:

@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +18,12 @@ LOCAL_CA = LOCAL_FOLDER / "ca.pem"
 """The authority that signed the certificate of `serve --tls`."""
 ABOUT_PATH = "/_local"
 """Where a local server tells its stores; it is not part of the deployed API."""
+MAX_ABOUT_BYTES = 64 * 1024
+"""What says more about itself is no local server."""
+
+
+LOG_OUTPUTS = ("FunctionLogGroupName", "ApiLogGroupName")
+"""The outputs of a stack that name its log groups."""
 
 
 class _Id(click.ParamType[str]):
@@ -35,11 +42,28 @@ ID = _Id()
 
 
 @dataclass(frozen=True, kw_only=True)
+class LocalLog:
+    """The file with the request lines of a local server."""
+
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackLogs:
+    """The log groups of a stack's function and of its API, and the name that its metrics have as `service`."""
+
+    stack: str
+    function_group: str
+    api_group: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """A deployment: where it is, and the names of its stores."""
+    """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell."""
 
     account: Account
     stores: Stores
+    logs: LocalLog | StackLogs | None = None
 
     @property
     def is_local(self) -> bool:
@@ -67,24 +91,34 @@ def stack_target(stack: str) -> Target:
         outputs = stack_outputs(account.cloudformation(), stack)
     except (BotoCoreError, ClientError) as error:
         raise click.ClickException(f"The stack {stack} can't be read: {error}") from error
+    groups = [outputs.get(name) for name in LOG_OUTPUTS]
+    logs = None
+    if groups[0] and groups[1]:
+        name = stack.split("/")[1] if stack.startswith("arn:") else stack
+        logs = StackLogs(stack=name, function_group=groups[0], api_group=groups[1])
     try:
-        return Target(account=account, stores=Stores.from_outputs(outputs))
+        return Target(account=account, stores=Stores.from_outputs(outputs), logs=logs)
     except KeyError as error:
         raise click.ClickException(f"The stack {stack} has no output {error}: is it a destination?") from error
 
 
-def local_target(url: str) -> Target:
+def local_target(url: str, *, ca_file: str | None = None) -> Target:
     """Ask a local server for its stores; raises `click.ClickException` when it does not answer."""
-    about = ask_local_server(url)
-    return Target(account=Account(endpoint_url=about["endpoint_url"]), stores=Stores(**about["stores"]))
+    about = ask_local_server(url, ca_file=ca_file)
+    file = about.get("request_log")
+    return Target(
+        account=Account(endpoint_url=about["endpoint_url"]),
+        stores=Stores(**about["stores"]),
+        logs=LocalLog(file=Path(file)) if file else None,
+    )
 
 
-def ask_local_server(url: str) -> dict[str, Any]:
+def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
     """Return what a local server tells about itself; raises `click.ClickException`."""
-    with urllib3.PoolManager(ca_certs=str(LOCAL_CA) if LOCAL_CA.exists() else None) as http:
+    with urllib3.PoolManager(ca_certs=ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() else None)) as http:
         try:
-            answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False)
-            about = json.loads(answer.data)
+            answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False, preload_content=False)
+            about = json.loads(answer.read(MAX_ABOUT_BYTES))
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise click.ClickException(_NO_SERVER.format(url=url)) from error
     if not isinstance(about, dict) or "stores" not in about:

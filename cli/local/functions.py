@@ -15,7 +15,7 @@ import traceback
 import uuid
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self, cast
 
@@ -149,11 +149,17 @@ class Functions:
         while not self._free.empty():
             await self._free.get_nowait().stop()
 
-    async def invoke(self, event: Mapping[str, Any], *, integration_seconds: float | None = None) -> Invocation:
+    async def invoke(
+        self,
+        event: Mapping[str, Any],
+        *,
+        integration_seconds: float | None = None,
+        late: Callable[[Invocation], None] | None = None,
+    ) -> Invocation:
         """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`.
 
         With `integration_seconds` it may take so long in all, and a function that was given up then goes on within its
-        own time.
+        own time: `late` gets what came of that.
         """
         process = None
         try:
@@ -163,7 +169,7 @@ class Functions:
                     invocation = await process.invoke(event)
         except TimeoutError as error:
             if process is not None:
-                self._do_beside(self._outlast(process, integration_seconds))
+                self._do_beside(self._outlast(process, integration_seconds, late))
             raise FunctionTimeoutError("The function did not answer in time") from error
         except FunctionError:
             if process is not None:
@@ -179,16 +185,23 @@ class Functions:
     async def _add(self) -> None:
         self._free.put_nowait(await _FunctionProcess.start(self._function, self._environment))
 
-    async def _outlast(self, process: _FunctionProcess, integration_seconds: float | None) -> None:
+    async def _outlast(
+        self,
+        process: _FunctionProcess,
+        integration_seconds: float | None,
+        late: Callable[[Invocation], None] | None,
+    ) -> None:
         """Let a function that was given up finish, or end it."""
         seconds = self._function.timeout_seconds
         try:
             async with asyncio.timeout(seconds - (integration_seconds or seconds)):
-                await process.finish()
+                invocation = await process.finish()
         except (TimeoutError, FunctionError):
             await self._replace(process)
         else:
             self._free.put_nowait(process)
+            if late is not None:
+                late(invocation)
 
     async def _replace(self, process: _FunctionProcess) -> None:
         """End a process and start another one; while a schema is edited the function may not load."""

@@ -4,6 +4,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-in
 """
 
 import base64
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -21,12 +22,41 @@ TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
 """Bodies of these types, and of text/*, arrive as text; all others as base64, vendor types and forms among them."""
 
 
+UNKNOWN = "-"
+"""What API Gateway writes for a variable of its access log that has no value."""
+
+
+class AccessLog:
+    """The lines of an HTTP API's access log, by its format: names, and the variables that they stand for.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
+    """
+
+    def __init__(self, log_format: str) -> None:
+        self._variables: dict[str, str] = json.loads(log_format)
+
+    def line(self, values: Mapping[str, object]) -> str:
+        """Return a line, by variables without `$context.`; what is not known of a request is told as unknown."""
+        known = {f"$context.{name}": str(value) for name, value in values.items()}
+        return json.dumps({name: known.get(variable, UNKNOWN) for name, variable in self._variables.items()})
+
+
+def log_time(now: datetime) -> str:
+    """Return a time as the Common Log Format has it."""
+    return now.astimezone(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
+
+
+def source_ip_of(request: Request) -> str:
+    """Return who sent a request."""
+    return request.client.host if request.client else ""
+
+
 def to_event(request: Request, body: bytes, now: datetime) -> dict[str, Any]:
     """Return the event that an HTTP API makes of a request."""
     path = request.url.path
     route = f"{request.method} {path}"
     host = request.url.hostname or ""
-    source_ip = request.client.host if request.client else ""
+    source_ip = source_ip_of(request)
     headers = _joined((name.lower(), value) for name, value in request.headers.items())
     cookies = headers.pop("cookie", None)
     text, is_base64 = _body(body, headers)
@@ -56,7 +86,7 @@ def to_event(request: Request, body: bytes, now: datetime) -> dict[str, Any]:
             "requestId": str(uuid.uuid4()),
             "routeKey": route,
             "stage": "$default",
-            "time": now.astimezone(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "time": log_time(now),
             "timeEpoch": int(now.timestamp() * 1000),
         },
         "isBase64Encoded": is_base64,

@@ -7,10 +7,13 @@ import asyncio
 import json
 import shlex
 import socket
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import asdict, replace
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +35,8 @@ from cli.key_table import KeyRecord, KeyTable
 from cli.local import gateway
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
-from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
+from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
+from cli.local.request_log import RequestLogFile, file_of_port
 from cli.local.sources import EventSources
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import (
@@ -132,17 +136,18 @@ def serve(
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")
         console.print(f"Starting {processes} function processes …", style="dim")
-        asyncio.run(
-            _run(
-                Gateway(account, stack, console, as_json=as_json),
-                sources,
-                listener,
-                processes=processes,
-                proxy=proxy or nullcontext(),
-                certificate=_certificate(host) if tls else None,
-                welcome=lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY, account, stack.stores),
+        with closing(RequestLogFile(file_of_port(listener.getsockname()[1]))) as request_log:
+            asyncio.run(
+                _run(
+                    Gateway(account, stack, console, as_json=as_json, request_log=request_log),
+                    sources,
+                    listener,
+                    processes=processes,
+                    proxy=proxy or nullcontext(),
+                    certificate=_certificate(host) if tls else None,
+                    welcome=lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY, account, stack.stores),
+                )
             )
-        )
     except KeyboardInterrupt:
         console.print("Stopped.", style="dim")
     finally:
@@ -181,18 +186,61 @@ def _write_environment_file(stack: LocalStack, container_url: str) -> None:
     ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n")
 
 
-class Gateway:
-    """The API of template.yaml in front of function processes, and the local server's word about itself."""
+@dataclass(frozen=True, kw_only=True)
+class _Access:
+    """A request for the access log: what is known of it before its answer."""
 
-    def __init__(self, account: Account, stack: LocalStack, console: Console, *, as_json: bool) -> None:
+    request: Request
+    route: str = gateway.UNKNOWN
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.perf_counter)
+
+    def values(self, response: Response, integration: Mapping[str, str]) -> dict[str, object]:
+        """Return the values of the variables of an access log; `integration` are those about the function."""
+        return {
+            "requestId": self.request_id,
+            "requestTime": gateway.log_time(self.at),
+            "routeKey": self.route,
+            "status": response.status_code,
+            "responseLatency": round((time.perf_counter() - self.began) * 1000),
+            "responseLength": len(response.body),
+            "identity.sourceIp": gateway.source_ip_of(self.request) or gateway.UNKNOWN,
+            **integration,
+        }
+
+
+INVOKED = {"integrationStatus": "200"}
+"""What Lambda says to API Gateway, also of a function that raised."""
+
+
+class Gateway:
+    """The API of template.yaml in front of function processes, and the local server's word about itself.
+
+    What function and API write is kept in `request_log`, where there is one.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        stack: LocalStack,
+        console: Console,
+        *,
+        as_json: bool,
+        request_log: RequestLogFile | None = None,
+    ) -> None:
         self._console = console
         self._as_json = as_json
+        self._request_log = request_log
         self._about = {
             "endpoint_url": account.endpoint_url,
             "stores": asdict(stack.stores),
             "api_key": demo.GOOD_KEY,
+            "request_log": str(request_log.path) if request_log else None,
         }
-        function = load_template()["Resources"][FUNCTION]["Properties"]
+        resources = load_template()["Resources"]
+        function = resources[FUNCTION]["Properties"]
+        self._access_log = gateway.AccessLog(resources["Api"]["Properties"]["AccessLogSettings"]["Format"])
         routes = [event["Properties"] for event in function["Events"].values()]
         self._seconds = {route["Path"]: route["TimeoutInMillis"] / 1000 for route in routes}
         self.functions = Functions(Function.of(FUNCTION, function), stack.environment)
@@ -209,30 +257,52 @@ class Gateway:
         return JSONResponse(self._about)
 
     async def _not_found(self, request: Request, _error: Exception) -> Response:
-        return self._answer(request, 404, "Not Found", "no such route")
+        return self._answer(_Access(request=request), 404, "Not Found", "no such route")
 
     async def _invoke(self, request: Request) -> Response:
+        access = _Access(request=request, route=f"{request.method} {request.url.path}")
         body = await request.body()
         if len(body) > gateway.MAX_BODY_BYTES:
-            return self._answer(request, 413, "Request Entity Too Large", "the body is larger than 10 MB")
+            return self._answer(access, 413, "Request Entity Too Large", "the body is larger than 10 MB")
+        event = gateway.to_event(request, body, access.at)
+        access = replace(access, request_id=event["requestContext"]["requestId"])
         try:
             invocation = await self.functions.invoke(
-                gateway.to_event(request, body, datetime.now(UTC)), integration_seconds=self._seconds[request.url.path]
+                event, integration_seconds=self._seconds[request.url.path], late=partial(self._log, request)
             )
         except FunctionTimeoutError:
-            return self._answer(request, 503, "Service Unavailable", "the function did not answer in time")
+            return self._answer(access, 503, "Service Unavailable", "the function did not answer in time")
         except FunctionError:
-            return self._answer(request, 500, "Internal Server Error", "the function died")
+            return self._answer(access, 500, "Internal Server Error", "the function died")
+        self._log(request, invocation)
+        if invocation.raised:
+            response: Response = gateway.own_answer(500, "Internal Server Error")
+        else:
+            response = gateway.to_response(invocation.response)
+        self._note(access, response, INVOKED)
+        return response
+
+    def _answer(self, access: _Access, status: int, message: str, why: str) -> Response:
+        """Answer without the function."""
+        self._console.print(_line(access.request, status, why))
+        response = gateway.own_answer(status, message)
+        self._note(access, response, {"integrationErrorMessage": why})
+        return response
+
+    def _log(self, request: Request, invocation: Invocation) -> None:
+        """Print and keep what the function printed."""
         for line in invocation.log.splitlines():
             self._console.print(Text(line) if self._as_json else _readable(request, line))
-        if invocation.raised:
-            return gateway.own_answer(500, "Internal Server Error")
-        return gateway.to_response(invocation.response)
+            if self._request_log and IS_REQUEST_LINE in line:
+                self._request_log.write(line)
 
-    def _answer(self, request: Request, status: int, message: str, why: str) -> Response:
-        """Answer without the function."""
-        self._console.print(_line(request, status, why))
-        return gateway.own_answer(status, message)
+    def _note(self, access: _Access, response: Response, integration: Mapping[str, str]) -> None:
+        if self._request_log:
+            self._request_log.write(self._access_log.line(access.values(response, integration)))
+
+
+IS_REQUEST_LINE = '"message": "request"'
+"""What `handler/observe.py` writes into each, and escapes in texts of others."""
 
 
 def _readable(request: Request, line: str) -> Text:

@@ -1,0 +1,55 @@
+"""The request lines of a local server in a file, as CloudWatch has those of a stack: other processes read it meanwhile.
+
+A file that is full becomes the older one, and that one is gone, so that they never take more than twice its size.
+"""
+
+import logging
+import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+import click
+
+from cli.stack import LOCAL_FOLDER
+
+MAX_FILE_BYTES = 100 * 1024 * 1024
+
+
+def file_of_port(port: int) -> Path:
+    """Return the file of the server that listens there; no other one can at the same time."""
+    return LOCAL_FOLDER / f"requests-{port}.jsonl"
+
+
+def older(path: Path) -> Path:
+    """Return the file with the lines before, where there is one."""
+    return path.with_name(f"{path.name}.1")
+
+
+class RequestLogFile:
+    """Writes lines of JSON into a file that begins anew."""
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> None:
+        path.parent.mkdir(exist_ok=True)
+        for earlier in (path, older(path)):
+            earlier.unlink(missing_ok=True)
+        self.path = path
+        self._handler = _Handler(path, maxBytes=max_bytes, backupCount=1, encoding="utf-8")
+
+    def write(self, line: str) -> None:
+        """Write a line, which readers find at once."""
+        self._handler.handle(logging.makeLogRecord({"msg": line}))
+
+    def close(self) -> None:
+        """Close the file, which stays for who looks into it."""
+        self._handler.close()
+
+
+class _Handler(RotatingFileHandler):
+    """Tells once that it can't write: the requests go on."""
+
+    _is_broken = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 -- logging's
+        if not self._is_broken:
+            click.echo(f"The request log can't be written: {sys.exc_info()[1]}", err=True)
+        self._is_broken = True

@@ -1,0 +1,298 @@
+"""The log groups of a stack: CloudWatch Logs Insights for what was, FilterLogEvents for what comes.
+
+Live Tail is not used for that: it shows 500 lines a second at the most, leaves out the others unsaid, ends after three
+hours, and is paid by the minute. FilterLogEvents tells all, for nothing, a few seconds later.
+
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax.html
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from time import sleep
+from typing import TYPE_CHECKING
+
+import click
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
+
+from cli.target import StackLogs
+from cli.watching.lines import (
+    LOGGED_ID_CHARS,
+    UNKNOWN,
+    AccessLine,
+    FunctionLine,
+    Line,
+    Wanted,
+    is_by_function,
+    read_line,
+)
+from cli.watching.request_log import Figures, Period, Tally, oldest_first
+from handler.errors import STORE_ERRORS
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+MAX_ROWS = 10_000
+"""That Insights gives of one query at once."""
+FIRST_WAIT_SECONDS = 0.2
+MAX_WAIT_SECONDS = 2.0
+"""Between two looks whether a query is done."""
+IDS_OF_A_QUERY = 200
+"""Request ids that one query names: it may have 10,000 characters."""
+ANSWER_MARGIN = timedelta(minutes=1)
+"""Between a line of the function and that of the API: a request takes half a minute at the most."""
+
+POLL_SECONDS = 2.0
+"""FilterLogEvents may be called five times a second, by all of an account."""
+LATE = timedelta(seconds=30)
+"""Lines come to CloudWatch some seconds after their time, so that one looks back for so long."""
+RETRY_SECONDS = 5.0
+BEFORE = timedelta(hours=1)
+"""Where the lines of before are looked for."""
+PASSING_CODES = ("ThrottlingException", "ServiceUnavailableException", "InternalFailure")
+REQUESTS_PATTERN = '{ $.message = "request" }'
+OTHER_ANSWERS_PATTERN = '{ ($.integrationStatus != "200") || ($.status = "500") }'
+"""Of what the function did not answer. https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html"""
+
+Row = Mapping[str, str]
+
+
+class CloudLog:
+    """Asks CloudWatch; `scanned_bytes` are those that Insights has read, which is what it is paid for."""
+
+    def __init__(
+        self,
+        client: "CloudWatchLogsClient",
+        logs: StackLogs,
+        *,
+        poll_seconds: float = POLL_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        self._client = client
+        self._logs = logs
+        self._poll_seconds = poll_seconds
+        self._retry_seconds = retry_seconds
+        self._scanned_bytes = 0
+        self._notes: list[str] = []
+
+    def __str__(self) -> str:
+        return f"the logs of the stack {self._logs.stack}"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of the answers so far."""
+        scanned = f"CloudWatch Logs Insights scanned {self._scanned_bytes / 1e6:,.1f} MB."
+        return [*self._notes, *([scanned] if self._scanned_bytes else [])]
+
+    def lines_of(self, message_id: str, period: Period) -> Sequence[FunctionLine]:
+        """Return what the function wrote of a message. Lines of the last seconds may not be there yet."""
+        query = (
+            f'fields @message | filter message = "request" and @message like /{_pattern(message_id)}/ '
+            "| sort @timestamp desc"
+        )
+        rows = self._ask(self._logs.function_group, query, period.since, period.until)
+        found = map(read_line, (row.get("@message", "") for row in rows))
+        return oldest_first(line for line in found if isinstance(line, FunctionLine) and line.names(message_id))
+
+    def answers(self, lines: Collection[FunctionLine]) -> Mapping[str, AccessLine]:
+        """Return what the API answered."""
+        ids = sorted({line.request_id for line in lines if re.fullmatch(r"[\w=/+-]+", line.request_id, re.ASCII)})
+        if not ids:
+            return {}
+        since = min(line.time for line in lines) - ANSWER_MARGIN
+        until = max(line.time for line in lines) + ANSWER_MARGIN
+        found: list[Line | None] = []
+        for begin in range(0, len(ids), IDS_OF_A_QUERY):
+            named = ", ".join(f'"{request_id}"' for request_id in ids[begin : begin + IDS_OF_A_QUERY])
+            rows = self._ask(self._logs.api_group, f"fields @message | filter requestId in [{named}]", since, until)
+            found += [read_line(row.get("@message", "")) for row in rows]
+        return {line.request_id: line for line in found if isinstance(line, AccessLine)}
+
+    def figures(self, period: Period) -> Figures:
+        """Count by what the lines say as metrics, whose values are arrays of one number."""
+        figures = Figures()
+        query = (
+            'filter message = "request" | stats sum(Accepted.0) as accepted, sum(Duplicate.0) as duplicate, '
+            "sum(Refused.0) as refused, sum(Failed.0) as failed, min(@timestamp) as first, max(@timestamp) as last "
+            "by `customer_id`, `call_type`, code"
+        )
+        for row in self._ask(self._logs.function_group, query, period.since, period.until):
+            code = row.get("code", "")
+            tally = Tally(accepted=_count(row, "accepted"), duplicates=_count(row, "duplicate"))
+            if refused := _count(row, "refused"):
+                tally.refused[code] = refused
+            if failed := _count(row, "failed"):
+                tally.failed[code] = failed
+            tally.last_seen = _time(row["last"])
+            figures.begin(_time(row["first"]))
+            figures.tallies[(row.get("customer_id"), row.get("call_type"))] += tally
+        query = "stats count(*) as requests, min(@timestamp) as first by route, status, integrationStatus"
+        for row in self._ask(self._logs.api_group, query, period.since, period.until):
+            status = row.get("status", "")
+            known = int(status) if status.isdecimal() else None
+            by_function = is_by_function(known, row.get("integrationStatus"))
+            figures.answers[(row.get("route", UNKNOWN), known, by_function)] += _count(row, "requests")
+            figures.begin(_time(row["first"]))
+        return figures
+
+    def _ask(self, group: str, query: str, since: datetime, until: datetime) -> Sequence[Row]:
+        """Return the rows of a query; an end before that, such as Control-C, stops it."""
+        with _named(group):
+            query_id = self._client.start_query(
+                logGroupName=group,
+                startTime=max(0, int(since.timestamp())),
+                endTime=int(until.timestamp()) + 1,
+                queryString=query,
+                limit=MAX_ROWS,
+            )["queryId"]
+        try:
+            rows = self._wait_for(query_id)
+        except BaseException:
+            with suppress(*STORE_ERRORS):  # which says that it has ended
+                self._client.stop_query(queryId=query_id)
+            raise
+        if len(rows) >= MAX_ROWS:
+            note = f"There are more than the {MAX_ROWS:,} rows that were read: ask for less by --since."
+            self._notes = [*(other for other in self._notes if other != note), note]
+        return rows
+
+    def _wait_for(self, query_id: str) -> Sequence[Row]:
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            sleep(wait)
+            wait = min(MAX_WAIT_SECONDS, wait * 2)
+            answer = self._client.get_query_results(queryId=query_id)
+            if answer["status"] == "Complete":
+                self._scanned_bytes += int(answer.get("statistics", {}).get("bytesScanned", 0))
+                return [
+                    {field["field"].strip("`"): field["value"] for field in row if "value" in field}
+                    for row in answer["results"]
+                ]
+            if answer["status"] not in ("Scheduled", "Running", "Unknown"):
+                raise click.ClickException(
+                    f"CloudWatch Logs Insights ended a query as {answer['status'].lower()}: try again, or ask for less "
+                    "by --since"
+                )
+
+    def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
+        """Yield lines some seconds after their time. What comes to CloudWatch later than `LATE` is missed."""
+        begin = datetime.now(UTC)
+        shown: set[str] = set()
+        if last:
+            latest = self._latest(wanted, last, begin)
+            shown = {line.raw for line in latest}
+            yield from latest
+            begin = max([begin - LATE, *(line.time for line in latest[:1])])  # what Insights may not know yet
+        patterns = {self._logs.function_group: REQUESTS_PATTERN}
+        if wanted.asks_api:
+            patterns[self._logs.api_group] = OTHER_ANSWERS_PATTERN
+        feeds = [
+            _Feed(self._client, group, pattern, begin, retry_seconds=self._retry_seconds)
+            for group, pattern in patterns.items()
+        ]
+        while True:
+            for feed in feeds:
+                for raw in feed.read():
+                    line = read_line(raw)
+                    if line is not None and wanted.takes(line) and raw not in shown:
+                        yield line
+            yield None
+            sleep(self._poll_seconds)
+
+    def _latest(self, wanted: Wanted, count: int, until: datetime) -> list[Line]:
+        """Return the latest lines of the last hour."""
+        query = "fields @message | filter {} | sort @timestamp desc"
+        conditions = {self._logs.function_group: 'message = "request"'}
+        if wanted.outcomes:
+            conditions[self._logs.function_group] += f" and outcome in {json.dumps(sorted(wanted.outcomes))}"
+        if wanted.asks_api:
+            conditions[self._logs.api_group] = (
+                "@message not like /integrationStatus.: .200/ or @message like /.status.: .500/"
+            )
+        found = [
+            read_line(row.get("@message", ""))
+            for group, condition in conditions.items()
+            for row in self._ask(group, query.format(condition), until - BEFORE, until)
+        ]
+        lines = (line for line in found if line is not None and wanted.takes(line))
+        return sorted(lines, key=lambda line: line.time)[-count:]
+
+
+class _Feed:
+    """New lines of a group: those of the last seconds are read again and again, since late ones come among them."""
+
+    def __init__(
+        self, client: "CloudWatchLogsClient", group: str, pattern: str, begin: datetime, *, retry_seconds: float
+    ) -> None:
+        self._pages = client.get_paginator("filter_log_events")
+        self._group = group
+        self._pattern = pattern
+        self._retry_seconds = retry_seconds
+        self._begin = self._since = begin
+        self._seen: dict[str, int] = {}
+
+    def read(self) -> Iterator[str]:
+        """Yield lines that were not there before; while CloudWatch is too busy or out of reach, none."""
+        now = datetime.now(UTC)
+        try:
+            with _named(self._group):
+                for page in self._pages.paginate(
+                    logGroupName=self._group, startTime=_milliseconds(self._since), filterPattern=self._pattern
+                ):
+                    for event in page["events"]:
+                        if event["eventId"] not in self._seen:
+                            self._seen[event["eventId"]] = event["timestamp"]
+                            yield event["message"]
+        except (EndpointConnectionError, HTTPClientError, ClientError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING_CODES:
+                raise
+            click.echo(f"CloudWatch does not answer, and is asked again: {error}", err=True)
+            sleep(self._retry_seconds)
+            return
+        self._since = max(self._begin, now - LATE)
+        oldest = _milliseconds(self._since)
+        self._seen = {event_id: time for event_id, time in self._seen.items() if time >= oldest}
+
+
+@contextmanager
+def _named(group: str) -> Iterator[None]:
+    """Tell which log group is not there."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "ResourceNotFoundException":
+            raise click.ClickException(f"The log group {group} is not there: was it deleted?") from error
+        raise
+
+
+_LITERAL = re.compile(r"[^A-Za-z0-9_:-]")
+
+
+def _pattern(message_id: str) -> str:
+    """Return a regular expression that a message id matches as it is written in JSON, and that is nothing else.
+
+    What could end or change it is any character, so that others may match too.
+    """
+    return _LITERAL.sub(".", json.dumps(message_id[:LOGGED_ID_CHARS]))
+
+
+def _count(row: Row, name: str) -> int:
+    """Return a number of a row, 0 where there is nothing to add up, which may be told in several ways."""
+    number = float(row.get(name) or 0)
+    return int(number) if math.isfinite(number) else 0
+
+
+def _time(text: str) -> datetime:
+    """Read a time of Insights: milliseconds since 1970, or a text in UTC."""
+    try:
+        return datetime.fromtimestamp(float(text) / 1000, UTC)
+    except ValueError:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _milliseconds(time: datetime) -> int:
+    return int(time.timestamp() * 1000)

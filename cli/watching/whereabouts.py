@@ -1,0 +1,175 @@
+"""Where a message is now: in the event table, among the rejects, in the queue, or nowhere any more."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, Literal
+
+import click
+
+from cli import demo
+from cli.reject_table import KeptReject, RejectTable, newest_first
+from cli.target import Target
+from cli.watching.lines import FunctionLine
+from handler.record import subject_key, utf8
+from handler.spec import DELETE
+
+CLOCKS_APART = timedelta(seconds=10)
+"""Between the time of a line and that of its reject, which are taken one after the other."""
+
+HAS_ID = "message_id = :message_id"
+
+Item = Mapping[str, Any]
+"""An item of the event table, as DynamoDB returns it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Which message is looked for; `subject_id` is of a user or an anonymous visitor, where one is named."""
+
+    message_id: str
+    customer_id: str | None
+    kind: Literal["user", "anonymous"]
+    subject_id: str | None
+    scan: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whereabouts:
+    """The items of the event table, None where that was not searched, and the rejects, oldest first."""
+
+    items: Sequence[Item] | None
+    rejects: Sequence[KeptReject]
+
+    @property
+    def customers(self) -> set[str]:
+        """Whose they are."""
+        return {item["customer_id"]["S"] for item in self.items or ()} | {one.customer_id for one in self.rejects}
+
+    def of(self, customer_id: str) -> "Whereabouts":
+        """Return those of one customer."""
+        return Whereabouts(
+            items=None if self.items is None else [one for one in self.items if one["customer_id"]["S"] == customer_id],
+            rejects=[reject for reject in self.rejects if reject.customer_id == customer_id],
+        )
+
+
+def find(target: Target, search: Search, lines: Collection[FunctionLine]) -> Whereabouts:
+    """Look for a message of which there are some lines."""
+    return Whereabouts(
+        items=_items(target, search, {line.customer_id for line in lines if line.customer_id is not None}),
+        rejects=_rejects(target, search, lines),
+    )
+
+
+def _rejects(target: Target, search: Search, lines: Collection[FunctionLine]) -> Sequence[KeptReject]:
+    """Return the rejects of the days on which it was refused; on a local server of all days."""
+    table = RejectTable(target.account.dynamodb(), target.stores.rejects_table)
+    if target.is_local:
+        rejects: Iterable[KeptReject] = table.everything()
+    else:
+        days: defaultdict[str, set[date]] = defaultdict(set)
+        for line in lines:
+            if line.outcome == "refused" and line.customer_id is not None:
+                days[line.customer_id] |= {(line.time - CLOCKS_APART).date(), line.time.date()}
+        rejects = itertools.chain.from_iterable(table.of_customer(whose, sorted(when)) for whose, when in days.items())
+    chosen = [
+        reject
+        for reject in rejects
+        if reject.facts.get("message_id") == utf8(search.message_id)
+        and search.customer_id in (None, reject.customer_id)
+    ]
+    return newest_first(chosen)[::-1]
+
+
+def _items(target: Target, search: Search, customers: Collection[str]) -> Sequence[Item] | None:
+    """Return the items with the message id, None where that would take a scan that nobody asked for."""
+    if target.stores.event_sink == "sqs":
+        return None
+    client = target.account.dynamodb()
+    values = {":message_id": {"S": utf8(search.message_id)}}
+    if search.subject_id is None:
+        if not search.scan and not target.is_local:
+            return None
+        pages = client.get_paginator("scan").paginate(
+            TableName=target.stores.event_table,
+            FilterExpression=HAS_ID,
+            ExpressionAttributeValues=values,
+            ConsistentRead=True,
+        )
+        items = [item for page in pages for item in page["Items"]]
+        return [item for item in items if search.customer_id in (None, item["customer_id"]["S"])]
+    known = {search.customer_id} if search.customer_id is not None else customers
+    if not known and target.is_local:
+        known = {demo.CUSTOMER}
+    if not known:
+        raise click.UsageError("No line tells whose message it is: name the --customer whose user this is")
+    subjects = [subject_key(customer, search.kind, search.subject_id) for customer in known]
+    return [
+        item
+        for subject in subjects
+        for page in client.get_paginator("query").paginate(
+            TableName=target.stores.event_table,
+            FilterExpression=HAS_ID,
+            KeyConditionExpression="subject = :subject",
+            ExpressionAttributeValues={**values, ":subject": {"S": subject}},
+            ConsistentRead=True,
+        )
+        for item in page["Items"]
+    ]
+
+
+def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, words: str) -> Iterator[str]:
+    """Yield sentences about where a message of one customer is, and what of that does not fit its lines.
+
+    `words` say of which time the lines are.
+    """
+    taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
+    refused = [line for line in lines if line.outcome == "refused"]
+    for item in whereabouts.items or ():
+        key = f"{item['subject']['S']} at {item['position']['S']}"
+        yield f"Stored at {_moment(item['stored_at']['S'])} in the event table, as {key}."
+        if item["type"]["S"] == DELETE:
+            yield "The erasure that it asks for is not carried out yet: that would delete it."
+    if whereabouts.items and not taken:
+        yield (
+            f"No line of {words} tells that it was accepted: it was stored before that, or by `destination rejects "
+            "retry`, or its function ended before it could write one."
+        )
+    if whereabouts.items is None and target.stores.event_sink == "sqs":
+        if taken:
+            yield (
+                f"Queued in {target.stores.event_queue_url} until a consumer takes it from there. A queue can't be "
+                "searched."
+            )
+    elif whereabouts.items is None:
+        yield (
+            "Whether it is in the event table was not looked up, which has no index by message id: name its --user or "
+            "its --anonymous id, or say --scan to read the whole table."
+        )
+    elif taken and not whereabouts.items:
+        yield (
+            "It is not in the event table any more: the erasure that it asked for was carried out, of which "
+            "`destination erasures list` shows the receipt."
+            if all(line.call_type == DELETE for line in taken)
+            else "It was accepted and is not in the event table: its user was erased (`destination erasures list`), it "
+            "expired by EventRetentionDays, somebody deleted it, or it is of another user or deployment."
+        )
+    for reject in whereabouts.rejects:
+        yield (
+            f"Among the rejects since {_moment(reject.rejected_at)} as {reject.reject_id}: `destination rejects show` "
+            "has all of it, `destination rejects retry` takes it in once the schema is mended."
+        )
+    if refused and not whereabouts.rejects:
+        was_kept = any(line.kept for line in refused)
+        yield (
+            "It is not among the rejects any more: it was retried, purged, erased, or it expired."
+            if was_kept
+            else "It is not among the rejects."
+        )
+
+
+def _moment(text: str) -> str:
+    return text.replace("T", " ")[: len("2020-05-09 23:54:49.200")]

@@ -1,0 +1,223 @@
+"""The request log of a local server: written for others to read at once, and read while it is written."""
+
+import asyncio
+import itertools
+import textwrap
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
+
+import click
+import pytest
+from request_lines import ACCEPTED, FAILED, REFUSED, access_line, function_line
+
+from cli.local.functions import Function, Functions, FunctionTimeoutError
+from cli.local.gateway import AccessLog
+from cli.local.request_log import RequestLogFile, older
+from cli.watching.lines import Wanted
+from cli.watching.local_log import LocalLog
+from cli.watching.request_log import Period
+
+EVERYTHING = Period.everything()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "requests.jsonl"
+
+
+@pytest.fixture
+def begin(path):
+    """Return what begins the log that a server writes."""
+    with ExitStack() as logs:
+        yield lambda **options: logs.enter_context(closing(RequestLogFile(path, **options)))
+
+
+def ids(lines):
+    return [line.message_ids[0] for line in lines]
+
+
+# Writing
+
+
+def test_a_line_can_be_read_at_once(begin, path):
+    written = begin()
+    written.write(function_line(message_id="m"))
+    assert ids(LocalLog(path).lines_of("m", EVERYTHING)) == ["m"]
+
+
+def test_it_begins_anew_with_each_server(begin, path):
+    first = begin(max_bytes=1)
+    first.write(function_line(message_id="old"))
+    first.write(function_line(message_id="young"))
+    begin().write(function_line(message_id="new"))
+    assert path.read_text().count("\n") == 1
+    assert not older(path).exists()
+
+
+def test_it_takes_no_more_than_two_files(begin, path):
+    log = begin(max_bytes=2000)
+    for number in range(50):
+        log.write(function_line(message_id=f"m-{number}"))
+    assert set(path.parent.iterdir()) == {path, older(path)}
+    assert sum(file.stat().st_size for file in path.parent.iterdir()) <= 4000
+    assert ids(LocalLog(path).lines_of("m-49", EVERYTHING)) == ["m-49"]
+
+
+def test_both_files_are_read_oldest_first(begin, path):
+    log = begin(max_bytes=1500)
+    for number in range(2):
+        log.write(function_line(message_id=f"m-{number}"))
+        log.write(function_line(message_id="m"))
+    assert older(path).exists()
+    times = [line.time for line in LocalLog(path).lines_of("m", EVERYTHING)]
+    assert len(times) == 2
+    assert times == sorted(times)
+
+
+def test_that_it_can_not_be_written_is_told_once_and_stops_nothing(begin, path, capsys):
+    log = begin(max_bytes=1)
+    log.write("first")
+    path.unlink()
+    path.parent.rmdir()
+    log.write("second")
+    log.write("third")
+    told = capsys.readouterr().err
+    assert told.count("The request log can't be written: ") == 1
+    assert "Traceback" not in told
+
+
+def test_what_is_not_known_of_a_request_is_written_as_api_gateway_does():
+    log = AccessLog('{"id": "$context.requestId", "why": "$context.integrationErrorMessage"}')
+    assert log.line({"requestId": "r", "status": 200}) == '{"id": "r", "why": "-"}'
+
+
+SLOW = """
+import time
+
+def answer(event, context):
+    print(event["print"])
+    time.sleep(event["seconds"])
+"""
+
+
+def test_what_a_function_prints_after_it_was_given_up_is_kept(tmp_path):
+    (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
+    late = []
+
+    async def scene():
+        functions = Functions(
+            Function(name="Slow", handler="slow.answer", timeout_seconds=30), {"PYTHONPATH": str(tmp_path)}
+        )
+        await functions.start(1)
+        with pytest.raises(FunctionTimeoutError):
+            await functions.invoke({"print": "late", "seconds": 0.5}, integration_seconds=0.1, late=late.append)
+        in_time = await functions.invoke({"print": "in time", "seconds": 0}, late=late.append)
+        await functions.stop()
+        return in_time
+
+    assert asyncio.run(scene()).log == "in time\n"
+    assert [invocation.log for invocation in late] == ["late\n"]
+
+
+# Reading
+
+
+def test_only_lines_that_name_a_message_are_found(begin, path):
+    log = begin()
+    for message_id in ("m", "m-1", "-m", "M"):
+        log.write(function_line(message_id=message_id))
+    log.write(function_line(message_ids=["a", "m"], request_id="r-2"))
+    found = LocalLog(path).lines_of("m", EVERYTHING)
+    assert [line.request_id for line in found] == ["r-1", "r-2"]
+
+
+@pytest.mark.parametrize("message_id", ['日本 "#%x', "\\u0041", "\x00\n", "\ud800", "😀" * 60])
+def test_a_message_is_found_whatever_its_id_holds(begin, path, message_id):
+    begin().write(function_line(message_id=message_id))
+    assert len(LocalLog(path).lines_of(message_id, EVERYTHING)) == 1
+
+
+def test_lines_before_the_period_are_left_out(begin, path):
+    log = begin()
+    now = datetime.now(UTC).timestamp() * 1000
+    log.write(function_line(message_id="m", time=int(now - 2 * 3600 * 1000)))
+    log.write(function_line(message_id="m", time=int(now)))
+    hour = Period.last(timedelta(hours=1), "the last hour")
+    assert len(LocalLog(path).lines_of("m", hour)) == 1
+    assert LocalLog(path).figures(hour).total.accepted == 1
+    assert LocalLog(path).figures(EVERYTHING).total.accepted == 2
+
+
+def test_the_answer_of_the_api_is_found_by_the_request(begin, path):
+    log = begin()
+    log.write(function_line(message_id="m", request_id="r-1"))
+    log.write(access_line(200, request_id="r-1"))
+    log.write(access_line(503, request_id="r-2"))
+    local = LocalLog(path)
+    answers = local.answers(local.lines_of("m", EVERYTHING))
+    assert {request_id: answer.status for request_id, answer in answers.items()} == {"r-1": 200}
+
+
+def test_figures_add_up_messages_by_customer_and_call_type(begin, path):
+    log = begin()
+    log.write(function_line(message_ids=["a", "b", "c"]))
+    log.write(function_line(REFUSED, message_id="d"))
+    log.write(function_line(REFUSED, message_id="e"))
+    log.write(function_line(FAILED, messages=20, call_type=None))
+    log.write(function_line(ACCEPTED, customer_id="b-corp", call_type="page"))
+    for status, integration in ((200, 200), (200, 200), (404, "-"), ("-", 200)):
+        log.write(access_line(status, integrationStatus=integration))
+    figures = LocalLog(path).figures(EVERYTHING)
+    track = figures.tallies[("acme", "track")]
+    assert (track.accepted, track.duplicates, track.refused, track.failed) == (3, 0, {"invalid_message": 2}, {})
+    assert figures.tallies[("acme", None)].failed == {"event_store_unavailable": 20}
+    assert figures.senders == {"acme", "b-corp"}
+    assert figures.total.accepted == 4
+    route = "POST /segment"
+    assert figures.answers == {(route, 200, True): 2, (route, 404, False): 1, (route, None, True): 1}
+    assert figures.first == datetime(2026, 3, 12, 9, 30, tzinfo=UTC)
+
+
+def test_a_line_that_is_half_written_is_read_when_it_is_whole(path):
+    line = function_line(message_id="m")
+    path.write_text(function_line(message_id="before") + "\n" + line[:40])
+    following = LocalLog(path).follow(Wanted(), 10)
+    assert ids([next(following)]) == ["before"]
+    assert next(following) is None
+    with path.open("a") as file:
+        file.write(line[40:] + "\n")
+    assert ids([next(following)]) == ["m"]
+    assert len(LocalLog(path).lines_of("m", EVERYTHING)) == 1
+
+
+def test_one_follows_from_the_last_wanted_lines_through_full_files_and_new_servers(begin, path):
+    log = begin(max_bytes=1500)
+    for number in range(3):
+        log.write(function_line(message_id=f"m-{number}"))
+        log.write(function_line(REFUSED, message_id="unwanted"))
+    following = LocalLog(path).follow(Wanted(outcomes=frozenset({"accepted"})), 2)
+    assert ids(itertools.islice(following, 2)) == ["m-1", "m-2"]
+    for number in range(3, 6):
+        log.write(function_line(message_id=f"m-{number}"))
+        assert ids([next(line for line in following if line is not None)]) == [f"m-{number}"]
+    begin().write(function_line(message_id="new"))
+    assert next(line for line in following if line is not None).message_ids == ("new",)
+
+
+def test_without_a_last_line_one_follows_from_now_on(begin, path):
+    log = begin()
+    log.write(function_line(message_id="before"))
+    following = LocalLog(path).follow(Wanted(), 0)
+    assert next(following) is None
+    log.write(function_line(message_id="after"))
+    assert ids([next(following)]) == ["after"]
+
+
+def test_a_file_that_was_removed_is_told(path):
+    for ask in (
+        lambda log: log.lines_of("m", EVERYTHING),
+        lambda log: log.figures(EVERYTHING),
+        lambda log: next(log.follow(Wanted(), 0)),
+    ):
+        with pytest.raises(click.ClickException, match=r"can't be read: .*It is written anew when the server starts"):
+            ask(LocalLog(path))
