@@ -2,6 +2,8 @@
 
 import click
 
+from cli.certification.catalog import catalog_page
+from cli.certification.certify import certify
 from cli.contacts import contacts
 from cli.erase import erase
 from cli.erasures import erasures
@@ -41,6 +43,8 @@ def main() -> None:
 
 
 for command in (
+    certify,
+    catalog_page,
     serve,
     keys,
     ping,

@@ -2,20 +2,29 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""More than any answer to a message; what says it has more is no destination."""
+BODILESS = (204, 304)
+"""Statuses whose answers have no body, whatever their headers say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What an endpoint answered."""
+    """What an endpoint answered; the names of `headers` are in lower case.
+
+    `is_reused` tells that the connection had carried another request before.
+    """
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    is_reused: bool = False
 
 
 class Endpoint:
@@ -30,13 +39,15 @@ class Endpoint:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._head = f"POST {target} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\n"
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._authority = parts.netloc.rpartition("@")[2]
         self._idle: list[_Connection] = []
 
-    def head(self, headers: dict[str, str]) -> bytes:
-        """Return all of a request's head but its last line, the length of the body."""
-        return (self._head + "".join(f"{name}: {value}\r\n" for name, value in headers.items())).encode("latin-1")
+    def head(self, headers: Mapping[str, str], *, method: str = "POST", target: str | None = None) -> bytes:
+        """Return all of a request's head but its last line, the length of the body; by itself for the URL's target."""
+        lines = [f"{method} {target or self._target} HTTP/1.1", f"Host: {self._authority}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
     async def try_connection(self) -> None:
         """Connect, and leave it at that; raises `OSError`, of which `TimeoutError` is one."""
@@ -53,12 +64,15 @@ class Endpoint:
                 connection = self._kept() or await self._connect()
                 connection.writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 await connection.writer.drain()
-                reply, keep = await connection.read()
+                reply, keep = await connection.read(has_body=not head.startswith(b"HEAD "))
                 return reply
+        except ssl.SSLError:
+            raise
         except (EOFError, ValueError, LookupError, asyncio.LimitOverrunError) as error:
             raise ConnectionError("The answer broke off, or is not HTTP") from error
         finally:
             if connection and keep:
+                connection.is_reused = True
                 self._idle.append(connection)
             elif connection:
                 connection.writer.transport.abort()
@@ -84,31 +98,57 @@ class Endpoint:
         return _Connection(reader, writer)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    is_reused: bool = False
 
-    async def read(self) -> tuple[Reply, bool]:
+    async def read(self, *, has_body: bool) -> tuple[Reply, bool]:
         """Read an answer; tell too whether the connection can be used again."""
+        protocol, status, headers = await self._head()
+        while 100 <= status < 200:  # noqa: PLR2004 -- what comes before the answer
+            protocol, status, headers = await self._head()
+        keep = protocol != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
+        if not has_body or status in BODILESS:
+            body = b""
+        elif "chunked" in headers.get("transfer-encoding", "").lower():
+            body = await self._chunks()
+        elif "content-length" in headers:
+            body = await self.reader.readexactly(_checked(int(headers["content-length"])))
+        else:
+            body, keep = await self._rest(), False
+        return Reply(status=status, body=body, headers=headers, is_reused=self.is_reused), keep
+
+    async def _head(self) -> tuple[str, int, dict[str, str]]:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
         protocol, status, *_ = status_line.split(" ", 2)
         if not protocol.startswith("HTTP/1."):
             raise ValueError(status_line)
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        keep = protocol != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
-        if "chunked" in headers.get("transfer-encoding", "").lower():
-            body = b"".join([chunk async for chunk in self._chunks()])
-        elif "content-length" in headers:
-            body = await self.reader.readexactly(int(headers["content-length"]))
-        else:
-            body, keep = await self.reader.read(), False
-        return Reply(status=int(status), body=body), keep
+        return protocol, int(status), headers
 
-    async def _chunks(self) -> AsyncIterator[bytes]:
+    async def _chunks(self) -> bytes:
+        body = b""
         while size := int((await self.reader.readline()).partition(b";")[0], 16):
-            yield await self.reader.readexactly(size)
+            _checked(len(body) + size)
+            body += await self.reader.readexactly(size)
             await self.reader.readline()
         while (await self.reader.readline()).strip():
             """A trailer."""
+        return body
+
+    async def _rest(self) -> bytes:
+        body = b""
+        while piece := await self.reader.read(MAX_HEAD_BYTES):
+            body += piece
+            _checked(len(body))
+        return body
+
+
+def _checked(length: int) -> int:
+    """Return a length, unless it is one that no answer has."""
+    if not 0 <= length <= MAX_BODY_BYTES:
+        raise ConnectionError(f"The answer is longer than {MAX_BODY_BYTES:,} bytes")
+    return length

@@ -34,24 +34,25 @@ KEY_LIFETIME = timedelta(days=7)
 MAX_SEED = 10**9
 
 
-class _FiniteRange(click.FloatRange):
+class FiniteRange(click.FloatRange):
     """Refuses infinity too, and what is no number, of which `click.FloatRange` takes both."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
+        """Return the number; fails as click's types do."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
 
 
-SHARE = _FiniteRange(0, 1)
+SHARE = FiniteRange(0, 1)
 
 
 @click.command()
 @click.option("--messages", default=1000, show_default=True, type=click.IntRange(1), help="How many to send.")
 @click.option("--customers", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of how many customers.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed sends the same messages; by chance without it.")
-@click.option("--rate", type=_FiniteRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
 @click.option("--duplicates", default=0.0, type=SHARE, help="Share of messages that are sent twice.")
 @click.option("--deletes", default=0.0, type=SHARE, help="Share of the users who are erased towards the end.")
@@ -75,7 +76,7 @@ SHARE = _FiniteRange(0, 1)
     "--time-scale",
     default=240.0,
     show_default=True,
-    type=_FiniteRange(1),
+    type=FiniteRange(1),
     help="How much faster time runs between tries: 240 makes four hours of retries one minute.",
 )
 @click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own.")

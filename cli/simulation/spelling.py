@@ -11,13 +11,14 @@ def _words(name: str) -> list[str]:
     return snake_case(name).split("_")
 
 
-_SPELLINGS: dict[str, Callable[[str], str]] = {
+SPELLINGS: dict[str, Callable[[str], str]] = {
     "user_id": snake_case,
     "UserID": lambda name: "".join("ID" if word == "id" else word.title() for word in _words(name)),
     "User ID": lambda name: " ".join("ID" if word == "id" else word.title() for word in _words(name)),
     "user-id": lambda name: "-".join(_words(name)),
     "USER_ID": lambda name: snake_case(name).upper(),
 }
+"""How they spell `userId` -> how they spell any name of the spec."""
 
 
 def respelled(draw: Random, message: JsonObject) -> JsonObject:
@@ -27,12 +28,16 @@ def respelled(draw: Random, message: JsonObject) -> JsonObject:
         if spelling == "old":
             return {{"previousId": "from", "userId": "to"}.get(name, name): value for name, value in message.items()}
     else:
-        spelling = draw.choices(("spec", "both", *_SPELLINGS), (70, 2, 15, 4, 3, 3, 3))[0]
+        spelling = draw.choices(("spec", "both", *SPELLINGS), (70, 2, 15, 4, 3, 3, 3))[0]
     if spelling == "spec":
         return message
     if spelling == "both":
         return message | {snake_case(name): value for name, value in message.items() if name in ("userId", "messageId")}
-    spell = _SPELLINGS[spelling]
+    return spelled(message, SPELLINGS[spelling])
+
+
+def spelled(message: JsonObject, spell: Callable[[str], str]) -> JsonObject:
+    """Spell the spec's fields of a message anew, at the top and in its context."""
     respelled = _spell_fields(message, TOP, spell)
     context = respelled.get(spell("context"))
     if isinstance(context, dict):

@@ -56,9 +56,11 @@ def running(printed, *command, until):
 
 @pytest.fixture(scope="module")
 def local_server(tmp_path_factory):
+    """Run a local server, and return its endpoint."""
     serve = (sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", "1")
-    with running(tmp_path_factory.mktemp("serve") / "printed", *serve, until="Control-C"):
-        yield
+    printed = tmp_path_factory.mktemp("serve") / "printed"
+    with running(printed, *serve, until="Control-C"):
+        yield next(word for word in printed.read_text().split() if word.endswith("/segment"))
 
 
 def invoke(function, file):
@@ -112,6 +114,23 @@ def test_sam_local_start_api_takes_a_message_of_each_call_type(tmp_path):
         run = subprocess.run(ping, cwd=ROOT, check=False, text=True, capture_output=True)
     answers = json.loads(run.stdout)
     assert [answer["status"] for answer in answers] == [200] * 6 + [202], run.stderr
+
+
+NOT_LIKE_AN_API = {"body.not-utf8", "libraries.gzip", "request.keep-alive"}
+NOT_ON_THIS_MACHINE = {f"transport.{name}" for name in ("https", "certificate", "tls", "old-tls", "host")}
+NEVER_CHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled"}
+
+
+def test_sam_local_start_api_passes_the_review_as_far_as_it_is_an_api(tmp_path, local_server):
+    with start_api(tmp_path / "printed", *WARM) as url:
+        stores = local_server.removesuffix("/segment")
+        certify = [sys.executable, "-m", "cli", "certify", "--json", "--url", url, "--stores", stores]
+        run = subprocess.run(certify, cwd=ROOT, check=False, text=True, capture_output=True)
+    points = {point["id"]: point["verdict"] for point in json.loads(run.stdout)["points"]}
+    unchecked = NOT_LIKE_AN_API | NOT_ON_THIS_MACHINE | NEVER_CHECKED
+    assert {name for name, verdict in points.items() if verdict != "pass"} == unchecked, run.stdout
+    assert {points[name] for name in unchecked} == {"not checked"}
+    assert run.returncode == 0
 
 
 # The deadline

@@ -1,0 +1,10 @@
+"""`destination certify` plays Segment's checklist, `destination catalog-page` drafts the public page.
+
+wire          requests and answers, one by one
+samples       messages that the schemas of this checkout let pass
+holdings      temporary keys, what is stored, and how it is removed again
+examination   what the points of the checklist work with
+transport, requests, storage, answers      the points
+checklist     all of them, in order
+report        what people read
+"""

@@ -1,0 +1,421 @@
+"""The points about all answers together, how fast they are, and the routes beside the endpoint."""
+
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from cli.certification.examination import Examination
+from cli.certification.findings import (
+    AUTHORIZATION,
+    FAQ,
+    HEADERS,
+    HTTP_API,
+    OURS,
+    RESPONSE,
+    STATUS,
+    NotCheckable,
+    Outcome,
+    Point,
+    failed,
+    passed,
+    warned,
+)
+from cli.certification.requests import REFUSALS, REFUSED
+from cli.certification.wire import Exchange, Sent
+from handler.decode import JsonObject
+from handler.spec import CALL_TYPES, DELETE
+
+WARM_MESSAGES = 50
+MAX_LATE = 5
+"""Of those, before the others are left out."""
+AGAIN = ("auth.unknown", "body.array", "message.unknown-type", "message.nobody", "message.schema")
+"""Refusals whose texts must not depend on what was sent."""
+CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
+"""API Gateway renames the header in what a function answers."""
+
+
+def _refusals(examination: Examination) -> list[Exchange]:
+    """Send all that must be refused, if it was not sent yet; return all errors that a message ever got."""
+    examination.need_endpoint()
+    for entry in REFUSED:
+        _try_refusal(examination, entry.id)
+    exchanges = [one for one in examination.wire.exchanges if one.sent.method == "POST" and one.sent.target is None]
+    if not any(exchange.is_error for exchange in exchanges):
+        raise NotCheckable("no message was refused")
+    return [exchange for exchange in exchanges if exchange.is_error]
+
+
+def _try_refusal(examination: Examination, name: str, number: int = 0) -> Exchange | None:
+    try:
+        return examination.refused(name, REFUSALS[name].send, number)
+    except NotCheckable:
+        return None
+
+
+def _json(examination: Examination) -> Outcome:
+    errors = _refusals(examination)
+    bad = [exchange for exchange in errors if _fault_of(exchange)]
+    if bad:
+        return failed(f"{len(bad)} of {len(errors)} errors are not: {_fault_of(bad[0])}", *bad)
+    return passed(f"{len(errors)} of {len(errors)} are")
+
+
+def _fault_of(exchange: Exchange) -> str | None:
+    content_type = exchange.reply.headers.get("content-type", "") if exchange.reply else ""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        return f"the Content-Type is {content_type or 'missing'}"
+    return None if exchange.message else "there is no text in `message`"
+
+
+def _private(examination: Examination) -> Outcome:
+    errors = _refusals(examination)
+    for exchange in errors:
+        told = _shown_by(exchange)
+        for what, mark in examination.marks.items():
+            if mark in told:
+                return failed(f"an error tells {what} that was sent", exchange)
+    for exchange in examination.wire.exchanges:
+        if any(secret in _shown_by(exchange) for secret in examination.wire.secrets):
+            return failed("an answer tells an API key", exchange)
+    return passed(f"none of {len(errors)} errors tells what was sent")
+
+
+def _shown_by(exchange: Exchange) -> str:
+    """Return all that an answer says, escapes of JSON undone."""
+    if exchange.reply is None:
+        return ""
+    body = exchange.reply.body.decode("utf-8", "replace")
+    texts = json.dumps(exchange.answer, ensure_ascii=False) if exchange.answer else ""
+    return "\n".join((*exchange.reply.headers.values(), body, texts))
+
+
+def _few(examination: Examination) -> Outcome:
+    pairs = []
+    for name in AGAIN:
+        first, second = _try_refusal(examination, name), _try_refusal(examination, name, 1)
+        if first and second and first.message and second.message:
+            pairs.append((first, second))
+    if not pairs:
+        raise NotCheckable("no error had a text")
+    for first, second in pairs:
+        if first.message != second.message:
+            return failed("the same mistake got two texts, which Segment can't group", first, second)
+    return passed(f"{len(pairs)} mistakes were made twice with other values, and got the same texts")
+
+
+def _challenge(examination: Examination) -> Outcome:
+    unauthorized = [exchange for exchange in _refusals(examination) if exchange.status == 401]  # noqa: PLR2004
+    if not unauthorized:
+        raise NotCheckable("no answer was a 401")
+    bad = [exchange for exchange in unauthorized if not _asks_for_basic(exchange)]
+    if bad:
+        return failed(f"{len(bad)} of {len(unauthorized)} have none", *bad)
+    return passed(f"{len(unauthorized)} of {len(unauthorized)} have it", unauthorized[0])
+
+
+def _asks_for_basic(exchange: Exchange) -> bool:
+    headers = exchange.reply.headers if exchange.reply else {}
+    return any(headers.get(name, "").lower().startswith("basic") for name in CHALLENGES)
+
+
+def _cold(examination: Examination) -> Outcome:
+    examination.need_endpoint()
+    first = examination.first
+    if first.milliseconds > examination.wire.limit_seconds * 1000:
+        return failed(f"the first answer took {first.milliseconds:,.0f} ms", first)
+    raise NotCheckable(
+        f"the first answer took {first.milliseconds:,.0f} ms; whether by a cold start can't be told from outside. "
+        "`make bench` measures cold starts, and the route's time-out ends those that take too long"
+    )
+
+
+def _warm(examination: Examination) -> Outcome:
+    limit = examination.wire.limit_seconds * 1000
+    exchanges: list[Exchange] = []
+    while len(exchanges) < WARM_MESSAGES and sum(one.milliseconds > limit for one in exchanges) < MAX_LATE:
+        exchanges.append(examination.post_valid(examination.message()))
+    times = sorted(exchange.milliseconds for exchange in exchanges)
+    p50, p99 = (times[math.ceil(share * len(times)) - 1] for share in (0.5, 0.99))
+    measured = f"{len(times)} messages: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
+    slowest = max(exchanges, key=lambda exchange: exchange.milliseconds)
+    if p99 > limit:
+        return failed(measured, slowest)
+    bad = [exchange for exchange in exchanges if not exchange.is_accepted]
+    if bad:
+        return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {bad[0].came}", *bad)
+    return passed(measured, slowest)
+
+
+def _in_time(examination: Examination) -> Outcome:
+    examination.need_endpoint()
+    limit = examination.wire.limit_seconds * 1000
+    exchanges = examination.wire.exchanges
+    late = [exchange for exchange in exchanges if exchange.milliseconds > limit]
+    slowest = max(exchanges, key=lambda exchange: exchange.milliseconds)
+    if late:
+        return failed(f"{len(late)} of {len(exchanges)} came later than {limit / 1000:g} s", slowest)
+    return passed(f"the slowest of {len(exchanges)} took {slowest.milliseconds:,.0f} ms", slowest)
+
+
+def _keep_alive(examination: Examination) -> Outcome:
+    exchanges = [examination.post_valid(examination.message()) for _ in range(3)]
+    if any(exchange.reply and exchange.reply.is_reused for exchange in exchanges):
+        return passed("several messages came over one connection")
+    examination.need_gateway("keeps no connections")
+    return warned("each answer closes the connection, so that each message costs one more", *exchanges)
+
+
+def _methods(examination: Examination) -> Outcome:
+    exchanges = [examination.send(Sent(method=name, headers=examination.headers())) for name in ("HEAD", "GET", "PUT")]
+    answers = ", ".join(f"{exchange.sent.method} {exchange.came}" for exchange in exchanges)
+    bad = [exchange for exchange in exchanges if exchange.status is None or not 400 <= exchange.status < 500]  # noqa: PLR2004
+    return failed(f"answered {answers}", *bad) if bad else passed(f"answered {answers}", *exchanges)
+
+
+def _health(examination: Examination) -> Outcome:
+    exchange = examination.send(Sent(method="GET", target=examination.target("/health")))
+    if exchange.is_no_route:
+        raise NotCheckable(f"not offered here ({exchange.came})")
+    if exchange.status != 200:  # noqa: PLR2004
+        return failed(f"answered {exchange.came}", exchange)
+    told = _shown_by(exchange)
+    if secret := next((name for name in _secrets(examination) if re.search(name, told)), None):
+        return failed(f"answered 200, and tells what nobody needs to know ({secret})", exchange)
+    return passed("answered 200, and tells nothing else", exchange)
+
+
+def _secrets(examination: Examination) -> Iterator[str]:
+    """Yield patterns of what an answer for anybody must not hold."""
+    yield from ("arn:aws", r"\bAKIA[0-9A-Z]{16}\b", "Traceback")
+    yield from map(re.escape, examination.wire.secrets)
+    if examination.holdings:
+        stores = asdict(examination.holdings.target.stores)
+        yield from (re.escape(value) for name, value in stores.items() if name.endswith(("_table", "_url")) and value)
+
+
+def _post_as_library(
+    examination: Examination, path: str, content: JsonObject | bytes, headers: dict[str, str] | None = None
+) -> Exchange:
+    """Send to a route of Segment's libraries; raises `NotCheckable` where there is none."""
+    if examination.samples.settings:
+        raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+    if not examination.first.is_accepted:
+        raise NotCheckable(f"a valid {examination.carrier} call is not accepted ({examination.first.came})")
+    exchange = examination.post(content, headers, target=examination.target(path))
+    if exchange.is_no_route:
+        raise NotCheckable(f"not offered here ({path}: {exchange.came}); it is not on Segment's checklist")
+    return exchange
+
+
+def _single_routes(examination: Examination) -> Outcome:
+    exchanges = []
+    for call_type in CALL_TYPES:
+        if call_type != DELETE and examination.call(call_type).is_accepted:
+            message = examination.message(call_type)
+            del message["type"]
+            exchanges.append(_post_as_library(examination, f"/v1/{call_type}", message))
+    bad = [exchange for exchange in exchanges if not _counts(exchange, accepted=1, rejected=0)]
+    if bad:
+        return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {bad[0].came}", *bad)
+    return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
+
+
+def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
+    """Whether a library is told what it must be: some take nothing but a 200 for a success."""
+    refused = exchange.answer.get("rejected")
+    return (
+        exchange.status == 200  # noqa: PLR2004
+        and exchange.answer.get("accepted") == accepted
+        and isinstance(refused, list)
+        and len(refused) == rejected
+    )
+
+
+def _batch(examination: Examination) -> Outcome:
+    batch = {"batch": [examination.message() for _ in range(3)], "sentAt": "2026-03-12T09:30:00.000Z"}
+    exchange = _post_as_library(examination, "/v1/batch", batch)
+    if not _counts(exchange, accepted=3, rejected=0):
+        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+    return passed("3 of 3 accepted", exchange)
+
+
+def _bad_one(examination: Examination) -> Outcome:
+    good, bad = examination.message(), examination.message()
+    del bad["type"]
+    exchange = _post_as_library(examination, "/v1/batch", {"batch": [bad, good]})
+    if not _counts(exchange, accepted=1, rejected=1):
+        return failed(f"answered {exchange.came}, where 200 with 1 accepted and 1 rejected is due", exchange)
+    [rejected] = exchange.answer["rejected"]
+    if not isinstance(rejected, dict) or (rejected.get("index"), rejected.get("code")) != (0, "missing_type"):
+        return failed("the answer does not tell which was rejected, and why", exchange)
+    return passed("the good one is accepted, and the bad one told by its index and code", exchange)
+
+
+def _gzip(examination: Examination) -> Outcome:
+    examination.need_gateway("does not pass gzip bodies on")
+    body = gzip.compress(json.dumps({"batch": [examination.message() for _ in range(3)]}).encode())
+    exchange = _post_as_library(examination, "/v1/batch", body, {**examination.headers(), "Content-Encoding": "gzip"})
+    if not _counts(exchange, accepted=3, rejected=0):
+        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+    return passed("3 of 3 accepted", exchange)
+
+
+def _write_key(examination: Examination) -> Outcome:
+    headers = examination.headers()
+    del headers["Authorization"]
+    body = {"batch": [examination.message()], "writeKey": examination.keys.good}
+    exchange = _post_as_library(examination, "/v1/batch", body, headers)
+    if not _counts(exchange, accepted=1, rejected=0):
+        return failed(f"answered {exchange.came}, where 200 with 1 accepted is due", exchange)
+    return passed("accepted", exchange)
+
+
+def _not_from_outside(reason: str) -> Outcome:
+    raise NotCheckable(reason)
+
+
+MEND_SPEED = (
+    "Give the function more memory (MemorySize), and look at its duration and at the store's; docs/configuration.md."
+)
+MEND_LIBRARIES = "See that all routes of template.yaml are deployed and lead to this function; docs/libraries.md."
+POINTS = (
+    Point(
+        id="request.keep-alive",
+        title="Connections are kept",
+        source=HEADERS,
+        mend="Let connections stay open; Segment uses them again where it can.",
+        check=_keep_alive,
+    ),
+    Point(
+        id="request.methods",
+        title="Other methods are refused",
+        source=f"inferred: {STATUS}",
+        mend="Let only POST lead to the function; other methods are answered 404 or 405.",
+        check=_methods,
+    ),
+    Point(
+        id="health.answers",
+        title="GET /health is 200 and tells no secret",
+        source=OURS,
+        mend="Its answer names the store that fails; docs/answers.md.",
+        check=_health,
+    ),
+    Point(
+        id="libraries.single",
+        title="Segment's libraries: single messages",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_single_routes,
+    ),
+    Point(
+        id="libraries.batch",
+        title="Segment's libraries: a batch",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_batch,
+    ),
+    Point(
+        id="libraries.bad-one",
+        title="Segment's libraries: a bad message stops no other",
+        source=OURS,
+        mend=MEND_LIBRARIES,
+        check=_bad_one,
+    ),
+    Point(
+        id="libraries.gzip",
+        title="Segment's libraries: gzip",
+        source=HTTP_API,
+        mend="Let what stands before the function pass bodies as they are, Content-Encoding included.",
+        check=_gzip,
+    ),
+    Point(
+        id="libraries.write-key",
+        title="Segment's libraries: the key as writeKey",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_write_key,
+    ),
+    Point(
+        id="answers.cold",
+        title="A cold start answers in time",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_cold,
+    ),
+    Point(
+        id="answers.warm",
+        title="Answers come in time, one message after the other",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_warm,
+    ),
+    Point(
+        id="answers.in-time",
+        title="No answer of the whole run came too late",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_in_time,
+    ),
+    Point(
+        id="errors.json",
+        title="Every error is JSON with a text for the customer",
+        source=RESPONSE,
+        mend="Answer errors with Content-Type application/json and a `message`; Segment shows nothing else.",
+        check=_json,
+    ),
+    Point(
+        id="errors.private",
+        title="No error tells personal data, and no answer a key",
+        source=f"inferred: {RESPONSE}",
+        mend="Let texts name the field and the mend, and never quote what was sent; see `errorMessage` in schemas/.",
+        check=_private,
+    ),
+    Point(
+        id="errors.few",
+        title="The same mistake gets the same text",
+        source=f"inferred: {RESPONSE} (summaries group them)",
+        mend="Leave ids, values and times out of the texts.",
+        check=_few,
+    ),
+    Point(
+        id="errors.challenge",
+        title="A 401 says that Basic credentials are asked for",
+        source=f"inferred: {AUTHORIZATION}; RFC 9110",
+        mend="Answer WWW-Authenticate: Basic with each 401.",
+        check=_challenge,
+    ),
+)
+FAULTS = (
+    Point(
+        id="faults.store",
+        title="A store that fails is a 503, never a success or a 4xx",
+        source=STATUS,
+        mend="docs/reliability.md",
+        check=lambda _: _not_from_outside(
+            "a store can't be made to fail from outside; docs/reliability.md tells how each fault was tried, and "
+            "`destination serve --faults 0.05` with `destination simulate` tries them again"
+        ),
+    ),
+    Point(
+        id="faults.bug",
+        title="A bug is a 500 that tells nothing of it",
+        source=STATUS,
+        mend="docs/reliability.md",
+        check=lambda _: _not_from_outside(
+            "no request is known that makes the function fail; tests/test_app.py plays it"
+        ),
+    ),
+    Point(
+        id="faults.throttled",
+        title="A request too many is a 429, which Segment sends again",
+        source=FAQ,
+        mend="docs/configuration.md",
+        check=lambda _: _not_from_outside(
+            "to reach the API's limit would take the customers' share; the access log tells of each 429"
+        ),
+    ),
+)
+"""What can't be seen from outside is said, so that nobody takes it for checked."""

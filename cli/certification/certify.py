@@ -1,0 +1,224 @@
+"""`destination certify`: Segment's checklist, played against a running endpoint."""
+
+import json
+import secrets
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import click
+
+from cli.certification.checklist import POINTS, chosen, findings
+from cli.certification.examination import CARRIERS, Examination
+from cli.certification.findings import Finding, Point
+from cli.certification.holdings import ApiKeys, Holdings
+from cli.certification.report import Report
+from cli.certification.samples import Samples
+from cli.certification.transport import LOOPBACK
+from cli.certification.wire import Wire
+from cli.console import progress, stdout
+from cli.ping import SEGMENT_TIMEOUT_SECONDS, parse_endpoint, trusted_authority
+from cli.schemas.check import SCHEMAS
+from cli.simulation.simulate import FiniteRange
+from cli.stack import stack_outputs
+from cli.target import LOCAL_URL, Target, local_target, stack_target
+from handler.errors import STORE_ERRORS
+from handler.spec import DELETE
+
+
+@click.command()
+@click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own. Without a path, /segment is meant.")
+@click.option("--api-key", help="A customer's API key, for an endpoint whose stores are not at hand.")
+@click.option("--stack", help="The CloudFormation stack behind it, by your own AWS credentials.")
+@click.option("--stores", metavar="URL", help="The local server whose stores --url writes to, where it is not itself.")
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A certificate authority to trust (serve --tls has its own).",
+)
+@click.option("--only", "names", multiple=True, metavar="POINT", help="Only this point, or this group; repeatable.")
+@click.option("--list", "only_list", is_flag=True, help="List the points and check nothing.")
+@click.option("--report", "report_path", type=Path, help="A folder, or a file without its ending: .md and .html.")
+@click.option(
+    "--timeout",
+    "limit_seconds",
+    default=float(SEGMENT_TIMEOUT_SECONDS),
+    show_default=True,
+    type=FiniteRange(0.01, 60),
+    help="The seconds that an answer may take.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def certify(
+    *,
+    url: str | None,
+    api_key: str | None,
+    stack: str | None,
+    stores: str | None,
+    ca_file: str | None,
+    names: tuple[str, ...],
+    only_list: bool,
+    report_path: Path | None,
+    limit_seconds: float,
+    as_json: bool,
+) -> None:
+    """Check an endpoint as Segment's reviewers do, and write a report to hand in.
+
+    With --stack, and for a local server, it makes API keys for a customer of its own, reads back what was stored, and
+    removes all of that at the end. With --api-key alone it says "not checked" of what only the stores tell, and its
+    messages, whose ids start with certify-, stay stored. Exits with 1 when a point fails.
+
+    \b
+    Example:
+      destination certify --stack direct-destination --url https://destination.example.com/segment --report review
+    """
+    if only_list:
+        for point in POINTS:
+            click.echo(f"{point.id:<24} {point.title}")
+        return
+    try:
+        points = chosen(names)
+    except KeyError as error:
+        raise click.BadParameter(
+            f"there is no point {error.args[0]}: --list shows them", param_hint="--only"
+        ) from error
+    endpoint_url, target = _endpoint(url, stack, stores, ca_file=ca_file, api_key=api_key)
+    file_stem = _file_stem(report_path, endpoint_url)
+    report = _run(
+        _wire(endpoint_url, ca_file, limit_seconds),
+        points,
+        api_key=api_key,
+        holdings=Holdings(target, f"certify-{secrets.token_hex(4)}") if target else None,
+    )
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=2))
+    else:
+        stdout().print(report.picture())
+    if file_stem:
+        _write(report, file_stem)
+    if report.has_failed:
+        raise click.exceptions.Exit(1)
+
+
+def _run(wire: Wire, points: Sequence[Point], *, api_key: str | None, holdings: Holdings | None) -> Report:
+    """Check the points, and leave nothing behind that can be removed."""
+    samples, began_at = Samples(SCHEMAS), datetime.now(UTC)
+    name = holdings.customer_id if holdings else f"certify-{secrets.token_hex(4)}"
+    found: list[Finding] = []
+    notes: list[str] = []
+    with wire, ExitStack() as open_until_the_end:
+        keys = ApiKeys(good=api_key or "")
+        if holdings:
+            keys = open_until_the_end.enter_context(_temporary(holdings, notes))
+            if api_key:
+                click.echo("The --api-key is not used: there are temporary ones.", err=True)
+        for key in keys.all:
+            wire.keep_secret(key)
+        examination = Examination(wire, name=name, keys=keys, samples=samples, holdings=holdings)
+        with progress("Certifying", total=len(points)) as step:
+            for finding in findings(examination, points):
+                found.append(finding)
+                step()
+    if holdings is None and any(exchange.is_accepted for exchange in wire.exchanges):
+        notes.append(
+            "The messages of this run stay stored, as those of the customer of the API key: their ids start with "
+            f"certify-, and their users' ids with {name}."
+        )
+    return Report(
+        url=wire.url,
+        name=name,
+        began_at=began_at,
+        version=version("direct-destination"),
+        findings=found,
+        notes=notes,
+        wire=wire,
+    )
+
+
+def _endpoint(
+    url: str | None, stack: str | None, stores: str | None, *, ca_file: str | None, api_key: str | None
+) -> tuple[str, Target | None]:
+    """Return the URL, and the deployment whose stores it writes to, where that is known."""
+    if stack:
+        if stores:
+            raise click.UsageError("--stores and --stack exclude each other")
+        target = stack_target(stack)
+        return parse_endpoint(url or _stack_url(target, stack)), target
+    endpoint_url = parse_endpoint(url or LOCAL_URL)
+    if ca_file and not (endpoint_url.startswith("https:") or (stores or "").startswith("https:")):
+        raise click.UsageError(f"--ca-file is for https, and {endpoint_url} has no certificate")
+    if stores:
+        return endpoint_url, local_target(stores, ca_file=ca_file)
+    if urlsplit(endpoint_url).hostname in LOOPBACK:
+        try:
+            return endpoint_url, local_target(urljoin(endpoint_url, "/"), ca_file=ca_file)
+        except click.ClickException as error:
+            if api_key is None:
+                raise click.ClickException(
+                    f"{error.message}; or name the --stores behind this URL, or an --api-key to send with"
+                ) from error
+    if api_key is None:
+        raise click.UsageError(
+            "Name an --api-key to send with, or the stores behind the endpoint: --stack, or --stores for a local server"
+        )
+    return endpoint_url, None
+
+
+def _stack_url(target: Target, stack: str) -> str:
+    outputs = stack_outputs(target.account.cloudformation(), stack)
+    if "EndpointUrl" not in outputs:
+        raise click.ClickException(f"The stack {stack} has no output EndpointUrl: name its endpoint with --url")
+    return outputs["EndpointUrl"]
+
+
+def _wire(url: str, ca_file: str | None, limit_seconds: float) -> Wire:
+    authority = trusted_authority(url, ca_file) if url.startswith("https:") else None
+    try:
+        return Wire(url, limit_seconds=limit_seconds, ca_file=authority)
+    except ssl.SSLError as error:
+        raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
+
+
+@contextmanager
+def _temporary(holdings: Holdings, notes: list[str]) -> Iterator[ApiKeys]:
+    """Make temporary keys, and remove them and all that was stored by them; add to the notes what is left.
+
+    Raises `STORE_ERRORS` where none can be made.
+    """
+    supported = [call_type for call_type in CARRIERS if call_type in holdings.call_types]
+    try:
+        yield holdings.make_keys(scope=supported[0] if supported else DELETE)
+    finally:
+        click.echo(f"Removing what is stored of {holdings.customer_id} …", err=True)
+        try:
+            notes += holdings.remove()
+        except STORE_ERRORS as error:
+            left = f"Not all that is stored of {holdings.customer_id} could be removed; its keys end within a day"
+            click.echo(f"{left}: {error}", err=True)
+            notes.append(f"{left}.")
+
+
+def _file_stem(path: Path | None, url: str) -> Path | None:
+    """Return where the report goes, without an ending; raises `click.BadParameter` where nothing can be written."""
+    if path is None:
+        return None
+    if path.is_dir():
+        path = path / f"certify-{urlsplit(url).hostname}-{datetime.now(UTC):%Y-%m-%d}"
+    elif path.suffix in (".md", ".html"):
+        path = path.with_suffix("")
+    if not path.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--report")
+    return path
+
+
+def _write(report: Report, stem: Path) -> None:
+    for ending, text in ((".md", report.markdown()), (".html", report.html())):
+        file = stem.with_name(stem.name + ending)
+        try:
+            file.write_text(text)
+        except OSError as error:
+            raise click.ClickException(f"{file} can't be written: {error.strerror}") from error
+        click.echo(f"Written: {file}", err=True)

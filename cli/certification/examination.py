@@ -1,0 +1,229 @@
+"""What the points of the checklist work with: an endpoint, keys, valid messages, and the stores behind it, if known.
+
+The first message tells whether the others are worth sending: where none is answered, or where a valid message is not
+accepted, what needs that can't be checked.
+"""
+
+import gzip
+import itertools
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from cli.certification.findings import NotCheckable
+from cli.certification.holdings import ApiKeys, Holdings
+from cli.certification.samples import Samples
+from cli.certification.wire import Exchange, Sent, Wire
+from cli.ping import deployment_url, segment_headers
+from handler.decode import JsonObject
+from handler.spec import CALL_TYPES, DELETE
+
+CARRIERS = ("track", "identify", "page", "screen", "group", "alias")
+"""The call types whose messages carry what is tried, the first that is supported."""
+START_API = "werkzeug"
+"""How the server of `sam local start-api` names itself."""
+MAX_SILENT = 3
+"""Requests in a row without an answer, after which nobody waits for more."""
+WITH_STORES = "name the stores behind it: --stack, or --stores for a local server"
+
+
+class Examination:
+    """One run. `name` is the customer's where the run has stores, and part of all ids that are sent."""
+
+    def __init__(
+        self, wire: Wire, *, name: str, keys: ApiKeys, samples: Samples, holdings: Holdings | None = None
+    ) -> None:
+        self.wire = wire
+        self.name = name
+        self.keys = keys
+        self.samples = samples
+        self.holdings = holdings
+        self.accepted: list[JsonObject] = []
+        """Valid messages that were accepted at the endpoint's own path; one may stand here more than once."""
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, Exchange] = {}
+        self._refusals: dict[tuple[str, int], Exchange] = {}
+
+    # What is sent
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Personal data of messages that are refused, by what it is: none of it may be told in an error."""
+        return {
+            "an e-mail address": f"ada.{self.name}@example.com",
+            "a user id": f"{self.name}-user",
+            "an anonymous id": f"{self.name}-visitor",
+            "a name": f"Lovelace-{self.name}",
+            "the name of a property": f"property-{self.name}",
+        }
+
+    @property
+    def carrier(self) -> str:
+        """The call type of messages that carry something else that is tried; raises `NotCheckable`."""
+        supported = self.holdings.call_types if self.holdings else CALL_TYPES
+        for call_type in CARRIERS:
+            if call_type in supported:
+                return call_type
+        raise NotCheckable("only delete calls are supported here")
+
+    @property
+    def own(self) -> str:
+        """The field of the carrier whose keys are the customer's own."""
+        return "traits" if self.carrier in ("identify", "group") else "properties"
+
+    def message(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+        """Return a valid message of somebody of its own, with other fields."""
+        number = next(self._numbers)
+        ids = {
+            "userId": f"{self.marks['a user id']}-{number}",
+            "anonymousId": f"{self.marks['an anonymous id']}-{number}",
+            "messageId": f"certify-{uuid.uuid4()}",
+        }
+        call_type = call_type or self.carrier
+        if call_type == "alias":
+            ids["previousId"] = ids["anonymousId"]
+        if call_type == DELETE:
+            del ids["anonymousId"]
+        return {**self.samples.message(call_type, **ids), **fields}
+
+    def personal(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+        """Return a valid message with personal data in it, which is to be refused for something else."""
+        message = self.message(call_type)
+        holds = {
+            "email": self.marks["an e-mail address"],
+            "name": self.marks["a name"],
+            self.marks["the name of a property"]: self.marks["a name"],
+        }
+        own = message.get(self.own) if call_type in (None, self.carrier) else None
+        if isinstance(own, dict):
+            message[self.own] = {**own, **holds}
+        return {**message, **fields}
+
+    def headers(self, key: str | None = None, **other: str) -> dict[str, str]:
+        """Return the headers that Segment sends; an underscore stands for the hyphen of a name."""
+        headers = segment_headers(key or self.keys.good, self.samples.settings)
+        return {**headers, **{name.replace("_", "-"): value for name, value in other.items()}}
+
+    def post(
+        self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
+    ) -> Exchange:
+        """Send a message or any bytes; raises `NotCheckable` where nothing answers."""
+        self._need_answers()
+        return self._post(content, headers, target=target)
+
+    def post_valid(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
+        """Send what is to be accepted; raises `NotCheckable` where a message without anything odd is not."""
+        self._need_answers()
+        if not self.first.is_accepted:
+            raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
+        return self._noted(content, self._post(content, headers))
+
+    def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
+        """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
+        self._need_answers()
+        if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise NotCheckable(f"the API key is refused ({self.first.came})")
+        return self._post(content, headers)
+
+    def _post(
+        self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
+    ) -> Exchange:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if self.holdings:
+            for message in _messages_in(body):
+                self.holdings.note(message)
+        return self.wire.send(Sent(headers=headers or self.headers(), body=body, target=target))
+
+    def _noted(self, content: JsonObject | bytes, exchange: Exchange) -> Exchange:
+        """Remember a message that is valid and was accepted."""
+        if exchange.is_accepted and isinstance(content, dict):
+            self.accepted.append(content)
+            if self.holdings:
+                self.holdings.note_accepted(content)
+        return exchange
+
+    def forget(self, message: JsonObject) -> None:
+        """Don't look for a message at the end of the run: its user is being erased."""
+        self.accepted = [accepted for accepted in self.accepted if accepted is not message]
+
+    def send(self, sent: Sent) -> Exchange:
+        """Send any request; raises `NotCheckable` where nothing answers."""
+        self._need_answers()
+        return self.wire.send(sent)
+
+    def target(self, path: str) -> str:
+        """Return where another route of the same deployment is."""
+        return urlsplit(deployment_url(self.wire.url)).path + path
+
+    # What came of it
+
+    @cached_property
+    def first(self) -> Exchange:
+        """The first message of the run, whatever came of it."""
+        message = self.message()
+        return self._noted(message, self._post(message))
+
+    def call(self, call_type: str) -> Exchange:
+        """Send a valid message of a call type, once in a run."""
+        if call_type == self.carrier:
+            self._need_answers()
+            return self.first
+        if call_type not in self._calls:
+            message = self.message(call_type)
+            self._calls[call_type] = self._noted(message, self.post_by_key(message))
+        return self._calls[call_type]
+
+    def refused(self, name: str, send: "Callable[[Examination], Exchange]", number: int = 0) -> Exchange:
+        """Send what is to be refused, of each number once in a run."""
+        if (name, number) not in self._refusals:
+            self._refusals[name, number] = send(self)
+        return self._refusals[name, number]
+
+    def need_endpoint(self) -> None:
+        """Raise `NotCheckable` where nothing takes messages."""
+        first = self.first
+        if first.reply is None:
+            raise NotCheckable(f"the endpoint can't be reached ({first.fault})")
+        if first.is_redirect:
+            raise NotCheckable(f"the endpoint redirects ({first.came}), and Segment does not follow")
+        if first.is_no_route:
+            raise NotCheckable(f"nothing takes messages at this URL ({first.came})")
+
+    def need_gateway(self, what: str) -> None:
+        """Raise `NotCheckable` where the server of `sam local start-api` can't do what an HTTP API does."""
+        reply = self.first.reply
+        if reply is not None and START_API in reply.headers.get("server", "").lower():
+            raise NotCheckable(f"`sam local start-api` {what}; an HTTP API does")
+
+    def _need_answers(self) -> None:
+        """Raise `NotCheckable` where waiting for one more answer would be in vain."""
+        self.need_endpoint()
+        last = self.wire.exchanges[-MAX_SILENT:]
+        if len(last) == MAX_SILENT and all(exchange.reply is None for exchange in last):
+            raise NotCheckable(f"the last {MAX_SILENT} requests got no answer, so nothing more was sent")
+
+    @property
+    def stores(self) -> Holdings:
+        """The stores behind the endpoint; raises `NotCheckable` where they can't be read."""
+        if self.holdings is None:
+            raise NotCheckable(f"only what is stored tells: {WITH_STORES}")
+        if self.holdings.is_queue:
+            raise NotCheckable(
+                "messages go to a queue, from which its consumer takes them; `destination simulate` with Consumer=off "
+                "reads them back"
+            )
+        return self.holdings
+
+
+def _messages_in(body: bytes) -> Iterator[JsonObject]:
+    """Yield the messages of a body, as far as it can be read."""
+    try:
+        content = json.loads(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
+    except (ValueError, OSError, EOFError, RecursionError):
+        return
+    entries = content.get("batch", [content]) if isinstance(content, dict) else []
+    yield from (entry for entry in entries if isinstance(entry, dict))

@@ -1,0 +1,242 @@
+"""What a deployment holds because of a run: temporary keys, and what was stored of their customer.
+
+The customer is the run's own, so that all that is its is removed at the end, and nothing else.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cli.key_table import KeyRecord, KeyTable
+from cli.parallel import in_parallel
+from cli.reject_table import Contents, KeptReject, RejectTable, last_days
+from cli.target import Target
+from consumer.erase import EVENT_KEY
+from consumer.erasures import ErasureTable, Receipt
+from handler.canonicalise import canonicalise
+from handler.decode import JsonObject
+from handler.items import read_json_attribute
+from handler.keys import Status, new_key
+from handler.record import escape, sha256, subject_of
+from handler.spec import DELETE
+
+KEY_LABEL = "destination certify"
+KEY_LIFETIME = timedelta(days=1)
+"""Of the temporary keys, should the run be killed before it removes them."""
+LOOK_SECONDS = 2.0
+LOCAL_LOOK_SECONDS = 0.2
+"""A local server reads its streams as often."""
+QUIET_LOOKS = 4
+"""As many looks in a row must find nothing more of the consumer's, to which streams bring messages later."""
+PATIENCE_SECONDS = 30
+"""For functions that come after the answer: a stream's, with its cold start."""
+
+_Place = tuple[str, dict[str, Any]]
+"""A table, and the key of an item in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKeys:
+    """Keys to send with; without the stores of the endpoint there is only a good one."""
+
+    good: str
+    expired: str | None = None
+    revoked: str | None = None
+    suspended: str | None = None
+    scoped: str | None = None
+
+    @property
+    def all(self) -> list[str]:
+        """Those that there are."""
+        return [key for key in (self.good, self.expired, self.revoked, self.suspended, self.scoped) if key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A message in the event table."""
+
+    message: JsonObject
+    settings: JsonObject
+
+
+class Holdings:
+    """The stores of a deployment, as far as they hold something of one run's customer."""
+
+    def __init__(self, target: Target, customer_id: str) -> None:
+        self.target = target
+        self.customer_id = customer_id
+        self._key_hashes: list[str] = []
+        self._deletes: set[str] = set()
+        self._client = target.account.dynamodb()
+        self._subjects: set[str] = set()
+        self._look_seconds = LOCAL_LOOK_SECONDS if target.is_local else LOOK_SECONDS
+
+    @property
+    def is_queue(self) -> bool:
+        """Whether messages go to a queue, where others may take them first."""
+        return self.target.stores.event_sink == "sqs"
+
+    @property
+    def call_types(self) -> frozenset[str]:
+        """The call types that the deployment supports."""
+        return frozenset(self.target.stores.supported_call_types.split(","))
+
+    def make_keys(self, *, scope: str) -> ApiKeys:
+        """Make the keys, the scoped one for one call type only; raises `STORE_ERRORS`."""
+        now = datetime.now(UTC)
+        made: dict[str, dict[str, Any]] = {
+            "good": {},
+            "expired": {"expires_at": now - timedelta(hours=1)},
+            "revoked": {"status": Status.REVOKED},
+            "suspended": {"status": Status.SUSPENDED},
+            "scoped": {"scopes": frozenset({scope})},
+        }
+        keys = {name: new_key() for name in made}
+        table = KeyTable(self._client, self.target.stores.key_table)
+        for name, own in made.items():
+            fields = {"customer_id": self.customer_id, "label": KEY_LABEL, "expires_at": now + KEY_LIFETIME, **own}
+            record = KeyRecord.of(keys[name], **fields)
+            self._key_hashes.append(record.key_hash)
+            table.put(record)
+        return ApiKeys(**keys)
+
+    def note(self, message: JsonObject) -> None:
+        """Remember whom a message is about, before it is sent."""
+        subject = subject_of(self.customer_id, canonicalise(message)[0].body)
+        if subject is not None:
+            self._subjects.add(subject)
+
+    def note_accepted(self, message: JsonObject) -> None:
+        """Remember who is being erased, if it is a `delete`; of what goes to a queue the eraser does not hear."""
+        [canonical] = canonicalise(message)
+        subject = subject_of(self.customer_id, canonical.body)
+        if canonical.type == DELETE and subject is not None and not self.is_queue:
+            self._deletes.add(subject)
+
+    def stored(self, message: JsonObject) -> list[Stored]:
+        """Return what is stored under the id of a message, which is once what was sent."""
+        [canonical] = canonicalise(message)
+        subject = subject_of(self.customer_id, canonical.body)
+        return [
+            Stored(
+                message=read_json_attribute(item["message"]),
+                settings=read_json_attribute(item["settings"]) if "settings" in item else {},
+            )
+            for item in self._events(subject or "")
+            if item["message_id"]["S"] == canonical.body["message_id"]
+        ]
+
+    def kept(self, message_id: str) -> tuple[KeptReject, Contents | None] | None:
+        """Return the reject of a message, if there is one."""
+        table = RejectTable(self._client, self.target.stores.rejects_table)
+        for reject in table.of_customer(self.customer_id, last_days(2, datetime.now(UTC).date())):
+            if reject.facts.get("message_id") == message_id:
+                return reject, table.contents(reject)
+        return None
+
+    def is_erased(self, user: JsonObject) -> bool:
+        """Wait for the receipt of a user's erasure, and tell whether it came."""
+        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
+        return self._wait_for(lambda: self._is_finished(subject))
+
+    def is_requested(self, user: JsonObject) -> bool:
+        """Tell whether a `delete` was noted: it is stored until it is carried out, which leaves a receipt."""
+        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
+        if any(item["type"]["S"] == DELETE for item in self._events(subject)):
+            return True
+        return any(self._receipts(subject))
+
+    def messages_of(self, user: JsonObject) -> int:
+        """Count what is stored of a user."""
+        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
+        return sum(1 for _ in self._events(subject))
+
+    def remove(self) -> list[str]:
+        """Remove the keys and all that is stored of the customer, and return what may be left, as sentences.
+
+        Raises `STORE_ERRORS`.
+        """
+        for key_hash in self._key_hashes:
+            self._client.delete_item(TableName=self.target.stores.key_table, Key={"key_hash": {"S": key_hash}})
+        left = []
+        if not self._wait_for(lambda: all(map(self._is_settled, self._deletes))):
+            left.append(
+                f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
+                "(destination erasures list)."
+            )
+        self._delete([*self._written(), *self._written_later()])
+        quiet, looks = 0, PATIENCE_SECONDS / self._look_seconds
+        while self.target.stores.consumer == "on" and quiet < QUIET_LOOKS and looks > 0:
+            time.sleep(self._look_seconds)
+            quiet = 0 if self._delete(self._written_later()) else quiet + 1
+            looks -= 1
+        if self.is_queue:
+            left.append(
+                f"Messages of {self.customer_id} stay in the queue {self.target.stores.event_queue_url} until its "
+                "consumer takes them."
+            )
+        if looks <= 0:
+            left.append(f"Items of {self.customer_id} still came up when the time was over.")
+        return left
+
+    def _written(self) -> list[_Place]:
+        """Return what the endpoint wrote before it answered."""
+        stores, today = self.target.stores, datetime.now(UTC).date()
+        rejects = RejectTable(self._client, stores.rejects_table).of_customer(self.customer_id, last_days(2, today))
+        places = [(stores.rejects_table, reject.key) for reject in rejects]
+        for items in in_parallel(lambda subject: list(self._events(subject)), self._subjects):
+            places += [(stores.event_table, {name: item[name] for name in EVENT_KEY}) for item in items]
+        return places
+
+    def _written_later(self) -> list[_Place]:
+        """Return what the eraser and the consumer have written by now."""
+        stores, customer = self.target.stores, escape(self.customer_id)
+        return [
+            (table, {"customer": item["customer"], sort_key: item[sort_key]})
+            for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item"))
+            for item in self._query(table, "customer", customer)
+        ]
+
+    def _delete(self, places: list[_Place]) -> int:
+        """Delete items, and count them."""
+        deleted = in_parallel(lambda place: self._client.delete_item(TableName=place[0], Key=place[1]), places)
+        return sum(1 for _ in deleted)
+
+    def _is_settled(self, subject: str) -> bool:
+        """Whether no erasure is under way, nor about to begin: the eraser deletes a `delete` last."""
+        is_waiting = any(item["type"]["S"] == DELETE for item in self._events(subject))
+        return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
+
+    def _is_finished(self, subject: str) -> bool:
+        return any(receipt.finished_at for receipt in self._receipts(subject))
+
+    def _receipts(self, subject: str) -> Iterator[Receipt]:
+        table = ErasureTable(self._client, self.target.stores.erasure_table)
+        return table.receipts(self.customer_id, user_hash=sha256(subject))
+
+    def _wait_for(self, happened: Callable[[], bool]) -> bool:
+        looks = PATIENCE_SECONDS / self._look_seconds
+        while not happened():
+            if looks <= 0:
+                return False
+            looks -= 1
+            time.sleep(self._look_seconds)
+        return True
+
+    def _events(self, subject: str) -> Iterator[dict[str, Any]]:
+        if not subject:  # of a message that names nobody
+            return iter(())
+        return self._query(self.target.stores.event_table, "subject", subject)
+
+    def _query(self, table: str, name: str, value: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=table,
+            KeyConditionExpression="#name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": {"S": value}},
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]

@@ -1,0 +1,570 @@
+"""The points about single requests: what must be refused, and how, and what must be accepted."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from cli.certification.examination import WITH_STORES, Examination
+from cli.certification.findings import (
+    AUTHORIZATION,
+    BODY,
+    DELETION,
+    FAQ,
+    HEADERS,
+    SPEC,
+    STATUS,
+    NotCheckable,
+    Outcome,
+    Point,
+    failed,
+    passed,
+    warned,
+)
+from cli.certification.wire import Exchange
+from cli.simulation.spelling import SPELLINGS, spelled
+from handler import errors
+from handler.decode import MAX_BODY_BYTES, JsonObject
+from handler.errors import Refusal
+from handler.keys import new_key
+from handler.spec import CALL_TYPES, DELETE
+
+Send = Callable[[Examination], Exchange]
+Sending = tuple[JsonObject | bytes, Mapping[str, str] | None]
+"""What is posted, and with which headers where they are not Segment's usual ones."""
+
+LARGE_BYTES = (40 * 1024, 512 * 1024)
+"""Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
+MANY_PROPERTIES = 9_900
+"""Segment takes up to 10,000."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A request that must be refused, by a `Refusal` of the handler's."""
+
+    id: str
+    title: str
+    source: str
+    refusal: type[Refusal]
+    send: Send
+
+    @property
+    def expected(self) -> str:
+        """The status and the code that are to be answered."""
+        return f"{self.refusal.status} {self.refusal.code}"
+
+    def check(self, examination: Examination) -> Outcome:
+        """Judge the answer."""
+        exchange = examination.refused(self.id, self.send)
+        if exchange.came != self.expected:
+            return failed(f"answered {exchange.came}, where {self.expected} is due", exchange)
+        if not exchange.message:
+            return failed(f"answered {exchange.came} without a `message` for the customer", exchange)
+        return passed(f"{exchange.came}: {exchange.message}", exchange)
+
+
+def _authorized(authorization: str | None) -> Send:
+    """Send a valid message with other credentials."""
+
+    def send(examination: Examination) -> Exchange:
+        headers = examination.headers()
+        del headers["Authorization"]
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        return examination.post(examination.personal(), headers)
+
+    return send
+
+
+def _unknown_key(examination: Examination) -> Exchange:
+    key = new_key()
+    examination.wire.keep_secret(key)
+    return examination.post(examination.personal(), examination.headers(key))
+
+
+def _by_key(name: str) -> Send:
+    """Send a valid message by one of the temporary keys."""
+
+    def send(examination: Examination) -> Exchange:
+        key = getattr(examination.keys, name)
+        if key is None:
+            raise NotCheckable(f"no {name} key is known: {WITH_STORES}")
+        return examination.post(examination.personal(), examination.headers(key))
+
+    return send
+
+
+def _out_of_scope(examination: Examination) -> Exchange:
+    key = examination.keys.scoped
+    if key is None or examination.holdings is None:
+        raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
+    others = [name for name in CALL_TYPES if name in examination.holdings.call_types and name != examination.carrier]
+    if not others:
+        raise NotCheckable("only one call type is supported here, which the scoped key may send")
+    return examination.post(examination.personal(others[0]), examination.headers(key))
+
+
+def _body(make: Callable[[Examination], JsonObject | bytes]) -> Send:
+    """Send a body with a good key."""
+    return lambda examination: examination.post_by_key(make(examination))
+
+
+def _not_utf8(examination: Examination) -> bytes:
+    examination.need_gateway("does not pass bodies on that are not UTF-8")
+    return json.dumps(examination.personal()).encode().replace(b"{", b'{"\xff": 1, ', 1)
+
+
+def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
+    def make(examination: Examination) -> JsonObject:
+        return {name: value for name, value in examination.personal().items() if name not in names}
+
+    return make
+
+
+def _not_of_its_schema(examination: Examination) -> Exchange:
+    """Send a message that the schema of the carrier refuses, by the schemas of this checkout."""
+    call_type = examination.carrier
+    broken = examination.personal(**{examination.own: examination.marks["a name"]})
+    if call_type == "alias":
+        broken = _without(["previousId"])(examination)
+    if call_type == "track":
+        broken = _without(["event"])(examination)
+    if examination.samples.refusal(call_type, broken) is None:
+        raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
+    return examination.post_by_key(broken)
+
+
+def _settings(header: bytes) -> Send:
+    def send(examination: Examination) -> Exchange:
+        return examination.post_by_key(
+            examination.personal(), examination.headers() | {"X-Segment-Settings": header.decode("latin-1")}
+        )
+
+    return send
+
+
+def _large(examination: Examination, size: int, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+    return examination.message(**_added(examination, {"description": "certify " * (size // 8)}), **fields)
+
+
+def _added(examination: Examination, holds: JsonObject) -> JsonObject:
+    """Return the field of the carrier that holds the customer's own, with more in it."""
+    own = examination.message().get(examination.own)
+    return {examination.own: {**(own if isinstance(own, dict) else {}), **holds}}
+
+
+def _unknown_type(examination: Examination) -> JsonObject:
+    return examination.personal(type=f"sing {examination.marks['a name']}")
+
+
+REFUSED = (
+    Refused(
+        id="auth.missing",
+        title="No credentials are refused",
+        source=STATUS,
+        refusal=errors.MissingCredentials,
+        send=_authorized(None),
+    ),
+    Refused(
+        id="auth.empty",
+        title="An empty key is refused",
+        source=STATUS,
+        refusal=errors.MissingCredentials,
+        send=_authorized("Basic " + base64.b64encode(b":").decode()),
+    ),
+    Refused(
+        id="auth.not-basic",
+        title="Another scheme than Basic is refused",
+        source=AUTHORIZATION,
+        refusal=errors.NotBasic,
+        send=_authorized("Bearer certify"),
+    ),
+    Refused(
+        id="auth.not-base64",
+        title="Credentials that are not base64 are refused",
+        source=AUTHORIZATION,
+        refusal=errors.NotBase64,
+        send=_authorized("Basic certify!"),
+    ),
+    Refused(
+        id="auth.no-colon",
+        title="Credentials without a colon are refused",
+        source=AUTHORIZATION,
+        refusal=errors.NoColon,
+        send=_authorized("Basic " + base64.b64encode(b"certify").decode()),
+    ),
+    Refused(
+        id="auth.unknown",
+        title="An unknown key is refused",
+        source=STATUS,
+        refusal=errors.UnknownKey,
+        send=_unknown_key,
+    ),
+    Refused(
+        id="auth.expired",
+        title="An expired key is refused",
+        source=STATUS,
+        refusal=errors.ExpiredKey,
+        send=_by_key("expired"),
+    ),
+    Refused(
+        id="auth.revoked",
+        title="A revoked key is refused",
+        source=STATUS,
+        refusal=errors.RevokedKey,
+        send=_by_key("revoked"),
+    ),
+    Refused(
+        id="auth.suspended",
+        title="A suspended key is refused",
+        source=STATUS,
+        refusal=errors.SuspendedKey,
+        send=_by_key("suspended"),
+    ),
+    Refused(
+        id="auth.scope",
+        title="A key may send only the call types of its scope",
+        source=STATUS,
+        refusal=errors.CallTypeNotAllowed,
+        send=_out_of_scope,
+    ),
+    Refused(
+        id="body.empty",
+        title="An empty body is refused",
+        source=STATUS,
+        refusal=errors.InvalidJson,
+        send=_body(lambda _: b""),
+    ),
+    Refused(
+        id="body.not-json",
+        title="A body that is not JSON is refused",
+        source=STATUS,
+        refusal=errors.InvalidJson,
+        send=_body(lambda examination: json.dumps(examination.personal()).encode()[:-1]),
+    ),
+    Refused(
+        id="body.not-utf8",
+        title="A body that is not UTF-8 is refused",
+        source=f"inferred: {STATUS}",
+        refusal=errors.InvalidEncoding,
+        send=_body(_not_utf8),
+    ),
+    Refused(
+        id="body.array",
+        title="An array is refused",
+        source=f"inferred: {BODY}",
+        refusal=errors.NotAnObject,
+        send=_body(lambda examination: json.dumps([examination.personal()]).encode()),
+    ),
+    Refused(
+        id="body.too-large",
+        title="A body that is too large is refused",
+        source=f"inferred: {STATUS}",
+        refusal=errors.MessageTooLarge,
+        send=_body(lambda examination: _large(examination, MAX_BODY_BYTES)),
+    ),
+    Refused(
+        id="message.no-type",
+        title="A message without a type is refused",
+        source=STATUS,
+        refusal=errors.MissingType,
+        send=_body(_without(["type"])),
+    ),
+    Refused(
+        id="message.unknown-type",
+        title="An unknown call type is answered 501",
+        source=STATUS,
+        refusal=errors.UnsupportedCallType,
+        send=_body(_unknown_type),
+    ),
+    Refused(
+        id="message.nobody",
+        title="A message without userId and anonymousId is refused",
+        source=SPEC,
+        refusal=errors.InvalidMessage,
+        send=_body(_without(["userId", "anonymousId"])),
+    ),
+    Refused(
+        id="message.schema",
+        title="A message that its schema refuses is refused",
+        source=STATUS,
+        refusal=errors.InvalidMessage,
+        send=_not_of_its_schema,
+    ),
+    Refused(
+        id="settings.not-base64",
+        title="Settings that are not base64 are refused",
+        source=HEADERS,
+        refusal=errors.InvalidSettings,
+        send=_settings(b"certify!"),
+    ),
+    Refused(
+        id="settings.not-json",
+        title="Settings that are not JSON are refused",
+        source=HEADERS,
+        refusal=errors.InvalidSettings,
+        send=_settings(base64.b64encode(b"certify")),
+    ),
+)
+MEND_REFUSED = (
+    "docs/answers.md says what is answered when. If something stands before the function (a proxy, a firewall, another "
+    "service at this URL), let it pass requests and answers as they are; else deploy this checkout."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """Requests that must be accepted."""
+
+    id: str
+    title: str
+    source: str
+    mend: str
+    sendings: Callable[[Examination], Iterable[Sending]]
+
+    def check(self, examination: Examination) -> Outcome:
+        """Judge the answers."""
+        exchanges = [examination.post_valid(*sending) for sending in self.sendings(examination)]
+        bad = [exchange for exchange in exchanges if not exchange.is_accepted]
+        if bad:
+            answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
+            return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {answers}", *bad)
+        return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
+
+
+def _what_came(exchange: Exchange) -> str:
+    return f"{exchange.came} ({exchange.message})" if exchange.message else exchange.came
+
+
+def _keys_with_white_space(examination: Examination) -> Iterator[Sending]:
+    for key in (f" {examination.keys.good}", f"{examination.keys.good} \t", f"{examination.keys.good}\n"):
+        examination.wire.keep_secret(key)
+        yield examination.message(), examination.headers(key)
+
+
+def _password(examination: Examination) -> Iterator[Sending]:
+    credentials = base64.b64encode(f"{examination.keys.good}:a password".encode()).decode()
+    yield examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"}
+
+
+def _schemes(examination: Examination) -> Iterator[Sending]:
+    token = examination.headers()["Authorization"].removeprefix("Basic ")
+    for scheme in ("basic", "BASIC"):
+        yield examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"}
+
+
+CONTENT_TYPES = (
+    "application/json; charset=utf-8",
+    "application/vnd.segment+json; charset=utf-8",
+    "application/vnd.x+json",
+)
+
+
+def _content_types(examination: Examination) -> Iterator[Sending]:
+    for content_type in CONTENT_TYPES:
+        yield examination.message(), examination.headers() | {"Content-Type": content_type}
+
+
+def _with_settings(examination: Examination) -> Iterator[Sending]:
+    settings = {**examination.samples.settings, "customSettingOne": "custom setting value"}
+    header = base64.b64encode(json.dumps(settings).encode()).decode()
+    yield examination.message(), examination.headers() | {"X-Segment-Settings": header}
+
+
+def _spellings(examination: Examination) -> Iterator[Sending]:
+    for spell in SPELLINGS.values():
+        yield spelled(examination.message(), spell), None
+
+
+def _odd_shapes(examination: Examination) -> Iterator[Sending]:
+    shapes: tuple[Any, ...] = (None, {}, [], True, {"All": False, "certify": True, "Other": {"id": 1}})
+    for integrations in shapes:
+        yield examination.message(integrations=integrations), None
+    for version in (2, 1, "1.1"):
+        yield examination.message(version=version, projectId="certify", channel="server", _metadata={"a": []}), None
+    yield {**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}}, None
+
+
+def _times(examination: Examination) -> Iterator[Sending]:
+    for time in ("1999-12-31T23:59:59.999Z", "2099-01-01T00:00:00Z", "2020-05-09T23:54:49+05:30"):
+        yield examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time), None
+    yield examination.message(sentAt=None, receivedAt=None), None
+
+
+def _integer_ids(examination: Examination) -> Iterator[Sending]:
+    number = int.from_bytes(examination.name.encode()[-6:])
+    yield examination.message(userId=number, anonymousId=number + 1), None
+
+
+def _large_messages(examination: Examination) -> Iterator[Sending]:
+    for size in LARGE_BYTES:
+        yield _large(examination, size), None
+    many = {f"property {number}": number for number in range(MANY_PROPERTIES)}
+    yield examination.message(**_added(examination, many)), None
+
+
+def _aliases(examination: Examination) -> Iterator[Sending]:
+    if not examination.call("alias").is_accepted:
+        raise NotCheckable(f"alias calls are not accepted ({examination.call('alias').came})")
+    message = examination.message("alias")
+    yield message, None
+    message = examination.message("alias")
+    yield {{"previousId": "from", "userId": "to"}.get(name, name): value for name, value in message.items()}, None
+    yield spelled(examination.message("alias"), SPELLINGS["User ID"]), None
+
+
+def _odd_deletes(examination: Examination) -> Iterator[Sending]:
+    if not examination.call(DELETE).is_accepted:
+        raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
+    usual = examination.message(DELETE)
+    yield {**usual, "context": None, "integrations": None}, None
+    usual = examination.message(DELETE)
+    yield {**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"}, None
+    usual = examination.message(DELETE)
+    yield (
+        {**usual, "messageId": f"delete-reg-{examination.name}::job-0-certify", "context": [], "integrations": []},
+        None,
+    )
+    usual = examination.message(DELETE)
+    yield {name: usual[name] for name in ("type", "userId", "timestamp")}, None
+
+
+ACCEPTED = (
+    Accepted(
+        id="auth.white-space",
+        title="White space around a key does no harm",
+        source=f"inferred: {AUTHORIZATION}",
+        mend="Customers paste keys: trim the user name of Basic credentials.",
+        sendings=_keys_with_white_space,
+    ),
+    Accepted(
+        id="auth.password",
+        title="A password beside the key does no harm",
+        source=AUTHORIZATION,
+        mend="Ignore the password of Basic credentials.",
+        sendings=_password,
+    ),
+    Accepted(
+        id="auth.scheme",
+        title="The name of the scheme may be in any case",
+        source="RFC 9110, Authentication Scheme",
+        mend="Compare the scheme without its case.",
+        sendings=_schemes,
+    ),
+    Accepted(
+        id="request.content-type",
+        title="JSON of any Content-Type is taken",
+        source=HEADERS,
+        mend="Don't ask for a Content-Type: read the body as JSON.",
+        sendings=_content_types,
+    ),
+    Accepted(
+        id="settings.accepted",
+        title="Settings of the customer are taken",
+        source=HEADERS,
+        mend="Read X-Segment-Settings as base64 of a JSON object; let schemas/settings.json allow further ones.",
+        sendings=_with_settings,
+    ),
+    Accepted(
+        id="message.casing",
+        title="Fields may be spelled in any casing",
+        source=BODY,
+        mend="Match the spec's fields by their letters alone.",
+        sendings=_spellings,
+    ),
+    Accepted(
+        id="message.shapes",
+        title="Odd but legal shapes are taken",
+        source=SPEC,
+        mend="Allow unknown fields at the top, and integrations that are null, boolean or empty.",
+        sendings=_odd_shapes,
+    ),
+    Accepted(
+        id="message.times",
+        title="Messages of any time are taken",
+        source=FAQ,
+        mend="Never refuse by age: retries, offline phones and replays bring old messages, wrong clocks future ones.",
+        sendings=_times,
+    ),
+    Accepted(
+        id="message.integer-id",
+        title="Ids that are integers are taken",
+        source=f"inferred: {SPEC}",
+        mend="Turn integers into their digits.",
+        sendings=_integer_ids,
+    ),
+    Accepted(
+        id="message.large",
+        title="Large messages are taken",
+        source="Segment Spec, limits; reverse ETL",
+        mend="Take 512 KiB and 10,000 properties; a limit of 32 KB would refuse legal messages.",
+        sendings=_large_messages,
+    ),
+    Accepted(
+        id="message.alias",
+        title="All shapes of alias calls are taken",
+        source="Segment Spec, Alias",
+        mend="Take previousId and userId, from and to, and any casing.",
+        sendings=_aliases,
+    ),
+    Accepted(
+        id="delete.shapes",
+        title="All shapes of delete calls are taken",
+        source=DELETION,
+        mend="Take deletes with a null context, a time as Go prints it, and without a messageId.",
+        sendings=_odd_deletes,
+    ),
+)
+
+
+def _call(call_type: str, examination: Examination) -> Outcome:
+    """Judge a call type: that it is accepted, or that it is not supported and says so."""
+    exchange = examination.call(call_type)
+    is_off = examination.holdings is not None and call_type not in examination.holdings.call_types
+    unsupported = f"{errors.UnsupportedCallType.status} {errors.UnsupportedCallType.code}"
+    if exchange.is_accepted and not is_off:
+        return passed(f"answered {exchange.status}", exchange)
+    if exchange.is_accepted:
+        return failed(f"answered {exchange.status}, although SupportedCallTypes leaves it out", exchange)
+    if exchange.came == unsupported and exchange.message and (is_off or examination.holdings is None):
+        says = f"not supported here, and answered {exchange.status}: {exchange.message}"
+        if call_type == DELETE:
+            return warned(f"{says}. Segment requires partners to erase users", exchange)
+        return passed(says, exchange)
+    if exchange.came == f"{errors.InvalidMessage.status} {errors.InvalidMessage.code}":
+        return failed(
+            f"the endpoint's schema refuses the message of events/{call_type}.json: {exchange.message}", exchange
+        )
+    due = unsupported if is_off else "200 or 202"
+    return failed(f"answered {_what_came(exchange)}, where {due} is due", exchange)
+
+
+def _call_point(call_type: str) -> Point:
+    return Point(
+        id=f"calls.{call_type}",
+        title=f"{call_type.capitalize()} calls are accepted, or answered 501",
+        source=DELETION if call_type == DELETE else STATUS,
+        mend=(
+            "With `maintenance` wait until it is over. Where a schema refuses the sample, deploy this checkout, or "
+            f"edit events/{call_type}.json until it is a message that you accept."
+        ),
+        check=partial(_call, call_type),
+    )
+
+
+CALLS = tuple(map(_call_point, CALL_TYPES))
+REFUSALS = {entry.id: entry for entry in REFUSED}
+POINTS = (
+    *CALLS,
+    *(
+        Point(id=entry.id, title=entry.title, source=entry.source, mend=MEND_REFUSED, check=entry.check)
+        for entry in REFUSED
+    ),
+    *(
+        Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
+        for entry in ACCEPTED
+    ),
+)

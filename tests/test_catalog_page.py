@@ -1,0 +1,149 @@
+"""`destination catalog-page`: the draft of the public page, from schemas and from what is deployed."""
+
+import re
+
+import pytest
+from local_server import run
+
+from cli.certification.catalog import ADVICE, NOT_THE_CUSTOMERS, TODO, Partner, page_of
+from cli.certification.samples import Samples
+from cli.stack import LOCAL_STACK, ROOT, create_local_stack
+from cli.target import Target
+from handler.canonicalise import canonicalise
+from handler.errors import Refusal, Unavailable
+from handler.spec import CALL_TYPES
+
+KNOWN = Partner(
+    name="Acme",
+    website="https://acme.example.com/",
+    support="help@acme.example.com",
+    keys_at="https://acme.example.com/keys",
+    rate=1500,
+)
+UNKNOWN = Partner(name="Acme", website=None, support=None, keys_at=None, rate=None)
+
+
+@pytest.fixture
+def page(aws):
+    """Draft the page of a deployment, which is made with the parameters of the first one."""
+    stacks = []
+
+    def page(partner=KNOWN, samples=None, **parameters):
+        stacks.append(stacks[0] if stacks else create_local_stack(aws, parameters))
+        return page_of(partner, Target(account=aws, stores=stacks[0].stores), samples or Samples(ROOT / "schemas"))
+
+    return page
+
+
+def refusals(base=Refusal):
+    for kind in base.__subclasses__():
+        yield from [kind] if "code" in vars(kind) else []
+        yield from refusals(kind)
+
+
+def test_each_call_type_that_is_supported_has_a_section_with_an_example(page):
+    text = page(SupportedCallTypes="identify,track,delete")
+    assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == ["Identify", "Track"]
+    assert 'analytics.identify("user-4711", {' in text
+    assert 'analytics.track("Order Completed", {' in text
+
+
+def test_mandatory_fields_are_told_with_the_schemas_own_texts(page):
+    track = page().split("### Track")[1].split("\n### ")[0]
+    assert "| `event` | event is required for track calls |" in track
+    assert "| one of several | userId or anonymousId is required |" in track
+
+
+def test_a_field_that_a_schema_was_edited_for_is_told_in_its_own_words(page, tmp_path):
+    for path in (ROOT / "schemas").glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "identify.json").write_text(EDITED)
+    identify = page(samples=Samples(tmp_path)).split("### Identify")[1].split("\n### ")[0]
+    assert "| `traits` | Missing traits |" in identify
+    assert "| `traits.email` | Missing email address |" in identify
+    assert "| `context.userAgent` | context.userAgent is required for identify calls |" in identify
+
+
+EDITED = """{
+  "$schema": "http://json-schema.org/draft-07/schema#",
+  "allOf": [{"$ref": "common.json#/definitions/message"}],
+  "required": ["traits", "context"],
+  "properties": {
+    "traits": {
+      "type": "object",
+      "required": ["email"],
+      "properties": {"email": {"type": "string", "format": "email"}},
+      "errorMessage": {"required": {"email": "Missing email address"}}
+    },
+    "context": {"type": "object", "required": ["user_agent"]}
+  },
+  "errorMessage": {"required": {"traits": "Missing traits"}}
+}"""
+
+
+def test_settings_are_told_with_what_they_are(page, tmp_path):
+    for path in (ROOT / "schemas").glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "settings.json").write_text(
+        '{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "required": ["region"],'
+        ' "properties": {"region": {"enum": ["eu"], "description": "Where | your data is kept."}, "note": {}}}'
+    )
+    settings = page(samples=Samples(tmp_path)).split("## Settings")[1].split("\n## ")[0]
+    assert "| `region` | required | Where \\| your data is kept. |" in settings
+    assert f"| `note` |  | {TODO}" in settings
+    assert "| API Key | required |" in settings
+
+
+def test_the_examples_are_messages_that_the_schemas_let_pass():
+    samples = Samples(ROOT / "schemas")
+    for call_type in CALL_TYPES:
+        assert samples.refusal(call_type, canonicalise(samples.message(call_type))[0].body) is None
+
+
+def test_every_error_is_one_that_customers_are_advised_on_or_none_of_theirs():
+    final = {kind for kind in refusals() if not issubclass(kind, Unavailable)}
+    assert ADVICE.keys() | NOT_THE_CUSTOMERS == final
+    assert ADVICE.keys().isdisjoint(NOT_THE_CUSTOMERS)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({}, "erases what it stored of that `userId`."),
+        ({"ErasureScope": "linked"}, "and of anonymous ids that the user's calls named"),
+        ({"EventSink": "sqs"}, f"{TODO}: messages go to a queue here"),
+        ({"EventRetentionDays": "90"}, "deleted after 90 days in any case"),
+        ({"SupportedCallTypes": "track"}, f"{TODO}: this deployment does not support delete calls"),
+    ],
+)
+def test_what_a_deletion_does_is_told_as_it_is_deployed(page, parameters, told):
+    assert told in page(**parameters).split("## Deletion of users")[1].split("\n## ")[0]
+
+
+def test_what_the_partner_knows_is_filled_in(page):
+    text = page()
+    assert "https://acme.example.com/?utm_source=segmentio&utm_medium=docs&utm_campaign=partners" in text
+    assert "mailto:help@acme.example.com" in text
+    assert "1,500 calls a second" in text
+    assert "AWS region us-east-1" in text
+
+
+def test_what_only_the_partner_knows_is_marked(page):
+    assert page(UNKNOWN).count(TODO) == page().count(TODO) + 4
+
+
+def test_a_stacks_page_is_printed_and_what_is_left_to_do_is_counted(aws):
+    create_local_stack(aws, {})
+    result = run("catalog-page", "--stack", LOCAL_STACK, "--name", "Acme")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("---\ntitle: Acme Destination\n---\n")
+    assert f"{result.stdout.count(TODO)} places are left for you" in result.stderr
+
+
+def test_the_page_can_be_written_to_a_file(aws, tmp_path):
+    create_local_stack(aws, {})
+    arguments = ("catalog-page", "--stack", LOCAL_STACK, "--name", "Acme", "--output")
+    assert run(*arguments, str(tmp_path / "acme.md")).exit_code == 0
+    assert "title: Acme Destination" in (tmp_path / "acme.md").read_text()
+    nowhere = run(*arguments, str(tmp_path / "nowhere" / "acme.md"))
+    assert (nowhere.exit_code, "can't be written" in nowhere.stderr) == (1, True)

@@ -1,0 +1,693 @@
+"""`destination certify`: what it says of a good endpoint, and of endpoints that are broken in one way each."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+import uuid
+from base64 import b64decode
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import click
+import pytest
+import trustme
+from endpoint import endpoint, response
+from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
+
+from cli import demo
+from cli.certification.checklist import POINTS
+from cli.certification.samples import Samples
+from cli.key_table import KeyRecord, KeyTable
+from cli.ping import segment_headers
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, LOCAL_STACK, ROOT
+from handler.keys import hash_key, new_key
+from handler.spec import CALL_TYPES
+
+ALWAYS_UNCHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled"}
+WITHOUT_TLS = {"transport.https", "transport.certificate", "transport.tls", "transport.old-tls"}
+ON_THIS_MACHINE = {"transport.host"}
+
+
+def certify(*args, exit_code):
+    """Return verdict and words by point."""
+    result = run("certify", "--json", *args)
+    assert result.exit_code == exit_code, result.output
+    report = json.loads(result.stdout)
+    return {point["id"]: (point["verdict"], point["says"]) for point in report["points"]}, report
+
+
+def having(verdict, points):
+    return {name for name, (found, _) in points.items() if found == verdict}
+
+
+def items(client, table):
+    return client.scan(TableName=table)["Items"]
+
+
+def left(server):
+    """Return what the tables hold of the customers of runs, by table."""
+    client = server.account.dynamodb()
+    tables = client.list_tables()["TableNames"]
+    found = {table: [item for item in items(client, table) if whose(item).startswith("certify-")] for table in tables}
+    return {table: several for table, several in found.items() if several}
+
+
+def whose(item):
+    return item.get("customer_id", item.get("customer"))["S"]
+
+
+# A good endpoint
+
+
+@pytest.fixture(scope="module")
+def https_server(tmp_path_factory):
+    options = ("--tls", "--processes", "1", "--parameter", "Consumer=off")
+    with serving(tmp_path_factory.mktemp("https"), *options) as server:
+        yield server
+
+
+def trusting(server):
+    return "--ca-file", str(server.checkout / ".local" / "ca.pem")
+
+
+def test_a_local_server_with_tls_meets_every_point_that_can_be_checked(https_server):
+    points, _ = certify("--url", https_server.url, *trusting(https_server), exit_code=0)
+    assert having("not checked", points) == ALWAYS_UNCHECKED | ON_THIS_MACHINE
+    assert len(having("pass", points)) == len(POINTS) - len(ALWAYS_UNCHECKED | ON_THIS_MACHINE)
+    assert left(https_server) == {}
+
+
+def test_what_is_left_of_a_run_is_nothing_even_where_the_messages_went_to_a_consumer_by_a_queue(queue_server):
+    points, report = certify("--url", queue_server.url, exit_code=0)
+    unread = {point.id for point in POINTS if point.id.startswith("stored.")} - {"stored.no-id", "stored.rejects"}
+    assert having("not checked", points) == (
+        ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | unread | {"delete.carried-out"}
+    )
+    assert "queue" in points["stored.accepted"][1]
+    assert "stay in the queue" in report["notes"][0]
+    assert left(queue_server) == {}
+
+
+@pytest.fixture(scope="module")
+def queue_server(tmp_path_factory):
+    options = ("--processes", "1", "--parameter", "EventSink=sqs")
+    with serving(tmp_path_factory.mktemp("queue"), *options) as server:
+        yield server
+
+
+def test_a_call_type_that_is_switched_off_is_answered_501(tmp_path):
+    with serving(tmp_path, "--processes", "1", "--parameter", "SupportedCallTypes=identify,page") as server:
+        points, _ = certify("--url", server.url, "--only", "calls", "--only", "auth.scope", exit_code=0)
+    assert points["calls.track"] == ("pass", "not supported here, and answered 501: track calls are not supported")
+    assert points["calls.delete"][0] == "warning"
+    assert points["calls.identify"] == ("pass", "answered 200")
+    assert points["auth.scope"][0] == "pass"
+
+
+# A proxy before it, which breaks something
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+    def saying(self, **changes):
+        """Return it with other content."""
+        body = json.dumps({**self.json, **changes}).encode()
+        return Reply(status=self.status, headers=self.headers, body=body)
+
+    def pieces(self):
+        head = {**self.headers, "Content-Length": len(self.body)}
+        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{name}: {value}" for name, value in head.items()), "", ""]
+        return ["\r\n".join(lines).encode() + self.body]
+
+
+JSON = {"Content-Type": "application/json"}
+PASSED_ON = ("content-type", "www-authenticate", "retry-after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A request that came to the proxy, and the server behind it."""
+
+    method: str
+    path: str
+    headers: dict
+    body: bytes
+    server: object
+
+    @property
+    def message(self):
+        """The message for the endpoint's own path, an empty one where there is none that can be read."""
+        try:
+            message = json.loads(self.body) if self.path == "/segment" else None
+        except ValueError:
+            message = None
+        return message if isinstance(message, dict) else {}
+
+    def answer(self, *, body=None, headers=None):
+        """Ask the server behind."""
+        sent = {name: value for name, value in (headers or self.headers).items() if name != "content-length"}
+        url = self.server.url + self.path
+        answer = self.server.http.request(
+            self.method, url, headers=sent, body=self.body if body is None else body, redirect=False
+        )
+        kept = {name: value for name, value in answer.headers.items() if name.lower() in PASSED_ON}
+        return Reply(status=answer.status, headers=kept, body=answer.data)
+
+
+@contextmanager
+def proxy(server, break_):
+    """Run an endpoint that answers what a function makes of each request."""
+
+    def answer(received):
+        line, *lines = received.head.strip().split("\r\n")
+        method, path, _ = line.split(" ")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        asked = Asked(method=method, path=path, headers=headers, body=received.body, server=server)
+        if path == "/_local":
+            return response(404, "this is no local server")
+        return break_(asked).pieces()
+
+    with endpoint(answer) as running:
+        yield running.url
+
+
+NO_CONTENT = Reply(status=200, headers=JSON, body=b"{}")
+PLAIN = {"Content-Type": "text/plain"}
+
+
+def accepts_everything(_asked):
+    return NO_CONTENT
+
+
+def fails_at_an_unknown_type(asked):
+    reply = asked.answer()
+    return Reply(status=500, headers=JSON, body=b'{"message": "Error"}') if reply.status == 501 else reply
+
+
+def stores_elsewhere(asked):
+    """Answer as the server does, whose customer is another one."""
+    key = b64decode(asked.headers.get("authorization", "").partition(" ")[2] + "==").decode("utf-8", "replace")
+    table = KeyTable(asked.server.account.dynamodb(), asked.server.stores.key_table)
+    good = {record.key_hash for record in table if record.standing == "active" and not record.scopes}
+    if hash_key(key.partition(":")[0].strip()) not in good:
+        return asked.answer()
+    return asked.answer(headers={**asked.headers, "authorization": segment_headers(demo.GOOD_KEY)["Authorization"]})
+
+
+def forgetful():
+    """Return what stores a message that comes again as another one."""
+    seen = set()
+
+    def stores_again(asked):
+        message_id = asked.message.get("messageId")
+        if message_id not in seen or not message_id:
+            seen.add(message_id)
+            return asked.answer()
+        return asked.answer(body=json.dumps({**asked.message, "originalTimestamp": "2020-05-09T23:54:49Z"}).encode())
+
+    return stores_again
+
+
+def answers_401_without_json(asked):
+    reply = asked.answer()
+    return Reply(status=401, headers={**reply.headers, **PLAIN}, body=b"") if reply.status == 401 else reply
+
+
+def tells_an_email_address(asked):
+    reply = asked.answer()
+    [*told] = re.findall(rb"ada\.[\w-]+@example\.com", asked.body)
+    return reply.saying(message=f"No {told[0].decode()} here") if reply.status == 501 else reply
+
+
+def tells_the_key(asked):
+    reply = asked.answer()
+    if reply.status != 403:
+        return reply
+    return Reply(status=403, headers={**reply.headers, "X-Debug": asked.headers["authorization"]}, body=reply.body)
+
+
+def tells_the_request_id(asked):
+    reply = asked.answer()
+    return reply.saying(message=f"Not supported ({uuid.uuid4()})") if reply.status == 501 else reply
+
+
+def is_slow(asked):
+    time.sleep(0.6)
+    return asked.answer()
+
+
+def redirects(_asked):
+    return Reply(status=307, headers={"Location": "https://elsewhere.example.com/"}, body=b"")
+
+
+def answers_errors_in_html(asked):
+    reply = asked.answer()
+    if reply.status < 400:
+        return reply
+    return Reply(status=reply.status, headers={**reply.headers, "Content-Type": "text/html"}, body=b"<h1>Error</h1>")
+
+
+def asks_for_nothing(asked):
+    reply = asked.answer()
+    return Reply(status=reply.status, headers=JSON, body=reply.body)
+
+
+def crashes_at_arrays(asked):
+    is_array = asked.path == "/segment" and asked.body.startswith(b"[")
+    return Reply(status=500, headers=JSON, body=b'{"message": "Error"}') if is_array else asked.answer()
+
+
+def answers_any_method(asked):
+    return asked.answer() if asked.method == "POST" or asked.path == "/health" else NO_CONTENT
+
+
+def tells_its_tables(asked):
+    return asked.answer() if asked.path != "/health" else NO_CONTENT.saying(table=asked.server.stores.key_table)
+
+
+def knows_one_casing(asked):
+    if {"TYPE", "Type"} & asked.message.keys():
+        return Reply(status=400, headers=JSON, body=b'{"message": "type is required", "code": "missing_type"}')
+    return asked.answer()
+
+
+def has_another_schema(asked):
+    reply = asked.answer()
+    if asked.message.get("type") != "identify" or reply.status != 200:
+        return reply
+    return Reply(status=400, headers=JSON, body=b'{"message": "Missing email address", "code": "invalid_message"}')
+
+
+def is_in_maintenance(_asked):
+    return Reply(status=503, headers=JSON, body=b'{"message": "Down for maintenance", "code": "maintenance"}')
+
+
+CALLS = {point.id for point in POINTS if point.id.startswith("calls.")}
+AUTH_401 = {"auth.missing", "auth.empty", "auth.not-basic", "auth.not-base64", "auth.no-colon", "auth.unknown"}
+AUTH_401 |= {"auth.expired", "auth.revoked"}
+BODIES = {point.id for point in POINTS if point.id.startswith("body.")}
+REFUSED = AUTH_401 | BODIES | {"auth.suspended", "auth.scope", "settings.not-base64", "settings.not-json"}
+REFUSED |= {"message.no-type", "message.unknown-type", "message.nobody", "message.schema"}
+LIBRARIES = {point.id for point in POINTS if point.id.startswith("libraries.")}
+STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | {"delete.carried-out"}
+
+
+@pytest.mark.parametrize(
+    ("break_", "failed"),
+    [
+        (accepts_everything, REFUSED | STORED | LIBRARIES | {"request.methods"}),
+        (fails_at_an_unknown_type, {"message.unknown-type"}),
+        (stores_elsewhere, STORED - {"stored.no-id"}),
+        (forgetful(), {"stored.duplicate", "stored.resend", "stored.accepted"}),
+        (answers_401_without_json, AUTH_401 | {"errors.json"}),
+        (tells_an_email_address, {"errors.private"}),
+        (tells_the_key, {"errors.private"}),
+        (tells_the_request_id, {"errors.few"}),
+        (redirects, {"transport.redirect"}),
+        (answers_errors_in_html, REFUSED | {"errors.json", "stored.rejects"}),
+        (asks_for_nothing, {"errors.challenge"}),
+        (crashes_at_arrays, {"body.array"}),
+        (answers_any_method, {"request.methods"}),
+        (tells_its_tables, {"health.answers"}),
+        (knows_one_casing, {"message.casing", "stored.casing", "message.alias"}),
+        (has_another_schema, {"calls.identify"}),
+        (is_in_maintenance, CALLS | REFUSED | {"stored.rejects", "request.methods", "health.answers"}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_an_endpoint_that_is_broken_fails_the_points_that_are_broken_and_only_those(https_server, break_, failed):
+    with proxy(https_server, break_) as url:
+        points, _ = certify("--url", url, "--stores", https_server.url, *trusting(https_server), exit_code=1)
+    assert having("fail", points) == failed
+    assert left(https_server) == {}
+
+
+def test_an_endpoint_that_is_slow_fails_what_is_about_time_and_only_that(https_server):
+    only = ("--only", "answers", "--only", "calls", "--timeout", "0.5")
+    with proxy(https_server, is_slow) as url:
+        points, _ = certify("--url", url, "--stores", https_server.url, *trusting(https_server), *only, exit_code=1)
+    assert having("fail", points) == {"answers.cold", "answers.warm", "answers.in-time"}
+
+
+def test_what_a_schema_refuses_of_a_sample_is_told_in_its_own_words(https_server):
+    with proxy(https_server, has_another_schema) as url:
+        stores = ("--stores", https_server.url, *trusting(https_server))
+        points, _ = certify("--url", url, *stores, "--only", "calls.identify", exit_code=1)
+    [(_, says)] = points.values()
+    assert says == "the endpoint's schema refuses the message of events/identify.json: Missing email address"
+
+
+def test_connections_that_are_not_kept_are_a_warning_which_fails_nothing(https_server):
+    def closes(asked):
+        reply = asked.answer()
+        return Reply(status=reply.status, headers={**reply.headers, "Connection": "close"}, body=reply.body)
+
+    stores = ("--stores", https_server.url, *trusting(https_server))
+    with proxy(https_server, closes) as url:
+        points, _ = certify("--url", url, *stores, "--only", "request.keep-alive", exit_code=0)
+    assert points["request.keep-alive"][0] == "warning"
+
+
+def dribbles(_request):
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+    for _ in range(1000):
+        yield b" "
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        pytest.param(lambda _: [], "broke off", id="closes the connection"),
+        pytest.param(lambda _: [b"\0\xff garbage\r\n\r\n"], "is not HTTP", id="garbage"),
+        pytest.param(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n"], "longer than", id="huge"),
+        pytest.param(
+            lambda _: [b"HTTP/1.1 200 OK\r\n\r\n" + b"." * (16 * 1024 * 1024 + 1)], "longer than", id="endless"
+        ),
+        pytest.param(
+            lambda _: [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n"],
+            "longer than",
+            id="huge chunk",
+        ),
+        pytest.param(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"], "longer than", id="less than none"),
+        pytest.param(dribbles, "no whole answer within 0.4 s", id="dribbles"),
+        pytest.param(
+            lambda _: response(404, "<h1>Not Found</h1>"), "nothing takes messages at /segment", id="no route"
+        ),
+    ],
+)
+def test_what_is_no_endpoint_is_told_in_one_point_and_the_others_are_not_checked(answer, says):
+    with endpoint(lambda asked: response(404) if "/_local" in asked.head else answer(asked)) as server:
+        points, _ = certify("--url", server.url, "--api-key", new_key(), "--timeout", "0.2", exit_code=1)
+    assert having("fail", points) == {"transport.reachable"}
+    assert says in points["transport.reachable"][1]
+    assert having("pass", points) <= {"transport.redirect"}
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:1", "Connect call failed"),
+        ("https://127.0.0.1:1", "Connect call failed"),
+        ("https://nowhere.invalid", "no answer"),
+    ],
+)
+def test_where_nobody_is_nothing_can_be_checked(url, says):
+    points, report = certify("--url", url, "--api-key", new_key(), exit_code=1)
+    assert having("fail", points) == {"transport.reachable"}
+    assert says in points["transport.reachable"][1]
+    assert report["notes"] == []
+
+
+def test_a_certificate_of_an_unknown_authority_is_not_trusted(https_server, other_authority):
+    arguments = ("--url", https_server.url, "--stores", https_server.url, "--ca-file", other_authority)
+    result = run("certify", *arguments)
+    assert result.exit_code == 1  # of the server that is to tell its stores
+    points, _ = certify("--url", https_server.url, "--api-key", new_key(), "--ca-file", other_authority, exit_code=1)
+    assert having("fail", points) == {"transport.reachable", "transport.certificate"}
+    assert "certificate" in points["transport.certificate"][1] or "issuer" in points["transport.certificate"][1]
+
+
+@pytest.fixture
+def other_authority(tmp_path):
+    file = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(file))
+    return str(file)
+
+
+def test_http_where_https_should_be_is_no_tls():
+    with endpoint(lambda _: response(200)) as server:
+        url = server.url.replace("http:", "https:")
+        points, _ = certify("--url", url, "--api-key", new_key(), exit_code=1)
+    assert having("fail", points) == {"transport.reachable", "transport.certificate"}
+
+
+# Without stores
+
+
+@pytest.fixture(scope="module")
+def with_a_key_alone(https_server):
+    key = new_key()
+    KeyTable(https_server.account.dynamodb(), https_server.stores.key_table).put(
+        KeyRecord.of(key, customer_id="review")
+    )
+    with proxy(https_server, Asked.answer) as url:
+        return certify("--url", url, "--api-key", key, exit_code=0)
+
+
+KEYS_UNKNOWN = {"auth.expired", "auth.revoked", "auth.suspended", "auth.scope"}
+
+
+def test_with_a_key_alone_what_only_the_stores_tell_is_not_checked(with_a_key_alone):
+    points, _ = with_a_key_alone
+    unread = STORED - {"stored.no-id"}
+    assert having("not checked", points) == ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | KEYS_UNKNOWN | unread
+    assert all("--stack" in points[name][1] for name in unread | KEYS_UNKNOWN)
+    assert having("fail", points) == set()
+
+
+def test_with_a_key_alone_the_messages_stay_and_are_marked(with_a_key_alone, https_server):
+    _, report = with_a_key_alone
+    assert "stay stored" in report["notes"][0]
+    stored = items(https_server.account.dynamodb(), https_server.stores.event_table)
+    ids = [item["message_id"]["S"] for item in stored if item["customer_id"]["S"] == "review"]
+    assert len(ids) > 50
+    assert all(re.match("certify-|derived-|delete-reg-certify-", message_id) for message_id in ids)
+
+
+def test_a_key_that_is_refused_fails_the_first_call_and_what_needs_it_is_not_checked(https_server):
+    with proxy(https_server, Asked.answer) as url:
+        points, _ = certify("--url", url, "--api-key", new_key(), exit_code=1)
+    assert having("fail", points) == {"calls.track"}
+    assert points["message.casing"] == ("not checked", "a valid track call is not accepted (401 unknown_key)")
+
+
+# What it leaves, and what it tells
+
+
+def test_control_c_removes_the_keys_and_the_messages_too(https_server):
+    stores = https_server.stores
+    arguments = ("certify", "--url", https_server.url, *trusting(https_server))
+    with start(https_server.checkout, *arguments, stdout=subprocess.PIPE) as running:
+        wait_until(lambda: stores.event_table in left(https_server))
+        running.send_signal(signal.SIGINT)
+        printed = running.communicate(timeout=PATIENCE_SECONDS)[0]
+    assert running.returncode == 1
+    assert "Aborted!" in printed
+    assert left(https_server) == {}
+
+
+@pytest.fixture(scope="module")
+def reports(https_server, tmp_path_factory):
+    """Return what is told of an endpoint whose errors are hostile to those who read them."""
+
+    def hostile(asked):
+        reply = asked.answer()
+        text = f"<script>alert(1)</script> `````` | [x](javascript:x) \x1b[31m {asked.headers.get('authorization', '')}"
+        return reply.saying(message=text) if reply.status in (400, 401) else reply
+
+    folder = tmp_path_factory.mktemp("reports")
+    stores = ("--stores", https_server.url, *trusting(https_server))
+    with proxy(https_server, hostile) as url:
+        shown = run("certify", "--url", url, *stores, "--report", str(folder / "review.md"))
+        assert shown.exit_code == 1
+        as_json = run("certify", "--url", url, *stores, "--json", "--report", str(folder))
+        assert as_json.exit_code == 1
+    named = folder / "review"
+    return {
+        "terminal": shown.stdout,
+        "json": as_json.stdout,
+        "markdown": named.with_suffix(".md").read_text(),
+        "html": named.with_suffix(".html").read_text(),
+        "files": sorted(path.suffix for path in folder.iterdir()),
+    }
+
+
+@pytest.mark.parametrize("kind", ["terminal", "json", "markdown", "html"])
+def test_no_key_is_ever_shown(reports, kind):
+    assert "ddk_" not in reports[kind]
+    assert "ZGRrX" not in reports[kind]  # base64 of the same
+    assert "API key&gt;" in reports[kind] or "API key>" in reports[kind]
+
+
+@pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
+def test_what_an_endpoint_answers_steers_no_reader(reports, kind):
+    assert "\x1b[31m" not in reports[kind]
+    assert kind == "terminal" or "\n| fail | `errors.private`" in reports["markdown"]
+
+
+def test_the_html_report_holds_what_was_answered_as_text(reports):
+    class Elements(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.started, self.text = [], ""
+
+        def handle_starttag(self, tag, attrs):
+            self.started.append((tag, dict(attrs)))
+
+        def handle_data(self, data):
+            self.text += data
+
+    page = Elements()
+    page.feed(reports["html"])
+    assert {"script", "img", "link", "iframe"}.isdisjoint(tag for tag, _ in page.started)
+    assert not any(name in ("src", "onclick") for _, attributes in page.started for name in attributes)
+    assert "<script>alert(1)</script>" in page.text
+    ids = {attributes["id"] for tag, attributes in page.started if tag == "details"}
+    assert ids == {point.id for point in POINTS}
+
+
+def test_the_markdown_report_holds_what_was_answered_as_code(reports):
+    outside = re.sub(r"^(`{3,})\n.*?\n\1$", "", reports["markdown"], flags=re.MULTILINE | re.DOTALL)
+    assert "<script>" not in outside
+    assert not re.search(r"[^\\]\]\(javascript", outside)
+    assert all(f"## {point.id}: " in outside for point in POINTS)
+
+
+def test_a_report_in_a_folder_is_named_for_its_host_and_day(reports):
+    assert reports["files"] == [".html", ".html", ".md", ".md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "sentence"),
+    [
+        (["--url", "https://example.com"], 2, "Name an --api-key to send with, or the stores behind the endpoint"),
+        (["--url", "example.com", "--api-key", "k"], 2, "example.com is no URL"),
+        (["--url", "http://127.0.0.1:1"], 1, "No local server answers at http://127.0.0.1:1/"),
+        (["--only", "nothing"], 2, "there is no point nothing: --list shows them"),
+        (["--stack", "a", "--stores", "http://127.0.0.1:1"], 2, "--stores and --stack exclude each other"),
+        (["--url", "http://h", "--api-key", "k", "--ca-file", __file__], 2, "--ca-file is for https"),
+        (["--url", "https://h", "--api-key", "k", "--ca-file", __file__], 1, "holds no certificate of an authority"),
+        (["--url", "http://h", "--api-key", "k", "--report", "/nowhere/review"], 2, "there is no folder /nowhere"),
+        (["--timeout", "nan"], 2, "nan is no finite number"),
+    ],
+)
+def test_what_makes_no_sense_is_told(arguments, exit_code, sentence):
+    result = run("certify", *arguments)
+    assert (result.exit_code, sentence in result.stderr) == (exit_code, True), result.output
+
+
+@pytest.fixture
+def as_stack(https_server, monkeypatch):
+    """Let AWS be what is embedded in the server, whose stores are a stack there, and return its name."""
+    access = {**LOCAL_CREDENTIALS, "aws_endpoint_url": https_server.account.endpoint_url, "aws_region": LOCAL_REGION}
+    for name, value in access.items():
+        monkeypatch.setenv(name.upper(), value)
+    return LOCAL_STACK
+
+
+def test_a_stack_is_certified_by_its_stores_and_left_as_it_was(https_server, as_stack):
+    only = ("--only", "auth", "--only", "stored", "--only", "delete")
+    points, _ = certify("--stack", as_stack, "--url", https_server.url, *trusting(https_server), *only, exit_code=0)
+    assert having("pass", points) == points.keys()
+    assert {name.partition(".")[0] for name in points} == {"auth", "stored", "delete"}
+    assert left(https_server) == {}
+
+
+def test_a_stack_that_tells_no_endpoint_needs_one_named(as_stack):
+    result = run("certify", "--stack", as_stack)
+    assert (result.exit_code, "has no output EndpointUrl: name its endpoint with --url" in result.stderr) == (1, True)
+
+
+def test_a_key_that_is_not_needed_is_not_used(https_server):
+    arguments = ("--url", https_server.url, *trusting(https_server), "--only", "auth.missing", "--api-key", "k" * 20)
+    result = run("certify", *arguments)
+    assert (result.exit_code, "The --api-key is not used" in result.stderr) == (0, True)
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_stack_that_is_not_there_is_told():
+    result = run("certify", "--stack", "nowhere")
+    assert (result.exit_code, "The stack nowhere can't be read" in result.stderr) == (1, True)
+
+
+def test_the_points_can_be_listed():
+    result = run("certify", "--list")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [point.id for point in POINTS]
+
+
+def test_points_have_ids_of_their_own():
+    assert len({point.id for point in POINTS}) == len(POINTS)
+
+
+def test_the_groups_of_points_are_those_of_the_docs():
+    section = (ROOT / "docs" / "submission.md").read_text().split("## What certify checks")[1]
+    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert sorted(documented) == sorted({point.id.partition(".")[0] for point in POINTS})
+
+
+# Samples
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Return the samples for schemas of which one is another."""
+
+    def edit(name, schema):
+        for path in (ROOT / "schemas").glob("*.json"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        common = {"$schema": "http://json-schema.org/draft-07/schema#"}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**common, **schema}))
+        return Samples(tmp_path)
+
+    return edit
+
+
+MESSAGE = {"allOf": [{"$ref": "common.json#/definitions/message"}]}
+STRICT = {
+    "plan": {"enum": ["gold", "silver"]},
+    "born": {"type": "string", "format": "date"},
+    "seats": {"type": "integer", "minimum": 7},
+    "id": {"$ref": "common.json#/definitions/id"},
+    "address": {"type": "object", "required": ["zip"], "properties": {"zip": {"type": "string", "minLength": 12}}},
+    "tags": {"type": "array", "minItems": 2, "items": {"type": "boolean"}},
+}
+
+
+@pytest.mark.parametrize("call_type", CALL_TYPES)
+def test_samples_pass_the_schemas_as_they_are_shipped(call_type):
+    samples = Samples(ROOT / "schemas")
+    message = samples.message(call_type, userId="somebody")
+    assert (message["userId"], samples.refusal(call_type, message)) == ("somebody", None)
+
+
+def test_a_sample_is_completed_where_a_schema_asks_for_more(edited):
+    traits = {"type": "object", "required": [*STRICT], "properties": STRICT}
+    samples = edited("identify", {**MESSAGE, "required": ["traits"], "properties": {"traits": traits}})
+    message = samples.message("identify", userId="somebody")
+    assert samples.refusal("identify", message) is None
+    assert message["user_id"] == "somebody"
+
+
+def test_a_sample_keeps_its_own_ids_where_a_schema_takes_no_others(edited):
+    ids = {"user_id": {"type": "string", "pattern": "^user-[0-9]+$"}}
+    samples = edited("identify", {**MESSAGE, "properties": ids})
+    message = samples.message("identify", userId="somebody")
+    assert samples.refusal("identify", message) is None
+
+
+def test_a_sample_that_can_not_be_made_valid_is_sent_as_it_is(edited):
+    samples = edited("identify", {**MESSAGE, "not": {}})
+    message = samples.message("identify", userId="somebody")
+    assert (message["userId"], message["traits"]["plan"]) == ("somebody", "pro")
+
+
+def test_mandatory_settings_are_made_up(edited):
+    settings = {"type": "object", "required": ["region"], "properties": {"region": {"enum": ["eu", "us"]}}}
+    assert edited("settings", settings).settings == {"region": "eu"}
+
+
+def test_schemas_with_faults_are_told(edited):
+    with pytest.raises(click.ClickException, match="The schemas have faults"):
+        edited("identify", {"type": "nothing"})
