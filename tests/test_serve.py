@@ -49,12 +49,20 @@ def test_requests_at_once_are_all_stored(server):
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/segment"), ("PUT", "/segment"), ("POST", "/"), ("POST", "/segment/")]
+    ("method", "path"),
+    [("GET", "/segment"), ("PUT", "/segment"), ("POST", "/"), ("POST", "/segment/"), ("POST", "/health")],
 )
 def test_another_route_or_method_is_404(server, method, path):
     reply = server.request(method, path)
     assert (reply.status, reply.body) == (404, {"message": "Not Found"})
     wait_until(lambda: f"{method} {path} 404 no such route" in server.output)
+
+
+def test_health_is_asked_by_get_alone(server):
+    reply = server.request("GET", "/health")
+    assert (reply.status, reply.body) == (200, {"status": "healthy"})
+    assert server.http.request("HEAD", f"{server.url}/health").status == 404
+    wait_until(lambda: "HEAD /health 404 no such route" in server.output)
 
 
 def test_a_body_over_ten_megabytes_is_413(server):

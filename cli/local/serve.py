@@ -251,7 +251,11 @@ class Gateway:
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
-        self.app.router.redirect_slashes = False  # an HTTP API answers 404
+        # An HTTP API answers 404 where Starlette is obliging.
+        self.app.router.redirect_slashes = False
+        for route in self.app.routes:
+            if isinstance(route, Route) and route.methods is not None:
+                route.methods.discard("HEAD")
 
     async def _tell_about(self, _request: Request) -> Response:
         return JSONResponse(self._about)

@@ -191,6 +191,5 @@ def _nothing(search: Search, target: Target, log: RequestLog, period: Period) ->
     late = "" if target.is_local else " CloudWatch shows lines some seconds late."
     return printable(
         f"Nothing is known of a message {search.message_id}{whose}. Searched: {'; '.join(places)}. --since says "
-        f"how far back.{late} A request that failed before its message was read tells no message id, and neither does "
-        "a batch that failed whole"
+        f"how far back.{late} A request that failed before its message was read tells no message id"
     )
