@@ -181,12 +181,14 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
 def export(*, selection: Selection) -> None:
     """Print stored messages as they are, a JSON object per line, for `destination import` into another deployment.
 
-    They come in no order, and without the settings that came beside them.
+    They are of one customer, in no order, and without the settings that came beside them.
 
     \b
     Example:
       destination messages export --stack direct-destination --customer acme --scan > acme.jsonl
     """
+    if selection.customer_id is None and selection.subject is None:
+        raise click.UsageError("Name the --customer: messages tell nothing of theirs, and go into one by its API key")
     count = 0
     for item in selection.stream():
         click.echo(json.dumps(read_json_attribute(item["message"])))

@@ -119,6 +119,11 @@ def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
         try:
             answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False, preload_content=False)
             about = json.loads(answer.read(MAX_ABOUT_BYTES))
+        except urllib3.exceptions.SSLError as error:
+            raise click.ClickException(
+                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was started "
+                "last with --tls in this checkout"
+            ) from error
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise click.ClickException(_NO_SERVER.format(url=url)) from error
     if not isinstance(about, dict) or "stores" not in about:

@@ -22,21 +22,22 @@ BLANK = string.whitespace + "\u00a0\u200b\u2060\ufeff"
 """What people paste around keys: white space, and characters that can't be seen."""
 
 
-def authenticate(key: str, keys: KeyStore, now: float) -> ApiKey:
-    """Return what is known of a live API key; `now` is in seconds since 1970.
-
-    Raises a kind of `Unauthorized`, `SuspendedKey`, or `KeyStoreUnavailable`.
-    """
+def authenticate(key: str, keys: KeyStore) -> ApiKey:
+    """Return what is known of an API key, live or not; raises `UnknownKey` or `KeyStoreUnavailable`."""
     api_key = keys.find(key)
     if api_key is None:
         raise UnknownKey
+    return api_key
+
+
+def check_live(api_key: ApiKey, now: float) -> None:
+    """Raise `RevokedKey`, `ExpiredKey` or `SuspendedKey` for a key that is; `now` is in seconds since 1970."""
     if api_key.status is Status.REVOKED:
         raise RevokedKey
     if api_key.expires_at is not None and api_key.expires_at <= datetime.fromtimestamp(now, UTC):
         raise ExpiredKey
     if api_key.status is Status.SUSPENDED:
         raise SuspendedKey
-    return api_key
 
 
 def parse_basic(authorization: str | None) -> str:

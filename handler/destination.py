@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from handler import respond
-from handler.authenticate import authenticate, authorise, parse_basic, parse_write_key
+from handler.authenticate import authenticate, authorise, check_live, parse_basic, parse_write_key
 from handler.canonicalise import (
     Message,
     canonicalise,
@@ -88,8 +88,9 @@ class Destination:
             key = parse_write_key(write_key_of(payload))
         else:
             key = parse_basic(authorization)
-        api_key = authenticate(key, self.keys, self.clock())
+        api_key = authenticate(key, self.keys)
         line.note(customer_id=api_key.customer_id)
+        check_live(api_key, self.clock())
         line.begin("decode")
         if payload is None:
             payload = _decode(request)

@@ -313,6 +313,14 @@ def test_what_does_not_fit_into_the_store_is_a_400_before_any_write(deploy):
     assert destination.stored() == []
 
 
+def test_the_line_names_the_customer_of_a_key_that_lives_no_more(deploy, lines):
+    destination = deploy()
+    lines()
+    for key in ("demo-key-expired", "demo-key-revoked", "demo-key-unknown"):
+        assert destination.post({"type": "page", "userId": "u"}, key=key).status == 401
+    assert [line.get("customer_id") for line in lines()] == ["demo", "demo", None]
+
+
 def test_unknown_fields_are_kept_and_a_write_key_never(destination):
     hidden = {"writeKey": "secret", "write_key": "secret too"}
     destination.post({**TRACK, **hidden, "extra": {"a": [1]}, "context": {**hidden, "ip": "::1"}, "_metadata": hidden})

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from handler.authenticate import authenticate, authorise, parse_basic
+from handler.authenticate import authenticate, authorise, check_live, parse_basic
 from handler.errors import (
     CallTypeNotAllowed,
     ExpiredKey,
@@ -35,7 +35,9 @@ def api_key(status=Status.ACTIVE, **rest):
 
 def authenticate_as(found, *, credentials=b"a-key:"):
     keys = SimpleNamespace(find={"a-key": found}.get)
-    return authenticate(parse_basic("Basic " + base64.b64encode(credentials).decode()), keys, NOW.timestamp())
+    found = authenticate(parse_basic("Basic " + base64.b64encode(credentials).decode()), keys)
+    check_live(found, NOW.timestamp())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_an_unreachable_key_store_is_no_401():
         raise KeyStoreUnavailable
 
     with pytest.raises(KeyStoreUnavailable):
-        authenticate("a-key", SimpleNamespace(find=find), NOW.timestamp())
+        authenticate("a-key", SimpleNamespace(find=find))
 
 
 @pytest.mark.parametrize("scopes", [None, frozenset({"page"}), frozenset({"track", "page"})])

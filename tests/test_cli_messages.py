@@ -201,3 +201,9 @@ def test_messages_of_one_user_are_exported_alone(server, send, user):
     send(userId=f"{user}-2")
     [line] = server.run("messages", "export", "--user", user).stdout.splitlines()
     assert json.loads(line)["message_id"] == message_id
+
+
+def test_messages_of_several_customers_are_not_exported_together(server):
+    result = server.run("messages", "export")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Name the --customer" in result.stderr

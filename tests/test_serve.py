@@ -58,6 +58,13 @@ def test_another_route_or_method_is_404(server, method, path):
     wait_until(lambda: f"{method} {path} 404 no such route" in server.output)
 
 
+@pytest.mark.parametrize("message_id", ["\ud800", "\x1b[31m", "a\nb", "[/red]"])
+def test_no_message_id_breaks_the_console(server, message_id):
+    for odd_or_not in (message_id, f"after-{uuid.uuid4()}"):
+        assert server.post({**TRACK, "userId": str(uuid.uuid4()), "messageId": odd_or_not}).status == 200
+    wait_until(lambda: odd_or_not in server.output)
+
+
 def test_health_is_asked_by_get_alone(server):
     reply = server.request("GET", "/health")
     assert (reply.status, reply.body) == (200, {"status": "healthy"})

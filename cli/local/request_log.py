@@ -4,6 +4,7 @@ A file that is full becomes the older one, and that one is gone, so that they ne
 """
 
 import logging
+import re
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -13,11 +14,14 @@ import click
 from cli.stack import LOCAL_FOLDER
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
+USUAL_HOST = "127.0.0.1"
+"""Where a server listens unless it is told otherwise; its file is named by the port alone."""
 
 
-def file_of_port(port: int) -> Path:
+def file_of(host: str, port: int) -> Path:
     """Return the file of the server that listens there; no other one can at the same time."""
-    return LOCAL_FOLDER / f"requests-{port}.jsonl"
+    address = str(port) if host == USUAL_HOST else f"{re.sub(r'[^0-9A-Za-z.]', '-', host)}-{port}"
+    return LOCAL_FOLDER / f"requests-{address}.jsonl"
 
 
 def older(path: Path) -> Path:

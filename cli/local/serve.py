@@ -36,7 +36,7 @@ from cli.local import gateway
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
-from cli.local.request_log import RequestLogFile, file_of_port
+from cli.local.request_log import RequestLogFile, file_of
 from cli.local.sources import EventSources
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import (
@@ -136,7 +136,7 @@ def serve(
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")
         console.print(f"Starting {processes} function processes …", style="dim")
-        with closing(RequestLogFile(file_of_port(listener.getsockname()[1]))) as request_log:
+        with closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log:
             asyncio.run(
                 _run(
                     Gateway(account, stack, console, as_json=as_json, request_log=request_log),
@@ -296,9 +296,9 @@ class Gateway:
     def _log(self, request: Request, invocation: Invocation) -> None:
         """Print and keep what the function printed."""
         for line in invocation.log.splitlines():
-            self._console.print(Text(line) if self._as_json else _readable(request, line))
             if self._request_log and IS_REQUEST_LINE in line:
                 self._request_log.write(line)
+            self._console.print(Text(printable(line)) if self._as_json else _readable(request, line))
 
     def _note(self, access: _Access, response: Response, integration: Mapping[str, str]) -> None:
         if self._request_log:
@@ -319,7 +319,7 @@ def _readable(request: Request, line: str) -> Text:
         words = [str(word) for word in [*what, facts.get("code")] if word is not None]
         return _line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])
     except (ValueError, KeyError, TypeError):
-        return Text(line)
+        return Text(printable(line))
 
 
 class _Printed:
@@ -374,9 +374,9 @@ def _line(request: Request, status: int, words: str, milliseconds: float | None 
     took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
     return Text.assemble(
         _now(),
-        f" {request.method} {request.url.path} ",
+        f" {request.method} {printable(request.url.path)} ",
         (str(status), _COLOURS.get(status // 100, "")),
-        f" {words}",
+        f" {printable(words)}",
         (took, "dim"),
     )
 

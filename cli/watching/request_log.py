@@ -106,6 +106,11 @@ class Figures:
         """The customers of whom a message was accepted."""
         return {customer for (customer, _), tally in self.tallies.items() if customer is not None and tally.accepted}
 
+    def keep(self, customer_id: str) -> None:
+        """Leave out the messages of all others; requests tell no customer."""
+        kept = {caller: tally for caller, tally in self.tallies.items() if caller[0] == customer_id}
+        self.tallies = defaultdict(Tally, kept)
+
     def begin(self, time: datetime) -> None:
         """Note that there is a line of a time."""
         self.first = time if self.first is None else min(self.first, time)

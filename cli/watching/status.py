@@ -13,9 +13,9 @@ from rich.text import Text
 
 from cli.console import printable, stdout
 from cli.key_table import KeyTable
-from cli.target import StackLogs, Target, target_options
+from cli.target import ID, StackLogs, Target, target_options
 from cli.watching.open_log import open_log
-from cli.watching.request_log import SINCE, Figures, Period, RequestLog, Tally
+from cli.watching.request_log import SINCE, Caller, Figures, Period, RequestLog, Tally
 from handler.errors import STORE_ERRORS
 from handler.keys import Status
 
@@ -28,6 +28,8 @@ METRIC_DAYS = 455
 """For which CloudWatch keeps a metric."""
 SECONDS_PER_DAY = 24 * 60 * 60
 UNKNOWN = "(unknown)"
+PLAYED = ("simulated-", "certify-")
+"""How customers begin that `destination simulate` and `certify` make: they count for no beta."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,10 @@ class Progress:
 
 @click.command()
 @click.option("--since", "period", type=SINCE, default="24h", show_default=True, help="1h, 24h, 7d …, or all.")
+@click.option("--customer", "customer_id", type=ID, help="Only this customer's messages.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @target_options
-def status(*, target: Target, period: Period, as_json: bool) -> None:
+def status(*, target: Target, period: Period, customer_id: str | None, as_json: bool) -> None:
     """Tell what was accepted, refused and failed, by customer and call type, and how near Segment's private beta is.
 
     A stack's log is read by CloudWatch Logs Insights, which is paid by what it reads. The events that were accepted at
@@ -75,6 +78,8 @@ def status(*, target: Target, period: Period, as_json: bool) -> None:
     finally:
         for remark in log.remarks:
             click.echo(remark, err=True)
+    if customer_id is not None:
+        figures.keep(customer_id)
     if as_json:
         click.echo(json.dumps(_to_json(figures, progress, period)))
         return
@@ -108,7 +113,7 @@ def measure(target: Target, log: RequestLog, figures: Figures, period: Period) -
         events=events,
         since=since,
         source=source,
-        customers=len(figures.senders),
+        customers=len([customer for customer in figures.senders if not customer.startswith(PLAYED)]),
         period=period.words,
         holders=holders,
     )
@@ -135,12 +140,17 @@ def _messages(figures: Figures) -> Table:
         table.columns[column].justify = "right"
     for column in (1, 6):
         table.columns[column].no_wrap = True
-    rows = sorted(figures.tallies.items(), key=lambda row: tuple(name or "" for name in row[0]))
+    rows = sorted(figures.tallies.items(), key=_trouble_first)
     for (customer, call_type), tally in rows:
         table.add_row(Text(printable(customer or UNKNOWN)), Text(call_type or UNKNOWN), *_cells(tally))
     if len(rows) > 1:
         table.add_row(Text("all"), Text(""), *_cells(figures.total), style="bold")
     return table
+
+
+def _trouble_first(row: tuple[Caller, Tally]) -> tuple[int, int, str, str]:
+    (customer, call_type), tally = row
+    return -tally.failed.total(), -tally.refused.total(), customer or "", call_type or ""
 
 
 def _cells(tally: Tally) -> Iterator[Text]:
@@ -179,10 +189,10 @@ def _beta(progress: Progress | str) -> Iterator[str]:
         f"Segment's private beta asks for {BETA_CUSTOMERS} customers or {BETA_EVENTS:,} events"
         f"{', which is reached' if progress.is_reached else ''}:"
     )
-    yield f"{progress.events:,} events were accepted{since}, as {progress.source} tells;"
+    yield f"{progress.events:,} events were accepted{since}, as {progress.source} tells, your own tests among them;"
     yield (
-        f"{progress.customers:,} customers had one accepted in {progress.period}; "
-        f"{progress.holders:,} have active API keys."
+        f"{progress.customers:,} customers had one accepted in {progress.period}, without those of `destination "
+        f"simulate` and `certify`; {progress.holders:,} with active API keys."
     )
 
 

@@ -1,8 +1,10 @@
 """`destination trace`: what became of one message."""
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import click
@@ -15,6 +17,7 @@ from cli.watching.open_log import open_log
 from cli.watching.request_log import SINCE, Period, RequestLog
 from cli.watching.what_follows import what_follows
 from cli.watching.whereabouts import Search, Whereabouts, find, tell
+from handler.errors import STORE_ERRORS
 
 COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "failed": "red"}
 
@@ -28,8 +31,10 @@ class Delivery:
 
     @property
     def answered_otherwise(self) -> bool:
-        """Whether the sender got another answer than the function gave."""
-        return self.answer is not None and self.answer.status not in (None, self.line.status)
+        """Whether the sender got another answer than the function gave; one that raised gives none."""
+        if self.answer is None or self.answer.status is None or self.line.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return False
+        return self.answer.status != self.line.status or not self.answer.is_by_function
 
     @property
     def follows(self) -> str:
@@ -152,7 +157,12 @@ def trace(
     finally:
         for remark in log.remarks:
             click.echo(remark, err=True)
-    found = find(target, search, lines)
+    try:
+        found = find(target, search, lines)
+    except STORE_ERRORS as error:
+        if not lines:
+            raise
+        found = Whereabouts(items=None, rejects=(), fault=f"AWS answered: {error}")
     if not (lines or found.items or found.rejects):
         raise click.ClickException(_nothing(search, target, log, period))
     deliveries = [Delivery(line=line, answer=answers.get(line.request_id)) for line in lines]
@@ -161,9 +171,7 @@ def trace(
             customer_id=customer,
             deliveries=[one for one in deliveries if one.line.customer_id == customer],
             whereabouts=found.of(customer),
-            now=list(
-                tell(found.of(customer), [line for line in lines if line.customer_id == customer], target, period.words)
-            ),
+            now=_now(found.of(customer), [line for line in lines if line.customer_id == customer], target, period),
         )
         for customer in sorted({*(line.customer_id or "" for line in lines), *found.customers})
     ]
@@ -174,11 +182,18 @@ def trace(
             "customers": [history.to_json() for history in histories],
         }
         click.echo(json.dumps(document))
-        return
-    console = stdout()
-    for history in histories:
-        for text in history.picture(message_id):
+    else:
+        console = stdout()
+        for text in itertools.chain.from_iterable(history.picture(message_id) for history in histories):
             console.print(text, soft_wrap=True)
+    if found.fault is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _now(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
+    if whereabouts.fault is not None:
+        return [f"Where it is now can't be told: {whereabouts.fault}"]
+    return list(tell(whereabouts, lines, target, period.words))
 
 
 def _nothing(search: Search, target: Target, log: RequestLog, period: Period) -> str:

@@ -38,10 +38,14 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Whereabouts:
-    """The items of the event table, None where that was not searched, and the rejects, oldest first."""
+    """The items of the event table, None where that was not searched, and the rejects, oldest first.
+
+    `fault` says why neither is known, where the tables could not be read.
+    """
 
     items: Sequence[Item] | None
     rejects: Sequence[KeptReject]
+    fault: str | None = None
 
     @property
     def customers(self) -> set[str]:
@@ -53,6 +57,7 @@ class Whereabouts:
         return Whereabouts(
             items=None if self.items is None else [one for one in self.items if one["customer_id"]["S"] == customer_id],
             rejects=[reject for reject in self.rejects if reject.customer_id == customer_id],
+            fault=self.fault,
         )
 
 
