@@ -557,6 +557,18 @@ def test_a_stack_may_be_named_by_its_arn(stack, played, aws):
     assert len(played.queries) == 1
 
 
+def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
+    stack()
+    played.lines["prod-Function"] = [function_line(message_id="m")]
+    looks = iter([response(200, '{"events": []}'), response(400, '{"__type": "ResourceNotFoundException"}')])
+    played.FilterLogEvents = lambda _said: next(looks)
+    result = run("tail", "--stack", "prod", "--last", "1", "--customer", "acme")
+    assert " accepted track acme m " in result.stdout
+    cost, end = result.stderr.splitlines()
+    assert cost == "CloudWatch Logs Insights scanned 2.5 MB."
+    assert "The log group prod-Function is not there" in end
+
+
 # What can't be asked
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import click
 import pytest
@@ -12,7 +13,7 @@ from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, fun
 
 from cli.stack import Account
 from cli.target import StackLogs
-from cli.watching.cloud_log import MAX_ROWS, PASSING_CODES, CloudLog
+from cli.watching.cloud_log import CLOCK_MARGIN, LATE, MAX_ROWS, PASSING_CODES, CloudLog
 from cli.watching.lines import Wanted, read_line
 from cli.watching.request_log import Period
 
@@ -45,7 +46,7 @@ def test_a_message_is_searched_in_the_period_and_found_oldest_first():
     [asked] = played.asked
     assert asked["logGroupName"] == "prod-Function"
     assert 0 <= WEEK.since.timestamp() - asked["startTime"] < 1
-    assert 0 < asked["endTime"] - WEEK.until.timestamp() <= 1
+    assert 0 < asked["endTime"] - (WEEK.until + CLOCK_MARGIN).timestamp() <= 1
     query = 'fields @message | filter message = "request" and @message like /.m./ | sort @timestamp desc'
     assert asked["queryString"] == query
 
@@ -300,6 +301,102 @@ def test_the_last_lines_of_some_outcomes_are_asked_for():
         assert polled(following) == []
     [query] = played.queries
     assert 'filter message = "request" and outcome in ["failed", "refused"] |' in query
+
+
+OF_API = "@message not like /integrationStatus.: .200/ or @message like /.status.: .500/"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "conditions"),
+    [
+        (Wanted(customer_id="acme"), ['`customer_id` = "acme"']),
+        (Wanted(customer_id='a" or "日'), ['`customer_id` = "a\\" or \\"日"']),
+        (Wanted(call_type="track", code="invalid_message"), ['`call_type` = "track" and `code` = "invalid_message"']),
+        (
+            Wanted(status="503"),
+            [
+                "status >= 503 and status <= 503",
+                f"({OF_API}) and @message like /.status.: .503/",
+            ],
+        ),
+        (
+            Wanted(status="4xx"),
+            [
+                "status >= 400 and status <= 499",
+                f"({OF_API}) and @message like /.status.: .4/",
+            ],
+        ),
+    ],
+)
+def test_of_the_last_lines_no_more_are_asked_for_than_are_wanted(wanted, conditions):
+    with insights(no_rows) as played:
+        played.FilterLogEvents = lambda _said: response(200, '{"events": []}')
+        assert polled(log_at(played.url).follow(wanted, 3)) == []
+    of_function, *of_api = conditions
+    assert played.queries == [
+        f"fields @message | filter {condition} | sort @timestamp desc"
+        for condition in (f'message = "request" and {of_function}', *of_api)
+    ]
+    assert {asked["limit"] for asked in played.asked} == {3}
+
+
+def test_more_lines_than_the_last_ones_are_not_remarked():
+    lines = [function_line(message_id=f"m-{number}") for number in range(MAX_ROWS)]
+    with insights(lambda *_: [{"@message": line} for line in lines]) as played:
+        played.FilterLogEvents = lambda _said: response(200, '{"events": []}')
+        log = log_at(played.url)
+        assert len(polled(log.follow(Wanted(customer_id="acme"), MAX_ROWS))) == MAX_ROWS
+    assert log.remarks == ["CloudWatch Logs Insights scanned 2.5 MB."]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=-4), timedelta(), timedelta(minutes=4)])
+@pytest.mark.parametrize("last", [0, 5])
+def test_lines_are_followed_by_the_clock_of_aws(ahead, last):
+    at_aws = datetime.now(UTC).replace(microsecond=0) - ahead
+    events, starts = [], []
+
+    def dated(body):
+        return response(200, json.dumps(body), f"Date: {format_datetime(at_aws, usegmt=True)}")
+
+    def event(message_id, time):
+        line = function_line(message_id=message_id, time=int(time.timestamp() * 1000))
+        return {"eventId": message_id, "timestamp": int(time.timestamp() * 1000), "message": line}
+
+    def filter_events(said):
+        starts.append(said["startTime"] / 1000)
+        return dated({"events": [one for one in events if one["timestamp"] >= said["startTime"]]})
+
+    with insights(no_rows) as played:
+        played.StartQuery = lambda said: (
+            played.asked.append({**said, "looks": 0}),
+            dated({"queryId": str(len(played.asked) - 1)}),
+        )[1]
+        played.FilterLogEvents = filter_events
+        following = log_at(played.url).follow(Wanted(customer_id="acme"), last)
+        events.append(event("before", at_aws - timedelta(seconds=60)))
+        assert polled(following) == []
+        for number in range(1, 4):
+            at_aws += timedelta(seconds=20)
+            events.append(event(f"m-{number}", at_aws))
+            assert ids(polled(following)) == [f"m-{number}"]
+        assert polled(following) == []
+    assert starts[-1] == (at_aws - LATE).timestamp()
+
+
+def test_what_comes_while_the_first_look_fails_is_shown(monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    events = []
+
+    def answer(_received):
+        if not events:
+            events.append(stored(function_line(message_id="m"), 1))
+            return response(400, json.dumps({"__type": PASSING_CODES[0], "message": "later"}))
+        return response(200, json.dumps({"events": events}))
+
+    with endpoint(answer) as server:
+        following = log_at(server.url.removesuffix("/segment")).follow(Wanted(customer_id="acme"), 0)
+        assert polled(following) == []
+        assert ids(polled(following)) == ["m"]
 
 
 @pytest.mark.parametrize("code", PASSING_CODES)

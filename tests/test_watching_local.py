@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import textwrap
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from cli.local.functions import Function, Functions, FunctionTimeoutError
 from cli.local.gateway import AccessLog
 from cli.local.request_log import RequestLogFile, older
 from cli.watching.lines import Wanted
-from cli.watching.local_log import LocalLog
+from cli.watching.local_log import PIECE_BYTES, LocalLog
 from cli.watching.request_log import Period
 
 EVERYTHING = Period.everything()
@@ -211,6 +212,77 @@ def test_without_a_last_line_one_follows_from_now_on(begin, path):
     assert next(following) is None
     log.write(function_line(message_id="after"))
     assert ids([next(following)]) == ["after"]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_a_line_that_is_half_written_at_first_is_live(path, last):
+    line = function_line(message_id="m")
+    path.write_text(function_line(message_id="before") + "\n" + line[:40])
+    following = LocalLog(path).follow(Wanted(), last)
+    assert [line.message_ids for line in iter(following.__next__, None)] == [("before",)][:last]
+    with path.open("a") as file:
+        file.write(line[40:] + "\n")
+    assert ids([next(following)]) == ["m"]
+
+
+@pytest.mark.parametrize("message_id", ["m", "m" * 2 * PIECE_BYTES])
+def test_a_line_of_any_length_may_be_half_written_at_first(path, message_id):
+    line = json.dumps({**json.loads(function_line()), "message_id": message_id})
+    path.write_text(line + "\n" + line[:-9])
+    following = LocalLog(path).follow(Wanted(), 0)
+    assert next(following) is None
+    with path.open("a") as file:
+        file.write(line[-9:] + "\n")
+    assert ids([next(following)]) == [message_id]
+
+
+def test_lines_that_come_while_those_of_before_are_read_are_all_live(path):
+    class Wants(Wanted):
+        """Wants all, and meanwhile the server writes."""
+
+        def takes(self, line):
+            if line.message_ids[0] == "before":
+                with path.open("a") as file:
+                    file.writelines(function_line(message_id=f"live-{number}") + "\n" for number in range(3))
+            return True
+
+    path.write_text(function_line(message_id="before") + "\n")
+    following = LocalLog(path).follow(Wants(), 1)
+    assert ids([next(following)]) == ["before"]
+    assert next(following) is None
+    assert ids(itertools.islice(following, 3)) == ["live-0", "live-1", "live-2"]
+
+
+def test_a_file_that_was_emptied_is_followed_from_its_beginning(path):
+    path.write_text("".join(function_line(message_id=f"m-{number}") + "\n" for number in range(3)))
+    following = LocalLog(path).follow(Wanted(), 0)
+    assert next(following) is None
+    path.write_text("")
+    assert next(following) is None
+    path.write_text(function_line(message_id="new") + "\n")
+    assert ids([next(following)]) == ["new"]
+
+
+def test_a_file_that_was_emptied_and_has_lines_again_is_followed_from_its_beginning(path):
+    path.write_text("".join(function_line(message_id=f"m-{number}") + "\n" for number in range(3)))
+    following = LocalLog(path).follow(Wanted(), 0)
+    assert next(following) is None
+    path.write_text(function_line(message_id="new") + "\n")
+    assert ids([next(line for line in following if line is not None)]) == ["new"]
+
+
+def test_what_all_periods_hold_is_counted_by_one_pass(begin, path):
+    log = begin()
+    now = datetime.now(UTC).timestamp() * 1000
+    log.write(function_line(time=int(now - 2 * 3600 * 1000)))
+    log.write(function_line(time=int(now)))
+    local = LocalLog(path)
+    assert local.figures(Period.last(timedelta(hours=1), "the last hour")).total.accepted == 1
+    path.unlink()
+    figures = local.figures(EVERYTHING)
+    assert figures.total.accepted == 2
+    figures.keep("other")
+    assert local.figures(EVERYTHING).total.accepted == 2
 
 
 def test_a_file_that_was_removed_is_told(path):

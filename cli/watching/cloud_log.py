@@ -13,8 +13,9 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from time import sleep
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError
@@ -45,6 +46,8 @@ IDS_OF_A_QUERY = 200
 """Request ids that one query names: it may have 10,000 characters."""
 ANSWER_MARGIN = timedelta(minutes=1)
 """Between a line of the function and that of the API: a request takes half a minute at the most."""
+CLOCK_MARGIN = timedelta(minutes=5)
+"""For a clock of ours that is slow. AWS takes no request of one that goes more wrong."""
 
 POLL_SECONDS = 2.0
 """FilterLogEvents may be called five times a second, by all of an account."""
@@ -78,6 +81,8 @@ class CloudLog:
         self._retry_seconds = retry_seconds
         self._scanned_bytes = 0
         self._notes: list[str] = []
+        self._ahead = timedelta()
+        """How far our clock is ahead of that of AWS, as the last query told."""
 
     def __str__(self) -> str:
         return f"the logs of the stack {self._logs.stack}"
@@ -94,7 +99,7 @@ class CloudLog:
             f'fields @message | filter message = "request" and @message like /{_pattern(message_id)}/ '
             "| sort @timestamp desc"
         )
-        rows = self._ask(self._logs.function_group, query, period.since, period.until)
+        rows = self._ask(self._logs.function_group, query, period.since, period.until + CLOCK_MARGIN)
         found = map(read_line, (row.get("@message", "") for row in rows))
         return oldest_first(line for line in found if isinstance(line, FunctionLine) and line.names(message_id))
 
@@ -120,7 +125,8 @@ class CloudLog:
             "sum(Refused.0) as refused, sum(Failed.0) as failed, min(@timestamp) as first, max(@timestamp) as last "
             "by `customer_id`, `call_type`, code"
         )
-        for row in self._ask(self._logs.function_group, query, period.since, period.until):
+        until = period.until + CLOCK_MARGIN
+        for row in self._ask(self._logs.function_group, query, period.since, until):
             code = row.get("code", "")
             tally = Tally(accepted=_count(row, "accepted"), duplicates=_count(row, "duplicate"))
             if refused := _count(row, "refused"):
@@ -131,7 +137,7 @@ class CloudLog:
             figures.begin(_time(row["first"]))
             figures.tallies[(row.get("customer_id"), row.get("call_type"))] += tally
         query = "stats count(*) as requests, min(@timestamp) as first by route, status, integrationStatus"
-        for row in self._ask(self._logs.api_group, query, period.since, period.until):
+        for row in self._ask(self._logs.api_group, query, period.since, until):
             status = row.get("status", "")
             known = int(status) if status.isdecimal() else None
             by_function = is_by_function(known, row.get("integrationStatus"))
@@ -139,23 +145,27 @@ class CloudLog:
             figures.begin(_time(row["first"]))
         return figures
 
-    def _ask(self, group: str, query: str, since: datetime, until: datetime) -> Sequence[Row]:
-        """Return the rows of a query; an end before that, such as Control-C, stops it."""
+    def _ask(
+        self, group: str, query: str, since: datetime, until: datetime, enough: int | None = None
+    ) -> Sequence[Row]:
+        """Return the rows of a query, or so many as are enough; an end before that, such as Control-C, stops it."""
         with _named(group):
-            query_id = self._client.start_query(
+            begun = self._client.start_query(
                 logGroupName=group,
                 startTime=max(0, int(since.timestamp())),
                 endTime=int(until.timestamp()) + 1,
                 queryString=query,
-                limit=MAX_ROWS,
-            )["queryId"]
+                limit=enough or MAX_ROWS,
+            )
+        query_id = begun["queryId"]
+        self._ahead = datetime.now(UTC) - _answered_at(begun)
         try:
             rows = self._wait_for(query_id)
         except BaseException:
             with suppress(*STORE_ERRORS):  # which says that it has ended
                 self._client.stop_query(queryId=query_id)
             raise
-        if len(rows) >= MAX_ROWS:
+        if enough is None and len(rows) >= MAX_ROWS:
             note = f"There are more than the {MAX_ROWS:,} rows that were read: ask for less by --since."
             self._notes = [*(other for other in self._notes if other != note), note]
         return rows
@@ -180,13 +190,15 @@ class CloudLog:
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
         """Yield lines some seconds after their time. What comes to CloudWatch later than `LATE` is missed."""
-        begin = datetime.now(UTC)
+        begin: datetime | None = None
         shown: set[str] = set()
         if last:
-            latest = self._latest(wanted, last, begin)
+            now = datetime.now(UTC)
+            latest = self._latest(wanted, last, now)
             shown = {line.raw for line in latest}
             yield from latest
-            begin = max([begin - LATE, *(line.time for line in latest[:1])])  # what Insights may not know yet
+            now -= self._ahead
+            begin = max([now - LATE, *(line.time for line in latest[:1])])  # what Insights may not know yet
         patterns = {self._logs.function_group: REQUESTS_PATTERN}
         if wanted.asks_api:
             patterns[self._logs.api_group] = OTHER_ANSWERS_PATTERN
@@ -203,57 +215,101 @@ class CloudLog:
             yield None
             sleep(self._poll_seconds)
 
-    def _latest(self, wanted: Wanted, count: int, until: datetime) -> list[Line]:
-        """Return the latest lines of the last hour."""
-        query = "fields @message | filter {} | sort @timestamp desc"
-        conditions = {self._logs.function_group: 'message = "request"'}
-        if wanted.outcomes:
-            conditions[self._logs.function_group] += f" and outcome in {json.dumps(sorted(wanted.outcomes))}"
+    def _latest(self, wanted: Wanted, count: int, now: datetime) -> list[Line]:
+        """Return the latest lines of the last hour. All that is wanted is asked for, so that this many are enough."""
+        conditions = {self._logs.function_group: _of_function(wanted)}
         if wanted.asks_api:
-            conditions[self._logs.api_group] = (
-                "@message not like /integrationStatus.: .200/ or @message like /.status.: .500/"
-            )
+            conditions[self._logs.api_group] = _of_api(wanted)
         found = [
             read_line(row.get("@message", ""))
             for group, condition in conditions.items()
-            for row in self._ask(group, query.format(condition), until - BEFORE, until)
+            for row in self._ask(
+                group,
+                f"fields @message | filter {condition} | sort @timestamp desc",
+                now - BEFORE,
+                now + CLOCK_MARGIN,
+                enough=count,
+            )
         ]
         lines = (line for line in found if line is not None and wanted.takes(line))
         return sorted(lines, key=lambda line: line.time)[-count:]
 
 
+def _of_function(wanted: Wanted) -> str:
+    """Return the condition of Insights for lines of the function that are wanted."""
+    conditions = ['message = "request"']
+    if wanted.outcomes:
+        conditions.append(f"outcome in {json.dumps(sorted(wanted.outcomes))}")
+    for name, value in (("customer_id", wanted.customer_id), ("call_type", wanted.call_type), ("code", wanted.code)):
+        if value is not None:
+            conditions.append(f"`{name}` = {json.dumps(value, ensure_ascii=False)}")
+    if wanted.status is not None:
+        lowest, highest = wanted.status.replace("x", "0"), wanted.status.replace("x", "9")
+        conditions.append(f"status >= {lowest} and status <= {highest}")
+    return " and ".join(conditions)
+
+
+def _of_api(wanted: Wanted) -> str:
+    """Return the condition of Insights for what the function did not answer; a status is a text there."""
+    condition = "@message not like /integrationStatus.: .200/ or @message like /.status.: .500/"
+    if wanted.status is None:
+        return condition
+    return f"({condition}) and @message like /.status.: .{wanted.status.replace('x', '')}/"
+
+
 class _Feed:
-    """New lines of a group: those of the last seconds are read again and again, since late ones come among them."""
+    """New lines of a group: those of the last seconds are read again and again, since late ones come among them.
+
+    The time is that of AWS, as its answers tell: our own clock may go wrong. Without a begin it is when it was asked
+    first.
+    """
 
     def __init__(
-        self, client: "CloudWatchLogsClient", group: str, pattern: str, begin: datetime, *, retry_seconds: float
+        self,
+        client: "CloudWatchLogsClient",
+        group: str,
+        pattern: str,
+        begin: datetime | None,
+        *,
+        retry_seconds: float,
     ) -> None:
         self._pages = client.get_paginator("filter_log_events")
         self._group = group
         self._pattern = pattern
         self._retry_seconds = retry_seconds
         self._begin = self._since = begin
+        self._first_asked_at: datetime | None = None
         self._seen: dict[str, int] = {}
 
     def read(self) -> Iterator[str]:
         """Yield lines that were not there before; while CloudWatch is too busy or out of reach, none."""
-        now = datetime.now(UTC)
+        asked_at = datetime.now(UTC)
+        self._first_asked_at = self._first_asked_at or asked_at
+        answered_at: datetime | None = None
         try:
             with _named(self._group):
                 for page in self._pages.paginate(
-                    logGroupName=self._group, startTime=_milliseconds(self._since), filterPattern=self._pattern
+                    logGroupName=self._group,
+                    startTime=_milliseconds(self._since or asked_at),
+                    filterPattern=self._pattern,
                 ):
+                    answered_at = answered_at or _answered_at(page)
+                    if self._begin is None:
+                        self._begin = self._since = answered_at - (datetime.now(UTC) - self._first_asked_at)
                     for event in page["events"]:
-                        if event["eventId"] not in self._seen:
-                            self._seen[event["eventId"]] = event["timestamp"]
-                            yield event["message"]
+                        if event["eventId"] in self._seen or event["timestamp"] < _milliseconds(self._begin):
+                            continue
+                        self._seen[event["eventId"]] = event["timestamp"]
+                        yield event["message"]
         except (EndpointConnectionError, HTTPClientError, ClientError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING_CODES:
                 raise
             click.echo(f"CloudWatch does not answer, and is asked again: {error}", err=True)
             sleep(self._retry_seconds)
             return
-        self._since = max(self._begin, now - LATE)
+        if self._begin is None or answered_at is None:  # there is a page always
+            return
+        self._since = max(self._begin, answered_at - LATE)
         oldest = _milliseconds(self._since)
         self._seen = {event_id: time for event_id, time in self._seen.items() if time >= oldest}
 
@@ -292,6 +348,12 @@ def _time(text: str) -> datetime:
         return datetime.fromtimestamp(float(text) / 1000, UTC)
     except ValueError:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def _answered_at(answer: Mapping[str, Any]) -> datetime:
+    """Return when AWS answered, by its own clock, in whole seconds; by ours where it does not tell."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
 
 
 def _milliseconds(time: datetime) -> int:

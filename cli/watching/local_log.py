@@ -3,9 +3,11 @@
 import itertools
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from time import sleep
 
@@ -16,6 +18,9 @@ from cli.watching.lines import LOGGED_ID_CHARS, AccessLine, FunctionLine, Line, 
 from cli.watching.request_log import Figures, Period, oldest_first
 
 LOOK_SECONDS = 0.2
+PIECE_BYTES = 64 * 1024
+_REQUEST_ID = re.compile(r'"requestId": ("(?:[^"\\]|\\.)*")')
+"""Of a line of the API; lines of the function have it by another name."""
 
 
 class LocalLog:
@@ -26,6 +31,7 @@ class LocalLog:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._all: Figures | None = None
 
     def __str__(self) -> str:
         return f"the local server's log, {self._file}"
@@ -42,31 +48,26 @@ class LocalLog:
 
     def answers(self, lines: Collection[FunctionLine]) -> Mapping[str, AccessLine]:
         """Return what the API answered."""
-        ids = {line.request_id for line in lines}
-        found = (read_line(raw) for raw in self._raw() if any(request_id in raw for request_id in ids))
-        return {line.request_id: line for line in found if isinstance(line, AccessLine) and line.request_id in ids}
+        written = {json.dumps(line.request_id) for line in lines}
+        asked = (raw for raw in self._raw() if (named := _REQUEST_ID.search(raw)) and named[1] in written)
+        return {line.request_id: line for line in map(read_line, asked) if isinstance(line, AccessLine)}
 
     def figures(self, period: Period) -> Figures:
-        """Count all lines of a period."""
-        figures = Figures()
+        """Count all lines of a period.
+
+        The first time all that the log holds is counted as well, so that to ask for that, too, reads it no second time.
+        """
+        since = period.since.replace(microsecond=0)  # the API tells whole seconds
+        if self._all is not None and (self._all.first is None or since <= self._all.first):
+            return deepcopy(self._all)
+        figures, everything = Figures(), Figures()
         for line in map(read_line, self._raw()):
-            if line is None or line.time < period.since.replace(microsecond=0):  # the API tells whole seconds
+            if line is None:
                 continue
-            figures.begin(line.time)
-            if isinstance(line, AccessLine):
-                figures.answers[(line.route, line.status, line.is_by_function)] += 1
-                continue
-            tally = figures.tallies[(line.customer_id, line.call_type)]
-            tally.last_seen = max(tally.last_seen, line.time)
-            match line.outcome:
-                case "accepted":
-                    tally.accepted += line.messages
-                case "duplicate":
-                    tally.duplicates += line.messages
-                case "refused":
-                    tally.refused[str(line.code)] += line.messages
-                case _:
-                    tally.failed[str(line.code)] += line.messages
+            _count(line, everything)
+            if line.time >= since:
+                _count(line, figures)
+        self._all = everything
         return figures
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
@@ -74,17 +75,22 @@ class LocalLog:
         latest = deque[Line](maxlen=last)
         file = self._open(self._file)
         try:
-            before = self._older_than(file)
-            latest.extend(_wanted(itertools.chain(before.lines() if before else (), file.lines()), wanted))
-            if before:
-                before.close()
-            yield from latest
+            size = file.size
+            if last:
+                before = self._older_than(file)
+                earlier = itertools.chain(before.lines() if before else (), file.lines(size))
+                latest.extend(_wanted(earlier, wanted))
+                if before:
+                    before.close()
+                yield from latest
+            else:
+                file.skip(size)
             while True:
                 yield None
                 sleep(LOOK_SECONDS)
-                is_full = not file.is_at(self._file)
+                is_over = file.is_cut or not file.is_at(self._file)
                 yield from _wanted(file.lines(), wanted)
-                if is_full and self._file.exists():
+                if is_over and self._file.exists():
                     file.close()
                     file = self._open(self._file)
         finally:
@@ -120,11 +126,36 @@ class _Growing:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
+        self._position = 0
         self._begun = b""
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines that are whole and were not yielded yet."""
-        while piece := self._file.readline():
+    @property
+    def size(self) -> int:
+        """How many bytes it has now."""
+        return os.fstat(self._file.fileno()).st_size
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it has less than was read of it: somebody emptied it."""
+        return self.size < self._position
+
+    def skip(self, size: int) -> None:
+        """Leave out the lines that are whole within the first bytes."""
+        end = size
+        while end:
+            begin = max(0, end - PIECE_BYTES)
+            self._file.seek(begin)
+            whole = self._file.read(end - begin).rfind(b"\n") + 1
+            end = begin
+            if whole:
+                self._position = begin + whole
+                break
+        self._file.seek(self._position)
+
+    def lines(self, size: int | None = None) -> Iterator[str]:
+        """Yield the lines that are whole and were not yielded yet; only those that begin within the first bytes."""
+        while (size is None or self._position < size) and (piece := self._file.readline()):
+            self._position += len(piece)
             self._begun += piece
             if piece.endswith(b"\n"):
                 yield self._begun.decode("utf-8", "replace")
@@ -146,3 +177,22 @@ def _wanted(raw: Iterable[str], wanted: Wanted) -> Iterator[Line]:
     for line in map(read_line, raw):
         if line is not None and wanted.takes(line):
             yield line
+
+
+def _count(line: Line, figures: Figures) -> None:
+    """Add a line to figures."""
+    figures.begin(line.time)
+    if isinstance(line, AccessLine):
+        figures.answers[(line.route, line.status, line.is_by_function)] += 1
+        return
+    tally = figures.tallies[(line.customer_id, line.call_type)]
+    tally.last_seen = max(tally.last_seen, line.time)
+    match line.outcome:
+        case "accepted":
+            tally.accepted += line.messages
+        case "duplicate":
+            tally.duplicates += line.messages
+        case "refused":
+            tally.refused[str(line.code)] += line.messages
+        case _:
+            tally.failed[str(line.code)] += line.messages

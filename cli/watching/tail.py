@@ -74,8 +74,12 @@ def tail(
 
 
 def _follow(log: RequestLog, wanted: Wanted, last: int, console: Console | None) -> None:
+    is_before = True
     for line in log.follow(wanted, last):
         if line is None:
+            for remark in log.remarks if is_before else ():  # of the lines of before, which are all there now
+                click.echo(remark, err=True)
+            is_before = False
             if _is_closed():
                 return
             continue
