@@ -146,11 +146,16 @@ def parse_endpoint(url: str) -> str:
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_url = is_url and bool((parts.hostname or "").encode("idna"))  # raises at what no name server would look up
     except ValueError:
         is_url = False
-    if not is_url or not url.isascii() or " " in url:
+    if is_url and "@" in parts.netloc:
+        raise click.BadParameter("a URL with credentials would be shown: leave them out", param_hint="--url")
+    if not url.isascii():
+        raise click.BadParameter(f"{url} is not ASCII: write its host as xn--…", param_hint="--url")
+    if not is_url or " " in url:
         raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
-    return parts._replace(path="/segment").geturl() if parts.path in ("", "/") else url
+    return (parts._replace(path="/segment") if parts.path in ("", "/") else parts).geturl()
 
 
 def deployment_url(endpoint: str) -> str:

@@ -8,7 +8,7 @@ import time
 import uuid
 from base64 import b64decode
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 
 import click
@@ -19,10 +19,13 @@ from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 
 from cli import demo
 from cli.certification.checklist import POINTS
+from cli.certification.holdings import Holdings
 from cli.certification.samples import Samples
+from cli.certification.wire import MASKED, Wire
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import segment_headers
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, LOCAL_STACK, ROOT
+from cli.target import Target
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES
 
@@ -176,7 +179,8 @@ def proxy(server, break_):
         asked = Asked(method=method, path=path, headers=headers, body=received.body, server=server)
         if path == "/_local":
             return response(404, "this is no local server")
-        return break_(asked).pieces()
+        reply = break_(asked)
+        return reply.pieces() if reply else []
 
     with endpoint(answer) as running:
         yield running.url
@@ -293,9 +297,67 @@ def is_in_maintenance(_asked):
     return Reply(status=503, headers=JSON, body=b'{"message": "Down for maintenance", "code": "maintenance"}')
 
 
+def empties_traits(asked):
+    emptied = {**asked.message, "traits": {}}
+    return asked.answer(body=json.dumps(emptied).encode()) if "traits" in asked.message else asked.answer()
+
+
+def loses_what_it_can_not_spell(asked):
+    kept = {name: value for name, value in asked.message.items() if name != "PROPERTIES"}
+    return asked.answer(body=json.dumps(kept).encode()) if asked.message else asked.answer()
+
+
+def renaming():
+    """Return what stores a message that comes again under another id."""
+    seen = set()
+
+    def renames(asked):
+        message_id = asked.message.get("messageId")
+        if message_id in seen and message_id:
+            return asked.answer(body=json.dumps({**asked.message, "messageId": f"{message_id}-again"}).encode())
+        seen.add(message_id)
+        return asked.answer()
+
+    return renames
+
+
+def drops_odd_deletes(asked):
+    is_odd = asked.message.get("type") == "delete" and not asked.message.get("context")
+    return NO_CONTENT if is_odd else asked.answer()
+
+
+def drops_what_libraries_send(asked):
+    return NO_CONTENT.saying(accepted=1, rejected=[]) if asked.path == "/v1/identify" else asked.answer()
+
+
+def lacks_a_route(asked):
+    return (
+        Reply(status=404, headers=JSON, body=b'{"message": "Not Found"}') if "alias" in asked.path else asked.answer()
+    )
+
+
+def refuses_gzip(asked):
+    is_gzip = asked.headers.get("content-encoding") == "gzip"
+    return Reply(status=403, headers=JSON, body=b'{"message": "Forbidden"}') if is_gzip else asked.answer()
+
+
+def tells_credentials(asked):
+    reply = asked.answer()
+    token = asked.headers.get("authorization", "").partition(" ")[2]
+    return reply.saying(message=f"What is {token}?") if reply.json.get("code") == "no_colon" else reply
+
+
+def tells_a_user_to_a_library(asked):
+    reply = asked.answer()
+    if not reply.json.get("rejected"):
+        return reply
+    [user_id] = {message["userId"] for message in json.loads(asked.body)["batch"] if "type" not in message}
+    return reply.saying(rejected=[{**reply.json["rejected"][0], "message": f"{user_id} has no type"}])
+
+
 CALLS = {point.id for point in POINTS if point.id.startswith("calls.")}
 AUTH_401 = {"auth.missing", "auth.empty", "auth.not-basic", "auth.not-base64", "auth.no-colon", "auth.unknown"}
-AUTH_401 |= {"auth.expired", "auth.revoked"}
+AUTH_401 |= {"auth.expired", "auth.revoked", "auth.nearly"}
 BODIES = {point.id for point in POINTS if point.id.startswith("body.")}
 REFUSED = AUTH_401 | BODIES | {"auth.suspended", "auth.scope", "settings.not-base64", "settings.not-json"}
 REFUSED |= {"message.no-type", "message.unknown-type", "message.nobody", "message.schema"}
@@ -308,7 +370,7 @@ STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | {"de
     [
         (accepts_everything, REFUSED | STORED | LIBRARIES | {"request.methods"}),
         (fails_at_an_unknown_type, {"message.unknown-type"}),
-        (stores_elsewhere, STORED - {"stored.no-id"}),
+        (stores_elsewhere, STORED),
         (forgetful(), {"stored.duplicate", "stored.resend", "stored.accepted"}),
         (answers_401_without_json, AUTH_401 | {"errors.json"}),
         (tells_an_email_address, {"errors.private"}),
@@ -322,7 +384,10 @@ STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | {"de
         (tells_its_tables, {"health.answers"}),
         (knows_one_casing, {"message.casing", "stored.casing", "message.alias"}),
         (has_another_schema, {"calls.identify"}),
-        (is_in_maintenance, CALLS | REFUSED | {"stored.rejects", "request.methods", "health.answers"}),
+        (
+            is_in_maintenance,
+            CALLS | REFUSED | {"transport.reachable", "stored.rejects", "request.methods", "health.answers"},
+        ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -331,6 +396,30 @@ def test_an_endpoint_that_is_broken_fails_the_points_that_are_broken_and_only_th
         points, _ = certify("--url", url, "--stores", https_server.url, *trusting(https_server), exit_code=1)
     assert having("fail", points) == failed
     assert left(https_server) == {}
+
+
+@pytest.mark.parametrize(
+    ("break_", "only", "failed"),
+    [
+        (empties_traits, ["stored.accepted"], {"stored.accepted"}),
+        (loses_what_it_can_not_spell, ["message.casing", "stored"], {"stored.casing", "stored.accepted"}),
+        (renaming(), ["stored.duplicate"], {"stored.duplicate"}),
+        (drops_odd_deletes, ["delete"], {"delete.carried-out"}),
+        (drops_what_libraries_send, ["libraries", "stored.accepted"], {"stored.accepted"}),
+        (lacks_a_route, ["libraries"], {"libraries.single"}),
+        (refuses_gzip, ["libraries"], {"libraries.gzip"}),
+        (tells_credentials, ["errors"], {"errors.private"}),
+        (tells_a_user_to_a_library, ["libraries", "errors.private"], {"errors.private"}),
+        (lambda _: [], ["stored"], {"transport.reachable"}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_what_is_broken_in_a_small_way_fails_its_point_alone(https_server, break_, only, failed):
+    chosen = [word for name in only for word in ("--only", name)]
+    with proxy(https_server, break_) as url:
+        stores = ("--stores", https_server.url, *trusting(https_server))
+        points, _ = certify("--url", url, *stores, *chosen, exit_code=1)
+    assert having("fail", points) == failed
 
 
 def test_an_endpoint_that_is_slow_fails_what_is_about_time_and_only_that(https_server):
@@ -469,23 +558,101 @@ def test_with_a_key_alone_the_messages_stay_and_are_marked(with_a_key_alone, htt
 def test_a_key_that_is_refused_fails_the_first_call_and_what_needs_it_is_not_checked(https_server):
     with proxy(https_server, Asked.answer) as url:
         points, _ = certify("--url", url, "--api-key", new_key(), exit_code=1)
-    assert having("fail", points) == {"calls.track"}
+    assert having("fail", points) == {"calls.track", "transport.reachable"}
     assert points["message.casing"] == ("not checked", "a valid track call is not accepted (401 unknown_key)")
+
+
+def supports_nothing(_asked):
+    unsupported = b'{"message": "Not supported", "code": "unsupported_call_type"}'
+    return Reply(status=501, headers=JSON, body=unsupported)
+
+
+def supports_identify_only(asked):
+    return supports_nothing(asked) if asked.message.get("type") not in ("identify", None) else asked.answer()
+
+
+def apologises(_asked):
+    return Reply(status=200, headers={"Content-Type": "text/html"}, body=b"<h1>Sorry</h1>")
+
+
+def tells_of_a_time_out(_asked):
+    return NO_CONTENT.saying(errorMessage="Task timed out", errorType="Sandbox.Timedout")
+
+
+@pytest.mark.parametrize(
+    ("break_", "failed"),
+    [
+        (supports_nothing, {"transport.reachable"}),
+        (supports_identify_only, set()),
+        (apologises, CALLS),
+        (tells_of_a_time_out, CALLS),
+    ],
+)
+def test_with_a_key_alone_the_answers_tell_what_is_supported(https_server, break_, failed):
+    only = ("--only", "calls", "--only", "message.casing")
+    with proxy(https_server, break_) as url:
+        points, _ = certify("--url", url, "--api-key", demo.GOOD_KEY, *only, exit_code=1 if failed else 0)
+    assert having("fail", points) == failed
+    assert (points["message.casing"][0] == "not checked") == (break_ is supports_nothing)
+
+
+def test_a_run_that_could_check_nothing_has_failed(https_server):
+    points, report = certify("--url", https_server.url, *trusting(https_server), "--only", "faults", exit_code=1)
+    assert (having("not checked", points), report["failed"]) == (points.keys(), True)
 
 
 # What it leaves, and what it tells
 
 
-def test_control_c_removes_the_keys_and_the_messages_too(https_server):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_what_ends_a_run_lets_it_remove_the_keys_and_the_messages_first(https_server, ending):
     stores = https_server.stores
     arguments = ("certify", "--url", https_server.url, *trusting(https_server))
     with start(https_server.checkout, *arguments, stdout=subprocess.PIPE) as running:
         wait_until(lambda: stores.event_table in left(https_server))
-        running.send_signal(signal.SIGINT)
+        running.send_signal(ending)
         printed = running.communicate(timeout=PATIENCE_SECONDS)[0]
     assert running.returncode == 1
     assert "Aborted!" in printed
     assert left(https_server) == {}
+
+
+def test_a_table_that_fails_keeps_nothing_from_being_removed_elsewhere(https_server):
+    stores = replace(https_server.stores, rejects_table="nowhere")
+    holdings = Holdings(Target(account=https_server.account, stores=stores), "certify-0")
+    holdings.make_keys(scope="track")
+    [sentence] = holdings.remove()
+    assert sentence.startswith("What is of certify-0 in nowhere could not be removed: ")
+    assert left(https_server) == {}
+
+
+@pytest.mark.parametrize("key", ["schlüssel-geheim", 'with-"quotes"', "short"])
+def test_a_key_is_masked_however_it_is_spelled(key):
+    with Wire("https://x/segment", limit_seconds=1) as wire:
+        wire.keep_secret(key)
+        told = f"{key} {json.dumps(key)} {segment_headers(key)['Authorization']}"
+        assert wire.masked(told) == f'{MASKED} "{MASKED}" Basic {MASKED}'
+
+
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("a1.execute-api.eu-central-1.amazonaws.com", "changes when"),
+        ("a1.lambda-url.eu-central-1.on.aws", "changes when"),
+        ("a1.cloudfront.net", "changes when"),
+        ("a1.ngrok-free.app", "changes when"),
+        ("192.0.2.1", "is an address"),
+        ("intranet", "only your own network knows"),
+    ],
+)
+def test_a_host_that_segment_can_not_rely_on_is_a_warning(host, says):
+    points, _ = certify(
+        *("--url", f"https://{host}", "--api-key", new_key(), "--timeout", "0.01"),
+        *("--only", "transport.host"),
+        exit_code=1,
+    )
+    assert points["transport.host"][0] == "warning"
+    assert says in points["transport.host"][1]
 
 
 @pytest.fixture(scope="module")
@@ -571,6 +738,11 @@ def test_a_report_in_a_folder_is_named_for_its_host_and_day(reports):
         (["--url", "https://h", "--api-key", "k", "--ca-file", __file__], 1, "holds no certificate of an authority"),
         (["--url", "http://h", "--api-key", "k", "--report", "/nowhere/review"], 2, "there is no folder /nowhere"),
         (["--timeout", "nan"], 2, "nan is no finite number"),
+        (["--url", "https://me:secret@h", "--api-key", "k"], 2, "a URL with credentials would be shown"),
+        (["--url", f"https://{'a' * 70}.example.com", "--api-key", "k"], 2, "is no URL"),
+        (["--url", "https://a..b", "--api-key", "k"], 2, "is no URL"),
+        (["--url", "https://bücher.example.com", "--api-key", "k"], 2, "write its host as xn--"),
+        (["--url", "http://h", "--api-key", "k", "--report", "/proc/review"], 2, "/proc can't be written to"),
     ],
 )
 def test_what_makes_no_sense_is_told(arguments, exit_code, sentence):
@@ -644,6 +816,27 @@ def edited(tmp_path):
     return edit
 
 
+def test_an_endpoint_with_strict_schemas_meets_every_point_that_they_let_be_checked(tmp_path):
+    (tmp_path / "schemas").mkdir()
+    for path in (ROOT / "schemas").glob("*.json"):
+        (tmp_path / "schemas" / path.name).write_bytes(path.read_bytes())
+    track = json.loads((ROOT / "schemas" / "track.json").read_text())
+    fields = {"event": {"enum": ["Order Completed"]}, "user_id": {"type": "string", "maxLength": 20}}
+    fields["properties"] = {"additionalProperties": False, "required": ["sku"], "properties": {"sku": {}, "plan": {}}}
+    strict = {"required": ["user_id", "properties"], "properties": fields}
+    (tmp_path / "schemas" / "track.json").write_text(json.dumps({**track, "allOf": [*track["allOf"], strict]}))
+    with (
+        serving(tmp_path, "--processes", "1", "--parameter", "Consumer=off") as server,
+        start(server.checkout, "certify", "--url", server.url, "--json", stdout=subprocess.PIPE) as running,
+    ):
+        printed = running.communicate(timeout=PATIENCE_SECONDS * 2)[0]
+    report, _ = json.JSONDecoder().raw_decode(printed)
+    points = {point["id"]: point["verdict"] for point in report["points"]}
+    assert "fail" not in points.values()
+    assert {points["stored.verbatim"], points["message.large"]} == {"not checked"}
+    assert {points["stored.accepted"], points["delete.carried-out"], points["message.casing"]} == {"pass"}
+
+
 MESSAGE = {"allOf": [{"$ref": "common.json#/definitions/message"}]}
 STRICT = {
     "plan": {"enum": ["gold", "silver"]},
@@ -659,22 +852,22 @@ STRICT = {
 def test_samples_pass_the_schemas_as_they_are_shipped(call_type):
     samples = Samples(ROOT / "schemas")
     message = samples.message(call_type, userId="somebody")
-    assert (message["userId"], samples.refusal(call_type, message)) == ("somebody", None)
+    assert (message["userId"], samples.refusal(message)) == ("somebody", None)
 
 
 def test_a_sample_is_completed_where_a_schema_asks_for_more(edited):
     traits = {"type": "object", "required": [*STRICT], "properties": STRICT}
     samples = edited("identify", {**MESSAGE, "required": ["traits"], "properties": {"traits": traits}})
     message = samples.message("identify", userId="somebody")
-    assert samples.refusal("identify", message) is None
-    assert message["user_id"] == "somebody"
+    assert samples.refusal(message) is None
+    assert message["userId"] == "somebody"
 
 
 def test_a_sample_keeps_its_own_ids_where_a_schema_takes_no_others(edited):
     ids = {"user_id": {"type": "string", "pattern": "^user-[0-9]+$"}}
     samples = edited("identify", {**MESSAGE, "properties": ids})
     message = samples.message("identify", userId="somebody")
-    assert samples.refusal("identify", message) is None
+    assert samples.refusal(message) is None
 
 
 def test_a_sample_that_can_not_be_made_valid_is_sent_as_it_is(edited):

@@ -5,6 +5,7 @@ https://github.com/segmentio/segment-docs/blob/develop/templates/partners/direct
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from handler import errors
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.errors import Refusal
-from handler.spec import CALL_TYPES, DELETE, SETTINGS
+from handler.spec import CALL_TYPES, CONTEXT, DELETE, SETTINGS
 
 TODO = "TODO"
 """Stands before what only the partner knows."""
@@ -82,11 +83,25 @@ class Partner:
     rate: int | None
 
 
+class _WebAddress(click.ParamType[str]):
+    """Refuses what would not be a link to a page."""
+
+    name = "URL"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"https?://[^\s()<>]+", value):
+            self.fail(f"{value} is no URL of a page: write https://…", param, ctx)
+        return value
+
+
+WEB_ADDRESS = _WebAddress()
+
+
 @click.command(name="catalog-page")
 @click.option("--name", required=True, help="The destination's name in the catalogue.")
-@click.option("--website", help="Your website.")
+@click.option("--website", type=WEB_ADDRESS, help="Your website: a URL.")
 @click.option("--support", help="The address of your support.")
-@click.option("--keys-at", help="Where your customers find their API key: a URL.")
+@click.option("--keys-at", type=WEB_ADDRESS, help="Where your customers find their API key: a URL.")
 @click.option("--rate", type=click.IntRange(1), help="The messages a second that you take, replays included.")
 @click.option("--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="A file to write to.")
 @target_options
@@ -128,7 +143,7 @@ def page_of(partner: Partner, target: Target, samples: Samples) -> str:
 
 def _page(partner: Partner, target: Target, samples: Samples) -> Iterator[str]:
     supported = [name for name in CALL_TYPES if name in target.stores.supported_call_types.split(",")]
-    yield from ("---", f"title: {partner.name} Destination", "---", "")
+    yield from ("---", f"title: {json.dumps(f'{partner.name} Destination', ensure_ascii=False)}", "---", "")
     yield from _introduction(partner)
     yield from _getting_started(partner)
     yield from ("## Supported methods", "")
@@ -175,18 +190,21 @@ def _method(partner: Partner, call_type: str, samples: Samples) -> Iterator[str]
     title = call_type.capitalize()
     yield from ("", f"### {title}", "")
     yield f"Send [{title}](/docs/connections/spec/{call_type}) calls to {PURPOSES[call_type]}. For example:"
-    yield from ("", "```js", _snippet(call_type, canonicalise(samples.message(call_type))[0].body), "```", "")
+    fields = dict(samples.mandatory(call_type))
+    context = {name.split(".")[1] for name in fields if name.startswith("context.")}
+    body = canonicalise(samples.message(call_type))[0].body
+    yield from ("", "```js", _snippet(call_type, body, context), "```", "")
     yield f"In {partner.name} they become {TODO}: what, and where it is seen."
-    if fields := dict(samples.mandatory(call_type)):
+    if fields:
         if "userId" in fields:
             fields.pop(ONE_OF_SEVERAL, None)  # which that satisfies
         yield from ("", "Required:", "", "| field | what you read when it is missing |", "|---|---|")
         for field, text in fields.items():
-            yield f"| {'one of several' if field == ONE_OF_SEVERAL else f'`{field}`'} | {_cell(text)} |"
+            yield f"| {'one of several' if field == ONE_OF_SEVERAL else _code(field)} | {_cell(text)} |"
 
 
-def _snippet(call_type: str, body: JsonObject) -> str:
-    """Return the call as Segment's library for browsers has it."""
+def _snippet(call_type: str, body: JsonObject, context: set[str]) -> str:
+    """Return the call as Segment's library for browsers has it, with these fields of the context, as it spells them."""
     traits, properties = body.get("traits", {}), body.get("properties", {})
     arguments: dict[str, list[Any]] = {
         "identify": [body.get("user_id"), traits],
@@ -196,7 +214,10 @@ def _snippet(call_type: str, body: JsonObject) -> str:
         "group": [body.get("group_id"), traits],
         "alias": [body.get("user_id"), body.get("previous_id")],
     }
-    given = [argument for argument in arguments[call_type] if argument not in (None, {})]
+    spelled = {CONTEXT.spelling.get(name, name): value for name, value in body.get("context", {}).items()}
+    options = {"context": {name: value for name, value in spelled.items() if name in context}} if context else {}
+    given = [argument for argument in arguments[call_type] if argument is not None and (argument or options)]
+    given += [options] if options else []
     texts = (json.dumps(argument, indent=2, ensure_ascii=False) for argument in given)
     return f"analytics.{call_type}({', '.join(texts)});"
 
@@ -209,7 +230,8 @@ def _settings(samples: Samples) -> Iterator[str]:
     for name in dict.fromkeys((*fields, *mandatory)):
         schema = fields.get(name)
         described = schema.get("description", "") if isinstance(schema, dict) else ""
-        yield f"| `{name}` | {'required' if name in mandatory else ''} | {_cell(described) or f'{TODO}: what it is'} |"
+        is_required = "required" if name in mandatory else ""
+        yield f"| {_code(name)} | {is_required} | {_cell(described) or f'{TODO}: what it is'} |"
 
 
 def _deletion(partner: Partner, target: Target, supported: list[str]) -> Iterator[str]:
@@ -256,4 +278,11 @@ def _limits(partner: Partner, target: Target) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return a text as it is, in a cell of a table: no Markdown, no HTML, no variable of the page's."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("{", "&#123;")
+    return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)
+
+
+def _code(name: str) -> str:
+    """Return a name as code, in a cell of a table; one that code can't hold as it is, as a text."""
+    return _cell(name) if re.search(r"[|`{\n]", name) else f"`{name}`"

@@ -2,7 +2,9 @@
 
 import json
 import secrets
+import signal
 import ssl
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -16,7 +18,7 @@ from cli.certification.checklist import POINTS, chosen, findings
 from cli.certification.examination import CARRIERS, Examination
 from cli.certification.findings import Finding, Point
 from cli.certification.holdings import ApiKeys, Holdings
-from cli.certification.report import Report
+from cli.certification.report import Report, shown_url
 from cli.certification.samples import Samples
 from cli.certification.transport import LOOPBACK
 from cli.certification.wire import Wire
@@ -26,8 +28,9 @@ from cli.schemas.check import SCHEMAS
 from cli.simulation.simulate import FiniteRange
 from cli.stack import stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
-from handler.errors import STORE_ERRORS
-from handler.spec import DELETE
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""They end a run as Control-C does."""
 
 
 @click.command()
@@ -69,7 +72,8 @@ def certify(
 
     With --stack, and for a local server, it makes API keys for a customer of its own, reads back what was stored, and
     removes all of that at the end. With --api-key alone it says "not checked" of what only the stores tell, and its
-    messages, whose ids start with certify-, stay stored. Exits with 1 when a point fails.
+    messages, whose ids start with certify-, stay stored. Exits with 1 when a point fails, when nothing could be
+    checked, or when something could not be removed.
 
     \b
     Example:
@@ -87,48 +91,48 @@ def certify(
         ) from error
     endpoint_url, target = _endpoint(url, stack, stores, ca_file=ca_file, api_key=api_key)
     file_stem = _file_stem(report_path, endpoint_url)
-    report = _run(
-        _wire(endpoint_url, ca_file, limit_seconds),
-        points,
-        api_key=api_key,
-        holdings=Holdings(target, f"certify-{secrets.token_hex(4)}") if target else None,
-    )
-    if as_json:
-        click.echo(json.dumps(report.to_json(), indent=2))
-    else:
-        stdout().print(report.picture())
-    if file_stem:
-        _write(report, file_stem)
-    if report.has_failed:
+    holdings = Holdings(target, f"certify-{secrets.token_hex(4)}") if target else None
+    left: list[str] = []
+    with _wire(endpoint_url, ca_file, limit_seconds) as wire, ExitStack() as open_until_the_end:
+        keys = ApiKeys(good=api_key or "")
+        if holdings:
+            keys = open_until_the_end.enter_context(_temporary(holdings, left))
+            if api_key:
+                click.echo("The --api-key is not used: there are temporary ones.", err=True)
+        report = _run(wire, points, keys=keys, holdings=holdings, only=names)
+        if as_json:
+            click.echo(json.dumps(report.to_json(), indent=2))
+        else:
+            stdout().print(report.picture())
+        if file_stem:
+            _write(report, file_stem)
+    if report.has_failed or left:
         raise click.exceptions.Exit(1)
 
 
-def _run(wire: Wire, points: Sequence[Point], *, api_key: str | None, holdings: Holdings | None) -> Report:
-    """Check the points, and leave nothing behind that can be removed."""
+def _run(
+    wire: Wire, points: Sequence[Point], *, keys: ApiKeys, holdings: Holdings | None, only: Sequence[str]
+) -> Report:
+    """Check the points."""
     samples, began_at = Samples(SCHEMAS), datetime.now(UTC)
     name = holdings.customer_id if holdings else f"certify-{secrets.token_hex(4)}"
     found: list[Finding] = []
-    notes: list[str] = []
-    with wire, ExitStack() as open_until_the_end:
-        keys = ApiKeys(good=api_key or "")
-        if holdings:
-            keys = open_until_the_end.enter_context(_temporary(holdings, notes))
-            if api_key:
-                click.echo("The --api-key is not used: there are temporary ones.", err=True)
-        for key in keys.all:
-            wire.keep_secret(key)
-        examination = Examination(wire, name=name, keys=keys, samples=samples, holdings=holdings)
-        with progress("Certifying", total=len(points)) as step:
-            for finding in findings(examination, points):
-                found.append(finding)
-                step()
+    notes = holdings.stays if holdings else []
+    for key in keys.all:
+        wire.keep_secret(key)
+    examination = Examination(wire, name=name, keys=keys, samples=samples, holdings=holdings)
+    with progress("Certifying", total=len(points)) as step:
+        for finding in findings(examination, points):
+            found.append(finding)
+            step()
     if holdings is None and any(exchange.is_accepted for exchange in wire.exchanges):
         notes.append(
             "The messages of this run stay stored, as those of the customer of the API key: their ids start with "
             f"certify-, and their users' ids with {name}."
         )
     return Report(
-        url=wire.url,
+        url=shown_url(wire.url),
+        only=only,
         name=name,
         began_at=began_at,
         version=version("direct-destination"),
@@ -148,7 +152,7 @@ def _endpoint(
         target = stack_target(stack)
         return parse_endpoint(url or _stack_url(target, stack)), target
     endpoint_url = parse_endpoint(url or LOCAL_URL)
-    if ca_file and not (endpoint_url.startswith("https:") or (stores or "").startswith("https:")):
+    if ca_file and not (endpoint_url.startswith("https:") or urlsplit(stores or "").scheme == "https"):
         raise click.UsageError(f"--ca-file is for https, and {endpoint_url} has no certificate")
     if stores:
         return endpoint_url, local_target(stores, ca_file=ca_file)
@@ -183,22 +187,27 @@ def _wire(url: str, ca_file: str | None, limit_seconds: float) -> Wire:
 
 
 @contextmanager
-def _temporary(holdings: Holdings, notes: list[str]) -> Iterator[ApiKeys]:
-    """Make temporary keys, and remove them and all that was stored by them; add to the notes what is left.
+def _temporary(holdings: Holdings, left: list[str]) -> Iterator[ApiKeys]:
+    """Make temporary keys, and remove them and all that was stored by them; add what could not be to `left`.
 
-    Raises `STORE_ERRORS` where none can be made.
+    Raises `STORE_ERRORS` where none can be made. Whatever asks the process to end lets it remove them first.
     """
-    supported = [call_type for call_type in CARRIERS if call_type in holdings.call_types]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDINGS}
     try:
-        yield holdings.make_keys(scope=supported[0] if supported else DELETE)
+        yield holdings.make_keys(scope=next(name for name in CARRIERS if name in holdings.call_types))
     finally:
         click.echo(f"Removing what is stored of {holdings.customer_id} …", err=True)
         try:
-            notes += holdings.remove()
-        except STORE_ERRORS as error:
-            left = f"Not all that is stored of {holdings.customer_id} could be removed; its keys end within a day"
-            click.echo(f"{left}: {error}", err=True)
-            notes.append(f"{left}.")
+            left += holdings.remove()
+        except KeyboardInterrupt:
+            tables = ", ".join(holdings.tables)
+            left.append(f"Broken off: items of {holdings.customer_id} may stay in {tables}; its keys end within a day.")
+            raise
+        finally:
+            for sentence in left:
+                click.echo(sentence, err=True)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _file_stem(path: Path | None, url: str) -> Path | None:
@@ -211,6 +220,10 @@ def _file_stem(path: Path | None, url: str) -> Path | None:
         path = path.with_suffix("")
     if not path.parent.is_dir():
         raise click.BadParameter(f"there is no folder {path.parent}", param_hint="--report")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise click.BadParameter(f"{path.parent} can't be written to", param_hint="--report") from error
     return path
 
 

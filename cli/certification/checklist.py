@@ -1,10 +1,10 @@
 """All points, in the order in which they are checked: what is judged over all answers comes after them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from cli.certification import answers, requests, storage, transport
 from cli.certification.examination import Examination
-from cli.certification.findings import Finding, NotCheckable, Outcome, Point, Verdict
+from cli.certification.findings import Finding, NotCheckable, Outcome, Point, Verdict, failed
 from handler.errors import STORE_ERRORS
 
 POINTS: tuple[Point, ...] = (
@@ -30,13 +30,23 @@ def _is_meant(point: Point, name: str) -> bool:
     return point.id == name or point.id.startswith(f"{name}.")
 
 
-def findings(examination: Examination, points: Iterable[Point]) -> Iterator[Finding]:
-    """Judge points, one after the other."""
+def findings(examination: Examination, points: Sequence[Point]) -> Iterator[Finding]:
+    """Judge points, one after the other; that nothing takes messages is told whatever was asked for."""
     for point in points:
-        try:
-            outcome = point.check(examination)
-        except NotCheckable as reason:
-            outcome = Outcome(verdict=Verdict.NOT_CHECKED, says=str(reason))
-        except STORE_ERRORS as error:
-            outcome = Outcome(verdict=Verdict.NOT_CHECKED, says=f"the stores can't be read: {error}")
-        yield Finding(point=point, outcome=outcome)
+        yield _finding(examination, point)
+    if transport.REACHABLE not in points:
+        reachable = _finding(examination, transport.REACHABLE)
+        if reachable.verdict is Verdict.FAIL:
+            yield reachable
+
+
+def _finding(examination: Examination, point: Point) -> Finding:
+    try:
+        outcome = point.check(examination)
+    except NotCheckable as reason:
+        outcome = Outcome(verdict=Verdict.NOT_CHECKED, says=str(reason))
+    except STORE_ERRORS as error:
+        outcome = failed(f"the stores can't be read: {error}")
+    except Exception as error:  # noqa: BLE001 -- a bug in one point must not cost what the others find
+        outcome = failed(f"certify itself broke off ({type(error).__name__}: {error})")
+    return Finding(point=point, outcome=outcome)

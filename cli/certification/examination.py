@@ -4,6 +4,7 @@ The first message tells whether the others are worth sending: where none is answ
 accepted, what needs that can't be checked.
 """
 
+import base64
 import gzip
 import itertools
 import json
@@ -19,10 +20,11 @@ from cli.certification.holdings import ApiKeys, Holdings
 from cli.certification.samples import Samples
 from cli.certification.wire import Exchange, Sent, Wire
 from cli.ping import deployment_url, segment_headers
+from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.spec import CALL_TYPES, DELETE
 
-CARRIERS = ("track", "identify", "page", "screen", "group", "alias")
+CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
 """The call types whose messages carry what is tried, the first that is supported."""
 START_API = "werkzeug"
 """How the server of `sam local start-api` names itself."""
@@ -52,23 +54,26 @@ class Examination:
 
     @property
     def marks(self) -> dict[str, str]:
-        """Personal data of messages that are refused, by what it is: none of it may be told in an error."""
+        """What is sent to be refused, by what it is: none of it may be told in an error."""
         return {
             "an e-mail address": f"ada.{self.name}@example.com",
             "a user id": f"{self.name}-user",
             "an anonymous id": f"{self.name}-visitor",
             "a name": f"Lovelace-{self.name}",
             "the name of a property": f"property-{self.name}",
+            "credentials": f"credentials-{self.name}",
+            "credentials in base64": _base64(f"credentials-{self.name}"),
+            "settings": f"settings-{self.name}",
+            "settings in base64": _base64(f"settings-{self.name}"),
         }
 
-    @property
+    @cached_property
     def carrier(self) -> str:
-        """The call type of messages that carry something else that is tried; raises `NotCheckable`."""
-        supported = self.holdings.call_types if self.holdings else CALL_TYPES
-        for call_type in CARRIERS:
-            if call_type in supported:
-                return call_type
-        raise NotCheckable("only delete calls are supported here")
+        """The call type of messages that carry something else that is tried: without stores, the answers tell it."""
+        if self.holdings:
+            return next(call_type for call_type in CARRIERS if call_type in self.holdings.call_types)
+        is_taken = (name for name in CARRIERS if self._called(name).status != HTTPStatus.NOT_IMPLEMENTED)
+        return next(is_taken, CARRIERS[0])
 
     @property
     def own(self) -> str:
@@ -125,8 +130,7 @@ class Examination:
     def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
         """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
         self._need_answers()
-        if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise NotCheckable(f"the API key is refused ({self.first.came})")
+        self._need_key()
         return self._post(content, headers)
 
     def _post(
@@ -141,14 +145,26 @@ class Examination:
     def _noted(self, content: JsonObject | bytes, exchange: Exchange) -> Exchange:
         """Remember a message that is valid and was accepted."""
         if exchange.is_accepted and isinstance(content, dict):
-            self.accepted.append(content)
-            if self.holdings:
-                self.holdings.note_accepted(content)
+            self.note_accepted(content)
         return exchange
 
-    def forget(self, message: JsonObject) -> None:
-        """Don't look for a message at the end of the run: its user is being erased."""
-        self.accepted = [accepted for accepted in self.accepted if accepted is not message]
+    def note_accepted(self, message: JsonObject) -> None:
+        """Remember a valid message that was accepted, be it by another route."""
+        self.accepted.append(message)
+        if self.holdings:
+            self.holdings.note_accepted(message)
+
+    @property
+    def accepted_ids(self) -> set[str]:
+        """The ids of the messages that were accepted."""
+        return {canonicalise(message)[0].message_id for message in self.accepted}
+
+    def forget(self, user_id: str) -> None:
+        """Don't look for a user's messages at the end of the run, for the user is being erased: only for the delete."""
+        bodies = [(message, canonicalise(message)[0].body) for message in self.accepted]
+        self.accepted = [
+            message for message, body in bodies if body["type"] == DELETE or body.get("user_id") != user_id
+        ]
 
     def send(self, sent: Sent) -> Exchange:
         """Send any request; raises `NotCheckable` where nothing answers."""
@@ -164,18 +180,20 @@ class Examination:
     @cached_property
     def first(self) -> Exchange:
         """The first message of the run, whatever came of it."""
-        message = self.message()
-        return self._noted(message, self._post(message))
+        return self._called(self.carrier)
+
+    def _called(self, call_type: str) -> Exchange:
+        if call_type not in self._calls:
+            message = self.message(call_type)
+            self._calls[call_type] = self._noted(message, self._post(message))
+        return self._calls[call_type]
 
     def call(self, call_type: str) -> Exchange:
         """Send a valid message of a call type, once in a run."""
-        if call_type == self.carrier:
-            self._need_answers()
-            return self.first
-        if call_type not in self._calls:
-            message = self.message(call_type)
-            self._calls[call_type] = self._noted(message, self.post_by_key(message))
-        return self._calls[call_type]
+        self._need_answers()
+        if call_type != self.carrier:
+            self._need_key()
+        return self._called(call_type)
 
     def refused(self, name: str, send: "Callable[[Examination], Exchange]", number: int = 0) -> Exchange:
         """Send what is to be refused, of each number once in a run."""
@@ -199,6 +217,17 @@ class Examination:
         if reply is not None and START_API in reply.headers.get("server", "").lower():
             raise NotCheckable(f"`sam local start-api` {what}; an HTTP API does")
 
+    def _need_key(self) -> None:
+        """Raise `NotCheckable` where the key is refused."""
+        if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise NotCheckable(f"the API key is refused ({self.first.came})")
+
+    @cached_property
+    def has_library_routes(self) -> bool:
+        """Whether there is any route of Segment's libraries."""
+        paths = ("batch", *(call_type for call_type in CALL_TYPES if call_type != DELETE))
+        return any(not self.post({}, target=self.target(f"/v1/{path}")).is_no_route for path in paths)
+
     def _need_answers(self) -> None:
         """Raise `NotCheckable` where waiting for one more answer would be in vain."""
         self.need_endpoint()
@@ -208,6 +237,14 @@ class Examination:
 
     @property
     def stores(self) -> Holdings:
+        """The stores, in which messages are found; raises `NotCheckable` where they are not."""
+        stores = self.erasing_stores
+        if self.carrier == DELETE:
+            raise NotCheckable("only delete calls are supported here, and they are not kept")
+        return stores
+
+    @property
+    def erasing_stores(self) -> Holdings:
         """The stores behind the endpoint; raises `NotCheckable` where they can't be read."""
         if self.holdings is None:
             raise NotCheckable(f"only what is stored tells: {WITH_STORES}")
@@ -217,6 +254,10 @@ class Examination:
                 "reads them back"
             )
         return self.holdings
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _messages_in(body: bytes) -> Iterator[JsonObject]:

@@ -5,6 +5,7 @@ The customer is the run's own, so that all that is its is removed at the end, an
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from consumer.erase import EVENT_KEY
 from consumer.erasures import ErasureTable, Receipt
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
+from handler.errors import STORE_ERRORS
 from handler.items import read_json_attribute
 from handler.keys import Status, new_key
 from handler.record import escape, sha256, subject_of
@@ -59,6 +61,21 @@ class Stored:
 
     message: JsonObject
     settings: JsonObject
+
+
+class _Left:
+    """What could not be removed, as sentences."""
+
+    def __init__(self) -> None:
+        self.sentences: dict[str, str] = {}
+
+    @contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Let an error of a store stop the removal of one thing, and of no other."""
+        try:
+            yield
+        except STORE_ERRORS as error:
+            self.sentences.setdefault(what, f"{what} could not be removed: {error}")
 
 
 class Holdings:
@@ -117,15 +134,18 @@ class Holdings:
 
     def stored(self, message: JsonObject) -> list[Stored]:
         """Return what is stored under the id of a message, which is once what was sent."""
-        [canonical] = canonicalise(message)
-        subject = subject_of(self.customer_id, canonical.body)
+        message_id = canonicalise(message)[0].body["message_id"]
+        return [stored for stored in self.of_user(message) if stored.message.get("message_id") == message_id]
+
+    def of_user(self, message: JsonObject) -> list[Stored]:
+        """Return all that is stored of whom a message is about."""
+        subject = subject_of(self.customer_id, canonicalise(message)[0].body)
         return [
             Stored(
                 message=read_json_attribute(item["message"]),
                 settings=read_json_attribute(item["settings"]) if "settings" in item else {},
             )
             for item in self._events(subject or "")
-            if item["message_id"]["S"] == canonical.body["message_id"]
         ]
 
     def kept(self, message_id: str) -> tuple[KeptReject, Contents | None] | None:
@@ -153,50 +173,71 @@ class Holdings:
         subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
         return sum(1 for _ in self._events(subject))
 
+    @property
+    def stays(self) -> list[str]:
+        """What nobody can remove, as sentences."""
+        if not self.is_queue:
+            return []
+        queue = self.target.stores.event_queue_url
+        return [f"Messages of {self.customer_id} stay in the queue {queue} until its consumer takes them."]
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables in which there may be something of the customer."""
+        stores = self.target.stores
+        return [
+            *(stores.key_table, stores.event_table, stores.rejects_table),
+            *(stores.erasure_table, stores.contact_table),
+        ]
+
     def remove(self) -> list[str]:
-        """Remove the keys and all that is stored of the customer, and return what may be left, as sentences.
-
-        Raises `STORE_ERRORS`.
-        """
+        """Remove the keys and all that is stored of the customer, and return what could not be, as sentences."""
+        left = _Left()
+        stores, client = self.target.stores, self._client
         for key_hash in self._key_hashes:
-            self._client.delete_item(TableName=self.target.stores.key_table, Key={"key_hash": {"S": key_hash}})
-        left = []
-        if not self._wait_for(lambda: all(map(self._is_settled, self._deletes))):
-            left.append(
-                f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
-                "(destination erasures list)."
-            )
-        self._delete([*self._written(), *self._written_later()])
+            with left.noting(f"A key of {self.customer_id} in {stores.key_table}, which ends within a day,"):
+                client.delete_item(TableName=stores.key_table, Key={"key_hash": {"S": key_hash}})
+        time.sleep(self._look_seconds)  # for a request that was under way when the run was ended
+        of_customer = f"What is of {self.customer_id} in"
+        with left.noting(f"{of_customer} {stores.erasure_table}"):
+            if not self._wait_for(lambda: all(map(self._is_settled, self._deletes))):
+                left.sentences["erasures"] = (
+                    f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
+                    "(destination erasures list)."
+                )
+        with left.noting(f"{of_customer} {stores.rejects_table}"):
+            self._delete(self._kept_rejects())
+        with left.noting(f"{of_customer} {stores.event_table}"):
+            self._delete(self._stored_messages())
         quiet, looks = 0, PATIENCE_SECONDS / self._look_seconds
-        while self.target.stores.consumer == "on" and quiet < QUIET_LOOKS and looks > 0:
+        while quiet < QUIET_LOOKS and looks > 0:
+            deleted = 0
+            for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item")):
+                with left.noting(f"{of_customer} {table}"):
+                    deleted += self._delete(self._written_later(table, sort_key))
+            if stores.consumer != "on":
+                break
             time.sleep(self._look_seconds)
-            quiet = 0 if self._delete(self._written_later()) else quiet + 1
+            quiet = 0 if deleted else quiet + 1
             looks -= 1
-        if self.is_queue:
-            left.append(
-                f"Messages of {self.customer_id} stay in the queue {self.target.stores.event_queue_url} until its "
-                "consumer takes them."
-            )
         if looks <= 0:
-            left.append(f"Items of {self.customer_id} still came up when the time was over.")
-        return left
+            left.sentences["late"] = f"Items of {self.customer_id} still came up when the time was over."
+        return list(left.sentences.values())
 
-    def _written(self) -> list[_Place]:
-        """Return what the endpoint wrote before it answered."""
-        stores, today = self.target.stores, datetime.now(UTC).date()
-        rejects = RejectTable(self._client, stores.rejects_table).of_customer(self.customer_id, last_days(2, today))
-        places = [(stores.rejects_table, reject.key) for reject in rejects]
-        for items in in_parallel(lambda subject: list(self._events(subject)), self._subjects):
-            places += [(stores.event_table, {name: item[name] for name in EVENT_KEY}) for item in items]
-        return places
+    def _kept_rejects(self) -> list[_Place]:
+        table, days = self.target.stores.rejects_table, last_days(2, datetime.now(UTC).date())
+        return [(table, reject.key) for reject in RejectTable(self._client, table).of_customer(self.customer_id, days)]
 
-    def _written_later(self) -> list[_Place]:
-        """Return what the eraser and the consumer have written by now."""
-        stores, customer = self.target.stores, escape(self.customer_id)
+    def _stored_messages(self) -> list[_Place]:
+        table = self.target.stores.event_table
+        of_subjects = in_parallel(lambda subject: list(self._events(subject)), self._subjects)
+        return [(table, {name: item[name] for name in EVENT_KEY}) for items in of_subjects for item in items]
+
+    def _written_later(self, table: str, sort_key: str) -> list[_Place]:
+        """Return what the eraser or the consumer has written by now."""
         return [
             (table, {"customer": item["customer"], sort_key: item[sort_key]})
-            for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item"))
-            for item in self._query(table, "customer", customer)
+            for item in self._query(table, "customer", escape(self.customer_id))
         ]
 
     def _delete(self, places: list[_Place]) -> int:

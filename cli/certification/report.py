@@ -20,6 +20,8 @@ SHOWN_EXCHANGES = 4
 """Of a point; a dozen that are alike tell no more."""
 SHOWN_CHARS = 1200
 """Of a body or a header."""
+MASKED_CHARS = 100 * SHOWN_CHARS
+"""In which keys are looked for: what is shown is the beginning of that, however long the keys in it are."""
 SHOWN_LINE_CHARS = 300
 """Of a request or an answer on a terminal; the report to hand in has more."""
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.WARNING: "yellow", Verdict.NOT_CHECKED: "dim"}
@@ -35,6 +37,7 @@ class Report:
     """A run that is over; `notes` say what it left behind."""
 
     url: str
+    only: Sequence[str]
     name: str
     began_at: datetime
     version: str
@@ -44,8 +47,9 @@ class Report:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a point is not met."""
-        return any(finding.verdict is Verdict.FAIL for finding in self.findings)
+        """Whether a point is not met, or none could be checked."""
+        verdicts = {finding.verdict for finding in self.findings}
+        return Verdict.FAIL in verdicts or verdicts <= {Verdict.NOT_CHECKED}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -57,6 +61,8 @@ class Report:
     def summary(self) -> str:
         """The counts in a sentence."""
         counts = self.counts
+        if counts["not checked"] == len(self.findings):
+            return "Nothing could be checked"
         return (
             f"{counts['pass']} passed, {counts['fail']} failed, {counts['warning']} with a warning, "
             f"{counts['not checked']} not checked"
@@ -69,6 +75,8 @@ class Report:
             "name": self.name,
             "began_at": self.began_at.isoformat(timespec="seconds"),
             "version": self.version,
+            "only": list(self.only),
+            "limit_seconds": self.wire.limit_seconds,
             "failed": self.has_failed,
             "counts": self.counts,
             "points": [
@@ -107,12 +115,17 @@ class Report:
         return self._page(head, exchange.reply.body)
 
     def _page(self, head: list[str], body: bytes) -> str:
-        lines = [_cut(self.wire.masked(line)) for line in head]
+        lines = [self._cut(line) for line in head]
         if body.startswith(b"\x1f\x8b"):
             lines += ["", f"({len(body):,} bytes, compressed by gzip)"]
         elif body:
-            lines += ["", _cut(self.wire.masked(body.decode("utf-8", "replace")))]
+            lines += ["", self._cut(body.decode("utf-8", "replace"))]
         return "\n".join(printable(line) for text in lines for line in text.split("\n"))
+
+    def _cut(self, text: str) -> str:
+        """Return the beginning of a text, without keys."""
+        shown = self.wire.masked(text[:MASKED_CHARS])
+        return shown if len(shown) <= SHOWN_CHARS else f"{shown[:SHOWN_CHARS]} … ({len(text):,} characters)"
 
     # On a terminal
 
@@ -147,7 +160,7 @@ class Report:
             yield Text(f"  < {_in_a_line(self.received(exchange))}", "dim")
 
     def _says(self, finding: Finding) -> str:
-        return printable(self.wire.masked(finding.outcome.says))
+        return printable(self._cut(finding.outcome.says))
 
     # To hand in
 
@@ -237,10 +250,17 @@ class Report:
         )
 
     def _facts(self) -> str:
+        points = f"only {', '.join(self.only)}" if self.only else "all points"
         return (
-            f"Run at {self.began_at:%Y-%m-%d %H:%M} UTC by destination certify {self.version}; its users' ids start "
-            f"with {self.name}. Keys are not shown."
+            f"Run at {self.began_at:%Y-%m-%d %H:%M} UTC by destination certify {self.version}: {points}; an answer may "
+            f"take {self.wire.limit_seconds:g} s. Its users' ids start with {self.name}. Keys are not shown."
         )
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its query, which may hold a secret."""
+    url, question_mark, _ = url.partition("?")
+    return f"{url}?…" if question_mark else url
 
 
 def _shown(finding: Finding) -> tuple[Exchange, ...]:
@@ -266,10 +286,6 @@ def _header_lines(headers: Iterable[tuple[str, str]]) -> list[str]:
 def _credentials(value: str) -> str:
     scheme, space, rest = value.partition(" ")
     return f"{scheme}{space}{'…' if rest else ''}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} … ({len(text):,} characters)"
 
 
 def _plain(text: str) -> str:

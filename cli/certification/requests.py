@@ -32,11 +32,13 @@ from handler.keys import new_key
 from handler.spec import CALL_TYPES, DELETE
 
 Send = Callable[[Examination], Exchange]
-Sending = tuple[JsonObject | bytes, Mapping[str, str] | None]
+Sending = tuple[JsonObject, Mapping[str, str] | None]
 """What is posted, and with which headers where they are not Segment's usual ones."""
 
 LARGE_BYTES = (40 * 1024, 512 * 1024)
 """Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
+LAMBDA_ERROR = {"errorMessage", "errorType"}
+"""What a function that failed leaves, where a gateway passes it on as if it were an answer."""
 MANY_PROPERTIES = 9_900
 """Segment takes up to 10,000."""
 
@@ -67,13 +69,13 @@ class Refused:
 
 
 def _authorized(authorization: str | None) -> Send:
-    """Send a valid message with other credentials."""
+    """Send a valid message with other credentials, of which `{…}` are marks."""
 
     def send(examination: Examination) -> Exchange:
         headers = examination.headers()
         del headers["Authorization"]
         if authorization is not None:
-            headers["Authorization"] = authorization
+            headers["Authorization"] = authorization.format_map(examination.marks)
         return examination.post(examination.personal(), headers)
 
     return send
@@ -132,16 +134,17 @@ def _not_of_its_schema(examination: Examination) -> Exchange:
         broken = _without(["previousId"])(examination)
     if call_type == "track":
         broken = _without(["event"])(examination)
-    if examination.samples.refusal(call_type, broken) is None:
+    if examination.samples.refusal(broken) is None:
         raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
     return examination.post_by_key(broken)
 
 
-def _settings(header: bytes) -> Send:
+def _settings(header: str) -> Send:
+    """Send a valid message with other settings, of which `{…}` are marks."""
+
     def send(examination: Examination) -> Exchange:
-        return examination.post_by_key(
-            examination.personal(), examination.headers() | {"X-Segment-Settings": header.decode("latin-1")}
-        )
+        settings = {"X-Segment-Settings": header.format_map(examination.marks)}
+        return examination.post_by_key(examination.personal(), examination.headers() | settings)
 
     return send
 
@@ -180,21 +183,21 @@ REFUSED = (
         title="Another scheme than Basic is refused",
         source=AUTHORIZATION,
         refusal=errors.NotBasic,
-        send=_authorized("Bearer certify"),
+        send=_authorized("Bearer {credentials}"),
     ),
     Refused(
         id="auth.not-base64",
         title="Credentials that are not base64 are refused",
         source=AUTHORIZATION,
         refusal=errors.NotBase64,
-        send=_authorized("Basic certify!"),
+        send=_authorized("Basic {credentials}!"),
     ),
     Refused(
         id="auth.no-colon",
         title="Credentials without a colon are refused",
         source=AUTHORIZATION,
         refusal=errors.NoColon,
-        send=_authorized("Basic " + base64.b64encode(b"certify").decode()),
+        send=_authorized("Basic {credentials in base64}"),
     ),
     Refused(
         id="auth.unknown",
@@ -299,19 +302,39 @@ REFUSED = (
         title="Settings that are not base64 are refused",
         source=HEADERS,
         refusal=errors.InvalidSettings,
-        send=_settings(b"certify!"),
+        send=_settings("{settings}!"),
     ),
     Refused(
         id="settings.not-json",
         title="Settings that are not JSON are refused",
         source=HEADERS,
         refusal=errors.InvalidSettings,
-        send=_settings(base64.b64encode(b"certify")),
+        send=_settings("{settings in base64}"),
     ),
 )
 MEND_REFUSED = (
     "docs/answers.md says what is answered when. If something stands before the function (a proxy, a firewall, another "
     "service at this URL), let it pass requests and answers as they are; else deploy this checkout."
+)
+
+
+def _nearly(examination: Examination) -> Outcome:
+    """Send with what differs little from the good key: it must be compared whole, its case too."""
+    good, due = examination.keys.good, f"{errors.UnknownKey.status} {errors.UnknownKey.code}"
+    exchanges = []
+    for key in {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}:
+        examination.wire.keep_secret(key)
+        exchanges.append(examination.post(examination.personal(), examination.headers(key)))
+    bad = [exchange for exchange in exchanges if exchange.came != due]
+    return failed(f"answered {bad[0].came}, where {due} is due", *bad) if bad else passed(f"answered {due}", *exchanges)
+
+
+NEARLY = Point(
+    id="auth.nearly",
+    title="A key of which one character, or the case, differs is refused",
+    source=STATUS,
+    mend="Compare keys whole, as they are: by their hash, not without their case, nor by their beginning.",
+    check=_nearly,
 )
 
 
@@ -327,11 +350,22 @@ class Accepted:
 
     def check(self, examination: Examination) -> Outcome:
         """Judge the answers."""
-        exchanges = [examination.post_valid(*sending) for sending in self.sendings(examination)]
+        refusals = []
+        exchanges = []
+        for message, headers in self.sendings(examination):
+            if refusal := examination.samples.refusal(message):
+                refusals.append(refusal)
+            else:
+                exchanges.append(examination.post_valid(message, headers))
         bad = [exchange for exchange in exchanges if not exchange.is_accepted]
         if bad:
             answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
             return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {answers}", *bad)
+        if refusals:
+            raise NotCheckable(
+                f"{len(exchanges)} were accepted, and {len(refusals)} not sent, for the schemas of this checkout "
+                f"refuse them: {refusals[0]}"
+            )
         return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
 
 
@@ -525,10 +559,11 @@ def _call(call_type: str, examination: Examination) -> Outcome:
     exchange = examination.call(call_type)
     is_off = examination.holdings is not None and call_type not in examination.holdings.call_types
     unsupported = f"{errors.UnsupportedCallType.status} {errors.UnsupportedCallType.code}"
-    if exchange.is_accepted and not is_off:
-        return passed(f"answered {exchange.status}", exchange)
     if exchange.is_accepted:
-        return failed(f"answered {exchange.status}, although SupportedCallTypes leaves it out", exchange)
+        fault = "although SupportedCallTypes leaves it out" if is_off else None
+        fault = fault or (_odd_success(exchange) if examination.holdings is None else None)
+        answered = f"answered {exchange.status}"
+        return failed(f"{answered}, {fault}", exchange) if fault else passed(answered, exchange)
     if exchange.came == unsupported and exchange.message and (is_off or examination.holdings is None):
         says = f"not supported here, and answered {exchange.status}: {exchange.message}"
         if call_type == DELETE:
@@ -540,6 +575,14 @@ def _call(call_type: str, examination: Examination) -> Outcome:
         )
     due = unsupported if is_off else "200 or 202"
     return failed(f"answered {_what_came(exchange)}, where {due} is due", exchange)
+
+
+def _odd_success(exchange: Exchange) -> str | None:
+    """Return what makes a success doubtful where no store tells whether it is one."""
+    if exchange.answer.keys() & LAMBDA_ERROR:
+        return "and its body tells of an error of AWS Lambda"
+    is_object = exchange.answer or not exchange.reply or exchange.reply.body.strip() in (b"", b"{}")
+    return None if is_object else "and its body is no JSON object"
 
 
 def _call_point(call_type: str) -> Point:
@@ -563,6 +606,7 @@ POINTS = (
         Point(id=entry.id, title=entry.title, source=entry.source, mend=MEND_REFUSED, check=entry.check)
         for entry in REFUSED
     ),
+    NEARLY,
     *(
         Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
         for entry in ACCEPTED

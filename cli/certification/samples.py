@@ -19,7 +19,7 @@ from handler.decode import JsonObject
 from handler.diagnose import FORMATS, schema_registry
 from handler.errors import Invalid
 from handler.explain import explain, spell_path
-from handler.spec import SETTINGS
+from handler.spec import SETTINGS, TOP
 
 MAX_ROUNDS = 50
 """Of completing: a message lacks few fields, and what goes on longer does not end."""
@@ -58,14 +58,15 @@ class Samples:
         own = {**sample, **ids}
         named = {**sample, "messageId": ids.get("messageId", sample["messageId"])}
         for candidate in (own, self._completed(call_type, own), named, self._completed(call_type, named)):
-            if self.refusal(call_type, candidate) is None:
+            if self.refusal(candidate) is None:
                 return candidate
         return own
 
-    def refusal(self, call_type: str, message: JsonObject) -> str | None:
+    def refusal(self, message: JsonObject) -> str | None:
         """Return what the schemas of this checkout refuse in a message, None where they let it pass."""
+        [canonical] = canonicalise(message)
         try:
-            self._schemas.check_message(call_type, canonicalise(message)[0].body)
+            self._schemas.check_message(str(canonical.type), canonical.body)
         except Invalid as refusal:
             return str(refusal)
         return None
@@ -108,7 +109,7 @@ class Samples:
         body = canonicalise(completed)[0].body
         validator = self._validators[f"{call_type}.json"]
         _complete(validator, body)
-        return body
+        return {TOP.spelling.get(name, name): value for name, value in body.items()}
 
 
 def _complete(validator: Any, document: JsonObject) -> None:  # noqa: ANN401 -- of any dialect

@@ -4,15 +4,18 @@ import socket
 import ssl
 import warnings
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from cli.certification.examination import Examination
 from cli.certification.findings import ACCEPTING, NotCheckable, Outcome, Point, failed, passed, warned
+from handler.spec import CALL_TYPES
 
 CERTIFICATE_WARNING = timedelta(days=21)
 """Before it ends; certificates of AWS are renewed 60 days before."""
 OLD_VERSIONS = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
+NOT_YOUR_OWN = (".execute-api.", ".lambda-url.", ".cloudfront.net.", ".ngrok.", ".ngrok-free.")
+"""In names that are AWS's, or a tunnel's."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -33,7 +36,17 @@ def _reachable(examination: Examination) -> Outcome:
         return failed(
             f"it answers {first.came}: nothing takes messages at {urlsplit(examination.wire.url).path}", first
         )
+    is_taken = first.is_accepted or any(_is_taken(examination, call_type) for call_type in CALL_TYPES)
+    if not is_taken and not first.is_redirect:
+        return failed(f"it answers, and accepts no call type: {first.came}", first)
     return passed("it answers, by HTTP/1.1", first)
+
+
+def _is_taken(examination: Examination, call_type: str) -> bool:
+    try:
+        return examination.call(call_type).is_accepted
+    except NotCheckable:
+        return False
 
 
 def _redirect(examination: Examination) -> Outcome:
@@ -50,13 +63,26 @@ def _host(examination: Examination) -> Outcome:
     host = urlsplit(examination.wire.url).hostname or ""
     if host in LOOPBACK:
         raise NotCheckable("this is a server on this machine: certify the URL that Segment gets")
-    if ".execute-api." in host:
-        return warned(f"{host} changes when the API is made anew, and customers' traffic depends on it")
+    if any(part in f".{host}." for part in NOT_YOUR_OWN):
+        return warned(f"{host} changes when what it leads to is made anew, and customers' traffic depends on it")
+    if _address(host):
+        return warned(f"{host} is an address, which may change: give Segment a name")
+    if "." not in host.rstrip("."):
+        return warned(f"{host} is a name that only your own network knows")
     try:
-        ip_address(host)
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except OSError as error:
+        raise NotCheckable(f"{host} leads nowhere from here: {error.strerror or error}") from error
+    if not any(address.is_global for address in map(_address, addresses) if address):
+        return warned(f"{host} leads to {', '.join(sorted(addresses))}, which Segment can't reach")
+    return passed(f"{host} is a name of your own")
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
     except ValueError:
-        return passed(f"{host} is a name of your own")
-    return warned(f"{host} is an address, which may change: give Segment a name")
+        return None
 
 
 def _certificate(examination: Examination) -> Outcome:
@@ -70,6 +96,8 @@ def _certificate(examination: Examination) -> Outcome:
     ends_at = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
     authority = "a private authority" if examination.wire.ca_file else "a public authority"
     says = f"it is trusted by {authority}, made for this host, and ends on {ends_at:%Y-%m-%d}"
+    if examination.wire.ca_file and urlsplit(examination.wire.url).hostname not in LOOPBACK:
+        return warned(f"{says}; Segment trusts public authorities only: certify it without --ca-file")
     return warned(says) if ends_at - datetime.now(UTC) < CERTIFICATE_WARNING else passed(says)
 
 
@@ -159,6 +187,14 @@ def _can_ask(context: ssl.SSLContext) -> bool:
     return False
 
 
+REACHABLE = Point(
+    id="transport.reachable",
+    title="It answers messages",
+    source=ACCEPTING,
+    mend="See that the name resolves, that the port is open to the internet, and that the path is right.",
+    check=_reachable,
+)
+"""Without it nothing else can be checked."""
 POINTS = (
     Point(
         id="transport.https",
@@ -167,13 +203,7 @@ POINTS = (
         mend="Give Segment a URL that begins with https://, and certify that.",
         check=_https,
     ),
-    Point(
-        id="transport.reachable",
-        title="It answers messages",
-        source=ACCEPTING,
-        mend="See that the name resolves, that the port is open to the internet, and that the path is right.",
-        check=_reachable,
-    ),
+    REACHABLE,
     Point(
         id="transport.certificate",
         title="Its certificate is valid for the host",

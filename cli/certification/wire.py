@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from cli.simulation.endpoint import Endpoint, Reply
 
@@ -19,6 +20,8 @@ PATIENCE = 2
 MASKED = "<API key>"
 NO_ROUTE = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 """An HTTP API answers 404, `sam local start-api` and a REST API 403."""
+MAX_CODE_CHARS = 64
+"""Of an answer: what is longer is no code."""
 MIN_SECRET_CHARS = 8
 """A shorter text stands in answers by chance."""
 
@@ -41,6 +44,8 @@ class Exchange:
     reply: Reply | None
     fault: str | None
     milliseconds: float
+    was_reused: bool = False
+    """Whether its connection had carried another request, and so may have been closed meanwhile."""
 
     @property
     def status(self) -> int | None:
@@ -88,7 +93,7 @@ class Exchange:
         if self.reply is None:
             return self.fault or "no answer"
         code = self.answer.get("code")
-        return f"{self.reply.status} {code}" if isinstance(code, str) else str(self.reply.status)
+        return f"{self.reply.status} {code[:MAX_CODE_CHARS]}" if isinstance(code, str) else str(self.reply.status)
 
 
 class Wire:
@@ -105,6 +110,8 @@ class Wire:
         self._endpoint = Endpoint(url, timeout_seconds=limit_seconds * PATIENCE, ca_file=ca_file)
         self._runner = asyncio.Runner()
         self._secrets: set[str] = set()
+        if len(query := urlsplit(url).query) >= MIN_SECRET_CHARS:
+            self._secrets.add(query)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -117,17 +124,17 @@ class Wire:
 
     def keep_secret(self, api_key: str) -> None:
         """Never show a key, nor what is sent of it."""
-        self._secrets |= {
-            secret
-            for password in ("", ":", ":a password")
-            for secret in (api_key + password, base64.b64encode(f"{api_key}{password}".encode()).decode())
-            if len(secret) >= MIN_SECRET_CHARS
-        }
+        if not api_key:
+            return
+        self._secrets.add(json.dumps(api_key)[1:-1])
+        for password in ("", ":", ":a password"):
+            credentials = api_key + password
+            self._secrets |= {credentials, base64.b64encode(credentials.encode()).decode()}
 
     @property
     def secrets(self) -> frozenset[str]:
         """What must stand in no answer."""
-        return frozenset(self._secrets)
+        return frozenset(secret for secret in self._secrets if len(secret) >= MIN_SECRET_CHARS)
 
     def masked(self, text: str) -> str:
         """Return a text without keys."""
@@ -136,12 +143,12 @@ class Wire:
         return text
 
     def send(self, sent: Sent) -> Exchange:
-        """Send a request; a connection that was closed meanwhile is made anew, as any client does."""
+        """Send a request; where a connection that was kept had been closed meanwhile, by a new one, as any client."""
         exchange = self._try(sent)
-        was_answered = bool(self.exchanges) and self.exchanges[-1].reply is not None
-        if exchange.reply is None and was_answered and exchange.milliseconds < self.limit_seconds * 1000:
-            exchange = self._try(sent)
         self.exchanges.append(exchange)
+        if exchange.reply is None and exchange.was_reused and exchange.milliseconds < self.limit_seconds * 1000:
+            exchange = self._try(sent)
+            self.exchanges.append(exchange)
         return exchange
 
     def _try(self, sent: Sent) -> Exchange:
@@ -155,4 +162,10 @@ class Wire:
         except OSError as error:
             fault = f"no answer: {error.strerror or error}"
         milliseconds = (time.perf_counter() - began) * 1000
-        return Exchange(sent=sent, reply=reply, fault=fault, milliseconds=milliseconds)
+        return Exchange(
+            sent=sent,
+            reply=reply,
+            fault=fault,
+            milliseconds=milliseconds,
+            was_reused=self._endpoint.last_was_reused,
+        )

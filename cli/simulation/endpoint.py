@@ -42,6 +42,8 @@ class Endpoint:
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._authority = parts.netloc.rpartition("@")[2]
         self._idle: list[_Connection] = []
+        self.last_was_reused = False
+        """Whether the connection of the last request had carried another one, whatever came of it."""
 
     def head(self, headers: Mapping[str, str], *, method: str = "POST", target: str | None = None) -> bytes:
         """Return all of a request's head but its last line, the length of the body; by itself for the URL's target."""
@@ -61,7 +63,9 @@ class Endpoint:
         keep = False
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                connection = self._kept() or await self._connect()
+                connection = self._kept()
+                self.last_was_reused = connection is not None
+                connection = connection or await self._connect()
                 connection.writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
                 await connection.writer.drain()
                 reply, keep = await connection.read(has_body=not head.startswith(b"HEAD "))
