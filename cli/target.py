@@ -121,8 +121,8 @@ def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
             about = json.loads(answer.read(MAX_ABOUT_BYTES))
         except urllib3.exceptions.SSLError as error:
             raise click.ClickException(
-                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was started "
-                "last with --tls in this checkout"
+                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was "
+                "started last with --tls in this checkout"
             ) from error
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise click.ClickException(_NO_SERVER.format(url=url)) from error
