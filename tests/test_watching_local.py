@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import shutil
 import textwrap
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
@@ -78,8 +79,7 @@ def test_both_files_are_read_oldest_first(begin, path):
 def test_that_it_can_not_be_written_is_told_once_and_stops_nothing(begin, path, capsys):
     log = begin(max_bytes=1)
     log.write("first")
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     log.write("second")
     log.write("third")
     told = capsys.readouterr().err
