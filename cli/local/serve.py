@@ -7,14 +7,9 @@ import asyncio
 import json
 import shlex
 import socket
-import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from functools import partial
-from typing import Any
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import click
@@ -23,24 +18,17 @@ import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
-from rich.text import Text
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from cli import demo
-from cli.console import printable
 from cli.key_table import KeyRecord, KeyTable
-from cli.local import gateway
+from cli.local.api import Api
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
-from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
+from cli.local.printed import Printed
 from cli.local.request_log import RequestLogFile, file_of
 from cli.local.sources import EventSources
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.stack import (
-    FUNCTION,
     LOCAL_FOLDER,
     Account,
     LocalStack,
@@ -49,7 +37,7 @@ from cli.stack import (
     create_local_stack,
     load_template,
 )
-from cli.target import ABOUT_PATH, LOCAL_CA, LOCAL_URL
+from cli.target import LOCAL_CA, LOCAL_URL
 from handler.keys import is_well_formed
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
@@ -129,7 +117,7 @@ def serve(
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
         authority = f"[{host}]" if ":" in host else host
         url = f"{'https' if tls else 'http'}://{authority}:{listener.getsockname()[1]}"
-        printed = _Printed(console, as_json=as_json)
+        printed = Printed(console, as_json=as_json)
         sources = EventSources(
             load_template(), chosen, stack.environment, account, tell=printed.tell, show=printed.show
         )
@@ -139,7 +127,7 @@ def serve(
         with closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log:
             asyncio.run(
                 _run(
-                    Gateway(account, stack, console, as_json=as_json, request_log=request_log),
+                    Api(account, stack, console, as_json=as_json, request_log=request_log),
                     sources,
                     listener,
                     processes=processes,
@@ -186,205 +174,6 @@ def _write_environment_file(stack: LocalStack, container_url: str) -> None:
     ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Access:
-    """A request for the access log: what is known of it before its answer."""
-
-    request: Request
-    route: str = gateway.UNKNOWN
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    began: float = field(default_factory=time.perf_counter)
-
-    def values(self, response: Response, integration: Mapping[str, str]) -> dict[str, object]:
-        """Return the values of the variables of an access log; `integration` are those about the function."""
-        return {
-            "requestId": self.request_id,
-            "requestTime": gateway.log_time(self.at),
-            "routeKey": self.route,
-            "status": response.status_code,
-            "responseLatency": round((time.perf_counter() - self.began) * 1000),
-            "responseLength": len(response.body),
-            "identity.sourceIp": gateway.source_ip_of(self.request) or gateway.UNKNOWN,
-            **integration,
-        }
-
-
-INVOKED = {"integrationStatus": "200"}
-"""What Lambda says to API Gateway, also of a function that raised."""
-
-
-class Gateway:
-    """The API of template.yaml in front of function processes, and the local server's word about itself.
-
-    What function and API write is kept in `request_log`, where there is one.
-    """
-
-    def __init__(
-        self,
-        account: Account,
-        stack: LocalStack,
-        console: Console,
-        *,
-        as_json: bool,
-        request_log: RequestLogFile | None = None,
-    ) -> None:
-        self._console = console
-        self._as_json = as_json
-        self._request_log = request_log
-        self._about = {
-            "endpoint_url": account.endpoint_url,
-            "stores": asdict(stack.stores),
-            "api_key": demo.GOOD_KEY,
-            "request_log": str(request_log.path) if request_log else None,
-        }
-        resources = load_template()["Resources"]
-        function = resources[FUNCTION]["Properties"]
-        self._access_log = gateway.AccessLog(resources["Api"]["Properties"]["AccessLogSettings"]["Format"])
-        routes = [event["Properties"] for event in function["Events"].values()]
-        self._seconds = {route["Path"]: route["TimeoutInMillis"] / 1000 for route in routes}
-        self.functions = Functions(Function.of(FUNCTION, function), stack.environment)
-        self.app = Starlette(
-            routes=[
-                Route(ABOUT_PATH, self._tell_about),
-                *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
-            ],
-            exception_handlers={404: self._not_found, 405: self._not_found},
-        )
-        # An HTTP API answers 404 where Starlette is obliging.
-        self.app.router.redirect_slashes = False
-        for route in self.app.routes:
-            if isinstance(route, Route) and route.methods is not None:
-                route.methods.discard("HEAD")
-
-    async def _tell_about(self, _request: Request) -> Response:
-        return JSONResponse(self._about)
-
-    async def _not_found(self, request: Request, _error: Exception) -> Response:
-        return self._answer(_Access(request=request), 404, "Not Found", "no such route")
-
-    async def _invoke(self, request: Request) -> Response:
-        access = _Access(request=request, route=f"{request.method} {request.url.path}")
-        body = await request.body()
-        if len(body) > gateway.MAX_BODY_BYTES:
-            return self._answer(access, 413, "Request Entity Too Large", "the body is larger than 10 MB")
-        event = gateway.to_event(request, body, access.at)
-        access = replace(access, request_id=event["requestContext"]["requestId"])
-        try:
-            invocation = await self.functions.invoke(
-                event, integration_seconds=self._seconds[request.url.path], late=partial(self._log, request)
-            )
-        except FunctionTimeoutError:
-            return self._answer(access, 503, "Service Unavailable", "the function did not answer in time")
-        except FunctionError:
-            return self._answer(access, 500, "Internal Server Error", "the function died")
-        self._log(request, invocation)
-        if invocation.raised:
-            response: Response = gateway.own_answer(500, "Internal Server Error")
-        else:
-            response = gateway.to_response(invocation.response)
-        self._note(access, response, INVOKED)
-        return response
-
-    def _answer(self, access: _Access, status: int, message: str, why: str) -> Response:
-        """Answer without the function."""
-        self._console.print(_line(access.request, status, why))
-        response = gateway.own_answer(status, message)
-        self._note(access, response, {"integrationErrorMessage": why})
-        return response
-
-    def _log(self, request: Request, invocation: Invocation) -> None:
-        """Print and keep what the function printed."""
-        for line in invocation.log.splitlines():
-            if self._request_log and IS_REQUEST_LINE in line:
-                self._request_log.write(line)
-            self._console.print(Text(printable(line)) if self._as_json else _readable(request, line))
-
-    def _note(self, access: _Access, response: Response, integration: Mapping[str, str]) -> None:
-        if self._request_log:
-            self._request_log.write(self._access_log.line(access.values(response, integration)))
-
-
-IS_REQUEST_LINE = '"message": "request"'
-"""What `handler/observe.py` writes into each, and escapes in texts of others."""
-
-
-def _readable(request: Request, line: str) -> Text:
-    """Say in one line what a request line says; other output of the function as it is."""
-    try:
-        facts: Mapping[str, Any] = json.loads(line)
-        count = facts.get("messages")
-        messages = [] if count is None else ["1 message" if count == 1 else f"{count} messages"]
-        what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id"), *messages]
-        words = [str(word) for word in [*what, facts.get("code")] if word is not None]
-        return _line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])
-    except (ValueError, KeyError, TypeError):
-        return Text(printable(line))
-
-
-class _Printed:
-    """What becomes visible of the functions that read streams and queues."""
-
-    def __init__(self, console: Console, *, as_json: bool) -> None:
-        self._console = console
-        self._as_json = as_json
-
-    def tell(self, function: str, text: str) -> None:
-        """Print what happened to a function."""
-        self._console.print(Text.assemble(_now(), (f" {function} {printable(text)}", "yellow")))
-
-    def show(self, function: str, log: str) -> None:
-        """Print what a function printed."""
-        for line in log.splitlines():
-            for text in [Text(line)] if self._as_json else _readable_facts(function, line):
-                self._console.print(text)
-
-
-MAX_SHOWN_CHARS = 40
-"""Of a fact: hashes say enough by then."""
-_FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp", "traceback", "xray_trace_id")
-"""What log lines hold beside their facts."""
-
-
-def _readable_facts(function: str, line: str) -> Iterator[Text]:
-    """Say in one line what a line about an outcome says, its traceback below; other output of a function as it is.
-
-    A line that only counts, for CloudWatch, is left out.
-    """
-    try:
-        facts = json.loads(line)
-    except ValueError:
-        facts = None
-    if not isinstance(facts, dict) or facts.keys().isdisjoint({"outcome", "_aws"}):
-        yield Text(line)
-    elif "outcome" in facts:
-        words = [
-            f"{name}={str(value)[:MAX_SHOWN_CHARS]}"
-            for name, value in facts.items()
-            if isinstance(value, str | int | float) and name not in ("outcome", *_FOR_MACHINES)
-        ]
-        yield Text.assemble(_now(), (f" {function} {printable(' '.join([str(facts['outcome']), *words]))}", "dim"))
-        yield from (Text(printable(row)) for row in str(facts.get("traceback", "")).splitlines())
-
-
-_COLOURS = {2: "green", 4: "yellow", 5: "red"}
-
-
-def _line(request: Request, status: int, words: str, milliseconds: float | None = None) -> Text:
-    took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
-    return Text.assemble(
-        _now(),
-        f" {request.method} {printable(request.url.path)} ",
-        (str(status), _COLOURS.get(status // 100, "")),
-        f" {printable(words)}",
-        (took, "dim"),
-    )
-
-
-def _now() -> tuple[str, str]:
-    return datetime.now().astimezone().strftime("%H:%M:%S"), "dim"
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         [(family, kind, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -407,7 +196,7 @@ def _certificate(host: str) -> trustme.LeafCert:
 
 
 async def _run(
-    gateway_: Gateway,
+    api: Api,
     sources: EventSources,
     listener: socket.socket,
     *,
@@ -419,9 +208,9 @@ async def _run(
     certificate_file = certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext()
     async with proxy:
         try:
-            await asyncio.gather(gateway_.functions.start(processes), sources.start())
+            await asyncio.gather(api.functions.start(processes), sources.start())
             with certificate_file as path:
-                config = uvicorn.Config(gateway_.app, ssl_certfile=path, lifespan="off", log_level="critical")
+                config = uvicorn.Config(api.app, ssl_certfile=path, lifespan="off", log_level="critical")
                 server = uvicorn.Server(config)
                 listener.listen()  # requests wait from now on, so that the welcome speaks the truth
                 welcome()
@@ -431,7 +220,7 @@ async def _run(
                     await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
                     reading.cancel()
         finally:
-            await asyncio.gather(gateway_.functions.stop(), sources.stop())
+            await asyncio.gather(api.functions.stop(), sources.stop())
 
 
 def _print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:

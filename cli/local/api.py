@@ -1,0 +1,146 @@
+"""The API of template.yaml on this machine: HTTP -> event -> function process, and what is written of each request."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from rich.console import Console
+from rich.text import Text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cli import demo
+from cli.console import printable
+from cli.local import gateway, printed
+from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
+from cli.local.request_log import RequestLogFile
+from cli.stack import FUNCTION, Account, LocalStack, load_template
+from cli.target import ABOUT_PATH
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Access:
+    """A request for the access log: what is known of it before its answer."""
+
+    request: Request
+    route: str = gateway.UNKNOWN
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    began: float = field(default_factory=time.perf_counter)
+
+    def values(self, response: Response, integration: Mapping[str, str]) -> dict[str, object]:
+        """Return the values of the variables of an access log; `integration` are those about the function."""
+        return {
+            "requestId": self.request_id,
+            "requestTime": gateway.log_time(self.at),
+            "routeKey": self.route,
+            "status": response.status_code,
+            "responseLatency": round((time.perf_counter() - self.began) * 1000),
+            "responseLength": len(response.body),
+            "identity.sourceIp": gateway.source_ip_of(self.request) or gateway.UNKNOWN,
+            **integration,
+        }
+
+
+INVOKED = {"integrationStatus": "200"}
+"""What Lambda says to API Gateway, also of a function that raised."""
+
+
+class Api:
+    """The API of template.yaml in front of function processes, and the local server's word about itself.
+
+    What function and API write is kept in `request_log`, where there is one.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        stack: LocalStack,
+        console: Console,
+        *,
+        as_json: bool,
+        request_log: RequestLogFile | None = None,
+    ) -> None:
+        self._console = console
+        self._as_json = as_json
+        self._request_log = request_log
+        self._about = {
+            "endpoint_url": account.endpoint_url,
+            "stores": asdict(stack.stores),
+            "api_key": demo.GOOD_KEY,
+            "request_log": str(request_log.path) if request_log else None,
+        }
+        resources = load_template()["Resources"]
+        function = resources[FUNCTION]["Properties"]
+        self._access_log = gateway.AccessLog(resources["Api"]["Properties"]["AccessLogSettings"]["Format"])
+        routes = [event["Properties"] for event in function["Events"].values()]
+        self._seconds = {route["Path"]: route["TimeoutInMillis"] / 1000 for route in routes}
+        self.functions = Functions(Function.of(FUNCTION, function), stack.environment)
+        self.app = Starlette(
+            routes=[
+                Route(ABOUT_PATH, self._tell_about),
+                *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
+            ],
+            exception_handlers={404: self._not_found, 405: self._not_found},
+        )
+        # An HTTP API answers 404 where Starlette is obliging.
+        self.app.router.redirect_slashes = False
+        for route in self.app.routes:
+            if isinstance(route, Route) and route.methods is not None:
+                route.methods.discard("HEAD")
+
+    async def _tell_about(self, _request: Request) -> Response:
+        return JSONResponse(self._about)
+
+    async def _not_found(self, request: Request, _error: Exception) -> Response:
+        return self._answer(_Access(request=request), 404, "Not Found", "no such route")
+
+    async def _invoke(self, request: Request) -> Response:
+        access = _Access(request=request, route=f"{request.method} {request.url.path}")
+        body = await request.body()
+        if len(body) > gateway.MAX_BODY_BYTES:
+            return self._answer(access, 413, "Request Entity Too Large", "the body is larger than 10 MB")
+        event = gateway.to_event(request, body, access.at)
+        access = replace(access, request_id=event["requestContext"]["requestId"])
+        try:
+            invocation = await self.functions.invoke(
+                event, integration_seconds=self._seconds[request.url.path], late=partial(self._log, request)
+            )
+        except FunctionTimeoutError:
+            return self._answer(access, 503, "Service Unavailable", "the function did not answer in time")
+        except FunctionError:
+            return self._answer(access, 500, "Internal Server Error", "the function died")
+        self._log(request, invocation)
+        if invocation.raised:
+            response: Response = gateway.own_answer(500, "Internal Server Error")
+        else:
+            response = gateway.to_response(invocation.response)
+        self._note(access, response, INVOKED)
+        return response
+
+    def _answer(self, access: _Access, status: int, message: str, why: str) -> Response:
+        """Answer without the function."""
+        self._console.print(printed.request_line(access.request, status, why))
+        response = gateway.own_answer(status, message)
+        self._note(access, response, {"integrationErrorMessage": why})
+        return response
+
+    def _log(self, request: Request, invocation: Invocation) -> None:
+        """Print and keep what the function printed."""
+        for line in invocation.log.splitlines():
+            if self._request_log and IS_REQUEST_LINE in line:
+                self._request_log.write(line)
+            self._console.print(Text(printable(line)) if self._as_json else printed.readable(request, line))
+
+    def _note(self, access: _Access, response: Response, integration: Mapping[str, str]) -> None:
+        if self._request_log:
+            self._request_log.write(self._access_log.line(access.values(response, integration)))
+
+
+IS_REQUEST_LINE = '"message": "request"'
+"""What `handler/observe.py` writes into each, and escapes in texts of others."""
