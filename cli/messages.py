@@ -16,6 +16,7 @@ from rich.text import Text
 from cli import demo
 from cli.console import printable, stdout
 from cli.target import ID, Target, target_options
+from handler.decode import JsonObject
 from handler.items import read_json_attribute
 from handler.record import subject_key
 
@@ -126,7 +127,7 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
     newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)
     if as_json:
         for item in newest:
-            click.echo(json.dumps(_to_json(item)))
+            click.echo(json.dumps(to_json(item)))
         return
     rows = Table("Time (UTC)", "Customer", "Type", "Who", "What", box=None)
     rows.columns[0].no_wrap = rows.columns[2].no_wrap = True
@@ -146,7 +147,7 @@ def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
     while True:
         for item in sorted(fresh, key=_time):
             if as_json:
-                click.echo(json.dumps(_to_json(item)))
+                click.echo(json.dumps(to_json(item)))
             else:
                 console.print(Text("  ".join(_columns(item))), soft_wrap=True)
         seen = set(map(_key, items))
@@ -169,9 +170,9 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
     for item in selection.read():
         if item["message_id"]["S"] == message_id:
             if as_json:
-                click.echo(json.dumps(_to_json(item)))
+                click.echo(json.dumps(to_json(item)))
             else:
-                stdout().print_json(printable(json.dumps(_to_json(item), ensure_ascii=False)))
+                stdout().print_json(printable(json.dumps(to_json(item), ensure_ascii=False)))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
 
@@ -204,19 +205,23 @@ def _key(item: Item) -> tuple[str, str]:
     return item["subject"]["S"], item["position"]["S"]
 
 
+def what_of(message: JsonObject) -> str:
+    """Say what a canonical message is about, "" where it tells nothing but who."""
+    return str(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
+
+
 def _columns(item: Item) -> tuple[str, ...]:
     def text(name: str) -> str:
         return str(item.get(name, {"S": ""})["S"])
 
     message = read_json_attribute(item["message"])
-    what = text("event") or message.get("name") or text("group_id") or message.get("previous_id") or ""
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
-    columns = (time, text("customer_id"), text("type"), who, str(what), text("message_id"))
+    columns = (time, text("customer_id"), text("type"), who, what_of(message), text("message_id"))
     return tuple(map(printable, columns))
 
 
-def _to_json(item: Item) -> dict[str, Any]:
+def to_json(item: Item) -> dict[str, Any]:
     """Return an item as it was before DynamoDB's types and our compression."""
     documents = {name: read_json_attribute(item[name]) for name in ("message", "settings") if name in item}
     texts = {name: value["S"] for name, value in item.items() if "S" in value and name not in documents}

@@ -133,6 +133,12 @@ class RejectTable:
         for page in pages:
             yield from map(KeptReject.from_item, page["Items"])
 
+    def find(self, customer_day_shard: str, body_hash: str) -> KeptReject | None:
+        """Return the reject of a key, None where it is gone."""
+        key = {"customer_day_shard": {"S": customer_day_shard}, "body_hash": {"S": body_hash}}
+        item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True, **_only(HEAD)).get("Item")
+        return KeptReject.from_item(item) if item else None
+
     def contents(self, reject: KeptReject) -> Contents | None:
         """Read what a reject holds; None where it is gone by now."""
         item = self._client.get_item(

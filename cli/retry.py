@@ -12,8 +12,8 @@ from enum import StrEnum
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable
 from cli.target import Target
-from handler.canonicalise import canonicalise
-from handler.decode import decode_settings, parse_body
+from handler.canonicalise import Message, canonicalise
+from handler.decode import JsonObject, decode_settings, parse_body
 from handler.errors import Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
@@ -49,16 +49,22 @@ class Judge:
     supported_call_types: frozenset[str]
     clock: Callable[[], float]
 
+    def check(self, message: Message, settings: JsonObject, *, expected: str | None = None) -> None:
+        """Raise the `Refusal` of a message that does not pass; `expected` is the call type that its route tells."""
+        if message.fault is not None:
+            raise message.fault
+        call_type = check_call_type(message, self.supported_call_types, expected=expected)
+        self.schemas.check_settings(settings)
+        self.schemas.check_message(call_type, message.body)
+
     def record(self, reject: KeptReject, contents: Contents) -> Record:
         """Return the record of what passes; raises a `Refusal`.
 
         The limit of a request's size is for what comes: a body that was written anew may have become longer.
         """
         [message] = canonicalise(parse_body(contents.body))
-        call_type = check_call_type(message, self.supported_call_types)
         settings = decode_settings(contents.settings_header)
-        self.schemas.check_settings(settings)
-        self.schemas.check_message(call_type, message.body)
+        self.check(message, settings)
         return Record(
             customer_id=reject.customer_id,
             message=message,
