@@ -5,6 +5,7 @@ import click
 from cli.certification.catalog import catalog_page
 from cli.certification.certify import certify
 from cli.contacts import contacts
+from cli.debugger.debug import debug
 from cli.erase import erase
 from cli.erasures import erasures
 from cli.importing.commands import import_
@@ -59,6 +60,7 @@ for command in (
     schemas,
     trace,
     tail,
+    debug,
     status,
 ):
     main.add_command(command)

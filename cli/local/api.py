@@ -1,8 +1,9 @@
 """The API of template.yaml on this machine: HTTP -> event -> function process, and what is written of each request."""
 
+import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,22 +17,52 @@ from starlette.routing import Route
 
 from cli import demo
 from cli.console import printable
+from cli.debugger.exchange import Exchange
+from cli.debugger.local import LocalDebugger
+from cli.debugger.tester import REQUEST_ID
 from cli.local import gateway, printed
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.request_log import RequestLogFile
 from cli.stack import FUNCTION, Account, LocalStack, load_template
 from cli.target import ABOUT_PATH
+from handler.decode import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Access:
-    """A request for the access log: what is known of it before its answer."""
+    """A request: what is known of it before its answer."""
 
     request: Request
     route: str = gateway.UNKNOWN
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     began: float = field(default_factory=time.perf_counter)
+    event: JsonObject = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def milliseconds(self) -> float:
+        """What it took until now."""
+        return (time.perf_counter() - self.began) * 1000
+
+    def exchange(self, response: Response, error: str | None, lines: Sequence[JsonObject]) -> Exchange:
+        """Return all of it for the page; `error` is why the function did not answer."""
+        return Exchange(
+            id=self.request_id,
+            time=self.at,
+            method=self.request.method,
+            path=self.request.url.path,
+            headers=self.request.headers.items(),
+            body=self.event.get("body", ""),
+            is_base64=self.event.get("isBase64Encoded", False),
+            size=self.size,
+            status=response.status_code,
+            answer_headers=response.headers.items(),
+            answer=bytes(response.body).decode("utf-8", "replace"),
+            lines=lines,
+            error=error,
+            milliseconds=self.milliseconds,
+        )
 
     def values(self, response: Response, integration: Mapping[str, str]) -> dict[str, object]:
         """Return the values of the variables of an access log; `integration` are those about the function."""
@@ -40,7 +71,7 @@ class _Access:
             "requestTime": gateway.log_time(self.at),
             "routeKey": self.route,
             "status": response.status_code,
-            "responseLatency": round((time.perf_counter() - self.began) * 1000),
+            "responseLatency": round(self.milliseconds),
             "responseLength": len(response.body),
             "identity.sourceIp": gateway.source_ip_of(self.request) or gateway.UNKNOWN,
             **integration,
@@ -52,9 +83,9 @@ INVOKED = {"integrationStatus": "200"}
 
 
 class Api:
-    """The API of template.yaml in front of function processes, and the local server's word about itself.
+    """The API of template.yaml in front of function processes, the local server's word about itself, and its page.
 
-    What function and API write is kept in `request_log`, where there is one.
+    What function and API write is kept in `request_log`, and shown by `debugger`.
     """
 
     def __init__(
@@ -64,16 +95,18 @@ class Api:
         console: Console,
         *,
         as_json: bool,
-        request_log: RequestLogFile | None = None,
+        request_log: RequestLogFile,
+        debugger: LocalDebugger,
     ) -> None:
         self._console = console
         self._as_json = as_json
         self._request_log = request_log
+        self._debugger = debugger
         self._about = {
             "endpoint_url": account.endpoint_url,
             "stores": asdict(stack.stores),
             "api_key": demo.GOOD_KEY,
-            "request_log": str(request_log.path) if request_log else None,
+            "request_log": str(request_log.path),
         }
         resources = load_template()["Resources"]
         function = resources[FUNCTION]["Properties"]
@@ -84,6 +117,7 @@ class Api:
         self.app = Starlette(
             routes=[
                 Route(ABOUT_PATH, self._tell_about),
+                *debugger.routes,
                 *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
@@ -106,21 +140,21 @@ class Api:
         if len(body) > gateway.MAX_BODY_BYTES:
             return self._answer(access, 413, "Request Entity Too Large", "the body is larger than 10 MB")
         event = gateway.to_event(request, body, access.at)
-        access = replace(access, request_id=event["requestContext"]["requestId"])
+        access = replace(access, request_id=event["requestContext"]["requestId"], event=event, size=len(body))
         try:
             invocation = await self.functions.invoke(
-                event, integration_seconds=self._seconds[request.url.path], late=partial(self._log, request)
+                event, integration_seconds=self._seconds[request.url.path], late=partial(self._log_late, access)
             )
         except FunctionTimeoutError:
             return self._answer(access, 503, "Service Unavailable", "the function did not answer in time")
         except FunctionError:
             return self._answer(access, 500, "Internal Server Error", "the function died")
-        self._log(request, invocation)
+        lines = self._log(request, invocation)
         if invocation.raised:
             response: Response = gateway.own_answer(500, "Internal Server Error")
         else:
             response = gateway.to_response(invocation.response)
-        self._note(access, response, INVOKED)
+        self._note(access, response, INVOKED, lines)
         return response
 
     def _answer(self, access: _Access, status: int, message: str, why: str) -> Response:
@@ -130,16 +164,30 @@ class Api:
         self._note(access, response, {"integrationErrorMessage": why})
         return response
 
-    def _log(self, request: Request, invocation: Invocation) -> None:
-        """Print and keep what the function printed."""
+    def _log(self, request: Request, invocation: Invocation) -> list[JsonObject]:
+        """Print and keep what the function printed, and return its lines about messages."""
+        lines = []
         for line in invocation.log.splitlines():
-            if self._request_log and IS_REQUEST_LINE in line:
+            if IS_REQUEST_LINE in line:
                 self._request_log.write(line)
+                lines.append(json.loads(line))
             self._console.print(Text(printable(line)) if self._as_json else printed.readable(request, line))
+        return lines
 
-    def _note(self, access: _Access, response: Response, integration: Mapping[str, str]) -> None:
-        if self._request_log:
-            self._request_log.write(self._access_log.line(access.values(response, integration)))
+    def _log_late(self, access: _Access, invocation: Invocation) -> None:
+        self._debugger.note_late(access.request_id, self._log(access.request, invocation))
+
+    def _note(
+        self,
+        access: _Access,
+        response: Response,
+        integration: Mapping[str, str],
+        lines: Sequence[JsonObject] = (),
+    ) -> None:
+        """Write the line of the access log, and show the request."""
+        response.headers[REQUEST_ID] = access.request_id
+        self._request_log.write(self._access_log.line(access.values(response, integration)))
+        self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
 
 
 IS_REQUEST_LINE = '"message": "request"'

@@ -68,6 +68,7 @@ class _FunctionProcess:
         self._process = process
         self._events = events
         self._invocations = invocations
+        self.generation = 0
 
     @classmethod
     async def start(cls, function: Function, environment: Mapping[str, str]) -> Self:
@@ -135,6 +136,7 @@ class Functions:
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._generation = 0
 
     async def start(self, count: int) -> None:
         """Start that many processes; raises `click.ClickException` when the function can't load."""
@@ -148,6 +150,16 @@ class Functions:
         await asyncio.gather(*self._beside, return_exceptions=True)
         while not self._free.empty():
             await self._free.get_nowait().stop()
+
+    async def renew(self) -> None:
+        """Replace all processes one after the other, the others serving meanwhile: what they read has changed."""
+        self._generation += 1
+        while not self._free.empty():
+            process = self._free.get_nowait()
+            if process.generation == self._generation:  # those before it are, too, or serve an event
+                self._free.put_nowait(process)
+                return
+            await self._exchange(process)
 
     async def invoke(
         self,
@@ -179,11 +191,37 @@ class Functions:
             if process is not None:
                 self._do_beside(process.kill())
             raise
-        self._free.put_nowait(process)
+        self._release(process)
         return invocation
 
     async def _add(self) -> None:
-        self._free.put_nowait(await _FunctionProcess.start(self._function, self._environment))
+        self._free.put_nowait(await self._start())
+
+    async def _start(self) -> _FunctionProcess:
+        generation = self._generation  # it reads what is there from now on
+        process = await _FunctionProcess.start(self._function, self._environment)
+        process.generation = generation
+        return process
+
+    def _release(self, process: _FunctionProcess) -> None:
+        """Let the next event have a process, or another one in its place."""
+        if process.generation == self._generation:
+            self._free.put_nowait(process)
+        else:
+            self._do_beside(self._exchange(process))
+
+    async def _exchange(self, process: _FunctionProcess) -> None:
+        """Start a process in place of one that still works, which stays where the other can't load."""
+        other = process
+        try:
+            other = await self._start()
+        except (click.ClickException, FunctionError, TimeoutError) as error:
+            click.echo(f"{self._function.name} could not start anew: {error}", err=True)
+            process.generation = self._generation
+        finally:
+            self._free.put_nowait(other)
+        if other is not process:
+            await process.stop()
 
     async def _outlast(
         self,
@@ -199,7 +237,7 @@ class Functions:
         except (TimeoutError, FunctionError):
             await self._replace(process)
         else:
-            self._free.put_nowait(process)
+            self._release(process)
             if late is not None:
                 late(invocation)
 

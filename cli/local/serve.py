@@ -14,14 +14,17 @@ from urllib.parse import urlsplit
 
 import click
 import trustme
-import uvicorn
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.markup import escape
 
 from cli import demo
+from cli.debugger.feed import Feed
+from cli.debugger.local import LocalDebugger
+from cli.debugger.server import PageServer
 from cli.key_table import KeyRecord, KeyTable
 from cli.local.api import Api
+from cli.local.edits import SchemaEdits
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
 from cli.local.printed import Printed
@@ -37,12 +40,15 @@ from cli.stack import (
     create_local_stack,
     load_template,
 )
-from cli.target import LOCAL_CA, LOCAL_URL
+from cli.target import LOCAL_CA, LOCAL_URL, Target
 from handler.keys import is_well_formed
+from handler.validate import Schemas
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
-DEFAULTS = {"Consumer": "on"}
-"""Parameters of template.yaml that are others on this machine, so that it shows the whole way of a message."""
+DEFAULTS = {"Consumer": "on", "KeyCacheSeconds": "1"}
+"""Parameters of template.yaml that are others on this machine, so that one sees at once what comes of what one does."""
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- they are no places to send to
+"""How this machine reaches itself, where a server listens on all addresses."""
 
 
 @click.command()
@@ -115,9 +121,15 @@ def serve(
         if fault_rate:
             proxy = FaultProxy(endpoint_url or embedded.url, [Rule(probability=fault_rate)], seed=faults_seed)
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
-        authority = f"[{host}]" if ":" in host else host
-        url = f"{'https' if tls else 'http'}://{authority}:{listener.getsockname()[1]}"
+        url = _url(host, listener.getsockname()[1], tls=tls)
+        certificate = _certificate(host) if tls else None
         printed = Printed(console, as_json=as_json)
+        debugger = LocalDebugger(
+            Target(account=account, stores=stack.stores),
+            _url(ANY_HOST.get(host, host), listener.getsockname()[1], tls=tls),
+            schemas=Schemas.load(SCHEMAS),
+            ca_file=str(LOCAL_CA) if tls else None,
+        )
         sources = EventSources(
             load_template(), chosen, stack.environment, account, tell=printed.tell, show=printed.show
         )
@@ -125,14 +137,24 @@ def serve(
             console.print(f"{notice}.", style="yellow")
         console.print(f"Starting {processes} function processes …", style="dim")
         with closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log:
+            api = Api(account, stack, console, as_json=as_json, request_log=request_log, debugger=debugger)
+            edits = SchemaEdits(
+                SCHEMAS,
+                api.functions,
+                tell=lambda text: console.print(escape(text), style="yellow"),
+                notify=debugger.feed.notify,
+                judge_by=debugger.judge_by,
+            )
             asyncio.run(
                 _run(
-                    Api(account, stack, console, as_json=as_json, request_log=request_log),
+                    api,
                     sources,
+                    edits,
+                    debugger.feed,
                     listener,
                     processes=processes,
                     proxy=proxy or nullcontext(),
-                    certificate=_certificate(host) if tls else None,
+                    certificate=certificate,
                     welcome=lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY, account, stack.stores),
                 )
             )
@@ -141,6 +163,10 @@ def serve(
     finally:
         listener.close()
         embedded.stop()
+
+
+def _url(host: str, port: int, *, tls: bool) -> str:
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _parse_parameters(parameters: tuple[str, ...]) -> dict[str, str]:
@@ -198,6 +224,8 @@ def _certificate(host: str) -> trustme.LeafCert:
 async def _run(
     api: Api,
     sources: EventSources,
+    edits: SchemaEdits,
+    feed: Feed,
     listener: socket.socket,
     *,
     processes: int,
@@ -210,15 +238,15 @@ async def _run(
         try:
             await asyncio.gather(api.functions.start(processes), sources.start())
             with certificate_file as path:
-                config = uvicorn.Config(api.app, ssl_certfile=path, lifespan="off", log_level="critical")
-                server = uvicorn.Server(config)
+                server = PageServer(api.app, feed, ssl_certfile=path)
                 listener.listen()  # requests wait from now on, so that the welcome speaks the truth
                 welcome()
                 async with asyncio.TaskGroup() as group:
-                    reading = group.create_task(sources.run())
+                    beside = [group.create_task(sources.run()), group.create_task(edits.watch())]
                     await server.serve(sockets=[listener])
                     await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
-                    reading.cancel()
+                    for task in beside:
+                        task.cancel()
         finally:
             await asyncio.gather(api.functions.stop(), sources.stop())
 
@@ -228,6 +256,7 @@ def _print_welcome(console: Console, url: str, api_key: str, account: Account, s
     ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
     option = "" if url == LOCAL_URL else f" --url {url}"
     console.print(f"\nThe destination listens at [bold]{url}/segment[/bold]")
+    console.print(f"See what it does at       [bold]{url}/[/bold]")
     console.print(f"API key: [bold]{escape(api_key)}[/bold]   (customer {demo.CUSTOMER})\n")
     console.print("Send it a message:\n")
     console.print(

@@ -1,0 +1,102 @@
+"""A request that came, and all that was answered and written of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from handler.canonicalise import Message, canonicalise, canonicalise_batch
+from handler.decode import decode_batch, decode_body, decode_text
+from handler.errors import Refusal
+from handler.request import ROUTES, Route
+
+Headers = Sequence[tuple[str, str]]
+
+MAX_EXCHANGES = 10_000
+MAX_EXCHANGE_BYTES = 64 * 1024 * 1024
+"""That are kept to be looked into."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What can be read of a body: its text and its messages; both are missing where it can't."""
+
+    text: str | None = None
+    messages: Sequence[Message] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One request to the API and its answer; `milliseconds` is what the whole took.
+
+    `body` is as the event has it. `lines` are what the function wrote of its messages; `error` is why the API answered
+    by itself, and `late` what the function wrote after that.
+    """
+
+    id: str
+    time: datetime
+    method: str
+    path: str
+    headers: Headers
+    body: str = ""
+    is_base64: bool = False
+    size: int = 0
+    status: int
+    answer_headers: Headers
+    answer: str
+    lines: Sequence[Mapping[str, Any]] = ()
+    late: Sequence[Mapping[str, Any]] = ()
+    error: str | None = None
+    milliseconds: float
+
+    @property
+    def route(self) -> Route | None:
+        """Its route, where that takes messages."""
+        return ROUTES.get(f"{self.method} {self.path}")
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes."""
+        return len(self.body) + len(self.answer)
+
+    def read(self) -> Reading:
+        """Read the body as the function does."""
+        try:
+            text = decode_text(self.body, is_base64=self.is_base64)
+        except Refusal:
+            return Reading()
+        if self.route is None:
+            return Reading(text=text)
+        try:
+            if self.route.is_batch:
+                return Reading(text=text, messages=canonicalise_batch(decode_batch(text)))
+            return Reading(text=text, messages=canonicalise(decode_body(text), call_type=self.route.call_type))
+        except Refusal:
+            return Reading(text=text)
+
+
+class Exchanges:
+    """The latest requests, as many as fit; the page may ask for one that is gone."""
+
+    def __init__(self, *, max_count: int = MAX_EXCHANGES, max_bytes: int = MAX_EXCHANGE_BYTES) -> None:
+        self._max_count = max_count
+        self._max_bytes = max_bytes
+        self._kept: dict[str, Exchange] = {}
+        self._bytes = 0
+
+    def add(self, exchange: Exchange) -> None:
+        """Keep a request, in place of the oldest ones where there is no room."""
+        self._kept[exchange.id] = exchange
+        self._bytes += exchange.weight
+        while len(self._kept) > self._max_count or (self._bytes > self._max_bytes and len(self._kept) > 1):
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._bytes -= oldest.weight
+
+    def add_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Note what the function wrote of a request that had been answered."""
+        if exchange := self._kept.get(exchange_id):
+            self._kept[exchange_id] = replace(exchange, late=lines)
+
+    def find(self, exchange_id: str) -> Exchange | None:
+        """Return a request, None where it is not kept."""
+        return self._kept.get(exchange_id)

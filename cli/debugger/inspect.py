@@ -1,0 +1,184 @@
+"""All there is to know of one request: what came, what was made of it, what was answered, and where it is now."""
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cli.debugger.exchange import Exchange
+from cli.debugger.layout import Layout, lay_out_value
+from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations
+from cli.debugger.rows import Row, outcome_of
+from cli.debugger.shown import json_layout, shown_content, shown_headers
+from cli.messages import to_json
+from cli.retry import Judge
+from cli.target import Target
+from cli.watching.lines import LOGGED_ID_CHARS, FunctionLine
+from cli.watching.what_follows import what_follows
+from cli.watching.whereabouts import Whereabouts, tell
+from handler.canonicalise import Message
+from handler.errors import STORE_ERRORS, Invalid, InvalidMessage, InvalidSettings, Refusal, Violation
+from handler.record import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was said of one message."""
+
+    outcome: str
+    code: str | None
+    text: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspector:
+    """Looks into the requests of a local server; `judge` has the schemas of now."""
+
+    target: Target
+    dynamodb: Any
+    judge: Judge
+
+    def inspect(self, exchange: Exchange, index: int = 0) -> dict[str, Any]:
+        """Return what the page shows of a request, and of one of its messages."""
+        reading = exchange.read()
+        verdicts = _verdicts(exchange, reading.messages)
+        body = json_layout(reading.text)
+        facts: dict[str, Any] = {
+            "row": Row.of_exchange(exchange).to_json(),
+            "messages": [
+                {"index": number, "call_type": message.type, "message_id": message.body.get("message_id"), **vars(said)}
+                for number, (message, said) in enumerate(zip(reading.messages, verdicts, strict=True))
+            ],
+            "message": None,
+            "canonical": None,
+            "left_out": [],
+            "violations": [],
+            "answer": {
+                "status": exchange.status,
+                "headers": [*exchange.answer_headers],
+                **shown_content(exchange.answer),
+            },
+            **steps_of(exchange.lines),
+            "stored": None,
+            "line": None,
+            "now": [*_remarks(exchange)],
+        }
+        if index < len(reading.messages):
+            message = reading.messages[index]
+            violations = self._violations(exchange, message, verdicts[index])
+            facts |= {"message": index, "violations": [vars(violation) for violation in violations]}
+            if message.body and body is not None:
+                marked = violations if verdicts[index].code == InvalidMessage.code else ()
+                body, canonical, left_out = _mark(body, exchange, message, index, marked)
+                facts |= {"canonical": canonical.to_json(), "left_out": left_out}
+            facts |= self._whereabouts(exchange, message, verdicts[index], facts["now"])
+        facts["request"] = {
+            "method": exchange.method,
+            "path": exchange.path,
+            "headers": shown_headers(exchange.headers),
+            "bytes": exchange.size,
+            **shown_content(reading.text, body),
+        }
+        return facts
+
+    def _violations(self, exchange: Exchange, message: Message, said: Verdict) -> Sequence[Violation]:
+        """Return what was wrong with a message: of a single one as was answered, of one of many as it is judged now."""
+        if said.code not in (InvalidMessage.code, InvalidSettings.code):
+            return ()
+        try:
+            told = json.loads(exchange.answer).get("violations")
+        except (ValueError, AttributeError):
+            told = None
+        if told:
+            return [Violation(**violation) for violation in told]
+        try:
+            self.judge.check(message, {}, expected=exchange.route.call_type if exchange.route else None)
+        except Invalid as refusal:
+            return refusal.violations
+        except Refusal:
+            pass
+        return ()
+
+    def _whereabouts(
+        self, exchange: Exchange, message: Message, said: Verdict, remarks: Sequence[str]
+    ) -> dict[str, Any]:
+        """Return the stored item of a message, and sentences about where it is."""
+        line = next((line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome), None)
+        if line is None:
+            return {}
+        read = FunctionLine.from_json(line, "")
+        now = [*remarks, what_follows(read, None)]
+        if said.outcome not in ("stored", "duplicate") or read.customer_id is None:
+            return {"now": now}
+        items: Sequence[Mapping[str, Any]] | None = None
+        fault = None
+        if self.target.stores.event_sink == "dynamodb":
+            try:
+                items = self._items(Record(customer_id=read.customer_id, message=message, settings={}, stored_at=0))
+            except STORE_ERRORS as error:
+                fault = f"Where it is now can't be told: {error}"
+        whereabouts = Whereabouts(items=items, rejects=())
+        return {
+            "stored": lay_out_value(to_json(items[0])).to_json() if items else None,
+            "now": [*now, *([fault] if fault else tell(whereabouts, [read], self.target, "this request"))],
+        }
+
+    def _items(self, record: Record) -> Sequence[Mapping[str, Any]]:
+        key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+        answer = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True)
+        return [answer["Item"]] if "Item" in answer else []
+
+
+def _verdicts(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
+    """Return what was said of each message: the lines of a batch name them by their ids."""
+    said: defaultdict[str, deque[Verdict]] = defaultdict(deque)
+    others: deque[Verdict] = deque()
+    for line in exchange.lines:
+        verdict = Verdict(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
+        for message_id in line.get("message_ids", ()):
+            said[message_id].append(verdict)
+        if "message_ids" not in line:
+            others.extend([verdict] * line.get("messages", 1))
+    row = Row.of_exchange(exchange)
+    unknown = Verdict(outcome=row.outcome, code=row.code, text=row.text)
+
+    def verdict_of(message: Message) -> Verdict:
+        message_id = message.body.get("message_id")
+        named = said[message_id[:LOGGED_ID_CHARS] if isinstance(message_id, str) else ""]
+        return named.popleft() if named else others.popleft() if others else unknown
+
+    return [verdict_of(message) for message in messages]
+
+
+def _mark(
+    body: Layout, exchange: Exchange, message: Message, index: int, violations: Collection[Violation]
+) -> tuple[Layout, Layout, list[str]]:
+    """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
+    is_alias = message.type == "alias"
+    is_batch = exchange.route is not None and exchange.route.is_batch
+    received, canonical = compare(
+        entry(body, index) if is_batch else body, lay_out_value(message.body), is_alias=is_alias
+    )
+    left_out = left_out_sentences(received)
+    received = mark_violations(received, violations, is_alias=is_alias)
+    if is_batch:
+        lines = [*body.lines]
+        for number, line in zip(entry_range(body, index), received.lines, strict=True):
+            lines[number] = replace(lines[number], marks=line.marks)
+        received = replace(body, lines=lines)
+    return received, mark_violations(canonical, violations, is_alias=is_alias), left_out
+
+
+def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how many milliseconds each step took, and all of them."""
+    milliseconds = dict(lines[-1]["milliseconds"]) if lines else {}
+    total = milliseconds.pop("total", None)
+    return {"steps": [*milliseconds.items()], "total": total}
+
+
+def _remarks(exchange: Exchange) -> Sequence[str]:
+    if exchange.error is None:
+        return ()
+    late = [f"The function went on, and came to an end: {line['outcome']}." for line in exchange.late[:1]]
+    return [f"API Gateway answered {exchange.status} by itself: {exchange.error}.", *late]

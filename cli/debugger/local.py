@@ -1,0 +1,84 @@
+"""The page of a local server, which knows all of each request."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import urllib3
+from starlette.routing import Route
+
+from cli.debugger.exchange import Exchange, Exchanges
+from cli.debugger.feed import LATENCY_EDGES_MS, Feed
+from cli.debugger.holdings import Holdings
+from cli.debugger.inspect import Inspector
+from cli.debugger.rows import Row
+from cli.debugger.site import Site
+from cli.debugger.tester import Tester, demo_keys
+from cli.retry import Judge
+from cli.schemas.check import SCHEMAS, load_schemas
+from cli.target import Target
+from handler.request import ROUTES
+from handler.validate import Schemas
+
+
+class LocalDebugger:
+    """Is told of each request by the local server at `url`, whose certificate `ca_file` has signed where it has one.
+
+    `schemas` are those that the function has, as `judge_by` tells when they change.
+    """
+
+    def __init__(self, target: Target, url: str, *, schemas: Schemas, ca_file: str | None = None) -> None:
+        self.feed = Feed()
+        self._target = target
+        self._url = url
+        self._exchanges = Exchanges()
+        self._judge = self._judge_of(schemas)
+        self._dynamodb = target.account.dynamodb()
+        self._http = urllib3.PoolManager(ca_certs=ca_file)
+
+    def _judge_of(self, schemas: Schemas) -> Judge:
+        supported = frozenset(self._target.stores.supported_call_types.split(","))
+        return Judge(schemas=schemas, supported_call_types=supported, clock=time.time)
+
+    def judge_by(self, schemas: Schemas) -> None:
+        """Note which schemas the function judges by from now on."""
+        self._judge = self._judge_of(schemas)
+
+    def note(self, exchange: Exchange) -> None:
+        """Show a request that was answered."""
+        self._exchanges.add(exchange)
+        self.feed.add(Row.of_exchange(exchange))
+
+    def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Note what the function wrote of a request that was answered without it."""
+        self._exchanges.add_late(exchange_id, lines)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes of the page."""
+        stores = self._target.stores
+        deployment = {
+            "name": "local server",
+            "read_only": False,
+            "url": self._url,
+            "sink": stores.event_sink,
+            "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
+            "routes": [route.path for route in ROUTES.values()],
+            "call_types": stores.supported_call_types.split(","),
+            "keys": demo_keys(),
+            "latency_edges": LATENCY_EDGES_MS,
+            "tells_who": True,
+            "messages_need_subject": False,
+        }
+        holdings = Holdings(
+            target=self._target, dynamodb=self._dynamodb, load_judge=lambda: self._judge_of(load_schemas(SCHEMAS))
+        )
+        tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)
+        site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=tester)
+        return site.routes
+
+    def _inspect(self, exchange_id: str, index: int) -> Mapping[str, Any] | None:
+        exchange = self._exchanges.find(exchange_id)
+        if exchange is None:
+            return None
+        return Inspector(target=self._target, dynamodb=self._dynamodb, judge=self._judge).inspect(exchange, index)

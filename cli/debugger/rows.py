@@ -1,0 +1,146 @@
+"""A request as one line of the page: of a local server with whom it is about, of a stack as its log tells it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Self
+
+from cli.debugger.exchange import Exchange
+from cli.messages import what_of
+from cli.watching.lines import AccessLine, Line
+from handler.canonicalise import Message
+
+MAX_CHARS = 200
+"""Of a text of a row."""
+STORED, DUPLICATE, REFUSED, FAILED = OUTCOMES = ("stored", "duplicate", "refused", "failed")
+ANSWERED = "answered"
+"""Where no message is concerned, as by `GET /health`."""
+BY_FUNCTION, BY_API = "function", "API Gateway"
+_GRAVEST_FIRST = (FAILED, REFUSED, STORED, DUPLICATE)
+
+
+def outcome_of(logged: str) -> str:
+    """Return how the page calls an outcome of a line."""
+    return STORED if logged == "accepted" else logged
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the page shows of a request; `time` is in milliseconds since 1970, `ms` what it took.
+
+    `counts` are of its messages by outcome, `types` by call type. `outcome` is the gravest one, `by` who answered.
+    """
+
+    id: str
+    time: int
+    method: str
+    route: str
+    status: int | None
+    outcome: str
+    counts: Mapping[str, int]
+    types: Mapping[str, int] = field(default_factory=dict)
+    messages: int = 0
+    batch: bool = False
+    customer: str | None = None
+    user: str | None = None
+    user_kind: str | None = None
+    event: str | None = None
+    message_id: str | None = None
+    code: str | None = None
+    text: str | None = None
+    ms: float | None
+    by: str = BY_FUNCTION
+
+    @classmethod
+    def of_exchange(cls, exchange: Exchange) -> Self:
+        """Return the row of a request whose body is known."""
+        counts: Counter[str] = Counter()
+        types: Counter[str] = Counter()
+        for line in exchange.lines:
+            counts[outcome_of(line["outcome"])] += line.get("messages", 1)
+            if call_type := line.get("call_type"):
+                types[call_type] += line.get("messages", 1)
+        by_status = _by_status(exchange.status)
+        messages = exchange.read().messages
+        if not exchange.lines and exchange.route and by_status != ANSWERED:
+            counts[by_status] = max(1, len(messages))
+        last = exchange.lines[-1] if exchange.lines else {}
+        return cls(
+            id=exchange.id,
+            time=round(exchange.time.timestamp() * 1000),
+            method=exchange.method,
+            route=exchange.path,
+            status=exchange.status,
+            outcome=next((one for one in _GRAVEST_FIRST if counts[one]), by_status),
+            counts=counts,
+            types=types,
+            messages=counts.total(),
+            batch=bool(exchange.route and exchange.route.is_batch),
+            customer=last.get("customer_id"),
+            **(_about(messages[0]) if len(messages) == 1 else {}),
+            code=last.get("code"),
+            text=last.get("text") or exchange.error,
+            ms=round(exchange.milliseconds, 1),
+            by=BY_API if exchange.error else BY_FUNCTION,
+        )
+
+    @classmethod
+    def of_line(cls, line: Line, number: int) -> Self:
+        """Return the row of a line of a stack's log, the `number`-th; a batch has several."""
+        common: dict[str, Any] = {
+            "id": f"{line.request_id}.{number}",
+            "time": round(line.time.timestamp() * 1000),
+            "status": line.status,
+            "ms": line.milliseconds,
+        }
+        if isinstance(line, AccessLine):
+            method, _, path = line.route.rpartition(" ")
+            outcome = _by_status(line.status)
+            counts = {} if outcome == ANSWERED or not path.startswith("/") else {outcome: 1}
+            return cls(**common, method=method, route=path, outcome=outcome, counts=counts, text=line.error, by=BY_API)
+        outcome = outcome_of(line.outcome)
+        return cls(
+            **common,
+            method="POST",
+            route=line.route,
+            outcome=outcome,
+            counts={outcome: line.messages},
+            types={line.call_type: line.messages} if line.call_type else {},
+            messages=line.messages,
+            batch=len(line.message_ids) != 1 and line.messages > 1,
+            customer=line.customer_id,
+            message_id=line.message_ids[0] if len(line.message_ids) == 1 else None,
+            code=line.code,
+            text=line.text,
+        )
+
+    @property
+    def call_type(self) -> str | None:
+        """The call type of its messages, where it is one."""
+        return next(iter(self.types)) if len(self.types) == 1 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page is told."""
+        fields = {name: value[:MAX_CHARS] if isinstance(value, str) else value for name, value in vars(self).items()}
+        del fields["types"]
+        return {**fields, "call_type": self.call_type}
+
+
+def _by_status(status: int | None) -> str:
+    """Return the outcome that a status tells."""
+    if status is not None and status < HTTPStatus.BAD_REQUEST:
+        return ANSWERED
+    return REFUSED if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR else FAILED
+
+
+def _about(message: Message) -> dict[str, str | None]:
+    """Return whom and what a message is about, as far as it tells."""
+    body = message.body
+    kind = "user" if "user_id" in body else "anonymous" if "anonymous_id" in body else None
+    return {
+        "user": str(body[f"{kind}_id"]) if kind else None,
+        "user_kind": kind,
+        "event": what_of(body) or None,
+        "message_id": str(body["message_id"]) if "message_id" in body else None,
+    }

@@ -1,0 +1,29 @@
+"""The HTTP server below the page, which ends what browsers follow when it ends: that would else go on for ever."""
+
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from cli.debugger.feed import Feed
+
+SHUTDOWN_SECONDS = 10
+"""For requests that are under way at the end, which take no longer."""
+
+
+class PageServer(uvicorn.Server):
+    """Serves an application whose page tells of a feed."""
+
+    def __init__(self, app: ASGIApp, feed: Feed, **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
+        super().__init__(
+            uvicorn.Config(
+                app, lifespan="off", log_level="critical", timeout_graceful_shutdown=SHUTDOWN_SECONDS, **options
+            )
+        )
+        self._feed = feed
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, after what is under way."""
+        self._feed.close()
+        await super().shutdown(sockets)
