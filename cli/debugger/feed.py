@@ -47,8 +47,9 @@ class Feed:
     it has taken the last.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
         self._run = str(uuid.uuid4())
         self._rows: deque[str] = deque(maxlen=MAX_ROWS)
         self._added = 0
@@ -111,7 +112,7 @@ class Feed:
     async def _waited(self) -> bool:
         """Wait for a change, and tell whether one came."""
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS):
+            async with asyncio.timeout(self._heartbeat_seconds):
                 await self._changed.wait()
         except TimeoutError:
             return False

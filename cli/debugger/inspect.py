@@ -8,7 +8,7 @@ from typing import Any
 
 from cli.debugger.exchange import Exchange
 from cli.debugger.layout import Layout, lay_out_value
-from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations
+from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations, old_names_in
 from cli.debugger.rows import Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
 from cli.messages import to_json
@@ -155,19 +155,17 @@ def _mark(
     body: Layout, exchange: Exchange, message: Message, index: int, violations: Collection[Violation]
 ) -> tuple[Layout, Layout, list[str]]:
     """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
-    is_alias = message.type == "alias"
+    old_names = old_names_in(message.body)
     is_batch = exchange.route is not None and exchange.route.is_batch
-    received, canonical = compare(
-        entry(body, index) if is_batch else body, lay_out_value(message.body), is_alias=is_alias
-    )
+    received, canonical = compare(entry(body, index) if is_batch else body, lay_out_value(message.body), old_names)
     left_out = left_out_sentences(received)
-    received = mark_violations(received, violations, is_alias=is_alias)
+    received = mark_violations(received, violations, old_names)
     if is_batch:
         lines = [*body.lines]
         for number, line in zip(entry_range(body, index), received.lines, strict=True):
             lines[number] = replace(lines[number], marks=line.marks)
         received = replace(body, lines=lines)
-    return received, mark_violations(canonical, violations, is_alias=is_alias), left_out
+    return received, mark_violations(canonical, violations, old_names), left_out
 
 
 def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

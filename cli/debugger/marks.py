@@ -12,6 +12,7 @@ from dataclasses import replace
 from cli.debugger.layout import Layout, Line, Mark
 from cli.schemas.places import Path, json_pointer
 from handler.canonicalise import CONFLICTS, HOLD_WRITE_KEYS, WRITE_KEY
+from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, TOP, fold
 
@@ -24,12 +25,17 @@ MIN_KEY_CHARS = 12
 """Of a shorter one its end would tell too much."""
 
 
-def canonical_path(path: Path, *, is_alias: bool) -> Path:
+def old_names_in(body: JsonObject) -> Collection[str]:
+    """Return the old names of fields, by their letters, that were taken for the present ones in a canonical message."""
+    return ALIAS_TOP.keys() - map(fold, body) if body.get("type") == "alias" else ()
+
+
+def canonical_path(path: Path, old_names: Collection[str] = ()) -> Path:
     """Return where the value at a place of a message is in the canonical message."""
     if not path:
         return path
     top = str(path[0])
-    name = TOP.canonical[top] or (ALIAS_TOP.get(fold(top)) if is_alias else None) or top
+    name = TOP.canonical[top] or (ALIAS_TOP[fold(top)] if fold(top) in old_names else top)
     rest = path[1:]
     if name == "context" and rest:
         inner = CONTEXT.canonical[str(rest[0])] or rest[0]
@@ -62,20 +68,20 @@ def mask_write_keys(layout: Layout) -> Layout:
     return replace(layout, lines=[mask(line) for line in layout.lines])
 
 
-def compare(received: Layout, canonical: Layout, *, is_alias: bool) -> tuple[Layout, Layout]:
+def compare(received: Layout, canonical: Layout, old_names: Collection[str] = ()) -> tuple[Layout, Layout]:
     """Return the lines of a message as it came and of the canonical one, each with what the other one lacks."""
     if received.omitted or canonical.omitted:  # what is not there may only be omitted
         return received, canonical
-    comparison = _Comparison(received, canonical, is_alias=is_alias)
+    comparison = _Comparison(received, canonical, old_names)
     return _marked(received, comparison.left_out), _marked(canonical, comparison.changed)
 
 
 class _Comparison:
     """The lines of a message as it came, by their canonical places, and of the canonical one."""
 
-    def __init__(self, received: Layout, canonical: Layout, *, is_alias: bool) -> None:
+    def __init__(self, received: Layout, canonical: Layout, old_names: Collection[str] = ()) -> None:
         self._became = {line.path for line in canonical.values}
-        self._places = {line.path: canonical_path(line.path, is_alias=is_alias) for line in received.values}
+        self._places = {line.path: canonical_path(line.path, old_names) for line in received.values}
         self._lost: set[Path] = set()
         """The places of values that gave way to another spelling, and of what is inside them."""
         self._came: defaultdict[Path, list[Line]] = defaultdict(list)
@@ -142,11 +148,11 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_OLD_VALUE_CHARS else f"{text[:MAX_OLD_VALUE_CHARS]}…"
 
 
-def mark_violations(layout: Layout, violations: Collection[Violation], *, is_alias: bool) -> Layout:
+def mark_violations(layout: Layout, violations: Collection[Violation], old_names: Collection[str] = ()) -> Layout:
     """Return the lines of a message with what a schema refused, each at its place or at what should hold it."""
 
     def place(line: Line) -> str:
-        return json_pointer(canonical_path(line.path, is_alias=is_alias))
+        return json_pointer(canonical_path(line.path, old_names))
 
     pointers = {place(line) for line in layout.values}
     marks: defaultdict[str, list[Mark]] = defaultdict(list)

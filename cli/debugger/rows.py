@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from cli.debugger.exchange import Exchange
 from cli.messages import what_of
+from cli.simulation.routes import RETRIED_BY_SEGMENT
 from cli.watching.lines import AccessLine, Line
 from handler.canonicalise import Message
 
@@ -129,9 +130,9 @@ class Row:
 
 def _by_status(status: int | None) -> str:
     """Return the outcome that a status tells."""
-    if status is not None and status < HTTPStatus.BAD_REQUEST:
-        return ANSWERED
-    return REFUSED if status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR else FAILED
+    if status is None or status in RETRIED_BY_SEGMENT:
+        return FAILED
+    return ANSWERED if status < HTTPStatus.BAD_REQUEST else REFUSED
 
 
 def _about(message: Message) -> dict[str, str | None]:

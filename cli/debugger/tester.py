@@ -15,7 +15,7 @@ import urllib3
 
 from cli import demo
 from cli.debugger.layout import Layout, lay_out
-from cli.debugger.marks import entry, mark_violations
+from cli.debugger.marks import entry, mark_violations, old_names_in
 from cli.debugger.shown import shown_content, shown_headers
 from cli.ping import sample_message, segment_headers, send
 from cli.retry import Judge
@@ -211,5 +211,5 @@ def _problems(refusal: Refusal, lines: Layout, message: Message, whose: str) -> 
         yield from ({"line": None, "message": violation.message} for violation in refusal.violations)
         return
     violations = refusal.violations or (Violation(pointer="/type", message=str(refusal)),)
-    for line in mark_violations(lines, violations, is_alias=message.type == "alias").lines:
+    for line in mark_violations(lines, violations, old_names_in(message.body)).lines:
         yield from ({"line": line.row, "message": whose + mark.text} for mark in line.marks)
