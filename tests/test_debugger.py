@@ -1,0 +1,547 @@
+"""The debugger of a local server: what its page is told, and who may ask."""
+
+import base64
+import gzip
+import json
+import signal
+import subprocess
+import uuid
+from contextlib import contextmanager
+
+import pytest
+from local_server import PATIENCE_SECONDS, serving, wait_until
+
+from cli import demo
+from cli.stack import ROOT
+
+pytest_plugins = ["servers"]
+
+TRACK = {"type": "track", "userId": "debugged", "event": "Lamp Lit"}
+PAGE_FILES = sorted(path.name for path in (ROOT / "cli" / "debugger" / "page").iterdir())
+
+
+def fresh(**fields):
+    """Return a message of its own."""
+    return {**TRACK, "messageId": str(uuid.uuid4()), "timestamp": "2026-03-12T09:30:00Z", **fields}
+
+
+def get(server, path, **fields):
+    """Return what the page is told."""
+    reply = server.request("GET", f"/_local{path}", fields=fields)
+    assert reply.status == 200, reply.body
+    return reply.body
+
+
+def post(server, where, **content):
+    """Return what comes of a change."""
+    reply = change(server, where, content)
+    assert reply.status == 200, reply.body
+    return reply.body
+
+
+def change(server, path, content, **headers):
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return server.request("POST", f"/_local{path}", headers={"Content-Type": "application/json", **headers}, body=body)
+
+
+def send(server, message, *, path="/segment", key=demo.GOOD_KEY, settings=""):
+    text = message if isinstance(message, str) else json.dumps(message)
+    return post(server, "/send", path=path, text=text, api_key=key, settings=settings)
+
+
+def inspect(server, sent, **fields):
+    """Return all there is to know of a request that the tester sent."""
+    return get(server, f"/requests/{sent['request_id']}", **fields)
+
+
+def marks(layout):
+    """Return the marks on lines, by the names there."""
+    return {line["name"]: mark for line in layout["lines"] for mark in [tuple(mark.values()) for mark in line["marks"]]}
+
+
+def text_of(layout):
+    return "".join(
+        (line["name"] + ":" if line["name"] else "") + line["value"] + "," * line["comma"] for line in layout["lines"]
+    )
+
+
+@contextmanager
+def following(server):
+    """Follow the feed as a browser does; the context gets what reads the next event."""
+    answer = server.http.request("GET", f"{server.url}/_local/live", preload_content=False)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+
+    def read():
+        lines = []
+        while not lines or lines[-1] != b"\n":
+            lines.append(answer.readline())
+        return json.loads(lines[1].removeprefix(b"data: "))
+
+    try:
+        yield read
+    finally:
+        answer.close()
+
+
+# What comes
+
+
+def test_a_request_is_told_to_who_follows(server):
+    with following(server) as read:
+        before = read()["totals"]
+        message = fresh()
+        server.post(message)
+        more = read()
+    [row] = [row for row in more["rows"] if row["message_id"] == message["messageId"]]
+    assert (row["status"], row["outcome"], row["customer"], row["user"], row["event"]) == (
+        *(200, "stored", "demo"),
+        *("debugged", "Lamp Lit"),
+    )
+    assert more["totals"]["stored"] >= before["stored"] + 1
+    assert sum(second["requests"] for second in more["seconds"]) >= 1
+
+
+def test_answers_of_the_api_are_told_too(server):
+    with following(server) as read:
+        read()
+        server.request("GET", "/nowhere")
+        [row] = [row for row in read()["rows"] if row["route"] == "/nowhere"]
+    assert (row["status"], row["outcome"], row["by"], row["text"]) == (404, "refused", "API Gateway", "no such route")
+
+
+def test_numbers_agree_with_a_simulation(server):
+    options = (
+        "--messages",
+        "120",
+        "--customers",
+        "3",
+        "--duplicates",
+        "0.2",
+        "--invalid",
+        "0.2",
+        "--time-scale",
+        "3600",
+    )
+    with following(server) as read:
+        before = read()["totals"]
+    report = server.json("simulate", *options)
+    with following(server) as read:
+        totals = {name: count - before[name] for name, count in read()["totals"].items()}
+    assert totals["stored"] == report["stored"] > 0
+    assert totals["duplicate"] == report["duplicates_refused"] > 0
+    assert totals["refused"] == report["refused_as_expected"] > 0
+    assert totals["failed"] == 0
+    assert totals["requests"] == totals["stored"] + totals["duplicate"] + totals["refused"]
+
+
+def test_a_server_ends_although_somebody_follows(tmp_path):
+    with serving(tmp_path, "--processes", "1") as server, following(server) as read:
+        read()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+# One request
+
+
+def test_a_request_is_shown_with_what_was_made_of_it_and_where_it_is(server):
+    sent = send(server, fresh(userId=42, context=None))
+    shown = inspect(server, sent)
+    assert shown["row"]["id"] == sent["request_id"]
+    assert shown["request"]["path"] == "/segment"
+    assert dict(map(tuple, shown["request"]["headers"]))["authorization"] == "Basic …good"
+    assert marks(shown["request"]["body"]) == {'"context"': ("left-out", "null counts as absent")}
+    assert marks(shown["canonical"]) == {
+        '"user_id"': ("changed", "was 42"),
+        '"message_id"': ("renamed", "was messageId"),
+    }
+    assert shown["left_out"] == ["context: null counts as absent"]
+    assert '"status":"stored"' in text_of(shown["answer"]["body"])
+    assert [name for name, _ in shown["steps"]] == ["authenticate", "decode", "canonicalise", "validate", "write"]
+    assert shown["total"] >= sum(milliseconds for _, milliseconds in shown["steps"]) * 0.99
+    assert '"subject":"demo#user#42"' in text_of(shown["stored"])
+    assert shown["now"][0] == 'Segment shows "Delivered".'
+    assert shown["now"][1].startswith("Stored at ")
+
+
+def test_a_refused_request_is_shown_with_the_place_of_each_violation(server):
+    shown = inspect(server, send(server, fresh(userId={"id": 1}, event="")))
+    places = {"/user_id": "userId must be a string, not an object", "/event": "event must not be empty"}
+    assert {one["pointer"]: one["message"] for one in shown["violations"]} == places
+    assert {text for kind, text in marks(shown["request"]["body"]).values() if kind == "violation"} == {
+        *places.values()
+    }
+    assert {text for kind, text in marks(shown["canonical"]).values() if kind == "violation"} == {*places.values()}
+    assert shown["stored"] is None
+    assert shown["now"] == ["Final: Segment does not send it again. It was kept among the rejects."]
+
+
+def test_wrong_settings_are_shown_apart_from_the_message(server):
+    shown = inspect(server, send(server, fresh(), settings="[1]"))
+    assert shown["violations"] == [{"pointer": "", "message": "X-Segment-Settings must be a JSON object, not an array"}]
+    assert "violation" not in {kind for kind, _ in marks(shown["canonical"]).values()}
+
+
+@pytest.mark.parametrize("body", ["no JSON", '{"type": "track"', "\ud800", "[1, 2]", ""], ids=ascii)
+def test_a_body_that_is_no_message_is_shown_as_it_is(server, body):
+    shown = inspect(server, send(server, body))
+    assert shown["answer"]["status"] == 400
+    assert (shown["messages"], shown["canonical"]) == ([], None)
+    if body == "[1, 2]":
+        assert text_of(shown["request"]["body"]) == "[1,2]"
+    else:
+        assert shown["request"]["text"] in (body, None)
+
+
+def test_the_messages_of_a_batch_are_shown_one_by_one(server):
+    good, bad = fresh(), fresh(event="")
+    sent = send(server, {"batch": [good, bad, good, 5], "context": {"ip": "192.0.2.1"}}, path="/v1/batch")
+    shown = inspect(server, sent)
+    assert [(one["index"], one["code"]) for one in shown["messages"]] == [
+        *((0, None), (1, "invalid_message"), (2, None), (3, "not_an_object")),
+    ]
+    assert sorted(one["outcome"] for one in shown["messages"]) == ["duplicate", "refused", "refused", "stored"]
+    assert (shown["message"], shown["violations"]) == (0, [])
+    assert "192.0.2.1" in text_of(shown["canonical"])
+    shown = inspect(server, sent, message="1")
+    assert shown["violations"] == [{"pointer": "/event", "message": "event must not be empty"}]
+    assert [text for kind, text in marks(shown["request"]["body"]).values() if kind == "violation"] == [
+        "event must not be empty"
+    ]
+    assert inspect(server, sent, message="3")["canonical"] is None
+    assert inspect(server, sent, message="99")["message"] is None
+
+
+def test_a_compressed_batch_is_shown_as_what_it_holds(server):
+    message = fresh()
+    body = gzip.compress(json.dumps({"writeKey": demo.GOOD_KEY, "batch": [message]}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    with following(server) as read:
+        read()
+        server.request("POST", "/v1/batch", headers=headers, body=body)
+        [row] = [row for row in read()["rows"] if row["message_id"] == message["messageId"]]
+    shown = get(server, f"/requests/{row['id']}")
+    assert shown["request"]["bytes"] == len(body)
+    assert message["messageId"] in text_of(shown["request"]["body"])
+    assert "…good" in text_of(shown["request"]["body"])
+
+
+@pytest.mark.parametrize("key", ["a-secret-key-that-is-long", "short"])
+def test_no_key_is_shown(server, key):
+    credentials = base64.b64encode(f"{key}:".encode()).decode()
+    headers = {"Authorization": f"Basic {credentials}", "Cookie": f"session={key}"}
+    with following(server) as read:
+        read()
+        server.request("POST", "/v1/track", headers=headers, body=json.dumps({**fresh(), "writeKey": key}).encode())
+        [row] = read()["rows"]
+    shown = json.dumps(get(server, f"/requests/{row['id']}"))
+    assert key not in shown
+    assert credentials not in shown
+
+
+def test_a_message_that_was_queued_is_shown_as_such(queue_server):
+    shown = inspect(queue_server, send(queue_server, fresh()))
+    assert shown["stored"] is None
+    assert shown["now"][1].startswith("Queued in ")
+
+
+def test_a_request_that_is_not_kept_is_404(server):
+    reply = server.request("GET", "/_local/requests/unknown")
+    assert reply.status == 404
+    assert "not kept any more" in reply.body["message"]
+
+
+def test_a_large_body_is_shown_in_part(server):
+    shown = inspect(server, send(server, fresh(properties={"numbers": [1] * 100_000})))
+    assert shown["request"]["body"]["omitted"] > 90_000
+    assert shown["row"]["outcome"] == "stored"
+
+
+# The event tester
+
+
+def test_each_sample_is_judged_as_it_is_answered(server):
+    samples = get(server, "/samples")["samples"]
+    assert len(samples) > 25
+    assert {sample["group"] for sample in samples} == {
+        "Call types",
+        "Odd, and accepted",
+        "Refused",
+        "Batches and libraries",
+    }
+    for sample in samples:
+        draft = {name: sample[name] for name in ("path", "text", "settings")}
+        judged = post(server, "/check", **draft)
+        answer = post(server, "/send", **draft, api_key=demo.GOOD_KEY)["answer"]
+        assert judged["status"] == (200 if answer["status"] == 202 else answer["status"]), sample["title"]
+        if judged["status"] != 200:
+            assert json.dumps(judged["message"]) in text_of(answer["body"]), sample["title"]
+            assert sample["about"] == f"{judged['status']} {judged['message']}"
+
+
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        ('{\n "type": "track",\n "userId": "u",\n "event": ""\n}', [(4, "event must not be empty")]),
+        ('{\n "type": "track",\n "userId": "u"\n}', [(1, "event is required for track calls")]),
+        ('{\n "User ID": {},\n "Type": "identify"}', [(2, "userId must be a string, not an object")]),
+        ('{\n\n "type": "sing"}', [(3, "Calls of this type are not supported")]),
+        ('{"userId": "u"}', [(1, "type is required and must be a string, such as track")]),
+        ('{\n "type": tr', [(2, "Request body is not valid JSON (line 2, column 10)")]),
+        ("", [(1, "Request body is empty")]),
+        ("[]", [(None, "Request body must be one JSON object, not an array")]),
+    ],
+    ids=ascii,
+)
+def test_problems_are_told_with_their_lines(server, text, problems):
+    judged = post(server, "/check", path="/segment", text=text, settings="")
+    assert [(one["line"], one["message"]) for one in judged["problems"]] == problems
+
+
+def test_problems_of_a_batch_tell_which_message(server):
+    text = json.dumps({"batch": [fresh(), fresh(event="")]}, indent=1)
+    judged = post(server, "/check", path="/v1/batch", text=text, settings="")
+    assert judged["status"] == 200
+    [problem] = judged["problems"]
+    assert problem["message"] == "Message 1: event must not be empty"
+    assert text.splitlines()[problem["line"] - 1].strip().startswith('"event": ""')
+
+
+def test_sent_again_it_is_a_duplicate(server):
+    message = fresh()
+    assert [text_of(send(server, message)["answer"]["body"])[:20] for _ in range(2)] == [
+        '{"status":"stored","',
+        '{"status":"duplicate',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("label", "status"),
+    [
+        ("good", 200),
+        ("expired", 401),
+        ("revoked", 401),
+        ("suspended", 403),
+        ("scoped", 403),
+        ("unknown", 401),
+        ("none", 401),
+    ],
+)
+def test_each_key_that_is_offered_is_answered_as_it_says(server, label, status):
+    [key] = [key["api_key"] for key in get(server, "/deployment")["keys"] if key["label"] == label]
+    assert send(server, fresh(), key=key)["answer"]["status"] == status
+
+
+def test_a_draft_is_sent_as_segment_sends_it(server):
+    sent = send(server, fresh(), settings='{"region": "eu"}')
+    headers = dict(map(tuple, inspect(server, sent)["request"]["headers"]))
+    assert headers["user-agent"] == "Segment.io/1.0"
+    assert json.loads(base64.b64decode(headers["x-segment-settings"])) == {"region": "eu"}
+    assert headers["content-type"] == "application/json"
+
+
+def test_the_command_for_curl_does_the_same(server, tmp_path):
+    message = fresh(event='it\'s "quoted" $HOME `x`\n')
+    sent = send(server, message)
+    script = tmp_path / "curl.sh"
+    script.write_text(sent["curl"])
+    assert post(server, "/curl", path="/segment", text=json.dumps(message), api_key=demo.GOOD_KEY, settings="") == {
+        "curl": sent["curl"]
+    }
+    answer = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
+    assert '"status": "duplicate"' in answer.stdout
+
+
+# Keys, messages, rejects
+
+
+def test_a_key_is_made_works_and_is_revoked(server):
+    made = post(server, "/keys", customer_id=" acme ", label="for a test", expires="90d", scopes=["track"])
+    assert (
+        made["key"].items()
+        >= {"customer_id": "acme", "label": "for a test", "scopes": ["track"], "status": "active"}.items()
+    )
+    assert send(server, fresh(), key=made["api_key"])["answer"]["status"] == 200
+    assert send(server, fresh(type="page"), key=made["api_key"])["answer"]["status"] == 403
+    assert made["key"] in get(server, "/keys")["keys"]
+    revoked = post(server, f"/keys/{made['key']['id']}/revoke")["key"]
+    assert revoked["status"] == "revoked"
+    assert send(server, fresh(), key=made["api_key"])["answer"]["status"] == 401
+    assert made["api_key"] not in json.dumps(get(server, "/keys"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({}, "a customer id is 1 to 256 printable characters"),
+        (
+            {"customer_id": "a", "expires": "soon"},
+            "soon is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z",
+        ),
+        ({"customer_id": "a", "scopes": ["sing"]}, "There is no call type sing"),
+        ({"customer_id": 5}, "customer_id must be a text"),
+        ({"customer_id": "a", "scopes": "track"}, "scopes must be an array of texts"),
+    ],
+    ids=str,
+)
+def test_a_key_that_can_not_be_made_is_refused_with_what_to_do(server, content, sentence):
+    reply = change(server, "/keys", content)
+    assert (reply.status, reply.body["message"]) == (400, sentence)
+
+
+def test_an_unknown_key_can_not_be_revoked(server):
+    assert change(server, "/keys/000000/revoke", {}).status == 400
+
+
+def test_stored_messages_are_found_by_user_visitor_and_customer(server):
+    user, visitor = str(uuid.uuid4()), str(uuid.uuid4())
+    for message in (fresh(userId=user), fresh(type="page", event=None, name="Home", userId=None, anonymousId=visitor)):
+        server.post(message)
+    [mine] = get(server, "/messages", customer="demo", user=user)["messages"]
+    assert (mine["type"], mine["what"], mine["who"], mine["who_kind"]) == ("track", "Lamp Lit", user, "user")
+    [other] = get(server, "/messages", customer="demo", anonymous=visitor)["messages"]
+    assert (other["type"], other["what"], other["who"], other["who_kind"]) == ("page", "Home", visitor, "anonymous")
+    everything = get(server, "/messages", customer="demo")["messages"]
+    assert {mine["message_id"], other["message_id"]} <= {message["message_id"] for message in everything}
+    assert [message["time"] for message in everything] == sorted(
+        (message["time"] for message in everything), reverse=True
+    )
+    assert get(server, "/messages", customer="nobody")["messages"] == []
+    item = get(server, "/message", subject=mine["subject"], position=mine["position"])["item"]
+    assert mine["message_id"] in text_of(item)
+
+
+def test_a_user_without_a_customer_is_asked_for_one(server):
+    reply = server.request("GET", "/_local/messages", fields={"user": "u"})
+    assert (reply.status, reply.body["message"]) == (400, "Name the customer whose user this is")
+
+
+def test_a_message_that_is_gone_is_404(server):
+    assert server.request("GET", "/_local/message", fields={"subject": "s", "position": "p"}).status == 404
+
+
+def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
+    schemas = tmp_path / "schemas"
+    schemas.mkdir()
+    for path in (ROOT / "schemas").iterdir():
+        (schemas / path.name).write_bytes(path.read_bytes())
+    mended = (schemas / "track.json").read_text()
+    strict = {**json.loads(mended), "required": ["event", "properties"]}
+    (schemas / "track.json").write_text(json.dumps(strict))
+    with serving(tmp_path, "--processes", "2") as server:
+        message = fresh()
+        assert send(server, message)["answer"]["status"] == 400
+        [reject] = get(server, "/rejects")["rejects"]
+        assert (reject["passes"], reject["answer"]) == (False, "properties is required for track calls")
+        assert post(server, "/rejects/retry", keys=[reject["key"]])["results"][0]["fate"] == "refused"
+
+        (schemas / "track.json").write_text("{")  # while one edits
+        wait_until(lambda: "schemas/ has a fault" in server.output)
+        with following(server) as read:
+            assert "track.json" in read()["notice"]
+        assert get(server, "/rejects")["rejects"][0]["passes"] is None
+        assert change(server, "/rejects/retry", {"keys": [reject["key"]]}).status == 400
+        assert send(server, fresh())["answer"]["status"] == 400
+
+        (schemas / "track.json").write_text(mended)
+        wait_until(lambda: "schemas/ changed" in server.output)
+        with following(server) as read:
+            assert read()["notice"] is None
+        assert post(server, "/check", path="/segment", text=json.dumps(fresh()), settings="")["status"] == 200
+        assert {send(server, fresh())["answer"]["status"] for _ in range(6)} == {200}
+        [reject] = get(server, "/rejects", customer="demo")["rejects"][1:]
+        whole = get(server, f"/rejects/{reject['key']}")
+        assert (reject["passes"], whole["answer_today"]) == (True, None)
+        assert message["messageId"] in text_of(whole["body"])
+        [result] = post(server, "/rejects/retry", keys=[reject["key"]])["results"]
+        assert result == {"key": reject["key"], "fate": "stored", "answer": ""}
+        assert post(server, "/rejects/retry", keys=[reject["key"]])["results"][0]["fate"] == "gone"
+        assert server.request("GET", f"/_local/rejects/{reject['key']}").status == 404
+        stored = get(server, "/messages", customer="demo", user="debugged")["messages"]
+        assert message["messageId"] in {one["message_id"] for one in stored}
+
+
+def test_what_is_no_key_of_a_reject_is_told(server):
+    assert server.request("GET", "/_local/rejects/!!!").body["message"] == "This is no key of a reject"
+
+
+# Who may ask
+
+
+def test_the_page_and_its_files_are_there_with_their_types(server):
+    answer = server.http.request("GET", server.url + "/")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    for name in PAGE_FILES:
+        answer = server.http.request("GET", f"{server.url}/_local/page/{name}")
+        assert (answer.status, answer.data) == (200, (ROOT / "cli" / "debugger" / "page" / name).read_bytes())
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("name", ["..%2fsite.py", "..", "%2e%2e%2fsite.py", "nothing.js", "index.html%00"])
+def test_no_other_file_is_given(server, name):
+    assert server.http.request("GET", f"{server.url}/_local/page/{name}").status == 404
+
+
+PATHS = ("/", "/_local/deployment", "/_local/live", "/_local/keys", "/_local/page/index.html")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("host", ["evil.example.com", "127.0.0.1.evil.example.com", "192.0.2.1", "localhost.evil"])
+def test_another_name_of_this_machine_is_refused(server, path, host):
+    answer = server.http.request("GET", server.url + path, headers={"Host": host})
+    assert answer.status == 403
+    assert b"for this machine alone" in answer.data
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "127.0.0.53"])
+def test_names_that_stay_with_this_machine_are_served(server, host):
+    assert server.http.request("GET", f"{server.url}/_local/deployment", headers={"Host": f"{host}:80"}).status == 200
+
+
+@pytest.mark.parametrize("path", ["/send", "/keys", "/keys/x/revoke", "/rejects/retry", "/check", "/curl"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example.com"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+    ids=str,
+)
+def test_another_site_changes_nothing(server, path, headers):
+    reply = change(server, path, {}, **headers)
+    assert (reply.status, reply.body["message"]) == (403, "Only the page itself may change anything here")
+
+
+def test_a_form_of_another_site_changes_nothing(server):
+    reply = change(server, "/keys", b'{"customer_id": "x"}', **{"Content-Type": "text/plain"})
+    assert reply.status == 415
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 100_000], ids=ascii)
+def test_what_is_no_object_is_refused(server, body):
+    assert change(server, "/send", body).status == 400
+
+
+def test_a_path_that_takes_no_messages_is_refused(server):
+    reply = change(server, "/send", {"path": "/_local/keys", "text": "{}"})
+    assert reply.status == 400
+
+
+def test_a_server_for_all_shows_its_page_to_this_machine_alone(tmp_path):
+    with serving(tmp_path, "--host", "0.0.0.0", "--processes", "1") as server:  # noqa: S104 -- what is tested
+        here = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        assert server.http.request("GET", f"{here}/_local/deployment").status == 200
+        assert server.http.request("GET", f"{here}/_local/deployment", headers={"Host": "evil"}).status == 403
+        sent = json.loads(
+            server.http.request(
+                "POST",
+                f"{here}/_local/send",
+                headers={"Content-Type": "application/json"},
+                body=json.dumps({"path": "/segment", "text": json.dumps(fresh()), "api_key": demo.GOOD_KEY}),
+            ).data
+        )
+        assert sent["answer"]["status"] == 200
