@@ -1,0 +1,208 @@
+"""`destination debug`: the page of a stack, on an AWS that is played by moto."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+import urllib3
+from local_server import PATIENCE_SECONDS, run, wait_until
+from request_lines import FAILED, REFUSED, access_line, function_line
+
+from cli.key_table import KeyRecord, KeyTable
+from cli.local.embedded_aws import EmbeddedAws
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, STORE_OUTPUTS, Account, create_local_stack
+from handler.canonicalise import canonicalise
+from handler.errors import InvalidMessage, Violation
+from handler.record import Record
+from handler.reject import Reject, RejectTable
+from handler.write import EventTable
+
+TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"}
+LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
+
+
+class Stack:
+    """A stack with its stores and logs, and the page that shows it."""
+
+    def __init__(self, aws, folder):
+        self.account = Account(endpoint_url=aws.url)
+        self.stores = create_local_stack(self.account, {}).stores
+        outputs = {output: getattr(self.stores, name) for name, output in STORE_OUTPUTS.items()} | LOG_GROUPS
+        template = {
+            "Resources": {"Any": {"Type": "AWS::SQS::Queue"}},
+            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+        }
+        self.account.cloudformation().create_stack(StackName="prod", TemplateBody=json.dumps(template))
+        self.logs = self.account.logs()
+        for group in LOG_GROUPS.values():
+            self.logs.create_log_group(logGroupName=group)
+            self.logs.create_log_stream(logGroupName=group, logStreamName="s")
+        environment = {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION, "aws_endpoint_url": aws.url}
+        self.printed = folder / "printed"
+        with self.printed.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cli", "debug", "--stack", "prod", "--port", "0", "--last", "0"],
+                cwd=ROOT,
+                env={**os.environ, **{name.upper(): value for name, value in environment.items()}},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        wait_until(lambda: "Control-C" in self.printed.read_text() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.printed.read_text()
+        [self.url] = [word.rstrip("/") for word in self.printed.read_text().split() if word.startswith("http")]
+        self.http = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
+
+    def log(self, group, line):
+        """Write a line into the log, as Lambda or API Gateway does."""
+        event = {"timestamp": int(time.time() * 1000), "message": line}
+        self.logs.put_log_events(logGroupName=f"prod-{group}", logStreamName="s", logEvents=[event])
+
+    def ask(self, path, **fields):
+        """Return the status of an answer, and its body."""
+        answer = self.http.request("GET", f"{self.url}/_local{path}", fields=fields)
+        return answer.status, json.loads(answer.data)
+
+    def get(self, path, **fields):
+        """Return what the page is told."""
+        status, body = self.ask(path, **fields)
+        assert status == 200, body
+        return body
+
+    def rows(self):
+        """Return all rows that the page is told."""
+        answer = self.http.request("GET", f"{self.url}/_local/live", preload_content=False)
+        answer.readline()
+        snapshot = json.loads(answer.readline().removeprefix(b"data: "))
+        answer.close()
+        return snapshot["rows"]
+
+    def row(self, request_id):
+        """Wait for the row of a request."""
+
+        def found():
+            return [row for row in self.rows() if row["id"].startswith(request_id)]
+
+        wait_until(found)
+        return found()[0]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """Return a stack whose page runs."""
+    aws = EmbeddedAws()
+    stack = Stack(aws, tmp_path_factory.mktemp("debug"))
+    yield stack
+    stack.process.send_signal(signal.SIGINT)
+    assert stack.process.wait(PATIENCE_SECONDS) == 0
+    stack.http.clear()
+    aws.stop()
+
+
+def test_a_request_is_told_some_moments_after_its_line(stack):
+    request_id = str(uuid.uuid4())
+    stack.log("Function", function_line(REFUSED, request_id=request_id, message_id="m", kept=True))
+    row = stack.row(request_id)
+    assert (row["status"], row["outcome"], row["customer"], row["text"]) == (400, "refused", "acme", REFUSED.text)
+    shown = stack.get(f"/requests/{row['id']}")
+    assert (shown["row"]["id"], shown["request"]) == (row["id"], None)
+    assert [one["message_id"] for one in shown["messages"]] == ["m"]
+    assert any(line["name"] == '"request_id"' and request_id in line["value"] for line in shown["line"]["lines"])
+    assert shown["now"] == ["Final: Segment does not send it again. It was kept among the rejects."]
+    assert shown["total"] > 0
+
+
+def test_what_is_stored_is_found_by_customer_and_user(stack):
+    request_id = str(uuid.uuid4())
+    stack.log("Function", function_line(request_id=request_id, message_id="m"))
+    assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"][1].startswith("What is stored is found by")
+    [message] = canonicalise(TRACK)
+    table = EventTable(stack.account.dynamodb(), stack.stores.event_table, retention_days=0)
+    table.write(Record(customer_id="acme", message=message, settings={}, stored_at=time.time()))
+    [stored] = stack.get("/messages", customer="acme", user="u")["messages"]
+    assert stored["what"] == "Lamp Lit"
+    assert stack.get("/message", subject=stored["subject"], position=stored["position"])
+    status, body = stack.ask("/messages", customer="acme")
+    assert (status, body["message"].partition(":")[0]) == (400, "Name a customer, and a user or an anonymous id")
+
+
+def test_what_the_api_answered_by_itself_is_told(stack):
+    request_id = str(uuid.uuid4())
+    line = access_line(503, request_id=request_id, integrationStatus="-", integrationErrorMessage="it took too long")
+    stack.log("Api", line)
+    row = stack.row(request_id)
+    assert (row["status"], row["outcome"], row["by"]) == (503, "failed", "API Gateway")
+    assert stack.get(f"/requests/{row['id']}")["now"] == ["API Gateway answered by itself: it took too long."]
+
+
+def test_a_failure_is_told_with_what_segment_does(stack):
+    request_id = str(uuid.uuid4())
+    stack.log("Function", function_line(FAILED, request_id=request_id))
+    assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"] == [
+        "Segment sends it again, for up to four hours."
+    ]
+
+
+def test_keys_are_listed(stack):
+    KeyTable(stack.account.dynamodb(), stack.stores.key_table).put(KeyRecord.of("a-key-of-acme", customer_id="acme"))
+    assert [key["customer_id"] for key in stack.get("/keys")["keys"]] == ["acme"]
+
+
+def test_rejects_of_a_customer_are_listed_with_whether_they_would_pass(stack):
+    table = RejectTable(stack.account.dynamodb(), stack.stores.rejects_table, retention_days=30)
+    for event in ("", "Lamp Lit"):
+        [message] = canonicalise({**TRACK, "event": event})
+        refusal = InvalidMessage((Violation(pointer="/event", message="once it was wrong"),))
+        body = json.dumps(message.body)
+        facts = {"customer_id": "acme", "message": message, "refusal": refusal, "settings_header": "", "body": body}
+        table.keep(Reject(**facts, rejected_at=datetime.now(UTC).timestamp()))
+    rejects = stack.get("/rejects", customer="acme")["rejects"]
+    assert sorted(reject["passes"] for reject in rejects) == [False, True]
+    assert stack.ask("/rejects")[0] == 400
+
+
+@pytest.mark.parametrize("path", ["send", "check", "curl", "keys", "keys/x/revoke", "rejects/retry"])
+def test_nothing_can_be_changed(stack, path):
+    headers = {"Content-Type": "application/json"}
+    answer = stack.http.request("POST", f"{stack.url}/_local/{path}", headers=headers, body=b"{}")
+    assert answer.status in (404, 405)
+    assert stack.get("/deployment")["read_only"] is True
+
+
+def test_another_name_is_refused(stack):
+    assert stack.http.request("GET", stack.url + "/", headers={"Host": "evil"}).status == 403
+
+
+def test_a_log_that_can_not_be_read_is_told_and_tried_again(stack):
+    stack.logs.delete_log_group(logGroupName="prod-Api")
+    try:
+
+        def notice():
+            answer = stack.http.request("GET", f"{stack.url}/_local/live", preload_content=False)
+            answer.readline()
+            snapshot = json.loads(answer.readline().removeprefix(b"data: "))
+            answer.close()
+            return snapshot["notice"]
+
+        wait_until(notice)
+        assert (
+            notice()
+            == "The log can't be read, and is tried again: The log group prod-Api is not there: was it deleted?"
+        )
+    finally:
+        stack.logs.create_log_group(logGroupName="prod-Api")
+
+
+def test_a_port_that_is_taken_is_told(stack, monkeypatch):
+    for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
+        monkeypatch.setenv(name.upper(), value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", stack.account.endpoint_url)
+    result = run("debug", "--stack", "prod", "--port", stack.url.rpartition(":")[2])
+    assert result.exit_code == 1
+    assert "choose another --port" in result.stderr
