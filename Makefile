@@ -30,6 +30,7 @@ format: $(INSTALLED)
 lock:
 	$(LOCK) --output-file requirements.txt pyproject.toml
 	$(LOCK) --output-file requirements-dev.txt --constraints requirements.txt --group dev pyproject.toml
+	$(LOCK) --output-file requirements-browser.txt --constraints requirements-dev.txt --group browser
 	$(LOCK) --output-file requirements-sam.txt --group sam
 	$(LOCK) --output-file requirements-audit.txt --group audit
 	$(LOCK) --output-file requirements-template.txt --group template
@@ -63,6 +64,15 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(PYTHON) -m venv --clear .venv-template
 	@.venv-template/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-template.txt
 	@cp requirements-template.txt $@
+
+# What looks at the page of `make run`: playwright, and a Chromium that is there already (apt-get install chromium).
+$(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-browser.txt
+	@cp requirements-browser.txt $@
+
+.PHONY: screenshots
+screenshots: $(VENV)/.browser
+	@$(VENV)/bin/python -m docs.screenshots
 
 # The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9

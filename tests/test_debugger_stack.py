@@ -1,22 +1,17 @@
 """`destination debug`: the page of a stack, on an AWS that is played by moto."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import uuid
 from datetime import UTC, datetime
 
 import pytest
-import urllib3
-from local_server import PATIENCE_SECONDS, run, wait_until
+from debugged_stack import debugged_stack
+from local_server import run, wait_until
 from request_lines import FAILED, REFUSED, access_line, function_line
 
 from cli.key_table import KeyRecord, KeyTable
-from cli.local.embedded_aws import EmbeddedAws
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, STORE_OUTPUTS, Account, create_local_stack
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record
@@ -24,85 +19,13 @@ from handler.reject import Reject, RejectTable
 from handler.write import EventTable
 
 TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"}
-LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
-
-
-class Stack:
-    """A stack with its stores and logs, and the page that shows it."""
-
-    def __init__(self, aws, folder):
-        self.account = Account(endpoint_url=aws.url)
-        self.stores = create_local_stack(self.account, {}).stores
-        outputs = {output: getattr(self.stores, name) for name, output in STORE_OUTPUTS.items()} | LOG_GROUPS
-        template = {
-            "Resources": {"Any": {"Type": "AWS::SQS::Queue"}},
-            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
-        }
-        self.account.cloudformation().create_stack(StackName="prod", TemplateBody=json.dumps(template))
-        self.logs = self.account.logs()
-        for group in LOG_GROUPS.values():
-            self.logs.create_log_group(logGroupName=group)
-            self.logs.create_log_stream(logGroupName=group, logStreamName="s")
-        environment = {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION, "aws_endpoint_url": aws.url}
-        self.printed = folder / "printed"
-        with self.printed.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "debug", "--stack", "prod", "--port", "0", "--last", "0"],
-                cwd=ROOT,
-                env={**os.environ, **{name.upper(): value for name, value in environment.items()}},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        wait_until(lambda: "Control-C" in self.printed.read_text() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.printed.read_text()
-        [self.url] = [word.rstrip("/") for word in self.printed.read_text().split() if word.startswith("http")]
-        self.http = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
-
-    def log(self, group, line):
-        """Write a line into the log, as Lambda or API Gateway does."""
-        event = {"timestamp": int(time.time() * 1000), "message": line}
-        self.logs.put_log_events(logGroupName=f"prod-{group}", logStreamName="s", logEvents=[event])
-
-    def ask(self, path, **fields):
-        """Return the status of an answer, and its body."""
-        answer = self.http.request("GET", f"{self.url}/_local{path}", fields=fields)
-        return answer.status, json.loads(answer.data)
-
-    def get(self, path, **fields):
-        """Return what the page is told."""
-        status, body = self.ask(path, **fields)
-        assert status == 200, body
-        return body
-
-    def rows(self):
-        """Return all rows that the page is told."""
-        answer = self.http.request("GET", f"{self.url}/_local/live", preload_content=False)
-        answer.readline()
-        snapshot = json.loads(answer.readline().removeprefix(b"data: "))
-        answer.close()
-        return snapshot["rows"]
-
-    def row(self, request_id):
-        """Wait for the row of a request."""
-
-        def found():
-            return [row for row in self.rows() if row["id"].startswith(request_id)]
-
-        wait_until(found)
-        return found()[0]
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     """Return a stack whose page runs."""
-    aws = EmbeddedAws()
-    stack = Stack(aws, tmp_path_factory.mktemp("debug"))
-    yield stack
-    stack.process.send_signal(signal.SIGINT)
-    assert stack.process.wait(PATIENCE_SECONDS) == 0
-    stack.http.clear()
-    aws.stop()
+    with debugged_stack(tmp_path_factory.mktemp("debug")) as stack:
+        yield stack
 
 
 def test_a_request_is_told_some_moments_after_its_line(stack):

@@ -47,7 +47,12 @@ class Inspector:
         facts: dict[str, Any] = {
             "row": Row.of_exchange(exchange).to_json(),
             "messages": [
-                {"index": number, "call_type": message.type, "message_id": message.body.get("message_id"), **vars(said)}
+                {
+                    "index": number,
+                    "call_type": _text(message.type),
+                    "message_id": _text(message.body.get("message_id")),
+                    **vars(said),
+                }
                 for number, (message, said) in enumerate(zip(reading.messages, verdicts, strict=True))
             ],
             "message": None,
@@ -166,6 +171,11 @@ def _mark(
             lines[number] = replace(lines[number], marks=line.marks)
         received = replace(body, lines=lines)
     return received, mark_violations(canonical, violations, old_names), left_out
+
+
+def _text(value: object) -> str | None:
+    """Return a value that may be of any type as text."""
+    return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
 def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,90 @@
+/** What the local server tells of requests as they come: the last rows, totals, and the last seconds. */
+
+import { plain } from "./dom.js";
+
+const KEPT_ROWS = 10_000;
+const KEPT_SECONDS = 300;
+const COUNTED = ["requests", "stored", "duplicate", "refused", "failed"];
+const SHOWN = ["route", "call_type", "customer", "user", "event", "message_id", "code", "text"];
+const NOTHING = { requests: 0, stored: 0, duplicate: 0, refused: 0, failed: 0 };
+const BEGIN = { totals: NOTHING, time: -Infinity, second: 0 };
+
+/** Dispatches `change` for rows and totals, and `state` for whether the server answers. */
+export class Feed extends EventTarget {
+  /** Oldest first. Their texts are cut and made visible; `sought` is what the text filter looks at. */
+  rows = [];
+  /** Since the last "Clear". */
+  totals = NOTHING;
+  notice = null;
+  connected = true;
+  /** Whether there was a snapshot, and whether the server ever had a request. */
+  begun = false;
+  everAny = false;
+
+  #seconds = new Map();
+  #started = null;
+  #all = NOTHING;
+  #cleared = BEGIN;
+  #number = 0;
+
+  /** Begin to listen; goes on for ever. */
+  open() {
+    const source = new EventSource("/_local/live");
+    source.addEventListener("snapshot", (event) => this.#replace(JSON.parse(event.data)));
+    source.addEventListener("more", (event) => this.#add(JSON.parse(event.data)));
+    source.addEventListener("error", () => {
+      this.connected = false;
+      this.dispatchEvent(new Event("state"));
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.open(), 2000);
+    });
+  }
+
+  /** Forget all, and count from here. */
+  clear() {
+    this.#cleared = { totals: this.#all, time: this.rows.at(-1)?.time ?? this.#cleared.time, second: this.newest() };
+    this.rows = [];
+    this.totals = NOTHING;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  /** The seconds of the last five minutes that began after "Clear". */
+  seconds(now) {
+    return [...this.#seconds.values()].filter(({ second }) => second > now - KEPT_SECONDS && second > this.#cleared.second);
+  }
+
+  /** The newest second that the server told, whose clock may be another. */
+  newest() {
+    return Math.max(0, ...this.#seconds.keys());
+  }
+
+  #replace(snapshot) {
+    if (snapshot.started !== this.#started) this.#cleared = BEGIN;
+    this.#started = snapshot.started;
+    this.rows = [];
+    this.#seconds.clear();
+    this.begun = true;
+    this.#add({ ...snapshot, rows: snapshot.rows.filter((row) => row.time > this.#cleared.time) });
+  }
+
+  #add({ rows, totals, seconds, notice }) {
+    this.rows = this.rows.concat(rows.map((row) => this.#read(row))).slice(-KEPT_ROWS);
+    for (const second of seconds) this.#seconds.set(second.second, second);
+    const oldest = this.newest() - KEPT_SECONDS;
+    for (const second of this.#seconds.keys()) if (second < oldest) this.#seconds.delete(second);
+    this.#all = totals;
+    this.totals = Object.fromEntries(COUNTED.map((name) => [name, totals[name] - this.#cleared.totals[name]]));
+    this.everAny ||= totals.requests > 0 || this.rows.length > 0;
+    const wasAs = this.connected && this.notice === notice;
+    this.connected = true;
+    this.notice = notice;
+    if (!wasAs) this.dispatchEvent(new Event("state"));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #read(row) {
+    const read = { ...row, number: ++this.#number, subject: row.user?.slice(0, 2000) };
+    for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
+    read.sought = SHOWN.map((name) => read[name] ?? "").join("\n").toLowerCase();
+    return read;
+  }
+}

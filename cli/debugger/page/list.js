@@ -1,0 +1,235 @@
+/**
+ * A list of ten thousand rows of which only those in sight are in the document.
+ *
+ * It holds still while somebody reads: when it is paused or scrolled down, between press and release of a pointer, and
+ * while a row has the keyboard's focus or was opened by it. What comes meanwhile is counted.
+ */
+
+import { count, h, outcomeColour, statusColour } from "./dom.js";
+import { write } from "./charts.js";
+
+const BEYOND = 4;
+const KINDS = ["stored", "duplicate", "refused", "failed"];
+
+/** Make the list. `scroller` scrolls it together with what stands above; `head` stays in sight on top of it. */
+export function rowList({ scroller, head, words, open }) {
+  const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, newest first", tabindex: -1 });
+  const slots = new Map();
+  const size = { row: 36, view: 0, top: 0, head: 0 };
+  let rows = [];           // what is shown, newest last
+  let newest = [];         // what there is to show
+  let active = null;       // the row that Tab reaches
+  let selected = null;     // the id of the one whose details are open
+  let scrolled = 0;
+  let frame = 0;
+  const holds = { paused: false, pressed: false, opened: false };
+  const list = { element, holds, onHeld: () => {}, measure, set, select, focus, release, refresh };
+
+  const isScrolled = () => scrolled > size.top - size.head + 4;
+  const hasKeyboard = () => document.activeElement?.matches(":focus-visible") && element.contains(document.activeElement);
+  const isHeld = () => holds.paused || holds.pressed || holds.opened || isScrolled() || hasKeyboard();
+
+  /** Tell what there is to show; `anew` shows it from the top whatever is held, as another filter is set. */
+  function set(all, anew = false) {
+    newest = all;
+    if (anew) {
+      rows = newest;
+      if (isScrolled()) scroller.scrollTop = scrolled = size.top - size.head;
+    }
+    refresh();
+  }
+
+  function refresh() {
+    frame ||= requestAnimationFrame(draw);
+  }
+
+  function draw() {
+    frame = 0;
+    if (!isHeld()) rows = newest;
+    list.onHeld(rows === newest ? 0 : waiting(), holds.paused);
+    if (size.view === 0) return;
+    const above = scrolled - size.top;
+    const first = Math.max(0, Math.min(rows.length, Math.floor(above / size.row) - BEYOND));
+    const last = Math.max(first, Math.min(rows.length, Math.ceil((above + size.view) / size.row) + BEYOND));
+    element.style.height = `${rows.length * size.row}px`;
+    element.style.paddingTop = `${first * size.row}px`;
+    const wanted = new Set();
+    for (let i = first; i < last; i++) wanted.add(rows.at(-1 - i));
+    const spare = [];
+    for (const [row, slot] of slots) {
+      if (wanted.has(row)) continue;
+      if (slot.element.contains(document.activeElement)) element.focus({ preventScroll: true });
+      slots.delete(row);
+      spare.push(slot);
+    }
+    const reached = wanted.has(active) ? active : rows.at(-1 - first);
+    let next = element.firstChild;
+    let place = first;
+    for (const row of wanted) {
+      let slot = slots.get(row);
+      if (!slot) {
+        slot = spare.pop() ?? newSlot(words);
+        slot.fill(row);
+        slots.set(row, slot);
+      }
+      if (slot.element === next) next = next.nextSibling;
+      else element.insertBefore(slot.element, next);
+      slot.place(++place, rows.length, row === reached, row.id === selected);
+    }
+    for (const slot of spare) slot.element.remove();
+  }
+
+  function waiting() {
+    const last = rows.at(-1)?.number ?? 0;
+    let n = 0;
+    while (n < newest.length && newest.at(-1 - n).number > last) n++;
+    return n;
+  }
+
+  /** Look how large all is; what is read stays where it is. */
+  function measure(rowHeight = size.row) {
+    const read = isScrolled() ? (scrolled + size.head - size.top) / size.row : null;
+    Object.assign(size, { row: rowHeight, view: scroller.clientHeight, head: head.offsetHeight + Math.min(0, parseFloat(getComputedStyle(head).top)) });
+    size.top = element.getBoundingClientRect().top - scroller.getBoundingClientRect().top + scroller.scrollTop;
+    if (read !== null) scroller.scrollTop = size.top - size.head + read * size.row;
+    scrolled = scroller.scrollTop;
+    refresh();
+  }
+
+  /** Mark the row whose details are open. */
+  function select(id) {
+    selected = id;
+    active = rows.find((row) => row.id === id) ?? active;
+    refresh();
+  }
+
+  /** Go on, from the top. */
+  function release() {
+    if (element.contains(document.activeElement)) document.activeElement.blur();
+    holds.opened = false;
+    if (isScrolled()) scroller.scrollTop = scrolled = size.top - size.head;
+    refresh();
+  }
+
+  /** Give the focus back to the row that was opened. */
+  function focus() {
+    if (holds.opened) move(0);
+    else if (!focusRow(active)) element.focus({ preventScroll: true });
+    holds.opened = false;
+  }
+
+  function focusRow(row) {
+    const button = slots.get(row)?.element.firstChild;
+    button?.focus({ preventScroll: true });
+    return Boolean(button);
+  }
+
+  function move(by) {
+    const at = rows.lastIndexOf(active);
+    const next = Math.max(0, Math.min(rows.length - 1, (at < 0 ? -1 : rows.length - 1 - at) + by));
+    active = rows.at(-1 - next);
+    const top = size.top + next * size.row;
+    if (top < scrolled + size.head) scroller.scrollTop = scrolled = Math.max(0, top - size.head);
+    else if (top + size.row > scrolled + size.view) scroller.scrollTop = scrolled = top + size.row - size.view;
+    if (frame) cancelAnimationFrame(frame);
+    draw();
+    focusRow(active);
+  }
+
+  const rowOf = (target) => [...slots].find(([, slot]) => slot.element.contains(target))?.[0];
+  const page = () => Math.max(1, Math.floor((size.view - size.head) / size.row) - 1);
+  const steps = { ArrowDown: () => 1, ArrowUp: () => -1, PageDown: page, PageUp: () => -page(), Home: () => -rows.length, End: () => rows.length };
+
+  element.addEventListener("keydown", (event) => {
+    if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey || rows.length === 0) return;
+    event.preventDefault();
+    move(steps[event.key]());
+  });
+  element.addEventListener("focusin", (event) => (active = rowOf(event.target) ?? active));
+  element.addEventListener("focusout", refresh);
+  element.addEventListener("click", (event) => {
+    const row = rowOf(event.target);
+    if (!row) return;
+    active = row;
+    holds.opened = event.detail === 0;  // by a key, not by a pointer
+    open(row);
+  });
+  element.addEventListener("pointerdown", (event) => (holds.pressed = event.button === 0));
+  for (const name of ["pointerup", "pointercancel"]) {
+    addEventListener(name, () => holds.pressed && setTimeout(() => {  // after the click that follows
+      holds.pressed = false;
+      refresh();
+    }, 100));
+  }
+  scroller.addEventListener("scroll", () => {
+    scrolled = scroller.scrollTop;
+    refresh();
+  }, { passive: true });
+  return list;
+}
+
+function newSlot(words) {
+  const cell = (name) => h("span", { class: name });
+  const cells = Object.fromEntries(["time", "status", "outcome", "type", "customer", "user", "event", "text", "ms"].map((name) => [name, cell(name)]));
+  const chips = Object.fromEntries(KINDS.map((kind) => [kind, cell(`chip ${kind}`)]));
+  cells.what = h("span", { class: "what" }, cells.event, Object.values(chips), cells.text);
+  const { time, status, outcome, type, customer, user, what, ms } = cells;
+  const button = h("button", { type: "button" }, time, h("span", { class: "code-cell" }, status), outcome, type, customer, user, what, ms);
+  const element = h("div", { class: "row", role: "listitem" }, button);
+
+  function fill(row) {
+    const texts = textsOf(row, words);
+    for (const [name, text] of Object.entries(texts)) write(cells[name], text);
+    status.className = `status badge ${statusColour(row.status)}`;
+    outcome.className = `outcome ${outcomeColour(row.outcome)}`;
+    const told = [];
+    for (const kind of KINDS) {
+      const n = isBatch(row) ? row.counts[kind] : 0;
+      if (n) told.push(`${count(n)} ${words[kind]}`);
+      chips[kind].hidden = !n;
+      write(chips[kind], n ? `${count(n)} ${words[kind]}` : "");
+    }
+    const parts = [texts.time, texts.status, texts.outcome, texts.type, row.customer && `customer ${row.customer}`, row.user && `${row.user_kind} ${row.user}`,
+      texts.event, ...told, texts.text, texts.ms];
+    button.setAttribute("aria-label", parts.filter(Boolean).join(", "));
+  }
+
+  let was = "";
+  function place(number, of, isReached, isSelected) {
+    const is = `${number} ${of} ${isReached} ${isSelected}`;
+    if (is === was) return;
+    was = is;
+    element.setAttribute("aria-posinset", number);
+    element.setAttribute("aria-setsize", of);
+    button.tabIndex = isReached ? 0 : -1;
+    element.classList.toggle("selected", isSelected);
+    if (isSelected) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  }
+  return { element, fill, place };
+}
+
+/** Whether a row stands for a batch. */
+export const isBatch = (row) => row.batch || row.messages > 1;
+
+/** What is written in the cells of a row. */
+export function textsOf(row, words) {
+  return {
+    time: clock(row.time),
+    status: String(row.status ?? "–"),
+    outcome: words[row.outcome] ?? row.outcome,
+    type: row.call_type ?? (isBatch(row) ? "batch" : ""),
+    customer: row.customer ?? "",
+    user: row.user ?? "",
+    event: isBatch(row) ? `batch of ${count(row.messages)}` : row.event ?? (row.outcome === "answered" ? `${row.method} ${row.route}` : ""),
+    text: row.text ?? "",
+    ms: row.ms === null ? "" : `${row.ms < 100 ? row.ms.toFixed(1) : Math.round(row.ms)} ms`,
+  };
+}
+
+/** A time of the day, as it is here. */
+export function clock(time) {
+  const date = new Date(time);
+  const two = (number) => String(number).padStart(2, "0");
+  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}

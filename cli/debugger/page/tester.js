@@ -1,0 +1,178 @@
+/** The view "Event tester": write a message, see whether it would be accepted, send it, and see what is answered. */
+
+import { get, latest, post } from "./api.js";
+import { bdi, copyButton, h, labelled, long, plain, say, statusBadge, trouble } from "./dom.js";
+import { showSide } from "./lines.js";
+
+const CHECK_AFTER = 250;
+const LINE = 20;
+const MARGIN = 10;
+const OTHER = "another";
+const CAUSES = { good: "accepted", expired: "401, its time is over", revoked: "401, it was taken back", suspended: "403, it is suspended",
+  scoped: "may send identify only, else 403", unknown: "401, nobody has it", none: "401, no credentials" };
+
+/** Make the view; `fill({path, text, settings, api_key})` puts in what is given. */
+export function tester({ deployment }) {
+  let samples = [];
+  let last = null;
+  let timer = 0;
+  const asked = latest();
+  const sent = latest();
+
+  const sample = h("select", { change: useSample });
+  const about = h("span", { class: "dim" });
+  const path = h("select", { change: checkSoon }, deployment.routes.map((route) => h("option", { value: route }, `POST ${route}`)));
+  const key = h("select", { change: seeKey }, deployment.keys.map(({ label }) => h("option", { value: label }, CAUSES[label] ? `${label}: ${CAUSES[label]}` : label)), h("option", { value: OTHER }, "another key…"));
+  const otherKey = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "ddk_…" });
+  const otherField = labelled("Another API key", otherKey);
+  const settings = h("textarea", { rows: 3, spellcheck: "false", input: checkSoon });
+  const settingsPart = h("details", { class: "settings" }, h("summary", null, "Settings of the destination (optional)"), labelled("X-Segment-Settings, as JSON", settings));
+  const text = h("textarea", { class: "editor", wrap: "off", spellcheck: "false", autocapitalize: "off", autocomplete: "off", "aria-label": "Message, as JSON", input: () => { sample.value = ""; typed(); }, scroll: drawNumbers });
+  const numbers = h("div", { class: "gutter", "aria-hidden": "true" });
+  const verdict = h("div", { class: "verdict", role: "status" });
+  const send = h("button", { type: "submit", class: "primary", "aria-keyshortcuts": "Control+Enter Meta+Enter" }, "Send");
+  const again = h("button", { type: "button", disabled: true, title: "The same request once more: it is answered as a duplicate", click: () => deliver(last) }, "Send again");
+  const curl = copyButton("Copy as curl", async () => (await post("/_local/curl", written())).curl);
+  const form = h("form", { class: "write", submit: (event) => { event.preventDefault(); deliver(written()); }, keydown: (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); deliver(written()); }
+  } }, h("div", { class: "choices" }, labelled("Sample", sample), labelled("Endpoint", path), labelled("API key", key), otherField), about,
+    h("div", { class: "editing" }, numbers, text), verdict, settingsPart,
+    h("div", { class: "buttons" }, send, again, curl, h("span", { class: "dim wide" }, "Ctrl or ⌘ + Enter sends")));
+  const result = h("div", { class: "result" }, h("p", { class: "nothing" }, "Send the message, and you see here the request as Segment makes it, beside what the destination answers."));
+  const element = h("section", { class: "tester" }, h("h1", { class: "unseen" }, "Event tester"), form, result);
+  let problems = new Map();
+  let lines = 1;
+  otherField.hidden = true;
+
+  function written() {
+    const chosen = deployment.keys.find(({ label }) => label === key.value);
+    return { path: path.value, api_key: chosen ? chosen.api_key : otherKey.value.trim(), text: text.value, settings: settings.value.trim() };
+  }
+
+  function seeKey() {
+    otherField.hidden = key.value !== OTHER;
+    if (!otherField.hidden) otherKey.focus();
+    checkSoon();
+  }
+
+  function useSample() {
+    const chosen = sample.value && samples[sample.value];
+    if (!chosen) return;
+    const { value } = sample;
+    fill(chosen);
+    sample.value = value;
+    about.textContent = chosen.about;
+  }
+
+  function fill(request) {
+    if (request.path !== undefined) {
+      if (![...path.options].some((option) => option.value === request.path)) path.append(h("option", { value: request.path }, `POST ${plain(request.path, 60)}`));
+      path.value = request.path;
+    }
+    if (request.api_key !== undefined) {
+      key.value = OTHER;
+      otherKey.value = request.api_key;
+      seeKey();
+    }
+    if (request.text !== undefined) {
+      text.value = request.text;
+      settings.value = request.settings ?? "";
+      settingsPart.open = settings.value !== "";
+      sample.value = "";
+      about.textContent = "";
+      text.scrollTop = text.scrollLeft = 0;
+      typed();
+    }
+  }
+
+  function typed() {
+    const { value } = text;
+    lines = 1;
+    for (let at = value.indexOf("\n"); at >= 0; at = value.indexOf("\n", at + 1)) lines++;
+    drawNumbers();
+    checkSoon();
+  }
+
+  function drawNumbers() {
+    const first = Math.max(0, Math.floor((text.scrollTop - MARGIN) / LINE));
+    const last = Math.min(lines, first + Math.ceil((text.clientHeight || 1) / LINE) + 2);
+    const shift = MARGIN + first * LINE - text.scrollTop;
+    numbers.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, i) => {
+      const wrong = problems.get(first + i + 1);
+      const number = h("span", { class: wrong && "wrong", title: wrong }, first + i + 1);
+      if (i === 0) number.style.marginTop = `${shift}px`;
+      return number;
+    }));
+  }
+
+  function checkSoon() {
+    clearTimeout(timer);
+    timer = setTimeout(check, CHECK_AFTER);
+  }
+
+  async function check() {
+    const { path: route, text: value, settings: given } = written();
+    const { data, error } = await asked(post("/_local/check", { path: route, text: value, settings: given }));
+    if (error) verdict.replaceChildren(h("p", { class: "dim" }, error.message));
+    if (!data) return;
+    problems = new Map(data.problems.filter(({ line }) => line).map(({ line, message }) => [line, plain(message)]));
+    drawNumbers();
+    const isGood = data.status < 300;
+    const what = isGood ? data.call_type ?? "" : `${data.status} ${data.message ?? ""}`;
+    verdict.replaceChildren(h("p", { class: isGood ? "good" : "bad" }, isGood ? "Would be accepted" : "Would be refused", what && ": ", what && bdi(what),
+        isGood && key.value in CAUSES && key.value !== "good" && h("span", { class: "dim" }, ` (but with this key: ${CAUSES[key.value]})`)),
+      data.problems.length > 0 && h("ul", null, data.problems.map(({ line, message }) => h("li", null,
+        line ? h("button", { type: "button", class: "link", click: () => goTo(line) }, `Line ${line}: `, bdi(message)) : bdi(message)))) || "");
+  }
+
+  function goTo(line) {
+    let from = 0;
+    for (let i = 1; i < line; i++) from = text.value.indexOf("\n", from) + 1 || text.value.length;
+    const end = text.value.indexOf("\n", from);
+    text.focus();
+    text.setSelectionRange(from, end < 0 ? text.value.length : end);
+    text.scrollTop = Math.max(0, (line - 4) * LINE);
+    text.scrollLeft = 0;
+  }
+
+  async function deliver(request) {
+    if (!request) return;
+    last = request;
+    send.disabled = again.disabled = true;
+    const { data, error } = await sent(post("/_local/send", request));
+    send.disabled = again.disabled = false;
+    if (error) result.replaceChildren(trouble(error));
+    if (data) {
+      result.replaceChildren(...showSent(data));
+      say(`Answered ${data.answer.status}`);
+    }
+  }
+
+  async function load() {
+    try {
+      ({ samples } = await get("/_local/samples"));
+    } catch (error) {
+      about.textContent = error.message;
+      return;
+    }
+    const groups = new Map();
+    samples.forEach((one, i) => groups.set(one.group, [...(groups.get(one.group) ?? []), h("option", { value: i }, one.title)]));
+    sample.replaceChildren(h("option", { value: "", hidden: true }, "Your own"), ...[...groups].map(([label, children]) => h("optgroup", { label }, children)));
+    sample.value = text.value ? "" : "0";
+    useSample();
+  }
+
+  return { element, fill, show: () => {
+    if (samples.length === 0) load();
+    drawNumbers();
+  } };
+}
+
+function showSent({ request_id: id, request, answer }) {
+  return [
+    h("h2", { class: "unseen" }, "What was sent and answered"),
+    h("div", { class: "beside" }, showSide("Request from Segment", h("code", null, request.method, " ", long(request.url, 200)), request),
+      showSide("Response from destination", [statusBadge(answer.status), answer.ms !== null && h("span", { class: "dim" }, `${answer.ms} ms`)], answer, true)),
+    id && h("p", null, h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See in Live: what happened in between")),
+  ].filter(Boolean);
+}

@@ -1,0 +1,524 @@
+"""The debugger page in a real browser, which a machine must have: the tests are not run where there is no Chromium."""
+
+import json
+import re
+import shutil
+import subprocess
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright", reason="make .venv/.browser installs it")
+from axe_playwright_python.sync_playwright import Axe
+from debugged_stack import debugged_stack
+from local_server import PATIENCE_SECONDS, serving, start, wait_until
+from playwright.sync_api import expect, sync_playwright
+from request_lines import REFUSED, function_line
+
+from cli import demo
+from cli.stack import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+VIEWS = ("live", "tester", "keys", "messages", "rejects")
+CLASSES = dict.fromkeys(("keys", "messages", "rejects"), "plain:not([hidden])")
+TRACK = {"type": "track", "userId": "seen", "event": "Lamp Lit"}
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HOSTILE = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>\'"&amp;</bdi>'
+
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Return a local server with schemas of its own, which a test may edit."""
+    checkout = tmp_path_factory.mktemp("page")
+    shutil.copytree(ROOT / "schemas", checkout / "schemas")
+    with serving(checkout, "--processes", "2") as server:
+        yield server
+
+
+@contextmanager
+def opened(browser, url, *, viewport=DESKTOP, scheme="light", expects_errors=False):
+    """Open the page; at the end, nothing may have been complained of, and nothing asked of another host."""
+    context = browser.new_context(
+        viewport=viewport, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"]
+    )
+    page = context.new_page()
+    complaints, strangers = [], []
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request", lambda request: None if request.url.startswith((url, "data:")) else strangers.append(request.url)
+    )
+    page.goto(url + "/")
+    expect(page.get_by_role("navigation")).to_contain_text("Keys")
+    yield page
+    context.close()
+    assert strangers == []
+    if not expects_errors:
+        assert complaints == []
+
+
+@pytest.fixture
+def page(browser, server):
+    with opened(browser, server.url) as page:
+        yield page
+
+
+def fresh(**fields):
+    return {**TRACK, "messageId": str(uuid.uuid4()), "timestamp": "2026-03-12T09:30:00Z", **fields}
+
+
+def visit(page, view):
+    page.evaluate("view => { location.hash = view }", view)
+    expect(page.locator(f"main > section.{CLASSES.get(view.partition('?')[0], view)}")).to_be_visible()
+
+
+def here(page):
+    """Return the view that is shown: the others are in the document, too."""
+    return page.locator("main > section:not([hidden])")
+
+
+def row(page, text):
+    """Return the row of the list that holds a text."""
+    return page.get_by_role("list", name="Requests, newest first").get_by_role("listitem").filter(has_text=text).first
+
+
+def number(page, name):
+    """Return one of the numbers at the top."""
+    return int(page.locator(f".tally.{name} dd").inner_text().replace(",", ""))
+
+
+# Live
+
+
+def test_whoever_opens_it_first_is_shown_what_it_is_and_sends_a_message_by_one_button(browser, tmp_path):
+    with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url) as page:
+        expect(page.get_by_role("main")).to_contain_text(f"{server.url}/segment".removesuffix("/segment"))
+        expect(page.get_by_role("main")).to_contain_text(demo.GOOD_KEY)
+        page.get_by_role("button", name="Send a test message").click()
+        expect(page.get_by_role("complementary")).to_contain_text("Stored at ")
+        expect(row(page, "identify")).to_be_visible()
+
+
+def test_a_request_appears_and_opens_into_all_there_is_to_know(page, server):
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user, context=None))
+    row(page, user).click()
+    details = page.get_by_role("complementary")
+    for text in (
+        "Lamp Lit",
+        "null counts as absent",
+        "was userId",
+        "…good",
+        "Stored at ",
+        "canonicalise",
+        f"demo#user#{user}",
+    ):
+        expect(details).to_contain_text(text)
+    page.keyboard.press("Escape")
+    expect(details).to_be_hidden()
+
+
+def test_a_refused_request_shows_what_is_wrong_at_its_place(page, server):
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user, properties="none"))
+    row(page, user).click()
+    wrong = page.get_by_role("complementary").locator(".line.violation").first
+    expect(wrong).to_contain_text('"properties": "none"')
+    expect(wrong).to_contain_text("properties must be an object, not a string")
+
+
+def test_a_batch_is_one_row_and_its_messages_are_shown_one_by_one(page, server):
+    good, bad = fresh(userId=str(uuid.uuid4())), fresh(event="")
+    body = json.dumps({"writeKey": demo.GOOD_KEY, "batch": [good, bad]}).encode()
+    server.request("POST", "/v1/batch", headers={"Content-Type": "application/json"}, body=body)
+    found = row(page, "batch of 2")
+    expect(found).to_contain_text("1 stored")
+    expect(found).to_contain_text("1 refused")
+    found.click()
+    details = page.get_by_role("complementary")
+    expect(details).to_contain_text(good["userId"])
+    details.get_by_role("button").filter(has_text=bad["messageId"]).click()
+    expect(details.locator(".line.violation").first).to_contain_text("event must not be empty")
+
+
+def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
+    mark = str(uuid.uuid4())
+    server.post(fresh(userId=f"a-{mark}"))
+    server.post(fresh(userId=f"b-{mark}", type="page", name="Home"))
+    server.post(fresh(userId=f"c-{mark}", event=""))
+    names = ("a", "b", "c")
+
+    def shown():
+        return [name for name in names if row(page, f"{name}-{mark}").count()]
+
+    page.get_by_label("Filter by").fill(mark)
+    wait_until(lambda: shown() == ["a", "b", "c"])
+    page.get_by_role("button", name=re.compile("^refused")).click()
+    wait_until(lambda: shown() == ["c"])
+    page.get_by_role("button", name=re.compile("^refused")).click()
+    here(page).get_by_label("Call type", exact=True).select_option("page")
+    wait_until(lambda: shown() == ["b"])
+    here(page).get_by_label("Call type", exact=True).select_option("")
+    here(page).get_by_label("Customer", exact=True).select_option("demo")
+    wait_until(lambda: shown() == ["a", "b", "c"])
+    page.get_by_label("Filter by").fill("no row has this")
+    expect(page.get_by_role("main")).to_contain_text("No request matches these filters")
+
+
+def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
+    page.get_by_role("button", name="Pause").click()
+    user = str(uuid.uuid4())
+    for _ in range(3):
+        server.post(fresh(userId=user))
+    resume = page.get_by_role("button", name="Resume (3 new)")
+    expect(resume).to_be_visible()
+    assert row(page, user).count() == 0
+    resume.click()
+    expect(row(page, user)).to_be_visible()
+
+
+def test_clear_begins_the_list_and_the_numbers_anew(page, server):
+    server.post(fresh())
+    wait_until(lambda: number(page, "requests") > 0)
+    page.get_by_role("button", name="Clear").click()
+    wait_until(lambda: number(page, "requests") == 0)
+    expect(page.get_by_role("listitem")).to_have_count(0)
+    server.post(fresh())
+    wait_until(lambda: (number(page, "requests"), number(page, "stored")) == (1, 1))
+
+
+def test_rows_are_walked_through_by_the_keyboard(page, server):
+    first, second = str(uuid.uuid4()), str(uuid.uuid4())
+    for user in (first, second):
+        server.post(fresh(userId=user))
+        expect(row(page, user)).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Filter by")).to_be_focused()
+    row(page, second).get_by_role("button").focus()
+    page.keyboard.press("ArrowDown")
+    expect(row(page, first).get_by_role("button")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("complementary")).to_contain_text(first)
+    page.keyboard.press("Escape")
+    expect(row(page, first).get_by_role("button")).to_be_focused()
+
+
+def test_what_is_read_stays_where_it_is_while_others_come(page, server):
+    for _ in range(60):
+        server.post(fresh())
+    wait_until(lambda: number(page, "requests") >= 60)
+    page.mouse.move(640, 600)
+    page.mouse.wheel(0, 900)
+    page.wait_for_timeout(300)
+
+    def read():
+        return page.evaluate("document.elementFromPoint(640, 600).closest('button').getAttribute('aria-label')")
+
+    before = read()
+    for _ in range(20):
+        server.post(fresh())
+    expect(page.get_by_role("button", name=re.compile("20 new"))).to_be_visible()
+    assert read() == before
+
+
+def test_numbers_agree_with_a_simulation_that_runs_while_one_looks(browser, tmp_path):
+    with serving(tmp_path) as server, opened(browser, server.url) as page:
+        options = (
+            "--messages",
+            "400",
+            "--duplicates",
+            "0.2",
+            "--invalid",
+            "0.1",
+            "--time-scale",
+            "3600",
+            "--url",
+            server.url,
+        )
+        with start(server.checkout, "simulate", "--json", *options, stdout=subprocess.PIPE) as simulation:
+            report = json.loads(simulation.communicate()[0])
+        wait_until(lambda: number(page, "stored") == report["stored"])
+        assert number(page, "duplicate") == report["duplicates_refused"] > 0
+        assert number(page, "refused") == report["refused_as_expected"] > 0
+        assert number(page, "failed") == 0
+        assert number(page, "requests") == report["stored"] + number(page, "duplicate") + number(page, "refused")
+        for chart in ("Messages per second", "Time to answer", "Call types"):
+            expect(page.get_by_role("img", name=re.compile(f"^{chart}.*[0-9]"))).to_be_visible()
+
+
+def test_a_page_that_nobody_sees_lets_go_of_the_server_and_is_up_to_date_when_it_is_seen(page, server):
+    def show(state):
+        page.evaluate(
+            "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
+            "Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange')) }",
+            state,
+        )
+
+    expect(page.get_by_role("navigation")).to_be_visible()
+    show("hidden")
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user))
+    page.wait_for_timeout(1000)
+    assert row(page, user).count() == 0
+    show("visible")
+    expect(row(page, user)).to_be_visible()
+
+
+def test_a_server_that_ends_is_told(browser, tmp_path):
+    with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url, expects_errors=True) as page:
+        server.process.terminate()
+        expect(page.get_by_text("does not answer")).to_be_visible()
+
+
+# The event tester
+
+
+def test_each_sample_is_sent_answered_as_foretold_and_appears(page):
+    visit(page, "tester")
+    choice = page.get_by_label("Sample")
+    expect(choice.locator("optgroup")).to_have_count(4)
+    values = choice.locator("optgroup option").evaluate_all("options => options.map(option => option.value)")
+    assert len(values) > 25
+    for value in values:
+        choice.select_option(value)
+        verdict = page.locator(".verdict")
+        expect(verdict).to_contain_text(re.compile("Would be (accepted|refused)"))
+        with page.expect_response("**/_local/check"):
+            here(page).get_by_label("Endpoint", exact=True).dispatch_event("change")
+        foretold = verdict.inner_text()
+        with page.expect_response("**/_local/send") as sent:
+            page.get_by_role("button", name="Send", exact=True).click()
+        status = sent.value.json()["answer"]["status"]
+        assert ("Would be accepted" in foretold) == (status < 300), foretold
+        expect(page.get_by_text("Response from destination")).to_be_visible()
+        expect(page.locator(".result .badge").first).to_have_text(str(status))
+    page.get_by_role("link", name=re.compile("^See in Live")).click()
+    expect(page.get_by_role("complementary")).to_contain_text("Request as received")
+
+
+def test_what_is_wrong_is_told_while_one_types_with_a_way_to_its_line(page):
+    visit(page, "tester")
+    editor = page.get_by_label("Message, as JSON")
+    editor.fill('{\n  "type": "track",\n  "userId": "u",\n  "event": ""\n}')
+    verdict = page.locator(".verdict")
+    expect(verdict).to_contain_text("Would be refused: 400 event must not be empty")
+    verdict.get_by_role("button").click()
+    expect(editor).to_be_focused()
+    assert editor.evaluate("it => it.value.slice(it.selectionStart, it.selectionEnd)") == '  "event": ""'
+    editor.fill('{\n  "type": "track",\n  "userId": "u",\n  "event": "x"\n}')
+    expect(verdict).to_contain_text("Would be accepted: track")
+
+
+def test_the_same_again_is_a_duplicate(page):
+    visit(page, "tester")
+    page.get_by_label("Message, as JSON").fill(json.dumps(fresh()))
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".result")).to_contain_text('"status": "stored"')
+    page.get_by_role("button", name="Send again").click()
+    expect(page.locator(".result")).to_contain_text('"status": "duplicate"')
+
+
+def test_a_request_is_copied_as_a_command(page):
+    visit(page, "tester")
+    message = fresh()
+    page.get_by_label("Message, as JSON").fill(json.dumps(message))
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert message["messageId"] in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_a_request_is_taken_from_live_into_the_tester(page, server):
+    message = fresh(userId=str(uuid.uuid4()))
+    server.post(message)
+    row(page, message["userId"]).click()
+    page.get_by_role("button", name="Open in tester").click()
+    assert json.loads(page.get_by_label("Message, as JSON").input_value()) == message
+
+
+def test_a_large_text_does_not_hold_up_the_page(page):
+    visit(page, "tester")
+    text = json.dumps(fresh(properties={"words": ["word" * 25] * 5000}), indent=1)
+    assert len(text) > 500_000
+    editor = page.get_by_label("Message, as JSON")
+    editor.evaluate("(it, text) => { it.value = text; it.dispatchEvent(new Event('input')) }", text)  # as when pasted
+    expect(page.locator(".verdict")).to_contain_text("Would be accepted: track")
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".result")).to_contain_text('"status": "stored"')
+
+
+# Keys, messages, rejects
+
+
+def test_a_key_is_made_used_revoked_and_then_refused(page):
+    visit(page, "keys")
+    here(page).get_by_label("Customer").fill("acme")
+    here(page).get_by_label("Label").fill("by hand")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_role("main")).to_contain_text("shown again")
+    key = page.locator(".new code").inner_text()
+    assert key.startswith("ddk_")
+    page.get_by_role("button", name="Use in tester").click()
+    page.get_by_label("Message, as JSON").fill(json.dumps(fresh()))
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.locator(".result .badge").first).to_have_text("200")
+    with page.expect_response("**/_local/keys"):
+        visit(page, "keys")
+    page.get_by_role("button", name=f"Revoke the key ending in {key[-4:]} of acme").click()
+    page.get_by_role("button", name=f"Yes, revoke the key ending in {key[-4:]} of acme").click()
+    expect(page.get_by_role("row").filter(has_text="by hand")).to_contain_text("revoked")
+    visit(page, "tester")
+
+    def refused():
+        with page.expect_response("**/_local/send") as sent:
+            page.get_by_role("button", name="Send", exact=True).click()
+        return sent.value.json()["answer"]["status"] == 401
+
+    wait_until(refused)
+    expect(page.locator(".result .badge").first).to_have_text("401")
+    expect(page.locator(".result")).to_contain_text("API key is revoked")
+
+
+def test_a_key_that_can_not_be_made_is_told_why(browser, server):
+    with opened(browser, server.url, expects_errors=True) as page:
+        visit(page, "keys")
+        here(page).get_by_label("Customer").fill("acme")
+        here(page).get_by_label("Expires").fill("soon")
+        page.get_by_role("button", name="Create key").click()
+        expect(page.get_by_role("alert")).to_contain_text("soon is no time: write 90d")
+
+
+def test_the_messages_of_a_user_are_a_timeline(page, server):
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user, event="Later", timestamp="2026-03-13T09:30:00Z"))
+    server.post(fresh(userId=user, event="Earlier"))
+    row(page, user).click()
+    page.get_by_role("complementary").get_by_role("link", name=user).click()
+    timeline = page.locator(".timeline")
+    expect(timeline).to_contain_text("2026-03-13")
+    assert timeline.inner_text().index("Later") < timeline.inner_text().index("Earlier")
+    timeline.get_by_role("button").filter(has_text="Later").click()
+    expect(timeline).to_contain_text(f"demo#user#{user}")
+
+
+def test_a_reject_is_retried_once_its_schema_is_mended(page, server):
+    schema = server.checkout / "schemas" / "group.json"
+    mended = schema.read_text()
+    schema.write_text(json.dumps({**json.loads(mended), "required": ["group_id", "traits"]}))
+    wait_until(lambda: "schemas/ changed" in server.output)
+    user = str(uuid.uuid4())
+    assert server.post({"type": "group", "groupId": "g", "userId": user}).status == 400
+    visit(page, "rejects")
+    reject = page.locator(".rejects > li").filter(has_text=user)
+    expect(reject).to_contain_text("still refused")
+    expect(reject).to_contain_text("traits is required for group calls")
+    schema.write_text(mended)
+    page.get_by_role("button", name="Look again").click()
+    expect(reject).to_contain_text("would pass today")
+    reject.get_by_role("button", name=re.compile("^Retry")).click()
+    expect(reject).to_contain_text("stored")
+    listed = server.run("messages", "list", "--user", user, "--json").stdout
+    assert json.loads(listed)["group_id"] == "g"
+
+
+# Whoever looks
+
+
+def test_hostile_texts_are_shown_as_text(page, server):
+    mark = uuid.uuid4().hex
+    bidi = "\u202e\u2066"
+    server.post(
+        fresh(
+            event=HOSTILE + mark + bidi,
+            userId=HOSTILE,
+            traits={HOSTILE: HOSTILE},
+            properties={HOSTILE: [HOSTILE]},
+            messageId=(HOSTILE + mark)[:100],
+        )
+    )
+    server.post(fresh(type=HOSTILE, userId=mark))
+    server.post(b'{"type": "track", ' + HOSTILE.encode())
+    server.request("GET", "/" + "%3Cscript%3E" + mark)
+    row(page, mark).click()
+    details = page.get_by_role("complementary")
+    expect(details).to_contain_text("onerror")
+    for view in ("messages?customer=demo", "rejects", "tester", "keys"):
+        visit(page, view)
+        page.wait_for_timeout(300)
+    expect(page.get_by_role("main")).to_be_visible()
+    assert page.evaluate("window.harmed") is None
+    assert page.locator("main img, main script, main iframe").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_each_view_is_for_everybody_and_fits(browser, server, viewport, scheme):
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user))
+    server.post(fresh(userId=user, event=""))
+    with opened(browser, server.url, viewport=viewport, scheme=scheme) as page:
+        faults = {}
+        for view in (*VIEWS, f"messages?customer=demo&user={user}", "details"):
+            visit(page, "live" if view == "details" else view)
+            if view == "details":
+                row(page, user).click()
+                expect(page.get_by_role("complementary")).to_contain_text("Milliseconds per step")
+            if view == "tester":
+                page.get_by_role("button", name="Send", exact=True).click()
+                expect(page.get_by_text("Response from destination")).to_be_visible()
+            page.wait_for_timeout(400)
+            found = Axe().run(page).response["violations"]
+            faults[view] = [
+                (one["id"], one["impact"], node["target"], node.get("failureSummary"))
+                for one in found
+                for node in one["nodes"]
+            ]
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{view} is too wide"
+        assert not any(faults.values()), faults
+
+
+def test_a_stack_is_shown_and_nothing_can_be_changed(browser, tmp_path):
+    with debugged_stack(tmp_path) as stack, opened(browser, stack.url, expects_errors=True) as page:
+        request_id = str(uuid.uuid4())
+        stack.log("Function", function_line(REFUSED, request_id=request_id, message_id=request_id, kept=True))
+        row(page, REFUSED.text).click()
+        expect(page.get_by_role("complementary")).to_contain_text("It was kept among the rejects.")
+        expect(page.get_by_role("complementary")).to_contain_text(request_id)
+        expect(page.get_by_role("link", name="Event tester")).to_have_count(0)
+        visit(page, "keys")
+        expect(page.get_by_role("main")).to_contain_text("API keys")
+        assert page.get_by_role("button", name=re.compile("Create|Revoke")).count() == 0
+        visit(page, "rejects")
+        expect(page.get_by_role("main")).to_contain_text("customer")
+        assert page.get_by_role("button", name=re.compile("Retry")).count() == 0
+
+
+def test_the_page_takes_nothing_from_elsewhere_and_no_text_for_html():
+    for path in (ROOT / "cli" / "debugger" / "page").iterdir():
+        text = Path(path).read_text()
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(", text), path.name
+        assert not re.search("https?://(?!www.w3.org/2000/svg)", text), path.name
