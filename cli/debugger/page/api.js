@@ -2,13 +2,20 @@
 
 /** GET; `query` becomes the part after "?", without what is empty. */
 export function get(path, query = {}, signal = undefined) {
-  const words = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value !== null)).toString();
+  const words = new URLSearchParams(
+    Object.entries(query).filter(([, value]) => value !== "" && value !== null),
+  ).toString();
   return ask(words ? `${path}?${words}` : path, { signal });
 }
 
 /** POST an object. */
 export function post(path, body, signal = undefined) {
-  return ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+  return ask(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
 }
 
 async function ask(address, how) {

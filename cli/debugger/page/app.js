@@ -9,7 +9,13 @@ import { messages } from "./messages.js";
 import { rejects } from "./rejects.js";
 import { tester } from "./tester.js";
 
-const VIEWS = { live: ["Live", live], tester: ["Event tester", tester], keys: ["Keys", keys], messages: ["Messages", messages], rejects: ["Rejects", rejects] };
+const VIEWS = {
+  live: ["Live", live],
+  tester: ["Event tester", tester],
+  keys: ["Keys", keys],
+  messages: ["Messages", messages],
+  rejects: ["Rejects", rejects],
+};
 const [main, tabs, banners, place] = ["main", "tabs", "banners", "deployment"].map((id) => document.getElementById(id));
 
 async function start() {
@@ -65,11 +71,19 @@ async function untilAnswered(path) {
 
 function showPlace({ name, url, read_only: readOnly }) {
   place.replaceChildren(h("span", { class: "name" }, name, readOnly && " (read only)"));
-  if (url) place.append(h("code", null, url), copyButton("Copy", () => url, { class: "small", "aria-label": "Copy the endpoint’s address" }));
+  if (url)
+    place.append(
+      h("code", null, url),
+      copyButton("Copy", () => url, { class: "small", "aria-label": "Copy the endpoint’s address" }),
+    );
 }
 
 function showBanners(isConnected, notice) {
-  banners.replaceChildren(...[!isConnected && "The local server does not answer; trying again.", notice].filter(Boolean).map((text) => h("p", { role: "status" }, text)));
+  banners.replaceChildren(
+    ...[!isConnected && "The local server does not answer; trying again.", notice]
+      .filter(Boolean)
+      .map((text) => h("p", { role: "status" }, text)),
+  );
 }
 
 start();

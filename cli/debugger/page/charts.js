@@ -10,17 +10,32 @@ const BAR = 3;
 export function charts({ deployment }) {
   const all = [rateChart(deployment), latencyChart(deployment.latency_edges), typesChart(deployment.call_types)];
   return {
-    element: h("div", { class: "charts", tabindex: 0, role: "group", "aria-label": "Charts" }, all.map((chart) => chart.element)),
+    element: h(
+      "div",
+      { class: "charts", tabindex: 0, role: "group", "aria-label": "Charts" },
+      all.map((chart) => chart.element),
+    ),
     draw: (seconds, now) => all.forEach((chart) => chart.draw(seconds, now)),
   };
 }
 
 /** Make the five numbers; returns their element and `draw(totals)`. */
 export function numbers({ deployment }) {
-  const names = { requests: "Requests", stored: deployment.sink === "sqs" ? "Queued" : "Stored", duplicate: "Duplicates", refused: "Refused", failed: "Failed" };
+  const names = {
+    requests: "Requests",
+    stored: deployment.sink === "sqs" ? "Queued" : "Stored",
+    duplicate: "Duplicates",
+    refused: "Refused",
+    failed: "Failed",
+  };
   const values = {};
-  const element = h("dl", { class: "tallies" }, Object.entries(names).map(([name, text]) =>
-    h("div", { class: `tally ${name}` }, h("dt", null, text), (values[name] = h("dd", null, "0")))));
+  const element = h(
+    "dl",
+    { class: "tallies" },
+    Object.entries(names).map(([name, text]) =>
+      h("div", { class: `tally ${name}` }, h("dt", null, text), (values[name] = h("dd", null, "0"))),
+    ),
+  );
   return {
     element,
     draw(totals) {
@@ -36,16 +51,38 @@ export function write(element, text) {
 
 function frame(name, title, width, ...more) {
   const note = h("span", { class: "note" });
-  const plot = svg("svg", { role: "img", viewBox: `0 0 ${width} 100`, preserveAspectRatio: "none", "aria-label": title });
-  const element = h("figure", { class: `chart ${name}` }, h("figcaption", null, h("span", null, title), note), h("div", { class: "plot" }, plot, more));
+  const plot = svg("svg", {
+    role: "img",
+    viewBox: `0 0 ${width} 100`,
+    preserveAspectRatio: "none",
+    "aria-label": title,
+  });
+  const element = h(
+    "figure",
+    { class: `chart ${name}` },
+    h("figcaption", null, h("span", null, title), note),
+    h("div", { class: "plot" }, plot, more),
+  );
   return { element, plot, note, label: (text) => plot.setAttribute("aria-label", `${title}: ${text}`) };
 }
 
 function rateChart(deployment) {
   const scale = h("span", { class: "scale" });
-  const chart = frame("rate", "Messages per second", SPAN, scale, h("span", { class: "from" }, "5 min ago"), h("span", { class: "to" }, "now"));
+  const chart = frame(
+    "rate",
+    "Messages per second",
+    SPAN,
+    scale,
+    h("span", { class: "from" }, "5 min ago"),
+    h("span", { class: "to" }, "now"),
+  );
   const paths = OUTCOMES.map((name) => chart.plot.appendChild(svg("path", { class: name })));
-  const words = { stored: deployment.sink === "sqs" ? "queued" : "stored", duplicate: "duplicates", refused: "refused", failed: "failed" };
+  const words = {
+    stored: deployment.sink === "sqs" ? "queued" : "stored",
+    duplicate: "duplicates",
+    refused: "refused",
+    failed: "failed",
+  };
   const draw = (seconds, now) => {
     const bars = new Map();
     for (const second of seconds) {
@@ -60,7 +97,8 @@ function rateChart(deployment) {
     for (const [start, bar] of bars) {
       let height = sum(bar);
       OUTCOMES.forEach((name, i) => {
-        if (bar[name] > 0) shapes[i] += `M${SPAN - (now - start) - 1} 100V${(100 - (height / top) * 100).toFixed(2)}h${BAR * 0.8}V100z`;
+        if (bar[name] > 0)
+          shapes[i] += `M${SPAN - (now - start) - 1} 100V${(100 - (height / top) * 100).toFixed(2)}h${BAR * 0.8}V100z`;
         height -= bar[name] / BAR;
       });
     }
@@ -69,7 +107,9 @@ function rateChart(deployment) {
     const last = seconds.filter((second) => second.second > now - 10 && second.second <= now);
     const rate = OUTCOMES.reduce((total, name) => total + last.reduce((n, second) => n + second[name], 0), 0) / 10;
     write(chart.note, `${short(rate)} now, peak ${short(peak)}`);
-    const totals = OUTCOMES.toReversed().map((name) => `${seconds.reduce((n, second) => n + second[name], 0)} ${words[name]}`);
+    const totals = OUTCOMES.toReversed().map(
+      (name) => `${seconds.reduce((n, second) => n + second[name], 0)} ${words[name]}`,
+    );
     chart.label(`${short(rate)} now, at most ${short(peak)}; in the last five minutes ${totals.join(", ")}`);
   };
   return { element: chart.element, draw };
@@ -78,11 +118,14 @@ function rateChart(deployment) {
 function latencyChart(edges) {
   const bins = edges.length + 1;
   const marks = { median: h("span", { class: "mark" }), p95: h("span", { class: "mark" }) };
-  const ticks = edges.map((edge, i) => (i % 2 ? null : at(h("span", { class: "tick" }, edge < 1000 ? edge : `${edge / 1000} s`), (i + 1) / bins)));
+  const ticks = edges.map((edge, i) =>
+    i % 2 ? null : at(h("span", { class: "tick" }, edge < 1000 ? edge : `${edge / 1000} s`), (i + 1) / bins),
+  );
   const chart = frame("latency", "Time to answer", bins * 10, ticks.filter(Boolean), Object.values(marks));
   const path = chart.plot.appendChild(svg("path", { class: "bars" }));
   const strong = chart.plot.appendChild(svg("path", { class: "bars strong" }));
-  const words = (i) => (i === 0 ? `under ${edges[0]} ms` : i < edges.length ? `${edges[i - 1]}–${edges[i]} ms` : `over ${edges.at(-1)} ms`);
+  const words = (i) =>
+    i === 0 ? `under ${edges[0]} ms` : i < edges.length ? `${edges[i - 1]}–${edges[i]} ms` : `over ${edges.at(-1)} ms`;
   const draw = (seconds) => {
     const sums = Array.from({ length: bins }, (_, i) => seconds.reduce((n, second) => n + second.latency[i], 0));
     const all = sums.reduce((a, b) => a + b, 0);
@@ -96,7 +139,9 @@ function latencyChart(edges) {
     at(marks.median, (median + (p95 - median === 1 || p95 - median === 2 ? -0.4 : 0.5)) / bins);
     at(marks.p95, (p95 + 0.5) / bins);
     write(chart.note, all ? `median ${words(median)}` : "");
-    chart.label(all ? `median ${words(median)}, 95 percent at or below ${words(p95)}, of ${all} requests` : "no requests");
+    chart.label(
+      all ? `median ${words(median)}, 95 percent at or below ${words(p95)}, of ${all} requests` : "no requests",
+    );
   };
   return { element: chart.element, draw };
 }
@@ -104,19 +149,45 @@ function latencyChart(edges) {
 function typesChart(types) {
   const names = [...types, "other"];
   const rows = Object.fromEntries(names.map((name) => [name, { bar: h("i"), value: h("b", null, "0") }]));
-  const plot = h("div", { class: "plot", role: "img", "aria-label": "Call types" },
-    names.map((name) => h("div", { class: "share" }, h("span", null, name), h("span", { class: "track" }, rows[name].bar), rows[name].value)));
+  const plot = h(
+    "div",
+    { class: "plot", role: "img", "aria-label": "Call types" },
+    names.map((name) =>
+      h(
+        "div",
+        { class: "share" },
+        h("span", null, name),
+        h("span", { class: "track" }, rows[name].bar),
+        rows[name].value,
+      ),
+    ),
+  );
   const draw = (seconds) => {
     const sums = Object.fromEntries(names.map((name) => [name, 0]));
-    for (const second of seconds) for (const [type, n] of Object.entries(second.types)) sums[type in sums ? type : "other"] += n;
-    const all = Math.max(1, Object.values(sums).reduce((a, b) => a + b, 0));
+    for (const second of seconds)
+      for (const [type, n] of Object.entries(second.types)) sums[type in sums ? type : "other"] += n;
+    const all = Math.max(
+      1,
+      Object.values(sums).reduce((a, b) => a + b, 0),
+    );
     for (const name of names) {
       rows[name].bar.style.width = `${(sums[name] / all) * 100}%`;
       write(rows[name].value, sums[name] ? `${Math.max(1, Math.round((sums[name] / all) * 100))}%` : "–");
     }
-    plot.setAttribute("aria-label", `Call types: ${names.filter((name) => sums[name]).map((name) => `${name} ${sums[name]}`).join(", ") || "none"}`);
+    plot.setAttribute(
+      "aria-label",
+      `Call types: ${
+        names
+          .filter((name) => sums[name])
+          .map((name) => `${name} ${sums[name]}`)
+          .join(", ") || "none"
+      }`,
+    );
   };
-  return { element: h("figure", { class: "chart types" }, h("figcaption", null, h("span", null, "Call types")), plot), draw };
+  return {
+    element: h("figure", { class: "chart types" }, h("figcaption", null, h("span", null, "Call types")), plot),
+    draw,
+  };
 }
 
 function at(element, part) {
@@ -126,7 +197,10 @@ function at(element, part) {
 
 function quantile(sums, wanted) {
   let seen = 0;
-  return Math.max(0, sums.findIndex((n) => (seen += n) > 0 && seen >= wanted));
+  return Math.max(
+    0,
+    sums.findIndex((n) => (seen += n) > 0 && seen >= wanted),
+  );
 }
 
 function niceTop(peak) {

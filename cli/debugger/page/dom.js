@@ -1,6 +1,7 @@
 /** Builds elements. Nothing in this page parses HTML: what senders sent only ever becomes text. */
 
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]|\p{Cs}/gu;
+const UNSEEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]|\p{Cs}/gu;
 
 /** Make an element. Functions in `props` listen, `value` is a property, all else attributes; null and false are nothing. */
 export function h(tag, props, ...children) {
@@ -8,9 +9,12 @@ export function h(tag, props, ...children) {
   for (const [name, value] of Object.entries(props ?? {})) {
     if (typeof value === "function") element.addEventListener(name, value);
     else if (name === "value") element.value = value;
-    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+    else if (value !== null && value !== undefined && value !== false)
+      element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -31,8 +35,11 @@ export function plain(text, most = 300) {
 /** Tell a text that may be very long: a piece, and a button for the rest. */
 export function long(text, most = 2000) {
   if (text.length <= most) return bdi(text, most);
-  const more = h("button", { type: "button", class: "small", click: () => whole.replaceChildren(plain(text, Infinity)) },
-    `show all ${count(text.length)} characters`);
+  const more = h(
+    "button",
+    { type: "button", class: "small", click: () => whole.replaceChildren(plain(text, Infinity)) },
+    `show all ${count(text.length)} characters`,
+  );
   const whole = h("bdi", null, plain(text, most), " ", more);
   return whole;
 }
@@ -58,16 +65,21 @@ export const count = (number) => number.toLocaleString("en-US");
 export const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 
 /** A label and its field, one under the other. */
-export const labelled = (text, field, hint) => h("label", { class: "field" }, h("span", null, text, hint && h("span", { class: "dim" }, ` ${hint}`)), field);
+export const labelled = (text, field, hint) =>
+  h("label", { class: "field" }, h("span", null, text, hint && h("span", { class: "dim" }, ` ${hint}`)), field);
 
 /** A select of texts, or of [value, text]. */
 export function options(select, choices) {
   const value = select.value;
-  select.replaceChildren(...choices.map((choice) => {
-    const [key, text] = Array.isArray(choice) ? choice : [choice, choice];
-    return h("option", { value: key }, plain(text, 60));
-  }));
-  select.value = choices.some((choice) => (Array.isArray(choice) ? choice[0] : choice) === value) ? value : select.options[0]?.value ?? "";
+  select.replaceChildren(
+    ...choices.map((choice) => {
+      const [key, text] = Array.isArray(choice) ? choice : [choice, choice];
+      return h("option", { value: key }, plain(text, 60));
+    }),
+  );
+  select.value = choices.some((choice) => (Array.isArray(choice) ? choice[0] : choice) === value)
+    ? value
+    : (select.options[0]?.value ?? "");
 }
 
 /** A sender's text, apart from the order of what stands around it. */
@@ -96,17 +108,25 @@ export const trouble = (error) => h("p", { class: "trouble", role: "alert" }, er
 
 /** A button that copies what `text` gives, which may take a while. */
 export function copyButton(label, text, props) {
-  const button = h("button", { type: "button", ...props, click: async () => {
-    let told = "Copied";
-    try {
-      await navigator.clipboard.writeText(await text());
-    } catch {
-      told = "Not copied";
-    }
-    say(told);
-    button.textContent = told;
-    setTimeout(() => (button.textContent = label), 1500);
-  } }, label);
+  const button = h(
+    "button",
+    {
+      type: "button",
+      ...props,
+      click: async () => {
+        let told = "Copied";
+        try {
+          await navigator.clipboard.writeText(await text());
+        } catch {
+          told = "Not copied";
+        }
+        say(told);
+        button.textContent = told;
+        setTimeout(() => (button.textContent = label), 1500);
+      },
+    },
+    label,
+  );
   button.classList.add("copy");
   return button;
 }

@@ -21,21 +21,32 @@ export class Feed extends EventTarget {
   begun = false;
   everAny = false;
 
+  #source = null;
   #seconds = new Map();
   #started = null;
   #all = NOTHING;
   #cleared = BEGIN;
   #number = 0;
 
-  /** Begin to listen; goes on for ever. */
+  /**
+   * Begin to listen, for ever: while somebody looks. A browser has six connections to a server, and each page that
+   * listens takes one.
+   */
   open() {
+    if (!document.hidden) this.#listen();
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#source?.close() : this.#listen()));
+  }
+
+  #listen() {
+    this.#source?.close();
     const source = new EventSource("/_local/live");
+    this.#source = source;
     source.addEventListener("snapshot", (event) => this.#replace(JSON.parse(event.data)));
     source.addEventListener("more", (event) => this.#add(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       this.connected = false;
       this.dispatchEvent(new Event("state"));
-      if (source.readyState === EventSource.CLOSED) setTimeout(() => this.open(), 2000);
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => source === this.#source && this.#listen(), 2000);
     });
   }
 
@@ -49,7 +60,9 @@ export class Feed extends EventTarget {
 
   /** The seconds of the last five minutes that began after "Clear". */
   seconds(now) {
-    return [...this.#seconds.values()].filter(({ second }) => second > now - KEPT_SECONDS && second > this.#cleared.second);
+    return [...this.#seconds.values()].filter(
+      ({ second }) => second > now - KEPT_SECONDS && second > this.#cleared.second,
+    );
   }
 
   /** The newest second that the server told, whose clock may be another. */
@@ -84,7 +97,9 @@ export class Feed extends EventTarget {
   #read(row) {
     const read = { ...row, number: ++this.#number, subject: row.user?.slice(0, 2000) };
     for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
-    read.sought = SHOWN.map((name) => read[name] ?? "").join("\n").toLowerCase();
+    read.sought = SHOWN.map((name) => read[name] ?? "")
+      .join("\n")
+      .toLowerCase();
     return read;
   }
 }

@@ -11,24 +11,62 @@ export function keys(page) {
   const told = h("div", { class: "told" });
   const body = h("tbody");
   const ask = latest();
-  const table = h("table", { class: "cards" }, h("thead", null, h("tr", null,
-    ["Customer", "Label", "Status", "Ends in", "May send", "Created", "Expires"].map((name) => h("th", { scope: "col" }, name)), !deployment.read_only && h("th", { scope: "col" }, h("span", { class: "unseen" }, "Actions")))), body);
-  const element = h("section", { class: "plain", "aria-label": "API keys", tabindex: deployment.read_only ? 0 : null }, h("h1", null, "API keys"),
-    h("p", { class: "dim" }, "A customer enters its key in Segment; with it each message tells whose it is. Only a digest of a key is kept."),
-    !deployment.read_only && newKeyForm(page, told, load), told, table);
+  const table = h(
+    "table",
+    { class: "cards" },
+    h(
+      "thead",
+      null,
+      h(
+        "tr",
+        null,
+        ["Customer", "Label", "Status", "Ends in", "May send", "Created", "Expires"].map((name) =>
+          h("th", { scope: "col" }, name),
+        ),
+        !deployment.read_only && h("th", { scope: "col" }, h("span", { class: "unseen" }, "Actions")),
+      ),
+    ),
+    body,
+  );
+  const element = h(
+    "section",
+    { class: "plain", "aria-label": "API keys", tabindex: deployment.read_only ? 0 : null },
+    h("h1", null, "API keys"),
+    h(
+      "p",
+      { class: "dim" },
+      "A customer enters its key in Segment; with it each message tells whose it is. Only a digest of a key is kept.",
+    ),
+    !deployment.read_only && newKeyForm(page, told, load),
+    told,
+    table,
+  );
 
   async function load() {
     const { data, error } = await ask(get("/_local/keys"));
     if (error) told.replaceChildren(trouble(error));
-    if (data) body.replaceChildren(...(data.keys.length ? data.keys.map((key) => show(key)) : [h("tr", null, h("td", { colspan: 8 }, "There are no keys yet."))]));
+    if (data)
+      body.replaceChildren(
+        ...(data.keys.length
+          ? data.keys.map((key) => show(key))
+          : [h("tr", null, h("td", { colspan: 8 }, "There are no keys yet."))]),
+      );
   }
 
   function show(key) {
     const cell = (name, ...content) => h("td", { "data-name": name }, content);
-    const row = h("tr", null, h("th", { scope: "row", "data-name": "Customer" }, bdi(key.customer_id)), cell("Label", key.label ? bdi(key.label) : "–"),
-      cell("Status", badge(COLOURS[key.status] ?? "grey", key.status)), cell("Ends in", h("code", null, `….${plain(key.last_four)}`)),
-      cell("May send", key.scopes ? key.scopes.join(", ") : "all call types"), cell("Created", day(key.created_at)), cell("Expires", day(key.expires_at) === "–" ? "never" : day(key.expires_at)),
-      !deployment.read_only && h("td", { class: "act" }, key.status === "revoked" ? "" : revoker(key)));
+    const row = h(
+      "tr",
+      null,
+      h("th", { scope: "row", "data-name": "Customer" }, bdi(key.customer_id)),
+      cell("Label", key.label ? bdi(key.label) : "–"),
+      cell("Status", badge(COLOURS[key.status] ?? "grey", key.status)),
+      cell("Ends in", h("code", null, `….${plain(key.last_four)}`)),
+      cell("May send", key.scopes ? key.scopes.join(", ") : "all call types"),
+      cell("Created", day(key.created_at)),
+      cell("Expires", day(key.expires_at) === "–" ? "never" : day(key.expires_at)),
+      !deployment.read_only && h("td", { class: "act" }, key.status === "revoked" ? "" : revoker(key)),
+    );
     return row;
   }
 
@@ -36,11 +74,38 @@ export function keys(page) {
     const place = h("div", { class: "confirm" });
     const name = `key ending in ${key.last_four} of ${plain(key.customer_id)}`;
     const ask1 = () => {
-      place.replaceChildren(h("button", { type: "button", "aria-label": `Revoke the ${name}`, click: () => {
-        place.replaceChildren(h("span", null, "For good?"), h("button", { type: "button", class: "danger", "aria-label": `Yes, revoke the ${name}`, click: revoke }, "Revoke"),
-          h("button", { type: "button", click: () => { ask1(); place.firstChild.focus(); } }, "Keep"));
-        place.children[1].focus();
-      } }, "Revoke"));
+      place.replaceChildren(
+        h(
+          "button",
+          {
+            type: "button",
+            "aria-label": `Revoke the ${name}`,
+            click: () => {
+              place.replaceChildren(
+                h("span", null, "For good?"),
+                h(
+                  "button",
+                  { type: "button", class: "danger", "aria-label": `Yes, revoke the ${name}`, click: revoke },
+                  "Revoke",
+                ),
+                h(
+                  "button",
+                  {
+                    type: "button",
+                    click: () => {
+                      ask1();
+                      place.firstChild.focus();
+                    },
+                  },
+                  "Keep",
+                ),
+              );
+              place.children[1].focus();
+            },
+          },
+          "Revoke",
+        ),
+      );
     };
     const revoke = async () => {
       try {
@@ -58,30 +123,75 @@ export function keys(page) {
 }
 
 function newKeyForm(page, told, load) {
-  const customer = h("input", { type: "text", required: true, autocomplete: "off", spellcheck: "false", placeholder: "acme" });
+  const customer = h("input", {
+    type: "text",
+    required: true,
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "acme",
+  });
   const label = h("input", { type: "text", autocomplete: "off", placeholder: "production" });
   const expires = h("input", { type: "text", autocomplete: "off", placeholder: "90d" });
-  const scopes = page.deployment.call_types.map((type) => h("label", { class: "check" }, h("input", { type: "checkbox", value: type }), type));
-  return h("form", { class: "panel", submit: async (event) => {
-    event.preventDefault();
-    try {
-      const made = await post("/_local/keys", { customer_id: customer.value.trim(), label: label.value.trim(), expires: expires.value.trim(),
-        scopes: scopes.map((one) => one.firstChild).filter((box) => box.checked).map((box) => box.value) });
-      event.target.reset();
-      told.replaceChildren(showNew(made, page));
-      told.firstChild.focus();
-      load();
-    } catch (error) {
-      told.replaceChildren(trouble(error));
-    }
-  } }, h("h2", null, "New key"), h("div", { class: "choices" }, labelled("Customer", customer), labelled("Label", label, "(optional)"), labelled("Expires", expires, "(90d, 2027-01-31, or never)")),
-    h("fieldset", null, h("legend", null, "May send ", h("span", { class: "dim" }, "(none ticked: all call types)")), scopes), h("button", { type: "submit", class: "primary" }, "Create key"));
+  const scopes = page.deployment.call_types.map((type) =>
+    h("label", { class: "check" }, h("input", { type: "checkbox", value: type }), type),
+  );
+  return h(
+    "form",
+    {
+      class: "panel",
+      submit: async (event) => {
+        event.preventDefault();
+        try {
+          const made = await post("/_local/keys", {
+            customer_id: customer.value.trim(),
+            label: label.value.trim(),
+            expires: expires.value.trim(),
+            scopes: scopes
+              .map((one) => one.firstChild)
+              .filter((box) => box.checked)
+              .map((box) => box.value),
+          });
+          event.target.reset();
+          told.replaceChildren(showNew(made, page));
+          told.firstChild.focus();
+          load();
+        } catch (error) {
+          told.replaceChildren(trouble(error));
+        }
+      },
+    },
+    h("h2", null, "New key"),
+    h(
+      "div",
+      { class: "choices" },
+      labelled("Customer", customer),
+      labelled("Label", label, "(optional)"),
+      labelled("Expires", expires, "(90d, 2027-01-31, or never)"),
+    ),
+    h(
+      "fieldset",
+      null,
+      h("legend", null, "May send ", h("span", { class: "dim" }, "(none ticked: all call types)")),
+      scopes,
+    ),
+    h("button", { type: "submit", class: "primary" }, "Create key"),
+  );
 }
 
 function showNew({ api_key: secret, key }, page) {
-  return h("div", { class: "panel new", tabindex: -1 }, h("h2", null, "The new key of ", bdi(key.customer_id)),
-    h("p", null, "Copy it now: it can’t be shown again."), h("p", { class: "given" }, h("code", null, secret), copyButton("Copy", () => secret, { "aria-label": "Copy the new key" }),
-      h("button", { type: "button", click: () => page.openInTester({ api_key: secret }) }, "Use in tester")));
+  return h(
+    "div",
+    { class: "panel new", tabindex: -1 },
+    h("h2", null, "The new key of ", bdi(key.customer_id)),
+    h("p", null, "Copy it now: it can’t be shown again."),
+    h(
+      "p",
+      { class: "given" },
+      h("code", null, secret),
+      copyButton("Copy", () => secret, { "aria-label": "Copy the new key" }),
+      h("button", { type: "button", click: () => page.openInTester({ api_key: secret }) }, "Use in tester"),
+    ),
+  );
 }
 
 const day = (iso) => (iso ? plain(iso.slice(0, 10)) : "–");

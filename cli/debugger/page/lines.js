@@ -7,18 +7,26 @@ const AT_ONCE = 400;
 /** Show Lines, or the raw text where there are none. `name` tells a screen reader what it is. */
 export function showLines(lines, name, text = null) {
   const box = { tabindex: 0, role: "group", "aria-label": name };
-  if (!lines) return text ? h("pre", { class: "code raw", ...box }, long(text, 20_000)) : h("p", { class: "dim" }, "No body.");
+  if (!lines)
+    return text ? h("pre", { class: "code raw", ...box }, long(text, 20_000)) : h("p", { class: "dim" }, "No body.");
   const code = h("div", { class: "code", ...box });
-  return h("div", { class: "lines" },
+  return h(
+    "div",
+    { class: "lines" },
     copyButton("Copy", () => textOf(lines), { class: "small over", "aria-label": `Copy: ${name}` }),
     inSteps(code, lines.lines, showLine, AT_ONCE, "lines"),
-    lines.omitted > 0 && h("p", { class: "dim" }, `${count(lines.omitted)} further lines are left out here.`));
+    lines.omitted > 0 && h("p", { class: "dim" }, `${count(lines.omitted)} further lines are left out here.`),
+  );
 }
 
 function showLine({ depth, name, value, kind, comma, marks }) {
-  const line = h("div", { class: "line" },
+  const line = h(
+    "div",
+    { class: "line" },
     name !== null && [h("span", { class: "name" }, long(name)), ": "],
-    h("span", { class: kind }, long(value)), comma && ",");
+    h("span", { class: kind }, long(value)),
+    comma && ",",
+  );
   line.style.setProperty("--depth", Math.min(depth, 24));
   for (const mark of marks) {
     line.classList.add(mark.kind);
@@ -29,19 +37,42 @@ function showLine({ depth, name, value, kind, comma, marks }) {
 
 /** The JSON text of Lines. */
 export function textOf({ lines }) {
-  const write = ({ depth, name, value, comma }) => ["  ".repeat(depth), name === null ? "" : `${name}: `, value, comma ? "," : ""].join("");
+  const write = ({ depth, name, value, comma }) =>
+    ["  ".repeat(depth), name === null ? "" : `${name}: `, value, comma ? "," : ""].join("");
   return lines.map(write).join("\n");
 }
 
 /** What one side said: a first line, the body, and headers folded in. */
 export function showSide(title, first, { body, text, headers }, isOpen = false) {
-  const rows = headers.map(([name, value]) => h("tr", null, h("th", { scope: "row" }, long(name, 200)), h("td", null, long(value, 400))));
-  return h("section", null, h("h3", null, title), h("p", { class: "first" }, first), showLines(body, `Body: ${title}`, text),
-    h("details", { class: "headers", open: isOpen }, h("summary", null, `Headers (${headers.length})`), h("table", null, h("tbody", null, rows))));
+  const rows = headers.map(([name, value]) =>
+    h("tr", null, h("th", { scope: "row" }, long(name, 200)), h("td", null, long(value, 400))),
+  );
+  return h(
+    "section",
+    null,
+    h("h3", null, title),
+    h("p", { class: "first" }, first),
+    showLines(body, `Body: ${title}`, text),
+    rows.length > 0 &&
+      h(
+        "details",
+        { class: "headers", open: isOpen },
+        h("summary", null, `Headers (${headers.length})`),
+        h("table", null, h("tbody", null, rows)),
+      ),
+  );
 }
 
 /** What a schema finds wrong, and where. */
 export function showViolations(violations) {
-  return violations.length > 0 && h("ul", { class: "violations" }, violations.map(({ pointer, message }) =>
-    h("li", null, long(message, 400), " ", h("code", null, long(pointer || "/", 200)))));
+  return (
+    violations.length > 0 &&
+    h(
+      "ul",
+      { class: "violations" },
+      violations.map(({ pointer, message }) =>
+        h("li", null, long(message, 400), " ", h("code", null, long(pointer || "/", 200))),
+      ),
+    )
+  );
 }

@@ -16,17 +16,18 @@ export function rowList({ scroller, head, words, open }) {
   const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, newest first", tabindex: -1 });
   const slots = new Map();
   const size = { row: 36, view: 0, top: 0, head: 0 };
-  let rows = [];           // what is shown, newest last
-  let newest = [];         // what there is to show
-  let active = null;       // the row that Tab reaches
-  let selected = null;     // the id of the one whose details are open
+  let rows = []; // what is shown, newest last
+  let newest = []; // what there is to show
+  let active = null; // the row that Tab reaches
+  let selected = null; // the id of the one whose details are open
   let scrolled = 0;
   let frame = 0;
   const holds = { paused: false, pressed: false, opened: false };
   const list = { element, holds, onHeld: () => {}, measure, set, select, focus, release, refresh };
 
   const isScrolled = () => scrolled > size.top - size.head + 4;
-  const hasKeyboard = () => document.activeElement?.matches(":focus-visible") && element.contains(document.activeElement);
+  const hasKeyboard = () =>
+    document.activeElement?.matches(":focus-visible") && element.contains(document.activeElement);
   const isHeld = () => holds.paused || holds.pressed || holds.opened || isScrolled() || hasKeyboard();
 
   /** Tell what there is to show; `anew` shows it from the top whatever is held, as another filter is set. */
@@ -89,7 +90,11 @@ export function rowList({ scroller, head, words, open }) {
   /** Look how large all is; what is read stays where it is. */
   function measure(rowHeight = size.row) {
     const read = isScrolled() ? (scrolled + size.head - size.top) / size.row : null;
-    Object.assign(size, { row: rowHeight, view: scroller.clientHeight, head: head.offsetHeight + Math.min(0, parseFloat(getComputedStyle(head).top)) });
+    Object.assign(size, {
+      row: rowHeight,
+      view: scroller.clientHeight,
+      head: head.offsetHeight + Math.min(0, parseFloat(getComputedStyle(head).top)),
+    });
     size.top = element.getBoundingClientRect().top - scroller.getBoundingClientRect().top + scroller.scrollTop;
     if (read !== null) scroller.scrollTop = size.top - size.head + read * size.row;
     scrolled = scroller.scrollTop;
@@ -138,7 +143,14 @@ export function rowList({ scroller, head, words, open }) {
 
   const rowOf = (target) => [...slots].find(([, slot]) => slot.element.contains(target))?.[0];
   const page = () => Math.max(1, Math.floor((size.view - size.head) / size.row) - 1);
-  const steps = { ArrowDown: () => 1, ArrowUp: () => -1, PageDown: page, PageUp: () => -page(), Home: () => -rows.length, End: () => rows.length };
+  const steps = {
+    ArrowDown: () => 1,
+    ArrowUp: () => -1,
+    PageDown: page,
+    PageUp: () => -page(),
+    Home: () => -rows.length,
+    End: () => rows.length,
+  };
 
   element.addEventListener("keydown", (event) => {
     if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey || rows.length === 0) return;
@@ -151,30 +163,53 @@ export function rowList({ scroller, head, words, open }) {
     const row = rowOf(event.target);
     if (!row) return;
     active = row;
-    holds.opened = event.detail === 0;  // by a key, not by a pointer
+    holds.opened = event.detail === 0; // by a key, not by a pointer
     open(row);
   });
   element.addEventListener("pointerdown", (event) => (holds.pressed = event.button === 0));
   for (const name of ["pointerup", "pointercancel"]) {
-    addEventListener(name, () => holds.pressed && setTimeout(() => {  // after the click that follows
-      holds.pressed = false;
-      refresh();
-    }, 100));
+    addEventListener(
+      name,
+      () =>
+        holds.pressed &&
+        setTimeout(() => {
+          // after the click that follows
+          holds.pressed = false;
+          refresh();
+        }, 100),
+    );
   }
-  scroller.addEventListener("scroll", () => {
-    scrolled = scroller.scrollTop;
-    refresh();
-  }, { passive: true });
+  scroller.addEventListener(
+    "scroll",
+    () => {
+      scrolled = scroller.scrollTop;
+      refresh();
+    },
+    { passive: true },
+  );
   return list;
 }
 
 function newSlot(words) {
   const cell = (name) => h("span", { class: name });
-  const cells = Object.fromEntries(["time", "status", "outcome", "type", "customer", "user", "event", "text", "ms"].map((name) => [name, cell(name)]));
+  const cells = Object.fromEntries(
+    ["time", "status", "outcome", "type", "customer", "user", "event", "text", "ms"].map((name) => [name, cell(name)]),
+  );
   const chips = Object.fromEntries(KINDS.map((kind) => [kind, cell(`chip ${kind}`)]));
   cells.what = h("span", { class: "what" }, cells.event, Object.values(chips), cells.text);
   const { time, status, outcome, type, customer, user, what, ms } = cells;
-  const button = h("button", { type: "button" }, time, h("span", { class: "code-cell" }, status), outcome, type, customer, user, what, ms);
+  const button = h(
+    "button",
+    { type: "button" },
+    time,
+    h("span", { class: "code-cell" }, status),
+    outcome,
+    type,
+    customer,
+    user,
+    what,
+    ms,
+  );
   const element = h("div", { class: "row", role: "listitem" }, button);
 
   function fill(row) {
@@ -189,8 +224,18 @@ function newSlot(words) {
       chips[kind].hidden = !n;
       write(chips[kind], n ? `${count(n)} ${words[kind]}` : "");
     }
-    const parts = [texts.time, texts.status, texts.outcome, texts.type, row.customer && `customer ${row.customer}`, row.user && `${row.user_kind} ${row.user}`,
-      texts.event, ...told, texts.text, texts.ms];
+    const parts = [
+      texts.time,
+      texts.status,
+      texts.outcome,
+      texts.type,
+      row.customer && `customer ${row.customer}`,
+      row.user && `${row.user_kind} ${row.user}`,
+      texts.event,
+      ...told,
+      texts.text,
+      texts.ms,
+    ];
     button.setAttribute("aria-label", parts.filter(Boolean).join(", "));
   }
 
@@ -221,7 +266,9 @@ export function textsOf(row, words) {
     type: row.call_type ?? (isBatch(row) ? "batch" : ""),
     customer: row.customer ?? "",
     user: row.user ?? "",
-    event: isBatch(row) ? `batch of ${count(row.messages)}` : row.event ?? (row.outcome === "answered" ? `${row.method} ${row.route}` : ""),
+    event: isBatch(row)
+      ? `batch of ${count(row.messages)}`
+      : (row.event ?? (row.outcome === "answered" ? `${row.method} ${row.route}` : "")),
     text: row.text ?? "",
     ms: row.ms === null ? "" : `${row.ms < 100 ? row.ms.toFixed(1) : Math.round(row.ms)} ms`,
   };

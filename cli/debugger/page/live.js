@@ -6,7 +6,14 @@ import { copyButton, count, h, options, say } from "./dom.js";
 import { isBatch, rowList } from "./list.js";
 import { requestPanel } from "./request.js";
 
-const WORDS = { stored: "stored", queued: "queued", duplicate: "duplicate", refused: "refused", failed: "failed", answered: "answered" };
+const WORDS = {
+  stored: "stored",
+  queued: "queued",
+  duplicate: "duplicate",
+  refused: "refused",
+  failed: "failed",
+  answered: "answered",
+};
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 const MOST_CUSTOMERS = 300;
 const NARROW = 560;
@@ -18,41 +25,111 @@ export function live(page) {
   const wanted = { kinds: new Set(), type: "", customer: "", text: "" };
   const known = new Set();
 
-  const type = h("select", { "aria-label": "Call type", change: filter }, ["", ...deployment.call_types].map((name) => h("option", { value: name }, name || "All call types")));
-  const customer = h("select", { "aria-label": "Customer", change: filter }, h("option", { value: "" }, "All customers"));
-  const text = h("input", { type: "search", placeholder: "Filter: user, event, id …", "aria-label": "Filter by user, event, message id, code, text, customer or route",
-    "aria-keyshortcuts": "/", spellcheck: "false", autocomplete: "off", input: filter });
-  const chips = Object.fromEntries(KINDS.map((kind) => {
-    const number = h("b", null, "0");
-    const button = h("button", { type: "button", class: `toggle ${kind}`, "aria-pressed": "false", click: () => toggle(kind) }, words[kind], " ", number);
-    return [kind, { button, number }];
-  }));
+  const type = h(
+    "select",
+    { "aria-label": "Call type", change: filter },
+    ["", ...deployment.call_types].map((name) => h("option", { value: name }, name || "All call types")),
+  );
+  const customer = h(
+    "select",
+    { "aria-label": "Customer", change: filter },
+    h("option", { value: "" }, "All customers"),
+  );
+  const text = h("input", {
+    type: "search",
+    placeholder: "Filter: user, event, id …",
+    "aria-label": "Filter by user, event, message id, code, text, customer or route",
+    "aria-keyshortcuts": "/",
+    spellcheck: "false",
+    autocomplete: "off",
+    input: filter,
+  });
+  const chips = Object.fromEntries(
+    KINDS.map((kind) => {
+      const number = h("b", null, "0");
+      const button = h(
+        "button",
+        { type: "button", class: `toggle ${kind}`, "aria-pressed": "false", click: () => toggle(kind) },
+        words[kind],
+        " ",
+        number,
+      );
+      return [kind, { button, number }];
+    }),
+  );
   const pause = h("button", { type: "button", class: "pause", click: () => setPaused(!list.holds.paused) }, "Pause");
-  const clear = h("button", { type: "button", click: () => { feed.clear(); update(true); say("Cleared"); } }, "Clear");
+  const clear = h(
+    "button",
+    {
+      type: "button",
+      click: () => {
+        feed.clear();
+        update(true);
+        say("Cleared");
+      },
+    },
+    "Clear",
+  );
   const pill = h("button", { type: "button", class: "pill", hidden: true, click: () => list.release() });
-  const head = h("div", { class: "listhead" },
-    h("div", { class: "toolbar" }, text, type, customer,
-      h("div", { class: "toggles", role: "group", "aria-label": "Outcomes to show" }, Object.values(chips).map((chip) => chip.button)),
-      h("div", { class: "actions" }, pause, clear)),
-    h("div", { class: "columns", "aria-hidden": "true" }, ["time", "code-cell", "outcome", "type", "customer", "user", "what", "ms"].map((name) =>
-      h("span", { class: name }, { "code-cell": "status", what: deployment.tells_who ? "event" : "remarks", type: "call type", ms: "took" }[name] ?? name))),
-    h("div", { class: "pillplace" }, pill));
+  const head = h(
+    "div",
+    { class: "listhead" },
+    h(
+      "div",
+      { class: "toolbar" },
+      text,
+      type,
+      customer,
+      h(
+        "div",
+        { class: "toggles", role: "group", "aria-label": "Outcomes to show" },
+        Object.values(chips).map((chip) => chip.button),
+      ),
+      h("div", { class: "actions" }, pause, clear),
+    ),
+    h(
+      "div",
+      { class: "columns", "aria-hidden": "true" },
+      ["time", "code-cell", "outcome", "type", "customer", "user", "what", "ms"].map((name) =>
+        h(
+          "span",
+          { class: name },
+          { "code-cell": "status", what: deployment.tells_who ? "event" : "remarks", type: "call type", ms: "took" }[
+            name
+          ] ?? name,
+        ),
+      ),
+    ),
+    h("div", { class: "pillplace" }, pill),
+  );
   const nothing = h("div", { class: "nothing", hidden: true });
   const figures = numbers(page);
   const drawings = charts(page);
   const about = intro(page);
   const scroller = h("div", { class: "scroller" });
   const list = rowList({ scroller, head, words, open: (row) => page.go(`live/${row.id}`) });
-  const seen = h("div", { class: "seen" }, h("div", { class: "summary" }, figures.element, drawings.element), head, list.element, nothing);
+  const seen = h(
+    "div",
+    { class: "seen" },
+    h("div", { class: "summary" }, figures.element, drawings.element),
+    head,
+    list.element,
+    nothing,
+  );
   const greeting = welcome(page);
   scroller.append(h("h1", { class: "unseen" }, "Live requests"), about, greeting, seen);
   const panel = requestPanel(page, { close: () => page.go("live"), words });
   const element = h("section", { class: deployment.tells_who ? "live" : "live no-who" }, scroller, panel.element);
 
   function matches(row) {
-    return (!wanted.type || row.call_type === wanted.type) && (!wanted.customer || row.customer === wanted.customer) && (!wanted.text || row.sought.includes(wanted.text));
+    return (
+      (!wanted.type || row.call_type === wanted.type) &&
+      (!wanted.customer || row.customer === wanted.customer) &&
+      (!wanted.text || row.sought.includes(wanted.text))
+    );
   }
-  const isOf = (row, kind) => (isBatch(row) ? row.counts[kind] > 0 : (row.outcome === "queued" ? "stored" : row.outcome) === kind);
+  const isOf = (row, kind) =>
+    isBatch(row) ? row.counts[kind] > 0 : (row.outcome === "queued" ? "stored" : row.outcome) === kind;
 
   function update(anew = false) {
     const counts = { stored: 0, duplicate: 0, refused: 0, failed: 0 };
@@ -73,8 +150,16 @@ export function live(page) {
     }
     nothing.hidden = shown.length > 0 || !feed.begun;
     if (!nothing.hidden) {
-      nothing.replaceChildren(feed.rows.length === 0 ? "Nothing since you cleared. New requests appear here as they come."
-        : h("span", null, "No request matches these filters. ", h("button", { type: "button", click: unfilter }, "Show all")));
+      nothing.replaceChildren(
+        feed.rows.length === 0
+          ? "Nothing since you cleared. New requests appear here as they come."
+          : h(
+              "span",
+              null,
+              "No request matches these filters. ",
+              h("button", { type: "button", click: unfilter }, "Show all"),
+            ),
+      );
     }
     list.set(shown, anew);
   }
@@ -138,11 +223,15 @@ export function live(page) {
   }
 
   let frame = 0;
-  feed.addEventListener("change", () => (frame ||= requestAnimationFrame(() => {
-    frame = 0;
-    seeCustomers();
-    update();
-  })));
+  feed.addEventListener(
+    "change",
+    () =>
+      (frame ||= requestAnimationFrame(() => {
+        frame = 0;
+        seeCustomers();
+        update();
+      })),
+  );
   new ResizeObserver(() => {
     if (scroller.clientWidth) list.measure(scroller.clientWidth < NARROW ? 60 : 36);
   }).observe(scroller);
@@ -162,31 +251,71 @@ export function live(page) {
 
 function intro({ deployment }) {
   const place = deployment.sink === "sqs" ? "your queue" : "your event table";
-  return h("div", { class: "intro" },
-    h("p", null, "Direct Destination receives your customers’ data from Segment, checks each message and stores it once."),
-    h("p", { class: "flow", "aria-label": `Segment, then this endpoint, then ${place}`, role: "img" },
-      ["Segment", "checked here", place].flatMap((step, i) => [i > 0 && h("span", { class: "arrow" }, "→"), h("span", { class: "step" }, step)])));
+  return h(
+    "div",
+    { class: "intro" },
+    h(
+      "p",
+      null,
+      "Direct Destination receives your customers’ data from Segment, checks each message and stores it once.",
+    ),
+    h(
+      "p",
+      { class: "flow", "aria-label": `Segment, then this endpoint, then ${place}`, role: "img" },
+      ["Segment", "checked here", place].flatMap((step, i) => [
+        i > 0 && h("span", { class: "arrow" }, "→"),
+        h("span", { class: "step" }, step),
+      ]),
+    ),
+  );
 }
 
 function welcome({ deployment, go }) {
   const good = deployment.keys.find((key) => key.label === "good");
   const told = h("div", { "aria-live": "polite" });
-  const send = h("button", { type: "button", class: "primary large", click: async () => {
-    send.disabled = true;
-    try {
-      const { samples } = await get("/_local/samples");
-      const { path, text, settings } = samples[0];
-      const { request_id: id } = await post("/_local/send", { path, api_key: good.api_key, text, settings });
-      if (id) go(`live/${id}`);
-    } catch (error) {
-      told.replaceChildren(h("p", { class: "trouble" }, error.message));
-    }
-    send.disabled = false;
-  } }, "Send a test message");
-  const shown = (label, value) => value && h("div", { class: "given" }, h("span", null, label), h("code", null, value), copyButton("Copy", () => value, { "aria-label": `Copy: ${label}` }));
-  return h("div", { class: "welcome", hidden: true },
+  const send = h(
+    "button",
+    {
+      type: "button",
+      class: "primary large",
+      click: async () => {
+        send.disabled = true;
+        try {
+          const { samples } = await get("/_local/samples");
+          const { path, text, settings } = samples[0];
+          const { request_id: id } = await post("/_local/send", { path, api_key: good.api_key, text, settings });
+          if (id) go(`live/${id}`);
+        } catch (error) {
+          told.replaceChildren(h("p", { class: "trouble" }, error.message));
+        }
+        send.disabled = false;
+      },
+    },
+    "Send a test message",
+  );
+  const shown = (label, value) =>
+    value &&
+    h(
+      "div",
+      { class: "given" },
+      h("span", null, label),
+      h("code", null, value),
+      copyButton("Copy", () => value, { "aria-label": `Copy: ${label}` }),
+    );
+  return h(
+    "div",
+    { class: "welcome", hidden: true },
     h("h2", null, "Waiting for the first message"),
-    h("p", null, "Segment posts a message to the endpoint, with your customer’s API key. It is checked, stored once, and answered truthfully; here you see what came beside what was answered."),
-    shown("Endpoint", deployment.url), !deployment.read_only && good && shown("API key", good.api_key),
-    !deployment.read_only && good && h("div", { class: "buttons" }, send, h("a", { class: "button", href: "#tester" }, "Write one yourself")), told);
+    h(
+      "p",
+      null,
+      "Segment posts a message to the endpoint, with your customer’s API key. It is checked, stored once and answered; here you see what came, what was made of it, and what was answered.",
+    ),
+    shown("Endpoint", deployment.url),
+    !deployment.read_only && good && shown("API key", good.api_key),
+    !deployment.read_only &&
+      good &&
+      h("div", { class: "buttons" }, send, h("a", { class: "button", href: "#tester" }, "Write one yourself")),
+    told,
+  );
 }

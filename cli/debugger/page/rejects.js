@@ -1,7 +1,7 @@
 /** The view "Rejects": what a schema refused and is kept; mend the schema, and take it in. */
 
 import { get, latest, post } from "./api.js";
-import { badge, bdi, count, h, long, outcomeColour, plain, plural, say, trouble } from "./dom.js";
+import { badge, bdi, count, h, labelled, long, outcomeColour, plain, plural, say, trouble } from "./dom.js";
 import { showLines, showViolations } from "./lines.js";
 import { folded } from "./messages.js";
 
@@ -10,21 +10,66 @@ export function rejects({ deployment }) {
   const list = h("ol", { class: "rejects" });
   const told = h("div", { class: "told", "aria-live": "polite" });
   const rest = h("p", { class: "dim" });
-  const retryAll = h("button", { type: "button", class: "primary", disabled: true, click: () => retry(passing) }, "Retry all that pass");
-  const again = h("button", { type: "button", click: load }, "Look again");
+  const retryAll = h(
+    "button",
+    { type: "button", class: "primary", disabled: true, click: () => retry(passing) },
+    "Retry all that pass",
+  );
+  const customer = h("input", {
+    type: "text",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: deployment.messages_need_subject ? "" : "all",
+  });
+  const form = h(
+    "form",
+    {
+      class: "choices",
+      submit: (event) => {
+        event.preventDefault();
+        load();
+      },
+    },
+    labelled("Customer", customer),
+    h("div", { class: "field end" }, h("button", { type: "submit" }, "Look again")),
+  );
   const ask = latest();
   const places = new Map();
   let passing = [];
-  const element = h("section", { class: "plain" }, h("h1", null, "Rejects"),
-    h("p", { class: "dim" }, "Segment never sends again what was refused, but it is kept here: mend ", h("code", null, "schemas/<call type>.json"), ", then retry, and it is taken in as if it had just come."),
-    h("div", { class: "buttons" }, !deployment.read_only && retryAll, again), told, list, rest);
+  const element = h(
+    "section",
+    { class: "plain" },
+    h("h1", null, "Rejects"),
+    h(
+      "p",
+      { class: "dim" },
+      "Segment never sends again what was refused, but it is kept here: mend ",
+      h("code", null, "schemas/<call type>.json"),
+      ", then retry, and it is taken in as if it had just come.",
+    ),
+    form,
+    !deployment.read_only && h("div", { class: "buttons" }, retryAll),
+    told,
+    list,
+    rest,
+  );
 
   async function load() {
-    const { data, error } = await ask(get("/_local/rejects"));
-    if (error) told.replaceChildren(trouble(error));
+    if (deployment.messages_need_subject && !customer.value.trim()) {
+      list.replaceChildren(
+        h("li", { class: "nothing" }, "Name a customer to see what was refused in the last seven days."),
+      );
+      return;
+    }
+    const { data, error } = await ask(get("/_local/rejects", { customer: customer.value.trim() }));
+    told.replaceChildren(...(error ? [trouble(error)] : []));
     if (!data) return;
     places.clear();
-    list.replaceChildren(...(data.rejects.length ? data.rejects.map(show) : [h("li", { class: "nothing" }, "Nothing is refused by a schema and kept.")]));
+    list.replaceChildren(
+      ...(data.rejects.length
+        ? data.rejects.map(show)
+        : [h("li", { class: "nothing" }, "Nothing is refused by a schema and kept.")]),
+    );
     rest.textContent = data.more > 0 ? `${count(data.more)} further ones are not shown.` : "";
     setPassing(data.rejects.filter((one) => one.passes).map((one) => one.key));
   }
@@ -36,20 +81,62 @@ export function rejects({ deployment }) {
   }
 
   function show(reject) {
-    const today = { true: badge("stored", "would pass today"), false: badge("refused", "still refused") }[reject.passes] ?? badge("grey", "not judged");
+    const today =
+      { true: badge("stored", "would pass today"), false: badge("refused", "still refused") }[reject.passes] ??
+      badge("grey", "not judged");
     const fate = h("p", { class: "fate", hidden: true });
-    const item = folded([h("span", { class: "grow" }, h("bdi", { class: "answer" }, plain(reject.answer, 160)), today),
-      h("span", { class: "dim" }, plain(reject.type ?? "–", 30), " · ", bdi(`${reject.customer} ${reject.who ?? ""}`, 80), " · ", plain(reject.time), " UTC")], async () => {
-      const { reject: now, body, violations, answer_today: answer, settings } = await get(`/_local/rejects/${encodeURIComponent(reject.key)}`);
-      return [
-        h("p", null, answer === null ? (now.passes === false ? "Today it would be refused." : "Today it would be accepted.") : ["Today it would be refused: ", bdi(answer), "."]),
-        h("p", null, h("code", null, plain(now.code ?? ""))),
-        showViolations(violations),
-        showLines(body, "Body of the rejected message"),
-        settings && [h("h2", null, "Settings"), h("pre", { class: "code raw" }, long(settings))],
-      ].flat().filter(Boolean);
-    });
-    const button = !deployment.read_only && h("button", { type: "button", "aria-label": `Retry: ${plain(reject.answer, 80)}, ${plain(reject.who ?? "", 60)}`, click: () => retry([reject.key]) }, "Retry");
+    const item = folded(
+      [
+        h("span", { class: "grow" }, h("bdi", { class: "answer" }, plain(reject.answer, 160)), today),
+        h(
+          "span",
+          { class: "dim" },
+          plain(reject.type ?? "–", 30),
+          " · ",
+          bdi(`${reject.customer} ${reject.who ?? ""}`, 80),
+          " · ",
+          plain(reject.time),
+          " UTC",
+        ),
+      ],
+      async () => {
+        const {
+          reject: now,
+          body,
+          violations,
+          answer_today: answer,
+          settings,
+        } = await get(`/_local/rejects/${encodeURIComponent(reject.key)}`);
+        return [
+          h(
+            "p",
+            null,
+            answer === null
+              ? now.passes === false
+                ? "Today it would be refused."
+                : "Today it would be accepted."
+              : ["Today it would be refused: ", bdi(answer), "."],
+          ),
+          h("p", null, h("code", null, plain(now.code ?? ""))),
+          showViolations(violations),
+          showLines(body, "Body of the rejected message"),
+          settings && [h("h2", null, "Settings"), h("pre", { class: "code raw" }, long(settings))],
+        ]
+          .flat()
+          .filter(Boolean);
+      },
+    );
+    const button =
+      !deployment.read_only &&
+      h(
+        "button",
+        {
+          type: "button",
+          "aria-label": `Retry: ${plain(reject.answer, 80)}, ${plain(reject.who ?? "", 60)}`,
+          click: () => retry([reject.key]),
+        },
+        "Retry",
+      );
     if (button) item.firstChild.after(button);
     item.append(fate);
     places.set(reject.key, { fate, button });
@@ -77,7 +164,14 @@ export function rejects({ deployment }) {
     const place = places.get(key);
     if (!place) return;
     place.fate.hidden = false;
-    place.fate.replaceChildren(badge(outcomeColour(fate), fate), " ", bdi({ gone: "It is no longer among the rejects.", refused: answer }[fate] ?? "It is taken in, and no longer a reject."));
+    place.fate.replaceChildren(
+      badge(outcomeColour(fate), fate),
+      " ",
+      bdi(
+        { gone: "It is no longer among the rejects.", refused: answer }[fate] ??
+          "It is taken in, and no longer a reject.",
+      ),
+    );
     if (place.button) place.button.disabled = fate !== "refused";
   }
   return { element, show: load };

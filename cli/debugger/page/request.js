@@ -9,8 +9,21 @@ import { clock, isBatch, textsOf } from "./list.js";
 export function requestPanel(page, { close, words }) {
   const title = h("h2", { tabindex: -1, class: "title" });
   const body = h("div", { class: "body" });
-  const element = h("aside", { class: "details", "aria-label": "Details of a request", hidden: true },
-    h("div", { class: "bar" }, title, h("button", { type: "button", class: "close", "aria-label": "Close the details", title: "Close (Escape)", click: close }, "✕")), body);
+  const element = h(
+    "aside",
+    { class: "details", "aria-label": "Details of a request", hidden: true },
+    h(
+      "div",
+      { class: "bar" },
+      title,
+      h(
+        "button",
+        { type: "button", class: "close", "aria-label": "Close the details", title: "Close (Escape)", click: close },
+        "✕",
+      ),
+    ),
+    body,
+  );
   const ask = latest();
   let current = null;
 
@@ -47,26 +60,77 @@ export function requestPanel(page, { close, words }) {
 function heading(row, words) {
   const { outcome, type, event } = textsOf(row, words);
   const what = isBatch(row) ? event : [type, event].filter(Boolean).join(" · ") || `${row.method} ${row.route}`;
-  return [statusBadge(row.status), " ", h("span", { class: `outcome ${outcomeColour(row.outcome)}` }, outcome), " ", h("bdi", { class: "of" }, plain(what, 120))];
+  return [
+    statusBadge(row.status),
+    " ",
+    h("span", { class: `outcome ${outcomeColour(row.outcome)}` }, outcome),
+    " ",
+    h("bdi", { class: "of" }, plain(what, 120)),
+  ];
 }
 
 function sections(data, page, words, pick) {
   const { row, request, messages, answer } = data;
-  const about = messages.length > 1 ? ` · message ${data.message + 1} of ${count(messages.length)}` : "";
+  const about =
+    data.canonical && messages.length > 1 ? ` · message ${data.message + 1} of ${count(messages.length)}` : "";
   return [
     facts(row),
     messages.length > 1 && section("Messages of the batch", batch(messages, data.message, words, pick)),
-    data.now.length > 0 && section(`What became of it${about}`, h("ul", { class: "now" }, data.now.map((sentence) => h("li", null, long(sentence, 400))))),
-    h("div", { class: "beside" },
-      h("div", null, showSide("Request as received", [h("code", null, request.method, " ", long(request.path, 200)), dim(plural(request.bytes, "byte"))], request),
-        testerButton(request, page)),
-      answer ? showSide("Answer", [statusBadge(answer.status), dim([row.ms !== null && `${row.ms} ms`, `by ${row.by === "function" ? "the function" : row.by}`].filter(Boolean).join(", "))], answer)
-        : section("Answer", dim("What was answered is not known."))),
-    (data.canonical || data.violations.length > 0) && section(`Canonical message${about}`,
-      h("p", { class: "dim" }, "What the schemas check and what is stored: one spelling for each field."),
-      showViolations(data.violations),
-      data.canonical && showLines(data.canonical, "Canonical message")),
-    data.left_out.length > 0 && section("Left out", h("ul", null, data.left_out.map((sentence) => h("li", null, long(sentence, 400))))),
+    data.now.length > 0 &&
+      section(
+        `What became of it${about}`,
+        h(
+          "ul",
+          { class: "now" },
+          data.now.map((sentence) => h("li", null, long(sentence, 400))),
+        ),
+      ),
+    h(
+      "div",
+      { class: "beside" },
+      request &&
+        h(
+          "div",
+          null,
+          showSide(
+            "Request as received",
+            [h("code", null, request.method, " ", long(request.path, 200)), dim(plural(request.bytes, "byte"))],
+            request,
+          ),
+          testerButton(request, page),
+        ),
+      answer
+        ? showSide(
+            "Answer",
+            [
+              statusBadge(answer.status),
+              dim(
+                [row.ms !== null && `${row.ms} ms`, `by ${row.by === "function" ? "the function" : row.by}`]
+                  .filter(Boolean)
+                  .join(", "),
+              ),
+            ],
+            answer,
+          )
+        : section("Answer", dim("What was answered is not known.")),
+    ),
+    (data.canonical || data.violations.length > 0) &&
+      section(
+        `Canonical message${about}`,
+        h("p", { class: "dim" }, "What the schemas check and what is stored: one spelling for each field."),
+        showViolations(data.violations),
+        data.canonical && showLines(data.canonical, "Canonical message"),
+      ),
+    data.left_out.length > 0 &&
+      section(
+        "Left out",
+        h(
+          "ul",
+          null,
+          data.left_out.map((sentence) => h("li", null, long(sentence, 400))),
+        ),
+      ),
+    data.line && section("The line in the log", showLines(data.line, "The line in the log")),
     data.stored && section(`Stored item${about}`, showLines(data.stored, "Stored item")),
     data.steps.length > 0 && section("Milliseconds per step", steps(data)),
   ].filter(Boolean);
@@ -82,20 +146,42 @@ function facts(row) {
   const pairs = [
     ["Time", `${day}, ${clock(row.time)}`],
     ["Customer", row.customer && bdi(row.customer)],
-    [kind === "user" ? "User" : "Anonymous id", row.user && h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120))],
+    [
+      kind === "user" ? "User" : "Anonymous id",
+      row.user && h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120)),
+    ],
     ["Message id", row.message_id && h("code", null, plain(row.message_id, 120))],
     ["Code", row.code && h("code", null, plain(row.code))],
   ];
-  const shown = pairs.filter(([, value]) => value).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)));
+  const shown = pairs
+    .filter(([, value]) => value)
+    .map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)));
   return h("dl", { class: "facts" }, shown);
 }
 
 function testerButton(request, page) {
   if (page.deployment.read_only || request.method !== "POST") return null;
   const isCut = request.body?.omitted > 0;
-  const button = h("button", { type: "button", disabled: isCut, click: () => page.openInTester({
-    path: request.path, text: request.body ? textOf(request.body) : request.text ?? "", settings: settingsOf(request.headers) }) }, "Open in tester");
-  return h("p", null, button, isCut && h("span", { class: "dim" }, " Too long to be shown whole, so that it can’t be sent from here."));
+  const button = h(
+    "button",
+    {
+      type: "button",
+      disabled: isCut,
+      click: () =>
+        page.openInTester({
+          path: request.path,
+          text: request.body ? textOf(request.body) : (request.text ?? ""),
+          settings: settingsOf(request.headers),
+        }),
+    },
+    "Open in tester",
+  );
+  return h(
+    "p",
+    null,
+    button,
+    isCut && h("span", { class: "dim" }, " Too long to be shown whole, so that it can’t be sent from here."),
+  );
 }
 
 /** What a header X-Segment-Settings says, or nothing. */
@@ -110,19 +196,60 @@ function settingsOf(headers) {
 
 function batch(messages, current, words, pick) {
   const list = h("ol", { class: "messages" });
-  const show = (one) => h("li", null, h("button", { type: "button", "aria-current": one.index === current ? "true" : null, click: () => pick(one.index) },
-    h("span", { class: "dim" }, one.index + 1), badge(outcomeColour(one.outcome), words[one.outcome] ?? one.outcome), h("span", null, plain(one.call_type ?? "–", 30)),
-    h("span", { class: "dim" }, plain([one.text, one.message_id].filter(Boolean).join(" · "), 160))));
+  const show = (one) =>
+    h(
+      "li",
+      null,
+      h(
+        "button",
+        { type: "button", "aria-current": one.index === current ? "true" : null, click: () => pick(one.index) },
+        h("span", { class: "dim" }, one.index + 1),
+        badge(outcomeColour(one.outcome), words[one.outcome] ?? one.outcome),
+        h("span", null, plain(one.call_type ?? "–", 30)),
+        h("span", { class: "dim" }, plain([one.text, one.message_id].filter(Boolean).join(" · "), 160)),
+      ),
+    );
   const failing = messages.filter((one) => one.outcome === "refused" || one.outcome === "failed");
   const order = [...failing, ...messages.filter((one) => !failing.includes(one))];
-  return [failing.length > 0 && failing.length < messages.length && h("p", { class: "dim" }, "What was not accepted comes first."), inSteps(list, order, show, 100, "messages")];
+  return [
+    failing.length > 0 &&
+      failing.length < messages.length &&
+      h("p", { class: "dim" }, "What was not accepted comes first."),
+    inSteps(list, order, show, 100, "messages"),
+  ];
 }
 
 function steps({ steps: all, total }) {
-  const sum = Math.max(total ?? 0, all.reduce((n, [, ms]) => n + ms, 0), 0.001);
-  return h("table", { class: "steps" }, h("tbody", null, all.map(([name, ms]) => {
-    const bar = h("i");
-    bar.style.width = `${(ms / sum) * 100}%`;
-    return h("tr", null, h("th", { scope: "row" }, plain(name)), h("td", { class: "bar" }, bar), h("td", { class: "ms" }, ms.toFixed(2)));
-  }), total !== null && h("tr", { class: "total" }, h("th", { scope: "row" }, "total"), h("td"), h("td", { class: "ms" }, total.toFixed(2)))));
+  const sum = Math.max(
+    total ?? 0,
+    all.reduce((n, [, ms]) => n + ms, 0),
+    0.001,
+  );
+  return h(
+    "table",
+    { class: "steps" },
+    h(
+      "tbody",
+      null,
+      all.map(([name, ms]) => {
+        const bar = h("i");
+        bar.style.width = `${(ms / sum) * 100}%`;
+        return h(
+          "tr",
+          null,
+          h("th", { scope: "row" }, plain(name)),
+          h("td", { class: "bar" }, bar),
+          h("td", { class: "ms" }, ms.toFixed(2)),
+        );
+      }),
+      total !== null &&
+        h(
+          "tr",
+          { class: "total" },
+          h("th", { scope: "row" }, "total"),
+          h("td"),
+          h("td", { class: "ms" }, total.toFixed(2)),
+        ),
+    ),
+  );
 }

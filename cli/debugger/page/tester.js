@@ -8,8 +8,15 @@ const CHECK_AFTER = 250;
 const LINE = 20;
 const MARGIN = 10;
 const OTHER = "another";
-const CAUSES = { good: "accepted", expired: "401, its time is over", revoked: "401, it was taken back", suspended: "403, it is suspended",
-  scoped: "may send identify only, else 403", unknown: "401, nobody has it", none: "401, no credentials" };
+const CAUSES = {
+  good: "accepted",
+  expired: "401, its time is over",
+  revoked: "401, it was taken back",
+  suspended: "403, it is suspended",
+  scoped: "may send identify only, else 403",
+  unknown: "401, nobody has it",
+  none: "401, no credentials",
+};
 
 /** Make the view; `fill({path, text, settings, api_key})` puts in what is given. */
 export function tester({ deployment }) {
@@ -21,24 +28,97 @@ export function tester({ deployment }) {
 
   const sample = h("select", { change: useSample });
   const about = h("span", { class: "dim" });
-  const path = h("select", { change: checkSoon }, deployment.routes.map((route) => h("option", { value: route }, `POST ${route}`)));
-  const key = h("select", { change: seeKey }, deployment.keys.map(({ label }) => h("option", { value: label }, CAUSES[label] ? `${label}: ${CAUSES[label]}` : label)), h("option", { value: OTHER }, "another key…"));
+  const path = h(
+    "select",
+    { change: checkSoon },
+    deployment.routes.map((route) => h("option", { value: route }, `POST ${route}`)),
+  );
+  const key = h(
+    "select",
+    { change: seeKey },
+    deployment.keys.map(({ label }) =>
+      h("option", { value: label }, CAUSES[label] ? `${label}: ${CAUSES[label]}` : label),
+    ),
+    h("option", { value: OTHER }, "another key…"),
+  );
   const otherKey = h("input", { type: "text", autocomplete: "off", spellcheck: "false", placeholder: "ddk_…" });
   const otherField = labelled("Another API key", otherKey);
   const settings = h("textarea", { rows: 3, spellcheck: "false", input: checkSoon });
-  const settingsPart = h("details", { class: "settings" }, h("summary", null, "Settings of the destination (optional)"), labelled("X-Segment-Settings, as JSON", settings));
-  const text = h("textarea", { class: "editor", wrap: "off", spellcheck: "false", autocapitalize: "off", autocomplete: "off", "aria-label": "Message, as JSON", input: () => { sample.value = ""; typed(); }, scroll: drawNumbers });
+  const settingsPart = h(
+    "details",
+    { class: "settings" },
+    h("summary", null, "Settings of the destination (optional)"),
+    labelled("X-Segment-Settings, as JSON", settings),
+  );
+  const text = h("textarea", {
+    class: "editor",
+    wrap: "off",
+    spellcheck: "false",
+    autocapitalize: "off",
+    autocomplete: "off",
+    "aria-label": "Message, as JSON",
+    input: () => {
+      sample.value = "";
+      typed();
+    },
+    scroll: drawNumbers,
+  });
   const numbers = h("div", { class: "gutter", "aria-hidden": "true" });
   const verdict = h("div", { class: "verdict", role: "status" });
-  const send = h("button", { type: "submit", class: "primary", "aria-keyshortcuts": "Control+Enter Meta+Enter" }, "Send");
-  const again = h("button", { type: "button", disabled: true, title: "The same request once more: it is answered as a duplicate", click: () => deliver(last) }, "Send again");
+  const send = h(
+    "button",
+    { type: "submit", class: "primary", "aria-keyshortcuts": "Control+Enter Meta+Enter" },
+    "Send",
+  );
+  const again = h(
+    "button",
+    {
+      type: "button",
+      disabled: true,
+      title: "The same request once more: it is answered as a duplicate",
+      click: () => deliver(last),
+    },
+    "Send again",
+  );
   const curl = copyButton("Copy as curl", async () => (await post("/_local/curl", written())).curl);
-  const form = h("form", { class: "write", submit: (event) => { event.preventDefault(); deliver(written()); }, keydown: (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); deliver(written()); }
-  } }, h("div", { class: "choices" }, labelled("Sample", sample), labelled("Endpoint", path), labelled("API key", key), otherField), about,
-    h("div", { class: "editing" }, numbers, text), verdict, settingsPart,
-    h("div", { class: "buttons" }, send, again, curl, h("span", { class: "dim wide" }, "Ctrl or ⌘ + Enter sends")));
-  const result = h("div", { class: "result" }, h("p", { class: "nothing" }, "Send the message, and you see here the request as Segment makes it, beside what the destination answers."));
+  const form = h(
+    "form",
+    {
+      class: "write",
+      submit: (event) => {
+        event.preventDefault();
+        deliver(written());
+      },
+      keydown: (event) => {
+        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+          event.preventDefault();
+          deliver(written());
+        }
+      },
+    },
+    h(
+      "div",
+      { class: "choices" },
+      labelled("Sample", sample),
+      labelled("Endpoint", path),
+      labelled("API key", key),
+      otherField,
+    ),
+    about,
+    h("div", { class: "editing" }, numbers, text),
+    verdict,
+    settingsPart,
+    h("div", { class: "buttons" }, send, again, curl, h("span", { class: "dim wide" }, "Ctrl or ⌘ + Enter sends")),
+  );
+  const result = h(
+    "div",
+    { class: "result" },
+    h(
+      "p",
+      { class: "nothing" },
+      "Send the message, and you see here the request as Segment makes it, beside what the destination answers.",
+    ),
+  );
   const element = h("section", { class: "tester" }, h("h1", { class: "unseen" }, "Event tester"), form, result);
   let problems = new Map();
   let lines = 1;
@@ -46,7 +126,12 @@ export function tester({ deployment }) {
 
   function written() {
     const chosen = deployment.keys.find(({ label }) => label === key.value);
-    return { path: path.value, api_key: chosen ? chosen.api_key : otherKey.value.trim(), text: text.value, settings: settings.value.trim() };
+    return {
+      path: path.value,
+      api_key: chosen ? chosen.api_key : otherKey.value.trim(),
+      text: text.value,
+      settings: settings.value.trim(),
+    };
   }
 
   function seeKey() {
@@ -66,7 +151,8 @@ export function tester({ deployment }) {
 
   function fill(request) {
     if (request.path !== undefined) {
-      if (![...path.options].some((option) => option.value === request.path)) path.append(h("option", { value: request.path }, `POST ${plain(request.path, 60)}`));
+      if (![...path.options].some((option) => option.value === request.path))
+        path.append(h("option", { value: request.path }, `POST ${plain(request.path, 60)}`));
       path.value = request.path;
     }
     if (request.api_key !== undefined) {
@@ -97,12 +183,14 @@ export function tester({ deployment }) {
     const first = Math.max(0, Math.floor((text.scrollTop - MARGIN) / LINE));
     const last = Math.min(lines, first + Math.ceil((text.clientHeight || 1) / LINE) + 2);
     const shift = MARGIN + first * LINE - text.scrollTop;
-    numbers.replaceChildren(...Array.from({ length: Math.max(0, last - first) }, (_, i) => {
-      const wrong = problems.get(first + i + 1);
-      const number = h("span", { class: wrong && "wrong", title: wrong }, first + i + 1);
-      if (i === 0) number.style.marginTop = `${shift}px`;
-      return number;
-    }));
+    numbers.replaceChildren(
+      ...Array.from({ length: Math.max(0, last - first) }, (_, i) => {
+        const wrong = problems.get(first + i + 1);
+        const number = h("span", { class: wrong && "wrong", title: wrong }, first + i + 1);
+        if (i === 0) number.style.marginTop = `${shift}px`;
+        return number;
+      }),
+    );
   }
 
   function checkSoon() {
@@ -118,11 +206,40 @@ export function tester({ deployment }) {
     problems = new Map(data.problems.filter(({ line }) => line).map(({ line, message }) => [line, plain(message)]));
     drawNumbers();
     const isGood = data.status < 300;
-    const what = isGood ? data.call_type ?? "" : `${data.status} ${data.message ?? ""}`;
-    verdict.replaceChildren(h("p", { class: isGood ? "good" : "bad" }, isGood ? "Would be accepted" : "Would be refused", what && ": ", what && bdi(what),
-        isGood && key.value in CAUSES && key.value !== "good" && h("span", { class: "dim" }, ` (but with this key: ${CAUSES[key.value]})`)),
-      data.problems.length > 0 && h("ul", null, data.problems.map(({ line, message }) => h("li", null,
-        line ? h("button", { type: "button", class: "link", click: () => goTo(line) }, `Line ${line}: `, bdi(message)) : bdi(message)))) || "");
+    const what = isGood ? (data.call_type ?? "") : `${data.status} ${data.message ?? ""}`;
+    verdict.replaceChildren(
+      h(
+        "p",
+        { class: isGood ? "good" : "bad" },
+        isGood ? "Would be accepted" : "Would be refused",
+        what && ": ",
+        what && bdi(what),
+        isGood &&
+          key.value in CAUSES &&
+          key.value !== "good" &&
+          h("span", { class: "dim" }, ` (but with this key: ${CAUSES[key.value]})`),
+      ),
+      (data.problems.length > 0 &&
+        h(
+          "ul",
+          null,
+          data.problems.map(({ line, message }) =>
+            h(
+              "li",
+              null,
+              line
+                ? h(
+                    "button",
+                    { type: "button", class: "link", click: () => goTo(line) },
+                    `Line ${line}: `,
+                    bdi(message),
+                  )
+                : bdi(message),
+            ),
+          ),
+        )) ||
+        "",
+    );
   }
 
   function goTo(line) {
@@ -156,23 +273,46 @@ export function tester({ deployment }) {
       return;
     }
     const groups = new Map();
-    samples.forEach((one, i) => groups.set(one.group, [...(groups.get(one.group) ?? []), h("option", { value: i }, one.title)]));
-    sample.replaceChildren(h("option", { value: "", hidden: true }, "Your own"), ...[...groups].map(([label, children]) => h("optgroup", { label }, children)));
+    samples.forEach((one, i) =>
+      groups.set(one.group, [...(groups.get(one.group) ?? []), h("option", { value: i }, one.title)]),
+    );
+    sample.replaceChildren(
+      h("option", { value: "", hidden: true }, "Your own"),
+      ...[...groups].map(([label, children]) => h("optgroup", { label }, children)),
+    );
     sample.value = text.value ? "" : "0";
     useSample();
   }
 
-  return { element, fill, show: () => {
-    if (samples.length === 0) load();
-    drawNumbers();
-  } };
+  return {
+    element,
+    fill,
+    show: () => {
+      if (samples.length === 0) load();
+      drawNumbers();
+    },
+  };
 }
 
 function showSent({ request_id: id, request, answer }) {
   return [
     h("h2", { class: "unseen" }, "What was sent and answered"),
-    h("div", { class: "beside" }, showSide("Request from Segment", h("code", null, request.method, " ", long(request.url, 200)), request),
-      showSide("Response from destination", [statusBadge(answer.status), answer.ms !== null && h("span", { class: "dim" }, `${answer.ms} ms`)], answer, true)),
-    id && h("p", null, h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See in Live: what happened in between")),
+    h(
+      "div",
+      { class: "beside" },
+      showSide("Request from Segment", h("code", null, request.method, " ", long(request.url, 200)), request),
+      showSide(
+        "Response from destination",
+        [statusBadge(answer.status), answer.ms !== null && h("span", { class: "dim" }, `${answer.ms} ms`)],
+        answer,
+        true,
+      ),
+    ),
+    id &&
+      h(
+        "p",
+        null,
+        h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See in Live: what happened in between"),
+      ),
   ].filter(Boolean);
 }
