@@ -3,6 +3,7 @@
 # make check  formatting, lint and types (changes nothing)              make format  mends what it can
 # make bench  what the function costs, beside others               make bench ARGS="--quick"
 # make deploy the stack of a stage by your AWS credentials         make deploy STAGE=prod
+# make screenshots  the pictures of the page in docs/
 # make lock   pins the dependencies anew (needs uv)
 
 PYTHON ?= python3
@@ -72,7 +73,7 @@ $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
 
 .PHONY: screenshots
 screenshots: $(VENV)/.browser
-	@$(VENV)/bin/python -m docs.screenshots
+	@$(VENV)/bin/python docs/pictures/take.py
 
 # The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9

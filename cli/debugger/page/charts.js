@@ -136,8 +136,9 @@ function latencyChart(edges) {
     strong.setAttribute("d", all ? [median, p95].map((i) => shape(sums[i], i)).join("") : "");
     write(marks.median, all ? (median === p95 ? "median, p95" : "median") : "");
     write(marks.p95, all && median !== p95 ? "p95" : "");
-    at(marks.median, (median + (p95 - median === 1 || p95 - median === 2 ? -0.4 : 0.5)) / bins);
-    at(marks.p95, (p95 + 0.5) / bins);
+    const apart = p95 - median === 1 ? 0.8 : p95 - median === 2 ? 0.3 : 0; // so that the words do not touch
+    at(marks.median, (median + 0.5 - apart) / bins);
+    at(marks.p95, (p95 + 0.5 + apart) / bins);
     write(chart.note, all ? `median ${words(median)}` : "");
     chart.label(
       all ? `median ${words(median)}, 95 percent at or below ${words(p95)}, of ${all} requests` : "no requests",

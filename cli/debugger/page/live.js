@@ -136,7 +136,7 @@ export function live(page) {
     const kinds = [...wanted.kinds];
     const shown = feed.rows.filter((row) => {
       if (!matches(row)) return false;
-      for (const kind of KINDS) if (isOf(row, kind)) counts[kind]++;
+      for (const kind of KINDS) if (isOf(row, kind)) counts[kind] += row.counts[kind] ?? 0;
       return kinds.length === 0 || kinds.some((kind) => isOf(row, kind));
     });
     for (const kind of KINDS) write(chips[kind].number, count(counts[kind]));
