@@ -1,5 +1,8 @@
 """The command line: `destination`, or `python -m cli`."""
 
+import signal
+import threading
+
 import click
 
 from cli.certification.catalog import catalog_page
@@ -25,11 +28,18 @@ from handler.errors import STORE_ERRORS
 
 class _Command(click.Group):
     def invoke(self, ctx: click.Context) -> object:
-        """Tell what AWS said in a sentence."""
+        """Run a command, which Control-C ends, and tell what AWS said in a sentence."""
+        _heed_control_c()
         try:
             return super().invoke(ctx)
         except STORE_ERRORS as error:
             raise click.ClickException(f"AWS answered: {error}") from error
+
+
+def _heed_control_c() -> None:
+    """Let SIGINT end a command that a shell started in the background of a script: such a one inherits to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

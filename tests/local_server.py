@@ -54,6 +54,16 @@ def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
     )
 
 
+@contextmanager
+def in_background() -> Iterator[None]:
+    """Let what is started in the meantime ignore SIGINT at first, as a shell does with the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply:
     """What a server replied, its body as JSON."""

@@ -10,7 +10,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from local_server import PATIENCE_SECONDS, make_checkout, run, serving, start, wait_until
+from local_server import PATIENCE_SECONDS, in_background, make_checkout, run, serving, start, wait_until
 from store_proxy import Fault, store_proxy
 
 from cli import demo
@@ -296,6 +296,18 @@ def test_it_ends_without_a_trace(tmp_path, printed, number, exit_codes):
         last_words = process.communicate(timeout=PATIENCE_SECONDS)[0]  # of all processes: the last one ends it
         assert process.returncode in exit_codes
         assert "Traceback" not in last_words
+
+
+@pytest.mark.parametrize("printed", ["Starting 1 function", "Control-C ends it"])
+def test_control_c_ends_it_in_the_background_of_a_script_too(tmp_path, printed):
+    options = ("--port", "0", "--processes", "1")
+    with in_background():
+        process = start(make_checkout(tmp_path), "serve", *options, stdout=subprocess.PIPE)
+    with process:
+        assert any(printed in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=PATIENCE_SECONDS)[0].endswith("Stopped.\n")
+        assert process.returncode == 0
 
 
 # On AWS

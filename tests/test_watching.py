@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from endpoint import endpoint, response
 from insights import insights
-from local_server import PATIENCE_SECONDS, run, start, wait_until
+from local_server import PATIENCE_SECONDS, in_background, run, start, wait_until
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
 
 from cli import demo
@@ -298,6 +298,14 @@ def test_requests_are_shown_as_they_come_until_control_c(server):
     assert f"/segment 200 accepted track demo {message['messageId']}" in seen[0]
     assert "404 by API Gateway: no such route" in seen[1]
     assert (process.returncode, rest) == (0, "")
+
+
+def test_control_c_ends_it_in_the_background_of_a_script_too(server):
+    with in_background():
+        process = tailing(server)
+    with process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_for_programs_lines_are_as_they_were_written(server):
