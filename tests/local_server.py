@@ -41,9 +41,18 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
+class _Process(subprocess.Popen):
+    """A process that an exception in its `with` ends, where Popen would wait for it for ever."""
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, traceback)
+
+
 def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
     """Start `destination` in a process group of its own; errors go where its output goes."""
-    return subprocess.Popen(
+    return _Process(
         [sys.executable, "-m", "cli", *args],
         cwd=checkout,
         env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
