@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
-from local_server import run, wait_until
+from local_server import PATIENCE_SECONDS, run, wait_until
 
 from cli.reject_table import RejectTable
 from cli.retry import Fate, Judge, retry, sink_of
@@ -121,14 +122,17 @@ def again_before_delete(destination, message) -> Iterator[None]:
 
 @contextmanager
 def failing_late(operation, what, *, count) -> Iterator[None]:
-    """Let a call fail that contains some text, but not before so many others were made."""
+    """Let a call fail that contains some text, when so many others were made, before which no more are."""
     others = []
+    failed = Event()
 
     def fail(request, **_):
         if what in request.body:
             wait_until(lambda: len(others) >= count)
+            failed.set()
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, operation)
         others.append(request)
+        assert len(others) <= count or failed.wait(PATIENCE_SECONDS)
 
     with before(operation, fail):
         yield
