@@ -9,12 +9,12 @@ from typing import Any
 from cli.debugger.exchange import Exchange
 from cli.debugger.layout import Layout, lay_out_value
 from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations, old_names_in
-from cli.debugger.rows import Row, outcome_of
+from cli.debugger.rows import DUPLICATE, STORED, Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
 from cli.messages import to_json
 from cli.retry import Judge
 from cli.target import Target
-from cli.watching.lines import LOGGED_ID_CHARS, FunctionLine
+from cli.watching.lines import LOGGED_ID_CHARS, AccessLine, FunctionLine
 from cli.watching.what_follows import what_follows
 from cli.watching.whereabouts import Whereabouts, tell
 from handler.canonicalise import Message
@@ -109,12 +109,13 @@ class Inspector:
         self, exchange: Exchange, message: Message, said: Verdict, remarks: Sequence[str]
     ) -> dict[str, Any]:
         """Return the stored item of a message, and sentences about where it is."""
-        line = next((line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome), None)
+        matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome)
+        line = next(matching, None) or next(iter(exchange.late), None)
         if line is None:
             return {}
         read = FunctionLine.from_json(line, "")
-        now = [*remarks, what_follows(read, None)]
-        if said.outcome not in ("stored", "duplicate") or read.customer_id is None:
+        now = [*remarks, what_follows(read, _answer_of_api(exchange))]
+        if outcome_of(read.outcome) not in (STORED, DUPLICATE) or read.customer_id is None:
             return {"now": now}
         items: Sequence[Mapping[str, Any]] | None = None
         fault = None
@@ -183,6 +184,22 @@ def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     milliseconds = dict(lines[-1]["milliseconds"]) if lines else {}
     total = milliseconds.pop("total", None)
     return {"steps": [*milliseconds.items()], "total": total}
+
+
+def _answer_of_api(exchange: Exchange) -> AccessLine | None:
+    """Return what the API answered by itself, None where it passed on what the function did."""
+    if exchange.error is None:
+        return None
+    return AccessLine(
+        time=exchange.time,
+        request_id=exchange.id,
+        route=f"{exchange.method} {exchange.path}",
+        status=exchange.status,
+        milliseconds=exchange.milliseconds,
+        error=exchange.error,
+        is_by_function=False,
+        raw="",
+    )
 
 
 def _remarks(exchange: Exchange) -> Sequence[str]:

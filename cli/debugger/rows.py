@@ -63,7 +63,8 @@ class Row:
             if call_type := line.get("call_type"):
                 types[call_type] += line.get("messages", 1)
         by_status = _by_status(exchange.status)
-        messages = exchange.read().messages
+        # Many messages take long to read, and their lines tell enough.
+        messages = exchange.read().messages if counts.total() <= 1 else ()
         if not exchange.lines and exchange.route and by_status != ANSWERED:
             counts[by_status] = max(1, len(messages))
         last = exchange.lines[-1] if exchange.lines else {}

@@ -1,0 +1,92 @@
+"""What is shown of a request that ended otherwise than most; the others are in test_debugger.py."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from request_lines import ACCEPTED, FAILED, function_line, function_lines
+
+from cli.debugger.exchange import Exchange
+from cli.debugger.inspect import Inspector
+from cli.retry import Judge
+from cli.schemas.check import SCHEMAS
+from cli.stack import create_local_stack
+from cli.target import Target
+from handler.canonicalise import canonicalise
+from handler.record import Record
+from handler.spec import CALL_TYPES
+from handler.validate import Schemas
+from handler.write import EventTable
+
+TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m", "timestamp": "2026-03-12T09:30:00Z"}
+TOO_LATE = "the function did not answer in time"
+
+
+@pytest.fixture
+def inspector(aws):
+    target = Target(account=aws, stores=create_local_stack(aws, {}).stores)
+    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=lambda: 0)
+    return Inspector(target=target, dynamodb=aws.dynamodb(), judge=judge)
+
+
+def exchange(body, *lines, path="/segment", status=200, **fields):
+    facts = {"method": "POST", "headers": [], "answer_headers": [], "answer": "{}", "milliseconds": 1.0}
+    return Exchange(
+        id="r",
+        time=datetime.now(UTC),
+        path=path,
+        status=status,
+        body=body if isinstance(body, str) else json.dumps(body),
+        lines=[json.loads(line) for line in lines],
+        **{**facts, **fields},
+    )
+
+
+def test_a_request_that_took_too_long_is_told_so(inspector):
+    shown = inspector.inspect(exchange(TRACK, status=503, error=TOO_LATE))
+    assert shown["now"] == [f"API Gateway answered 503 by itself: {TOO_LATE}."]
+    assert (shown["messages"][0]["outcome"], shown["stored"], shown["steps"]) == ("failed", None, [])
+    assert shown["canonical"] is not None
+
+
+def test_what_the_function_did_after_that_is_told_with_what_is_stored(inspector):
+    [message] = canonicalise(TRACK)
+    table = EventTable(inspector.dynamodb, inspector.target.stores.event_table, retention_days=0)
+    table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
+    late = [json.loads(function_line(ACCEPTED, message_id="m"))]
+    shown = inspector.inspect(exchange(TRACK, status=503, error=TOO_LATE, late=late))
+    assert shown["now"][1:3] == [
+        "The function went on, and came to an end: accepted.",
+        "Segment sends it again, for up to four hours, although the message was taken: what comes again is a duplicate.",
+    ]
+    assert shown["now"][3].startswith("Stored at ")
+    assert shown["stored"] is not None
+
+
+def test_a_failed_request_is_told_with_what_segment_does(inspector):
+    shown = inspector.inspect(exchange(TRACK, function_line(FAILED), status=503))
+    assert shown["now"] == ["Segment sends it again, for up to four hours."]
+
+
+def test_a_stored_message_that_is_gone_by_now_is_told_so(inspector):
+    shown = inspector.inspect(exchange(TRACK, function_line(ACCEPTED, message_id="m")))
+    assert shown["stored"] is None
+    assert shown["now"][1].startswith("It was accepted and is not in the event table: its user was erased")
+
+
+def test_a_table_that_can_not_be_read_is_told_so(inspector, aws):
+    aws.dynamodb().delete_table(TableName=inspector.target.stores.event_table)
+    shown = inspector.inspect(exchange(TRACK, function_line(ACCEPTED, message_id="m")))
+    assert shown["now"][1].startswith("Where it is now can't be told: ")
+
+
+def test_messages_of_a_batch_are_told_apart_where_they_share_an_id_or_have_none(inspector):
+    batch = [{**TRACK, "messageId": None}, TRACK, {**TRACK, "messageId": 5.5}, TRACK]
+    derived = canonicalise(batch[0])[0].message_id
+    lines = [
+        *function_lines(ACCEPTED, message_ids=["m", derived]),
+        *function_lines(FAILED, message_ids=["m", ""]),
+    ]
+    shown = inspector.inspect(exchange({"batch": batch}, *lines, path="/v1/batch"))
+    assert [one["outcome"] for one in shown["messages"]] == ["stored", "stored", "failed", "failed"]
+    assert [one["message_id"] for one in shown["messages"]] == [derived, "m", "5.5", "m"]
