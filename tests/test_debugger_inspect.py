@@ -55,10 +55,8 @@ def test_what_the_function_did_after_that_is_told_with_what_is_stored(inspector)
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
     late = [json.loads(function_line(ACCEPTED, message_id="m"))]
     shown = inspector.inspect(exchange(TRACK, status=503, error=TOO_LATE, late=late))
-    assert shown["now"][1:3] == [
-        "The function went on, and came to an end: accepted.",
-        "Segment sends it again, for up to four hours, although the message was taken: what comes again is a duplicate.",
-    ]
+    assert shown["now"][1] == "The function went on, and came to an end: accepted."
+    assert shown["now"][2].startswith("Segment sends it again, for up to four hours, although the message was taken")
     assert shown["now"][3].startswith("Stored at ")
     assert shown["stored"] is not None
 
