@@ -61,7 +61,7 @@ export function keys(page) {
       h("th", { scope: "row", "data-name": "Customer" }, bdi(key.customer_id)),
       cell("Label", key.label ? bdi(key.label) : "–"),
       cell("Status", badge(COLOURS[key.status] ?? "grey", key.status)),
-      cell("Ends in", h("code", null, `….${plain(key.last_four)}`)),
+      cell("Ends in", h("code", null, `…${plain(key.last_four)}`)),
       cell("May send", key.scopes ? key.scopes.join(", ") : "all call types"),
       cell("Created", day(key.created_at)),
       cell("Expires", day(key.expires_at) === "–" ? "never" : day(key.expires_at)),
