@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -18,8 +19,10 @@ from strict_aws import strict_aws
 
 from cli import demo
 from cli.key_table import KeyRecord, KeyTable
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, LocalStack, copy_tables, create_local_stack
+from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, Account, LocalStack, copy_tables, create_local_stack
+from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
+from handler.validate import SCHEMA_NAMES
 
 Json = dict[str, Any]
 
@@ -170,12 +173,22 @@ class Deployment:
         return [{"settings": {}, **record} for record in self.stored()]
 
 
+@pytest.fixture(scope="session")
+def compiled() -> ModuleType:
+    """Compile the schemas once, as for the artifact."""
+    module = ModuleType("handler.compiled")
+    exec(compile_schemas(read_schemas(ROOT / "schemas"), SCHEMA_NAMES), module.__dict__)  # noqa: S102 -- our own code
+    return module
+
+
 @pytest.fixture
-def deploy(aws: Account, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
+def deploy(aws: Account, compiled: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
     """Deploy the template with parameters, and environment variables of one's own; the demo keys are there.
 
     An endpoint tells the function that it is on a local server; the services have others, which are moto's.
     """
+
+    monkeypatch.setitem(sys.modules, compiled.__name__, compiled)
 
     def deploy(*, environment: Json | None = None, **parameters: str) -> Deployment:
         stack = create_local_stack(aws, parameters)
