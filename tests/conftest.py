@@ -7,13 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 import boto3
 import pytest
 from botocore.handlers import BUILTIN_HANDLERS
-from hypothesis import HealthCheck, settings
+from coverage import Coverage
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 from moto import mock_aws
 from strict_aws import strict_aws
 
@@ -37,6 +39,30 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("reproducible")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
+    """Trace no test of the command line, and none by hypothesis: traced they take twice the time.
+
+    That the other tests of `handler` and `consumer` suffice is what `fail_under` in pyproject.toml shows.
+    """
+    coverage = Coverage.current()
+    if coverage is None or not (is_of_command_line(item.module) or is_hypothesis_test(item.function)):
+        return (yield)
+    coverage.stop()
+    try:
+        return (yield)
+    finally:
+        coverage.start()
+
+
+@cache
+def is_of_command_line(module: ModuleType) -> bool:
+    """Whether a module of tests uses more of `cli` than what makes a deployment, or runs commands."""
+    sources = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
+    known = {"cli.demo", "cli.key_table", "cli.stack"}
+    return any(str(source).startswith(("cli.", "local_server")) for source in sources - known)
 
 
 SERVICES = ("cloudformation", "dynamodb", "sqs")

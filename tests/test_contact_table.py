@@ -487,6 +487,11 @@ def test_an_erasure_leaves_what_happened_later_that_day(order, dynamodb):
     assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
 
 
+def test_an_erasure_that_comes_late_leaves_what_happened_on_later_days(dynamodb):
+    take(dynamodb, track(time=DAY_BEFORE, message_id="m-0"), track(time=NOON), message("delete", time=DAY_BEFORE))
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
+
+
 def test_a_visitor_is_erased_by_the_anonymous_id(dynamodb):
     visitor = {"user_id": None, "anonymous_id": "visitor"}
     take(dynamodb, message("page", **visitor))

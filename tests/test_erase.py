@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from consumer.clients import patient_client
-from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, OutOfTimeError, Scope
+from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, Link, OutOfTimeError, Scope, links_of
 from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
 from handler.canonicalise import canonicalise
 from handler.record import Record, sha256
@@ -211,6 +211,12 @@ def linked_history(place):
     place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="user-2", anonymousId="77aa"))
     place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="old-1"), track(anonymousId="old-1"))
     place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"})
+
+
+def test_what_the_messages_of_a_user_link_to_is_told_by_kind(place):
+    linked_history(place)
+    links = links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1")
+    assert set(links) == {Link("anonymous", "5f0c"), Link("previous", "old-1")}
 
 
 def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):
