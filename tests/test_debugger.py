@@ -201,6 +201,8 @@ def test_the_messages_of_a_batch_are_shown_one_by_one(server):
         *((0, None), (1, "invalid_message"), (2, None), (3, "not_an_object")),
     ]
     assert sorted(one["outcome"] for one in shown["messages"]) == ["duplicate", "refused", "refused", "stored"]
+    assert shown["message"] == 1  # the first that went wrong
+    shown = inspect(server, sent, message="0")
     assert (shown["message"], shown["violations"]) == (0, [])
     assert "192.0.2.1" in text_of(shown["canonical"])
     shown = inspect(server, sent, message="1")
@@ -303,7 +305,7 @@ def test_problems_of_a_batch_tell_which_message(server):
     judged = post(server, "/check", path="/v1/batch", text=text, settings="")
     assert judged["status"] == 200
     [problem] = judged["problems"]
-    assert problem["message"] == "Message 1: event must not be empty"
+    assert problem["message"] == "At index 1: event must not be empty"
     assert text.splitlines()[problem["line"] - 1].strip().startswith('"event": ""')
 
 

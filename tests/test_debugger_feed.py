@@ -153,6 +153,15 @@ def test_a_notice_is_told_until_it_is_over():
     told(scenario)
 
 
+def test_that_other_schemas_count_is_told():
+    async def scenario(feed, _clock, read):
+        before = (await read())[1]["schemas"]
+        feed.note_schemas()
+        assert (await read())[1]["schemas"] == before + 1
+
+    told(scenario)
+
+
 def test_a_silent_feed_shows_that_it_is_there():
     async def run():
         events = Feed(heartbeat_seconds=0.01).follow()

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from request_lines import ACCEPTED, FAILED, function_line, function_lines
+from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, function_line, function_lines
 
 from cli.debugger.exchange import Exchange
 from cli.debugger.inspect import Inspector
@@ -64,6 +64,39 @@ def test_what_the_function_did_after_that_is_told_with_what_is_stored(inspector)
 def test_a_failed_request_is_told_with_what_segment_does(inspector):
     shown = inspector.inspect(exchange(TRACK, function_line(FAILED), status=503))
     assert shown["now"] == ["Segment sends it again, for up to four hours."]
+
+
+def test_a_failed_message_that_another_try_has_stored_is_told_so(inspector):
+    [message] = canonicalise(TRACK)
+    table = EventTable(inspector.dynamodb, inspector.target.stores.event_table, retention_days=0)
+    table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
+    shown = inspector.inspect(exchange(TRACK, function_line(FAILED, message_id="m"), status=503))
+    assert shown["now"][1].startswith("It is stored by now: ")
+    assert shown["stored"] is not None
+
+
+def test_a_duplicate_is_told_to_have_written_nothing(inspector):
+    shown = inspector.inspect(exchange(TRACK, function_line(DUPLICATE, message_id="m")))
+    assert shown["now"][1] == "It was there already: nothing was written this time."
+
+
+@pytest.mark.parametrize(
+    "message", [{"type": "track"}, {"type": "track", "userId": {}}, {"messageId": {}, "userId": "u"}], ids=str
+)
+def test_a_message_that_failed_before_it_was_judged_is_shown_without_an_item(inspector, message):
+    shown = inspector.inspect(exchange(message, function_line(FAILED), status=503))
+    assert shown["stored"] is None
+    assert shown["now"] == ["Segment sends it again, for up to four hours."]
+
+
+def test_a_body_that_is_no_json_is_told_with_what_segment_does(inspector):
+    shown = inspector.inspect(exchange("{oops", function_line(REFUSED), status=400))
+    assert shown["now"] == ["Final: Segment does not send it again."]
+
+
+def test_a_route_that_is_not_there_is_told_with_those_that_are(inspector):
+    shown = inspector.inspect(exchange("", path="/nowhere", status=404, error="no such route"))
+    assert shown["now"][1] == "Messages go to POST /segment, those of libraries to routes below /v1/."
 
 
 def test_a_stored_message_that_is_gone_by_now_is_told_so(inspector):

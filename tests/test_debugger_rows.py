@@ -38,6 +38,7 @@ def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
         "counts": {"stored": 1},
         "messages": 1,
         "batch": False,
+        "types": ["track"],
         "call_type": "track",
         "customer": "acme",
         "user": "user-1",

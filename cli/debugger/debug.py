@@ -129,7 +129,7 @@ class StackDebugger:
         deployment = {
             "name": self._name,
             "read_only": True,
-            "url": None,
+            "endpoint": None,
             "sink": stores.event_sink,
             "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
             "routes": [route.path for route in ROUTES.values()],
@@ -149,7 +149,7 @@ class StackDebugger:
         site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=None)
         return Starlette(routes=site.routes)
 
-    def _inspect(self, row_id: str, index: int) -> Mapping[str, Any] | None:
+    def _inspect(self, row_id: str, index: int | None) -> Mapping[str, Any] | None:
         line = self._lines.get(row_id)
         if line is None:
             return None
@@ -169,7 +169,7 @@ class StackDebugger:
             "row": {**row.to_json(), "id": row_id},
             "request": None,
             "messages": messages,
-            "message": index if index < len(messages) else None,
+            "message": (index or 0) if (index or 0) < len(messages) else None,
             "canonical": None,
             "left_out": [],
             "violations": [],

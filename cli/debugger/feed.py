@@ -56,6 +56,7 @@ class Feed:
         self._totals: Counter[str] = Counter()
         self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._notice: str | None = None
+        self._schemas = 0
         self._changes = 0
         self._changed = asyncio.Event()
         self._closed = False
@@ -79,6 +80,11 @@ class Feed:
     def notify(self, notice: str | None) -> None:
         """Say what everybody should know now, or that there is nothing any more."""
         self._notice = notice
+        self._wake()
+
+    def note_schemas(self) -> None:
+        """Say that messages are judged by other schemas from now on."""
+        self._schemas += 1
         self._wake()
 
     def close(self) -> None:
@@ -123,6 +129,7 @@ class Feed:
             "totals": _counted(self._totals),
             "seconds": [second.to_json() for second in seconds],
             "notice": self._notice,
+            "schemas": self._schemas,
             **more,
         }
         return f'event: {name}\ndata: {{"rows": [{", ".join(rows)}], {json.dumps(facts)[1:]}\n\n'

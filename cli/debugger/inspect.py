@@ -9,7 +9,7 @@ from typing import Any
 from cli.debugger.exchange import Exchange
 from cli.debugger.layout import Layout, lay_out_value
 from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations, old_names_in
-from cli.debugger.rows import DUPLICATE, STORED, Row, outcome_of
+from cli.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
 from cli.messages import to_json
 from cli.retry import Judge
@@ -19,7 +19,8 @@ from cli.watching.what_follows import what_follows
 from cli.watching.whereabouts import Whereabouts, tell
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, Invalid, InvalidMessage, InvalidSettings, Refusal, Violation
-from handler.record import Record
+from handler.record import Record, subject_of
+from handler.request import SEGMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,12 @@ class Inspector:
     dynamodb: Any
     judge: Judge
 
-    def inspect(self, exchange: Exchange, index: int = 0) -> dict[str, Any]:
-        """Return what the page shows of a request, and of one of its messages."""
+    def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
+        """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
         reading = exchange.read()
         verdicts = _verdicts(exchange, reading.messages)
+        if index is None:
+            index = next((n for n, said in enumerate(verdicts) if said.outcome not in (STORED, DUPLICATE)), 0)
         body = json_layout(reading.text)
         facts: dict[str, Any] = {
             "row": Row.of_exchange(exchange).to_json(),
@@ -77,7 +80,9 @@ class Inspector:
                 marked = violations if verdicts[index].code == InvalidMessage.code else ()
                 body, canonical, left_out = _mark(body, exchange, message, index, marked)
                 facts |= {"canonical": canonical.to_json(), "left_out": left_out}
-            facts |= self._whereabouts(exchange, message, verdicts[index], facts["now"])
+            facts |= self._whereabouts(exchange, message, verdicts[index])
+        elif exchange.lines:
+            facts["now"].append(what_follows(FunctionLine.from_json(exchange.lines[0], ""), None))
         facts["request"] = {
             "method": exchange.method,
             "path": exchange.path,
@@ -105,32 +110,37 @@ class Inspector:
             pass
         return ()
 
-    def _whereabouts(
-        self, exchange: Exchange, message: Message, said: Verdict, remarks: Sequence[str]
-    ) -> dict[str, Any]:
+    def _whereabouts(self, exchange: Exchange, message: Message, said: Verdict) -> dict[str, Any]:
         """Return the stored item of a message, and sentences about where it is."""
         matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome)
         line = next(matching, None) or next(iter(exchange.late), None)
         if line is None:
             return {}
         read = FunctionLine.from_json(line, "")
-        now = [*remarks, what_follows(read, _answer_of_api(exchange))]
-        if outcome_of(read.outcome) not in (STORED, DUPLICATE) or read.customer_id is None:
+        now = [*_remarks(exchange), what_follows(read, _answer_of_api(exchange))]
+        if read.outcome == DUPLICATE:
+            now.append("It was there already: nothing was written this time.")
+        if read.outcome == REFUSED or read.customer_id is None:
             return {"now": now}
         items: Sequence[Mapping[str, Any]] | None = None
         fault = None
         if self.target.stores.event_sink == "dynamodb":
             try:
-                items = self._items(Record(customer_id=read.customer_id, message=message, settings={}, stored_at=0))
+                items = self._items(read.customer_id, message)
             except STORE_ERRORS as error:
                 fault = f"Where it is now can't be told: {error}"
-        whereabouts = Whereabouts(items=items, rejects=())
-        return {
-            "stored": lay_out_value(to_json(items[0])).to_json() if items else None,
-            "now": [*now, *([fault] if fault else tell(whereabouts, [read], self.target, "this request"))],
-        }
+        if fault is not None:
+            now.append(fault)
+        elif read.outcome != FAILED:
+            now += tell(Whereabouts(items=items, rejects=()), [read], self.target, "this request")
+        elif items:
+            now.append("It is stored by now: another try has written it, or this one had before it failed.")
+        return {"stored": lay_out_value(to_json(items[0])).to_json() if items else None, "now": now}
 
-    def _items(self, record: Record) -> Sequence[Mapping[str, Any]]:
+    def _items(self, customer_id: str, message: Message) -> Sequence[Mapping[str, Any]]:
+        if subject_of(customer_id, message.body) is None or not isinstance(message.body.get("message_id"), str):
+            return ()  # it failed before its schema could refuse it
+        record = Record(customer_id=customer_id, message=message, settings={}, stored_at=0)
         key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
         answer = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True)
         return [answer["Item"]] if "Item" in answer else []
@@ -206,4 +216,9 @@ def _remarks(exchange: Exchange) -> Sequence[str]:
     if exchange.error is None:
         return ()
     late = [f"The function went on, and came to an end: {line['outcome']}." for line in exchange.late[:1]]
-    return [f"API Gateway answered {exchange.status} by itself: {exchange.error}.", *late]
+    ways = [f"Messages go to POST {SEGMENT.path}, those of libraries to routes below /v1/."]
+    return [
+        f"API Gateway answered {exchange.status} by itself: {exchange.error}.",
+        *late,
+        *(ways if exchange.route is None else ()),
+    ]

@@ -17,7 +17,7 @@ from cli.debugger.tester import Tester, demo_keys
 from cli.retry import Judge
 from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import Target
-from handler.request import ROUTES
+from handler.request import ROUTES, SEGMENT
 from handler.validate import Schemas
 
 
@@ -43,6 +43,7 @@ class LocalDebugger:
     def judge_by(self, schemas: Schemas) -> None:
         """Note which schemas the function judges by from now on."""
         self._judge = self._judge_of(schemas)
+        self.feed.note_schemas()
 
     def note(self, exchange: Exchange) -> None:
         """Show a request that was answered."""
@@ -60,7 +61,7 @@ class LocalDebugger:
         deployment = {
             "name": "local server",
             "read_only": False,
-            "url": self._url,
+            "endpoint": self._url + SEGMENT.path,
             "sink": stores.event_sink,
             "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
             "routes": [route.path for route in ROUTES.values()],
@@ -77,7 +78,7 @@ class LocalDebugger:
         site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=tester)
         return site.routes
 
-    def _inspect(self, exchange_id: str, index: int) -> Mapping[str, Any] | None:
+    def _inspect(self, exchange_id: str, index: int | None) -> Mapping[str, Any] | None:
         exchange = self._exchanges.find(exchange_id)
         if exchange is None:
             return None

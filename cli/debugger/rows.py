@@ -125,8 +125,7 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """Return what the page is told."""
         fields = {name: value[:MAX_CHARS] if isinstance(value, str) else value for name, value in vars(self).items()}
-        del fields["types"]
-        return {**fields, "call_type": self.call_type}
+        return {**fields, "types": [*self.types], "call_type": self.call_type}
 
 
 def _by_status(status: int | None) -> str:

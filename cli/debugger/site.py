@@ -56,7 +56,7 @@ class Site:
 
     deployment: Content
     feed: Feed
-    inspect: Callable[[str, int], Content | None]
+    inspect: Callable[[str, int | None], Content | None]
     holdings: Holdings
     tester: Tester | None
 
@@ -107,8 +107,8 @@ class Site:
         return StreamingResponse(self.feed.follow(), media_type="text/event-stream")
 
     def _request(self, request: Request) -> Content:
-        index = _asked(request, "message") or "0"
-        found = self.inspect(request.path_params["id"], int(index) if index.isdecimal() else 0)
+        index = _asked(request, "message")
+        found = self.inspect(request.path_params["id"], int(index) if index.isdecimal() else None)
         if found is None:
             raise _Refused(404, "This request is not kept any more: the latest ones are, as many as fit")
         return found

@@ -181,11 +181,18 @@ def _check(draft: Draft, judge: Judge) -> dict[str, Any]:
         except Refusal as refusal:
             refusals.append(refusal)
             lines = entry(layout, index) if route.is_batch else layout
-            problems += _problems(refusal, lines, message, f"Message {index}: " if route.is_batch else "")
+            problems += _problems(refusal, lines, message, f"At index {index}: " if route.is_batch else "")
     if refusals and len(refusals) == len(messages):
         return _verdict(NothingAccepted() if route.is_batch else refusals[0], problems)
-    call_type = messages[0].type if len(messages) == 1 else None
-    return {"status": ACCEPTED, "code": None, "message": None, "call_type": call_type, "problems": problems}
+    return {
+        "status": ACCEPTED,
+        "code": None,
+        "message": None,
+        "call_type": messages[0].type if len(messages) == 1 else None,
+        "accepted": len(messages) - len(refusals),
+        "refused": len(refusals),
+        "problems": problems,
+    }
 
 
 def _read(draft: Draft, route: Route) -> Sequence[Message]:

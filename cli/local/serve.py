@@ -277,4 +277,8 @@ def _print_welcome(console: Console, url: str, api_key: str, account: Account, s
         )
         console.print(f"See who was erased:            .venv/bin/destination erasures list{option}", markup=False)
     console.print(f"Its stores answer at           {account.endpoint_url}", markup=False)
+    if url.startswith("https"):
+        console.print(
+            "A browser warns of its certificate, which only this machine knows: go on, or trust .local/ca.pem"
+        )
     console.print("Control-C ends it. What an embedded AWS stored is gone then.\n")

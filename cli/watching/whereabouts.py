@@ -135,7 +135,7 @@ def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Targ
     refused = [line for line in lines if line.outcome == "refused"]
     for item in whereabouts.items or ():
         key = f"{item['subject']['S']} at {item['position']['S']}"
-        yield f"Stored at {_moment(item['stored_at']['S'])} in the event table, as {key}."
+        yield f"Stored at {_moment(item['stored_at']['S'])} UTC in the event table, as {key}."
         if item["type"]["S"] == DELETE:
             yield "The erasure that it asks for is not carried out yet: that would delete it."
     if whereabouts.items and not taken:
@@ -164,8 +164,9 @@ def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Targ
         )
     for reject in whereabouts.rejects:
         yield (
-            f"Among the rejects since {_moment(reject.rejected_at)} as {reject.reject_id}: `destination rejects show` "
-            "has all of it, `destination rejects retry` takes it in once the schema is mended."
+            f"Among the rejects since {_moment(reject.rejected_at)} UTC as {reject.reject_id}: "
+            "`destination rejects show` has all of it, `destination rejects retry` takes it in once the schema is "
+            "mended."
         )
     if refused and not whereabouts.rejects:
         was_kept = any(line.kept for line in refused)

@@ -16,6 +16,7 @@ const VIEWS = {
   messages: ["Messages", messages],
   rejects: ["Rejects", rejects],
 };
+const TOLD_FOR = 6000;
 const [main, tabs, banners, place] = ["main", "tabs", "banners", "deployment"].map((id) => document.getElementById(id));
 
 async function start() {
@@ -50,7 +51,18 @@ async function start() {
     views[chosen].show(name === chosen ? rest.join("/") : "", new URLSearchParams(query));
   }
   showPlace(deployment);
-  feed.addEventListener("state", () => showBanners(feed.connected, feed.notice));
+  let renewed = 0;
+  const state = () => {
+    place.classList.toggle("lost", !feed.connected);
+    showBanners(feed.connected, feed.notice, renewed && "schemas/ changed: messages are judged by what is there now.");
+  };
+  feed.addEventListener("state", state);
+  feed.addEventListener("schemas", () => {
+    clearTimeout(renewed);
+    renewed = setTimeout(() => ((renewed = 0), state()), TOLD_FOR);
+    state();
+    for (const view of Object.values(views)) if (!view.element.hidden) view.judgeAnew?.();
+  });
   addEventListener("hashchange", route);
   route();
   feed.open();
@@ -69,18 +81,18 @@ async function untilAnswered(path) {
   }
 }
 
-function showPlace({ name, url, read_only: readOnly }) {
+function showPlace({ name, endpoint, read_only: readOnly }) {
   place.replaceChildren(h("span", { class: "name" }, name, readOnly && " (read only)"));
-  if (url)
+  if (endpoint)
     place.append(
-      h("code", null, url),
-      copyButton("Copy", () => url, { class: "small", "aria-label": "Copy the endpoint’s address" }),
+      h("code", null, endpoint),
+      copyButton("Copy", () => endpoint, { class: "small", "aria-label": "Copy the endpoint’s address" }),
     );
 }
 
-function showBanners(isConnected, notice) {
+function showBanners(isConnected, ...notices) {
   banners.replaceChildren(
-    ...[!isConnected && "The local server does not answer; trying again.", notice]
+    ...[!isConnected && "The local server does not answer; trying again.", ...notices]
       .filter(Boolean)
       .map((text) => h("p", { role: "status" }, text)),
   );

@@ -9,7 +9,7 @@ const SHOWN = ["route", "call_type", "customer", "user", "event", "message_id", 
 const NOTHING = { requests: 0, stored: 0, duplicate: 0, refused: 0, failed: 0 };
 const BEGIN = { totals: NOTHING, time: -Infinity, second: 0 };
 
-/** Dispatches `change` for rows and totals, and `state` for whether the server answers. */
+/** Dispatches `change` for rows and totals, `state` for whether the server answers, `schemas` when others count. */
 export class Feed extends EventTarget {
   /** Oldest first. Their texts are cut and made visible; `sought` is what the text filter looks at. */
   rows = [];
@@ -22,6 +22,7 @@ export class Feed extends EventTarget {
   everAny = false;
 
   #source = null;
+  #schemas = 0;
   #seconds = new Map();
   #started = null;
   #all = NOTHING;
@@ -71,7 +72,11 @@ export class Feed extends EventTarget {
   }
 
   #replace(snapshot) {
-    if (snapshot.started !== this.#started) this.#cleared = BEGIN;
+    if (snapshot.started !== this.#started) {
+      this.#cleared = BEGIN;
+      this.everAny = false;
+      this.#schemas = snapshot.schemas;
+    }
     this.#started = snapshot.started;
     this.rows = [];
     this.#seconds.clear();
@@ -79,7 +84,7 @@ export class Feed extends EventTarget {
     this.#add({ ...snapshot, rows: snapshot.rows.filter((row) => row.time > this.#cleared.time) });
   }
 
-  #add({ rows, totals, seconds, notice }) {
+  #add({ rows, totals, seconds, notice, schemas }) {
     this.rows = this.rows.concat(rows.map((row) => this.#read(row))).slice(-KEPT_ROWS);
     for (const second of seconds) this.#seconds.set(second.second, second);
     const oldest = this.newest() - KEPT_SECONDS;
@@ -92,14 +97,14 @@ export class Feed extends EventTarget {
     this.notice = notice;
     if (!wasAs) this.dispatchEvent(new Event("state"));
     this.dispatchEvent(new Event("change"));
+    if (schemas !== this.#schemas) this.dispatchEvent(new Event("schemas"));
+    this.#schemas = schemas;
   }
 
   #read(row) {
     const read = { ...row, number: ++this.#number, subject: row.user?.slice(0, 2000) };
     for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
-    read.sought = SHOWN.map((name) => read[name] ?? "")
-      .join("\n")
-      .toLowerCase();
+    read.sought = [String(row.status), ...SHOWN.map((name) => read[name] ?? "")].join("\n").toLowerCase();
     return read;
   }
 }

@@ -111,6 +111,7 @@ export function keys(page) {
       try {
         const { key: now } = await post(`/_local/keys/${encodeURIComponent(key.id)}/revoke`, {});
         place.closest("tr").replaceWith(show(now));
+        told.replaceChildren();
         say(`Revoked the ${name}`);
       } catch (error) {
         place.replaceChildren(trouble(error));
@@ -166,7 +167,7 @@ function newKeyForm(page, told, load) {
       { class: "choices" },
       labelled("Customer", customer),
       labelled("Label", label, "(optional)"),
-      labelled("Expires", expires, "(90d, 2027-01-31, or never)"),
+      labelled("Expires", expires, "(90d, 2027-01-31; empty is never)"),
     ),
     h(
       "fieldset",

@@ -2,7 +2,7 @@
  * A list of ten thousand rows of which only those in sight are in the document.
  *
  * It holds still while somebody reads: when it is paused or scrolled down, between press and release of a pointer, and
- * while a row has the keyboard's focus or was opened by it. What comes meanwhile is counted.
+ * while a row is open that the keyboard opened. What comes meanwhile is counted. A row that has the focus keeps it.
  */
 
 import { count, h, outcomeColour, statusColour } from "./dom.js";
@@ -23,12 +23,21 @@ export function rowList({ scroller, head, words, open }) {
   let scrolled = 0;
   let frame = 0;
   const holds = { paused: false, pressed: false, opened: false };
-  const list = { element, holds, onHeld: () => {}, measure, set, select, focus, release, refresh };
+  const list = {
+    element,
+    holds,
+    onHeld: () => {},
+    measure,
+    set,
+    select,
+    focus,
+    release,
+    refresh,
+    enter: () => move(0),
+  };
 
   const isScrolled = () => scrolled > size.top - size.head + 4;
-  const hasKeyboard = () =>
-    document.activeElement?.matches(":focus-visible") && element.contains(document.activeElement);
-  const isHeld = () => holds.paused || holds.pressed || holds.opened || isScrolled() || hasKeyboard();
+  const isHeld = () => holds.paused || holds.pressed || holds.opened || isScrolled();
 
   /** Tell what there is to show; `anew` shows it from the top whatever is held, as another filter is set. */
   function set(all, anew = false) {
@@ -254,6 +263,13 @@ function newSlot(words) {
   return { element, fill, place };
 }
 
+/** Say what became of a request; of a batch of which some was accepted, that it was not all. */
+function outcomeOf(row, words) {
+  const isInPart =
+    isBatch(row) && ["refused", "failed"].includes(row.outcome) && row.counts[row.outcome] < row.messages;
+  return `${isInPart ? "part " : ""}${words[row.outcome] ?? row.outcome}`;
+}
+
 /** Whether a row stands for a batch. */
 export const isBatch = (row) => row.batch || row.messages > 1;
 
@@ -262,7 +278,7 @@ export function textsOf(row, words) {
   return {
     time: clock(row.time),
     status: String(row.status ?? "–"),
-    outcome: words[row.outcome] ?? row.outcome,
+    outcome: outcomeOf(row, words),
     type: row.call_type ?? (isBatch(row) ? "batch" : ""),
     customer: row.customer ?? "",
     user: row.user ?? "",

@@ -123,7 +123,7 @@ export function live(page) {
 
   function matches(row) {
     return (
-      (!wanted.type || row.call_type === wanted.type) &&
+      (!wanted.type || row.types.includes(wanted.type)) &&
       (!wanted.customer || row.customer === wanted.customer) &&
       (!wanted.text || row.sought.includes(wanted.text))
     );
@@ -243,6 +243,10 @@ export function live(page) {
       event.preventDefault();
       text.focus();
     }
+    if (event.key === "ArrowDown" && (event.target === text || event.target === document.body)) {
+      event.preventDefault();
+      list.enter();
+    }
     if (event.key === "Escape" && element.classList.contains("with-details")) page.go("live");
   });
   update();
@@ -250,15 +254,12 @@ export function live(page) {
 }
 
 function intro({ deployment }) {
-  const place = deployment.sink === "sqs" ? "your queue" : "your event table";
+  const isQueue = deployment.sink === "sqs";
+  const [place, does] = isQueue ? ["your queue", "queues it"] : ["your event table", "stores it once"];
   return h(
     "div",
     { class: "intro" },
-    h(
-      "p",
-      null,
-      "Direct Destination receives your customers’ data from Segment, checks each message and stores it once.",
-    ),
+    h("p", null, `Direct Destination receives your customers’ data from Segment, checks each message and ${does}.`),
     h(
       "p",
       { class: "flow", "aria-label": `Segment, then this endpoint, then ${place}`, role: "img" },
@@ -311,7 +312,7 @@ function welcome({ deployment, go }) {
       null,
       "Segment posts a message to the endpoint, with your customer’s API key. It is checked, stored once and answered; here you see what came, what was made of it, and what was answered.",
     ),
-    shown("Endpoint", deployment.url),
+    shown("Endpoint", deployment.endpoint),
     !deployment.read_only && good && shown("API key", good.api_key),
     !deployment.read_only &&
       good &&

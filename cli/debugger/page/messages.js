@@ -1,7 +1,7 @@
 /** The view "Messages": what is stored, of all or of one user, newest first. */
 
 import { get, latest } from "./api.js";
-import { badge, count, h, labelled, plain, trouble } from "./dom.js";
+import { badge, bdi, count, h, labelled, plain, trouble } from "./dom.js";
 import { showLines } from "./lines.js";
 
 /** Make the view; `show` takes customer, user and anonymous from the address. */
@@ -98,7 +98,13 @@ function show(message) {
     [
       badge("grey", plain(message.type, 30)),
       h("bdi", { class: "grow" }, plain(message.what || "–", 120)),
-      h("bdi", { class: "dim who" }, message.who_kind === "anonymous" ? "anonymous " : "", plain(message.who, 60)),
+      h(
+        "span",
+        { class: "dim who" },
+        bdi(message.customer, 40),
+        message.who_kind === "anonymous" ? " anonymous " : " ",
+        bdi(message.who, 60),
+      ),
       h("time", { class: "dim" }, plain(message.time.slice(11), 30)),
     ],
     async () => {

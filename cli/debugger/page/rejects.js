@@ -139,7 +139,7 @@ export function rejects({ deployment }) {
       );
     if (button) item.firstChild.after(button);
     item.append(fate);
-    places.set(reject.key, { fate, button });
+    places.set(reject.key, { fate, button, today });
     return item;
   }
 
@@ -164,6 +164,7 @@ export function rejects({ deployment }) {
     const place = places.get(key);
     if (!place) return;
     place.fate.hidden = false;
+    place.today.hidden = fate !== "refused";
     place.fate.replaceChildren(
       badge(outcomeColour(fate), fate),
       " ",
@@ -174,5 +175,5 @@ export function rejects({ deployment }) {
     );
     if (place.button) place.button.disabled = fate !== "refused";
   }
-  return { element, show: load };
+  return { element, show: load, judgeAnew: load };
 }

@@ -71,8 +71,7 @@ function heading(row, words) {
 
 function sections(data, page, words, pick) {
   const { row, request, messages, answer } = data;
-  const about =
-    data.canonical && messages.length > 1 ? ` · message ${data.message + 1} of ${count(messages.length)}` : "";
+  const about = data.canonical && messages.length > 1 ? ` · message ${data.message}` : "";
   return [
     facts(row),
     messages.length > 1 && section("Messages of the batch", batch(messages, data.message, words, pick)),
@@ -117,7 +116,7 @@ function sections(data, page, words, pick) {
     (data.canonical || data.violations.length > 0) &&
       section(
         `Canonical message${about}`,
-        h("p", { class: "dim" }, "What the schemas check and what is stored: one spelling for each field."),
+        h("p", { class: "dim" }, "What the schemas check and the stores keep: one spelling for each field."),
         showViolations(data.violations),
         data.canonical && showLines(data.canonical, "Canonical message"),
       ),
@@ -144,20 +143,24 @@ function facts(row) {
   const subject = new URLSearchParams({ customer: row.customer ?? "", [kind]: row.user ?? "" });
   const day = new Date(row.time).toLocaleDateString("en-GB", { dateStyle: "medium" });
   const pairs = [
-    ["Time", `${day}, ${clock(row.time)}`],
+    ["Time", `${day}, ${clock(row.time)}${elsewhere(row.time)}`],
     ["Customer", row.customer && bdi(row.customer)],
     [
       kind === "user" ? "User" : "Anonymous id",
       row.user && h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120)),
     ],
     ["Message id", row.message_id && h("code", null, plain(row.message_id, 120))],
-    ["Code", row.code && h("code", null, plain(row.code))],
+    ["Code", row.code && !isBatch(row) && h("code", null, plain(row.code))],
   ];
   const shown = pairs
     .filter(([, value]) => value)
     .map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)));
   return h("dl", { class: "facts" }, shown);
 }
+
+/** The time in UTC, in which stored messages tell it, where the clock here shows another one. */
+const elsewhere = (time) =>
+  new Date(time).getTimezoneOffset() === 0 ? "" : ` (${new Date(time).toISOString().slice(11, 19)} UTC)`;
 
 function testerButton(request, page) {
   if (page.deployment.read_only || request.method !== "POST") return null;
@@ -203,7 +206,7 @@ function batch(messages, current, words, pick) {
       h(
         "button",
         { type: "button", "aria-current": one.index === current ? "true" : null, click: () => pick(one.index) },
-        h("span", { class: "dim" }, one.index + 1),
+        h("span", { class: "dim" }, one.index),
         badge(outcomeColour(one.outcome), words[one.outcome] ?? one.outcome),
         h("span", null, plain(one.call_type ?? "–", 30)),
         h("span", { class: "dim" }, plain([one.text, one.message_id].filter(Boolean).join(" · "), 160)),
@@ -214,7 +217,7 @@ function batch(messages, current, words, pick) {
   return [
     failing.length > 0 &&
       failing.length < messages.length &&
-      h("p", { class: "dim" }, "What was not accepted comes first."),
+      h("p", { class: "dim" }, "What was not accepted comes first. The numbers are those of the answer, from 0."),
     inSteps(list, order, show, 100, "messages"),
   ];
 }

@@ -1,7 +1,7 @@
 /** The view "Event tester": write a message, see whether it would be accepted, send it, and see what is answered. */
 
 import { get, latest, post } from "./api.js";
-import { bdi, copyButton, h, labelled, long, plain, say, statusBadge, trouble } from "./dom.js";
+import { bdi, copyButton, count, h, labelled, long, plain, say, statusBadge, trouble } from "./dom.js";
 import { showSide } from "./lines.js";
 
 const CHECK_AFTER = 250;
@@ -110,15 +110,7 @@ export function tester({ deployment }) {
     settingsPart,
     h("div", { class: "buttons" }, send, again, curl, h("span", { class: "dim wide" }, "Ctrl or ⌘ + Enter sends")),
   );
-  const result = h(
-    "div",
-    { class: "result" },
-    h(
-      "p",
-      { class: "nothing" },
-      "Send the message, and you see here the request as Segment makes it, beside what the destination answers.",
-    ),
-  );
+  const result = h("div", { class: "result" }, nothingSent());
   const element = h("section", { class: "tester" }, h("h1", { class: "unseen" }, "Event tester"), form, result);
   let problems = new Map();
   let lines = 1;
@@ -144,7 +136,8 @@ export function tester({ deployment }) {
     const chosen = sample.value && samples[sample.value];
     if (!chosen) return;
     const { value } = sample;
-    fill(chosen);
+    fill({ ...chosen, text: renewed(chosen.text) });
+    result.replaceChildren(nothingSent());
     sample.value = value;
     about.textContent = chosen.about;
   }
@@ -206,18 +199,20 @@ export function tester({ deployment }) {
     problems = new Map(data.problems.filter(({ line }) => line).map(({ line, message }) => [line, plain(message)]));
     drawNumbers();
     const isGood = data.status < 300;
-    const what = isGood ? (data.call_type ?? "") : `${data.status} ${data.message ?? ""}`;
+    const isInPart = isGood && data.refused > 0;
+    const some = isInPart
+      ? `${count(data.accepted)} of ${count(data.accepted + data.refused)} messages`
+      : data.call_type;
+    const what = isGood ? (some ?? "") : `${data.status} ${data.message ?? ""}`;
+    const cause = key.value === OTHER ? "if the key may" : `but with this key: ${CAUSES[key.value]}`;
     verdict.replaceChildren(
       h(
         "p",
-        { class: isGood ? "good" : "bad" },
+        { class: isGood ? (isInPart ? "part" : "good") : "bad" },
         isGood ? "Would be accepted" : "Would be refused",
         what && ": ",
         what && bdi(what),
-        isGood &&
-          key.value in CAUSES &&
-          key.value !== "good" &&
-          h("span", { class: "dim" }, ` (but with this key: ${CAUSES[key.value]})`),
+        isGood && key.value !== "good" && h("span", { class: "dim" }, ` (${cause})`),
       ),
       (data.problems.length > 0 &&
         h(
@@ -261,6 +256,7 @@ export function tester({ deployment }) {
     if (error) result.replaceChildren(trouble(error));
     if (data) {
       result.replaceChildren(...showSent(data));
+      if (result.offsetTop >= form.offsetTop + form.offsetHeight) result.scrollIntoView();
       say(`Answered ${data.answer.status}`);
     }
   }
@@ -287,12 +283,22 @@ export function tester({ deployment }) {
   return {
     element,
     fill,
+    judgeAnew: check,
     show: () => {
       if (samples.length === 0) load();
       drawNumbers();
     },
   };
 }
+
+function nothingSent() {
+  const text =
+    "Send the message, and you see here the request as Segment makes it, beside what the destination answers.";
+  return h("p", { class: "nothing" }, text);
+}
+
+/** Give messages ids of their own, as each sample has when the page begins: what is sent twice is a duplicate. */
+const renewed = (text) => text.replace(/\b(ping|test)-[0-9a-f-]{36}\b/g, (_, name) => `${name}-${crypto.randomUUID()}`);
 
 function showSent({ request_id: id, request, answer }) {
   return [
