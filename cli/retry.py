@@ -13,7 +13,7 @@ from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable
 from cli.target import Target
 from handler.canonicalise import Message, canonicalise
-from handler.decode import JsonObject, decode_settings, parse_body
+from handler.decode import decode_settings, parse_body
 from handler.errors import Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
@@ -49,12 +49,12 @@ class Judge:
     supported_call_types: frozenset[str]
     clock: Callable[[], float]
 
-    def check(self, message: Message, settings: JsonObject, *, expected: str | None = None) -> None:
+    def check(self, message: Message, settings_header: str | None, *, expected: str | None = None) -> None:
         """Raise the `Refusal` of a message that does not pass; `expected` is the call type that its route tells."""
         if message.fault is not None:
             raise message.fault
         call_type = check_call_type(message, self.supported_call_types, expected=expected)
-        self.schemas.check_settings(settings)
+        self.schemas.check_settings(decode_settings(settings_header))
         self.schemas.check_message(call_type, message.body)
 
     def record(self, reject: KeptReject, contents: Contents) -> Record:
@@ -63,12 +63,11 @@ class Judge:
         The limit of a request's size is for what comes: a body that was written anew may have become longer.
         """
         [message] = canonicalise(parse_body(contents.body))
-        settings = decode_settings(contents.settings_header)
-        self.check(message, settings)
+        self.check(message, contents.settings_header)
         return Record(
             customer_id=reject.customer_id,
             message=message,
-            settings=settings,
+            settings=decode_settings(contents.settings_header),
             stored_at=self.clock(),
             received_at=datetime.fromisoformat(reject.rejected_at).timestamp(),
         )

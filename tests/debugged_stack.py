@@ -12,6 +12,7 @@ from pathlib import Path
 
 import urllib3
 from local_server import PATIENCE_SECONDS, wait_until
+from request_lines import function_line
 
 from cli.local.embedded_aws import EmbeddedAws
 from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, STORE_OUTPUTS, Account, create_local_stack
@@ -33,8 +34,7 @@ class Stack:
         self.account.cloudformation().create_stack(StackName="prod", TemplateBody=json.dumps(template))
         self.logs = self.account.logs()
         for group in LOG_GROUPS.values():
-            self.logs.create_log_group(logGroupName=group)
-            self.logs.create_log_stream(logGroupName=group, logStreamName="s")
+            self.create_group(group)
         environment = {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION, "aws_endpoint_url": aws.url}
         self.printed = folder / "printed"
         with self.printed.open("w") as output:
@@ -67,13 +67,27 @@ class Stack:
         assert status == 200, body
         return body
 
-    def rows(self):
-        """Return all rows that the page is told."""
+    def create_group(self, group):
+        """Make a log group."""
+        self.logs.create_log_group(logGroupName=group)
+        self.logs.create_log_stream(logGroupName=group, logStreamName="s")
+
+    def snapshot(self):
+        """Return all that the page is told when it begins."""
         answer = self.http.request("GET", f"{self.url}/_local/live", preload_content=False)
         answer.readline()
         snapshot = json.loads(answer.readline().removeprefix(b"data: "))
         answer.close()
-        return snapshot["rows"]
+        return snapshot
+
+    def rows(self):
+        """Return all rows that the page is told."""
+        return self.snapshot()["rows"]
+
+    def is_followed(self):
+        """Write a line, and tell whether the page shows one by now: it tells nothing of before it began."""
+        self.log("Function", function_line(request_id="first"))
+        return bool(self.rows())
 
     def row(self, request_id):
         """Wait for the row of a request."""
@@ -90,6 +104,7 @@ def debugged_stack(folder: Path) -> Iterator[Stack]:
     """Return a stack whose page runs until the end of the context."""
     aws = EmbeddedAws()
     stack = Stack(aws, folder)
+    wait_until(stack.is_followed)
     yield stack
     stack.process.send_signal(signal.SIGINT)
     assert stack.process.wait(PATIENCE_SECONDS) == 0

@@ -5,6 +5,7 @@ import gzip
 import json
 import signal
 import subprocess
+import time
 import uuid
 from contextlib import contextmanager
 
@@ -214,6 +215,22 @@ def test_the_messages_of_a_batch_are_shown_one_by_one(server):
     assert inspect(server, sent, message="99")["message"] is None
 
 
+def test_messages_of_a_batch_that_share_an_id_have_each_its_own_verdict(server):
+    known, same = fresh(), fresh()
+    server.post(known)
+    batch = [{**fresh(), "event": ""}, same, {**same, "event": ""}, known, same]
+    shown = inspect(server, send(server, {"batch": batch}, path="/v1/batch"))
+    outcomes = [one["outcome"] for one in shown["messages"]]
+    assert outcomes == ["refused", "stored", "refused", "duplicate", "duplicate"]
+
+
+def test_wrong_settings_of_a_batch_are_told_for_each_message(server):
+    sent = send(server, {"batch": [fresh(), fresh(event="")]}, path="/v1/batch", settings="[1]")
+    for index in ("0", "1"):
+        [violation] = inspect(server, sent, message=index)["violations"]
+        assert violation["message"] == "X-Segment-Settings must be a JSON object, not an array"
+
+
 def test_a_compressed_batch_is_shown_as_what_it_holds(server):
     message = fresh()
     body = gzip.compress(json.dumps({"writeKey": demo.GOOD_KEY, "batch": [message]}).encode())
@@ -226,6 +243,35 @@ def test_a_compressed_batch_is_shown_as_what_it_holds(server):
     assert shown["request"]["bytes"] == len(body)
     assert message["messageId"] in text_of(shown["request"]["body"])
     assert "…good" in text_of(shown["request"]["body"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"writeKey": "KEY"',
+        '{"batch": [], "write_key" : "KEY"} and more',
+        "writeKey=KEY&x=1",
+        '{"writeKey": "KEY", "n": ' + "9" * 5000 + "}",
+        '{"writeKey": "KEY", "deep": ' + "[" * 60_000 + "]" * 60_000 + "}",
+        '[{"writeKey": "KEY"}]',
+        '{"type": "identify", "userId": "u", "context": {"a": {"writeKey": "KEY"}}, "_conflicts": {"writeKey": ["KEY"]}}',
+    ],
+    ids=lambda body: body[:40],
+)
+def test_no_key_in_a_body_is_shown(server, body):
+    text = body.replace("KEY", "a-secret-key-that-is-long")
+    assert "a-secret-key" not in json.dumps(inspect(server, send(server, text, path="/v1/track")))
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "X-Write-Key", "Proxy-Authorization", "X-Amz-Security-Token", "Cookie"])
+def test_no_header_that_may_hold_a_key_is_shown(server, name):
+    with following(server) as read:
+        read()
+        server.request("POST", "/segment", headers={name: "a-secret-value"}, body=b"{}")
+        [row] = read()["rows"]
+    shown = get(server, f"/requests/{row['id']}")
+    assert [name.lower(), "(not shown)"] in shown["request"]["headers"]
+    assert "a-secret-value" not in json.dumps(shown)
 
 
 @pytest.mark.parametrize("key", ["a-secret-key-that-is-long", "short"])
@@ -344,14 +390,53 @@ def test_a_draft_is_sent_as_segment_sends_it(server):
 
 def test_the_command_for_curl_does_the_same(server, tmp_path):
     message = fresh(event='it\'s "quoted" $HOME `x`\n')
-    sent = send(server, message)
+    send(server, message)
+    command = post(server, "/curl", path="/segment", text=json.dumps(message), api_key=demo.GOOD_KEY, settings="")
     script = tmp_path / "curl.sh"
-    script.write_text(sent["curl"])
-    assert post(server, "/curl", path="/segment", text=json.dumps(message), api_key=demo.GOOD_KEY, settings="") == {
-        "curl": sent["curl"]
-    }
+    script.write_text(command["curl"])
     answer = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
     assert '"status": "duplicate"' in answer.stdout
+
+
+def test_the_command_for_curl_sends_no_file_that_a_text_names(server, tmp_path):
+    (tmp_path / "secret").write_text(json.dumps(fresh()))
+    command = post(server, "/curl", path="/segment", text=f"@{tmp_path}/secret", api_key=demo.GOOD_KEY, settings="")
+    (tmp_path / "curl.sh").write_text(command["curl"])
+    run = subprocess.run(["/bin/sh", tmp_path / "curl.sh"], capture_output=True, text=True, check=True, timeout=60)
+    assert "Request body is not valid JSON" in run.stdout
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", "x" * 200_000], ids=["NUL", "surrogate", "long"])
+def test_a_text_that_no_command_can_hold_is_told_so(server, text):
+    reply = change(server, "/curl", {"path": "/segment", "text": text})
+    assert reply.status == 400
+    assert reply.body["message"].startswith("No command can hold this text")
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "settings"),
+    [
+        ("/segment", {"type": "sing"}, "[1]"),
+        ("/segment", {"userId": "u"}, "[1]"),
+        ("/v1/track", fresh(type="page"), "[1]"),
+        ("/v1/batch", {"batch": []}, "[1]"),
+        ("/v1/batch", {"batch": [fresh()]}, "[1]"),
+        ("/segment", fresh(), "\ud800"),
+        ("/segment", fresh(properties={"n": 10**400}), ""),
+        ("/v1/batch", {"batch": [fresh(properties={"n": float("nan")})]}, ""),
+    ],
+    ids=str,
+)
+def test_an_odd_draft_is_judged_as_it_is_answered(server, path, message, settings):
+    text = json.dumps(message)
+    judged = post(server, "/check", path=path, text=text, settings=settings)
+    answer = post(server, "/send", path=path, text=text, settings=settings, api_key=demo.GOOD_KEY)["answer"]
+    assert judged["status"] == answer["status"]
+    assert judged["status"] == 200 or json.dumps(judged["message"]) in text_of(answer["body"])
+
+
+def test_a_key_that_is_no_text_of_unicode_is_sent_as_one_that_nobody_has(server):
+    assert send(server, fresh(), key="\ud800")["answer"]["status"] == 401
 
 
 # Keys, messages, rejects
@@ -463,11 +548,53 @@ def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
         assert message["messageId"] in {one["message_id"] for one in stored}
 
 
-def test_what_is_no_key_of_a_reject_is_told(server):
-    assert server.request("GET", "/_local/rejects/!!!").body["message"] == "This is no key of a reject"
+@pytest.mark.parametrize("key", ["!!!", base64.b64encode(b"5").decode(), base64.b64encode(b"[" * 5000).decode()])
+def test_what_is_no_key_of_a_reject_is_told(server, key):
+    assert server.request("GET", f"/_local/rejects/{key}").body["message"] == "This is no key of a reject"
+
+
+def test_edits_at_the_worst_moments_end_nothing(tmp_path):
+    schemas = tmp_path / "schemas"
+    schemas.mkdir()
+    for path in (ROOT / "schemas").iterdir():
+        (schemas / path.name).write_bytes(path.read_bytes())
+    file = schemas / "track.json"
+    good = file.read_text()
+    with serving(tmp_path, "--processes", "1") as server:
+        for number in range(30):
+            file.write_text(good + " " * number if number % 2 else "{")
+            assert server.post(fresh()).status == 200
+            time.sleep(0.11)
+        file.unlink()
+        file.mkdir()
+        wait_until(
+            lambda: "schemas/ has a fault" in server.output.splitlines()[-1] or server.post(fresh()).status != 200
+        )
+        assert server.post(fresh()).status == 200
+        with following(server) as read:
+            assert "schemas/ has a fault" in read()["notice"]
+        file.rmdir()
+        file.write_text(json.dumps({**json.loads(good), "required": ["event", "properties"]}))
+        wait_until(lambda: server.post(fresh()).status == 400)
 
 
 # Who may ask
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example.com"}, {"Host": "evil.example.com"}], ids=str)
+def test_no_site_may_use_the_embedded_aws(server, headers):
+    answer = server.http.request("POST", server.account.endpoint_url, headers=headers)
+    assert (answer.status, answer.data) == (403, b"No web site may use this AWS")
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_no_site_is_told_where_the_embedded_aws_is(server):
+    assert server.http.request("GET", f"{server.url}/_local", headers={"Host": "evil.example.com"}).status == 404
+
+
+def test_nobody_says_who_somebody_else_is(server):
+    answer = server.http.request("GET", f"{server.url}/_local/deployment", headers={"X-Forwarded-For": "8.8.8.8"})
+    assert answer.status == 200
 
 
 def test_the_page_and_its_files_are_there_with_their_types(server):
@@ -535,7 +662,7 @@ def test_a_path_that_takes_no_messages_is_refused(server):
 
 def test_a_server_for_all_shows_its_page_to_this_machine_alone(tmp_path):
     with serving(tmp_path, "--host", "0.0.0.0", "--processes", "1") as server:  # noqa: S104 -- what is tested
-        here = server.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+        here = server.url
         assert server.http.request("GET", f"{here}/_local/deployment").status == 200
         assert server.http.request("GET", f"{here}/_local/deployment", headers={"Host": "evil"}).status == 403
         sent = json.loads(

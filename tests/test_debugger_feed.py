@@ -192,10 +192,10 @@ def kept(exchanges, count):
 
 
 def test_the_latest_requests_are_kept_as_many_as_fit():
-    few, small = Exchanges(max_count=3), Exchanges(max_bytes=100)
+    few, small = Exchanges(max_count=3), Exchanges(max_bytes=400_000)
     for number in range(10):
         few.add(exchange(number))
-        small.add(exchange(number, "x" * 30))
+        small.add(exchange(number, "x" * 120_000))
     assert kept(few, 10) == [7, 8, 9]
     assert kept(small, 10) == [7, 8, 9]
 

@@ -9,6 +9,7 @@ from cli.debugger.marks import (
     INHERITED,
     compare,
     entry,
+    entry_ranges,
     left_out_sentences,
     mark_violations,
     mask_write_keys,
@@ -92,14 +93,16 @@ def test_a_derived_id_is_added():
     [
         ({"context": None}, "/context", "null counts as absent"),
         ({"anonymous_id": ""}, "/anonymous_id", "empty counts as absent"),
+        ({"User ID": None}, "/User ID", "null counts as absent"),
+        ({"userId": ""}, "/userId", "empty counts as absent"),
         ({"writeKey": "secret"}, "/writeKey", "never stored"),
         ({"context": {"write_key": "secret"}}, "/context/write_key", "never stored"),
-        ({"_metadata": {"a": {"writeKey": "secret"}}}, "/_metadata/a/writeKey", "never stored"),
+        ({"_metadata": {"writeKey": "secret"}}, "/_metadata/writeKey", "never stored"),
     ],
     ids=str,
 )
 def test_what_is_left_out_is_told_with_the_reason(message, pointer, why):
-    assert received_marks(**message).get(pointer, ("left-out", why)) == ("left-out", why)
+    assert received_marks(**message)[pointer] == ("left-out", why)
 
 
 def test_of_several_spellings_the_losers_are_marked_once_and_the_others_are_in_conflicts():
@@ -111,6 +114,26 @@ def test_of_several_spellings_the_losers_are_marked_once_and_the_others_are_in_c
         "/user_id": ("renamed", "was userId"),
         "/_conflicts": ("added", "other values of fields that came in several spellings"),
     }
+
+
+def test_a_name_that_stands_twice_is_marked_where_it_does_not_count():
+    received, canonical = compared('{"type": "identify", "user_id": "a", "user_id": "b", "message_id": "m"}')
+    assert received == {"/user_id": ("left-out", "this name stands again below, where its value counts")}
+    assert canonical == {}
+
+
+def test_conflicts_that_came_are_a_field_like_any_other():
+    assert compared('{"type": "identify", "user_id": "a", "_conflicts": {"user_id": "z"}, "message_id": "m"}') == [
+        {},
+        {},
+    ]
+
+
+def test_conflicts_within_the_context_are_told_as_such():
+    _, canonical = compared(
+        '{"type": "identify", "user_id": "a", "message_id": "m", "context": {"ip": "1", "IP": "2"}}'
+    )
+    assert canonical == {"/context/_conflicts": ("added", "other values of fields that came in several spellings")}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["description"])
@@ -132,7 +155,9 @@ def test_what_a_batch_tells_for_all_is_added_to_its_messages():
         {"batch": [{"type": "identify", "userId": "u", "messageId": "m"}], "context": {"ip": "192.0.2.1"}}
     )
     [message] = canonicalise_batch(json.loads(text))
-    received, canonical = compare(entry(lay_out(text), 0), lay_out_value(message.body))
+    received, canonical = compare(
+        entry(lay_out(text), entry_ranges(lay_out(text))[0]), lay_out_value(message.body), added=INHERITED
+    )
     assert left_out_sentences(received) == []
     assert {line.pointer: mark.text for line in canonical.lines for mark in line.marks if mark.kind == "added"} == {
         "/context": INHERITED
@@ -177,6 +202,10 @@ def test_a_key_is_shown_by_its_end_or_not_at_all():
         {"batch": [{"writeKey": "a-secret-key-1234"}]},
         {"context": {"write_key": "a-secret-key-1234"}},
         {"batch": [{"_metadata": {"writeKey": "a-secret-key-1234"}}]},
+        [{"writeKey": "a-secret-key-1234"}],
+        {"_conflicts": {"writeKey": "a-secret-key-1234"}},
+        {"writeKey": {"a": ["a-secret-key-1234"]}},
+        {"context": {"a": {"writeKey": "a-secret-key-1234"}}},
     ],
     ids=str,
 )

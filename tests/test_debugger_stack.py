@@ -102,24 +102,27 @@ def test_another_name_is_refused(stack):
     assert stack.http.request("GET", stack.url + "/", headers={"Host": "evil"}).status == 403
 
 
-def test_a_log_that_can_not_be_read_is_told_and_tried_again(stack):
+def test_a_log_that_can_not_be_read_is_told(stack):
     stack.logs.delete_log_group(logGroupName="prod-Api")
     try:
-
-        def notice():
-            answer = stack.http.request("GET", f"{stack.url}/_local/live", preload_content=False)
-            answer.readline()
-            snapshot = json.loads(answer.readline().removeprefix(b"data: "))
-            answer.close()
-            return snapshot["notice"]
-
-        wait_until(notice)
-        assert (
-            notice()
-            == "The log can't be read, and is tried again: The log group prod-Api is not there: was it deleted?"
-        )
+        wait_until(lambda: stack.snapshot()["notice"])
+        sentence = "The log can't be read, and is tried again: The log group prod-Api is not there: was it deleted?"
+        assert stack.snapshot()["notice"] == sentence
     finally:
-        stack.logs.create_log_group(logGroupName="prod-Api")
+        stack.create_group("prod-Api")
+    wait_until(lambda: stack.snapshot()["notice"] is None)
+
+
+def test_what_came_while_the_log_could_not_be_read_is_told_after_all(stack):
+    stack.logs.delete_log_group(logGroupName="prod-Api")
+    wait_until(lambda: "can't be read" in (stack.snapshot()["notice"] or ""))
+    request_id = str(uuid.uuid4())
+    stack.log("Function", function_line(request_id=request_id))
+    stack.create_group("prod-Api")
+    assert stack.row(request_id)["outcome"] == "stored"
+    wait_until(lambda: stack.snapshot()["notice"] is None)
+    ids = [row["id"].partition(".")[0] for row in stack.rows()]
+    assert ids.count(request_id) == 1
 
 
 def test_a_port_that_is_taken_is_told(stack, monkeypatch):

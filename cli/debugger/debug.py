@@ -34,6 +34,8 @@ from handler.request import ROUTES
 HOST = "127.0.0.1"
 RETRY_SECONDS = 10.0
 """Before a log is read again that could not be."""
+LAST_AFTER_FAULT = 1000
+"""Of the last hour, which are looked at again after that."""
 
 
 @click.command()
@@ -89,6 +91,7 @@ class StackDebugger:
         self._target = target
         self._log = log
         self._lines: dict[str, Line] = {}
+        self._known: set[str] = set()
         self._numbers = itertools.count(1)
 
     async def run(self, listener: socket.socket, last: int) -> None:
@@ -103,24 +106,31 @@ class StackDebugger:
         await PageServer(self._app(), self.feed).serve(sockets=[listener])
 
     def _follow(self, call: Callable[..., None], last: int) -> None:
-        """Read the log for ever, in a thread of its own."""
+        """Read the log for ever, in a thread of its own; after a fault also what came meanwhile."""
         while True:
+            has_fault = True
             try:
                 for line in self._log.follow(Wanted(), last):
                     if line is not None:
                         call(self._note, line)
+                    elif has_fault:
+                        has_fault = False
+                        call(self.feed.notify, None)
             except (click.ClickException, *STORE_ERRORS) as error:
                 text = error.message if isinstance(error, click.ClickException) else str(error)
                 call(self.feed.notify, f"The log can't be read, and is tried again: {text}")
                 time.sleep(RETRY_SECONDS)
-                last = 0
-                call(self.feed.notify, None)
+                if not has_fault:
+                    last = LAST_AFTER_FAULT
 
     def _note(self, line: Line) -> None:
+        if line.raw in self._known:
+            return
         row = Row.of_line(line, next(self._numbers))
         self._lines[row.id] = line
+        self._known.add(line.raw)
         if len(self._lines) > MAX_ROWS:
-            del self._lines[next(iter(self._lines))]
+            self._known.discard(self._lines.pop(next(iter(self._lines))).raw)
         self.feed.add(row)
 
     def _app(self) -> Starlette:

@@ -1,5 +1,6 @@
 """A request that came, and all that was answered and written of it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +16,8 @@ Headers = Sequence[tuple[str, str]]
 MAX_EXCHANGES = 10_000
 MAX_EXCHANGE_BYTES = 64 * 1024 * 1024
 """That are kept to be looked into."""
+BYTES_BESIDE_BODIES = 4096
+"""About what headers and lines of a request take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,13 @@ class Exchange:
     @property
     def weight(self) -> int:
         """About how many bytes it takes."""
-        return len(self.body) + len(self.answer)
+        return sum(map(sys.getsizeof, (self.body, self.answer))) + BYTES_BESIDE_BODIES
+
+    @property
+    def settings_header(self) -> str | None:
+        """`X-Segment-Settings`, joined as API Gateway does."""
+        values = [value for name, value in self.headers if name.lower() == "x-segment-settings"]
+        return ",".join(values) if values else None
 
     def read(self) -> Reading:
         """Read the body as the function does."""

@@ -63,8 +63,8 @@ class Feed:
 
     def add(self, row: Row) -> None:
         """Take a row in, and count it."""
-        self._rows.append(json.dumps(row.to_json()))
         self._added += 1
+        self._rows.append(json.dumps({"number": self._added, **row.to_json()}))
         now = math.floor(self._clock())
         if not self._seconds or self._seconds[-1].second < now:
             self._seconds.append(Second(second=now))

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from cli.debugger.layout import lay_out_value
+from cli.debugger.marks import mask_write_keys
 from cli.debugger.shown import shown_content
 from cli.key_table import KeyRecord, KeyTable
 from cli.keys import CUSTOMER_ID, EXPIRY
@@ -95,7 +96,7 @@ class Holdings:
         item = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True).get(
             "Item"
         )
-        return item and lay_out_value(to_json(item)).to_json()
+        return item and mask_write_keys(lay_out_value(to_json(item))).to_json()
 
     def rejects(self, *, customer_id: str) -> dict[str, Any]:
         """Return the newest rejects of a customer or of all, each with whether today's schemas let it pass."""
@@ -183,6 +184,6 @@ def _key(reject: KeptReject) -> str:
 def _parse_key(key: str) -> Sequence[str]:
     try:
         shard, body_hash = json.loads(base64.urlsafe_b64decode(key))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise click.ClickException("This is no key of a reject") from error
     return str(shard), str(body_hash)

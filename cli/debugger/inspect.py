@@ -8,7 +8,16 @@ from typing import Any
 
 from cli.debugger.exchange import Exchange
 from cli.debugger.layout import Layout, lay_out_value
-from cli.debugger.marks import compare, entry, entry_range, left_out_sentences, mark_violations, old_names_in
+from cli.debugger.marks import (
+    INHERITED,
+    compare,
+    entry,
+    entry_ranges,
+    left_out_sentences,
+    mark_violations,
+    mask_write_keys,
+    old_names_in,
+)
 from cli.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
 from cli.messages import to_json
@@ -59,6 +68,7 @@ class Inspector:
                 for number, (message, said) in enumerate(zip(reading.messages, verdicts, strict=True))
             ],
             "message": None,
+            "subject": {},
             "canonical": None,
             "left_out": [],
             "violations": [],
@@ -76,10 +86,13 @@ class Inspector:
             message = reading.messages[index]
             violations = self._violations(exchange, message, verdicts[index])
             facts |= {"message": index, "violations": [vars(violation) for violation in violations]}
+            facts["subject"] = {
+                name: message.body[name] for name in ("user_id", "anonymous_id") if name in message.body
+            }
             if message.body and body is not None:
                 marked = violations if verdicts[index].code == InvalidMessage.code else ()
                 body, canonical, left_out = _mark(body, exchange, message, index, marked)
-                facts |= {"canonical": canonical.to_json(), "left_out": left_out}
+                facts |= {"canonical": mask_write_keys(canonical).to_json(), "left_out": left_out}
             facts |= self._whereabouts(exchange, message, verdicts[index])
         elif exchange.lines:
             facts["now"].append(what_follows(FunctionLine.from_json(exchange.lines[0], ""), None))
@@ -103,7 +116,9 @@ class Inspector:
         if told:
             return [Violation(**violation) for violation in told]
         try:
-            self.judge.check(message, {}, expected=exchange.route.call_type if exchange.route else None)
+            self.judge.check(
+                message, exchange.settings_header, expected=exchange.route.call_type if exchange.route else None
+            )
         except Invalid as refusal:
             return refusal.violations
         except Refusal:
@@ -135,7 +150,8 @@ class Inspector:
             now += tell(Whereabouts(items=items, rejects=()), [read], self.target, "this request")
         elif items:
             now.append("It is stored by now: another try has written it, or this one had before it failed.")
-        return {"stored": lay_out_value(to_json(items[0])).to_json() if items else None, "now": now}
+        stored = mask_write_keys(lay_out_value(to_json(items[0]))).to_json() if items else None
+        return {"stored": stored, "now": now}
 
     def _items(self, customer_id: str, message: Message) -> Sequence[Mapping[str, Any]]:
         if subject_of(customer_id, message.body) is None or not isinstance(message.body.get("message_id"), str):
@@ -147,10 +163,14 @@ class Inspector:
 
 
 def _verdicts(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
-    """Return what was said of each message: the lines of a batch name them by their ids."""
+    """Return what was said of each message: the answer tells which were refused, and lines name the others by ids."""
+    refused = {
+        one["index"]: Verdict(outcome=REFUSED, code=one["code"], text=one["message"]) for one in _rejected(exchange)
+    }
     said: defaultdict[str, deque[Verdict]] = defaultdict(deque)
     others: deque[Verdict] = deque()
-    for line in exchange.lines:
+    lines = [line for line in exchange.lines if not (refused and line["outcome"] == REFUSED)]
+    for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):  # which come after what they repeat
         verdict = Verdict(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
         for message_id in line.get("message_ids", ()):
             said[message_id].append(verdict)
@@ -159,12 +179,23 @@ def _verdicts(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
     row = Row.of_exchange(exchange)
     unknown = Verdict(outcome=row.outcome, code=row.code, text=row.text)
 
-    def verdict_of(message: Message) -> Verdict:
+    def verdict_of(index: int, message: Message) -> Verdict:
+        if index in refused:
+            return refused[index]
         message_id = message.body.get("message_id")
         named = said[message_id[:LOGGED_ID_CHARS] if isinstance(message_id, str) else ""]
         return named.popleft() if named else others.popleft() if others else unknown
 
-    return [verdict_of(message) for message in messages]
+    return [verdict_of(index, message) for index, message in enumerate(messages)]
+
+
+def _rejected(exchange: Exchange) -> Sequence[Mapping[str, Any]]:
+    """Return what the answer to a library tells of messages that were refused."""
+    try:
+        rejected: list[dict[str, Any]] = json.loads(exchange.answer)["rejected"]
+    except (ValueError, LookupError, TypeError):
+        return ()
+    return rejected
 
 
 def _mark(
@@ -173,12 +204,18 @@ def _mark(
     """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
     old_names = old_names_in(message.body)
     is_batch = exchange.route is not None and exchange.route.is_batch
-    received, canonical = compare(entry(body, index) if is_batch else body, lay_out_value(message.body), old_names)
+    place = entry_ranges(body).get(index, range(0)) if is_batch else range(len(body.lines))
+    received, canonical = compare(
+        entry(body, place) if is_batch else body,
+        lay_out_value(message.body),
+        old_names,
+        added=INHERITED if is_batch else "added",
+    )
     left_out = left_out_sentences(received)
     received = mark_violations(received, violations, old_names)
     if is_batch:
         lines = [*body.lines]
-        for number, line in zip(entry_range(body, index), received.lines, strict=True):
+        for number, line in zip(place, received.lines, strict=True):
             lines[number] = replace(lines[number], marks=line.marks)
         received = replace(body, lines=lines)
     return received, mark_violations(canonical, violations, old_names), left_out

@@ -86,6 +86,12 @@ class Layout:
     omitted: int = 0
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the page is shown all of it."""
+        is_short = all(len(line.value) <= MAX_SHOWN_CHARS for line in self.lines)
+        return is_short and not self.omitted and len(self.lines) <= MAX_SHOWN_LINES
+
+    @property
     def values(self) -> Iterator[Line]:
         """The lines that begin a value."""
         return (line for line in self.lines if not line.is_end)
@@ -95,6 +101,7 @@ class Layout:
         return {
             "lines": [line.to_json() for line in self.lines[:MAX_SHOWN_LINES]],
             "omitted": max(0, len(self.lines) - MAX_SHOWN_LINES) + self.omitted,
+            "whole": self.is_whole,
         }
 
 

@@ -24,15 +24,15 @@ from handler.validate import Schemas
 class LocalDebugger:
     """Is told of each request by the local server at `url`, whose certificate `ca_file` has signed where it has one.
 
-    `schemas` are those that the function has, as `judge_by` tells when they change.
+    `judge_by` must have been told before the page is asked for.
     """
 
-    def __init__(self, target: Target, url: str, *, schemas: Schemas, ca_file: str | None = None) -> None:
+    def __init__(self, target: Target, url: str, *, ca_file: str | None = None) -> None:
         self.feed = Feed()
         self._target = target
         self._url = url
         self._exchanges = Exchanges()
-        self._judge = self._judge_of(schemas)
+        self._judge: Judge
         self._dynamodb = target.account.dynamodb()
         self._http = urllib3.PoolManager(ca_certs=ca_file)
 

@@ -6,16 +6,17 @@ how names are found (`handler/spec.py`), and not what `handler/canonicalise.py` 
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from cli.debugger.layout import Layout, Line, Mark
 from cli.schemas.places import Path, json_pointer
-from handler.canonicalise import CONFLICTS, HOLD_WRITE_KEYS, WRITE_KEY
+from handler.canonicalise import CONFLICTS, WRITE_KEY
 from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, TOP, fold
 
+CUSTOMERS_OWN = ("properties", "traits")
 ENTRY_DEPTH = 2
 """Of a message in its batch: the name of the array, and the index in it."""
 MAX_OLD_VALUE_CHARS = 60
@@ -45,11 +46,15 @@ def canonical_path(path: Path, old_names: Collection[str] = ()) -> Path:
     return (name, *rest)
 
 
-def is_write_key(path: Path) -> bool:
-    """Whether the key of a source is at a place, which is never stored."""
-    if not path or TOP.canonical[str(path[-1])] != WRITE_KEY:
-        return False
-    return len(path) == 1 or TOP.canonical[str(path[0])] in HOLD_WRITE_KEYS
+def holds_key(path: Path) -> bool:
+    """Whether the key of a source may be at a place: below that name, but where names are the customer's own."""
+    for part in path:
+        name = TOP.canonical[part] if isinstance(part, str) else None
+        if name in CUSTOMERS_OWN:
+            return False
+        if name == WRITE_KEY:
+            return True
+    return False
 
 
 def masked(key: str) -> str:
@@ -58,29 +63,39 @@ def masked(key: str) -> str:
 
 
 def mask_write_keys(layout: Layout) -> Layout:
-    """Return the lines of a message or a batch without keys of sources."""
+    """Return lines without keys of sources, be they stored or not."""
 
     def mask(line: Line) -> Line:
-        if line.kind != "string" or not (is_write_key(line.path) or is_write_key(line.path[ENTRY_DEPTH:])):
+        if line.kind == "bracket" or not holds_key(line.path):
             return line
+        if line.kind != "string":
+            return replace(line, value=json.dumps(masked("")))
         return replace(line, value=json.dumps(masked(json.loads(line.value, strict=False)), ensure_ascii=False))
 
     return replace(layout, lines=[mask(line) for line in layout.lines])
 
 
-def compare(received: Layout, canonical: Layout, old_names: Collection[str] = ()) -> tuple[Layout, Layout]:
-    """Return the lines of a message as it came and of the canonical one, each with what the other one lacks."""
+def compare(
+    received: Layout, canonical: Layout, old_names: Collection[str] = (), *, added: str = "added"
+) -> tuple[Layout, Layout]:
+    """Return the lines of a message as it came and of the canonical one, each with what the other one lacks.
+
+    `added` says where fields come from that did not come with the message.
+    """
     if received.omitted or canonical.omitted:  # what is not there may only be omitted
         return received, canonical
-    comparison = _Comparison(received, canonical, old_names)
+    comparison = _Comparison(received, canonical, old_names, added)
     return _marked(received, comparison.left_out), _marked(canonical, comparison.changed)
 
 
 class _Comparison:
     """The lines of a message as it came, by their canonical places, and of the canonical one."""
 
-    def __init__(self, received: Layout, canonical: Layout, old_names: Collection[str] = ()) -> None:
-        self._became = {line.path for line in canonical.values}
+    def __init__(self, received: Layout, canonical: Layout, old_names: Collection[str], added: str) -> None:
+        self._added = added
+        self._became = {line.path: line for line in canonical.values}
+        self._last = {line.path: line for line in received.values}
+        """Of names that stand twice in an object, which is the one that counts."""
         self._places = {line.path: canonical_path(line.path, old_names) for line in received.values}
         self._lost: set[Path] = set()
         """The places of values that gave way to another spelling, and of what is inside them."""
@@ -92,15 +107,21 @@ class _Comparison:
                 self._came[self._places[line.path]].append(line)
 
     def _gave_way(self, path: Path) -> bool:
-        return bool(path) and (*self._places[path[:-1]], CONFLICTS, path[-1]) in self._became
+        if not path or (*path[:-1], CONFLICTS) in self._last:  # where that came, it does not tell
+            return False
+        return (*self._places[path[:-1]], CONFLICTS, path[-1]) in self._became
 
     def left_out(self, line: Line) -> Mark | None:
         """Return why a value that came is not in the canonical message."""
+        if self._last[line.path] is not line:
+            return Mark(kind="left-out", text="this name stands again below, where its value counts")
         if self._gave_way(line.path):
             return Mark(kind="left-out", text=f"another spelling of this field won: this is in {CONFLICTS}")
         path = self._places[line.path]
         is_inside = bool(path[:-1]) and path[:-1] not in self._became
-        if line.path in self._lost or path in self._became or is_inside:
+        if line.path in self._lost or is_inside:
+            return None
+        if path in self._became and (line.value not in EMPTY or _same(line, self._became[path])):
             return None
         return Mark(kind="left-out", text=_absent(line))
 
@@ -108,7 +129,7 @@ class _Comparison:
         """Return what happened to a value of the canonical message on its way."""
         if line.path not in self._came:
             is_first = line.path[:-1] in self._came
-            return Mark(kind="added", text=_ADDED.get(str(line.path[0]), INHERITED)) if is_first else None
+            return Mark(kind="added", text=_ADDED.get(str(line.path[-1]), self._added)) if is_first else None
         sources = self._came[line.path]
         source = min(sources, key=lambda source: (not _same(source, line), source.path != line.path))
         if not _same(source, line):
@@ -118,6 +139,7 @@ class _Comparison:
         return None
 
 
+EMPTY = ("null", '""')
 INHERITED = "told by the batch for all of its messages"
 _ADDED = {
     "message_id": "derived, because the message has no messageId",
@@ -127,7 +149,7 @@ _ADDED = {
 
 
 def _absent(line: Line) -> str:
-    if is_write_key(line.path):
+    if TOP.canonical[str(line.path[-1])] == WRITE_KEY:
         return "never stored"
     if line.value == "null":
         return "null counts as absent"
@@ -166,20 +188,20 @@ def mark_violations(layout: Layout, violations: Collection[Violation], old_names
     return replace(layout, lines=marked)
 
 
-def entry_range(batch: Layout, index: int) -> range:
-    """Return where the lines of a message of a batch are."""
-    inside = [
-        number
-        for number, line in enumerate(batch.lines)
-        if len(line.path) > 1 and line.path[1] == index and BATCH.canonical[str(line.path[0])]
-    ]
-    return range(inside[0], inside[-1] + 1) if inside else range(0)
+def entry_ranges(batch: Layout) -> Mapping[int, range]:
+    """Return where the lines of each message of a batch are."""
+    ranges: dict[int, range] = {}
+    for number, line in enumerate(batch.lines):
+        if len(line.path) > 1 and isinstance(index := line.path[1], int) and BATCH.canonical[str(line.path[0])]:
+            begin = ranges[index].start if index in ranges else number
+            ranges[index] = range(begin, number + 1)
+    return ranges
 
 
-def entry(batch: Layout, index: int) -> Layout:
+def entry(batch: Layout, lines: range) -> Layout:
     """Return the lines of a message of a batch, with their places in it."""
-    lines = [batch.lines[number] for number in entry_range(batch, index)]
-    return replace(batch, lines=[replace(line, path=line.path[ENTRY_DEPTH:]) for line in lines])
+    inside = batch.lines[lines.start : lines.stop]
+    return replace(batch, lines=[replace(line, path=line.path[ENTRY_DEPTH:]) for line in inside])
 
 
 def _upwards(pointer: str) -> Iterator[str]:

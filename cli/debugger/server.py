@@ -18,7 +18,12 @@ class PageServer(uvicorn.Server):
     def __init__(self, app: ASGIApp, feed: Feed, **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
         super().__init__(
             uvicorn.Config(
-                app, lifespan="off", log_level="critical", timeout_graceful_shutdown=SHUTDOWN_SECONDS, **options
+                app,
+                lifespan="off",
+                log_level="critical",
+                proxy_headers=False,  # nobody says who somebody else is
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                **options,
             )
         )
         self._feed = feed

@@ -1,6 +1,7 @@
 """What of a request may be shown: its headers without keys, and its body as lines."""
 
 import json
+import re
 from typing import Any
 
 from cli.debugger.exchange import Headers
@@ -9,6 +10,10 @@ from cli.debugger.marks import mask_write_keys, masked
 from handler.authenticate import parse_basic
 from handler.errors import Refusal
 
+_SECRET = re.compile("auth|cookie|key|password|secret|token", re.IGNORECASE)
+"""In names of headers that may hold what lets somebody in."""
+_WRITE_KEY = re.compile(r"""(write[\s_-]*key["']?\s*[:=]\s*["']?)[^"'&,\s}]+""", re.IGNORECASE)
+"""In a text that is no JSON, such as one that ends too early."""
 MAX_TEXT_CHARS = 20_000
 """That are shown of a body which is no JSON."""
 NOT_SHOWN = "(not shown)"
@@ -20,9 +25,7 @@ def shown_headers(headers: Headers) -> list[tuple[str, str]]:
 
 
 def _shown_value(name: str, value: str) -> str:
-    if name == "cookie":
-        return NOT_SHOWN
-    if name != "authorization":
+    if not _SECRET.search(name):
         return value
     try:
         return f"Basic {masked(parse_basic(value))}"
@@ -35,13 +38,13 @@ def shown_content(text: str | None, layout: Layout | None = None) -> dict[str, A
     layout = layout or json_layout(text)
     if layout is not None:
         return {"body": mask_write_keys(layout).to_json(), "text": None}
-    return {"body": None, "text": text and text[:MAX_TEXT_CHARS]}
+    return {"body": None, "text": text and _WRITE_KEY.sub(r"\1…", text)[:MAX_TEXT_CHARS]}
 
 
 def json_layout(text: str | None) -> Layout | None:
     """Return the lines of a text, None where it is no JSON."""
     try:
-        json.loads(text or "")
+        json.loads(text or "", parse_int=str, parse_float=str)  # of any length
     except (ValueError, RecursionError):
         return None
     return lay_out(text or "")

@@ -4,7 +4,6 @@ Another site that is open in the same browser could send requests here, or call 
 rebinding): so `Host` must name this machine, and a change must come from this very origin.
 """
 
-import ipaddress
 import json
 import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,11 +21,14 @@ from starlette.routing import Route
 from cli.debugger.feed import Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.tester import Draft, Tester
+from cli.local.addresses import is_here
 from cli.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable
 from handler.request import ROUTES
 
 PAGE = Path(__file__).parent / "page"
+MAX_INDEX_DIGITS = 4
+"""A batch has at most 2,500 messages."""
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Of what the page sends: the longest request in JSON."""
 HEADERS = {
@@ -79,7 +81,7 @@ class Site:
             posts = {
                 "/check": lambda _, content: tester.check(_draft(content)),
                 "/send": lambda _, content: self._send(tester, _draft(content)),
-                "/curl": lambda _, content: {"curl": tester.curl(_draft(content))},
+                "/curl": lambda _, content: self._curl(tester, _draft(content)),
                 "/keys": lambda _, content: self._create_key(content),
                 "/keys/{id}/revoke": lambda request, _: {"key": self.holdings.revoke_key(request.path_params["id"])},
                 "/rejects/retry": lambda _, content: {"results": self.holdings.retry(_texts(content, "keys"))},
@@ -108,7 +110,9 @@ class Site:
 
     def _request(self, request: Request) -> Content:
         index = _asked(request, "message")
-        found = self.inspect(request.path_params["id"], int(index) if index.isdecimal() else None)
+        found = self.inspect(
+            request.path_params["id"], int(index) if index.isdecimal() and len(index) <= MAX_INDEX_DIGITS else None
+        )
         if found is None:
             raise _Refused(404, "This request is not kept any more: the latest ones are, as many as fit")
         return found
@@ -129,6 +133,12 @@ class Site:
             return tester.send(draft)
         except urllib3.exceptions.HTTPError as error:
             raise _Refused(502, f"{tester.url} does not answer: {error}") from error
+
+    def _curl(self, tester: Tester, draft: Draft) -> Content:
+        try:
+            return {"curl": tester.curl(draft)}
+        except ValueError as error:
+            raise _Refused(400, str(error)) from error
 
     def _create_key(self, content: Content) -> Content:
         return self.holdings.create_key(
@@ -190,9 +200,12 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
 
 
 def _check_sender(request: Request) -> None:
-    if not (request.client and _is_here(request.client.host) and _is_here(request.url.hostname or "")):
+    own_host, own_port = request.scope["server"]
+    sender = request.client.host if request.client else ""
+    if not (is_here(sender, own_host) and is_here(request.url.hostname or "", own_host)):
+        address = f"[{own_host}]" if ":" in own_host else own_host
         raise _Refused(
-            403, f"This page is for this machine alone: open {request.url.scheme}://127.0.0.1:{request.url.port}/ on it"
+            403, f"This page is for this machine alone: open {request.url.scheme}://{address}:{own_port}/ on it"
         )
     if request.method == "GET":
         return
@@ -202,14 +215,6 @@ def _check_sender(request: Request) -> None:
         raise _Refused(403, "Only the page itself may change anything here")
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise _Refused(415, "Send JSON, as application/json")
-
-
-def _is_here(host: str) -> bool:
-    """Whether an address or a name is of this machine, and stays so."""
-    try:
-        return ipaddress.ip_address(host.removeprefix("::ffff:")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reading(read: Callable[[Request], Content | None]) -> Endpoint:

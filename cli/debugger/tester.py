@@ -15,7 +15,7 @@ import urllib3
 
 from cli import demo
 from cli.debugger.layout import Layout, lay_out
-from cli.debugger.marks import entry, mark_violations, old_names_in
+from cli.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
 from cli.debugger.shown import shown_content, shown_headers
 from cli.ping import sample_message, segment_headers, send
 from cli.retry import Judge
@@ -25,10 +25,13 @@ from handler.canonicalise import Message, canonicalise, canonicalise_batch
 from handler.decode import decode_batch, decode_body, decode_settings, decode_text
 from handler.errors import InvalidSettings, NothingAccepted, Refusal, Violation
 from handler.keys import DEMO_KEY_PREFIX
+from handler.record import utf8
 from handler.request import ROUTES, SEGMENT, Route
 from handler.spec import BATCH, CALL_TYPES
 
 ACCEPTED = 200
+MAX_COMMAND_CHARS = 100_000
+"""Linux takes 128 KB in one argument."""
 TOO_LONG = "x" * 101
 """For a message id, which is left as it is."""
 ODD_SAMPLES = Path(__file__).parent / "samples.json"
@@ -60,11 +63,11 @@ class Draft:
     @property
     def headers(self) -> dict[str, str]:
         """Return the headers that Segment sends."""
-        headers = segment_headers(self.api_key or "")
+        headers = segment_headers(utf8(self.api_key or ""))
         if self.api_key is None:
             del headers["Authorization"]
         if self.settings.strip():
-            headers["X-Segment-Settings"] = base64.b64encode(self.settings.encode()).decode()
+            headers["X-Segment-Settings"] = base64.b64encode(self.settings.encode("utf-8", "surrogatepass")).decode()
         return headers
 
 
@@ -123,17 +126,20 @@ class Tester:
                 "ms": round(answer.milliseconds, 1),
                 **shown_content(answer.text),
             },
-            "curl": self.curl(draft),
         }
 
     def curl(self, draft: Draft) -> str:
-        """Return a command that sends the same."""
+        """Return a command that sends the same; raises `ValueError` where none can."""
+        if "\0" in draft.text or utf8(draft.text) != draft.text:
+            raise ValueError("No command can hold this text: it has a NUL, or half of a character")
+        if len(draft.text) > MAX_COMMAND_CHARS:
+            raise ValueError(f"No command can hold this text: it has more than {MAX_COMMAND_CHARS:,} characters")
         names = ("Content-Type", "X-Segment-Settings")
         ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if self.url.startswith("https") else ""
         credentials = "" if draft.api_key is None else f"-u {shlex.quote(draft.api_key + ':')} "
         headers = [f"-H {shlex.quote(f'{name}: {value}')}" for name, value in draft.headers.items() if name in names]
         body, address = shlex.quote(draft.text), shlex.quote(self.url + draft.path)
-        return f"curl {ca}-i {credentials}{' '.join(headers)} \\\n  --data-binary {body} \\\n  {address}"
+        return f"curl {ca}-i {credentials}{' '.join(headers)} \\\n  --data-raw {body} \\\n  {address}"
 
 
 def _draft(event: Mapping[str, Any]) -> Draft | None:
@@ -169,10 +175,11 @@ def _check(draft: Draft, judge: Judge) -> dict[str, Any]:
     route = ROUTES[f"POST {draft.path}"]
     try:
         messages = _read(draft, route)
-        settings = decode_settings(draft.headers.get("X-Segment-Settings"))
     except Refusal as refusal:
         return _verdict(refusal, [{"line": _row_of_error(refusal), "message": str(refusal)}])
+    settings = draft.headers.get("X-Segment-Settings")
     layout = lay_out(draft.text)
+    ranges = entry_ranges(layout) if route.is_batch else {}
     problems: list[dict[str, Any]] = []
     refusals: list[Refusal] = []
     for index, message in enumerate(messages):
@@ -180,7 +187,7 @@ def _check(draft: Draft, judge: Judge) -> dict[str, Any]:
             judge.check(message, settings, expected=route.call_type)
         except Refusal as refusal:
             refusals.append(refusal)
-            lines = entry(layout, index) if route.is_batch else layout
+            lines = entry(layout, ranges.get(index, range(0))) if route.is_batch else layout
             problems += _problems(refusal, lines, message, f"At index {index}: " if route.is_batch else "")
     if refusals and len(refusals) == len(messages):
         return _verdict(NothingAccepted() if route.is_batch else refusals[0], problems)

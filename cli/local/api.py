@@ -21,6 +21,7 @@ from cli.debugger.exchange import Exchange
 from cli.debugger.local import LocalDebugger
 from cli.debugger.tester import REQUEST_ID
 from cli.local import gateway, printed
+from cli.local.addresses import is_here
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.request_log import RequestLogFile
 from cli.stack import FUNCTION, Account, LocalStack, load_template
@@ -128,17 +129,21 @@ class Api:
             if isinstance(route, Route) and route.methods is not None:
                 route.methods.discard("HEAD")
 
-    async def _tell_about(self, _request: Request) -> Response:
+    async def _tell_about(self, request: Request) -> Response:
+        if not is_here(request.url.hostname or "", request.scope["server"][0]):  # a site that calls itself so
+            return await self._not_found(request, LookupError())
         return JSONResponse(self._about)
 
     async def _not_found(self, request: Request, _error: Exception) -> Response:
-        return self._answer(_Access(request=request), 404, "Not Found", "no such route")
+        return self._answer(_Access(request=request, size=_announced(request)), 404, "Not Found", "no such route")
 
     async def _invoke(self, request: Request) -> Response:
         access = _Access(request=request, route=f"{request.method} {request.url.path}")
         body = await request.body()
         if len(body) > gateway.MAX_BODY_BYTES:
-            return self._answer(access, 413, "Request Entity Too Large", "the body is larger than 10 MB")
+            return self._answer(
+                replace(access, size=len(body)), 413, "Request Entity Too Large", "the body is larger than 10 MB"
+            )
         event = gateway.to_event(request, body, access.at)
         access = replace(access, request_id=event["requestContext"]["requestId"], event=event, size=len(body))
         try:
@@ -188,6 +193,12 @@ class Api:
         response.headers[REQUEST_ID] = access.request_id
         self._request_log.write(self._access_log.line(access.values(response, integration)))
         self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
+
+
+def _announced(request: Request) -> int:
+    """Return how long a body is that nobody reads."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
 
 
 IS_REQUEST_LINE = '"message": "request"'

@@ -1,19 +1,29 @@
-"""Edits of `schemas/` while a local server runs: its functions judge by them as soon as they are without fault."""
+"""Edits of `schemas/` while a local server runs: its functions judge by them as soon as they are without fault.
+
+Functions run in a checkout of their own, which holds a copy of schemas that were found without fault: what is being
+edited can't keep one from starting.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import click
 
 from cli.local.functions import Functions
 from cli.schemas.check import check_schemas
+from cli.schemas.places import Fault
+from cli.stack import ROOT
 from handler.compile import digest, read_schemas
 from handler.validate import Schemas
 
 LOOK_SECONDS = 1.0
+LINKED = ("cli", "consumer", "handler")
+"""What a checkout has beside its schemas."""
 
 
 class SchemaEdits:
-    """Looks at a folder of schemas.
+    """Looks at `schemas`, and makes checkouts of them below `folder` for the functions.
 
     `tell` is told what happened, and `notify` of faults, with None when there are none any more. `judge_by` is handed
     the schemas by which the functions judge from then on.
@@ -21,6 +31,7 @@ class SchemaEdits:
 
     def __init__(
         self,
+        schemas: Path,
         folder: Path,
         functions: Functions,
         *,
@@ -28,38 +39,63 @@ class SchemaEdits:
         notify: Callable[[str | None], None],
         judge_by: Callable[[Schemas], None],
     ) -> None:
+        self._schemas = schemas
         self._folder = folder
         self._functions = functions
         self._tell = tell
         self._notify = notify
         self._judge_by = judge_by
+        self._number = 0
+        self._known = ""
+
+    def begin(self) -> None:
+        """Let functions start with the schemas as they are; raises `click.ClickException` where they have faults."""
+        files = self._read()
+        self._known = digest(files)
+        if faults := self._check_out(files):
+            raise click.ClickException("The schemas have faults:\n" + "\n".join(map(str, faults)))
+        self._use()
 
     async def watch(self) -> None:
         """Look again and again, until it is cancelled."""
-        known = self._digest()
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            found = self._digest()
-            if found is not None and found != known:
-                known = found
-                await self._take_up()
+            files = await asyncio.to_thread(self._read)
+            if digest(files) == self._known:
+                continue
+            self._known = digest(files)
+            if faults := await asyncio.to_thread(self._check_out, files):
+                words = f"schemas/ has a fault, so messages are judged by what was there before: {faults[0]}"
+                self._tell(words)
+                self._notify(words)
+                continue
+            self._use()
+            await self._functions.renew()
+            self._notify(None)
+            self._tell("schemas/ changed: messages are judged by what is there now")
 
-    def _digest(self) -> str | None:
-        """Return a hash of the schemas, None while a file is being replaced."""
+    def _read(self) -> Mapping[str, bytes]:
+        """Return the files, none of them where one can't be read, as while it is replaced."""
         try:
-            return digest(read_schemas(self._folder))
+            return read_schemas(self._schemas)
         except OSError:
-            return None
+            return {}
 
-    async def _take_up(self) -> None:
-        faults = await asyncio.to_thread(check_schemas, self._folder)
-        if faults:
-            words = f"schemas/ has a fault, so the function judges by what was there before: {faults[0]}"
-            self._tell(words)
-            self._notify(words)
-            return
-        schemas = await asyncio.to_thread(Schemas.load, self._folder)
-        await self._functions.renew()
-        self._judge_by(schemas)
-        self._notify(None)
-        self._tell("schemas/ changed: the function judges by what is there now")
+    @property
+    def _checkout(self) -> Path:
+        return self._folder / str(self._number)
+
+    def _check_out(self, files: Mapping[str, bytes]) -> list[Fault]:
+        """Make another checkout with these schemas, and return their faults."""
+        self._number += 1
+        (self._checkout / "schemas").mkdir(parents=True)
+        for name, content in files.items():
+            (self._checkout / "schemas" / name).write_bytes(content)
+        for name in LINKED:
+            (self._checkout / name).symlink_to(ROOT / name)
+        return check_schemas(self._checkout / "schemas")
+
+    def _use(self) -> None:
+        """Let functions start in the latest checkout."""
+        self._functions.use(self._checkout)
+        self._judge_by(Schemas.load(self._checkout / "schemas"))

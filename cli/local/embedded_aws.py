@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import click
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from cli.local.addresses import is_here
 from cli.stack import LOCAL_REGION
 
 if TYPE_CHECKING:
@@ -138,7 +140,16 @@ def _one_by_one(app: "WSGIApplication") -> "WSGIApplication":
     lock = threading.Lock()
 
     def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if _is_of_site(environ):
+            start_response("403 Forbidden", [("Content-Type", "text/plain")])
+            return [b"No web site may use this AWS"]
         with lock:
             return app(environ, start_response)
 
     return serve
+
+
+def _is_of_site(environ: "WSGIEnvironment") -> bool:
+    """Whether a browser sends a request for a site that it has open, which moto would let in, or by a name of one."""
+    host = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+    return "HTTP_ORIGIN" in environ or not (is_here(host) or host in (CONTAINER_BRIDGE, DESKTOP_HOST))

@@ -17,6 +17,7 @@ from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self, cast
 
 import click
@@ -71,15 +72,15 @@ class _FunctionProcess:
         self.generation = 0
 
     @classmethod
-    async def start(cls, function: Function, environment: Mapping[str, str]) -> Self:
-        """Start a process; raises `click.ClickException` with its traceback when the function can't load."""
+    async def start(cls, function: Function, environment: Mapping[str, str], folder: Path) -> Self:
+        """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.local.functions"),
             *(function.name, function.handler, str(function.timeout_seconds)),
             stdin=PIPE,
             stdout=PIPE,
             limit=MAX_LINE_BYTES,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, **environment},
             process_group=0,  # Control-C is for the parent
         )
@@ -136,6 +137,7 @@ class Functions:
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._folder = ROOT
         self._generation = 0
 
     async def start(self, count: int) -> None:
@@ -151,15 +153,24 @@ class Functions:
         while not self._free.empty():
             await self._free.get_nowait().stop()
 
-    async def renew(self) -> None:
-        """Replace all processes one after the other, the others serving meanwhile: what they read has changed."""
+    def use(self, folder: Path) -> None:
+        """Start processes in a checkout from now on."""
+        self._folder = folder
         self._generation += 1
-        while not self._free.empty():
-            process = self._free.get_nowait()
-            if process.generation == self._generation:  # those before it are, too, or serve an event
-                self._free.put_nowait(process)
+
+    async def renew(self) -> None:
+        """Replace those processes that are in another checkout, one after the other: the others serve meanwhile.
+
+        One that serves an event is replaced when it has ended.
+        """
+        for _ in range(self._free.qsize()):
+            if self._free.empty():
                 return
-            await self._exchange(process)
+            process = self._free.get_nowait()
+            if process.generation == self._generation:
+                self._free.put_nowait(process)
+            else:
+                await self._exchange(process)
 
     async def invoke(
         self,
@@ -198,10 +209,13 @@ class Functions:
         self._free.put_nowait(await self._start())
 
     async def _start(self) -> _FunctionProcess:
-        generation = self._generation  # it reads what is there from now on
-        process = await _FunctionProcess.start(self._function, self._environment)
-        process.generation = generation
-        return process
+        while True:
+            generation = self._generation
+            process = await _FunctionProcess.start(self._function, self._environment, self._folder)
+            process.generation = generation
+            if generation == self._generation:
+                return process
+            await process.stop()  # there is another checkout by now
 
     def _release(self, process: _FunctionProcess) -> None:
         """Let the next event have a process, or another one in its place."""
@@ -211,7 +225,7 @@ class Functions:
             self._do_beside(self._exchange(process))
 
     async def _exchange(self, process: _FunctionProcess) -> None:
-        """Start a process in place of one that still works, which stays where the other can't load."""
+        """Start a process in place of one that still works, which stays where no other can start."""
         other = process
         try:
             other = await self._start()

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 import click
@@ -30,7 +32,7 @@ from cli.local.faults import FaultProxy, Rule
 from cli.local.printed import Printed
 from cli.local.request_log import RequestLogFile, file_of
 from cli.local.sources import EventSources
-from cli.schemas.check import SCHEMAS, check_schemas
+from cli.schemas.check import SCHEMAS
 from cli.stack import (
     LOCAL_FOLDER,
     Account,
@@ -42,7 +44,6 @@ from cli.stack import (
 )
 from cli.target import LOCAL_CA, LOCAL_URL, Target
 from handler.keys import is_well_formed
-from handler.validate import Schemas
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 DEFAULTS = {"Consumer": "on", "KeyCacheSeconds": "1"}
@@ -100,8 +101,6 @@ def serve(
     """
     if endpoint_url and urlsplit(endpoint_url).scheme not in ("http", "https"):
         raise click.BadParameter(f"{endpoint_url} is no URL: write http://host:port", param_hint="--endpoint-url")
-    if faults := check_schemas(SCHEMAS):
-        raise click.ClickException("The schemas have faults:\n" + "\n".join(map(str, faults)))
     console = Console(highlight=False, soft_wrap=True)
     listener = _listen(host, port)
     console.print("Starting an embedded AWS …", style="dim")
@@ -127,7 +126,6 @@ def serve(
         debugger = LocalDebugger(
             Target(account=account, stores=stack.stores),
             _url(ANY_HOST.get(host, host), listener.getsockname()[1], tls=tls),
-            schemas=Schemas.load(SCHEMAS),
             ca_file=str(LOCAL_CA) if tls else None,
         )
         sources = EventSources(
@@ -136,15 +134,20 @@ def serve(
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")
         console.print(f"Starting {processes} function processes …", style="dim")
-        with closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log:
+        with (
+            closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log,
+            TemporaryDirectory(prefix="direct-destination-") as checkouts,
+        ):
             api = Api(account, stack, console, as_json=as_json, request_log=request_log, debugger=debugger)
             edits = SchemaEdits(
                 SCHEMAS,
+                Path(checkouts),
                 api.functions,
                 tell=lambda text: console.print(escape(text), style="yellow"),
                 notify=debugger.feed.notify,
                 judge_by=debugger.judge_by,
             )
+            edits.begin()
             asyncio.run(
                 _run(
                     api,

@@ -1,20 +1,19 @@
 /** Asks the local server. What goes wrong is an Error whose message is a sentence for people. */
 
 /** GET; `query` becomes the part after "?", without what is empty. */
-export function get(path, query = {}, signal = undefined) {
+export function get(path, query = {}) {
   const words = new URLSearchParams(
     Object.entries(query).filter(([, value]) => value !== "" && value !== null),
   ).toString();
-  return ask(words ? `${path}?${words}` : path, { signal });
+  return ask(words ? `${path}?${words}` : path, {});
 }
 
 /** POST an object. */
-export function post(path, body, signal = undefined) {
+export function post(path, body) {
   return ask(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
-    signal,
   });
 }
 
@@ -22,8 +21,7 @@ async function ask(address, how) {
   let response;
   try {
     response = await fetch(address, { cache: "no-store", ...how });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
+  } catch {
     throw new Error("The local server does not answer. Is it still running in its terminal?");
   }
   const data = await response.json().catch(() => null);
@@ -42,7 +40,7 @@ export function latest() {
       const data = await promise;
       return mine === turn ? { data } : {};
     } catch (error) {
-      return mine === turn && error.name !== "AbortError" ? { error } : {};
+      return mine === turn ? { error } : {};
     }
   };
 }

@@ -41,7 +41,7 @@ async function start() {
   function route() {
     const [path, query = ""] = location.hash.slice(1).split(/\?(.*)/s);
     const [name, ...rest] = path.split("/");
-    const chosen = name in views ? name : "live";
+    const chosen = Object.hasOwn(views, name) ? name : "live";
     for (const [each, { element, tab }] of Object.entries(views)) {
       element.hidden = each !== chosen;
       if (each === chosen) tab.setAttribute("aria-current", "page");

@@ -95,7 +95,7 @@ export const statusBadge = (status) => badge(statusColour(status), status ?? "no
 export const statusColour = (status) =>
   status === null ? "grey" : status < 400 ? "stored" : status < 500 || status === 501 ? "refused" : "failed";
 
-/** The classes of an outcome: what is queued looks like what is stored. */
+/** The class of an outcome, or of the fate of a reject: what is queued looks like what is stored. */
 export const outcomeColour = (outcome) => ({ queued: "stored", answered: "grey", gone: "grey" })[outcome] ?? outcome;
 
 /** Tell a screen reader. */

@@ -7,7 +7,7 @@ const KEPT_SECONDS = 300;
 const COUNTED = ["requests", "stored", "duplicate", "refused", "failed"];
 const SHOWN = ["route", "call_type", "customer", "user", "event", "message_id", "code", "text"];
 const NOTHING = { requests: 0, stored: 0, duplicate: 0, refused: 0, failed: 0 };
-const BEGIN = { totals: NOTHING, time: -Infinity, second: 0 };
+const BEGIN = { totals: NOTHING, number: 0, second: 0 };
 
 /** Dispatches `change` for rows and totals, `state` for whether the server answers, `schemas` when others count. */
 export class Feed extends EventTarget {
@@ -27,7 +27,6 @@ export class Feed extends EventTarget {
   #started = null;
   #all = NOTHING;
   #cleared = BEGIN;
-  #number = 0;
 
   /**
    * Begin to listen, for ever: while somebody looks. A browser has six connections to a server, and each page that
@@ -53,7 +52,11 @@ export class Feed extends EventTarget {
 
   /** Forget all, and count from here. */
   clear() {
-    this.#cleared = { totals: this.#all, time: this.rows.at(-1)?.time ?? this.#cleared.time, second: this.newest() };
+    this.#cleared = {
+      totals: this.#all,
+      number: this.rows.at(-1)?.number ?? this.#cleared.number,
+      second: this.newest(),
+    };
     this.rows = [];
     this.totals = NOTHING;
     this.dispatchEvent(new Event("change"));
@@ -81,7 +84,7 @@ export class Feed extends EventTarget {
     this.rows = [];
     this.#seconds.clear();
     this.begun = true;
-    this.#add({ ...snapshot, rows: snapshot.rows.filter((row) => row.time > this.#cleared.time) });
+    this.#add({ ...snapshot, rows: snapshot.rows.filter((row) => row.number > this.#cleared.number) });
   }
 
   #add({ rows, totals, seconds, notice, schemas }) {
@@ -102,7 +105,7 @@ export class Feed extends EventTarget {
   }
 
   #read(row) {
-    const read = { ...row, number: ++this.#number, subject: row.user?.slice(0, 2000) };
+    const read = { ...row };
     for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
     read.sought = [String(row.status), ...SHOWN.map((name) => read[name] ?? "")].join("\n").toLowerCase();
     return read;

@@ -5,15 +5,17 @@ import { copyButton, count, h, inSteps, long } from "./dom.js";
 const AT_ONCE = 400;
 
 /** Show Lines, or the raw text where there are none. `name` tells a screen reader what it is. */
-export function showLines(lines, name, text = null) {
+export function showLines(lines, name, text = null, bytes = 0) {
   const box = { tabindex: 0, role: "group", "aria-label": name };
   if (!lines)
-    return text ? h("pre", { class: "code raw", ...box }, long(text, 20_000)) : h("p", { class: "dim" }, "No body.");
+    return text
+      ? h("pre", { class: "code raw", ...box }, long(text, 20_000))
+      : h("p", { class: "dim" }, bytes ? "The body is not kept." : "No body.");
   const code = h("div", { class: "code", ...box });
   return h(
     "div",
     { class: "lines" },
-    copyButton("Copy", () => textOf(lines), { class: "small over", "aria-label": `Copy: ${name}` }),
+    lines.whole && copyButton("Copy", () => textOf(lines), { class: "small over", "aria-label": `Copy: ${name}` }),
     inSteps(code, lines.lines, showLine, AT_ONCE, "lines"),
     lines.omitted > 0 && h("p", { class: "dim" }, `${count(lines.omitted)} further lines are left out here.`),
   );
@@ -43,7 +45,7 @@ export function textOf({ lines }) {
 }
 
 /** What one side said: a first line, the body, and headers folded in. */
-export function showSide(title, first, { body, text, headers }, isOpen = false) {
+export function showSide(title, first, { body, text, headers, bytes }, isOpen = false) {
   const rows = headers.map(([name, value]) =>
     h("tr", null, h("th", { scope: "row" }, long(name, 200)), h("td", null, long(value, 400))),
   );
@@ -52,7 +54,7 @@ export function showSide(title, first, { body, text, headers }, isOpen = false) 
     null,
     h("h3", null, title),
     h("p", { class: "first" }, first),
-    showLines(body, `Body: ${title}`, text),
+    showLines(body, `Body: ${title}`, text, bytes),
     rows.length > 0 &&
       h(
         "details",

@@ -8,7 +8,6 @@ import { requestPanel } from "./request.js";
 
 const WORDS = {
   stored: "stored",
-  queued: "queued",
   duplicate: "duplicate",
   refused: "refused",
   failed: "failed",
@@ -128,8 +127,7 @@ export function live(page) {
       (!wanted.text || row.sought.includes(wanted.text))
     );
   }
-  const isOf = (row, kind) =>
-    isBatch(row) ? row.counts[kind] > 0 : (row.outcome === "queued" ? "stored" : row.outcome) === kind;
+  const isOf = (row, kind) => (isBatch(row) ? row.counts[kind] > 0 : row.outcome === kind);
 
   function update(anew = false) {
     const counts = { stored: 0, duplicate: 0, refused: 0, failed: 0 };

@@ -73,7 +73,7 @@ function sections(data, page, words, pick) {
   const { row, request, messages, answer } = data;
   const about = data.canonical && messages.length > 1 ? ` · message ${data.message}` : "";
   return [
-    facts(row),
+    facts(row, data.subject),
     messages.length > 1 && section("Messages of the batch", batch(messages, data.message, words, pick)),
     data.now.length > 0 &&
       section(
@@ -138,9 +138,12 @@ function sections(data, page, words, pick) {
 const section = (name, ...content) => h("section", null, h("h3", null, name), content);
 const dim = (text) => h("span", { class: "dim" }, text);
 
-function facts(row) {
+function facts(row, about = {}) {
   const kind = row.user_kind === "anonymous" ? "anonymous" : "user";
-  const subject = new URLSearchParams({ customer: row.customer ?? "", [kind]: row.user ?? "" });
+  const subject = new URLSearchParams({
+    customer: row.customer ?? "",
+    [kind]: about[`${kind === "user" ? kind : "anonymous"}_id`] ?? row.user ?? "",
+  });
   const day = new Date(row.time).toLocaleDateString("en-GB", { dateStyle: "medium" });
   const pairs = [
     ["Time", `${day}, ${clock(row.time)}${elsewhere(row.time)}`],
@@ -163,8 +166,8 @@ const elsewhere = (time) =>
   new Date(time).getTimezoneOffset() === 0 ? "" : ` (${new Date(time).toISOString().slice(11, 19)} UTC)`;
 
 function testerButton(request, page) {
-  if (page.deployment.read_only || request.method !== "POST") return null;
-  const isCut = request.body?.omitted > 0;
+  if (page.deployment.read_only || !page.deployment.routes.includes(request.path)) return null;
+  const isCut = !request.body?.whole && !request.text;
   const button = h(
     "button",
     {
