@@ -134,6 +134,7 @@ class State:
     help="The file that keeps how far it got; by default one in .local/ for just these options.",
 )
 @click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--yes", is_flag=True, help="Don't ask, although it is everything that a stack has stored.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @target_options
 def replay(
@@ -148,12 +149,14 @@ def replay(
     restart: bool,
     state_file: Path | None,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Hand stored messages to the consumer again: after a mistake in it was mended, or when it is new.
 
     They go into the event queue, from which the consumer takes them. It reads the whole event table, unless you name a
-    --user. The same command goes on where it ended. Exits with 1 when a message does not fit into the queue.
+    --user, and asks before it hands over all that a stack has stored. The same command goes on where it ended. Exits
+    with 1 when a message does not fit into the queue.
 
     \b
     Example:
@@ -167,6 +170,7 @@ def replay(
         customer_id = demo.CUSTOMER
     if rate is not None and not math.isfinite(rate):
         raise click.UsageError(f"--rate {rate} is no number")
+    _ask_unless(yes or dry_run or target.is_local or start or end or customer_id)
     subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None
     path = state_file or _state_path(target, start, end, by, customer_id, user)
     now = sortable(datetime.now(UTC))
@@ -186,6 +190,12 @@ def replay(
     if not dry_run:
         path.unlink(missing_ok=True)
     _tell(state, as_json=as_json, dry_run=dry_run)
+
+
+def _ask_unless(chosen: object) -> None:
+    """Ask whether everything is meant, where nothing was chosen; raises `click.Abort`."""
+    if not chosen:
+        click.confirm("Hand all messages of all customers to the consumer again?", abort=True, err=True)
 
 
 def _resumed(state: State, path: Path) -> State:

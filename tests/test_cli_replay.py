@@ -18,8 +18,9 @@ SETTINGS = {"x-segment-settings": "eyJyZWdpb24iOiAiZXUifQ=="}
 
 @pytest.fixture
 def replay(tmp_path):
-    """Return what replays on the stack, with a state file of its own."""
-    return lambda *args: run("replay", *args, "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
+    """Return what replays on the stack, with a state file of its own, unasked."""
+    options = ("--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"), "--yes")
+    return lambda *args: run("replay", *args, *options)
 
 
 @pytest.fixture
@@ -197,7 +198,7 @@ def test_a_state_of_another_replay_is_not_gone_on_with(destination, replay):
 
 @pytest.mark.parametrize("path", ["/nonexistent/folder/state.json", "/dev/null/state.json"])
 def test_a_state_that_can_not_be_written_is_told(path, destination):  # noqa: ARG001 -- the stack
-    result = run("replay", "--stack", LOCAL_STACK, "--state", path)
+    result = run("replay", "--stack", LOCAL_STACK, "--state", path, "--yes")
     assert (result.exit_code, "can't be written" in result.output) == (1, True)
 
 
@@ -215,6 +216,23 @@ def test_a_state_that_can_not_be_written_is_told(path, destination):  # noqa: AR
 def test_what_to_replay_must_be_clear(options, status, problem, destination, replay):  # noqa: ARG001 -- the stack
     result = replay(*options)
     assert (result.exit_code, problem in result.output) == (status, True)
+
+
+def test_all_of_a_stack_is_handed_over_when_one_says_so(destination, tmp_path):
+    destination.post({**TRACK, "userId": "user-1"})
+    command = ("replay", "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
+    refused = run(*command, stdin="n\n")
+    assert (refused.exit_code, taken(destination)) == (1, [])
+    assert "Hand all messages of all customers to the consumer again? [y/N]: " in refused.stderr
+    assert run(*command, stdin="y\n").exit_code == 0
+    assert len(taken(destination)) == 1
+
+
+@pytest.mark.parametrize("options", [("--customer", "demo"), ("--to", "2099-01-01"), ("--dry-run",)], ids=" ".join)
+def test_what_one_chose_is_handed_over_unasked(options, destination, tmp_path):
+    destination.post({**TRACK, "userId": "user-1"})
+    result = run("replay", *options, "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_without_a_consumer_nobody_would_take_the_messages(deploy, replay):
