@@ -142,7 +142,7 @@ class Account:
 
     def _options(self) -> dict[str, Any]:
         if self.endpoint_url is None:
-            return {"region_name": os.environ.get("AWS_REGION")}  # boto3 itself reads AWS_DEFAULT_REGION only
+            return {"region_name": os.environ.get("AWS_REGION") or None}  # boto3 itself reads AWS_DEFAULT_REGION only
         return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
 
 

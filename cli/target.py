@@ -2,14 +2,14 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import urllib3
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from cli.stack import LOCAL_FOLDER, Account, Stores, stack_outputs
 
@@ -84,13 +84,20 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+_MEND: Mapping[type[Exception], str] = {
+    NoRegionError: " Set AWS_REGION to the stack's, or AWS_PROFILE to a profile that has it.",
+    NoCredentialsError: ". Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+}
+"""What botocore does not say."""
+
+
 def stack_target(stack: str) -> Target:
     """Find a deployed stack by its outputs; raises `click.ClickException`."""
     account = Account()
     try:
         outputs = stack_outputs(account.cloudformation(), stack)
     except (BotoCoreError, ClientError) as error:
-        raise click.ClickException(f"The stack {stack} can't be read: {error}") from error
+        raise click.ClickException(f"The stack {stack} can't be read: {error}{_MEND.get(type(error), '')}") from error
     groups = [outputs.get(name) for name in LOG_OUTPUTS]
     logs = None
     if groups[0] and groups[1]:

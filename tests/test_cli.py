@@ -1,5 +1,6 @@
 """What holds for all commands: their help, and the deployment that they work on."""
 
+import boto3
 import click
 import pytest
 from local_server import run
@@ -95,13 +96,28 @@ def test_a_stack_of_another_kind_is_named(aws):
     assert "Error: The stack shop has no output 'EventSink': is it a destination?" in result.stderr
 
 
-def test_without_credentials_one_is_told_so(monkeypatch):
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({}, "You must specify a region. Set AWS_REGION to the stack's, or AWS_PROFILE to a profile that has it."),
+        ({"AWS_REGION": ""}, "You must specify a region. Set AWS_REGION to the stack's"),
+        (
+            {"AWS_REGION": "eu-west-1"},
+            "Unable to locate credentials. Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+        ),
+    ],
+    ids=str,
+)
+def test_without_a_region_or_credentials_one_is_told_which_variables_name_them(environment, sentence, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"), "/nowhere")
+    for name, value in {**nowhere, "AWS_EC2_METADATA_DISABLED": "true", **environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     result = run("keys", "list", "--stack", "prod")
     assert result.exit_code == 1
-    assert "Error: The stack prod can't be read: You must specify a region." in result.stderr
+    assert f"Error: The stack prod can't be read: {sentence}" in result.stderr
 
 
 def test_a_stack_is_found_by_its_outputs(aws):
