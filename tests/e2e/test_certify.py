@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -653,6 +654,27 @@ def test_a_host_that_segment_can_not_rely_on_is_a_warning(host, says):
     )
     assert points["transport.host"][0] == "warning"
     assert says in points["transport.host"][1]
+
+
+def test_a_name_that_leads_to_where_segment_can_not_get_is_a_warning(monkeypatch):
+    answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answer)
+    points, _ = certify(
+        *("--url", "https://hooks.example.com", "--api-key", new_key(), "--timeout", "0.01"),
+        *("--only", "transport.host"),
+        exit_code=1,
+    )
+    assert points["transport.host"] == ("warning", "hooks.example.com leads to 127.0.0.2, which Segment can't reach")
+
+
+def test_a_private_authority_is_a_warning_where_the_server_is_not_this_machines(tmp_path):
+    options = ("--tls", "--host", "127.0.0.2", "--processes", "1", "--parameter", "Consumer=off")
+    with serving(tmp_path, *options) as server:
+        where = ("--url", server.url, "--stores", server.url, *trusting(server))
+        points, _ = certify(*where, "--only", "transport.certificate", exit_code=0)
+    verdict, says = points["transport.certificate"]
+    assert verdict == "warning"
+    assert says.endswith("Segment trusts public authorities only: certify it without --ca-file")
 
 
 @pytest.fixture(scope="module")
