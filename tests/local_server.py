@@ -24,8 +24,8 @@ from cli.__main__ import main
 from cli.stack import ROOT, Account, Stores
 
 LINKED = ("cli", "consumer", "events", "handler", "schemas", "template.yaml")
-PATIENCE_SECONDS = 30
-"""For what takes a second on a machine that has nothing else to do."""
+PATIENCE_SECONDS = 120
+"""For what takes some seconds, and a simulation half a minute, on a machine that has nothing else to do."""
 
 
 def run(*args: str, stdin: str | bytes | None = None) -> Result:
