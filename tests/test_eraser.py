@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from cli.stack import FUNCTION, load_template
+from consumer import eraser
 from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, Scope
@@ -43,6 +44,7 @@ def receipts(destination):
 
 @pytest.fixture
 def destination(deploy):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started, which other tests may have called
     return deploy()
 
 
@@ -103,7 +105,7 @@ def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
     event = deletes(destination, "user-1")
     stores = destination.stack.stores
     client = patient_client("dynamodb")
-    eraser = Eraser(
+    patient = Eraser(
         client,
         event_table=stores.event_table,
         rejects_table=stores.rejects_table,
@@ -116,7 +118,7 @@ def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
         answer = destination.post({"type": "page", "userId": "user-1", "timestamp": "2020-01-01T00:00:00Z"})
         seen.append((seconds, answer.status, len(destination.stored())))
 
-    carry_out(event, Context(), eraser, wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
+    carry_out(event, Context(), patient, wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
     assert seen == [(LATEST_WRITE_SECONDS, 403, 1)]
     assert destination.stored() == []
 
