@@ -254,7 +254,7 @@ def test_a_compressed_batch_is_shown_as_what_it_holds(server):
         '{"writeKey": "KEY", "n": ' + "9" * 5000 + "}",
         '{"writeKey": "KEY", "deep": ' + "[" * 60_000 + "]" * 60_000 + "}",
         '[{"writeKey": "KEY"}]',
-        '{"type": "identify", "userId": "u", "context": {"a": {"writeKey": "KEY"}}, "_conflicts": {"writeKey": ["KEY"]}}',
+        '{"type": "page", "userId": "u", "context": {"a": {"writeKey": "KEY"}}, "_conflicts": {"writeKey": ["KEY"]}}',
     ],
     ids=lambda body: body[:40],
 )

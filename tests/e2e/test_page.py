@@ -203,8 +203,9 @@ def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
 
 
 def test_clear_begins_the_list_and_the_numbers_anew(page, server):
-    server.post(fresh())
-    wait_until(lambda: number(page, "requests") > 0)
+    user = str(uuid.uuid4())
+    server.post(fresh(userId=user))
+    expect(row(page, user)).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     wait_until(lambda: number(page, "requests") == 0)
     expect(page.get_by_role("listitem")).to_have_count(0)
