@@ -103,10 +103,14 @@ class Stack:
 def debugged_stack(folder: Path) -> Iterator[Stack]:
     """Return a stack whose page runs until the end of the context."""
     aws = EmbeddedAws()
-    stack = Stack(aws, folder)
-    wait_until(stack.is_followed)
-    yield stack
-    stack.process.send_signal(signal.SIGINT)
-    assert stack.process.wait(PATIENCE_SECONDS) == 0
-    stack.http.clear()
-    aws.stop()
+    try:
+        stack = Stack(aws, folder)
+        try:
+            wait_until(stack.is_followed)
+            yield stack
+        finally:
+            stack.process.send_signal(signal.SIGINT)
+            assert stack.process.wait(PATIENCE_SECONDS) == 0
+            stack.http.clear()
+    finally:
+        aws.stop()
