@@ -1,7 +1,6 @@
 """All there is to know of one request: what came, what was made of it, what was answered, and where it is now."""
 
 import json
-from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,25 +19,17 @@ from cli.debugger.marks import (
 )
 from cli.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
+from cli.debugger.verdicts import Verdict, verdicts_of
 from cli.messages import to_json
 from cli.retry import Judge
 from cli.target import Target
-from cli.watching.lines import LOGGED_ID_CHARS, AccessLine, FunctionLine
+from cli.watching.lines import AccessLine, FunctionLine
 from cli.watching.what_follows import what_follows
 from cli.watching.whereabouts import Whereabouts, tell
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, Invalid, InvalidMessage, InvalidSettings, Refusal, Violation
 from handler.record import Record, subject_of
 from handler.request import SEGMENT
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What was said of one message."""
-
-    outcome: str
-    code: str | None
-    text: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +43,7 @@ class Inspector:
     def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
         """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
         reading = exchange.read()
-        verdicts = _verdicts(exchange, reading.messages)
+        verdicts = verdicts_of(exchange, reading.messages)
         if index is None:
             index = next((n for n, said in enumerate(verdicts) if said.outcome not in (STORED, DUPLICATE)), 0)
         body = json_layout(reading.text)
@@ -160,42 +151,6 @@ class Inspector:
         key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
         answer = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True)
         return [answer["Item"]] if "Item" in answer else []
-
-
-def _verdicts(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
-    """Return what was said of each message: the answer tells which were refused, and lines name the others by ids."""
-    refused = {
-        one["index"]: Verdict(outcome=REFUSED, code=one["code"], text=one["message"]) for one in _rejected(exchange)
-    }
-    said: defaultdict[str, deque[Verdict]] = defaultdict(deque)
-    others: deque[Verdict] = deque()
-    lines = [line for line in exchange.lines if not (refused and line["outcome"] == REFUSED)]
-    for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):  # which come after what they repeat
-        verdict = Verdict(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
-        for message_id in line.get("message_ids", ()):
-            said[message_id].append(verdict)
-        if "message_ids" not in line:
-            others.extend([verdict] * line.get("messages", 1))
-    row = Row.of_exchange(exchange)
-    unknown = Verdict(outcome=row.outcome, code=row.code, text=row.text)
-
-    def verdict_of(index: int, message: Message) -> Verdict:
-        if index in refused:
-            return refused[index]
-        message_id = message.body.get("message_id")
-        named = said[message_id[:LOGGED_ID_CHARS] if isinstance(message_id, str) else ""]
-        return named.popleft() if named else others.popleft() if others else unknown
-
-    return [verdict_of(index, message) for index, message in enumerate(messages)]
-
-
-def _rejected(exchange: Exchange) -> Sequence[Mapping[str, Any]]:
-    """Return what the answer to a library tells of messages that were refused."""
-    try:
-        rejected: list[dict[str, Any]] = json.loads(exchange.answer)["rejected"]
-    except (ValueError, LookupError, TypeError):
-        return ()
-    return rejected
 
 
 def _mark(
