@@ -86,7 +86,7 @@ INVOKED = {"integrationStatus": "200"}
 class Api:
     """The API of template.yaml in front of function processes, the local server's word about itself, and its page.
 
-    What function and API write is kept in `request_log`, and shown by `debugger`.
+    What function and API write is kept in `request_log`, and shown by `debugger`, where these are given.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Api:
         console: Console,
         *,
         as_json: bool,
-        request_log: RequestLogFile,
-        debugger: LocalDebugger,
+        request_log: RequestLogFile | None = None,
+        debugger: LocalDebugger | None = None,
     ) -> None:
         self._console = console
         self._as_json = as_json
@@ -107,7 +107,7 @@ class Api:
             "endpoint_url": account.endpoint_url,
             "stores": asdict(stack.stores),
             "api_key": demo.GOOD_KEY,
-            "request_log": str(request_log.path),
+            "request_log": str(request_log.path) if request_log else None,
         }
         resources = load_template()["Resources"]
         function = resources[FUNCTION]["Properties"]
@@ -118,7 +118,7 @@ class Api:
         self.app = Starlette(
             routes=[
                 Route(ABOUT_PATH, self._tell_about),
-                *debugger.routes,
+                *(debugger.routes if debugger else ()),
                 *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
@@ -174,13 +174,16 @@ class Api:
         lines = []
         for line in invocation.log.splitlines():
             if IS_REQUEST_LINE in line:
-                self._request_log.write(line)
+                if self._request_log:
+                    self._request_log.write(line)
                 lines.append(json.loads(line))
             self._console.print(Text(printable(line)) if self._as_json else printed.readable(request, line))
         return lines
 
     def _log_late(self, access: _Access, invocation: Invocation) -> None:
-        self._debugger.note_late(access.request_id, self._log(access.request, invocation))
+        lines = self._log(access.request, invocation)
+        if self._debugger:
+            self._debugger.note_late(access.request_id, lines)
 
     def _note(
         self,
@@ -191,8 +194,10 @@ class Api:
     ) -> None:
         """Write the line of the access log, and show the request."""
         response.headers[REQUEST_ID] = access.request_id
-        self._request_log.write(self._access_log.line(access.values(response, integration)))
-        self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
+        if self._request_log:
+            self._request_log.write(self._access_log.line(access.values(response, integration)))
+        if self._debugger:
+            self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
 
 
 def _announced(request: Request) -> int:

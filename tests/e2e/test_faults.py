@@ -26,10 +26,10 @@ from local_server import serving
 from rich.console import Console
 
 from cli.key_table import KeyRecord, KeyTable
+from cli.local.api import Api
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import APPLIED, Fault, FaultProxy, Rule, Store
 from cli.local.functions import Functions
-from cli.local.serve import Gateway
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, sample_message, segment_headers
 from cli.stack import Account, LocalStack, create_local_stack
 from handler.keys import Status
@@ -232,16 +232,16 @@ def timed(app):
 async def endpoint(cloud: Cloud, environment: dict[str, str], *, processes: int = 1) -> AsyncIterator[Endpoint]:
     async with FaultProxy(str(cloud.account.endpoint_url)) as proxy:
         stack = replace(cloud.stack, environment=cloud.environment(proxy, environment))
-        gateway = Gateway(cloud.account, stack, Console(file=io.StringIO()), as_json=True)
-        await gateway.functions.start(processes)
-        server = uvicorn.Server(uvicorn.Config(timed(gateway.app), lifespan="off", log_level="critical"))
+        api = Api(cloud.account, stack, Console(file=io.StringIO()), as_json=True)
+        await api.functions.start(processes)
+        server = uvicorn.Server(uvicorn.Config(timed(api.app), lifespan="off", log_level="critical"))
         with socket.create_server(("127.0.0.1", 0)) as listener, urllib3.PoolManager() as http:
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            yield Endpoint(proxy=proxy, functions=gateway.functions, url=url, http=http)
+            yield Endpoint(proxy=proxy, functions=api.functions, url=url, http=http)
             server.should_exit = True
             await serving
-        await gateway.functions.stop()
+        await api.functions.stop()
 
 
 def play(scene):
