@@ -36,7 +36,7 @@ class Pace:
     that failed is made again. A batch comes again after `first_retry`, and each time later.
     """
 
-    idle: float = 0.2
+    idle: float = 0.5
     shards: float = 10
     trouble: float = 1
     first_retry: float = 0.2
