@@ -6,6 +6,7 @@ edited can't keep one from starting.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from cli.local.functions import Functions
 from cli.schemas.check import check_schemas
 from cli.schemas.places import Fault
 from cli.stack import ROOT
-from handler.compile import digest, read_schemas
+from handler.compile import digest
 from handler.validate import Schemas
 
 LOOK_SECONDS = 1.0
@@ -75,11 +76,12 @@ class SchemaEdits:
             self._tell("schemas/ changed: messages are judged by what is there now")
 
     def _read(self) -> Mapping[str, bytes]:
-        """Return the files, none of them where one can't be read, as while it is replaced."""
-        try:
-            return read_schemas(self._schemas)
-        except OSError:
-            return {}
+        """Return the files; one that can't be read, as while it is replaced, is as good as missing."""
+        files = {}
+        for path in sorted(self._schemas.glob("*.json")):
+            with suppress(OSError):
+                files[path.name] = path.read_bytes()
+        return files
 
     @property
     def _checkout(self) -> Path:
