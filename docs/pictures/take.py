@@ -29,7 +29,7 @@ PORT = "8088"
 URL = f"http://127.0.0.1:{PORT}"
 SIZE = {"width": 1280, "height": 760}
 START_SECONDS = 60
-TRAFFIC_SECONDS = 60
+TRAFFIC_SECONDS = 45
 RATE, TWICE, WRONG, BATCHES = 9, 0.08, 0.05, 0.04
 """Requests a second, and the shares of what is sent twice, is wrong, or is a batch."""
 
