@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from cli.addresses import is_here
 from cli.debugger.feed import Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.tester import Draft, Tester
-from cli.local.addresses import is_here
 from cli.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable
 from handler.request import ROUTES

@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cli import demo
+from cli.addresses import is_here
 from cli.console import printable
 from cli.debugger.exchange import Exchange
 from cli.debugger.local import LocalDebugger
 from cli.debugger.tester import REQUEST_ID
 from cli.local import gateway, printed
-from cli.local.addresses import is_here
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.request_log import RequestLogFile
 from cli.stack import FUNCTION, Account, LocalStack, load_template

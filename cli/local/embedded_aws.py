@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import click
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from cli.local.addresses import is_here
+from cli.addresses import is_here
 from cli.stack import LOCAL_REGION
 
 if TYPE_CHECKING:
