@@ -191,8 +191,10 @@ def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
 
 
 def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
+    before, user = str(uuid.uuid4()), str(uuid.uuid4())
+    server.post(fresh(userId=before))
+    expect(row(page, before)).to_be_visible()
     page.get_by_role("button", name="Pause").click()
-    user = str(uuid.uuid4())
     for _ in range(3):
         server.post(fresh(userId=user))
     resume = page.get_by_role("button", name="Resume (3 new)")

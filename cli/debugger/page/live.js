@@ -23,6 +23,7 @@ export function live(page) {
   const words = { ...WORDS, ...(deployment.sink === "sqs" && { stored: "queued" }) };
   const wanted = { kinds: new Set(), type: "", customer: "", text: "" };
   const known = new Set();
+  let begun = false;
 
   const type = h(
     "select",
@@ -159,7 +160,8 @@ export function live(page) {
             ),
       );
     }
-    list.set(shown, anew);
+    list.set(shown, anew || begun !== feed.begun); // what was there before the page is shown even if it is paused
+    begun = feed.begun;
   }
 
   function seeCustomers() {

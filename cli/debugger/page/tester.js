@@ -57,6 +57,7 @@ export function tester({ deployment }) {
     autocapitalize: "off",
     autocomplete: "off",
     "aria-label": "Message, as JSON",
+    readonly: true, // until the samples are there: the first would fall into what is typed
     input: () => {
       sample.value = "";
       typed();
@@ -267,6 +268,8 @@ export function tester({ deployment }) {
     } catch (error) {
       about.textContent = error.message;
       return;
+    } finally {
+      text.readOnly = false;
     }
     const groups = new Map();
     samples.forEach((one, i) =>
