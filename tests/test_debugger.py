@@ -425,7 +425,16 @@ def test_a_text_that_no_command_can_hold_is_told_so(server, text):
         ("/segment", fresh(properties={"n": 10**400}), ""),
         ("/v1/batch", {"batch": [fresh(properties={"n": float("nan")})]}, ""),
     ],
-    ids=str,
+    ids=[
+        "unknown type",
+        "no type",
+        "other type",
+        "no message",
+        "settings of a batch",
+        "settings no text",
+        "too large a number",
+        "no number",
+    ],
 )
 def test_an_odd_draft_is_judged_as_it_is_answered(server, path, message, settings):
     text = json.dumps(message)

@@ -260,6 +260,7 @@ def test_it_may_be_compressed_in_several_parts():
         b"\x1f\x8b",
         b"\x1f\x8b\x08\x00" + b"\xff" * 20,
     ],
+    ids=["cut off", "another checksum", "more after it", "its beginning alone", "no compressed data"],
 )
 def test_what_is_compressed_badly_is_refused(octets):
     with pytest.raises(InvalidEncoding, match=r"^Request body is not valid gzip$"):

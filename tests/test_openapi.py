@@ -88,7 +88,7 @@ def test_the_routes_are_those_of_the_code():
 
 
 @pytest.mark.parametrize(
-    ("path", "beside"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())], ids=str
+    ("path", "beside"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())]
 )
 def test_the_statuses_are_those_of_the_function_and_of_its_gateway(path, beside):
     assert set(responses(path)) == {"200", "400", "401", "403", "413", "429", "500", "503"} | beside
