@@ -17,7 +17,7 @@ run: $(INSTALLED)
 	@$(VENV)/bin/destination serve $(ARGS)
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check --diff
