@@ -92,7 +92,7 @@ LOCKED := $(wildcard tests/e2e/libraries/*.txt)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .libraries .venv-audit .venv-sam .venv-template .aws-sam .dynalite .coverage .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .libraries .venv-audit .venv-sam .venv-template .aws-sam .dynalite .coverage* .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \

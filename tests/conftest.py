@@ -95,9 +95,11 @@ TABLE_MAKERS = {"deploy", "dynamodb"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With another DynamoDB, leave out what does not use it."""
+    """With another DynamoDB, leave out what does not use it, and the many examples of hypothesis."""
     if OTHER_DYNAMODB:
-        others = {item for item in items if TABLE_MAKERS.isdisjoint(item.fixturenames)}
+        others = {
+            item for item in items if TABLE_MAKERS.isdisjoint(item.fixturenames) or is_hypothesis_test(item.function)
+        }
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
 
