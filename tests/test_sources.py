@@ -44,7 +44,7 @@ QUEUE = {
     "BatchSize": 10,
     "FunctionResponseTypes": ["ReportBatchItemFailures"],
 }
-PACE = Pace(idle=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
+PACE = Pace(first_look=0.01, last_look=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
 
 
 def numbers(records):
@@ -856,3 +856,9 @@ def test_a_server_without_queues_is_told_where_dead_letters_would_go(local_stack
     [notice] = Printed().sources(template(TestFunction=function("DynamoDB", STREAM)), account).notices
     missing = f"{account.endpoint_url} has no queue ErasureDeadLetterQueue"
     assert notice == f"{missing}: TestFunction can leave no word there of what is given up"
+
+
+def test_who_has_waited_long_looks_less_often():
+    waits = [Pace().look(idle) for idle in (1, 30, 90, 10**6)]
+    assert waits == sorted(waits)
+    assert (waits[0] < 1, waits[-1]) == (True, 2)

@@ -21,6 +21,8 @@ MAX_BATCH_BYTES = 6 * 1024 * 1024
 """Of an event, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 MAX_DOUBLINGS = 16
 """Of a wait; more would be longer than any, and at last no number."""
+LOOKS_TO_DOUBLE = 30
+"""What is waited between two looks for records."""
 
 Invoke = Callable[[JsonObject], Awaitable[Invocation]]
 """Hands an event to a function; raises `FunctionError` or `FunctionTimeoutError`."""
@@ -32,15 +34,21 @@ Tell = Callable[[str], None]
 class Pace:
     """How long to wait, in seconds.
 
-    `idle` is when nothing came, `shards` between two looks for new shards, which are rare, and `trouble` before a call
-    that failed is made again. A batch comes again after `first_retry`, and each time later.
+    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs little.
+    `shards` is between two looks for new shards, which are rare, and `trouble` before a call that failed is made again.
+    A batch comes again after `first_retry`, and each time later.
     """
 
-    idle: float = 0.5
+    first_look: float = 0.5
+    last_look: float = 2
     shards: float = 10
     trouble: float = 1
     first_retry: float = 0.2
     last_retry: float = 15
+
+    def look(self, idle: int) -> float:
+        """Return the wait after so many looks in vain."""
+        return min(self.last_look, self.first_look * (1 + idle / LOOKS_TO_DOUBLE))
 
     def retry(self, failures: int) -> float:
         """Return the wait after so many failures before."""

@@ -45,6 +45,7 @@ class QueueSource:
 
     async def run(self) -> None:
         """Receive and hand over."""
+        idle = 0
         async with asyncio.TaskGroup() as group:
             while True:
                 answer = await self._calls.until_answered(
@@ -59,8 +60,9 @@ class QueueSource:
                 for batch in batches(records, self._batch_size):
                     if failed := await self._deliver(batch):
                         group.create_task(self._release(failed))
-                if not records:
-                    await asyncio.sleep(self._pace.idle)
+                idle = 0 if records else idle + 1
+                if idle:
+                    await asyncio.sleep(self._pace.look(idle))
 
     async def _deliver(self, batch: list[JsonObject]) -> list[JsonObject]:
         """Hand a batch over, delete what is done, and return the rest."""

@@ -65,6 +65,7 @@ class StreamSource:
     async def _read(self, shard_id: str) -> None:
         """Read a shard to its end, if it has one."""
         iterator = last = None
+        idle = 0
         while True:
             try:
                 if iterator is None:
@@ -84,8 +85,9 @@ class StreamSource:
             if records:
                 last = _sequence_number(records[-1])
                 iterator = None  # by then it may be too old
+            idle = 0 if records else idle + 1
             if len(records) < MAX_READ_RECORDS:
-                await asyncio.sleep(self._pace.idle)
+                await asyncio.sleep(self._pace.look(idle))
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
         """Return where to read on, after the last record that was delivered."""
