@@ -22,7 +22,7 @@ MAX_BATCH_BYTES = 6 * 1024 * 1024
 MAX_DOUBLINGS = 16
 """Of a wait; more would be longer than any, and at last no number."""
 LOOKS_TO_DOUBLE = 30
-"""What is waited between two looks for records."""
+"""After so many looks in vain the wait for the next is twice the first."""
 
 Invoke = Callable[[JsonObject], Awaitable[Invocation]]
 """Hands an event to a function; raises `FunctionError` or `FunctionTimeoutError`."""
@@ -34,7 +34,7 @@ Tell = Callable[[str], None]
 class Pace:
     """How long to wait, in seconds.
 
-    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs little.
+    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs less.
     `shards` is between two looks for new shards, which are rare, and `trouble` before a call that failed is made again.
     A batch comes again after `first_retry`, and each time later.
     """
@@ -46,9 +46,9 @@ class Pace:
     first_retry: float = 0.2
     last_retry: float = 15
 
-    def look(self, idle: int) -> float:
+    def look(self, in_vain: int) -> float:
         """Return the wait after so many looks in vain."""
-        return min(self.last_look, self.first_look * (1 + idle / LOOKS_TO_DOUBLE))
+        return min(self.last_look, self.first_look * (1 + in_vain / LOOKS_TO_DOUBLE))
 
     def retry(self, failures: int) -> float:
         """Return the wait after so many failures before."""

@@ -45,7 +45,7 @@ class QueueSource:
 
     async def run(self) -> None:
         """Receive and hand over."""
-        idle = 0
+        in_vain = 0
         async with asyncio.TaskGroup() as group:
             while True:
                 answer = await self._calls.until_answered(
@@ -60,9 +60,9 @@ class QueueSource:
                 for batch in batches(records, self._batch_size):
                     if failed := await self._deliver(batch):
                         group.create_task(self._release(failed))
-                idle = 0 if records else idle + 1
-                if idle:
-                    await asyncio.sleep(self._pace.look(idle))
+                in_vain = 0 if records else in_vain + 1
+                if in_vain:
+                    await asyncio.sleep(self._pace.look(in_vain))
 
     async def _deliver(self, batch: list[JsonObject]) -> list[JsonObject]:
         """Hand a batch over, delete what is done, and return the rest."""

@@ -65,7 +65,7 @@ class StreamSource:
     async def _read(self, shard_id: str) -> None:
         """Read a shard to its end, if it has one."""
         iterator = last = None
-        idle = 0
+        in_vain = 0
         while True:
             try:
                 if iterator is None:
@@ -85,9 +85,9 @@ class StreamSource:
             if records:
                 last = _sequence_number(records[-1])
                 iterator = None  # by then it may be too old
-            idle = 0 if records else idle + 1
+            in_vain = 0 if records else in_vain + 1
             if len(records) < MAX_READ_RECORDS:
-                await asyncio.sleep(self._pace.look(idle))
+                await asyncio.sleep(self._pace.look(in_vain))
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
         """Return where to read on, after the last record that was delivered."""
