@@ -1,5 +1,8 @@
 """The Lambda function on the event table's stream: hands each new message to `consumer/handle.py`.
 
+A new message is an INSERT, or a MODIFY where it replaces an expired item that DynamoDB has not deleted yet.
+Nothing else changes an item of the event table.
+
 Lambda brings the records of a subject in the order in which they were stored. It brings a batch again from the first
 record that failed, and after that has failed for good it goes on with the next one.
 
@@ -69,9 +72,9 @@ def consume(event: JsonObject, handle: Handle, forward: Forward = to_queue) -> "
         batch.hand_over(change["SequenceNumber"], lambda: read_item(change["NewImage"]))
 
     def take(record: "DynamoDBRecord") -> None:
-        if record["eventName"] != "INSERT":
-            return  # items that expired or were erased
         change = record["dynamodb"]
+        if "NewImage" not in change:
+            return  # a REMOVE: the item expired or was erased
         try:
             hand_over(change)
         except Exception:

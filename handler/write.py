@@ -63,7 +63,7 @@ class EventTable:
         self._retention_seconds = retention_days * SECONDS_PER_DAY
 
     def write(self, record: Record) -> Outcome:
-        """Put a record, unless its key is there already."""
+        """Put a record, unless its key is there already. An expired item counts as absent; TTL deletes it later."""
         item = self._item(record)
         # A message that is not compressed is too short for it, with all that is taken out of it beside it.
         if "B" in item["message"] and item_bytes(item) > MAX_ITEM_BYTES:
@@ -72,7 +72,8 @@ class EventTable:
             answer = self._client.put_item(
                 TableName=self._table,
                 Item=item,
-                ConditionExpression="attribute_not_exists(subject)",
+                ConditionExpression="attribute_not_exists(subject) OR expires_at <= :now",
+                ExpressionAttributeValues={":now": {"N": str(int(record.stored_at))}},
                 ReturnConsumedCapacity="TOTAL",
             )
         except self._client.exceptions.ConditionalCheckFailedException:

@@ -60,10 +60,13 @@ def strict_aws() -> Iterator[None]:
 
 def check_put_item(request: AWSPreparedRequest, **_: object) -> None:
     """Refuse an item that DynamoDB would refuse."""
-    item = content(request)["Item"]
+    said = content(request)
+    item = said["Item"]
     size = sum(octets(name) + attribute_bytes(value) for name, value in item.items())
     require(size <= MAX_ITEM_BYTES, f"an item takes {size:,} bytes")
     check_keys(item)
+    for value in said.get("ExpressionAttributeValues", {}).values():
+        attribute_bytes(value)
 
 
 def check_key(request: AWSPreparedRequest, **_: object) -> None:

@@ -4,6 +4,7 @@ its messages, by both sinks.
 
 import base64
 import json
+import time
 import zlib
 from datetime import UTC, datetime, timedelta
 
@@ -395,3 +396,15 @@ def test_retention_is_set_on_what_is_stored(deploy):
     [item] = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
     expected = datetime.now(UTC) + timedelta(days=30)
     assert abs(int(item["expires_at"]["N"]) - expected.timestamp()) < 3600
+
+
+def test_message_resent_after_its_retention_is_stored_again(deploy):
+    destination = deploy(EventRetentionDays="30")
+    client, table = destination.account.dynamodb(), destination.stack.stores.event_table
+    destination.post(TRACK)
+    [item] = client.scan(TableName=table)["Items"]
+    client.put_item(TableName=table, Item={**item, "expires_at": {"N": str(int(time.time()) - 1)}})
+    assert destination.post(TRACK).body["status"] == "stored"
+    assert destination.post(TRACK).body["status"] == "duplicate"
+    [item] = client.scan(TableName=table)["Items"]
+    assert int(item["expires_at"]["N"]) > time.time()

@@ -146,10 +146,16 @@ def test_messages_that_were_held_back_count_as_failed_for_that(function, record)
         function.consume(batch(record("a", "m-1", 1), record("a", "m-2", 2)), Consumer("m-1"))
 
 
-@pytest.mark.parametrize("kind", ["MODIFY", "REMOVE"])
-def test_only_new_items_are_messages(kind):
+def test_message_that_replaced_an_expired_one_is_consumed():
     consumer = Consumer()
-    erased = {**inserted("a", "m-1"), "eventName": kind}
+    replaced = {**inserted("a", "m-1"), "eventName": "MODIFY"}
+    assert stream.consume(batch(replaced), consumer) == failures()
+    assert len(consumer.calls) == 1
+
+
+def test_removed_items_are_not_messages():
+    consumer = Consumer()
+    erased = {**inserted("a", "m-1"), "eventName": "REMOVE"}
     del erased["dynamodb"]["NewImage"]
     assert stream.consume(batch(erased), consumer) == failures()
     assert not consumer.calls

@@ -381,10 +381,11 @@ def pattern_of(source):
     return json.loads(criterion["Pattern"])
 
 
-def test_only_new_items_are_consumed_and_only_deletes_are_carried_out():
-    assert pattern_of("StreamConsumerFunctionStored") == {"eventName": ["INSERT"]}
+def test_stored_messages_are_consumed_and_deletes_are_carried_out():
+    stored = {"eventName": ["INSERT", "MODIFY"]}  # a MODIFY where the message replaced an expired one
+    assert pattern_of("StreamConsumerFunctionStored") == stored
     delete = {"NewImage": {"type": {"S": [DELETE]}}}
-    assert pattern_of("EraserFunctionDeletes") == {"eventName": ["INSERT"], "dynamodb": delete}
+    assert pattern_of("EraserFunctionDeletes") == {**stored, "dynamodb": delete}
 
 
 @pytest.mark.parametrize("queue", ["EventQueue", "EventFifoQueue"])

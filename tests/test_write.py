@@ -217,6 +217,27 @@ def test_a_record_expires_after_the_retention(dynamodb, days, expires_at):
     assert stored_item(dynamodb, record_of({"userId": "u"}), retention_days=days).get("expires_at") == expires_at
 
 
+@pytest.mark.parametrize("days", [0, 1, 30])
+@pytest.mark.parametrize(
+    ("expires_at", "outcome"),
+    [
+        (None, Outcome.DUPLICATE),
+        ({"N": str(int(STORED_AT) + 1)}, Outcome.DUPLICATE),
+        ({"N": str(int(STORED_AT))}, Outcome.STORED),
+        ({"N": str(int(STORED_AT) - 86400)}, Outcome.STORED),
+    ],
+)
+def test_expired_item_counts_as_absent(dynamodb, expires_at, outcome, days):
+    record = record_of({"userId": "u", "messageId": "m-1"})
+    old = {"subject": {"S": record.subject}, "position": {"S": record.position}, "event": {"S": "old"}}
+    dynamodb.put_item(TableName="events", Item=old | ({"expires_at": expires_at} if expires_at else {}))
+    assert put(dynamodb, record, retention_days=days) is outcome
+    [item] = dynamodb.scan(TableName="events")["Items"]
+    assert ("message" in item) is (outcome is Outcome.STORED)
+    if outcome is Outcome.STORED:
+        assert put(dynamodb, record, retention_days=days) is Outcome.DUPLICATE
+
+
 DOCUMENTS = {
     "numbers": {"big": 10**300, "small": 5e-324, "exact": 9007199254740993, "zero": -0.0, "float": 1.0},
     "depth": json.loads("[" * 90 + "]" * 90),
