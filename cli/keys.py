@@ -20,6 +20,7 @@ from cli.stack import Account
 from cli.target import LOCAL_URL, local_target, stack_target
 from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
 from handler.spec import CALL_TYPES
+from handler.timestamps import parse_time
 
 MAX_CUSTOMER_ID_CHARS = 256
 MIN_IMPORTED_KEY_CHARS = 8
@@ -64,11 +65,10 @@ class _Expiry(click.ParamType[datetime]):
             return value
         if span := re.fullmatch(r"(\d{1,6})([hd])", value):
             return datetime.now(UTC) + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value} is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        moment = parse_time(value)
+        if moment is None:
+            self.fail(f"{value} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
+        time = datetime.fromisoformat(moment)
         if time <= datetime.now(UTC):
             self.fail(f"{value} is over already", param, ctx)
         return time

@@ -206,6 +206,8 @@ def test_no_more_than_a_few_violations_are_told(edit):
         ({"multipleOf": 0.5}, 0.75, "must be a multiple of 0.5"),
         ({"format": "email"}, "s3cret", "must be in the format email"),
         ({"format": "date-time"}, "s3cret", "must be in the format date-time"),
+        ({"format": "date-time"}, "1796123100000", "must be in the format date-time"),
+        ({"format": "date-time"}, "2031-05-17x12:00:00Z", "must be in the format date-time"),
         ({"format": "date"}, "s3cret", "must be in the format date"),
         ({"format": "ipv4"}, "s3cret", "must be in the format ipv4"),
         ({"format": "ipv6"}, "s3cret", "must be in the format ipv6"),
@@ -246,6 +248,8 @@ def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
     [
         ({"format": "date-time"}, "2031-05-17T12:00:00+02:00"),
         ({"format": "date-time"}, "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"),
+        ({"format": "date-time"}, "1998-12-31T23:59:60Z"),
+        ({"format": "date-time"}, "20310517T120000Z"),
         ({"format": "date-time"}, 7),
         ({"format": "email"}, "ada@lighthouse.example"),
         ({"format": "no such format"}, "anything"),
