@@ -108,7 +108,10 @@ def test_a_scope_limits_a_key(make_key, answer):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--customer", "acme", "--expires", "soon"], "soon is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:0"),
+        (
+            ["--customer", "acme", "--expires", "soon"],
+            "soon is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:0",
+        ),
         (["--customer", "acme", "--expires", "2027-13-01"], "2027-13-01 is not a time"),
         (["--customer", "acme", "--expires", "1796123100000"], "1796123100000 is not a time"),
         (["--customer", "acme", "--scope", "sing"], "'sing' is not one of 'identify', 'track'"),
