@@ -65,10 +65,13 @@ class _Expiry(click.ParamType[datetime]):
             return value
         if span := re.fullmatch(r"(\d{1,6})([hd])", value):
             return datetime.now(UTC) + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
-        moment = parse_time(value)
-        if moment is None:
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            time = None
+        if time is None or parse_time(value) is None:  # fromisoformat takes epoch milliseconds for a year
             self.fail(f"{value} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
-        time = datetime.fromisoformat(moment)
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
         if time <= datetime.now(UTC):
             self.fail(f"{value} is over already", param, ctx)
         return time
