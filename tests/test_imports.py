@@ -39,6 +39,7 @@ ORDER = (
 
 
 CONSUMER_ORDER = (
+    "errors",
     "clients",
     "stored",
     "contacts",
