@@ -88,8 +88,8 @@ EXPIRY = _Expiry()
 def keys() -> None:
     """Give API keys to customers, and take them back.
 
-    A key is shown once, when it is made; only its hash is stored. Changes count at once for functions that have not
-    seen the key, and within KEY_CACHE_SECONDS (60) for all others.
+    A key is shown once, when it is made; only its hash is stored. A key that worked until now may work for
+    KEY_CACHE_SECONDS (60) after it was revoked or suspended. A key that was refused until now works within 5 seconds.
     """
 
 

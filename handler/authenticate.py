@@ -3,7 +3,6 @@
 import base64
 import binascii
 import string
-from datetime import UTC, datetime
 
 from handler.errors import (
     CallTypeNotAllowed,
@@ -24,7 +23,15 @@ BLANK = string.whitespace + "\u00a0\u200b\u2060\ufeff"
 
 def authenticate(key: str, keys: KeyStore) -> ApiKey:
     """Return what is known of an API key, live or not; raises `UnknownKey` or `KeyStoreUnavailable`."""
-    api_key = keys.find(key)
+    return _known(keys.find(key))
+
+
+def confirm(api_key: ApiKey, keys: KeyStore) -> ApiKey:
+    """Return what is known of a key just now, on which a final refusal may rest; raises as `authenticate` does."""
+    return _known(keys.confirm(api_key))
+
+
+def _known(api_key: ApiKey | None) -> ApiKey:
     if api_key is None:
         raise UnknownKey
     return api_key
@@ -34,7 +41,7 @@ def check_live(api_key: ApiKey, now: float) -> None:
     """Raise `RevokedKey`, `ExpiredKey` or `SuspendedKey` for a key that is; `now` is in seconds since 1970."""
     if api_key.status is Status.REVOKED:
         raise RevokedKey
-    if api_key.expires_at is not None and api_key.expires_at <= datetime.fromtimestamp(now, UTC):
+    if api_key.has_expired(now):
         raise ExpiredKey
     if api_key.status is Status.SUSPENDED:
         raise SuspendedKey

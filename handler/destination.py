@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from handler import respond
-from handler.authenticate import authenticate, authorise, check_live, parse_basic, parse_write_key
+from handler.authenticate import authenticate, authorise, check_live, confirm, parse_basic, parse_write_key
 from handler.canonicalise import (
     Message,
     canonicalise,
@@ -20,7 +20,15 @@ from handler.canonicalise import (
 )
 from handler.decode import JsonObject, decode_batch, decode_body, decode_settings, decode_text
 from handler.erased import Tombstones
-from handler.errors import DeadlineClose, Invalid, Maintenance, MessageTooLarge, Refusal, Unavailable
+from handler.errors import (
+    CallTypeNotAllowed,
+    DeadlineClose,
+    Invalid,
+    Maintenance,
+    MessageTooLarge,
+    Refusal,
+    Unavailable,
+)
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
 from handler.observe import Answered, RequestLine
@@ -88,9 +96,10 @@ class Destination:
             key = parse_write_key(write_key_of(payload))
         else:
             key = parse_basic(authorization)
+        now = self.clock()  # before the key store's clock, so that a key that is live there is not expired here
         api_key = authenticate(key, self.keys)
         line.note(customer_id=api_key.customer_id)
-        check_live(api_key, self.clock())
+        check_live(api_key, now)
         line.begin("decode")
         if payload is None:
             payload = _decode(request)
@@ -134,6 +143,11 @@ class Destination:
             refusals.update({index: found for index, found in zip(left, verdicts, strict=True) if found is not None})
 
         check(partial(self._admit, request, api_key))
+        if any(isinstance(refusal, CallTypeNotAllowed) for refusal in refusals.values()):
+            confirmed = self._ask(request, partial(confirm, api_key, self.keys))
+            check_live(confirmed, self.clock())
+            refusals.clear()
+            check(partial(self._admit, request, confirmed))
         if self.tombstones is not None:
             check(partial(self._check_erased, request, api_key), at_once=True)
         check(partial(self._check_schemas, request))

@@ -12,7 +12,7 @@ import string
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -31,9 +31,12 @@ RANDOM_CHARS = 30
 CHECKSUM_CHARS = 6
 MAX_KEY_CHARS = 256
 
-UNKNOWN_CACHE_SECONDS = 5
+MAX_REFUSAL_AGE_SECONDS = 5
+"""A 401 or 403 is final, so it never rests on a key's state that was read longer ago.
+
+It is not 0, so that requests with a bad key read the table at most once in this time, in each function environment."""
 MAX_CACHED_KEYS = 10_000
-"""At about 1 KB each: 10 MB at the most."""
+"""At about 1 KB each: at most 10 MB."""
 READ_AGAIN_SECONDS = 5
 """How long the store is left alone after a failed read while a cached key still serves."""
 
@@ -57,6 +60,15 @@ class ApiKey:
     status: Status
     expires_at: datetime | None = None
     scopes: frozenset[str] | None = None
+    key_hash: str = field(default="", compare=False)
+
+    def has_expired(self, now: float) -> bool:
+        """Whether the key's time is over; `now` is in seconds since 1970."""
+        return self.expires_at is not None and self.expires_at <= datetime.fromtimestamp(now, UTC)
+
+    def is_live(self, now: float) -> bool:
+        """Whether requests with the key are accepted, as far as its scopes allow."""
+        return self.status is Status.ACTIVE and not self.has_expired(now)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,15 @@ class _Cached:
     api_key: ApiKey | None
     read_at: float
     fresh_until: float
+
+    def may_serve(self, now: float) -> bool:
+        """Whether the entry is fresh enough to accept a request, or to refuse it, whatever it says."""
+        is_live = self.api_key is not None and self.api_key.is_live(now)
+        return self.read_at <= now < self.fresh_until and (is_live or self.may_refuse(now))
+
+    def may_refuse(self, now: float) -> bool:
+        """Whether the entry is fresh enough to refuse a request. One that was read in the future has no known age."""
+        return self.read_at <= now < self.read_at + MAX_REFUSAL_AGE_SECONDS
 
 
 def new_key() -> str:
@@ -97,11 +118,12 @@ def hash_key(key: str) -> str:
 
 
 class KeyStore:
-    """Finds API keys in the key table, and remembers them.
+    """Finds API keys in the key table, and caches them.
 
-    A key that was read counts for `cache_seconds`: that is the bound for a revocation to bite. When the table can't be
-    read, it goes on counting until `grace_seconds` after it was last read. A key that is not there is remembered for
-    `UNKNOWN_CACHE_SECONDS`, apart from the others, so that a flood of unknown keys pushes nobody out.
+    A cached key that is live is used for `cache_seconds`: the upper bound for a revocation to take effect. While the
+    table can't be read, it is used until `grace_seconds` after the last read. A cached key that is unknown, revoked,
+    suspended or expired is used for `MAX_REFUSAL_AGE_SECONDS` only. Unknown keys are cached apart from the others, so
+    that a flood of them evicts no known key.
     """
 
     def __init__(  # noqa: PLR0913 -- each is one setting, and all are named at the only call
@@ -126,25 +148,37 @@ class KeyStore:
     def find(self, key: str) -> ApiKey | None:
         """Return what is known of an API key, None for an unknown one.
 
-        Raises `KeyStoreUnavailable` when the table can't be read and no cached key may stand in.
+        A key that is unknown or not live was read within `MAX_REFUSAL_AGE_SECONDS`. Raises `KeyStoreUnavailable` if the
+        table can't be read and no cached key may stand in.
         """
         key_hash = hash_key(key)
         now = self._clock()
-        cached = self._known.get(key_hash) or self._unknown.get(key_hash)
-        if cached is not None and now < cached.fresh_until:
+        cached = self._cached(key_hash)
+        if cached is not None and cached.may_serve(now):
             return cached.api_key
         if not is_well_formed(key) or (key.startswith(DEMO_KEY_PREFIX) and not self._accept_demo_keys):
             return None
         try:
-            api_key = self._read(key_hash)
+            return self._read_anew(key_hash, now)
         except KeyStoreUnavailable:
-            if cached is None or cached.api_key is None or now >= (grace_ends := cached.read_at + self._grace_seconds):
+            if cached is None or cached.api_key is None or not cached.api_key.is_live(now):
+                raise
+            grace_ends = cached.read_at + self._grace_seconds
+            if not cached.read_at <= now < grace_ends:
                 raise
             self._remember(key_hash, replace(cached, fresh_until=min(now + READ_AGAIN_SECONDS, grace_ends)))
             return cached.api_key
-        lifetime = min(self._cache_seconds, UNKNOWN_CACHE_SECONDS) if api_key is None else self._cache_seconds
-        self._remember(key_hash, _Cached(api_key=api_key, read_at=now, fresh_until=now + lifetime))
-        return api_key
+
+    def confirm(self, api_key: ApiKey) -> ApiKey | None:
+        """Return what is known of a key that was found, read within `MAX_REFUSAL_AGE_SECONDS`: before it is refused.
+
+        Raises `KeyStoreUnavailable` if the table can't be read.
+        """
+        now = self._clock()
+        cached = self._cached(api_key.key_hash)
+        if cached is not None and cached.may_refuse(now):
+            return cached.api_key
+        return self._read_anew(api_key.key_hash, now)
 
     def probe(self) -> None:
         """Read a key that nobody has; raises `KeyStoreUnavailable`."""
@@ -163,7 +197,15 @@ class KeyStore:
         if "ConsumedCapacity" not in answer:
             # botocore reads a garbled answer as an empty one, which would be a false, and final, 401
             raise KeyStoreUnavailable
-        return _api_key(answer["Item"]) if "Item" in answer else None
+        return _api_key(key_hash, answer["Item"]) if "Item" in answer else None
+
+    def _read_anew(self, key_hash: str, now: float) -> ApiKey | None:
+        api_key = self._read(key_hash)
+        self._remember(key_hash, _Cached(api_key=api_key, read_at=now, fresh_until=now + self._cache_seconds))
+        return api_key
+
+    def _cached(self, key_hash: str) -> _Cached | None:
+        return self._known.get(key_hash) or self._unknown.get(key_hash)
 
     def _remember(self, key_hash: str, entry: _Cached) -> None:
         self._known.pop(key_hash, None)
@@ -174,7 +216,7 @@ class KeyStore:
             cache.popitem(last=False)
 
 
-def _api_key(item: "dict[str, AttributeValueTypeDef]") -> ApiKey:
+def _api_key(key_hash: str, item: "dict[str, AttributeValueTypeDef]") -> ApiKey:
     expires_at = datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None
     if expires_at is not None and expires_at.tzinfo is None:
         expires_at = expires_at.replace(tzinfo=UTC)  # as somebody wrote it by hand
@@ -183,4 +225,5 @@ def _api_key(item: "dict[str, AttributeValueTypeDef]") -> ApiKey:
         status=Status(item["status"]["S"]),
         expires_at=expires_at,
         scopes=frozenset(item["scopes"]["SS"]) if "scopes" in item else None,
+        key_hash=key_hash,
     )

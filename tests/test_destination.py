@@ -1,5 +1,6 @@
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 
 from handler.destination import Destination
 from handler.errors import EventStoreUnavailable, KeyStoreUnavailable, UserErased
-from handler.keys import ApiKey, Status
+from handler.keys import MAX_REFUSAL_AGE_SECONDS, ApiKey, KeyStore, Status
 from handler.request import ROUTES, Request
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas
@@ -80,7 +81,7 @@ def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, tombstones=None,
     names = dict.fromkeys(STORES, "somewhere")
     return Destination(
         settings=Settings.from_env({**names, **env}),
-        keys=SimpleNamespace(find=find),
+        keys=SimpleNamespace(find=find, confirm=lambda api_key: api_key),
         tombstones=tombstones,
         schemas=SCHEMAS,
         sink=sink or Sink(),
@@ -259,3 +260,120 @@ def test_a_bug_leaves_its_line_and_goes_on_to_lambda(lines):
     facts = {"outcome": "failed", "status": 500, "code": "internal_error", "call_type": "track", "Failed": [1.0]}
     assert line.items() >= facts.items()
     assert "s3cret" not in json.dumps(line)
+
+
+# A refusal by the key is final, so it never rests on an old state
+
+PAST = {"expires_at": {"S": "2020-01-01T00:00:00+00:00"}}
+REFUSED = {
+    "unknown_key": None,
+    "revoked_key": {"status": {"S": "revoked"}},
+    "expired_key": PAST,
+    "suspended_key": {"status": {"S": "suspended"}},
+    "call_type_not_allowed": {"scopes": {"SS": ["page"]}},
+}
+each_route = pytest.mark.parametrize("path", ["/segment", "/v1/track", "/v1/batch"])
+each_refused = pytest.mark.parametrize("refused", REFUSED)
+
+
+class KeyTable:
+    """Answers GetItem as a DynamoDB client does, with one state for every key."""
+
+    def __init__(self, state):
+        self.state = state
+        self.fault = None
+        self.reads = 0
+
+    def get_item(self, **_request):
+        self.reads += 1
+        if self.fault is not None:
+            raise self.fault
+        item = {"customer_id": {"S": "acme"}, "status": {"S": "active"}, **(self.state or {})}
+        return {"ConsumedCapacity": {}, **({} if self.state is None else {"Item": item})}
+
+
+class Running:
+    """A destination whose clock a test moves, with the longest times that a partner may choose."""
+
+    def __init__(self, state, path):
+        self.now = NOW
+        self.table = KeyTable(state)
+        self.path = path
+        keys = KeyStore(
+            self.table, "keys", cache_seconds=3600, grace_seconds=86400, accept_demo_keys=False, clock=lambda: self.now
+        )
+        self.destination = replace(destination(clock=lambda: self.now), keys=keys)
+
+    def code(self, *messages):
+        """Send messages, and return the code of the answer, or of the first rejected message."""
+        body = {"batch": messages or [TRACK]} if self.path == "/v1/batch" else TRACK
+        response = self.destination.answer(request(body, received_at=self.now, path=self.path))
+        content = json.loads(response["body"])
+        refused = [*content.get("rejected", ()), *([content] if response["statusCode"] >= 500 else ())]
+        return (refused or [content])[0].get("code", response["statusCode"])
+
+
+@each_route
+@each_refused
+def test_refused_key_is_accepted_five_seconds_after_it_changed(path, refused):
+    running = Running(REFUSED[refused], path)
+    assert running.code() == refused
+    running.table.state = {}
+    running.now += MAX_REFUSAL_AGE_SECONDS
+    assert running.code() == 200
+
+
+@each_route
+@each_refused
+def test_refusals_read_the_key_table_once_in_five_seconds(path, refused):
+    running = Running(REFUSED[refused], path)
+    for seconds in range(10):
+        running.now = NOW + seconds
+        assert running.code() == refused
+    assert running.table.reads == 2
+
+
+@each_route
+@each_refused
+@pytest.mark.parametrize("seconds", [MAX_REFUSAL_AGE_SECONDS, 3600, 86399])
+def test_key_is_not_refused_while_the_table_cannot_be_read(path, refused, seconds):
+    running = Running(REFUSED[refused], path)
+    running.code()
+    running.table.fault = KeyStoreUnavailable()
+    running.now += seconds
+    assert running.code() == "key_store_unavailable"
+
+
+@each_route
+@pytest.mark.parametrize("refused", ["unknown_key", "revoked_key", "expired_key", "suspended_key"])
+def test_call_type_outside_the_scope_is_refused_by_what_the_key_is_now(path, refused):
+    running = Running({"scopes": {"SS": ["page"]}}, path)
+    running.code()
+    running.table.state = REFUSED[refused]
+    running.now += MAX_REFUSAL_AGE_SECONDS
+    assert running.code() == refused
+
+
+def test_batch_within_the_scope_needs_no_second_read():
+    running = Running({"scopes": {"SS": ["track"]}}, "/v1/batch")
+    running.code()
+    running.now += MAX_REFUSAL_AGE_SECONDS
+    assert running.code(TRACK, {"type": "jump"}) == "unsupported_call_type"
+    assert running.table.reads == 1
+
+
+def test_batch_with_a_message_outside_the_scope_is_judged_by_one_state():
+    running = Running({"scopes": {"SS": ["track"]}}, "/v1/batch")
+    running.code()
+    running.table.state = {"scopes": {"SS": ["page"]}}
+    running.now += MAX_REFUSAL_AGE_SECONDS
+    assert running.code(TRACK, {"type": "page", "userId": "keeper-17"}) == "call_type_not_allowed"
+    assert running.table.reads == 2
+
+
+def test_there_must_be_time_to_read_the_key_again():
+    running = Running({"scopes": {"SS": ["page"]}}, "/segment")
+    running.code()
+    running.now += MAX_REFUSAL_AGE_SECONDS
+    late = request(received_at=running.now - ANSWER_SECONDS + STORE_CALL_SECONDS - 0.1)
+    assert json.loads(running.destination.answer(late)["body"])["code"] == "deadline_close"

@@ -12,8 +12,8 @@ from handler.keys import (
     KEY_PREFIX,
     MAX_CACHED_KEYS,
     MAX_KEY_CHARS,
+    MAX_REFUSAL_AGE_SECONDS,
     READ_AGAIN_SECONDS,
-    UNKNOWN_CACHE_SECONDS,
     ApiKey,
     KeyStore,
     Status,
@@ -46,8 +46,8 @@ class KeyTable:
         self.fault = None
         self.reads = 0
 
-    def put(self, key, status=Status.ACTIVE):
-        self.items[hash_key(key)] = {"customer_id": {"S": "acme"}, "status": {"S": status}}
+    def put(self, key, status=Status.ACTIVE, **attributes):
+        self.items[hash_key(key)] = {"customer_id": {"S": "acme"}, "status": {"S": status}, **attributes}
 
     def get_item(self, **request):
         self.reads += 1
@@ -236,7 +236,131 @@ def test_a_revocation_bites_within_the_cache_time(table, store, clock, seconds, 
     assert store.find(KEY).status is status
 
 
-@pytest.mark.parametrize(("seconds", "found"), [(UNKNOWN_CACHE_SECONDS - 1, False), (UNKNOWN_CACHE_SECONDS, True)])
+# A refusal is final, so it never rests on an old state
+
+
+PAST, FUTURE = {"S": "2030-03-17T17:46:39+00:00"}, {"S": "2030-03-17T17:47:40+00:00"}
+"""A second before the clock of these tests, and a minute after it."""
+REFUSED = {
+    "unknown": None,
+    "suspended": {"status": Status.SUSPENDED},
+    "revoked": {"status": Status.REVOKED},
+    "expired": {"expires_at": PAST},
+}
+
+
+@pytest.fixture(params=REFUSED.values(), ids=REFUSED)
+def refusing(request, table):
+    """Return a table with a key in a state that is refused."""
+    if request.param is not None:
+        table.put(KEY, **request.param)
+    return table
+
+
+def is_refused(store, clock):
+    api_key = store.find(KEY)
+    return api_key is None or not api_key.is_live(clock.now)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reads"), [(0, 1), (MAX_REFUSAL_AGE_SECONDS - 0.1, 1), (MAX_REFUSAL_AGE_SECONDS, 2)]
+)
+def test_refused_key_is_read_again_after_five_seconds(refusing, store, clock, seconds, reads):
+    assert is_refused(store, clock)
+    clock.now += seconds
+    assert is_refused(store, clock)
+    assert refusing.reads == reads
+
+
+def test_refused_key_works_five_seconds_after_it_became_live(refusing, store, clock):
+    store.find(KEY)
+    refusing.put(KEY)
+    clock.now += MAX_REFUSAL_AGE_SECONDS
+    assert not is_refused(store, clock)
+
+
+@pytest.mark.parametrize("seconds", [MAX_REFUSAL_AGE_SECONDS, CACHE_SECONDS, GRACE_SECONDS - 1])
+def test_refused_key_is_not_refused_while_the_table_cannot_be_read(refusing, store, clock, fault, seconds):
+    store.find(KEY)
+    refusing.fault = fault
+    clock.now += seconds
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+def test_key_that_expires_while_it_is_cached_is_read_again(table, store, clock):
+    table.put(KEY, expires_at=FUTURE)
+    store.find(KEY)
+    table.put(KEY)
+    clock.now += CACHE_SECONDS - 0.1
+    assert not is_refused(store, clock)
+    assert table.reads == 1
+    table.put(KEY, expires_at=FUTURE)
+    clock.now += 0.1
+    store.find(KEY)
+    clock.now += MAX_REFUSAL_AGE_SECONDS
+    table.put(KEY)
+    assert not is_refused(store, clock)
+
+
+def test_key_that_expires_in_the_grace_time_is_not_refused(table, store, clock, fault):
+    table.put(KEY, expires_at=FUTURE)
+    store.find(KEY)
+    table.fault = fault
+    clock.now += CACHE_SECONDS - 1
+    assert not is_refused(store, clock)
+    clock.now += 1
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+def test_refusal_that_was_read_in_the_future_has_no_known_age(refusing, store, clock):
+    store.find(KEY)
+    refusing.put(KEY)
+    clock.now -= 3600
+    assert not is_refused(store, clock)
+
+
+def test_key_that_was_read_in_the_future_does_not_serve_in_an_outage(table, store, clock, fault):
+    table.put(KEY)
+    store.find(KEY)
+    table.fault = fault
+    clock.now -= 3600
+    with pytest.raises(KeyStoreUnavailable):
+        store.find(KEY)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reads"), [(0, 1), (MAX_REFUSAL_AGE_SECONDS - 0.1, 1), (MAX_REFUSAL_AGE_SECONDS, 2)]
+)
+def test_key_is_confirmed_by_a_read_of_the_last_five_seconds(table, store, clock, seconds, reads):
+    table.put(KEY)
+    api_key = store.find(KEY)
+    clock.now += seconds
+    assert store.confirm(api_key).customer_id == "acme"
+    assert table.reads == reads
+
+
+def test_confirmed_state_replaces_the_cached_one(table, store, clock):
+    table.put(KEY)
+    api_key = store.find(KEY)
+    clock.now += MAX_REFUSAL_AGE_SECONDS
+    table.items.clear()
+    assert store.confirm(api_key) is None
+    assert store.find(KEY) is None
+    assert table.reads == 2
+
+
+def test_key_is_not_confirmed_while_the_table_cannot_be_read(table, store, clock, fault):
+    table.put(KEY)
+    api_key = store.find(KEY)
+    table.fault = fault
+    clock.now += MAX_REFUSAL_AGE_SECONDS
+    with pytest.raises(KeyStoreUnavailable):
+        store.confirm(api_key)
+
+
+@pytest.mark.parametrize(("seconds", "found"), [(MAX_REFUSAL_AGE_SECONDS - 1, False), (MAX_REFUSAL_AGE_SECONDS, True)])
 def test_a_new_key_works_as_soon_as_its_absence_is_forgotten(table, store, clock, seconds, found):
     store.find(KEY)
     table.put(KEY)
@@ -361,7 +485,7 @@ def test_a_deleted_key_does_not_come_back_when_the_table_cannot_be_read(table, s
     clock.now += CACHE_SECONDS
     store.find(KEY)
     table.fault = fault
-    clock.now += UNKNOWN_CACHE_SECONDS
+    clock.now += MAX_REFUSAL_AGE_SECONDS
     with pytest.raises(KeyStoreUnavailable):
         store.find(KEY)
 
@@ -370,7 +494,7 @@ def test_a_deleted_key_does_not_come_back_when_the_table_cannot_be_read(table, s
 def test_an_unknown_key_is_never_answered_while_the_table_cannot_be_read(table, store, clock, fault, was_read_before):
     if was_read_before:
         store.find(KEY)
-        clock.now += UNKNOWN_CACHE_SECONDS
+        clock.now += MAX_REFUSAL_AGE_SECONDS
     table.fault = fault
     with pytest.raises(KeyStoreUnavailable):
         store.find(KEY)
