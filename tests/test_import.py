@@ -218,6 +218,151 @@ def test_a_file_of_another_kind_is_told_before_long(tmp_path, history):
     assert set(destination.stored) == ids(FEW_LINES)
 
 
+ARRAY = json.dumps([message(number) for number in range(3)], indent=1).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        pytest.param(ARRAY, "jq -c '.[]' FILE", id="indented"),
+        pytest.param(b"\xef\xbb\xbf\n \r\n" + ARRAY, "jq -c '.[]' FILE", id="after blank lines"),
+        pytest.param(
+            b"[" + lines(3).rstrip().replace(b"\n", b",\n") + b"]", "jq -c '.[]' FILE", id="a message on a line"
+        ),
+        pytest.param(b"[\n" + lines(3), "jq -c '.[]' FILE", id="that never ends"),
+        pytest.param(b'["' + b"x" * 2_000_000 + b'"]', "jq -c '.[]' FILE", id="on one line of 2 MB"),
+        pytest.param(
+            b"\xef\xbb\xbf[" + b" " * 2_000_000 + b"]\n1", "jq -c '.[]' FILE", id="on one line of 2 MB, with a mark"
+        ),
+        pytest.param(json.dumps(message(1), indent=1).encode(), "jq -c . FILE", id="an object"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_json_over_several_lines_is_told_at_once(tmp_path, history, content, hint, pack):
+    path = tmp_path / "a.json"
+    path.write_bytes(pack(content))
+    destination = Destination()
+    report = imported(destination, path, history, exit_code=1)
+    assert hint in report["unreadable"][str(path)]
+    assert counts(report) == {"accepted": FEW_LINES, "duplicates": 0, "rejected": 0}
+
+
+def test_an_array_that_was_made_lines_of_is_imported_by_the_next_run(tmp_path, history):
+    path = tmp_path / "a.json"
+    path.write_bytes(ARRAY)
+    destination = Destination()
+    with endpoint(destination) as server:
+        command = ("import", str(path), str(history), "--url", server.url, *KEY)
+        assert run(*command).exit_code == 1
+        path.write_bytes(lines(3, first=100))
+        result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert len(destination.stored) == FEW_LINES + 3
+
+
+def test_an_array_on_one_line_is_a_reject_with_the_same_hint(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b"[1]\n" + lines(2))
+    report = imported(Destination(), path, exit_code=3)
+    assert [(example["line"], "jq -c '.[]' FILE" in example["message"]) for example in report["examples"]] == [
+        (1, True)
+    ]
+    assert report["accepted"] == 2
+
+
+def sent(destination):
+    return [message for batch in destination.batches for message in batch]
+
+
+@pytest.mark.parametrize(
+    ("written", "time"),
+    [
+        ("2020-04-22 10:00:00.123456 UTC", "2020-04-22T10:00:00.123456Z"),
+        ("2020-04-22 10:00:00 UTC", "2020-04-22T10:00:00.000000Z"),
+        ("2020-04-22 10:00:00 +0200", "2020-04-22T08:00:00.000000Z"),
+        ("2020-04-22 10:00:00.1 -07", "2020-04-22T17:00:00.100000Z"),
+        (1587549600, "2020-04-22T10:00:00.000000Z"),
+        ("1587549600", "2020-04-22T10:00:00.000000Z"),
+        (1587549600.25, "2020-04-22T10:00:00.250000Z"),
+        ("1.5875496E9", "2020-04-22T10:00:00.000000Z"),
+        (1587549600123, "2020-04-22T10:00:00.123000Z"),
+        ("1587549600123", "2020-04-22T10:00:00.123000Z"),
+        (1587549600123456, "2020-04-22T10:00:00.123456Z"),
+        ("1587549600123456", "2020-04-22T10:00:00.123456Z"),
+        (1587549600123456789, "2020-04-22T10:00:00.123456Z"),
+        (100000000, "1973-03-03T09:46:40.000000Z"),
+    ],
+)
+@pytest.mark.parametrize("name", ["timestamp", "originalTimestamp", "received_at", "Sent At"])
+def test_a_common_form_of_time_is_sent_as_iso_8601(tmp_path, name, written, time):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(message(1, **{name: written, "properties": {"at": written}})) + "\n")
+    destination = Destination()
+    report = imported(destination, path)
+    assert sent(destination) == [message(1, **{name: time, "properties": {"at": written}})]
+    assert report["rewritten_times"] == {"count": 1, "examples": [f"{path}:1: {written} is {time}"]}
+
+
+@pytest.mark.parametrize("written", ["2020-04-22T10:00:00Z", "2020-04-22 10:00:00", "2020-04-22", None])
+def test_a_time_that_the_endpoint_reads_is_sent_as_it_is(tmp_path, written):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(message(1, timestamp=written)) + "\n")
+    destination = Destination()
+    report = imported(destination, path)
+    assert sent(destination) == [message(1, timestamp=written)]
+    assert report["rewritten_times"]["count"] == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("yesterday", "22/04/2020", "2020-04-22 10:00:00 PST", "2020-04-31 10:00:00 UTC", "UTC", "", " ", "NaN"),
+        *(0, 7, -1587549600, 20200422, 20200422100000, "20200422100000", 99999999, 4102444800, 1e300, 10**300),
+        *(True, [], {}, {"value": "2020-04-22"}),
+        *("\u0661587549600", "158754960\u0660", "1587549600 UTC", "1_587_549_600"),
+    ],
+)
+@pytest.mark.parametrize("name", ["timestamp", "original_timestamp"])
+def test_a_message_is_not_sent_when_its_time_can_not_be_read(tmp_path, name, written):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(lines(1) + json.dumps(message(2, **{name: written})).encode() + b"\n" + lines(1, first=3))
+    destination = Destination()
+    report = imported(destination, path, exit_code=3)
+    assert report["rejected_by_code"] == {"unreadable_time": 1}
+    text = f"{name} is not a time that can be read: write it in ISO 8601"
+    assert report["examples"] == [{"file": str(path), "line": 2, "code": "unreadable_time", "message": text}]
+    assert set(destination.stored) == {"m0", "m3"}
+
+
+def test_a_history_whose_times_can_not_be_read_is_read_to_its_end(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text((json.dumps(message(1, timestamp="x")) + "\n") * 1100)
+    assert imported(Destination(), path, exit_code=3)["rejected_by_code"] == {"unreadable_time": 1100}
+
+
+def test_a_time_that_nothing_is_stored_under_is_left_to_the_endpoint(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(message(1, timestamp="2020-04-22", sentAt="x", receivedAt=7)) + "\n")
+    destination = Destination()
+    imported(destination, path)
+    assert sent(destination) == [message(1, timestamp="2020-04-22", sentAt="x", receivedAt=7)]
+
+
+def test_people_are_told_which_times_were_rewritten_and_which_are_missing(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(message(number, timestamp=1587549600)) + "\n" for number in range(5)))
+    with path.open("ab") as file:
+        file.write(lines(1, first=5))
+    with endpoint(Destination()) as server:
+        result = run("import", str(path), "--url", server.url, *KEY)
+    assert result.exit_code == 0
+    assert (
+        f"sent as ISO 8601 instead: 5 lines, such as {path}:1: 1587549600 is 2020-04-22T10:00:00.000000Z, "
+        in result.stdout
+    )
+    assert f"Without a timestamp, so that the time of the import counts: 1 line, such as {path}:6.\n" in result.stdout
+
+
 def test_a_gzip_file_that_breaks_off_is_told_and_the_others_are_read(tmp_path, history):
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"".join(lines(1, first=100 + number) for number in range(50)))[:-30])

@@ -1,6 +1,7 @@
 """Lines -> batches: the raw lines that are sent together, within the limits of `POST /v1/import`.
 
-What is no JSON object can't be sent, and is told with its line. All else is for the endpoint to judge.
+A line that is not a JSON object, or whose time can't be read, is not sent and becomes a reject. The endpoint judges
+everything else.
 """
 
 import json
@@ -8,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Never
 
-from cli.importing.lines import Line, Mark, Unreadable, read_lines
+from cli.importing.lines import BYTE_ORDER_MARK, Line, Mark, Unreadable, read_lines
 from cli.importing.sources import Source
-from handler.decode import MAX_BODY_BYTES, type_name
+from cli.importing.times import read_times
+from handler.decode import MAX_BODY_BYTES, JsonObject, type_name
 from handler.errors import InvalidEncoding, InvalidJson, MessageTooLarge, NestedTooDeeply, NotAnObject, NumberOutOfRange
 
 MAX_BATCH_BYTES = 480_000
@@ -18,6 +20,17 @@ MAX_BATCH_BYTES = 480_000
 DEFAULT_BATCH_MESSAGES = 500
 LINES_OF_NO_MESSAGES = 1_000
 """A file that begins with so many lines, and none of them a JSON object, is another kind of file."""
+ARRAY_HINT = "jq -c '.[]' FILE makes lines of it"
+UNREADABLE_TIME = "unreadable_time"
+SHOWN_CHARS = 40
+
+
+class _NotSent(Exception):
+    """Why a line is not sent."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +45,17 @@ class Reject:
 
 @dataclass(frozen=True)
 class Message:
-    """A line to send, and where it stands."""
+    """A line to send, and where it stands.
+
+    `rewritten` describes a time of it that is sent in another form than the file has; `is_dated` is whether it has a
+    time at all.
+    """
 
     file: str
     line: int
     raw: bytes
+    rewritten: str | None = None
+    is_dated: bool = True
 
 
 @dataclass(kw_only=True)
@@ -64,24 +83,28 @@ def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[]
     for source, start in starts:
         name = source.name
         batch.marks[name] = start
-        is_of_messages = False
+        is_begun = is_of_messages = False
         try:
             for line in read_lines(source, start):
-                raw = (line.raw or b"").strip()
+                found = _read(name, line)
+                if isinstance(found, Reject) and not start.line and not is_begun:
+                    _check_beginning(line)
+                is_begun = is_begun or found is not None
+                size_bytes = len(found.raw) if isinstance(found, Message) else 0
                 most = most_messages()
-                is_full = len(batch.messages) >= most or batch.size_bytes + len(raw) > MAX_BATCH_BYTES
+                is_full = len(batch.messages) >= most or batch.size_bytes + size_bytes > MAX_BATCH_BYTES
                 if (is_full and batch.messages) or len(batch.rejects) >= most:
                     yield batch
                     batch = Batch()
                 batch.marks[name] = line.mark
-                reject = _why_not(name, line)
-                if reject is not None:
-                    batch.rejects.append(reject)
+                if isinstance(found, Reject):
+                    batch.rejects.append(found)
+                    is_of_messages = is_of_messages or found.code == UNREADABLE_TIME
                     if not is_of_messages:
                         _check_kind(line.mark.line - start.line)
-                elif raw:
-                    batch.messages.append(Message(name, line.mark.line, raw))
-                    batch.size_bytes += len(raw) + 1
+                elif found is not None:
+                    batch.messages.append(found)
+                    batch.size_bytes += size_bytes + 1
                     is_of_messages = True
             batch.whole.add(name)
         except Unreadable as error:
@@ -90,39 +113,71 @@ def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[]
         yield batch
 
 
+def _check_beginning(line: Line) -> None:
+    """Raise `Unreadable` if the first line that is not blank begins a JSON value that can't be read line by line."""
+    beginning = line.beginning.removeprefix(BYTE_ORDER_MARK).strip()
+    if beginning.startswith(b"[") and not _is_json(line.raw):
+        raise Unreadable(f"it is a JSON array: {ARRAY_HINT}")
+    if beginning == b"{":
+        raise Unreadable("its messages are spread over several lines: jq -c . FILE writes each on one line")
+
+
 def _check_kind(lines: int) -> None:
     """Raise `Unreadable` where so many lines without a message are no accident."""
     if lines >= LINES_OF_NO_MESSAGES:
-        raise Unreadable(
-            f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object: messages must stand one on a line, as "
-            "`jq -c .[] FILE` writes those of an array"
-        )
+        raise Unreadable(f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object. If it is an array, {ARRAY_HINT}")
 
 
-def _why_not(name: str, line: Line) -> Reject | None:
-    """Return why a line can't be sent, if so; blank ones are no matter."""
-    raw = line.raw
-    if raw is None or len(raw) > MAX_BODY_BYTES:
-        text = f"The line is longer than {MAX_BODY_BYTES:,} bytes"
-        return Reject(file=name, line=line.mark.line, code=MessageTooLarge.code, message=text)
-    if not raw or raw.isspace():
+def _read(name: str, line: Line) -> Message | Reject | None:
+    """Return what a line holds: a message to send, the reason why it can't be sent, or None if it is blank."""
+    raw = None if line.raw is None else line.raw.strip()
+    if raw == b"":
         return None
     try:
+        return _message(name, line.mark.line, *_decode(raw))
+    except _NotSent as error:
+        return Reject(file=name, line=line.mark.line, code=error.code, message=str(error))
+
+
+def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
+    """Return a line with the message that it holds; raises `_NotSent`."""
+    if raw is None or len(raw) > MAX_BODY_BYTES:
+        raise _NotSent(MessageTooLarge.code, f"The line is longer than {MAX_BODY_BYTES:,} bytes")
+    try:
         value = _DECODER.decode(raw.decode())
-    except UnicodeDecodeError:
-        code, text = InvalidEncoding.code, "The line is not UTF-8"
+    except UnicodeDecodeError as error:
+        raise _NotSent(InvalidEncoding.code, "The line is not UTF-8") from error
     except json.JSONDecodeError as error:
-        code, text = InvalidJson.code, f"The line is not JSON (column {error.colno})"
+        raise _NotSent(InvalidJson.code, f"The line is not JSON (column {error.colno})") from error
     except ValueError as error:
-        code, text = NumberOutOfRange.code, f"The line is not JSON: {error}"
-    except RecursionError:
-        code, text = NestedTooDeeply.code, "The line has too many objects inside each other"
-    else:
-        if isinstance(value, dict):
-            return None
-        hint = ": jq -c '.[]' FILE makes lines of it" if isinstance(value, list) else ""
-        code, text = NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}{hint}"
-    return Reject(file=name, line=line.mark.line, code=code, message=text)
+        raise _NotSent(NumberOutOfRange.code, f"The line is not JSON: {error}") from error
+    except RecursionError as error:
+        raise _NotSent(NestedTooDeeply.code, "The line has too many objects inside each other") from error
+    if not isinstance(value, dict):
+        hint = f": {ARRAY_HINT}" if isinstance(value, list) else ""
+        raise _NotSent(NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}{hint}")
+    return raw, value
+
+
+def _message(name: str, number: int, raw: bytes, value: JsonObject) -> Message:
+    """Return a message with times that the endpoint can read; raises `_NotSent`."""
+    times = read_times(value)
+    if times.unreadable is not None:
+        raise _NotSent(UNREADABLE_TIME, f"{times.unreadable} is not a time that can be read: write it in ISO 8601")
+    rewritten = None
+    for field_name, time in times.rewritten.items():
+        # Of two members with one name the last one counts, so the rest of the line stays as it is.
+        raw = raw[:-1] + f",{json.dumps(field_name)}:{json.dumps(time)}}}".encode()
+        rewritten = rewritten or f"{str(value[field_name])[:SHOWN_CHARS]} is {time}"
+    return Message(name, number, raw, rewritten, times.is_dated)
+
+
+def _is_json(raw: bytes | None) -> bool:
+    try:
+        _DECODER.decode((raw or b"").strip().decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _refuse_constant(name: str) -> Never:

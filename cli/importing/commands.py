@@ -158,6 +158,8 @@ class _Report:
             "rejected": tally.rejected.total(),
             "rejected_by_code": tally.rejected,
             "examples": [asdict(reject) for examples in tally.examples.values() for reject in examples],
+            "rewritten_times": {"count": tally.rewritten, "examples": tally.rewritten_examples},
+            "undated": {"count": tally.undated, "examples": tally.undated_examples},
             "seconds": round(tally.seconds, 3),
             "files": len(self._found.sources),
             "already_imported": self._already,
@@ -182,6 +184,7 @@ class _Report:
         if state.accepted + state.duplicates + state.rejected.total() > tally.messages:
             counts = _counts(state.accepted, state.duplicates, state.rejected.total())
             click.echo(f"With earlier runs: {counts}.")
+        self._show_times()
         if self._found.passed_over:
             some = ", ".join(map(printable, self._found.passed_over[:3]))
             click.echo(f"Passed over because of their names: {_files(len(self._found.passed_over))}, such as {some}.")
@@ -194,6 +197,18 @@ class _Report:
                     head = (f"{tally.rejected[code]:,}", Text(printable(code))) if number == 0 else ("", "")
                     rows.add_row(*head, Text(printable(f"{reject.file}:{reject.line}: {reject.message}")))
             stdout().print(rows)
+
+    def _show_times(self) -> None:
+        tally = self._tally
+        if tally.rewritten:
+            click.echo(
+                f"Times that were sent as ISO 8601 instead: {_lines(tally.rewritten, tally.rewritten_examples)}."
+            )
+        if tally.undated:
+            click.echo(
+                "Without a timestamp, so that the time of the import counts: "
+                f"{_lines(tally.undated, tally.undated_examples)}."
+            )
 
     def exit(self) -> None:
         """Raise what ends the command, unless all was accepted."""
@@ -258,6 +273,10 @@ def _open_rejects(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401 -- a tex
 
 def _files(count: int) -> str:
     return f"{count:,} file" if count == 1 else f"{count:,} files"
+
+
+def _lines(count: int, examples: Sequence[str]) -> str:
+    return f"{count:,} {'line' if count == 1 else 'lines'}, such as {', '.join(map(printable, examples))}"
 
 
 def _counts(accepted: int, duplicates: int, rejected: int) -> str:

@@ -9,6 +9,7 @@ from cli.importing.sources import Source
 from handler.decode import MAX_BODY_BYTES
 
 CHUNK_BYTES = 256 * 1024
+BEGINNING_BYTES = 16
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_WBITS = 16 + zlib.MAX_WBITS
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -33,11 +34,12 @@ class Mark(NamedTuple):
 class Line(NamedTuple):
     """A line without its end, where its number is `mark.line`, and where the next begins.
 
-    Of one that is longer than any message may be, `raw` is None.
+    Of one that is longer than any message may be, `raw` is None. `beginning` has the first bytes of any line.
     """
 
     raw: bytes | None
     mark: Mark
+    beginning: bytes
 
 
 def read_lines(source: Source, start: Mark) -> Iterator[Line]:
@@ -87,26 +89,27 @@ class _Lines:
     def _split(self, chunks: Iterator[bytes], start: Mark) -> Iterator[Line]:
         """Yield the lines of what begins at a mark; what is too long for a message is counted, not kept."""
         offset, number, _, head = start
-        rest, dropped = b"", 0
+        rest, dropped, beginning = b"", 0, b""
         for chunk in chunks:
             *ends, rest = (rest + chunk).split(b"\n")
             for end in ends:
                 offset += dropped + len(end) + 1
                 number += 1
-                raw = None if dropped else end
+                raw, beginning = (None, beginning) if dropped else (end, end[:BEGINNING_BYTES])
                 dropped = 0
                 if number == 1:
                     raw, head = _first(raw)
-                yield Line(raw, Mark(offset, number, self._position, head))
+                yield Line(raw, Mark(offset, number, self._position, head), beginning)
             if dropped or len(rest) > MAX_BODY_BYTES:
+                beginning = beginning if dropped else rest[:BEGINNING_BYTES]
                 dropped += len(rest)
                 rest = b""
         if rest or dropped:
             offset += dropped + len(rest)
-            raw = None if dropped else rest
+            raw, beginning = (None, beginning) if dropped else (rest, rest[:BEGINNING_BYTES])
             if not number:
                 raw, head = _first(raw)
-            yield Line(raw, Mark(offset, number + 1, self._position, head))
+            yield Line(raw, Mark(offset, number + 1, self._position, head), beginning)
 
 
 def _first(raw: bytes | None) -> tuple[bytes | None, str]:

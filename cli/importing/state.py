@@ -111,7 +111,10 @@ class State:
 
     def progress_of(self, source: Source) -> Progress:
         """Return how far a file was read; raises `click.ClickException` where it is not the same any more."""
-        progress = self.files.setdefault(source.name, Progress(size=source.size, modified_ns=source.modified_ns))
+        unread = Progress(size=source.size, modified_ns=source.modified_ns)
+        progress = self.files.setdefault(source.name, unread)
+        if not progress.mark.offset and not progress.is_whole:  # it may be corrected now
+            progress = self.files[source.name] = unread
         if (progress.size, progress.modified_ns) != (source.size, source.modified_ns):
             raise click.ClickException(
                 f"{source.name} was changed since the import began: import what is new from a file of its own, or "

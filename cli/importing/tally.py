@@ -24,6 +24,10 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[Reject]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    rewritten: int = 0
+    rewritten_examples: list[str] = field(default_factory=list)
+    undated: int = 0
+    undated_examples: list[str] = field(default_factory=list)
     rejects_file: TextIO | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -47,6 +51,14 @@ class Tally:
         self.accepted += delivered.accepted
         self.duplicates += delivered.duplicates
         self.unreadable |= batch.unreadable
+        for message in batch.messages:
+            place = f"{message.file}:{message.line}"
+            if message.rewritten is not None:
+                self.rewritten += 1
+                self.rewritten_examples += [f"{place}: {message.rewritten}"][: EXAMPLES - len(self.rewritten_examples)]
+            if not message.is_dated:
+                self.undated += 1
+                self.undated_examples += [place][: EXAMPLES - len(self.undated_examples)]
         for reject in sorted((*batch.rejects, *delivered.rejects), key=lambda reject: (reject.file, reject.line)):
             self._add_reject(reject)
 
