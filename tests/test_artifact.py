@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import marshal
+import os
 import re
 import ssl
 import sys
@@ -16,6 +18,7 @@ from cli.artifact import (
     OURS,
     amazon_roots,
     compile_modules,
+    compile_with,
     drop_ballast,
     find_python,
     main,
@@ -97,6 +100,29 @@ def test_without_lambdas_python_it_is_said_what_that_costs(tmp_path, capsys, mon
     assert [path.name for path in tmp_path.iterdir()] == ["six.py"]
 
 
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_compiled_modules_do_not_depend_on_folder_or_time(tmp_path):
+    folders = [tmp_path / "one", tmp_path / "another" / "deeper one"]
+    for at, folder in enumerate(folders):
+        (folder / "package").mkdir(parents=True)
+        source = folder / "package" / "module.py"
+        source.write_text("WORDS = {'a', 'b', 'c'}\n\n\ndef find(word):\n    return word in {'x', 'y', 'z'}\n")
+        os.utime(source, (at * 1000, at * 1000))
+        compile_with(Path(sys.executable), folder)
+    assert files_of(folders[0]) == files_of(folders[1])
+
+
+def test_a_compiled_module_names_its_source_in_lambda(tmp_path):
+    (tmp_path / "module.py").write_text("def find():\n    pass\n")
+    compile_with(Path(sys.executable), tmp_path)
+    [compiled] = tmp_path.rglob("*.pyc")
+    code = marshal.loads(compiled.read_bytes()[16:])  # noqa: S302 -- compiled a moment ago
+    assert code.co_filename == "/var/task/module.py"
+
+
 def test_its_help_says_what_it_is():
     result = CliRunner().invoke(main, ["--help"])
     assert (result.exit_code, "cold starts" in result.stdout) == (0, True)
@@ -106,14 +132,24 @@ def test_the_name_of_the_roots_is_that_which_the_function_reads():
     assert AMAZON_ROOTS.parent.name == "handler"
 
 
+def made(folder):
+    """Make a function of a folder that holds as little as is needed."""
+    (folder / "botocore" / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "botocore" / "cacert.pem").write_text(BUNDLE, encoding="utf-8")
+    result = CliRunner().invoke(main, [str(folder)])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_builds_in_different_folders_are_identical(tmp_path):
+    assert files_of(made(tmp_path / "one")) == files_of(made(tmp_path / "another" / "deeper"))
+
+
 def test_what_was_there_before_is_replaced(tmp_path):
-    (tmp_path / "botocore" / "data").mkdir(parents=True)
-    (tmp_path / "botocore" / "cacert.pem").write_text(BUNDLE, encoding="utf-8")
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "old.json").touch()
     for _ in range(2):
-        result = CliRunner().invoke(main, [str(tmp_path)])
-        assert result.exit_code == 0, result.output
+        made(tmp_path)
     assert not (tmp_path / "schemas" / "old.json").exists()
     assert {"compiled.py", AMAZON_ROOTS.name, "app.py"} <= {path.name for path in (tmp_path / "handler").iterdir()}
 

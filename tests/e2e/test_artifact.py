@@ -2,6 +2,7 @@
 
 import io
 import re
+import subprocess
 import zipfile
 
 import pytest
@@ -21,14 +22,20 @@ MAX_ZIPPED_BYTES = 7_000_000
 
 
 def contents(folder):
-    """Return what files hold, but for compiled modules, which name the folder that they were made in."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    return {path.relative_to(folder): path.read_bytes() for path in paths}
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_function_is_the_same_artifact(function):
     assert contents(BUILD / function) == contents(ARTIFACT)
+
+
+def test_a_build_in_another_folder_is_identical(tmp_path):
+    """SAM names an upload by what it holds, so that equal builds are one upload and one version."""
+    folder = tmp_path / "deeper" / "folder"
+    make = ["make", "--silent", f"build-{FUNCTION}", f"ARTIFACTS_DIR={folder}"]
+    subprocess.run(make, cwd=ROOT, check=True)
+    assert contents(folder) == contents(ARTIFACT)
 
 
 @pytest.mark.parametrize("folder", ["consumer", "handler", "schemas"])
