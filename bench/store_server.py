@@ -55,7 +55,7 @@ _UNKNOWN_OPERATION: Answer = (
     400,
     {
         "__type": "com.amazon.coral.service#UnknownOperationException",
-        "message": "This store has GetItem, PutItem, SendMessage and SendMessageBatch",
+        "message": "This store has GetItem, BatchGetItem, PutItem, SendMessage and SendMessageBatch",
     },
 )
 _REASONS = {200: "OK", 400: "Bad Request"}
@@ -68,6 +68,14 @@ def get_item(request: dict[str, Any]) -> Answer:
     if customer_id is not None:
         answer["Item"] = {**request["Key"], "customer_id": {"S": customer_id}, "status": {"S": "active"}}
     return 200, answer | _consumed_capacity(request)
+
+
+def batch_get_item(request: dict[str, Any]) -> Answer:
+    """Find none of the items."""
+    [table] = request["RequestItems"]
+    consumed = _consumed_capacity({**request, "TableName": table})
+    answer: dict[str, Any] = {"Responses": {table: []}, "UnprocessedKeys": {}}
+    return 200, answer | {name: [capacity] for name, capacity in consumed.items()}
 
 
 def put_item(request: dict[str, Any]) -> Answer:
@@ -100,6 +108,7 @@ def _receipt(message: dict[str, Any]) -> dict[str, str]:
 
 OPERATIONS = {
     "GetItem": get_item,
+    "BatchGetItem": batch_get_item,
     "PutItem": put_item,
     "SendMessage": send_message,
     "SendMessageBatch": send_message_batch,

@@ -1,7 +1,7 @@
 """The whole service, in order: request -> customer -> payload -> messages -> records -> response."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -28,6 +28,7 @@ from handler.errors import (
     MessageTooLarge,
     Refusal,
     Unavailable,
+    UserErased,
 )
 from handler.items import json_text
 from handler.keys import ApiKey, KeyStore
@@ -120,7 +121,7 @@ class Destination:
         refusals = self._judge(request, api_key, messages)
         if rejects := [*self._rejects(request, api_key, payload, messages, refusals)]:
             line.begin("reject")
-            in_parallel(partial(self._keep, request, api_key), rejects)
+            in_parallel(partial(self._keep, request), self._of_existing_users(request, api_key, rejects))
         accepted = [message for index, message in enumerate(messages) if index not in refusals]
         written = iter(self._write(request, line, api_key, accepted))
         results = [
@@ -135,12 +136,13 @@ class Destination:
         """Return why messages are refused, by their indices; raises an `Unavailable`."""
         refusals: dict[int, Refusal] = {}
 
-        def check(step: Callable[[Message], None], *, at_once: bool = False) -> None:
+        def judge(verdicts: Callable[[Sequence[Message]], Iterable[Refusal | None]]) -> None:
             left = [index for index in range(len(messages)) if index not in refusals]
-            verdict = partial(_verdict, step)
-            checked = [messages[index] for index in left]
-            verdicts = in_parallel(verdict, checked) if at_once else map(verdict, checked)
-            refusals.update({index: found for index, found in zip(left, verdicts, strict=True) if found is not None})
+            found = zip(left, verdicts([messages[index] for index in left]), strict=True)
+            refusals.update({index: refusal for index, refusal in found if refusal is not None})
+
+        def check(step: Callable[[Message], None]) -> None:
+            judge(partial(map, partial(_verdict, step)))
 
         check(partial(self._admit, request, api_key))
         if any(isinstance(refusal, CallTypeNotAllowed) for refusal in refusals.values()):
@@ -148,8 +150,7 @@ class Destination:
             check_live(confirmed, self.clock())
             refusals.clear()
             check(partial(self._admit, request, confirmed))
-        if self.tombstones is not None:
-            check(partial(self._check_erased, request, api_key), at_once=True)
+        judge(partial(self._erased, request, api_key))
         check(partial(self._check_schemas, request))
         return refusals
 
@@ -159,9 +160,11 @@ class Destination:
         supported = self.settings.supported_call_types
         authorise(api_key, check_call_type(message, supported, expected=request.route.call_type))
 
-    def _check_erased(self, request: Request, api_key: ApiKey, message: Message) -> None:
-        if self.tombstones is not None:
-            self._ask(request, partial(self.tombstones.check, api_key.customer_id, message))
+    def _erased(self, request: Request, api_key: ApiKey, messages: Sequence[Message]) -> Sequence[UserErased | None]:
+        """Return the refusal of each message that happened before its user was erased; raises an `Unavailable`."""
+        if self.tombstones is None:
+            return [None] * len(messages)
+        return self.tombstones.refusals(api_key.customer_id, messages, partial(self._ask, request))
 
     def _check_schemas(self, request: Request, message: Message) -> None:
         self.schemas.check_settings(decode_settings(request.headers.get("x-segment-settings")))
@@ -192,12 +195,13 @@ class Destination:
                     index=index if request.route.is_batch else None,
                 )
 
-    def _keep(self, request: Request, api_key: ApiKey, reject: Reject) -> None:
-        """Keep a reject, unless its user was erased, which is known by now of what a schema refused."""
-        if not isinstance(reject.refusal, Invalid) and _verdict(
-            partial(self._check_erased, request, api_key), reject.message
-        ):
-            return
+    def _of_existing_users(self, request: Request, api_key: ApiKey, rejects: Sequence[Reject]) -> list[Reject]:
+        """Leave out the rejects of erased users. Schemas judge only messages that passed this check already."""
+        unchecked = [reject.message for reject in rejects if not isinstance(reject.refusal, Invalid)]
+        erased = iter(self._erased(request, api_key, unchecked))
+        return [reject for reject in rejects if isinstance(reject.refusal, Invalid) or next(erased) is None]
+
+    def _keep(self, request: Request, reject: Reject) -> None:
         reject.refusal.kept = self._ask(request, partial(self.rejects.keep, reject))
 
     def _write(

@@ -3,42 +3,69 @@
 The eraser (`consumer/erase.py`) leaves a tombstone for each user: a hash, and until when. `docs/privacy.md` tells more.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, ErasureStoreUnavailable, UserErased
+from handler.parallel import in_parallel
 from handler.record import escape, sha256, subject_of
 from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef, GetItemOutputTypeDef
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
+
+MAX_BATCH_GET_KEYS = 100
+"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
+
+Key = dict[str, "AttributeValueTypeDef"]
+Ask = Callable[[Callable[[], None]], None]
 
 
 class Tombstones:
-    """Reads the tombstones of the erasure table."""
+    """Reads the tombstones of the erasure table.
+
+    A `delete` is never refused, and a message without a time that can be read counts as new.
+    """
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
         self._client = client
         self._table = table
 
-    def check(self, customer_id: str, message: Message) -> None:
-        """Raise `UserErased` for a message of an erased user that happened before; a `delete` always passes.
+    def refusals(self, customer_id: str, messages: Sequence[Message], ask: Ask) -> list[UserErased | None]:
+        """Return the refusal of each message that happened before its user was erased, None for the others.
 
-        A message that does not tell when it happened is a new one. Raises `ErasureStoreUnavailable`.
+        `ask` makes a call of the store, in time or again. Raises `ErasureStoreUnavailable`.
         """
-        subject = subject_of(customer_id, message.body)
-        if subject is None or message.timestamp is None or message.type == DELETE:
-            return
-        answer = self._read(tombstone_key(customer_id, subject))
-        if "Item" in answer and message.timestamp <= answer["Item"]["requested_at"]["S"]:
-            raise UserErased
+        keys = [_key_of(customer_id, message) for message in messages]
+        found: dict[str, Key] = {}
+
+        def read(part: dict[str, Key]) -> None:
+            ask(lambda: self._read(part, found))
+
+        in_parallel(read, list(_parts({_hash(key): key for key in keys if key is not None})))
+        return [
+            UserErased() if key is not None and _is_erased(message, found.get(_hash(key))) else None
+            for key, message in zip(keys, messages, strict=True)
+        ]
 
     def probe(self) -> None:
         """Read a tombstone that nobody has; raises `ErasureStoreUnavailable`."""
-        self._read({"customer": {"S": "health"}, "erasure": {"S": "health"}})
+        self._get({"customer": {"S": "health"}, "erasure": {"S": "health"}})
 
-    def _read(self, key: "dict[str, AttributeValueTypeDef]") -> "GetItemOutputTypeDef":
+    def _read(self, keys: dict[str, Key], found: dict[str, Key]) -> None:
+        """Add the tombstones of some keys to `found`, and remove the keys that were read; raises if some are left."""
+        items, unread = self._get(*keys.values()) if len(keys) == 1 else self._get_batch(list(keys.values()))
+        found.update({_hash(item): item for item in items})
+        for name in keys.keys() - {_hash(key) for key in unread}:
+            del keys[name]
+        if keys:
+            raise ErasureStoreUnavailable  # DynamoDB throttled these
+
+    def _get(self, key: Key) -> tuple[list[Key], list[Key]]:
+        """Read one tombstone; returns items, and keys that were not read."""
         try:
             answer = self._client.get_item(
                 TableName=self._table, Key=key, ConsistentRead=True, ReturnConsumedCapacity="TOTAL"
@@ -47,9 +74,45 @@ class Tombstones:
             raise ErasureStoreUnavailable from error
         if "ConsumedCapacity" not in answer:
             raise ErasureStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
-        return answer
+        return [answer["Item"]] if "Item" in answer else [], []
+
+    def _get_batch(self, keys: list[Key]) -> tuple[list[Key], list[Key]]:
+        """Read several tombstones likewise."""
+        try:
+            answer = self._client.batch_get_item(
+                RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}, ReturnConsumedCapacity="TOTAL"
+            )
+        except STORE_ERRORS as error:
+            raise ErasureStoreUnavailable from error
+        if not answer.get("ConsumedCapacity") or "Responses" not in answer:
+            raise ErasureStoreUnavailable  # likewise
+        unread = answer["UnprocessedKeys"][self._table]["Keys"] if answer.get("UnprocessedKeys") else []
+        return answer["Responses"].get(self._table, []), [dict(key) for key in unread]
 
 
-def tombstone_key(customer_id: str, subject: str) -> "dict[str, AttributeValueTypeDef]":
+def tombstone_key(customer_id: str, subject: str) -> Key:
     """Return the key of a subject's tombstone, which names nobody: the subject is hashed."""
     return {"customer": {"S": escape(customer_id)}, "erasure": {"S": sha256(subject)}}
+
+
+def _key_of(customer_id: str, message: Message) -> Key | None:
+    """Return the key of the tombstone by which a message may be refused, None if none can."""
+    subject = subject_of(customer_id, message.body)
+    if subject is None or message.timestamp is None or message.type == DELETE:
+        return None
+    return tombstone_key(customer_id, subject)
+
+
+def _is_erased(message: Message, tombstone: "Key | None") -> bool:
+    return tombstone is not None and str(message.timestamp) <= tombstone["requested_at"]["S"]
+
+
+def _hash(key: Key) -> str:
+    return key["erasure"]["S"]
+
+
+def _parts(keys: dict[str, Key]) -> Iterator[dict[str, Key]]:
+    """Yield as many keys at once as DynamoDB takes."""
+    rest = iter(keys.items())
+    while part := dict(islice(rest, MAX_BATCH_GET_KEYS)):
+        yield part

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMe
 """
 
 import base64
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ MAX_KEY_BYTES = {
 }
 """Partition and sort keys of template.yaml."""
 MAX_ITEM_BYTES = 400 * 1024
+MAX_BATCH_GET_KEYS = 100
 NUMBER = re.compile(r"-?\d{1,38}(\.\d{1,38})?")
 
 MAX_QUEUED_BYTES = 1024 * 1024
@@ -50,11 +50,15 @@ def strict_aws() -> Iterator[None]:
     """Check what every client sends that is made in the meantime, by boto3's default session or the functions' own."""
     if boto3.DEFAULT_SESSION is None:
         boto3.setup_default_session()
-    sessions = boto3.DEFAULT_SESSION.events, session().get_component("event_emitter")
-    for events, (event, check) in itertools.product(sessions, CHECKS.items()):
+    of_functions = session().get_component("event_emitter")
+    rules = [
+        *((events, *rule) for events in (boto3.DEFAULT_SESSION.events, of_functions) for rule in CHECKS.items()),
+        *((of_functions, *rule) for rule in CHECKS_OF_FUNCTIONS.items()),
+    ]
+    for events, event, check in rules:
         events.register_first(event, check)
     yield
-    for events, (event, check) in itertools.product(sessions, CHECKS.items()):
+    for events, event, check in rules:
         events.unregister(event, check)
 
 
@@ -75,6 +79,24 @@ def check_key(request: AWSPreparedRequest, **_: object) -> None:
     check_keys(said["Key"])
     for value in said.get("ExpressionAttributeValues", {}).values():
         attribute_bytes(value)
+
+
+def check_consistent(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse a read that may miss what was just written. Only an index has no consistent reads."""
+    said = content(request)
+    for read in said.get("RequestItems", {"": said}).values():
+        require(read.get("ConsistentRead") or "IndexName" in read, "a read is not consistent")
+
+
+def check_batch_get_item(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse what DynamoDB would refuse at once."""
+    tables = content(request)["RequestItems"]
+    keys = [json.dumps(key, sort_keys=True) for table in tables.values() for key in table["Keys"]]
+    require(0 < len(keys) <= MAX_BATCH_GET_KEYS, f"{len(keys)} keys at once")
+    require(len(keys) == len(set(keys)), "a key repeats itself")
+    for table in tables.values():
+        for key in table["Keys"]:
+            check_keys(key)
 
 
 def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
@@ -117,9 +139,14 @@ def check_message(message: Mapping[str, Any], queue_url: str) -> int:
 CHECKS: Mapping[str, Callable[..., None]] = {
     "before-send.dynamodb.PutItem": check_put_item,
     **{f"before-send.dynamodb.{name}": check_key for name in ("GetItem", "UpdateItem", "DeleteItem")},
+    "before-send.dynamodb.BatchGetItem": check_batch_get_item,
     "before-send.sqs.SendMessage": check_send_message,
     "before-send.sqs.SendMessageBatch": check_send_message_batch,
 }
+CHECKS_OF_FUNCTIONS: Mapping[str, Callable[..., None]] = {
+    f"before-send.dynamodb.{name}": check_consistent for name in ("GetItem", "BatchGetItem", "Query", "Scan")
+}
+"""Further rules for the functions, which decide by what they read."""
 
 
 def require(holds: object, otherwise: str) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from handler.destination import Destination
-from handler.errors import EventStoreUnavailable, KeyStoreUnavailable, UserErased
+from handler.errors import ErasureStoreUnavailable, EventStoreUnavailable, KeyStoreUnavailable, UserErased
 from handler.keys import MAX_REFUSAL_AGE_SECONDS, ApiKey, KeyStore, Status
 from handler.request import ROUTES, Request
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
@@ -64,14 +64,21 @@ class Rejects:
 
 
 class Tombstones:
-    """Those of users who were erased just now."""
+    """Those of users who were erased just now, or a store that fails."""
 
-    def __init__(self, *users):
+    def __init__(self, *users, fault=None):
         self.users = users
+        self.fault = fault
 
-    def check(self, _customer_id, message):
-        if message.body.get("user_id") in self.users:
-            raise UserErased
+    def refusals(self, _customer_id, messages, ask):
+        if self.fault is not None:
+            ask(self.fail)
+        if messages:
+            ask(lambda: None)
+        return [UserErased() if message.body.get("user_id") in self.users else None for message in messages]
+
+    def fail(self):
+        raise self.fault
 
 
 STORES = ("EVENT_TABLE", "EVENT_QUEUE_URL", "KEY_TABLE", "REJECTS_TABLE", "ERASURE_TABLE")
@@ -194,6 +201,15 @@ def test_a_library_is_given_more_time(seconds_left, is_written, path):
     late = request(body, received_at=NOW - LIBRARY_ANSWER_SECONDS + seconds_left, path=path)
     assert answer(late, sink=sink)[0] == (200 if is_written else 503)
     assert bool(sink.records) == is_written
+
+
+@pytest.mark.parametrize("path", ["/segment", "/v1/track", "/v1/batch"])
+@pytest.mark.parametrize("body", [TRACK, {**TRACK, "event": None}])
+def test_message_whose_erasure_is_not_known_is_neither_stored_nor_refused(body, path):
+    sink = Sink()
+    sent = request({"batch": [TRACK, body]} if path == "/v1/batch" else body, path=path)
+    status, content = answer(sent, sink=sink, tombstones=Tombstones(fault=ErasureStoreUnavailable()))
+    assert (status, content["code"], sink.records) == (503, "erasure_store_unavailable", [])
 
 
 def test_erased_users_are_looked_up_for_each_message_of_a_batch():

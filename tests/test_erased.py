@@ -6,8 +6,9 @@ from botocore.stub import Stubber
 from consumer.erasures import ErasureRequest, ErasureTable
 from handler.canonicalise import canonicalise
 from handler.clients import connect
-from handler.erased import Tombstones
-from handler.errors import ErasureStoreUnavailable
+from handler.erased import Tombstones, tombstone_key
+from handler.errors import ErasureStoreUnavailable, UserErased
+from handler.parallel import patiently
 
 REQUESTED = "2031-05-17T12:00:00.000000Z"
 BEFORE, AFTER = "2031-05-17T11:59:59.999Z", "2031-05-17T12:00:00.001Z"
@@ -73,14 +74,113 @@ def test_of_several_requests_the_latest_counts(erased):
     assert [answer.status for answer in answers] == [403, 200]
 
 
-@pytest.mark.parametrize("answer", [{}, "ResourceNotFoundException"])
-def test_a_tombstone_that_can_not_be_read_lets_nothing_through(answer, aws):  # noqa: ARG001 -- credentials
+def at_once(call):
+    call()
+
+
+def messages_of(count, **fields):
+    return [canonicalise({**TRACK, "userId": f"user-{number}", **fields})[0] for number in range(count)]
+
+
+def patient(call):
+    patiently(call, lambda: None)
+
+
+TABLE = {"Keys": [tombstone_key("demo", "demo#user#user-0")]}
+CAPACITY = {"TableName": "erasures", "CapacityUnits": 1}
+
+
+@pytest.mark.parametrize(
+    ("count", "operation", "answer"),
+    [
+        (1, "get_item", {}),
+        (1, "get_item", "ResourceNotFoundException"),
+        (2, "batch_get_item", {}),
+        (2, "batch_get_item", {"Responses": {"erasures": []}}),
+        (2, "batch_get_item", {"ConsumedCapacity": [CAPACITY]}),
+        (2, "batch_get_item", {"ConsumedCapacity": [], "Responses": {"erasures": []}}),
+        (2, "batch_get_item", "ProvisionedThroughputExceededException"),
+        (
+            *(2, "batch_get_item"),
+            {
+                "ConsumedCapacity": [CAPACITY],
+                "Responses": {"erasures": []},
+                "UnprocessedKeys": {"erasures": TABLE},
+            },
+        ),
+    ],
+)
+def test_tombstones_that_cannot_be_read_let_nothing_through(count, operation, answer, aws):  # noqa: ARG001 -- credentials
     client = connect("dynamodb")
-    [message] = canonicalise(TRACK)
     with Stubber(client) as stubber:
         if isinstance(answer, str):
-            stubber.add_client_error("get_item", answer)
+            stubber.add_client_error(operation, answer)
         else:
-            stubber.add_response("get_item", answer)
+            stubber.add_response(operation, answer)
         with pytest.raises(ErasureStoreUnavailable):
-            Tombstones(client, "erasures").check("demo", message)
+            Tombstones(client, "erasures").refusals("demo", messages_of(count), at_once)
+
+
+def test_keys_that_were_throttled_are_read_again(aws):  # noqa: ARG001 -- credentials
+    client = connect("dynamodb")
+    keys = [tombstone_key("demo", f"demo#user#user-{number}") for number in range(3)]
+    items = [{**key, "requested_at": {"S": REQUESTED}} for key in keys]
+
+    def expected(*keys):
+        return {
+            "RequestItems": {"erasures": {"Keys": list(keys), "ConsistentRead": True}},
+            "ReturnConsumedCapacity": "TOTAL",
+        }
+
+    with Stubber(client) as stubber:
+        unread = {"UnprocessedKeys": {"erasures": {"Keys": keys[1:]}}}
+        first = {"ConsumedCapacity": [CAPACITY], "Responses": {"erasures": items[:1]}, **unread}
+        second = {"ConsumedCapacity": [CAPACITY], "Responses": {"erasures": items[2:]}, "UnprocessedKeys": {}}
+        stubber.add_response("batch_get_item", first, expected(*keys))
+        stubber.add_response("batch_get_item", second, expected(*keys[1:]))
+        refusals = Tombstones(client, "erasures").refusals("demo", messages_of(3), patient)
+    assert [type(refusal) for refusal in refusals] == [UserErased, type(None), UserErased]
+
+
+# Batches
+
+
+@pytest.mark.parametrize(
+    ("users", "calls"), [(1, ["GetItem"]), (2, ["BatchGetItem"]), (101, ["BatchGetItem", "GetItem"])]
+)
+def test_tombstones_of_a_batch_are_read_by_the_hundred_and_once_for_each_user(users, calls, erased):
+    destination = erased()
+    client = connect("dynamodb")
+    made = []
+    for name in ("GetItem", "BatchGetItem"):
+        client.meta.events.register(f"before-call.dynamodb.{name}", lambda model, **_rest: made.append(model.name))
+    messages = [message for _ in range(3) for message in messages_of(users)]
+    deletes = messages_of(users, type="delete") + messages_of(users, timestamp=None)
+    tombstones = Tombstones(client, destination.stack.stores.erasure_table)
+    refusals = tombstones.refusals("demo", [*messages, *deletes], at_once)
+    assert sorted(made) == sorted(calls)
+    wanted = [message.body["user_id"] == "user-1" for message in messages]
+    assert [refusal is not None for refusal in refusals] == [*wanted, *([False] * len(deletes))]
+
+
+def test_batch_without_anybody_reads_no_tombstone():
+    assert Tombstones(None, "erasures").refusals("demo", messages_of(2, userId=None), at_once) == [None, None]
+
+
+def test_messages_of_an_erased_user_in_a_batch_are_refused_and_kept_nowhere(erased):
+    destination = erased(AfterErasure="refuse")
+    batch = [TRACK, {**TRACK, "userId": "user-2"}, {**TRACK, "event": None}, {**TRACK, "type": 7}]
+    answer = destination.post({"batch": batch}, path="/v1/batch")
+    codes = [(each["index"], each["code"]) for each in answer.body["rejected"]]
+    assert (answer.status, codes) == (200, [(0, "user_erased"), (2, "user_erased"), (3, "missing_type")])
+    assert [record["user_id"] for record in destination.stored()] == ["user-2"]
+    assert destination.account.dynamodb().scan(TableName=destination.stack.stores.rejects_table)["Items"] == []
+
+
+def test_largest_batch_is_looked_up_in_twenty_five_calls(erased):
+    destination = erased()
+    client = connect("dynamodb")
+    made = []
+    client.meta.events.register("before-call.dynamodb.BatchGetItem", lambda model, **_rest: made.append(model.name))
+    Tombstones(client, destination.stack.stores.erasure_table).refusals("demo", messages_of(2500), at_once)
+    assert len(made) == 25

@@ -32,6 +32,37 @@ def test_an_item_that_dynamodb_would_refuse_is_found(attributes, refusal, aws):
         aws.dynamodb().put_item(TableName="events", Item=ITEM | attributes)
 
 
+READS = [
+    ("get_item", {"TableName": "keys", "Key": {"key_hash": {"S": "k"}}}),
+    ("query", {"TableName": "keys", "KeyConditionExpression": "key_hash = :k"}),
+    ("scan", {"TableName": "keys"}),
+    ("scan", {"TableName": "keys", "ConsistentRead": False}),
+    ("batch_get_item", {"RequestItems": {"keys": {"Keys": [{"key_hash": {"S": "k"}}]}}}),
+]
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("client_of", [connect, patient_client])
+@pytest.mark.parametrize(("operation", "parameters"), READS)
+def test_read_of_a_function_that_may_miss_a_write_is_found(operation, parameters, client_of):
+    with pytest.raises(RefusedByAws, match="a read is not consistent"):
+        getattr(client_of("dynamodb"), operation)(**parameters)
+
+
+@pytest.mark.parametrize(
+    ("names", "refusal"),
+    [
+        (map(str, range(101)), "101 keys at once"),
+        (["a", "a"], "a key repeats itself"),
+        ([""], "key_hash takes 0 bytes"),
+    ],
+)
+def test_keys_that_dynamodb_would_refuse_at_once_are_found(names, refusal, aws):
+    keys = [{"key_hash": {"S": name}} for name in names]
+    with pytest.raises(RefusedByAws, match=refusal):
+        aws.dynamodb().batch_get_item(RequestItems={"keys": {"Keys": keys, "ConsistentRead": True}})
+
+
 @pytest.mark.parametrize("operation", ["get_item", "update_item", "delete_item"])
 def test_a_key_that_dynamodb_would_refuse_is_found(operation, aws):
     with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):

@@ -307,6 +307,7 @@ def test_the_endpoint_can_only_read_keys_and_tombstones_and_put_messages():
     assert stores == {
         ("dynamodb:GetItem", "KeyTable.Arn"),
         ("dynamodb:GetItem", "ErasureTable.Arn"),
+        ("dynamodb:BatchGetItem", "ErasureTable.Arn"),
         ("dynamodb:PutItem", "EventTable.Arn"),
         ("dynamodb:PutItem", "RejectsTable.Arn"),
         ("sqs:SendMessage", "EventQueue.Arn"),

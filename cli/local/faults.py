@@ -38,10 +38,16 @@ class Store(StrEnum):
     KEYS = "keys"
     EVENTS = "events"
     REJECTS = "rejects"
+    ERASURES = "erasures"
     QUEUE = "queue"
 
 
-TABLES = {"KeyTable": Store.KEYS, "EventTable": Store.EVENTS, "RejectsTable": Store.REJECTS}
+TABLES = {
+    "KeyTable": Store.KEYS,
+    "EventTable": Store.EVENTS,
+    "RejectsTable": Store.REJECTS,
+    "ErasureTable": Store.ERASURES,
+}
 """Logical name in template.yaml, which the name of a deployed table holds too -> store."""
 
 
@@ -113,7 +119,8 @@ class _Request:
             return None
         if target[1] == b"AmazonSQS":
             return Store.QUEUE
-        table = str(json.loads(self.body).get("TableName"))
+        said = json.loads(self.body)
+        table = str(said.get("TableName") or [*said.get("RequestItems", ())])  # of a BatchGetItem
         return next((store for name, store in TABLES.items() if name in table), None)
 
 
