@@ -39,13 +39,16 @@ lock:
 
 # A stage is a part of samconfig.toml, where `dev` is the default.
 STAGE ?= dev
-TAGS = "service=direct-destination stage=$(STAGE) commit=$(shell git describe --always --dirty 2>/dev/null)"
+TAGS = "service=direct-destination stage=$(STAGE)"
+# An output and not a tag: a tag that changes updates every resource of the stack.
+COMMIT = $(or $(shell git describe --always --dirty 2>/dev/null),not-entered)
 CONFIG = $(if $(filter dev,$(STAGE)),default,$(STAGE))
 .PHONY: deploy
 deploy: $(SAM_VENV)/.installed
 	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
 		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
 	$(SAM_VENV)/bin/sam build
+	sed -i.original 's/not-entered/$(COMMIT)/' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) $(ARGS)
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.

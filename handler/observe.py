@@ -2,8 +2,11 @@
 
 The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
 Failed, so that the four add up to the messages (a request that is refused before they are read counts as one): in all,
-by the function's version, by call type and by code, which take few values, none of them a caller's own. A batch leaves
-a line for all of its messages that share call type and answer.
+by call type and by code, which take few values, none of them a caller's own. A batch leaves a line for all of its
+messages that share call type and answer.
+
+The field `requests` of all lines of a request adds up to 1. Metric filters in template.yaml sum it for each version of
+the function: Lambda chooses the version at random for each request, so only requests can be compared.
 """
 
 import json
@@ -25,6 +28,9 @@ MAX_LOGGED_TEXT_CHARS = 300
 
 MAX_LOGGED_MESSAGES = 100
 """In one line: CloudWatch takes 256 KB, and each message has an id of its own."""
+
+SHARE_DIGITS = 6
+"""Enough for one message of a batch of thousands; metric filters read no exponents, such as in 5e-05."""
 
 _metrics = Metrics(namespace=NAMESPACE)
 
@@ -64,22 +70,25 @@ class RequestLine:
 
     def write(self, answered: Answered) -> None:
         """Print the line, which counts the messages that are noted, else the request as one."""
-        self._write(answered, self._facts)
+        self._write(answered, self._facts, requests=1)
 
     def write_messages(self, answered: Answered, call_type: str | None, message_ids: Sequence[str]) -> None:
         """Print a line for messages of a batch that share all but their ids; one that has none is ""."""
+        of_batch = self._facts["messages"]
         for begin in range(0, len(message_ids), MAX_LOGGED_MESSAGES):
             ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
             facts = {**self._facts, "call_type": call_type, "messages": len(ids), "message_ids": ids}
-            self._write(answered, facts)
+            self._write(answered, facts, requests=round(len(ids) / of_batch, SHARE_DIGITS))
 
-    def _write(self, answered: Answered, facts: Mapping[str, Any]) -> None:
+    def _write(self, answered: Answered, facts: Mapping[str, Any], *, requests: float) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        dimensions = ("Version", self._version), ("CallType", facts.get("call_type")), ("Code", answered.code)
+        dimensions = ("CallType", facts.get("call_type")), ("Code", answered.code)
         before, after = _count(self._service, dimensions, answered.metric, facts.get("messages", 1))
         facts = {
             **facts,
+            "version": self._version,
+            "requests": requests,
             "outcome": answered.metric.lower(),
             "status": answered.status,
             "code": answered.code,
@@ -96,7 +105,7 @@ def write_health(code: str | None) -> None:
     sys.stdout.write(json.dumps(facts) + "\n")
 
 
-@cache  # versions, call types and codes are few, and ours
+@cache  # call types and codes are few, and ours
 def _count(service: str, dimensions: tuple[tuple[str, str | None], ...], metric: str, count: int) -> tuple[str, str]:
     """Return how a line begins, which counts messages: the JSON before the time, and that from there to the facts."""
     _metrics.add_dimension(name="service", value=service)

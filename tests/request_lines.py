@@ -32,6 +32,7 @@ def function_lines(
         if message_ids is None:
             line.write(answered)
         else:
+            line.note(messages=len(message_ids))
             line.write_messages(answered, facts.get("call_type", "track"), message_ids)
     written = [json.loads(text) for text in output.getvalue().splitlines()]
     for facts_ in written if time is not None else ():

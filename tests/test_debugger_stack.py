@@ -57,11 +57,13 @@ def test_what_is_stored_is_found_by_customer_and_user(stack):
 
 def test_what_the_api_answered_by_itself_is_told(stack):
     request_id = str(uuid.uuid4())
-    line = access_line(503, request_id=request_id, integrationStatus="-", integrationErrorMessage="it took too long")
+    line = access_line(503, request_id=request_id, integrationStatus="-")
     stack.log("Api", line)
     row = stack.row(request_id)
     assert (row["status"], row["outcome"], row["by"]) == (503, "failed", "API Gateway")
-    assert stack.get(f"/requests/{row['id']}")["now"] == ["API Gateway answered by itself: it took too long."]
+    assert stack.get(f"/requests/{row['id']}")["now"] == [
+        "API Gateway answered by itself: the function did not answer in time."
+    ]
 
 
 def test_a_failure_is_told_with_what_segment_does(stack):

@@ -265,7 +265,7 @@ def test_a_request_is_counted_once_by_call_type_and_code(lines, sent, sink, metr
     destination(Sink(sink)).answer(sent)
     [line] = lines()
     assert [line[name] for name in ("Accepted", "Duplicate", "Refused", "Failed") if name in line] == [[1.0]]
-    [_all, _version, *others] = line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
+    [_all, *others] = line["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
     assert (metric in line, {name: line[name] for _service, name in others}) == (True, dimensions)
 
 

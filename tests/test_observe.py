@@ -1,5 +1,8 @@
+import re
+
 import pytest
 
+from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.observe import MAX_LOGGED_CHARS, MAX_LOGGED_TEXT_CHARS, NAMESPACE, Answered, RequestLine
 
 ACCEPTED = Answered(metric="Accepted", status=200)
@@ -29,8 +32,8 @@ def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, di
     assert directive["Namespace"] == NAMESPACE
     assert [definition["Name"] for definition in directive["Metrics"]] == [metric]
     assert written[metric] == [1.0]
-    assert directive["Dimensions"] == [["service"], ["service", "Version"], *(["service", name] for name in dimensions)]
-    counted = {"service": "stack", "Version": "7", **dimensions}
+    assert directive["Dimensions"] == [["service"], *(["service", name] for name in dimensions)]
+    counted = {"service": "stack", **dimensions}
     assert {name: written[name] for name in counted} == counted
 
 
@@ -52,7 +55,30 @@ def test_nothing_of_a_request_is_left_for_the_next_one(lines):
     written = lines()[1]
     assert written["request_id"] == "r-2"
     assert not {"customer_id", "call_type", "CallType", "Code", "Refused"} & written.keys()
-    assert written["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"], ["service", "Version"]]
+    assert written["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+
+
+def test_a_line_tells_the_version_and_that_it_is_one_request(lines):
+    RequestLine("r-1", service="stack", version="7").write(ACCEPTED)
+    [written] = lines()
+    assert (written["version"], written["requests"]) == ("7", 1)
+
+
+@pytest.mark.parametrize("groups", [[1], [2500], [150, 7, 1], [1] * 2500], ids=lambda groups: f"{len(groups)} groups")
+def test_the_lines_of_a_batch_add_up_to_one_request(lines, groups):
+    line = RequestLine("r-1", service="stack", version="7")
+    line.note(messages=sum(groups))
+    for size in groups:
+        line.write_messages(ACCEPTED, "track", ["m"] * size)
+    assert sum(written["requests"] for written in lines()) == pytest.approx(1, abs=0.001)
+
+
+def test_a_share_of_a_request_has_no_exponent(capsys):
+    line = RequestLine("r-1", service="stack", version="7")
+    line.note(messages=MAX_BATCH_MESSAGES)
+    line.write_messages(ACCEPTED, "track", ["m"])
+    [share] = re.findall(r'"requests": ([^,]+),', capsys.readouterr().out)
+    assert re.fullmatch(r"0\.\d+", share)
 
 
 @pytest.mark.parametrize("text", ["a\nb\r\n{}", "\u2028\u2029\x85\x00", "\ud800", '"}\n{"status": 200', "é😀"])

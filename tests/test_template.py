@@ -335,6 +335,14 @@ def test_only_the_eraser_may_change_or_delete_what_is_stored(table):
         assert actions == allowed.get(role, set())
 
 
+def test_no_role_has_an_action_that_has_no_resource():
+    """IAM knows `ListStreams` for all streams of an account only: for one stream it grants nothing.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
+    """
+    assert not [pair for role in ROLES for pair in granted(role) if pair[0] == "dynamodb:ListStreams"]
+
+
 def test_nobody_may_change_keys():
     assert {pair for role in ROLES for pair in granted(role) if pair[1] == "KeyTable.Arn"} == {
         ("dynamodb:GetItem", "KeyTable.Arn")
@@ -458,7 +466,66 @@ def test_every_route_is_throttled_and_health_more_than_others(transformed):
 
 def test_the_access_log_is_json():
     [api] = properties_of("AWS::Serverless::HttpApi").values()
-    assert {"requestId", "status", "route", "integrationError"} <= json.loads(api["AccessLogSettings"]["Format"]).keys()
+    assert {"requestId", "status", "route", "integrationStatus"} <= json.loads(
+        api["AccessLogSettings"]["Format"]
+    ).keys()
+
+
+def holds(condition, parameters):
+    """Evaluate a condition of the template's rules."""
+    match condition:
+        case {"Fn::Not": [part]}:
+            return not holds(part, parameters)
+        case {"Fn::Equals": [{"Ref": name}, value]}:
+            return parameters.get(name, TEMPLATE["Parameters"][name]["Default"]) == value
+    raise AssertionError(condition)
+
+
+def broken_rules(**parameters):
+    """Return what CloudFormation says of parameters that the rules do not allow together."""
+    return {
+        assertion["AssertDescription"]
+        for rule in TEMPLATE["Rules"].values()
+        if holds(rule["RuleCondition"], parameters)
+        for assertion in rule["Assertions"]
+        if not holds(assertion["Assert"], parameters)
+    }
+
+
+DOMAIN, CERTIFICATE, ZONE = {"DomainName": "a.example"}, {"CertificateArn": "arn:…"}, {"HostedZoneId": "Z1"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "missing"),
+    [
+        ({}, set()),
+        (DOMAIN | CERTIFICATE, set()),
+        (DOMAIN | CERTIFICATE | ZONE, set()),
+        (DOMAIN, {"CertificateArn"}),
+        (DOMAIN | ZONE, {"CertificateArn"}),
+        (CERTIFICATE, {"DomainName"}),
+        (ZONE, {"DomainName"}),
+        (CERTIFICATE | ZONE, {"DomainName"}),
+    ],
+    ids=lambda value: " ".join(sorted(value)) or "none",
+)
+def test_parameters_of_a_domain_that_would_have_no_effect_alone_are_refused(parameters, missing):
+    told = broken_rules(**parameters)
+    assert bool(told) is bool(missing)
+    assert all(name in text for name in missing for text in told)
+
+
+def test_metric_filters_tell_the_version_that_is_rolled_out(transformed):
+    [version] = of_type(transformed, "AWS::Lambda::Version")
+    patterns = {
+        name: str(resource["Properties"]["FilterPattern"])
+        for name, resource in of_type(transformed, "AWS::Logs::MetricFilter").items()
+        if "Version" in name
+    }
+    assert len(patterns) == 4
+    for name, pattern in patterns.items():
+        sign = "=" if name.startswith("New") else "!="
+        assert f'$.version {sign} "${{{version}.Version}}"' in pattern
 
 
 def test_a_host_name_of_ones_own_takes_nothing_older_than_tls_1_2(transformed):
@@ -494,6 +561,19 @@ def test_a_stage_is_a_stack_of_its_own_with_parameters_of_the_template(stage):
     assert len(set(stacks)) == len(stacks)
     check_parameters(TEMPLATE["Parameters"], overrides(stage))
     assert STAGES[stage]["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
+
+
+def test_a_commit_alone_changes_no_resource():
+    """CloudFormation hands the tags of a stack to its resources: one that changes updates them all."""
+    makefile = (ROOT / "Makefile").read_text()
+    [tags] = re.findall(r"^TAGS = (.+)$", makefile, re.MULTILINE)
+    assert "$(STAGE)" in tags
+    assert "$(shell" not in tags
+    assert TEMPLATE["Outputs"]["Commit"]["Value"] in re.findall(
+        r"sed -i\.original 's/([\w-]+)/\$\(COMMIT\)/'", makefile
+    )
+    template = (ROOT / "template.yaml").read_text()
+    assert template.count(TEMPLATE["Outputs"]["Commit"]["Value"]) == 1
 
 
 def test_prod_is_rolled_out_by_a_canary_and_its_tables_are_protected():

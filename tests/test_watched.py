@@ -1,22 +1,26 @@
 """Alarms, dashboard and runbook: they watch what is emitted, and tell of each other."""
 
+import fnmatch
 import json
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from itertools import combinations
+from random import Random
 
 import boto3
 import click
 import pytest
+from request_lines import access_line
 from test_docs import commands, refusals
 
 from cli.stack import ROOT, load_template
-from handler.errors import Invalid, Unauthorized, Unavailable
-from handler.observe import Answered, RequestLine
+from handler.errors import Invalid, Unavailable
+from handler.observe import Answered, RequestLine, write_health
 from handler.settings import STORE_CALL_SECONDS
 from handler.spec import CALL_TYPES
 
@@ -159,7 +163,7 @@ def emitted_by_requests():
     with redirect_stdout(StringIO()) as printed:
         for answered in answers:
             for call_type in (*CALL_TYPES, "other"):
-                line = RequestLine("r-1", service="<AWS::StackName>", version="<DestinationFunction.Version.Version>")
+                line = RequestLine("r-1", service="<AWS::StackName>", version="7")
                 line.note(call_type=call_type)
                 line.write(answered)
     for line in map(json.loads, printed.getvalue().splitlines()):
@@ -240,15 +244,109 @@ def test_metrics_of_every_function_tell_the_stack(name):
     assert text_of(FUNCTIONS[name]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]) == "<AWS::StackName>"
 
 
-@pytest.mark.parametrize("name", FILTERS)
-def test_a_filter_asks_for_texts_that_the_access_log_has(name):
-    api = RESOURCES["Api"]["Properties"]["AccessLogSettings"]
-    assert text_of(api["DestinationArn"]) == f"{text_of(FILTERS[name]['LogGroupName'])[:-1]}.Arn>"
-    logged = json.loads(api["Format"])
-    asked = re.findall(r'\$\.(\w+) (?:=|!=) "([^"]+)"', FILTERS[name]["FilterPattern"])
-    assert asked
-    assert {field for field, _ in asked} <= logged.keys()
-    assert (logged["status"], logged["route"]) == ("$context.status", "$context.routeKey")
+# What a filter counts
+
+
+def matches(pattern, facts):
+    """Whether a filter pattern takes a line of JSON: comparisons with texts, `&&` and `||` in parentheses.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
+    """
+
+    def compare(field, sign, text):
+        is_equal = field in facts and fnmatch.fnmatchcase(str(facts[field]), text)
+        return str(is_equal == (sign == "="))
+
+    compared = re.sub(
+        r'\$\.(\w+) (=|!=) "([^"]*)"', lambda found: compare(*found.groups()), pattern.strip().strip("{}").strip()
+    )
+    words = compared.replace("&&", "and").replace("||", "or")
+    assert re.fullmatch(r"(True|False|and|or|[() ])+", words), pattern
+    return eval(words)  # noqa: S307 -- of the words above
+
+
+def counted(log_group, line):
+    """Return what the filters of a log count of a line, by the names of metrics."""
+    facts = json.loads(line)
+    values = {}
+    for properties in FILTERS.values():
+        if text_of(properties["LogGroupName"]) == log_group:
+            [transformation] = properties["MetricTransformations"]
+            pattern = text_of(properties["FilterPattern"])
+            if matches(pattern, facts):
+                value = transformation["MetricValue"]
+                values[transformation["MetricName"]] = facts[value[2:]] if value.startswith("$.") else int(value)
+    return values
+
+
+NEW_VERSION = "<DestinationFunction.Version.Version>"
+
+
+def answered_by(version, answered):
+    """Return the line of a request that a version answered."""
+    with redirect_stdout(StringIO()) as printed:
+        RequestLine("r-1", service="stack", version=version).write(answered)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize(("version", "which"), [(NEW_VERSION, "New"), ("6", "Old"), ("$LATEST", "Old")])
+@pytest.mark.parametrize(
+    ("answered", "counts"),
+    [
+        (Answered(metric="Accepted", status=200), "Accepted"),
+        (Answered(metric="Duplicate", status=200), "Accepted"),
+        (Answered(metric="Refused", status=400, code="invalid_message"), "Refused"),
+        (Answered(metric="Refused", status=401, code="unknown_key"), "Refused"),
+        (Answered(metric="Refused", status=501, code="unsupported_call_type"), "Refused"),
+        (Answered(metric="Failed", status=503, code="deadline_close"), None),
+    ],
+)
+def test_a_request_counts_for_the_version_that_answered_it(version, which, answered, counts):
+    line = answered_by(version, answered)
+    assert counted("<DestinationLogGroup>", line) == ({f"{which}Version{counts}": 1} if counts else {})
+
+
+def test_a_batch_counts_as_one_request_of_its_version():
+    line = RequestLine("r-1", service="stack", version=NEW_VERSION)
+    line.note(messages=2500)
+    with redirect_stdout(StringIO()) as printed:
+        line.write_messages(Answered(metric="Accepted", status=200), "track", ["m"] * 500)
+        line.write_messages(Answered(metric="Refused", status=200, code="invalid_message"), "track", ["m"] * 2000)
+    sums = Counter()
+    for written in printed.getvalue().splitlines():
+        sums.update(counted("<DestinationLogGroup>", written))
+    assert sums == {"NewVersionAccepted": pytest.approx(0.2), "NewVersionRefused": pytest.approx(0.8)}
+
+
+def test_what_health_finds_counts_for_no_version():
+    with redirect_stdout(StringIO()) as printed:
+        write_health("key_store_unavailable")
+    assert counted("<DestinationLogGroup>", printed.getvalue()) == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "route", "counts"),
+    [
+        (200, "POST /segment", {"Requests"}),
+        (401, "POST /segment", {"Requests", "Unauthorized"}),
+        (429, "POST /segment", {"Requests", "Throttled"}),
+        (501, "POST /segment", {"Requests"}),
+        (503, "POST /v1/batch", {"Requests", "ServerErrors"}),
+        (404, "-", {"Requests"}),
+        (503, "GET /health", set()),
+        (429, "GET /health", set()),
+    ],
+)
+def test_an_answer_counts_in_the_metrics_of_its_status(status, route, counts):
+    line = access_line(status, routeKey=route)
+    assert counted("<ApiLogGroup>", line) == dict.fromkeys(counts, 1)
+
+
+def test_the_access_log_holds_nothing_that_a_quote_could_break():
+    """API Gateway puts values between the quotes of the format, and need not escape what is in them."""
+    free_text = {"Message", "error", "path", "userAgent", "domainName", "claims", "queryString", "header"}
+    for variable in json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"]).values():
+        assert not [word for word in free_text if word in variable]
 
 
 # Each alarm
@@ -267,7 +365,8 @@ def test_an_alarm_says_what_happened_and_where_to_read_on(name):
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_is_silent_where_there_are_no_requests(name):
-    assert ALARMS[name]["TreatMissingData"] == "notBreaching"
+    keeps_its_state = name == "ErasuresMissingAlarm"
+    assert ALARMS[name]["TreatMissingData"] == ("ignore" if keeps_its_state else "notBreaching")
     assert ALARMS[name]["ComparisonOperator"] == "GreaterThanThreshold"
 
 
@@ -287,6 +386,8 @@ def test_the_expression_of_an_alarm_can_be_evaluated(name):
     assert all(query["ReturnData"] is False for query in rest)
     words = set(re.findall(r"[a-z]\w*", expression["Expression"]))
     assert words == ids
+    # A metric without data in a period must not make the whole expression missing, but for what it is divided by.
+    assert set(re.findall(r"(?<!FILL\()\b[a-z]\w*", expression["Expression"])) <= {"requests"}
     assert all(re.fullmatch(r"[a-z]\w*", word) for word in {expression["Id"], *ids})
     assert len(ids) == len(rest) <= MAX_METRICS_OF_AN_ALARM
     assert len({stat["Period"] for stat in stats}) == 1
@@ -321,7 +422,7 @@ def test_cloudwatch_takes_alarms_filters_and_dashboard(aws):
         logs.put_metric_filter(
             logGroupName="access",
             filterName=name,
-            filterPattern=properties["FilterPattern"],
+            filterPattern=re.sub("[<>]", "", text_of(properties["FilterPattern"])),
             metricTransformations=transformations,
         )
 
@@ -343,24 +444,30 @@ def resolved(value):
 IDLE = {}
 
 
-class Value:
-    """The value of a metric at one time, `None` where there is none; with the arithmetic of CloudWatch.
+class Series:
+    """The values of a metric by period, `None` where there is none; with the arithmetic of CloudWatch.
 
-    Between metrics a missing value counts as 0, and what is divided by 0 is dropped:
+    What is divided by 0 is dropped. AWS's pages don't agree on what an operation makes of a value that only one side
+    has: `missing_is_zero` tells, and no alarm may depend on it.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
     """
 
-    def __init__(self, number):
-        self.number = number
+    missing_is_zero = False
+
+    def __init__(self, values):
+        self.values = list(values)
 
     def _with(self, other, operation):
-        numbers = [self.number, other.number if isinstance(other, Value) else other]
-        if self.number is None and (numbers[1] is None or not isinstance(other, Value)):
-            return Value(None)
+        others = other.values if isinstance(other, Series) else [other] * len(self.values)
+        return type(self)(self._one(*pair, operation) for pair in zip(self.values, others, strict=True))
+
+    def _one(self, one, other, operation):
+        if (one is None or other is None) and (not self.missing_is_zero or one is other):
+            return None
         try:
-            return Value(operation(*(number or 0 for number in numbers)))
+            return operation(one or 0, other or 0)
         except ZeroDivisionError:
-            return Value(None)
+            return None
 
     def __add__(self, other):
         return self._with(other, operator.add)
@@ -368,8 +475,10 @@ class Value:
     def __sub__(self, other):
         return self._with(other, operator.sub)
 
-    def __rmul__(self, other):
+    def __mul__(self, other):
         return self._with(other, operator.mul)
+
+    __rmul__ = __mul__
 
     def __truediv__(self, other):
         return self._with(other, operator.truediv)
@@ -377,23 +486,46 @@ class Value:
     def __gt__(self, other):
         return self._with(other, operator.gt)
 
-    def __ge__(self, other):
-        return self._with(other, operator.ge)
+
+class SeriesOfZeros(Series):
+    """The other reading of AWS's pages."""
+
+    missing_is_zero = True
+
+
+def fill(series, value):
+    """Do what FILL does; REPEAT repeats the value before, and leaves what has none."""
+    filled, before = [], None
+    for number in series.values:
+        before = number if number is not None else before
+        filled.append(before if value == "REPEAT" else value if number is None else number)
+    return type(series)(filled)
 
 
 def choose(condition, met, otherwise):
-    """Do what IF does: what depends on a missing condition is dropped."""
-    chosen = met if condition.number else otherwise
-    return condition if condition.number is None else chosen
+    """Do what IF does, with a number as the alternative; what depends on a missing condition is dropped."""
+    pairs = zip(condition.values, met.values, strict=True)
+    return type(condition)(None if is_met is None else value if is_met else otherwise for is_met, value in pairs)
 
 
-def evaluated(name, values):
-    """Evaluate the expression of an alarm for one time; returns `None` for no data."""
+def evaluated(name, values, kind):
+    """Evaluate the expression of an alarm; values of a metric are a list by period, or one for one period."""
     expression, *metrics = ALARMS[name]["Metrics"]
-    names = {query["Id"]: Value(values.get(query["Id"])) for query in metrics}
-    functions = {"IF": choose, "TIME_SERIES": Value, "__builtins__": {}}
-    value = eval(expression["Expression"], names | functions)  # noqa: S307 -- ours, of the template
-    return value.number if isinstance(value, Value) else value
+    given = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    periods = max(map(len, given.values()), default=1)
+    names = {query["Id"]: kind(given.get(query["Id"], [None] * periods)) for query in metrics}
+    functions = {"IF": choose, "FILL": fill, "REPEAT": "REPEAT", "TIME_SERIES": lambda value: kind([value] * periods)}
+    scope = names | functions | {"__builtins__": {}}
+    return eval(expression["Expression"], scope).values  # noqa: S307 -- ours, of the template
+
+
+def is_breaching(name, values, kind):
+    """Return for each period whether it is beyond the threshold; None where there is no data."""
+    threshold = ALARMS[name]["Threshold"]
+    return [None if value is None else value > threshold for value in evaluated(name, values, kind)]
+
+
+READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missing", "zero"])
 
 
 @pytest.mark.parametrize(
@@ -411,31 +543,160 @@ def evaluated(name, values):
         # Nor may maintenance hide the new version, whose stores are still down.
         ("ServerErrorsAlarm", {"errors": 100, "requests": 100, "maintenance": 90}, True),
         ("NewVersionRefusesAlarm", IDLE, False),
-        ("NewVersionRefusesAlarm", {"refused": 9}, False),
-        ("NewVersionRefusesAlarm", {"refused": 10}, True),
-        ("NewVersionRefusesAlarm", {"accepted": 40, "duplicate": 10, "refused": 50}, False),
-        ("NewVersionRefusesAlarm", {"accepted": 40, "duplicate": 9, "refused": 51}, True),
+        # There is nothing to compare with: after a rollout, or all at once.
+        ("NewVersionRefusesAlarm", {"new_refused": 1000}, False),
+        ("NewVersionRefusesAlarm", {"old_accepted": 1000}, False),
+        ("NewVersionRefusesAlarm", {"new_accepted": 100, "old_accepted": 900}, False),
+        # A new version that refuses all, or most.
+        ("NewVersionRefusesAlarm", {"new_refused": 10, "old_accepted": 90}, False),
+        ("NewVersionRefusesAlarm", {"new_refused": 11, "old_accepted": 90}, True),
+        ("NewVersionRefusesAlarm", {"new_accepted": 45, "new_refused": 55, "old_accepted": 900}, False),
+        ("NewVersionRefusesAlarm", {"new_accepted": 44, "new_refused": 56, "old_accepted": 900}, True),
+        # The same while strangers send many requests without a key, which reach both versions.
+        ("NewVersionRefusesAlarm", {"new_refused": 520, "old_accepted": 180, "old_refused": 4500}, True),
+        (
+            "NewVersionRefusesAlarm",
+            {"new_accepted": 20, "new_refused": 500, "old_accepted": 180, "old_refused": 4500},
+            False,
+        ),
+        # Nothing but strangers.
+        ("NewVersionRefusesAlarm", {"new_refused": 500, "old_refused": 4500}, False),
+        # A partner that supports one call type, while customers send all.
+        (
+            "NewVersionRefusesAlarm",
+            {"new_accepted": 20, "new_refused": 80, "old_accepted": 180, "old_refused": 720},
+            False,
+        ),
+        ("NewVersionRefusesAlarm", {"new_refused": 100, "old_accepted": 180, "old_refused": 720}, True),
+        # A new version that takes what the old one refused.
+        ("NewVersionRefusesAlarm", {"new_accepted": 100, "old_refused": 900}, False),
         ("HalfFailingAlarm", IDLE, False),
         ("HalfFailingAlarm", {"refused": 25, "failed": 25, "requests": 100}, False),
         ("HalfFailingAlarm", {"refused": 26, "failed": 25, "requests": 100}, True),
         ("HalfFailingAlarm", {"failed": 3, "requests": 3}, True),
+        ("HalfFailingAlarm", {"refused": 3, "requests": 3}, True),
         ("TableThrottlesAlarm", IDLE, False),
         ("TableThrottlesAlarm", {"keys": 1}, True),
         ("TableThrottlesAlarm", {"events": 1, "rejects": 1, "erasures": 1}, True),
-        ("UnauthorizedAlarm", IDLE, False),
-        ("UnauthorizedAlarm", {"unknown": 60, "revoked": 40}, False),
-        ("UnauthorizedAlarm", {"unknown": 60, "revoked": 41}, True),
+        ("RejectsAlarm", IDLE, False),
         ("RejectsAlarm", {"accepted": 1000}, False),
+        ("RejectsAlarm", {"settings": 21, "refused": 21}, True),
         ("RejectsAlarm", {"messages": 20, "refused": 20}, False),
         ("RejectsAlarm", {"messages": 21, "refused": 21}, True),
         ("RejectsAlarm", {"messages": 50, "settings": 50, "refused": 100, "accepted": 800, "duplicate": 100}, False),
         ("RejectsAlarm", {"messages": 51, "settings": 50, "refused": 101, "accepted": 800, "duplicate": 99}, True),
+        *(
+            (name, values, goes_off)
+            for name in ("EraserFailingAlarm", "StreamConsumerFailingAlarm", "QueueConsumerFailingAlarm")
+            for values, goes_off in [
+                (IDLE, False),
+                ({"errors": 0}, False),
+                ({"errors": 1}, True),
+                ({"throttles": 1}, True),
+            ]
+        ),
     ],
 )
-def test_an_expression_goes_beyond_its_threshold(name, values, goes_off):
+@READINGS
+def test_an_expression_goes_beyond_its_threshold(name, values, goes_off, kind):
     assert values.keys() <= {query["Id"] for query in ALARMS[name]["Metrics"]}
-    value = evaluated(name, values)
-    assert (value is not None and value > ALARMS[name]["Threshold"]) is goes_off
+    [is_beyond] = is_breaching(name, values, kind)
+    assert bool(is_beyond) is goes_off
+
+
+@READINGS
+@pytest.mark.parametrize(
+    ("deletes", "erased", "breaching"),
+    [
+        # Nothing to erase, ever.
+        ([None, None, None], [None, None, None], [None, None, None]),
+        # Each is carried out.
+        ([3, None, 5], [3, None, 5], [False, False, False]),
+        # The eraser stops. Periods without deletes change nothing.
+        ([4, 1, None], [4, None, None], [False, True, True]),
+        ([4, 1, 7], [4, None, 2], [False, True, True]),
+        # A delete at the end of a period is carried out in the next one.
+        ([1, None, None], [None, 1, None], [True, False, False]),
+        # A burst takes its time.
+        ([5000, None, None], [1000, 2500, 1500], [True, False, False]),
+        # The eraser is repaired.
+        ([1, None, None], [None, None, 1], [True, True, False]),
+        # More erasures than deletes: somebody resumed them.
+        ([None, 1], [6, 1], [False, False]),
+    ],
+)
+def test_accepted_deletes_are_compared_with_finished_erasures(deletes, erased, breaching, kind):
+    assert is_breaching("ErasuresMissingAlarm", {"deletes": deletes, "erased": erased}, kind) == breaching
+
+
+def test_missing_erasures_are_told_while_the_stream_still_has_the_deletes():
+    alarm = ALARMS["ErasuresMissingAlarm"]
+    hours = alarm["EvaluationPeriods"] * alarm["Metrics"][1]["MetricStat"]["Period"] / 3600
+    assert alarm["EvaluationPeriods"] > 1
+    assert hours <= STREAM_HOURS / 2
+
+
+def rollout(chance, *, customers, strangers, share, refuses=0.0):
+    """Yield for each minute of a gradual rollout what the versions count; numbers of requests are those of a minute.
+
+    Lambda sends each request to the new version with a chance of `share`, and that one refuses `refuses` of what the
+    old one accepts.
+    """
+
+    def count(requests, likely):
+        """Draw how many of many are likely, by the normal distribution where there are very many."""
+        if requests > 2000:
+            return max(0, round(chance.gauss(requests * likely, (requests * likely * (1 - likely)) ** 0.5)))
+        return sum(chance.random() < likely for _ in range(requests))
+
+    for _ in range(10):
+        of_customers, of_strangers = count(customers, share), count(strangers, share)
+        refused = count(of_customers, refuses)
+        yield {
+            "new_accepted": of_customers - refused or None,
+            "new_refused": of_strangers + refused or None,
+            "old_accepted": customers - of_customers or None,
+            "old_refused": strangers - of_strangers or None,
+        }
+
+
+def stops(minutes):
+    """Whether the alarm goes off: with two of three minutes beyond its threshold."""
+    breaching = [bool(is_breaching("NewVersionRefusesAlarm", values, Series)[0]) for values in minutes]
+    alarm = ALARMS["NewVersionRefusesAlarm"]
+    within = alarm["EvaluationPeriods"]
+    windows = [breaching[begin : begin + within] for begin in range(len(breaching) - within + 1)]
+    return any(sum(window) >= alarm["DatapointsToAlarm"] for window in windows)
+
+
+@pytest.mark.parametrize("strangers", [0, 5, 60, 300, 1500, 60_000])
+@pytest.mark.parametrize("customers", [0, 5, 60, 120, 600])
+def test_strangers_stop_no_rollout(customers, strangers):
+    chance = Random(f"{customers} {strangers}")  # noqa: S311 -- the same traffic in each run
+    for share in (0.1, 0.5):
+        for _ in range(20):
+            assert not stops(rollout(chance, customers=customers, strangers=strangers, share=share))
+
+
+@pytest.mark.parametrize("strangers", [0, 300, 60_000])
+@pytest.mark.parametrize(("customers", "refuses"), [(200, 1.0), (1200, 0.8)])
+def test_a_version_that_refuses_wrongly_is_stopped_whatever_strangers_send(customers, refuses, strangers):
+    chance = Random(f"{customers} {strangers}")  # noqa: S311 -- the same traffic in each run
+    for _ in range(20):
+        assert stops(rollout(chance, customers=customers, strangers=strangers, share=0.1, refuses=refuses))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_somebody_learns_when_a_function_fails_or_is_throttled(function):
+    watched = {
+        metric.name: alarm
+        for alarm in ALARMS.values()
+        for metric in metrics_of_alarm(alarm)
+        if metric.dimensions == {"FunctionName": f"<{function}>"}
+    }
+    for name in ("Errors", "Throttles"):
+        assert watched[name]["Threshold"] == 0
+        assert watched[name]["TreatMissingData"] == "notBreaching"
 
 
 def test_an_alarm_on_a_table_always_has_data():
@@ -448,12 +709,7 @@ def test_an_alarm_on_a_table_always_has_data():
     ]
     assert on_tables
     for name in on_tables:
-        assert evaluated(name, IDLE) == 0
-
-
-def test_a_flood_of_401_counts_every_cause():
-    codes = {metric.dimensions["Code"] for metric in metrics_of_alarm(ALARMS["UnauthorizedAlarm"])}
-    assert codes == {kind.code for kind in refusals(Unauthorized)}
+        assert evaluated(name, IDLE, Series) == evaluated(name, IDLE, SeriesOfZeros) == [0]
 
 
 def test_a_surge_of_rejects_counts_what_schemas_refuse():
@@ -495,6 +751,32 @@ def test_somebody_learns_long_before_a_queue_forgets(queue):
     [alarm] = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
     assert alarm["MetricName"] == "ApproximateAgeOfOldestMessage"
     assert alarm["Threshold"] < RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] / 10
+
+
+@pytest.mark.parametrize(
+    "queue", [name for name, queue in of_type("AWS::SQS::Queue").items() if "RedrivePolicy" in queue["Properties"]]
+)
+def test_a_message_has_a_week_among_the_dead_letters_however_late_it_comes_there(queue):
+    """A message that moves from a standard queue keeps its age.
+
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
+    """
+    properties = RESOURCES[queue]["Properties"]
+    dead_letters = RESOURCES[properties["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]]["Properties"]
+    assert dead_letters["MessageRetentionPeriod"] - properties["MessageRetentionPeriod"] >= 7 * DAY_SECONDS
+
+
+def test_the_texts_name_the_days_that_a_queue_keeps_messages():
+    days = {
+        RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] / DAY_SECONDS
+        for queue in ("EventQueue", "EventFifoQueue")
+    }
+    [told] = {
+        re.search(r"after (\d+) days it is gone", ALARMS[name]["AlarmDescription"])[1]
+        for name in ("QueueAgeAlarm", "FifoQueueAgeAlarm")
+    }
+    assert days == {int(told)}
+    assert f"a queue is not read | messages, after {told} days |" in RUNBOOK
 
 
 @pytest.mark.parametrize("function", ["EraserFunction", "StreamConsumerFunction"])
@@ -681,8 +963,12 @@ def test_every_command_of_the_runbook_is_there_with_its_options(called):
 
 
 def test_the_runbook_counts_what_alarms_cost():
-    always = sum(len(list(metrics_of_alarm(ALARMS[name]))) for name in ALARMS if "Condition" not in RESOURCES[name])
-    every = sum(len(list(metrics_of_alarm(alarm))) for alarm in ALARMS.values())
-    assert f"alarms: {always} metrics, {every} with `Consumer=on`" in RUNBOOK
-    assert f"| ${always / 10:.2f}, ${every / 10:.2f} |" in RUNBOOK
-    assert f"metrics from the access log: {len(FILTERS)} at" in RUNBOOK
+    metrics = Counter()
+    for name, alarm in ALARMS.items():
+        metrics[RESOURCES[name].get("Condition")] += len(list(metrics_of_alarm(alarm)))
+    always, stored, consumed = (metrics.pop(condition) for condition in (None, "MessagesAreStored", "ConsumerIsOn"))
+    assert not metrics
+    more = f"{stored} more with `EventSink=dynamodb`, {consumed} more with `Consumer=on`"
+    dollars = f"${always / 10:.2f} to ${(always + stored + consumed) / 10:.2f}"
+    assert f"| alarms: {always} metrics at $0.10 each, {more} | {dollars} |" in RUNBOOK
+    assert f"metrics from the logs: {len(FILTERS)} at $0.30" in RUNBOOK

@@ -48,14 +48,14 @@ def test_a_line_of_an_older_version_is_read():
 
 
 def test_what_the_api_writes_is_read():
-    line = read_line(access_line(503, integrationStatus="-", integrationErrorMessage="timed out"))
+    line = read_line(access_line(503, integrationStatus="-"))
     assert line == AccessLine(
         time=datetime(2026, 3, 12, 9, 30, tzinfo=UTC),
         request_id="r-1",
         route="POST /segment",
         status=503,
         milliseconds=12,
-        error="timed out",
+        error="the function did not answer in time",
         is_by_function=False,
         raw=line.raw,
     )
@@ -67,6 +67,29 @@ def test_what_the_api_writes_is_read():
 )
 def test_whether_the_function_gave_the_answer_is_read(status, integration, is_by_function):
     assert read_line(access_line(status, integrationStatus=integration)).is_by_function is is_by_function
+
+
+@pytest.mark.parametrize(
+    ("status", "integration", "why"),
+    [
+        (200, 200, None),
+        (503, 200, None),
+        (500, 200, "the function failed"),
+        (503, "-", "the function did not answer in time"),
+        (503, 429, "Lambda answered 429"),
+        (404, "-", "there is no such route"),
+        (429, "-", "more requests came than are let through"),
+        (403, "-", None),
+        ("-", "-", None),
+    ],
+)
+def test_why_an_answer_is_not_the_functions_follows_from_the_two_statuses(status, integration, why):
+    assert read_line(access_line(status, integrationStatus=integration)).error == why
+
+
+def test_the_error_in_a_line_of_an_older_version_is_read():
+    facts = json.loads(access_line(503, integrationStatus="-")) | {"integrationError": "timed out"}
+    assert read_line(json.dumps(facts)).error == "timed out"
 
 
 def test_a_status_that_the_api_does_not_tell_is_none():

@@ -67,7 +67,7 @@ class FunctionLine:
 class AccessLine:
     """What API Gateway answered to a request; `status` is None where the line does not tell it.
 
-    `error` is what went wrong between it and the function.
+    `error` says why the answer is not the function's.
     """
 
     time: datetime
@@ -83,15 +83,16 @@ class AccessLine:
     def from_json(cls, facts: Mapping[str, str], raw: str) -> Self:
         """Read a line of the format in template.yaml. Raises what a line of another kind causes."""
         status = _number(facts["status"])
-        error = facts["integrationError"]
+        integration_status = facts["integrationStatus"]
+        error = facts.get("integrationError", UNKNOWN)  # in lines of older versions
         return cls(
             time=datetime.strptime(facts["time"], _CLF_TIME).astimezone(UTC),
             request_id=facts["requestId"],
             route=facts["route"],
             status=status,
             milliseconds=_number(facts["milliseconds"]),
-            error=None if error == UNKNOWN else error,
-            is_by_function=is_by_function(status, facts["integrationStatus"]),
+            error=why_not_by_function(status, integration_status) if error == UNKNOWN else error,
+            is_by_function=is_by_function(status, integration_status),
             raw=raw,
         )
 
@@ -102,6 +103,29 @@ def is_by_function(status: int | None, integration_status: str | None) -> bool:
     Lambda says 200 of a function that raised, too; ours answers 500 by nothing else.
     """
     return integration_status == str(HTTPStatus.OK.value) and status != HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def why_not_by_function(status: int | None, integration_status: str) -> str | None:
+    """Say why an answer is not the function's; None where it is, or where nothing is known.
+
+    The access log has no text for it: API Gateway need not escape one, and a quote would break the line.
+    """
+    if status is None or is_by_function(status, integration_status):
+        return None
+    if integration_status == UNKNOWN:
+        return _WITHOUT_LAMBDA.get(status)
+    lambda_succeeded = integration_status == str(HTTPStatus.OK.value)
+    return "the function failed" if lambda_succeeded else f"Lambda answered {integration_status}"
+
+
+_WITHOUT_LAMBDA = {
+    404: "there is no such route",
+    413: "the body is larger than 10 MB",
+    429: "more requests came than are let through",
+    500: "the function can't be called",
+    503: "the function did not answer in time",
+    504: "the function did not answer in time",
+}
 
 
 def _number(text: str) -> int | None:
