@@ -577,7 +577,7 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
         ("HalfFailingAlarm", {"refused": 3, "requests": 3}, True),
         ("TableThrottlesAlarm", IDLE, False),
         ("TableThrottlesAlarm", {"keys": 1}, True),
-        ("TableThrottlesAlarm", {"events": 1, "rejects": 1, "erasures": 1}, True),
+        ("TableThrottlesAlarm", {"events": 1, "rejects": 1, "tombstones": 1}, True),
         ("RejectsAlarm", IDLE, False),
         ("RejectsAlarm", {"accepted": 1000}, False),
         ("RejectsAlarm", {"settings": 21, "refused": 21}, True),
@@ -697,6 +697,17 @@ def test_somebody_learns_when_a_function_fails_or_is_throttled(function):
     for name in ("Errors", "Throttles"):
         assert watched[name]["Threshold"] == 0
         assert watched[name]["TreatMissingData"] == "notBreaching"
+
+
+def test_throttling_of_every_call_that_an_answer_waits_for_is_watched():
+    called = {
+        (text_of(statement["Resource"]), action.removeprefix("dynamodb:"))
+        for statement in RESOURCES["DestinationRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        if action.startswith("dynamodb:")
+    }
+    watched = [metric.dimensions for metric in metrics_of_alarm(ALARMS["TableThrottlesAlarm"])]
+    assert called == {(f"{of['TableName'][:-1]}.Arn>", of["Operation"]) for of in watched}
 
 
 def test_an_alarm_on_a_table_always_has_data():
