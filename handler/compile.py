@@ -21,7 +21,7 @@ DRAFT7 = "http://json-schema.org/draft-07/schema"
 _CERTAIN = {
     *("$comment", "default", "description", "errorMessage", "examples", "title"),
     *("$ref", "additionalProperties", "allOf", "anyOf", "definitions", "properties", "required", "type"),
-    *("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties"),
+    *("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties", "pattern"),
 }
 """Not among them: `multipleOf` and `uniqueItems`, where the two count differently; `not`, `oneOf` and `if`, which would
 turn a no that is too strict into a yes."""
@@ -35,8 +35,6 @@ _CERTAIN_IF: Mapping[str, Callable[[Any], bool]] = {
     # The first is our own code for both; of the second fastjsonschema has a stricter notion.
     "format": lambda name: name in {"date-time", "email"},
     "items": lambda schema: not isinstance(schema, list),
-    # Other `$` than the last one are rewritten too, whatever they mean.
-    "pattern": lambda pattern: "$" not in pattern.removesuffix("$") and not pattern.endswith("\\$"),
     # The code would name infinity, which Python does not.
     **dict.fromkeys(
         ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"),
@@ -65,8 +63,11 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
 
     It has `DIGEST`, the set `COMPILED` of the names that could be compiled, and `validate({name: document}, formats)`,
     which raises `JsonSchemaValueException` where a document is not valid. `formats` has a function for `date-time`.
+    Raises `PatternError` for a pattern that can't be used.
     """
-    documents = {name: json.loads(content) for name, content in files.items()}
+    from handler.patterns import python_schema  # noqa: PLC0415 -- not needed where the code is there already
+
+    documents = {name: python_schema(json.loads(content)) for name, content in files.items()}
     compiled = [name for name in names if is_compilable(f"{name}.json", documents) and _code([name], documents)]
     code = _code(compiled, documents)
     if not code:  # they can't be had side by side

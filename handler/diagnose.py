@@ -5,17 +5,19 @@ JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` n
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
-from jsonschema import Draft7Validator, FormatChecker
-from jsonschema.validators import validator_for
+from jsonschema import Draft7Validator, FormatChecker, ValidationError
+from jsonschema.validators import extend, validator_for
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
 from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.explain import explain
+from handler.patterns import python_schema
 from handler.timestamps import parse_time
 
 MAX_VIOLATIONS = 10
@@ -36,12 +38,12 @@ class Diagnosis:
     """The schemas in files, by name, as `jsonschema` reads them."""
 
     def __init__(self, files: Mapping[str, bytes], names: Iterable[str]) -> None:
-        documents: dict[str, JsonObject] = {name: json.loads(content) for name, content in files.items()}
+        documents: dict[str, JsonObject] = {name: python_schema(json.loads(content)) for name, content in files.items()}
         registry = schema_registry(documents)
         self._validators = {}
         for name in names:
             schema = documents[f"{name}.json"]
-            dialect = validator_for(schema, default=Draft7Validator)
+            dialect = extend(validator_for(schema, default=Draft7Validator), {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
     def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
@@ -54,6 +56,17 @@ class Diagnosis:
                 texts.setdefault("".join("/" + _escape(part) for part in path), text)
         found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
         return tuple(itertools.islice(found, MAX_VIOLATIONS))
+
+
+def _multiple_of(
+    validator: Any,  # noqa: ANN401 -- of any dialect
+    factor: float,
+    instance: object,
+    _schema: object,
+) -> Iterator[ValidationError]:
+    """Compare the numbers as they are written in JSON: 19.99 is a multiple of 0.01, which no double is of another."""
+    if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(factor)):
+        yield ValidationError(f"{instance!r} is not a multiple of {factor}")
 
 
 def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":

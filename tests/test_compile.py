@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cli.stack import ROOT
 from handler.compile import compile_schemas, digest, is_compilable, read_schemas
 from handler.diagnose import Diagnosis
+from handler.patterns import PatternError
 from handler.spec import CALL_TYPES
 from handler.timestamps import parse_time
 from handler.validate import SCHEMA_NAMES, Schemas
@@ -50,7 +51,24 @@ VALUES = st.recursive(
     | st.integers(-3, 3)
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "a", "abc", "a\n", "1", "x@y.z", "x@y", "2020-01-01", "2020-01-01T00:00:00Z", "{}", "ß"])
+    | st.sampled_from(
+        [
+            "",
+            "a",
+            "abc",
+            "a\n",
+            "a$",
+            "1\n",
+            "\u0661",
+            "1",
+            "x@y.z",
+            "x@y",
+            "2020-01-01",
+            "2020-01-01T00:00:00Z",
+            "{}",
+            "ß",
+        ]
+    )
     | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
     max_leaves=12,
@@ -64,7 +82,9 @@ RULES = {
     "required": st.lists(NAMES, unique=True, max_size=2),
     **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"), COUNTS),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), LIMITS),
-    "pattern": st.sampled_from(["a", "^a", "a$", "^.{2}$", "[0-9]+", '"', "\\\\", "\\d$"]),
+    "pattern": st.sampled_from(
+        ["a", "^a", "a$", "^.{2}$", "[0-9]+", '"', "\\\\", "\\d$", "^[$]", "a$|b", "\\$", "^\\S\\s?$"]
+    ),
     "format": st.sampled_from(["date-time", "email"]),
     "enum": st.lists(st.none() | st.sampled_from(["a", "", "{x}", 'quo"te', "bs\\"]), min_size=1, unique=True),
     "errorMessage": st.just('Say "{this}"'),
@@ -140,6 +160,21 @@ def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
         assert says_yes(COMPILED, name, changed) == (not JUDGE.violations(name, changed))
 
 
+@pytest.mark.parametrize("pattern", ["^[$]", "^a\\$", "^a$|b", "^a$", "\\d", "(?<year>[0-9]{4})-"])
+def test_a_pattern_is_compiled(pattern):
+    module = load({"x.json": json.dumps({"pattern": pattern}).encode()}, ("x",))
+    assert {"x"} == module.COMPILED
+    assert not says_yes(module, "x", "a\n")
+
+
+def test_a_pattern_that_can_not_be_used_is_never_passed_over():
+    for files in ({"x.json": b'{"pattern": "a++"}'}, {"x.json": b'{"not": {"patternProperties": {"\\\\A": {}}}}'}):
+        with pytest.raises(PatternError):
+            compile_schemas(files, ("x",))
+        with pytest.raises(PatternError):
+            Diagnosis(files, ("x",))
+
+
 def both_of(*names):
     references = [{"$ref": f"#/definitions/{name}"} for name in names]
     return {"definitions": {name: {} for name in names}, "allOf": references}
@@ -161,9 +196,6 @@ def both_of(*names):
         {"items": [{}]},
         {"patternProperties": {"a$": False}},
         {"format": "date"},
-        {"pattern": "^[$]"},
-        {"pattern": "^a\\$"},
-        {"pattern": "^a$|b"},
         {"$ref": "nowhere.json"},
         {"$ref": "other.json"},
         {"properties": {"a": {"anyOf": [{}, {"not": {}}]}}},

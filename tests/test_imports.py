@@ -14,6 +14,7 @@ ORDER = (
     "items",
     "spec",
     "timestamps",
+    "patterns",
     "compile",
     "canonicalise",
     "settings",

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import click
-from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
+from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker, ValidationError
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
+from cli.schemas.patterns import pattern_faults
 from cli.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
 from cli.schemas.silence import silent_faults
 from cli.stack import ROOT
@@ -26,6 +27,8 @@ DIALECTS: Mapping[str, Dialect] = {
     "http://json-schema.org/draft-07/schema": Draft7Validator,
     "https://json-schema.org/draft/2020-12/schema": Draft202012Validator,
 }
+_METASCHEMA_FORMATS = FormatChecker(formats=set(FormatChecker.checkers) - {"regex"})
+"""Without Python's notion of a regular expression."""
 REFERENCES = {"$dynamicRef", "$ref"}
 NESTED_TOO_DEEPLY = "this is nested too deeply"
 
@@ -62,7 +65,7 @@ def check_schemas(folder: Path) -> list[Fault]:
     if not faults:  # references are followed between whole schemas
         faults += _reference_faults(places, documents)
     for place in places:
-        faults += silent_faults(place)
+        faults += [*silent_faults(place), *pattern_faults(place)]
     return sorted(faults)
 
 
@@ -76,7 +79,7 @@ def _read(path: Path) -> JsonObject:
         return dict(members)
 
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=to_object)
+        document = json.loads(path.read_bytes(), object_pairs_hook=to_object, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except UnicodeDecodeError as error:
@@ -93,6 +96,10 @@ def _read(path: Path) -> JsonObject:
     return document
 
 
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"this is not JSON: {name} is not a number of JSON")
+
+
 def _dialect(document: JsonObject) -> Dialect:
     """Return the dialect of a schema; raises `ValueError` where it names none that the destination knows."""
     name = document.get("$schema")
@@ -104,7 +111,7 @@ def _dialect(document: JsonObject) -> Dialect:
 
 def _metaschema_faults(root: Place) -> Iterator[Fault]:
     """Yield where a document is no schema, by the schema of schemas."""
-    metaschema = root.dialect(root.dialect.META_SCHEMA, format_checker=root.dialect.FORMAT_CHECKER)
+    metaschema = root.dialect(root.dialect.META_SCHEMA, format_checker=_METASCHEMA_FORMATS)
     for error in metaschema.iter_errors(root.schema):
         inner = _innermost(error)
         path = [*inner.absolute_path]

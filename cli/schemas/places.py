@@ -6,32 +6,10 @@ from dataclasses import dataclass
 from jsonschema import Draft7Validator, Draft202012Validator
 
 from handler.decode import JsonObject
+from handler.patterns import ONE_SCHEMA, SCHEMAS_BY_NAME, SCHEMAS_IN_ARRAY
 
 Dialect = type[Draft7Validator] | type[Draft202012Validator]
 
-ONE_SCHEMA = {
-    "additionalItems",
-    "additionalProperties",
-    "contains",
-    "contentSchema",
-    "else",
-    "if",
-    "items",
-    "not",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-}
-SCHEMAS_IN_ARRAY = {"allOf", "anyOf", "items", "oneOf", "prefixItems"}
-SCHEMAS_BY_NAME = {
-    "$defs",
-    "definitions",
-    "dependencies",
-    "dependentSchemas",
-    "patternProperties",
-    "properties",
-}
 EVERYWHERE = ONE_SCHEMA | SCHEMAS_IN_ARRAY | SCHEMAS_BY_NAME
 SAME_VALUE = {"allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"}
 """The keywords whose schemas judge the very value that the schema around them judges."""

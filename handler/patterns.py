@@ -1,0 +1,377 @@
+r"""Patterns of JSON Schema -> patterns of Python's `re` that accept the same texts.
+
+JSON Schema's patterns are regular expressions of ECMA-262 (https://tc39.es/ecma262/#sec-patterns), read with the flag
+`u`. Python reads many of them differently: its `$` accepts a final line break, its `\d` takes digits of all scripts.
+A pattern for which Python has no equal raises `PatternError`; `destination schemas check` reports it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+ONE_SCHEMA = {
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+}
+SCHEMAS_IN_ARRAY = {"allOf", "anyOf", "items", "oneOf", "prefixItems"}
+SCHEMAS_BY_NAME = {
+    "$defs",
+    "definitions",
+    "dependencies",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+}
+
+Ranges = tuple[tuple[int, int], ...]
+"""Code points from the first to the second, sorted and apart."""
+
+MAX_CODE_POINT = 0x10FFFF
+MAX_REPEATS = 1000
+"""A larger count is refused: no text of a message needs it, and `re` compiles it slowly."""
+
+
+class PatternError(ValueError):
+    """Why a pattern can't be used here, and what to write."""
+
+
+@dataclass(frozen=True)
+class Chars:
+    """One character out of some."""
+
+    ranges: Ranges
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        if not self.ranges:
+            return "(?!)"
+        if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1]:
+            return _char(self.ranges[0][0])
+        spelled = (_char(low) + (f"-{_char(high)}" if high > low else "") for low, high in self.ranges)
+        return f"[{''.join(spelled)}]"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A place between characters, in Python's words: the start, the end, or where words begin and end."""
+
+    text: str
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Parts that follow each other."""
+
+    parts: "tuple[Node, ...]"
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        return "".join(part.python() for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One part out of some."""
+
+    parts: "tuple[Node, ...]"
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        return f"(?:{'|'.join(part.python() for part in self.parts)})"
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """A part several times; `most` is None without an upper bound."""
+
+    part: "Node"
+    least: int
+    most: int | None
+    is_lazy: bool
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        most = "" if self.most is None else self.most
+        return f"(?:{self.part.python()}){{{self.least},{most}}}{'?' * self.is_lazy}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What must follow, or go before; `kind` is `=`, `!`, `<=` or `<!`."""
+
+    part: "Node"
+    kind: str
+
+    def python(self) -> str:
+        """Return the pattern of Python."""
+        return f"(?{self.kind}{self.part.python()})"
+
+
+Node = Chars | Edge | Sequence | Choice | Repeat | Look
+
+
+def python_schema(schema: Any) -> Any:  # noqa: ANN401 -- a schema, or what stands in its place
+    """Return a schema with the patterns of Python; raises `PatternError`."""
+    if not isinstance(schema, dict):
+        return schema
+    changed: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        changed[keyword] = value
+        if keyword == "pattern" and isinstance(value, str):
+            changed[keyword] = python_pattern(value)
+        elif keyword in SCHEMAS_BY_NAME and isinstance(value, dict):
+            changed[keyword] = {}
+            for name, inner in value.items():
+                own_name = python_pattern(name) if keyword == "patternProperties" else name
+                while own_name in changed[keyword]:
+                    own_name += "(?:)"  # two spellings of one pattern
+                changed[keyword][own_name] = python_schema(inner)
+        elif keyword in SCHEMAS_IN_ARRAY and isinstance(value, list):
+            changed[keyword] = [python_schema(inner) for inner in value]
+        elif keyword in ONE_SCHEMA:
+            changed[keyword] = python_schema(value)
+    return changed
+
+
+def python_pattern(pattern: str) -> str:
+    """Return the pattern of `re.search` that accepts the same texts; raises `PatternError`."""
+    try:
+        python = parse_pattern(pattern).python()
+        re.compile(python)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise PatternError(f"Python can't read this pattern: {error}") from error
+    return python
+
+
+def parse_pattern(pattern: str) -> Node:
+    """Return what a pattern consists of; raises `PatternError`."""
+    try:
+        return _Parser(pattern).whole()
+    except RecursionError as error:
+        raise PatternError("the pattern is nested too deeply") from error
+
+
+def _char(code_point: int) -> str:
+    """Spell a character so that neither `re` nor fastjsonschema sees more in it."""
+    char = chr(code_point)
+    return char if char.isascii() and char.isalnum() else f"\\U{code_point:08x}"
+
+
+def _union(*many: Ranges) -> Ranges:
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(one for ranges in many for one in ranges):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def _ranges(found: int | Ranges) -> Ranges:
+    return ((found, found),) if isinstance(found, int) else found
+
+
+def _others(ranges: Ranges) -> Ranges:
+    """Return all code points but some."""
+    edges = [-1, *(edge for low, high in ranges for edge in (low, high)), MAX_CODE_POINT + 1]
+    gaps = zip(edges[::2], edges[1::2], strict=True)
+    return tuple((before + 1, after - 1) for before, after in gaps if before + 1 < after)
+
+
+def _of(*texts: str) -> Ranges:
+    """Return ranges of texts, each of them a character or the first and the last one."""
+    return _union(tuple((ord(text[0]), ord(text[-1])) for text in texts))
+
+
+_DIGITS = _of("09")
+_WORD = _of("09", "AZ", "az", "_")
+_SPACE = _of("\t\r", " ", "\xa0", "\u1680", "\u2000\u200a", "\u2028\u2029", "\u202f", "\u205f", "\u3000", "\ufeff")
+_LINE_ENDS = _of("\n", "\r", "\u2028\u2029")
+_CLASSES = {
+    "d": _DIGITS,
+    "w": _WORD,
+    "s": _SPACE,
+    "D": _others(_DIGITS),
+    "W": _others(_WORD),
+    "S": _others(_SPACE),
+}
+_CONTROLS = {"0": "\0", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_A_WORD = Chars(_WORD).python()
+_EDGES = {
+    "b": f"(?:(?<={_A_WORD})(?!{_A_WORD})|(?<!{_A_WORD})(?={_A_WORD}))",
+    "B": f"(?:(?<={_A_WORD})(?={_A_WORD})|(?<!{_A_WORD})(?!{_A_WORD}))",
+}
+_QUANTIFIER = re.compile(r"(?:([*+?])|\{([0-9]+)(?:(,)([0-9]+)?)?\})(\?)?")
+_GROUP = re.compile(r"\((?:\?(?:(:)|(=|!|<=|<!)|<[A-Za-z_$][A-Za-z0-9_$]*>)|(?!\?))")
+_CODE_POINT = re.compile(
+    r"x([0-9A-Fa-f]{2})|u([Dd][89ABab][0-9A-Fa-f]{2})\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})"
+    r"|u\{0*(10[0-9A-Fa-f]{4}|[0-9A-Fa-f]{1,5})\}"
+)
+
+
+_MISREAD = {
+    **{char: f"\\{char}{{…}} is not supported: list the characters, such as [A-Za-zÀ-ÿ]" for char in "pP"},
+    **{
+        char: f"\\{char} refers to a group, which is not supported: write out what the group matches"
+        for char in "123456789k"
+    },
+}
+
+
+class _Parser:
+    """Reads a pattern from left to right."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._at = 0
+
+    def whole(self) -> Node:
+        node = self._choice()
+        if self._next:
+            raise PatternError("a ) closes nothing: write \\) for the character")
+        return node
+
+    @property
+    def _next(self) -> str:
+        return self._pattern[self._at : self._at + 1]
+
+    def _takes(self, text: str) -> bool:
+        is_next = self._pattern.startswith(text, self._at)
+        self._at += len(text) * is_next
+        return is_next
+
+    def _take(self) -> str:
+        char = self._next
+        self._at += 1
+        return char
+
+    def _choice(self) -> Node:
+        parts = [self._sequence()]
+        while self._takes("|"):
+            parts.append(self._sequence())
+        return parts[0] if len(parts) == 1 else Choice(tuple(parts))
+
+    def _sequence(self) -> Node:
+        parts: list[Node] = []
+        while self._next not in ("", "|", ")"):
+            parts.append(self._repeated(self._atom()))
+        return Sequence(tuple(parts))
+
+    def _repeated(self, part: Node) -> Node:
+        quantifier = _QUANTIFIER.match(self._pattern, self._at)
+        if quantifier is None:
+            return part
+        self._at = quantifier.end()
+        sign, count, comma, upper, lazy = quantifier.groups()
+        if sign:
+            least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
+        else:
+            least = int(count)
+            most = int(upper) if upper else None if comma else least
+        if isinstance(part, Edge | Look):
+            raise PatternError(f"{quantifier[0]} repeats nothing: it follows a place, and not a character or a group")
+        if max(least, most or 0) > MAX_REPEATS:
+            raise PatternError(f"{quantifier[0]} is too large: at most {MAX_REPEATS} times, or use maxLength")
+        if most is not None and most < least:
+            raise PatternError(f"{quantifier[0]} has its numbers in the wrong order")
+        if _QUANTIFIER.match(self._pattern, self._at):
+            raise PatternError("a repetition is repeated: put a group around the first one")
+        return Repeat(part, least, most, bool(lazy))
+
+    def _atom(self) -> Node:
+        if self._next == "(":
+            return self._group()
+        if self._next in "*+?" or _QUANTIFIER.match(self._pattern, self._at):
+            raise PatternError(f"{self._next} repeats nothing: write \\{self._next} for the character")
+        char = self._take()
+        if char in "{}]":
+            raise PatternError(f"{char} stands alone: write \\{char} for the character")
+        if char == "[":
+            return self._class()
+        if char == "\\" and self._next in _EDGES:
+            return Edge(_EDGES[self._take()])
+        known: dict[str, Node] = {"^": Edge("^"), "$": Edge("\\Z"), ".": Chars(_others(_LINE_ENDS))}
+        return known.get(char) or Chars(_ranges(self._escape() if char == "\\" else ord(char)))
+
+    def _group(self) -> Node:
+        begins = _GROUP.match(self._pattern, self._at)
+        if begins is None:
+            raise PatternError(
+                f"{self._pattern[self._at : self._at + 4]} begins no group of ECMA-262: there are (…), (?:…), "
+                "(?<name>…), (?=…), (?!…), (?<=…) and (?<!…)"
+            )
+        self._at = begins.end()
+        inside = self._choice()
+        if not self._takes(")"):
+            raise PatternError("a ( is not closed: write \\( for the character")
+        # Nothing refers to a group, so none has to be remembered.
+        return Look(inside, begins[2]) if begins[2] else Choice((inside,))
+
+    def _escape(self) -> int | Ranges:
+        """Read what follows a backslash: a character, or a class of them."""
+        if code_point := _CODE_POINT.match(self._pattern, self._at):
+            self._at = code_point.end()
+            byte, high, low, unit, braced = code_point.groups()
+            if high:
+                return 0x10000 + (int(high, 16) - 0xD800) * 0x400 + int(low, 16) - 0xDC00
+            return int(byte or unit or braced, 16)
+        char = self._take()
+        if char in _CLASSES:
+            return _CLASSES[char]
+        if char == "c" and re.match("[A-Za-z]", self._next):
+            return ord(self._take()) % 32
+        if char in _CONTROLS and not (char == "0" and self._next.isdigit()):
+            return ord(_CONTROLS[char])
+        if char and char.isascii() and not char.isalnum():
+            return ord(char)
+        raise PatternError(_MISREAD.get(char, f"\\{char} means nothing in ECMA-262"))
+
+    def _class(self) -> Node:
+        is_negated = self._takes("^")
+        found: list[Ranges] = []
+        while not self._takes("]"):
+            first = self._class_atom()
+            is_range = self._next == "-" and self._pattern[self._at + 1 : self._at + 2] not in ("]", "")
+            if not is_range:
+                found.append(_ranges(first))
+                continue
+            self._at += 1
+            last = self._class_atom()
+            if isinstance(first, tuple) or isinstance(last, tuple):
+                raise PatternError("a - in […] has a class on one side: write \\- for the character")
+            if last < first:
+                raise PatternError("a range in […] has its ends in the wrong order")
+            found.append(((first, last),))
+        ranges = _union(*found)
+        return Chars(_others(ranges) if is_negated else ranges)
+
+    def _class_atom(self) -> int | Ranges:
+        char = self._take()
+        if not char:
+            raise PatternError("a [ is not closed: write \\[ for the character")
+        if char != "\\":
+            return ord(char)
+        return 8 if self._takes("b") else self._escape()
+
+
+def patterns_in(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the patterns right in a schema, each with its path from there."""
+    if isinstance(pattern := schema.get("pattern"), str):
+        yield pattern, ("pattern",)
+    if isinstance(by_pattern := schema.get("patternProperties"), dict):
+        yield from ((pattern, ("patternProperties", pattern)) for pattern in by_pattern)
