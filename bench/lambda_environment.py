@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.stack import FUNCTION, LOCAL_CREDENTIALS, LOCAL_REGION, load_template
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from cli.stack import FUNCTION, load_template
 
 EVENT_TABLE = "events"
 SESSION_TOKEN = "A" * 800

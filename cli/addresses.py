@@ -1,12 +1,62 @@
-"""Which addresses and names are this machine's: what only those may use, a site that is open in a browser can't."""
+"""Addresses and host names: which ones belong to this machine, and what a `Host` header names.
+
+https://www.rfc-editor.org/rfc/rfc9110#section-7.2
+"""
 
 import ipaddress
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+LOCALHOST = "localhost"
+"""The only name that always means this machine: no name server is asked for it (RFC 6761)."""
+
+MAX_HOST_CHARS = 260
+"""A host name has at most 253 characters, https://www.rfc-editor.org/rfc/rfc1035; then comes the port."""
+MAX_PORT = 65535
+
+_HOST_HEADER = re.compile(r"(?:\[(?P<address>[0-9a-f:.]+)\]|(?P<name>[0-9a-z._-]+))(?::(?P<port>[0-9]{1,5}))?")
+_HOST_NAME = re.compile(r"[0-9a-z_-]{1,63}(?:\.[0-9a-z_-]{1,63})*")
 
 
-def is_here(host: str, own_host: str = "") -> bool:
-    """Whether an address or a name is of this machine, and stays so; `own_host` is where a request arrived."""
+def parse_host(header: str) -> str | None:
+    """Return the host of a `Host` header in lower case, without port and brackets; None for a value that is not valid.
+
+    Stricter than RFC 3986, which allows user names, percent-encoding and almost any character in a host.
+    """
+    found = _HOST_HEADER.fullmatch(header.lower()) if len(header) <= MAX_HOST_CHARS else None
+    if found is None or int(found["port"] or 0) > MAX_PORT:
+        return None
+    if found["address"] is not None:
+        return found["address"] if isinstance(parse_address(found["address"]), IPv6Address) else None
+    return found["name"]
+
+
+def parse_address(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an IP address, None for any other text; an IPv4 address that IPv6 wraps stays an IPv6 address."""
     try:
-        address = ipaddress.ip_address(host.removeprefix("::ffff:"))
+        return ipaddress.ip_address(text)
     except ValueError:
-        return host == "localhost"
-    return address.is_loopback or address.is_unspecified or host == own_host
+        return None
+
+
+def is_host_name(name: str) -> bool:
+    """Whether a text is a host name or an IP address, without port and brackets."""
+    return _HOST_NAME.fullmatch(name.lower()) is not None or parse_address(name) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is `localhost`, or an address that only this machine can reach."""
+    address = _plain(host)
+    return host == LOCALHOST or (address is not None and address.is_loopback)
+
+
+def is_same(host: str, other: str) -> bool:
+    """Whether two hosts are the same address or the same name."""
+    address = _plain(host)
+    return host == other or (address is not None and address == _plain(other))
+
+
+def _plain(host: str) -> IPv4Address | IPv6Address | None:
+    """Return an address; `::ffff:127.0.0.1`, as a dual-stack socket calls an IPv4 client, is an IPv4 address."""
+    address = parse_address(host)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

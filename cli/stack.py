@@ -5,7 +5,6 @@ embedded CloudFormation (moto's can't resolve functions and APIs), with the func
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,13 +12,13 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-import boto3
 import click
 import yaml
 from botocore.config import Config
 
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION, aws_client, local_client
 from consumer.clients import listening
 from handler.errors import STORE_ERRORS
 
@@ -40,8 +39,6 @@ FUNCTION = "DestinationFunction"
 STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
 
 LOCAL_STACK = "direct-destination-local"
-LOCAL_REGION = "us-east-1"
-LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 STORE_CONFIG = Config(connect_timeout=5, read_timeout=10)
 """In seconds, for each of botocore's tries: a page of a table comes within one, and a person is waiting."""
@@ -122,28 +119,29 @@ class Account:
 
     def dynamodb(self) -> "DynamoDBClient":
         """Return a client for tables."""
-        return listening(boto3.client("dynamodb", config=STORE_CONFIG, **self._options()))
+        return listening(cast("DynamoDBClient", self.client("dynamodb", STORE_CONFIG)))
 
     def sqs(self) -> "SQSClient":
         """Return a client for queues."""
-        return listening(boto3.client("sqs", config=STORE_CONFIG, **self._options()))
+        return listening(cast("SQSClient", self.client("sqs", STORE_CONFIG)))
 
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""
-        return boto3.client("cloudformation", **self._options())
+        return cast("CloudFormationClient", self.client("cloudformation"))
 
     def logs(self) -> "CloudWatchLogsClient":
         """Return a client for logs."""
-        return boto3.client("logs", **self._options())
+        return cast("CloudWatchLogsClient", self.client("logs"))
 
     def cloudwatch(self) -> "CloudWatchClient":
         """Return a client for metrics."""
-        return boto3.client("cloudwatch", **self._options())
+        return cast("CloudWatchClient", self.client("cloudwatch"))
 
-    def _options(self) -> dict[str, Any]:
+    def client(self, service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
+        """Return a client of a service by its name, such as `dynamodb`."""
         if self.endpoint_url is None:
-            return {"region_name": os.environ.get("AWS_REGION") or None}  # boto3 itself reads AWS_DEFAULT_REGION only
-        return {"endpoint_url": self.endpoint_url, "region_name": LOCAL_REGION, **LOCAL_CREDENTIALS}
+            return aws_client(service, config)
+        return local_client(service, self.endpoint_url, config)
 
 
 @dataclass(frozen=True, kw_only=True)

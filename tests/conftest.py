@@ -22,8 +22,9 @@ from moto.core.botocore_stubber import BotocoreStubber
 from strict_aws import strict_aws
 
 from cli import demo
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from cli.key_table import KeyRecord, KeyTable
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, Account, LocalStack, copy_tables, create_local_stack
+from cli.stack import ROOT, Account, LocalStack, copy_tables, create_local_stack
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
 from handler.validate import SCHEMA_NAMES

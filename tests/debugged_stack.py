@@ -14,8 +14,9 @@ import urllib3
 from local_server import PATIENCE_SECONDS, wait_until
 from request_lines import function_line
 
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from cli.local.embedded_aws import EmbeddedAws
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT, STORE_OUTPUTS, Account, create_local_stack
+from cli.stack import ROOT, STORE_OUTPUTS, Account, create_local_stack
 
 LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
 

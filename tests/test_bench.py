@@ -20,8 +20,9 @@ from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
 from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, warm_subjects
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from cli.console import stdout
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT
+from cli.stack import ROOT
 from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.decode import MAX_BATCH_BYTES
 from handler.keys import hash_key

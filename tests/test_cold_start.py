@@ -10,7 +10,8 @@ from dataclasses import asdict
 import pytest
 from local_server import serving
 
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, ROOT
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from cli.stack import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 

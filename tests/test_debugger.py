@@ -4,10 +4,12 @@ import base64
 import gzip
 import json
 import signal
+import socket
 import subprocess
 import time
 import uuid
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from local_server import PATIENCE_SECONDS, serving, wait_until
@@ -588,20 +590,96 @@ def test_edits_at_the_worst_moments_end_nothing(tmp_path):
 # Who may ask
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example.com"}, {"Host": "evil.example.com"}], ids=str)
-def test_no_site_may_use_the_embedded_aws(server, headers):
-    answer = server.http.request("POST", server.account.endpoint_url, headers=headers)
-    assert (answer.status, answer.data) == (403, b"No web site may use this AWS")
+SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=local/20260312/us-east-1/sqs/aws4_request, SignedHeaders=host"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example.com"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "none"},
+        {"Host": "evil.example.com"},
+        {"Host": "a{b}.example"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "[::]"},
+        {"Host": "172.17.0.1"},
+        {"Host": "host.docker.internal"},
+        {"Authorization": ""},
+        {"Authorization": "Basic QWxhZGRpbg=="},
+    ],
+    ids=str,
+)
+def test_no_site_may_use_the_embedded_aws(server, headers, method):
+    url = f"{server.account.endpoint_url}/?Action=ListQueues"
+    answer = server.http.request(method, url, headers={**SIGNED, **headers})
+    assert (answer.status, answer.data) == (403, b"No web site may use this AWS, and requests must be signed")
     assert "Access-Control-Allow-Origin" not in answer.headers
+    assert server.http.request(method, url, headers=SIGNED).status == 200
 
 
-def test_no_site_is_told_where_the_embedded_aws_is(server):
-    assert server.http.request("GET", f"{server.url}/_local", headers={"Host": "evil.example.com"}).status == 404
+WEBSOCKET = """Connection: Upgrade
+Upgrade: websocket
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==
+Sec-WebSocket-Version: 13"""
+PREFLIGHT = """Access-Control-Request-Method: POST
+Access-Control-Request-Private-Network: true"""
 
 
-def test_nobody_says_who_somebody_else_is(server):
-    answer = server.http.request("GET", f"{server.url}/_local/deployment", headers={"X-Forwarded-For": "8.8.8.8"})
-    assert answer.status == 200
+def raw_status(server, head):
+    """Return the status of the answer to a request that is sent byte by byte."""
+    parts = urlsplit(server.url)
+    with socket.create_connection((parts.hostname, parts.port), PATIENCE_SECONDS) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
+        return int(connection.recv(1000).split()[1])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "GET /_local HTTP/1.1\nHost: a{b}.example:8080",
+        "GET /_local HTTP/1.1\nHost: u@127.0.0.1",
+        "GET /_local HTTP/1.1\nHost:",
+        "GET /_local HTTP/1.1",
+        "GET /_local HTTP/1.0",
+        "GET /_local HTTP/1.1\nHost: 127.0.0.1\nHost: evil.example",
+        "GET /_local HTTP/1.0\nHost: evil.example\nHost: 127.0.0.1",
+        "GET http://evil.example/_local HTTP/1.1\nHost: 127.0.0.1",
+        "GET http://127.0.0.1/_local HTTP/1.1\nHost: 127.0.0.1",
+        "GET [ HTTP/1.1\nHost: evil.example",
+        "GET /_local/live HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://evil.example",
+        f"GET /_local/live HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://evil.example\n{WEBSOCKET}",
+        f"OPTIONS /v1/batch HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://evil.example\n{PREFLIGHT}",
+    ],
+)
+def test_an_odd_request_is_refused_on_the_wire(server, head):
+    assert raw_status(server, head) in (400, 403)
+    assert raw_status(server, "GET /_local HTTP/1.1\nHost: 127.0.0.1") == 200
+    assert "Traceback" not in server.output
+
+
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}], ids=str)
+@pytest.mark.parametrize(
+    "path", ["/segment", "/v1/batch", "/v1/track", "/health", "/_local", "/_local/send", "/", "/no"]
+)
+def test_no_route_answers_a_site(server, path, headers):
+    request = {"headers": {**headers, "Content-Type": "text/plain"}, "body": json.dumps({"batch": [fresh()]})}
+    reply = server.request("POST", path, **request)
+    assert (reply.status, [name for name in reply.headers if name.startswith("Access-")]) == (403, [])
+    assert server.request("GET", path, headers=headers).status == 403
+
+
+def test_a_refused_host_is_told_with_the_option_that_allows_it(server):
+    reply = server.request("POST", "/segment", headers={"Host": "abc.ngrok.app"})
+    assert reply.body["message"].endswith("start the server with --allow-host abc.ngrok.app")
+    wait_until(lambda: "POST /segment 403 The host abc.ngrok.app is not allowed." in server.output)
+
+
+def test_what_a_tunnel_passed_on_does_not_reach_the_page(server):
+    reply = server.request("GET", "/_local/deployment", headers={"X-Forwarded-For": "127.0.0.1"})
+    assert reply.status == 403
 
 
 def test_the_page_and_its_files_are_there_with_their_types(server):
@@ -627,7 +705,7 @@ PATHS = ("/", "/_local/deployment", "/_local/live", "/_local/keys", "/_local/pag
 def test_another_name_of_this_machine_is_refused(server, path, host):
     answer = server.http.request("GET", server.url + path, headers={"Host": host})
     assert answer.status == 403
-    assert b"for this machine alone" in answer.data
+    assert b"is not allowed" in answer.data
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "127.0.0.53"])
@@ -649,7 +727,8 @@ def test_names_that_stay_with_this_machine_are_served(server, host):
 )
 def test_another_site_changes_nothing(server, path, headers):
     reply = change(server, path, {}, **headers)
-    assert (reply.status, reply.body["message"]) == (403, "Only the page itself may change anything here")
+    assert reply.status == 403
+    assert reply.body["message"].startswith("No other web site may use this server")
 
 
 def test_a_form_of_another_site_changes_nothing(server):
@@ -669,15 +748,19 @@ def test_a_path_that_takes_no_messages_is_refused(server):
 
 def test_a_server_for_all_shows_its_page_to_this_machine_alone(tmp_path):
     with serving(tmp_path, "--host", "0.0.0.0", "--processes", "1") as server:  # noqa: S104 -- what is tested
-        here = server.url
-        assert server.http.request("GET", f"{here}/_local/deployment").status == 200
-        assert server.http.request("GET", f"{here}/_local/deployment", headers={"Host": "evil"}).status == 403
-        sent = json.loads(
-            server.http.request(
-                "POST",
-                f"{here}/_local/send",
-                headers={"Content-Type": "application/json"},
-                body=json.dumps({"path": "/segment", "text": json.dumps(fresh()), "api_key": demo.GOOD_KEY}),
-            ).data
-        )
-        assert sent["answer"]["status"] == 200
+        assert server.url.startswith("http://127.0.0.1:")
+        assert server.request("GET", "/_local/deployment").status == 200
+        assert server.request("GET", "/_local/deployment", headers={"Host": "evil"}).status == 403
+        assert server.request("GET", "/health", headers={"Host": "[::]"}).status == 403
+        assert send(server, fresh())["answer"]["status"] == 200
+
+
+def test_an_allowed_name_reaches_the_api_only(tmp_path):
+    with serving(tmp_path, "--allow-host", "ABC.ngrok.app", "--processes", "1") as server:
+        tunnelled = {"Host": "abc.ngrok.app", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+        assert server.request("GET", "/health", headers=tunnelled).status == 200
+        assert server.request("POST", "/segment", headers=tunnelled).status == 401
+        for path in ("/", "/_local", "/_local/keys", "/_local/live"):
+            assert server.request("GET", path, headers=tunnelled).status == 403
+        assert server.request("GET", "/health", headers={**tunnelled, "Host": "other.ngrok.app"}).status == 403
+        assert send(server, fresh())["answer"]["status"] == 200

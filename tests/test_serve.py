@@ -16,7 +16,7 @@ from store_proxy import Fault, store_proxy
 from cli import demo
 from cli.key_table import KeyRecord
 from cli.local.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
-from cli.stack import Account
+from cli.stack import ROOT, Account
 from handler.record import sha256, subject_key
 
 pytest_plugins = ["servers"]
@@ -202,8 +202,24 @@ def test_the_environment_for_sam_local_reaches_the_same_stores(server):
     host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
     assert port == server.account.endpoint_url.rpartition(":")[2]
     assert host in (CONTAINER_BRIDGE, DESKTOP_HOST)
-    if host == CONTAINER_BRIDGE:
-        socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        assert probe.connect_ex((CONTAINER_BRIDGE, int(port))) != 0  # nothing listens there unasked
+
+
+def test_containers_reach_the_stores_where_that_is_wanted(tmp_path):
+    with serving(tmp_path, "--docker", "--processes", "1") as server:
+        environment = json.loads((server.checkout / ".local" / "env.json").read_text())["Parameters"]
+        host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+        if host == CONTAINER_BRIDGE:
+            socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+        signed = {
+            "Host": f"{host}:{port}",
+            "Authorization": "AWS4-HMAC-SHA256 Credential=local/20260312/us-east-1/sqs/x",
+        }
+        ask = ("GET", f"{server.account.endpoint_url}/?Action=ListQueues")
+        assert server.http.request(*ask, headers=signed).status == 200
+        assert server.http.request(*ask, headers={"Host": f"{host}:{port}"}).status == 403
 
 
 @pytest.mark.parametrize(
@@ -214,6 +230,7 @@ def test_the_environment_for_sam_local_reaches_the_same_stores(server):
         (["--api-key", "some:key"], 2, "an API key is up to 256 printable ASCII characters without a colon"),
         (["--endpoint-url", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1 does not answer as DynamoDB"),
         (["--host", "nowhere.invalid"], 1, "Can't listen on nowhere.invalid:0"),
+        (["--allow-host", "https://abc.ngrok.app"], 2, "https://abc.ngrok.app is not a host name: write it alone"),
         (["--processes", "0"], 2, "0 is not in the range 1<=x<=100"),
     ],
 )
@@ -308,6 +325,46 @@ def test_control_c_ends_it_in_the_background_of_a_script_too(tmp_path, printed):
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=PATIENCE_SECONDS)[0].endswith("Stopped.\n")
         assert process.returncode == 0
+
+
+def children(pid):
+    """Return the processes that a process has started, with their command lines."""
+    command = ["ps", "-wweo", "pid=,ppid=,args="]
+    listed = subprocess.check_output(command, text=True).splitlines()
+    rows = [line.split(None, 2) for line in listed]
+    return {int(child): args for child, parent, args in rows if int(parent) == pid}
+
+
+def child(server, words):
+    """Return the process of a server whose command line has some words."""
+    return next(pid for pid, args in children(server.process.pid).items() if words in args)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_when_its_embedded_aws_has_ended(tmp_path, number):
+    with serving(tmp_path, "--processes", "1") as server:
+        os.kill(child(server, "embedded_aws"), number)
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+    assert f"Error: The embedded AWS has ended (exit code {-number}), and what it stored is gone." in server.output
+    assert "Traceback" not in server.output
+
+
+def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
+    (tmp_path / "consumer").mkdir()
+    for path in (ROOT / "consumer").iterdir():
+        (tmp_path / "consumer" / path.name).symlink_to(path)
+    with serving(tmp_path, "--processes", "1") as server:
+        (tmp_path / "consumer" / "eraser.py").unlink()
+        (tmp_path / "consumer" / "eraser.py").write_text("raise ValueError('not today')")
+        os.kill(child(server, "EraserFunction"), signal.SIGKILL)
+        server.post({"type": "delete", "userId": "u"})  # which finds the process gone
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+    assert server.output.endswith("Error: EraserFunction could not be started again 10 times. Start the server again\n")
+
+
+def test_a_server_with_stores_elsewhere_needs_no_embedded_aws(proxied):
+    server, _ = proxied
+    assert not any("embedded_aws" in args for args in children(server.process.pid).values())
 
 
 # On AWS

@@ -19,6 +19,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from local_server import PATIENCE_SECONDS, wait_until
 
+from cli.clients import LOCAL_REGION
 from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
 from cli.local.embedded_aws import COUNTED_SECONDS, EmbeddedAws
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
@@ -26,7 +27,7 @@ from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
 from cli.local.sources import EventSources, connect
 from cli.local.streams import StreamSource
-from cli.stack import LOCAL_REGION, LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
+from cli.stack import LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
 
 pytest_plugins = ["servers"]
 

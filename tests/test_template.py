@@ -9,7 +9,8 @@ import pytest
 from samtranslator.translator.transform import transform
 
 import consumer.handle
-from cli.stack import FUNCTION, LOCAL_REGION, ROOT, STORE_TYPES, check_parameters, load_template
+from cli.clients import LOCAL_REGION
+from cli.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
 from handler.request import HEALTH, ROUTES
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE

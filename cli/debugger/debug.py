@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from cli.console import printable
 from cli.debugger.feed import LATENCY_EDGES_MS, MAX_ROWS, Feed
@@ -21,6 +22,7 @@ from cli.debugger.layout import lay_out
 from cli.debugger.rows import DUPLICATE, STORED, Row
 from cli.debugger.server import PageServer
 from cli.debugger.site import Site
+from cli.guard import Guard
 from cli.retry import Judge
 from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import Target, stack_target
@@ -133,7 +135,7 @@ class StackDebugger:
             self._known.discard(self._lines.pop(next(iter(self._lines))).raw)
         self.feed.add(row)
 
-    def _app(self) -> Starlette:
+    def _app(self) -> ASGIApp:
         stores = self._target.stores
         supported = stores.supported_call_types.split(",")
         deployment = {
@@ -157,7 +159,7 @@ class StackDebugger:
             ),
         )
         site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=None)
-        return Starlette(routes=site.routes)
+        return Guard(app=Starlette(routes=site.routes))
 
     def _inspect(self, row_id: str, index: int | None) -> Mapping[str, Any] | None:
         line = self._lines.get(row_id)

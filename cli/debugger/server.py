@@ -22,11 +22,17 @@ class PageServer(uvicorn.Server):
                 lifespan="off",
                 log_level="critical",
                 proxy_headers=False,  # nobody says who somebody else is
+                http="h11",  # which leaves `Host` and the target of a request as they came, for the guard
+                ws="none",
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 **options,
             )
         )
         self._feed = feed
+
+    def end(self) -> None:
+        """Begin to end."""
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, after what is under way."""

@@ -1,8 +1,4 @@
-"""The routes of the page: for browsers on this machine only, and changes only for the page itself.
-
-Another site that is open in the same browser could send requests here, or call itself by a name that leads here (DNS
-rebinding): so `Host` must name this machine, and a change must come from this very origin.
-"""
+"""The routes of the page. `cli/guard.py` must stand before them: it lets only this machine and the page itself in."""
 
 import json
 import mimetypes
@@ -18,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from cli.addresses import is_here
 from cli.debugger.feed import Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.tester import Draft, Tester
@@ -87,12 +82,12 @@ class Site:
                 "/rejects/retry": lambda _, content: {"results": self.holdings.retry(_texts(content, "keys"))},
             }
         return [
-            Route("/", _guarded(self._file), methods=["GET"]),
-            Route(f"{ABOUT_PATH}/page/{{name}}", _guarded(self._file), methods=["GET"]),
-            Route(f"{ABOUT_PATH}/live", _guarded(self._live), methods=["GET"]),
-            *(Route(ABOUT_PATH + path, _guarded(_reading(read)), methods=["GET"]) for path, read in gets.items()),
+            Route("/", _answering(self._file), methods=["GET"]),
+            Route(f"{ABOUT_PATH}/page/{{name}}", _answering(self._file), methods=["GET"]),
+            Route(f"{ABOUT_PATH}/live", _answering(self._live), methods=["GET"]),
+            *(Route(ABOUT_PATH + path, _answering(_reading(read)), methods=["GET"]) for path, read in gets.items()),
             *(
-                Route(ABOUT_PATH + path, _guarded(_changing(change)), methods=["POST"])
+                Route(ABOUT_PATH + path, _answering(_changing(change)), methods=["POST"])
                 for path, change in posts.items()
             ),
         ]
@@ -178,12 +173,11 @@ def _draft(content: Content) -> Draft:
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Let only this machine in, and answer what went wrong for people."""
+def _answering(endpoint: Endpoint) -> Endpoint:
+    """Answer what went wrong for people."""
 
-    async def guarded(request: Request) -> Response:
+    async def answering(request: Request) -> Response:
         try:
-            _check_sender(request)
             response = await endpoint(request)
         except _Refused as refused:
             response = _json({"message": str(refused)}, refused.status)
@@ -196,25 +190,7 @@ def _guarded(endpoint: Endpoint) -> Endpoint:
         response.headers.update(HEADERS)
         return response
 
-    return guarded
-
-
-def _check_sender(request: Request) -> None:
-    own_host, own_port = request.scope["server"]
-    sender = request.client.host if request.client else ""
-    if not (is_here(sender, own_host) and is_here(request.url.hostname or "", own_host)):
-        address = f"[{own_host}]" if ":" in own_host else own_host
-        raise _Refused(
-            403, f"This page is for this machine alone: open {request.url.scheme}://{address}:{own_port}/ on it"
-        )
-    if request.method == "GET":
-        return
-    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    is_own = request.headers.get("origin", own) == own
-    if not is_own or request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-        raise _Refused(403, "Only the page itself may change anything here")
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise _Refused(415, "Send JSON, as application/json")
+    return answering
 
 
 def _reading(read: Callable[[Request], Content | None]) -> Endpoint:
@@ -229,6 +205,8 @@ def _reading(read: Callable[[Request], Content | None]) -> Endpoint:
 
 def _changing(change: Callable[[Request, Content], Content]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise _Refused(415, "Send JSON, as application/json")
         body = b""
         async for piece in request.stream():
             body += piece

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cli import demo
-from cli.addresses import is_here
 from cli.console import printable
 from cli.debugger.exchange import Exchange
 from cli.debugger.local import LocalDebugger
 from cli.debugger.tester import REQUEST_ID
+from cli.guard import FORBIDDEN, Guard
 from cli.local import gateway, printed
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.request_log import RequestLogFile
@@ -52,7 +52,7 @@ class _Access:
             id=self.request_id,
             time=self.at,
             method=self.request.method,
-            path=self.request.url.path,
+            path=self.request.scope["path"],
             headers=self.request.headers.items(),
             body=self.event.get("body", ""),
             is_base64=self.event.get("isBase64Encoded", False),
@@ -86,7 +86,8 @@ INVOKED = {"integrationStatus": "200"}
 class Api:
     """The API of template.yaml in front of function processes, the local server's word about itself, and its page.
 
-    What function and API write is kept in `request_log`, and shown by `debugger`, where these are given.
+    What function and API write is kept in `request_log`, and shown by `debugger`, where these are given. Besides
+    addresses of this machine, the API answers to the names in `allowed_hosts`.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Api:
         as_json: bool,
         request_log: RequestLogFile | None = None,
         debugger: LocalDebugger | None = None,
+        allowed_hosts: Collection[str] = (),
     ) -> None:
         self._console = console
         self._as_json = as_json
@@ -115,7 +117,7 @@ class Api:
         routes = [event["Properties"] for event in function["Events"].values()]
         self._seconds = {route["Path"]: route["TimeoutInMillis"] / 1000 for route in routes}
         self.functions = Functions(Function.of(FUNCTION, function), stack.environment)
-        self.app = Starlette(
+        app = Starlette(
             routes=[
                 Route(ABOUT_PATH, self._tell_about),
                 *(debugger.routes if debugger else ()),
@@ -124,15 +126,17 @@ class Api:
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
         # An HTTP API answers 404 where Starlette is obliging.
-        self.app.router.redirect_slashes = False
-        for route in self.app.routes:
+        app.router.redirect_slashes = False
+        for route in app.routes:
             if isinstance(route, Route) and route.methods is not None:
                 route.methods.discard("HEAD")
+        self.app = Guard(app=app, refuse=self._refuse, public_paths=self._seconds.keys(), allowed_hosts=allowed_hosts)
 
-    async def _tell_about(self, request: Request) -> Response:
-        if not is_here(request.url.hostname or "", request.scope["server"][0]):  # a site that calls itself so
-            return await self._not_found(request, LookupError())
+    async def _tell_about(self, _request: Request) -> Response:
         return JSONResponse(self._about)
+
+    def _refuse(self, request: Request, reason: str) -> Response:
+        return self._answer(_Access(request=request, size=_announced(request)), FORBIDDEN, reason, reason)
 
     async def _not_found(self, request: Request, _error: Exception) -> Response:
         return self._answer(_Access(request=request, size=_announced(request)), 404, "Not Found", "no such route")

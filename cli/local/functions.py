@@ -8,7 +8,6 @@ import asyncio
 import importlib
 import io
 import json
-import os
 import sys
 import time
 import traceback
@@ -22,11 +21,14 @@ from typing import Any, Self, cast
 
 import click
 
+from cli.local.environment import local_environment
 from cli.stack import ROOT
 
 START_SECONDS = 60
 RESTART_SECONDS = 1.0
 """Between two attempts to replace a process."""
+MAX_RESTARTS = 10
+"""Attempts to replace a process, which then is given up: somebody who edits code may need some seconds."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Lambda takes and gives at most 6 MB; escaping makes it a little more."""
 
@@ -81,7 +83,7 @@ class _FunctionProcess:
             stdout=PIPE,
             limit=MAX_LINE_BYTES,
             cwd=folder,
-            env={**os.environ, **environment},
+            env=local_environment(environment),
             process_group=0,  # Control-C is for the parent
         )
         started = cls(process, cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout))
@@ -137,6 +139,7 @@ class Functions:
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._given_up = asyncio.Event()
         self._folder = ROOT
         self._generation = 0
 
@@ -152,6 +155,11 @@ class Functions:
         await asyncio.gather(*self._beside, return_exceptions=True)
         while not self._free.empty():
             await self._free.get_nowait().stop()
+
+    async def watch(self) -> str:
+        """Wait until a process can't be replaced, and say so."""
+        await self._given_up.wait()
+        return f"{self._function.name} could not be started again {MAX_RESTARTS} times"
 
     def use(self, folder: Path) -> None:
         """Start processes in a checkout from now on."""
@@ -256,9 +264,11 @@ class Functions:
                 late(invocation)
 
     async def _replace(self, process: _FunctionProcess) -> None:
-        """End a process and start another one; while a schema is edited the function may not load."""
+        """End a process and start another one, which may take some attempts while its code is edited."""
         await process.kill()
-        while not self._stopped:
+        for _ in range(MAX_RESTARTS):
+            if self._stopped:
+                return
             try:
                 await self._add()
             except (click.ClickException, FunctionError, TimeoutError) as error:
@@ -266,6 +276,7 @@ class Functions:
                 await asyncio.sleep(RESTART_SECONDS)
             else:
                 return
+        self._given_up.set()
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Start or replace a process beside the requests; asyncio forgets tasks that nobody holds."""

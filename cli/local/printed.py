@@ -78,7 +78,7 @@ def request_line(request: Request, status: int, words: str, milliseconds: float 
     took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
     return Text.assemble(
         _now(),
-        f" {request.method} {printable(request.url.path)} ",
+        f" {request.method} {printable(request.scope['path'])} ",
         (str(status), _COLOURS.get(status // 100, "")),
         f" {printable(words)}",
         (took, "dim"),

@@ -7,11 +7,12 @@ import asyncio
 import json
 import shlex
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli import demo
+from cli.addresses import is_host_name, parse_address
 from cli.debugger.feed import Feed
 from cli.debugger.local import LocalDebugger
 from cli.debugger.server import PageServer
@@ -48,8 +50,23 @@ from handler.keys import is_well_formed
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 DEFAULTS = {"Consumer": "on", "KeyCacheSeconds": "1"}
 """Parameters of template.yaml that are others on this machine, so that one sees at once what comes of what one does."""
+RESTART = "Start the server again"
 ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- they are no places to send to
 """How this machine reaches itself, where a server listens on all addresses."""
+
+Watch = Callable[[], Coroutine[Any, Any, str]]
+"""Waits until something is broken that the server can't do without, and says what."""
+
+
+class _HostName(click.ParamType[str]):
+    """A host name in lower case."""
+
+    name = "name"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_host_name(value):
+            self.fail(f"{value} is not a host name: write it alone, such as abc.ngrok.app", param, ctx)
+        return value.lower()
 
 
 @click.command()
@@ -61,6 +78,14 @@ ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- they are no pl
     type=click.IntRange(0, 65535),
     help="The port to listen on; 0 picks a free one.",
 )
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    type=_HostName(),
+    multiple=True,
+    help="Answer to this host name too, such as that of a tunnel for Segment; repeatable. It reaches the API only.",
+)
+@click.option("--docker", is_flag=True, help="Let containers on this machine use the stores, as `sam local` does.")
 @click.option("--tls", is_flag=True, help="Serve HTTPS, with a certificate of its own (its authority: .local/ca.pem).")
 @click.option("--processes", default=4, show_default=True, type=click.IntRange(1, 100), help="Functions at once.")
 @click.option("--api-key", help="Make this API key for the customer demo, beside the demo keys.")
@@ -82,6 +107,8 @@ def serve(
     *,
     host: str,
     port: int,
+    allowed_hosts: tuple[str, ...],
+    docker: bool,
     tls: bool,
     processes: int,
     api_key: str | None,
@@ -104,7 +131,7 @@ def serve(
     console = Console(highlight=False, soft_wrap=True)
     listener = _listen(host, port)
     console.print("Starting an embedded AWS …", style="dim")
-    embedded = EmbeddedAws()
+    embedded = EmbeddedAws(for_containers=docker)
     try:
         account = Account(endpoint_url=embedded.url)
         chosen = {**DEFAULTS, **_parse_parameters(parameters)}
@@ -114,18 +141,19 @@ def serve(
             stack = copy_stores(stack, account, Account(endpoint_url=endpoint_url))
             account = Account(endpoint_url=endpoint_url)
             container_url = endpoint_url
+            embedded.stop()
         _make_keys(account, stack, api_key)
         _write_environment_file(stack, container_url)
         proxy = None
         if fault_rate:
             proxy = FaultProxy(endpoint_url or embedded.url, [Rule(probability=fault_rate)], seed=faults_seed)
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
-        url = _url(host, listener.getsockname()[1], tls=tls)
+        url = _url(ANY_HOST.get(host, host), listener.getsockname()[1], tls=tls)
         certificate = _certificate(host) if tls else None
         printed = Printed(console, as_json=as_json)
         debugger = LocalDebugger(
             Target(account=account, stores=stack.stores),
-            _url(ANY_HOST.get(host, host), listener.getsockname()[1], tls=tls),
+            url,
             ca_file=str(LOCAL_CA) if tls else None,
         )
         sources = EventSources(
@@ -138,7 +166,15 @@ def serve(
             closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log,
             TemporaryDirectory(prefix="direct-destination-") as checkouts,
         ):
-            api = Api(account, stack, console, as_json=as_json, request_log=request_log, debugger=debugger)
+            api = Api(
+                account,
+                stack,
+                console,
+                as_json=as_json,
+                request_log=request_log,
+                debugger=debugger,
+                allowed_hosts=frozenset(allowed_hosts) | _own_name(host),
+            )
             edits = SchemaEdits(
                 SCHEMAS,
                 Path(checkouts),
@@ -158,6 +194,7 @@ def serve(
                     processes=processes,
                     proxy=proxy or nullcontext(),
                     certificate=certificate,
+                    watches=[*([] if endpoint_url else [embedded.watch]), api.functions.watch, *sources.watches],
                     welcome=lambda: _print_welcome(console, url, api_key or demo.GOOD_KEY, account, stack.stores),
                 )
             )
@@ -170,6 +207,11 @@ def serve(
 
 def _url(host: str, port: int, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _own_name(host: str) -> frozenset[str]:
+    """Return the name by which the server was told to listen, if it is one."""
+    return frozenset() if parse_address(host) else frozenset({host.lower()})
 
 
 def _parse_parameters(parameters: tuple[str, ...]) -> dict[str, str]:
@@ -234,6 +276,7 @@ async def _run(
     processes: int,
     proxy: AbstractAsyncContextManager[object],
     certificate: trustme.LeafCert | None,
+    watches: Iterable[Watch],
     welcome: Callable[[], None],
 ) -> None:
     certificate_file = certificate.private_key_and_cert_chain_pem.tempfile() if certificate else nullcontext()
@@ -246,12 +289,28 @@ async def _run(
                 welcome()
                 async with asyncio.TaskGroup() as group:
                     beside = [group.create_task(sources.run()), group.create_task(edits.watch())]
+                    broken = group.create_task(_first(watches))
+                    broken.add_done_callback(lambda _: server.end())
                     await server.serve(sockets=[listener])
                     await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
-                    for task in beside:
+                    fault = broken.result() if broken.done() else None
+                    for task in (*beside, broken):
                         task.cancel()
+            if fault is not None:
+                raise click.ClickException(f"{fault}. {RESTART}")
         finally:
             await asyncio.gather(api.functions.stop(), sources.stop())
+
+
+async def _first(watches: Iterable[Watch]) -> str:
+    """Return what the first watch says that ends."""
+    tasks = [asyncio.create_task(watch()) for watch in watches]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:

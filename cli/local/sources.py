@@ -4,19 +4,18 @@ docs/cli.md tells what differs from Lambda.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol
 
 import click
 from botocore.config import Config
-from botocore.session import get_session
 
 from cli.local.batches import Consumer
 from cli.local.functions import Function, Functions, Invocation
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
 from cli.local.streams import StreamSource
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, Account, local_store_name
+from cli.stack import Account, local_store_name
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
@@ -97,6 +96,11 @@ class EventSources:
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
                 group.create_task(source.run())
+
+    @property
+    def watches(self) -> list[Callable[[], Coroutine[Any, Any, str]]]:
+        """What waits, for each function, until its process can't be replaced, and says so."""
+        return [functions.watch for functions in self._functions]
 
     async def stop(self) -> None:
         """End the functions' processes."""
@@ -189,7 +193,4 @@ def _each(names: Iterable[str]) -> str:
 
 def connect(account: Account, service: str) -> Any:  # noqa: ANN401 -- its client
     """Return a client that gives up soon, for one who asks again."""
-    options = cast("dict[str, Any]", LOCAL_CREDENTIALS)
-    return get_session().create_client(
-        service, config=POLL_CONFIG, endpoint_url=account.endpoint_url, region_name=LOCAL_REGION, **options
-    )
+    return account.client(service, POLL_CONFIG)

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from cli.clients import LOCAL_REGION
 from cli.local.batches import PACE, BatchError, Calls, Consumer, Pace, batches, to_json
 from cli.local.mappings import StreamMapping, fits
-from cli.stack import LOCAL_REGION
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 

@@ -23,9 +23,10 @@ from cli.certification.checklist import POINTS
 from cli.certification.holdings import Holdings
 from cli.certification.samples import Samples
 from cli.certification.wire import MASKED, Wire
+from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import segment_headers
-from cli.stack import LOCAL_CREDENTIALS, LOCAL_REGION, LOCAL_STACK, ROOT
+from cli.stack import LOCAL_STACK, ROOT
 from cli.target import Target
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES

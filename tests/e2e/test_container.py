@@ -57,7 +57,7 @@ def running(printed, *command, until):
 @pytest.fixture(scope="module")
 def local_server(tmp_path_factory):
     """Run a local server, and return its endpoint."""
-    serve = (sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", "1")
+    serve = (sys.executable, "-m", "cli", "serve", "--docker", "--port", "0", "--processes", "1")
     printed = tmp_path_factory.mktemp("serve") / "printed"
     with running(printed, *serve, until="Control-C"):
         yield next(word for word in printed.read_text().split() if word.endswith("/segment"))
