@@ -74,8 +74,8 @@ class KeyRecord:
             last_four=item.get("last_four", {"S": ""})["S"],
             customer_id=item["customer_id"]["S"],
             status=item["status"]["S"],
-            created_at=datetime.fromisoformat(item["created_at"]["S"]) if "created_at" in item else None,
-            expires_at=datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None,
+            created_at=_in_utc(datetime.fromisoformat(item["created_at"]["S"])) if "created_at" in item else None,
+            expires_at=_in_utc(datetime.fromisoformat(item["expires_at"]["S"])) if "expires_at" in item else None,
             scopes=frozenset(item["scopes"]["SS"]) if "scopes" in item else None,
             label=item["label"]["S"] if "label" in item else None,
         )
@@ -135,6 +135,11 @@ class KeyRecord:
         )
 
 
+def _in_utc(time: datetime) -> datetime:
+    """Add the zone that a time written by hand may lack, as the function does."""
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
 def _time(fields: Mapping[str, Any], name: str) -> datetime | None:
     if fields[name] is None:
         return None
@@ -148,7 +153,11 @@ def _time(fields: Mapping[str, Any], name: str) -> datetime | None:
 
 
 class KeyTable:
-    """Reads and writes key records."""
+    """Reads and writes key records.
+
+    A change is a conditional update of one attribute, so that a command can't undo what another one changes at the same
+    time. A revoked key stays revoked.
+    """
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._client = client
@@ -168,6 +177,59 @@ class KeyTable:
             return False
         return True
 
+    def replace(self, record: KeyRecord) -> bool:
+        """Write a record over the same customer's record; tell whether it was written.
+
+        A record of another customer stays as it is, and so does a revoked one, unless the new one is revoked too.
+        """
+        try:
+            self._client.put_item(
+                TableName=self._name, Item=record.to_item(), **_condition(record.status, customer_id=record.customer_id)
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def set_status(self, record: KeyRecord, status: Status) -> KeyRecord | None:
+        """Change the status of a key, and return its new record; None if the key was revoked or deleted meanwhile."""
+        condition = _condition(status, customer_id=record.customer_id)
+        condition["ExpressionAttributeValues"][":status"] = {"S": status}
+        try:
+            answer = self._client.update_item(
+                TableName=self._name,
+                Key={"key_hash": {"S": record.key_hash}},
+                UpdateExpression="SET #status = :status",
+                ReturnValues="ALL_NEW",
+                **condition,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return None
+        return KeyRecord.from_item(answer["Attributes"])
+
+    def end(self, record: KeyRecord, ends_at: datetime) -> bool:
+        """Let a key end at a time, unless it ends before; False if the key is not as it was read any more."""
+        key = {"key_hash": {"S": record.key_hash}}
+        item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
+        if item is None or KeyRecord.from_item(item) != record:
+            return False
+        if record.expires_at is not None and record.expires_at <= ends_at:
+            return True
+        # A second try, after an answer that was lost, finds the time that the first one wrote.
+        was = "expires_at = :was" if "expires_at" in item else "attribute_not_exists(expires_at)"
+        values = {":ends": {"S": ends_at.isoformat(timespec="seconds")}, ":status": {"S": record.status}}
+        try:
+            self._client.update_item(
+                TableName=self._name,
+                Key=key,
+                UpdateExpression="SET expires_at = :ends",
+                ConditionExpression=f"#status = :status AND ({was} OR expires_at = :ends)",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={**values, **({":was": item["expires_at"]} if "expires_at" in item else {})},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
     def __iter__(self) -> Iterator[KeyRecord]:
         """Yield all records. The table holds a handful of keys per customer, so it is read whole."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
@@ -181,3 +243,18 @@ class KeyTable:
         if len(records) > 1:
             raise click.ClickException(f"Several keys have an id that starts with {key_id}: give more of it")
         return records[0]
+
+
+def _condition(status: str, *, customer_id: str) -> dict[str, Any]:
+    """Return when a key may get a status: it is the customer's, and a revoked one stays revoked."""
+    values = {":customer": {"S": customer_id}}
+    if status == Status.REVOKED:
+        is_allowed = "attribute_exists(#status)"
+    else:
+        is_allowed = "#status <> :revoked"
+        values[":revoked"] = {"S": Status.REVOKED.value}
+    return {
+        "ConditionExpression": f"customer_id = :customer AND {is_allowed}",
+        "ExpressionAttributeNames": {"#status": "status"},
+        "ExpressionAttributeValues": values,
+    }

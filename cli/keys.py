@@ -1,7 +1,6 @@
 """`destination keys`: give API keys to customers, and take them back."""
 
 import csv
-import dataclasses
 import functools
 import io
 import json
@@ -177,11 +176,10 @@ def _change_status(name: str, status: Status, summary: str) -> None:
     @click.argument("key_id")
     @key_table_options
     def change(*, table: KeyTable, key_id: str, as_json: bool) -> None:
-        record = table.find(key_id)
-        if record.status == Status.REVOKED and status is not Status.REVOKED:
+        changed = table.set_status(table.find(key_id), status)
+        if changed is None:
+            table.find(key_id)  # raises if it was deleted meanwhile
             raise click.ClickException("This key is revoked, which is for good: make a new one")
-        changed = dataclasses.replace(record, status=status)
-        table.put(changed)
         _show(changed, as_json=as_json)
         click.echo("Functions that have seen the key go on as before for KEY_CACHE_SECONDS, 60 by default.", err=True)
 
@@ -210,7 +208,12 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
     key = new_key()
     record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
     table.add(record)
-    table.put(dataclasses.replace(old, expires_at=min(old.expires_at or ends_at, ends_at)))
+    if not table.end(old, ends_at):
+        table.set_status(record, Status.REVOKED)  # so that nothing outlives a revocation of the old key
+        raise click.ClickException(
+            "Somebody else changed this key at the same time, so it was not rotated: look at it with "
+            "`destination keys show`, and run this again"
+        )
     _show_new(key, record, as_json=as_json)
 
 
@@ -251,14 +254,7 @@ def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> N
     there_already = [record for record in records if not table.add(record)]
     owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
     strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
-    revoked = {record.key_hash for record in table if record.status == Status.REVOKED} if replace else set()
-    replaced = [
-        record
-        for record in there_already
-        if replace and record not in strangers and (record.key_hash not in revoked or record.status == Status.REVOKED)
-    ]
-    for record in replaced:
-        table.put(record)
+    replaced = [record for record in there_already if replace and record not in strangers and table.replace(record)]
     imported = len(records) - len(there_already)
     if as_json:
         counts = {

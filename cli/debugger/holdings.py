@@ -1,7 +1,6 @@
 """What a deployment holds, for the page: API keys, stored messages, and rejects, judged by the schemas of now."""
 
 import base64
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -72,8 +71,9 @@ class Holdings:
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
         """End a key for good."""
-        record = dataclasses.replace(self._keys.find(key_id), status=Status.REVOKED)
-        self._keys.put(record)
+        record = self._keys.set_status(self._keys.find(key_id), Status.REVOKED)
+        if record is None:
+            raise click.ClickException("This key was deleted")
         return record.to_json()
 
     def messages(self, *, customer_id: str, user: str, anonymous: str) -> dict[str, Any]:
