@@ -1,12 +1,16 @@
 """The command line: `destination`, or `python -m cli`."""
 
+import errno
 import signal
+import sys
 import threading
+from typing import Any
 
 import click
 
 from cli.certification.catalog import catalog_page
 from cli.certification.certify import certify
+from cli.console import standard_streams
 from cli.contacts import contacts
 from cli.debugger.debug import debug
 from cli.erase import erase
@@ -25,13 +29,38 @@ from cli.watching.tail import tail
 from cli.watching.trace import trace
 from handler.errors import STORE_ERRORS
 
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code of a command that Control-C ended, as shells report it."""
+
 
 class _Command(click.Group):
+    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 -- click's
+        """Run a command whose output can't steer the terminal; when it can't be written, the exit code is 1."""
+        code: Any = 0
+        with standard_streams() as output:
+            try:
+                try:
+                    super().main(*args, **options)
+                except SystemExit as end:
+                    code = end.code
+                output.flush()
+            except OSError as error:
+                code = 1
+                if error is not output.fault:
+                    click.echo(f"Error: {error}", err=True)
+            if output.fault and output.fault.errno != errno.EPIPE:  # a reader may close a pipe when it has enough
+                code = code or 1
+                click.echo(f"Error: Standard output can't be written: {output.fault.strerror}", err=True)
+        sys.exit(code)
+
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command, which Control-C ends, and tell what AWS said in a sentence."""
+        """Run a command, which Control-C ends, and report an error of AWS in a sentence."""
         _heed_control_c()
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            click.echo(err=True)  # after the ^C of the terminal
+            raise click.exceptions.Exit(INTERRUPTED) from error
         except STORE_ERRORS as error:
             raise click.ClickException(f"AWS answered: {error}") from error
 

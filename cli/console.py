@@ -1,47 +1,319 @@
-"""How commands print: tables and texts for people on a terminal, whole lines where a program or a file reads."""
+"""How commands print: safe text on any terminal, tables that cut nothing, whole lines where a program or a file reads.
 
+`standard_streams` guards standard output and standard error for a whole command: no text that is written to them can
+steer the terminal, and no encoding, full disk or closed pipe ends in a traceback. Commands print by `click.echo`, or by
+a console of this module, which also draws what rich draws. Text from outside needs no other care, except in one line of
+text or in a cell: `printable` and `Rows` keep line ends out of it.
+"""
+
+import codecs
+import io
+import json
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.highlighter import JSONHighlighter
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 
 WIDE = 240
-"""Columns of what fills a terminal, where there is none. A table has there as many as it needs: nothing is cut."""
+"""Columns of a panel, a rule or a picture where there is no terminal. A table has as many as it needs there."""
 
 _BIDI_CONTROLS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-"""They show text in another order than it has. https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
-_UNPRINTABLE = re.compile(rf"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI_CONTROLS}]")
+"""They change the order in which text is shown. https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
+_STEERING = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI_CONTROLS}]")
+"""C0 except the tab and the line feed, DEL, C1, line separators, lone surrogates, and bidirectional controls."""
+_UNPRINTABLE = re.compile(rf"[\t\n]|{_STEERING.pattern}")
 
 
-class _WholeLines(Console):
+def printable(text: str) -> str:
+    """Replace what could steer a terminal or end the line, and what UTF-8 can't hold."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _escaped(text: str) -> str:
+    r"""Write each character as `\uXXXX`, which JSON reads as the same character."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+ESCAPE = "destination.escape"
+codecs.register_error(ESCAPE, _escape_unencodable)
+
+
+class _Stream(io.TextIOBase):
+    """Writes to a standard stream of the process; `fault` is why it can't any more.
+
+    A fault of standard output is raised, which ends the command. Standard error only accompanies the work, so that its
+    faults are ignored. After a fault everything is dropped.
+    """
+
+    def __init__(self, stream: "TextIO | _Stream", *, is_needed: bool) -> None:
+        self._stream = stream
+        self._is_needed = is_needed
+        self.fault: OSError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream below."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """How the stream below handles what it can't encode."""
+        return self._stream.errors
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the stream below."""
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        """Whether the stream below is a terminal."""
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, text: str) -> int:
+        """Write a text unchanged."""
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream below."""
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        if self.fault:
+            return
+        try:
+            work()
+        except OSError as error:
+            self.fault = error
+            # Python flushes what is left in the buffer when it ends, and would report the same fault again.
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a device
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+            if self._is_needed:
+                raise
+
+
+class _TextStream(_Stream):
+    """Escapes what could steer a terminal; `drawn` is the same stream for a console, whose own codes must pass."""
+
+    def __init__(self, drawn: _Stream) -> None:
+        super().__init__(drawn, is_needed=True)
+        self.drawn = drawn
+
+    def write(self, text: str) -> int:
+        """Write a text; escaped characters leave JSON what it is."""
+        super().write(_STEERING.sub(lambda found: _escaped(found[0]), text))
+        return len(text)
+
+
+_STANDARD = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDONLY))
+"""The standard streams by their file descriptors, and how to open what can't be used instead of a closed one."""
+
+
+@contextmanager
+def standard_streams() -> Iterator[_Stream]:
+    """Guard standard output and standard error; yields standard output, whose `fault` says why it can't be written."""
+    with ExitStack() as after:
+        _open_closed_ones(after)
+        guarded = {}
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if isinstance(stream, io.TextIOWrapper):
+                after.callback(stream.reconfigure, errors=stream.errors)
+                stream.reconfigure(errors=ESCAPE)
+            guarded[name] = _Stream(stream, is_needed=name == "stdout")
+            after.callback(setattr, sys, name, stream)
+            setattr(sys, name, _TextStream(guarded[name]))
+        yield guarded["stdout"]
+
+
+def _open_closed_ones(after: ExitStack) -> None:
+    """Open the standard streams that are closed: else the next file or connection would be taken for one of them.
+
+    To use such a stream is an error all the same, as in other programs.
+    """
+    for descriptor, (name, mode, flags) in enumerate(_STANDARD):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.fstat(descriptor)
+                continue  # it is open: Python was told to do without the stream
+            opened = os.open(os.devnull, flags)
+            os.dup2(opened, descriptor)
+            if opened != descriptor:
+                os.close(opened)
+            after.callback(setattr, sys, name, None)
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+class _SafeConsole(Console):
+    """Draws what it is given; text in it is text, without markup, emoji codes or control characters."""
+
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:  # noqa: ANN401 -- rich's
+        stream = sys.stderr if stderr else sys.stdout
+        drawn = stream.drawn if isinstance(stream, _TextStream) else stream
+        super().__init__(file=cast("TextIO", drawn), highlight=False, markup=False, emoji=False, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Replace what could steer a terminal in all text that is drawn; rich's own control codes are no text."""
+        for segment in super().render(renderable, options):
+            if segment.control or not _STEERING.search(segment.text):
+                yield segment
+            else:
+                yield Segment(_STEERING.sub("\N{REPLACEMENT CHARACTER}", segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error, as for any other text that can't be written."""
+        raise  # noqa: PLE0704 -- rich calls this while it handles the error
+
+
+class _WholeLines(_SafeConsole):
     """Writes to programs and files."""
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's
         """Print as rich does, tables as wide as what they hold."""
-        fills_width = any(not isinstance(shown, Table) or shown.expand for shown in objects)
+        fills_width = any(not isinstance(shown, Table | Rows) or getattr(shown, "expand", False) for shown in objects)
         super().print(*objects, **{"width": WIDE if fills_width else None, **options})
 
 
+class _ServerConsole(_SafeConsole):
+    """Ends a server, as Control-C does, when nothing can be written any more: a request must not fail by that."""
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's
+        """Print as rich does."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            signal.raise_signal(signal.SIGINT)
+
+
 def stdout() -> Console:
-    """Return a console for what a command tells."""
-    return Console(highlight=False) if sys.stdout.isatty() else _WholeLines(highlight=False, width=sys.maxsize)
+    """Return a console for the results of a command."""
+    return _SafeConsole() if sys.stdout.isatty() else _WholeLines(width=sys.maxsize)
 
 
-def printable(text: str) -> str:
-    """Replace what would steer a terminal or end the line, and what UTF-8 can't hold: ids and names are anybody's."""
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+def stderr() -> Console:
+    """Return a console for what accompanies the work, such as how far it is."""
+    return _SafeConsole(stderr=True)
+
+
+def server_stdout() -> Console:
+    """Return a console for a server, which prints while it answers requests."""
+    return _ServerConsole(soft_wrap=True)
+
+
+def print_document(document: object) -> None:
+    """Print a document as JSON for people; escaped characters leave it JSON."""
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False)
+    except RecursionError:  # the encoder that indents reaches less deep
+        text = json.dumps(document)
+    escaped = _STEERING.sub(lambda found: _escaped(found[0]), text)
+    stdout().print(JSONHighlighter()(escaped), soft_wrap=True)
+
+
+class Rows:
+    """A table without lines, of which nothing is cut.
+
+    On a terminal that is too narrow for the longest word of each column, each row becomes lines of `Heading: value`.
+    """
+
+    def __init__(self, *headings: str, right: Sequence[int] = (), whole: Sequence[int] = ()) -> None:
+        """Take the headings, the columns whose numbers stand at the right, and those that are never wrapped."""
+        self._headings = headings
+        self._right = right
+        self._whole = whole
+        self._rows: list[tuple[list[Text], str]] = []
+
+    @property
+    def row_count(self) -> int:
+        """How many rows there are."""
+        return len(self._rows)
+
+    def add_row(self, *cells: str | Text, style: str = "") -> None:
+        """Add a row; a cell is one line of text."""
+        self._rows.append(([_one_line(cell) for cell in cells], style))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = self._widths(options.max_width - 2 * len(self._headings))
+        yield self._list() if widths is None else self._table(widths)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, options.max_width)
+
+    def _widths(self, columns: int) -> list[int] | None:
+        """Return the widths of the columns of the table, None where they don't fit."""
+        lines = [[Text(heading) for heading in self._headings], *(cells for cells, _ in self._rows)]
+        longest = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
+        words = [
+            wide if place in self._whole else max(_longest_word(cell) for cell in column)
+            for place, (wide, column) in enumerate(zip(longest, zip(*lines, strict=True), strict=True))
+        ]
+        if sum(words) > columns:
+            return None
+        widths = longest
+        while (excess := sum(widths) - columns) > 0:
+            place = max(range(len(widths)), key=lambda at: (widths[at] > words[at], widths[at]))
+            others = [width for at, width in enumerate(widths) if at != place and width > words[at]]
+            widths[place] = max(words[place], widths[place] - excess, min(max(others, default=0), widths[place] - 1))
+        return widths
+
+    def _table(self, widths: Sequence[int]) -> Table:
+        table = Table(box=None)
+        for place, (heading, width) in enumerate(zip(self._headings, widths, strict=True)):
+            table.add_column(
+                Text(heading), width=width, justify="right" if place in self._right else "left", overflow="fold"
+            )
+        for cells, style in self._rows:
+            table.add_row(*cells, style=style)
+        return table
+
+    def _list(self) -> Text:
+        lines = Text(overflow="fold")
+        for cells, _ in self._rows:
+            for heading, cell in zip(self._headings, cells, strict=True):
+                if cell.plain:
+                    lines.append(f"{heading}: ", "bold").append_text(cell).append("\n")
+            lines.append("\n")
+        lines.rstrip()
+        return lines
+
+
+def _one_line(cell: str | Text) -> Text:
+    text = Text(cell) if isinstance(cell, str) else cell
+    clean = Text(printable(text.plain), text.style)
+    clean.spans = list(text.spans)
+    return clean
+
+
+def _longest_word(text: Text) -> int:
+    return max((Text(word).cell_len for word in text.plain.split()), default=0)
 
 
 @contextmanager
 def progress(doing: str, *, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """Show a bar while work goes on, where a terminal is; the body of the `with` calls what it gets for each piece."""
-    console = Console(stderr=True)
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """Show a bar on a terminal while work goes on; the body of the `with` calls what it gets for each piece."""
+    console = stderr()
+    columns = (TextColumn(doing, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)

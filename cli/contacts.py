@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from cli import demo
-from cli.console import printable, stdout
+from cli.console import Rows, print_document, printable, stdout
 from cli.target import ID, Target, target_options
 from consumer.contact_table import ContactTable
 from consumer.contacts import Profile
@@ -86,10 +84,9 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
         for profile in some:
             click.echo(json.dumps(table.to_json(profile)))
         return
-    rows = Table("Contact", "Name", "Groups", "Last seen (UTC)", box=None)
-    rows.columns[3].no_wrap = True
+    rows = Rows("Contact", "Name", "Groups", "Last seen (UTC)", whole=(3,))
     for profile in some:
-        rows.add_row(*map(Text, _columns(profile)))
+        rows.add_row(*_columns(profile))
     stdout().print(rows)
     more = "; there are more: --limit shows them" if next(profiles, None) else ""
     count = f"{rows.row_count:,} contact{'' if rows.row_count == 1 else 's'}"
@@ -100,8 +97,7 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
 def _columns(profile: Profile) -> tuple[str, ...]:
     name = profile.traits.get("name") or profile.traits.get("email") or ""
     moment = profile.last_seen.replace("T", " ")[: len("2020-05-09 23:54:49")]
-    columns = (profile.contact_id, str(name), ", ".join(profile.groups), moment or "unknown")
-    return tuple(map(printable, columns))
+    return profile.contact_id, str(name), ", ".join(profile.groups), moment or "unknown"
 
 
 @contacts.command()
@@ -125,4 +121,4 @@ def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document))
     else:
-        stdout().print_json(printable(json.dumps(document, ensure_ascii=False)))
+        print_document(document)

@@ -10,11 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from cli import demo
-from cli.console import printable, progress, stdout
+from cli.console import Rows, printable, progress, stdout
 from cli.target import ID, Target, target_options
 from consumer.erase import Link, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureRequest, ErasureTable, Receipt
@@ -207,9 +205,9 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
     click.echo(f"Stored of {person}: {stored.messages:,} messages, {stored.rejects:,} rejects.")
     if stored.requests:
         click.echo(f"Not carried out yet: {stored.requests:,} delete messages.")
-    rows = Table("Linked id", "Kind", "Messages", "Rejects", box=None)
+    rows = Rows("Linked id", "Kind", "Messages", "Rejects", right=(2, 3))
     for one in linked:
-        rows.add_row(Text(printable(one.link.id)), one.link.kind, f"{one.stored.messages:,}", f"{one.stored.rejects:,}")
+        rows.add_row(one.link.id, one.link.kind, f"{one.stored.messages:,}", f"{one.stored.rejects:,}")
     if rows.row_count:
         stdout().print(rows)
         then = "but for users, is erased too" if scope is Scope.LINKED else "stays, unless you erase it by itself"

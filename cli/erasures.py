@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from cli.console import printable, progress, stdout
+from cli.console import Rows, progress, stdout
 from cli.erase import Person, erasures_of, parse_person, request_erasure
 from cli.target import ID, Target, target_options
 from consumer.erasures import Receipt
@@ -62,9 +60,9 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
         for receipt in receipts[:limit]:
             click.echo(json.dumps(receipt.to_json()))
         return
-    rows = Table("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished", box=None)
+    rows = Rows("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished")
     for receipt in receipts[:limit]:
-        rows.add_row(*map(Text, _columns(receipt, is_done_later=receipt in done)))
+        rows.add_row(*_columns(receipt, is_done_later=receipt in done))
     stdout().print(rows)
     more = "; --limit shows more" if len(receipts) > limit else ""
     click.echo(f"{min(limit, len(receipts)):,} of {len(receipts):,} receipts{more}.", err=True)
@@ -93,7 +91,7 @@ def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
 
     return (
         moment(receipt.requested_at),
-        printable(receipt.customer_id),
+        receipt.customer_id,
         receipt.user_hash[:SHOWN_HASH_CHARS],
         f"{receipt.messages:,}",
         f"{receipt.rejects:,}",

@@ -10,10 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from cli.console import stdout
+from cli.console import Rows, stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import Account
 from cli.target import LOCAL_URL, local_target, stack_target
@@ -140,15 +139,14 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([record.to_json() for record in records], indent=2))
         return
-    rows = Table("ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", box=None)
-    rows.columns[0].no_wrap = True
+    rows = Rows("ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", whole=(0,))
     for record in records:
         rows.add_row(
             record.key_id,
-            Text(record.customer_id),
+            record.customer_id,
             Text(record.standing, _COLOURS.get(record.standing, "red")),
-            Text(f"…{record.last_four}"),
-            Text(record.label or ""),
+            f"…{record.last_four}",
+            record.label or "",
             ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",
             f"{record.created_at:%Y-%m-%d %H:%M}" if record.created_at else "",
             f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",

@@ -10,11 +10,9 @@ from time import sleep
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from cli import demo
-from cli.console import printable, stdout
+from cli.console import Rows, print_document, printable, stdout
 from cli.target import ID, Target, target_options
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
@@ -129,11 +127,9 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         for item in newest:
             click.echo(json.dumps(to_json(item)))
         return
-    rows = Table("Time (UTC)", "Customer", "Type", "Who", "What", box=None)
-    rows.columns[0].no_wrap = rows.columns[2].no_wrap = True
-    rows.add_column("Message id", overflow="fold")
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", whole=(0,))
     for item in newest:
-        rows.add_row(*map(Text, _columns(item)))
+        rows.add_row(*_columns(item))
     stdout().print(rows)
     further = sum(1 for _ in everything) if selection.subject is None else 0
     if selection.subject is None:
@@ -149,7 +145,7 @@ def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(to_json(item)))
             else:
-                console.print(Text("  ".join(_columns(item))), soft_wrap=True)
+                console.print(printable("  ".join(_columns(item))), soft_wrap=True)
         seen = set(map(_key, items))
         sleep(FOLLOW_SECONDS)
         items = list(selection.read())
@@ -172,7 +168,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(to_json(item)))
             else:
-                stdout().print_json(printable(json.dumps(to_json(item), ensure_ascii=False)))
+                print_document(to_json(item))
             return
     raise click.ClickException(f"No stored message has the id {message_id} here")
 
@@ -217,8 +213,7 @@ def _columns(item: Item) -> tuple[str, ...]:
     message = read_json_attribute(item["message"])
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
-    columns = (time, text("customer_id"), text("type"), who, what_of(message), text("message_id"))
-    return tuple(map(printable, columns))
+    return time, text("customer_id"), text("type"), who, what_of(message), text("message_id")
 
 
 def to_json(item: Item) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
 
     A `delete` names a user of its own, since it is carried out: those of the other call types are there to be seen.
     """
-    event = json.loads((ROOT / "events" / f"{call_type}.json").read_text())
+    event = json.loads((ROOT / "events" / f"{call_type}.json").read_text("utf-8"))
     message: dict[str, Any] = json.loads(event["body"])
     times = {"originalTimestamp": 2.0, "sentAt": 1.0, "receivedAt": 0.5, "timestamp": 1.5}
     for name, seconds_ago in times.items():

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from cli.console import printable, progress, stdout
+from cli.console import Rows, print_document, progress, stdout
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
 from cli.retry import Fate, Judge, Verdict, retry, sink_of
@@ -143,11 +141,9 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
         for reject in newest[:limit]:
             click.echo(json.dumps(reject.to_json()))
         return
-    rows = Table("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", box=None)
-    for column in (0, 2, 4, 6):
-        rows.columns[column].no_wrap = True
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", whole=(0,))
     for reject in newest[:limit]:
-        rows.add_row(*map(Text, _columns(reject)))
+        rows.add_row(*_columns(reject))
     stdout().print(rows)
     more = "; there are more: --limit shows them" if len(newest) > limit else ""
     click.echo(f"{_rejects(len(newest[:limit]))} {selection}{more}.", err=True)
@@ -161,8 +157,7 @@ def _columns(reject: KeptReject) -> tuple[str, ...]:
     facts = reject.facts
     moment = reject.rejected_at.replace("T", " ")[: len("2020-05-09 23:54:49")]
     who = facts.get("user_id") or facts.get("anonymous_id") or ""
-    columns = (moment, reject.customer_id, reject.call_type, who, facts["code"], reject.answer, reject.reject_id)
-    return tuple(map(printable, columns))
+    return moment, reject.customer_id, reject.call_type, who, facts["code"], reject.answer, reject.reject_id
 
 
 @rejects.command()
@@ -185,7 +180,7 @@ def show(*, selection: Selection, reject_id: str, as_json: bool) -> None:
         click.echo(json.dumps(document))
     else:
         document["body"] = json.loads(contents.body)
-        stdout().print_json(printable(json.dumps(document, ensure_ascii=False)))
+        print_document(document)
 
 
 def _settings(contents: Contents) -> object:
@@ -269,9 +264,9 @@ def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, d
     counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
     click.echo(f"Tried {_rejects(len(verdicts))} {selection}{': ' if counted else ''}{counted}.")
     if answers:
-        rows = Table("Count", "Still refused because", box=None)
+        rows = Rows("Count", "Still refused because", right=(0,))
         for answer, count in answers:
-            rows.add_row(f"{count:,}", Text(printable(answer)))
+            rows.add_row(f"{count:,}", answer)
         stdout().print(rows)
 
 
@@ -321,7 +316,7 @@ def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_
     again = f"; {stayed:,} came again meanwhile and stayed" if stayed else ""
     click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
     if customers:
-        rows = Table("Count", "Customer", box=None)
+        rows = Rows("Count", "Customer", right=(0,))
         for customer_id, count in customers.most_common():
-            rows.add_row(f"{count:,}", Text(printable(customer_id)))
+            rows.add_row(f"{count:,}", customer_id)
         stdout().print(rows)

@@ -93,7 +93,7 @@ class State:
     def load(cls, path: Path) -> "State":
         """Read a state; raises `click.ClickException` for what is none."""
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text("utf-8"))
             history = History(**document.pop("history"))
             return cls(**{**document, "history": history, "too_large": tuple(document["too_large"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -107,7 +107,7 @@ class State:
         fresh = path.with_suffix(".new")
         try:
             path.parent.mkdir(exist_ok=True)
-            fresh.write_text(json.dumps(asdict(self)))
+            fresh.write_text(json.dumps(asdict(self)), "utf-8")
             fresh.replace(path)
         except OSError as error:
             raise click.ClickException(f"{path} can't be written: {error.strerror}") from error

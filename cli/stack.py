@@ -64,7 +64,7 @@ _TemplateLoader.add_multi_constructor("!", _intrinsic)
 
 def load_template() -> dict[str, Any]:
     """Return template.yaml with its intrinsic functions in their long form."""
-    return deepcopy(_parse(TEMPLATE.read_text()))
+    return deepcopy(_parse(TEMPLATE.read_text("utf-8")))
 
 
 @cache
@@ -157,7 +157,7 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
 
     Raises `click.ClickException` for a parameter that the template refuses.
     """
-    template = _parse(TEMPLATE.read_text())  # nothing changes it, and a copy takes a while
+    template = _parse(TEMPLATE.read_text("utf-8"))  # nothing changes it, and a copy takes a while
     check_parameters(template["Parameters"], parameters)
     variables = _variables(template["Resources"])
     variable_outputs = {f"Environment{name.replace('_', '')}": name for name, value in variables.items() if value != ""}
@@ -236,8 +236,13 @@ def local_store_name(name: str, resource: Mapping[str, Any]) -> str:
 
 def stack_outputs(cloudformation: "CloudFormationClient", stack: str) -> dict[str, str]:
     """Return what a stack gives out, by name."""
-    outputs = cloudformation.describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    return {output["OutputKey"]: str(output["OutputValue"]) for output in outputs}
+    stacks = cloudformation.describe_stacks(StackName=stack).get("Stacks", [])
+    outputs = [output for found in stacks[:1] for output in found.get("Outputs", [])]
+    return {
+        output["OutputKey"]: str(output["OutputValue"])
+        for output in outputs
+        if {"OutputKey", "OutputValue"} <= output.keys()
+    }
 
 
 def _access(account: Account) -> dict[str, str]:

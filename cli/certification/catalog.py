@@ -129,7 +129,7 @@ def catalog_page(
         click.echo(page)
     else:
         try:
-            output.write_text(page + "\n")
+            output.write_text(page + "\n", "utf-8")
         except OSError as error:
             raise click.ClickException(f"{output} can't be written: {error.strerror}") from error
     if left := page.count(TODO):

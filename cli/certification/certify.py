@@ -231,7 +231,7 @@ def _write(report: Report, stem: Path) -> None:
     for ending, text in ((".md", report.markdown()), (".html", report.html())):
         file = stem.with_name(stem.name + ending)
         try:
-            file.write_text(text)
+            file.write_text(text, "utf-8")
         except OSError as error:
             raise click.ClickException(f"{file} can't be written: {error.strerror}") from error
         click.echo(f"Written: {file}", err=True)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from rich.console import Console
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from cli.console import printable
+from cli.console import printable, server_stdout
 from cli.debugger.feed import LATENCY_EDGES_MS, MAX_ROWS, Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.inspect import steps_of
@@ -64,7 +63,7 @@ def debug(*, stack: str, port: int, last: int) -> None:
     """
     target = stack_target(stack)
     debugger = StackDebugger(stack, target, open_log(target))
-    console = Console(highlight=False, soft_wrap=True)
+    console = server_stdout()
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -74,9 +73,7 @@ def debug(*, stack: str, port: int, last: int) -> None:
                 f"Can't listen on port {port} ({error.strerror}): choose another --port"
             ) from error
         listener.listen()
-        console.print(
-            f"The stack {printable(stack)} is shown at http://{HOST}:{listener.getsockname()[1]}/", markup=False
-        )
+        console.print(f"The stack {printable(stack)} is shown at http://{HOST}:{listener.getsockname()[1]}/")
         console.print("Control-C ends it.")
         try:
             asyncio.run(debugger.run(listener, last))

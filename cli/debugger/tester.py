@@ -86,10 +86,10 @@ class Tester:
             text = json.dumps(sample_message(call_type, now), indent=2, ensure_ascii=False)
             yield self._sample("Call types", call_type, Draft(path=SEGMENT.path, text=text))
         for file in sorted((ROOT / "events").glob("*.json")):
-            if file.stem not in CALL_TYPES and (draft := _draft(json.loads(file.read_text()))):
+            if file.stem not in CALL_TYPES and (draft := _draft(json.loads(file.read_text("utf-8")))):
                 group = "Batches and libraries" if ROUTES[f"POST {draft.path}"].is_library else None
                 yield self._sample(group, file.stem.replace("-", " "), draft)
-        for odd in json.loads(ODD_SAMPLES.read_text()):
+        for odd in json.loads(ODD_SAMPLES.read_text("utf-8")):
             text = json.dumps(_renewed(odd["body"]), indent=2, ensure_ascii=False)
             yield self._sample(None, odd["title"], Draft(path=odd["path"], text=text))
 

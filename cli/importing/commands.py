@@ -9,10 +9,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from cli.console import printable, stdout
+from cli.console import Rows, printable, stdout
 from cli.importing.batches import DEFAULT_BATCH_MESSAGES, batches
 from cli.importing.deliver import Sender
 from cli.importing.pace import Pace, Stopped
@@ -191,11 +189,11 @@ class _Report:
         for name, why in tally.unreadable.items():
             click.echo(f"Not read to its end: {printable(name)}: {printable(why)}.")
         if tally.examples:
-            rows = Table("Count", "Rejected because", "For example", box=None)
+            rows = Rows("Count", "Rejected because", "For example", right=(0,))
             for code, examples in tally.examples.items():
                 for number, reject in enumerate(examples):
-                    head = (f"{tally.rejected[code]:,}", Text(printable(code))) if number == 0 else ("", "")
-                    rows.add_row(*head, Text(printable(f"{reject.file}:{reject.line}: {reject.message}")))
+                    head = (f"{tally.rejected[code]:,}", code) if number == 0 else ("", "")
+                    rows.add_row(*head, f"{reject.file}:{reject.line}: {reject.message}")
             stdout().print(rows)
 
     def _show_times(self) -> None:
@@ -266,7 +264,7 @@ def _local_stores(endpoint: str) -> str | None:
 
 def _open_rejects(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401 -- a text file
     try:
-        return stack.enter_context(path.open("a"))
+        return stack.enter_context(path.open("a", encoding="utf-8"))
     except OSError as error:
         raise click.ClickException(f"The rejects can't be written to {path}: {error}") from error
 

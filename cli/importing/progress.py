@@ -6,10 +6,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from cli.console import printable
+from cli.console import printable, stderr
 from cli.importing.pace import Pace
 from cli.importing.sources import Source
 from cli.importing.state import State
@@ -29,7 +28,7 @@ class Display:
         self._sources = sources
         self._first_bytes: int | None = None
         self._told = ""
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = stderr()
         self._is_terminal = self._console.is_terminal
         self._next_at = time.monotonic() + (0 if self._is_terminal else LINE_EVERY_SECONDS)
         columns = (BarColumn(), TextColumn("{task.description}", markup=False))
@@ -58,7 +57,7 @@ class Display:
         if self._is_terminal:
             self._bar.update(self._task, completed=done, description=text)
         else:
-            self._console.print(text, markup=False)
+            self._console.print(text, soft_wrap=True)
 
     def _done_bytes(self, state: State) -> int:
         done = 0

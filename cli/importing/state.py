@@ -64,7 +64,7 @@ class State:
     def load(cls, path: Path, recipient: Recipient, *, restart: bool) -> "State":
         """Read the state of an import, or begin one; raises `click.ClickException` where it is another's."""
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8")
         except FileNotFoundError:
             return cls(path=path, recipient=recipient)
         except (OSError, ValueError) as error:
@@ -145,7 +145,7 @@ class State:
         began = time.monotonic()
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
-            with beside.open("w") as file:
+            with beside.open("w", encoding="utf-8") as file:
                 json.dump(self._to_json(), file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())

@@ -39,7 +39,7 @@ class Printed:
     def show(self, function: str, log: str) -> None:
         """Print what a function printed."""
         for line in log.splitlines():
-            for text in [Text(line)] if self._as_json else _readable_facts(function, line):
+            for text in [Text(printable(line))] if self._as_json else _readable_facts(function, line):
                 self._console.print(text)
 
 
@@ -59,7 +59,7 @@ def _readable_facts(function: str, line: str) -> Iterator[Text]:
     except ValueError:
         facts = None
     if not isinstance(facts, dict) or facts.keys().isdisjoint({"outcome", "_aws"}):
-        yield Text(line)
+        yield Text(printable(line))
     elif "outcome" in facts:
         words = [
             f"{name}={str(value)[:MAX_SHOWN_CHARS]}"

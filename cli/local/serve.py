@@ -19,10 +19,11 @@ import click
 import trustme
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from cli import demo
 from cli.addresses import is_host_name, parse_address
+from cli.console import server_stdout
 from cli.debugger.feed import Feed
 from cli.debugger.local import LocalDebugger
 from cli.debugger.server import PageServer
@@ -128,7 +129,7 @@ def serve(
     """
     if endpoint_url and urlsplit(endpoint_url).scheme not in ("http", "https"):
         raise click.BadParameter(f"{endpoint_url} is no URL: write http://host:port", param_hint="--endpoint-url")
-    console = Console(highlight=False, soft_wrap=True)
+    console = server_stdout()
     listener = _listen(host, port)
     console.print("Starting an embedded AWS …", style="dim")
     embedded = EmbeddedAws(for_containers=docker)
@@ -179,7 +180,7 @@ def serve(
                 SCHEMAS,
                 Path(checkouts),
                 api.functions,
-                tell=lambda text: console.print(escape(text), style="yellow"),
+                tell=lambda text: console.print(text, style="yellow"),
                 notify=debugger.feed.notify,
                 judge_by=debugger.judge_by,
             )
@@ -242,7 +243,7 @@ def _write_environment_file(stack: LocalStack, container_url: str) -> None:
     """Write what `sam local invoke` and `start-api` take as --env-vars; samconfig.toml names the file."""
     LOCAL_FOLDER.mkdir(exist_ok=True)
     parameters = {**stack.environment, "AWS_ENDPOINT_URL": container_url}
-    ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n")
+    ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n", "utf-8")
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -317,9 +318,9 @@ def _print_welcome(console: Console, url: str, api_key: str, account: Account, s
     body = {"type": "track", "event": "Signed Up", "userId": "user-1", "properties": {"plan": "pro"}}
     ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
     option = "" if url == LOCAL_URL else f" --url {url}"
-    console.print(f"\nThe destination listens at [bold]{url}/segment[/bold]")
-    console.print(f"See what it does at       [bold]{url}/[/bold]")
-    console.print(f"API key: [bold]{escape(api_key)}[/bold]   (customer {demo.CUSTOMER})\n")
+    console.print(Text.assemble("\nThe destination listens at ", (f"{url}/segment", "bold")))
+    console.print(Text.assemble("See what it does at       ", (f"{url}/", "bold")))
+    console.print(Text.assemble("API key: ", (api_key, "bold"), f"   (customer {demo.CUSTOMER})\n"))
     console.print("Send it a message:\n")
     console.print(
         f"  curl {ca}-i -u {shlex.quote(api_key + ':')} -H 'Content-Type: application/json' \\\n"
@@ -327,18 +328,16 @@ def _print_welcome(console: Console, url: str, api_key: str, account: Account, s
         markup=False,
     )
     if stores.event_sink == "sqs":
-        console.print(f"Messages go to the queue       {stores.event_queue_url}", markup=False)
+        console.print(f"Messages go to the queue       {stores.event_queue_url}")
     else:
-        console.print(f"See what is stored:            .venv/bin/destination messages list{option}", markup=False)
+        console.print(f"See what is stored:            .venv/bin/destination messages list{option}")
     if stores.consumer == "on":
-        console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}", markup=False)
-    console.print(f"A message of each call type:   .venv/bin/destination ping all{option}", markup=False)
+        console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}")
+    console.print(f"A message of each call type:   .venv/bin/destination ping all{option}")
     if stores.event_sink == "dynamodb":
-        console.print(
-            f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}", markup=False
-        )
-        console.print(f"See who was erased:            .venv/bin/destination erasures list{option}", markup=False)
-    console.print(f"Its stores answer at           {account.endpoint_url}", markup=False)
+        console.print(f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}")
+        console.print(f"See who was erased:            .venv/bin/destination erasures list{option}")
+    console.print(f"Its stores answer at           {account.endpoint_url}")
     if url.startswith("https"):
         console.print(
             "A browser warns of its certificate, which only this machine knows: go on, or trust .local/ca.pem"

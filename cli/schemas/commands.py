@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
-from cli.console import printable, progress, stdout
+from cli.console import Rows, printable, progress, stdout
 from cli.retry import Judge
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.schemas.places import Fault
@@ -131,7 +129,7 @@ class Count:
         """Print them for people."""
         click.echo(f"{self.kinds.total():,} of {self.tried:,} {what}.")
         if self.kinds:
-            rows = Table("Count", "Customer", "Type", answer, box=None)
+            rows = Rows("Count", "Customer", "Type", answer, right=(0,))
             for kind, count in self.kinds.most_common():
-                rows.add_row(f"{count:,}", *(Text(printable(part)) for part in kind))
+                rows.add_row(f"{count:,}", *kind)
             stdout().print(rows)

@@ -1,7 +1,6 @@
 """One run of `destination simulate`: deliver, wait for those who work on what was stored, read the stores, compare."""
 
 import asyncio
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from cli.console import stderr
 from cli.simulation.contacts import Comparison, compare_contacts
 from cli.simulation.deliver import Sender
 from cli.simulation.expected import expected_contacts
@@ -211,7 +211,9 @@ class Play:
 
 def _on_terminal() -> Console:
     """Return a console for what passes: nothing of it goes into a file."""
-    return Console(stderr=True, quiet=not sys.stderr.isatty())
+    console = stderr()
+    console.quiet = not console.is_terminal
+    return console
 
 
 @contextmanager

@@ -8,7 +8,6 @@ https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterL
 """
 
 import json
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from cli.watching.lines import (
     Wanted,
     is_by_function,
     read_line,
+    status_of,
 )
 from cli.watching.request_log import Figures, Period, Tally, oldest_first
 from handler.errors import STORE_ERRORS
@@ -133,16 +133,18 @@ class CloudLog:
                 tally.refused[code] = refused
             if failed := _count(row, "failed"):
                 tally.failed[code] = failed
-            tally.last_seen = _time(row["last"])
-            figures.begin(_time(row["first"]))
+            if last := _time(row.get("last")):
+                tally.last_seen = last
+            if first := _time(row.get("first")):
+                figures.begin(first)
             figures.tallies[(row.get("customer_id"), row.get("call_type"))] += tally
         query = "stats count(*) as requests, min(@timestamp) as first by route, status, integrationStatus"
         for row in self._ask(self._logs.api_group, query, period.since, until):
-            status = row.get("status", "")
-            known = int(status) if status.isdecimal() else None
+            known = status_of(row.get("status", ""))
             by_function = is_by_function(known, row.get("integrationStatus"))
             figures.answers[(row.get("route", UNKNOWN), known, by_function)] += _count(row, "requests")
-            figures.begin(_time(row["first"]))
+            if first := _time(row.get("first")):
+                figures.begin(first)
         return figures
 
     def _ask(
@@ -157,7 +159,9 @@ class CloudLog:
                 queryString=query,
                 limit=enough or MAX_ROWS,
             )
-        query_id = begun["queryId"]
+        query_id = begun.get("queryId")
+        if query_id is None:
+            raise click.ClickException("CloudWatch Logs Insights started no query: try again")
         self._ahead = datetime.now(UTC) - _answered_at(begun)
         try:
             rows = self._wait_for(query_id)
@@ -176,16 +180,16 @@ class CloudLog:
             sleep(wait)
             wait = min(MAX_WAIT_SECONDS, wait * 2)
             answer = self._client.get_query_results(queryId=query_id)
-            if answer["status"] == "Complete":
+            status = answer.get("status", "Unknown")
+            if status == "Complete":
                 self._scanned_bytes += int(answer.get("statistics", {}).get("bytesScanned", 0))
                 return [
-                    {field["field"].strip("`"): field["value"] for field in row if "value" in field}
-                    for row in answer["results"]
+                    {field["field"].strip("`"): field["value"] for field in row if field.keys() >= {"field", "value"}}
+                    for row in answer.get("results", [])
                 ]
-            if answer["status"] not in ("Scheduled", "Running", "Unknown"):
+            if status not in ("Scheduled", "Running", "Unknown"):
                 raise click.ClickException(
-                    f"CloudWatch Logs Insights ended a query as {answer['status'].lower()}: try again, or ask for less "
-                    "by --since"
+                    f"CloudWatch Logs Insights ended a query as {status.lower()}: try again, or ask for less by --since"
                 )
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
@@ -296,7 +300,9 @@ class _Feed:
                     answered_at = answered_at or _answered_at(page)
                     if self._begin is None:
                         self._begin = self._since = answered_at - (datetime.now(UTC) - self._first_asked_at)
-                    for event in page["events"]:
+                    for event in page.get("events", []):
+                        if not event.keys() >= {"eventId", "timestamp", "message"}:  # the API promises none of them
+                            continue
                         if event["eventId"] in self._seen or event["timestamp"] < _milliseconds(self._begin):
                             continue
                         self._seen[event["eventId"]] = event["timestamp"]
@@ -337,23 +343,31 @@ def _pattern(message_id: str) -> str:
 
 
 def _count(row: Row, name: str) -> int:
-    """Return a number of a row, 0 where there is nothing to add up, which may be told in several ways."""
-    number = float(row.get(name) or 0)
-    return int(number) if math.isfinite(number) else 0
+    """Return a number of a row, 0 where there was nothing to add up: Insights writes that in several ways."""
+    try:
+        return int(float(row.get(name) or 0))
+    except (ValueError, OverflowError):  # such as "-", NaN or Infinity
+        return 0
 
 
-def _time(text: str) -> datetime:
-    """Read a time of Insights: milliseconds since 1970, or a text in UTC."""
+def _time(text: str | None) -> datetime | None:
+    """Read a time of Insights: milliseconds since 1970, or a text in UTC; None where it has none."""
+    if not text:
+        return None
     try:
         return datetime.fromtimestamp(float(text) / 1000, UTC)
-    except ValueError:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        with suppress(ValueError):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    return None
 
 
 def _answered_at(answer: Mapping[str, Any]) -> datetime:
-    """Return when AWS answered, by its own clock, in whole seconds; by ours where it does not tell."""
-    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return parsedate_to_datetime(date).astimezone(UTC) if date else datetime.now(UTC)
+    """Return when AWS answered, by its own clock, in whole seconds; by ours where it does not say."""
+    date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
+    with suppress(ValueError):
+        return parsedate_to_datetime(date or "").astimezone(UTC)
+    return datetime.now(UTC)
 
 
 def _milliseconds(time: datetime) -> int:

@@ -1,6 +1,7 @@
 """A line of the function about messages, and a line of the API about a request; `request_id` joins them."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,14 +46,14 @@ class FunctionLine:
             time=datetime.fromtimestamp(facts["_aws"]["Timestamp"] / 1000, UTC),
             request_id=str(facts["request_id"]),
             route=str(facts.get("route", "/segment")),
-            customer_id=facts.get("customer_id"),
-            call_type=facts.get("call_type"),
+            customer_id=_text(facts.get("customer_id")),
+            call_type=_text(facts.get("call_type")),
             message_ids=tuple(map(str, ids)),
             messages=int(facts.get("messages", 1)),
             outcome=str(facts["outcome"]),
             status=int(facts["status"]),
-            code=facts.get("code"),
-            text=facts.get("text"),
+            code=_text(facts.get("code")),
+            text=_text(facts.get("text")),
             kept=facts.get("kept"),
             milliseconds=float(facts["milliseconds"]["total"]),
             raw=raw,
@@ -82,13 +83,13 @@ class AccessLine:
     @classmethod
     def from_json(cls, facts: Mapping[str, str], raw: str) -> Self:
         """Read a line of the format in template.yaml. Raises what a line of another kind causes."""
-        status = _number(facts["status"])
-        integration_status = facts["integrationStatus"]
-        error = facts.get("integrationError", UNKNOWN)  # in lines of older versions
+        status = status_of(facts["status"])
+        integration_status = str(facts["integrationStatus"])
+        error = str(facts.get("integrationError", UNKNOWN))  # in lines of older versions
         return cls(
             time=datetime.strptime(facts["time"], _CLF_TIME).astimezone(UTC),
-            request_id=facts["requestId"],
-            route=facts["route"],
+            request_id=str(facts["requestId"]),
+            route=str(facts["route"]),
             status=status,
             milliseconds=_number(facts["milliseconds"]),
             error=why_not_by_function(status, integration_status) if error == UNKNOWN else error,
@@ -126,6 +127,15 @@ _WITHOUT_LAMBDA = {
     503: "the function did not answer in time",
     504: "the function did not answer in time",
 }
+
+
+def status_of(text: str) -> int | None:
+    """Return the status that a text is, None for any other text."""
+    return int(text) if re.fullmatch("[1-9][0-9]{2}", text) else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _number(text: str) -> int | None:

@@ -56,7 +56,7 @@ SINCE = _Since()
 """How far back one looks: `30m`, `24h`, `7d` or `all`."""
 
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ class Tally:
     duplicates: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
-    last_seen: datetime = _NEVER
+    last_seen: datetime = NEVER
 
     def __iadd__(self, other: Self) -> Self:
         self.accepted += other.accepted

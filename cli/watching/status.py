@@ -8,14 +8,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
-from rich.table import Table
 from rich.text import Text
 
-from cli.console import printable, stdout
+from cli.console import Rows, stdout
 from cli.key_table import KeyTable
 from cli.target import ID, StackLogs, Target, target_options
 from cli.watching.open_log import open_log
-from cli.watching.request_log import SINCE, Caller, Figures, Period, RequestLog, Tally
+from cli.watching.request_log import NEVER, SINCE, Caller, Figures, Period, RequestLog, Tally
 from handler.errors import STORE_ERRORS
 from handler.keys import Status
 
@@ -90,6 +89,10 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
     if figures.tallies:
         console.print()
         console.print(_messages(figures))
+    reasons = _reasons(figures)
+    if reasons.row_count:
+        console.print()
+        console.print(reasons)
     if figures.answers:
         console.print()
         console.print(_requests(figures))
@@ -122,29 +125,42 @@ def measure(target: Target, log: RequestLog, figures: Figures, period: Period) -
 def _accepted_of_stack(target: Target, logs: StackLogs) -> tuple[int, date | None]:
     """Return how many messages were accepted, and since when, by a metric, which outlives the lines."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    days = target.account.cloudwatch().get_metric_statistics(
-        Namespace=NAMESPACE,
-        MetricName="Accepted",
-        Dimensions=[{"Name": "service", "Value": logs.stack}],
-        StartTime=today - timedelta(days=METRIC_DAYS - 1),
-        EndTime=today + timedelta(days=1),
-        Period=SECONDS_PER_DAY,
-        Statistics=["Sum"],
-    )["Datapoints"]
-    return round(sum(day["Sum"] for day in days)), min((day["Timestamp"].date() for day in days), default=None)
+    days = (
+        target.account.cloudwatch()
+        .get_metric_statistics(
+            Namespace=NAMESPACE,
+            MetricName="Accepted",
+            Dimensions=[{"Name": "service", "Value": logs.stack}],
+            StartTime=today - timedelta(days=METRIC_DAYS - 1),
+            EndTime=today + timedelta(days=1),
+            Period=SECONDS_PER_DAY,
+            Statistics=["Sum"],
+        )
+        .get("Datapoints", [])
+    )
+    since = min((day["Timestamp"].date() for day in days if "Timestamp" in day), default=None)
+    return round(sum(day.get("Sum", 0) for day in days)), since
 
 
-def _messages(figures: Figures) -> Table:
-    table = Table("Customer", "Calls", "Accepted", "Duplicates", "Refused", "Failed", "Last (UTC)", "Why", box=None)
-    for column in range(2, 6):
-        table.columns[column].justify = "right"
-    for column in (1, 6):
-        table.columns[column].no_wrap = True
+def _messages(figures: Figures) -> Rows:
+    table = Rows(
+        "Customer", "Calls", "Accepted", "Duplicates", "Refused", "Failed", "Last (UTC)", right=range(2, 6), whole=(6,)
+    )
     rows = sorted(figures.tallies.items(), key=_trouble_first)
     for (customer, call_type), tally in rows:
-        table.add_row(Text(printable(customer or UNKNOWN)), Text(call_type or UNKNOWN), *_cells(tally))
+        table.add_row(customer or UNKNOWN, call_type or UNKNOWN, *_cells(tally))
     if len(rows) > 1:
-        table.add_row(Text("all"), Text(""), *_cells(figures.total), style="bold")
+        table.add_row("all", "", *_cells(figures.total), style="bold")
+    return table
+
+
+def _reasons(figures: Figures) -> Rows:
+    """Return a table of refusals and failures, a code on each row: a list of codes in a cell needs a wide terminal."""
+    table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4))
+    for (customer, call_type), tally in sorted(figures.tallies.items(), key=_trouble_first):
+        for code, _ in (tally.refused + tally.failed).most_common():
+            counts = (tally.refused[code], tally.failed[code])
+            table.add_row(customer or UNKNOWN, call_type or UNKNOWN, code, *(f"{count:,}" for count in counts))
     return table
 
 
@@ -159,11 +175,10 @@ def _cells(tally: Tally) -> Iterator[Text]:
     yield Text(f"{tally.duplicates:,}")
     yield Text(f"{refused:,}", "yellow" if refused else "")
     yield Text(f"{failed:,}", "red" if failed else "")
-    yield Text(f"{tally.last_seen:%m-%d %H:%M:%S}")
-    yield Text(", ".join(f"{code} {count:,}" for code, count in (tally.refused + tally.failed).most_common()))
+    yield Text(f"{tally.last_seen:%m-%d %H:%M:%S}" if tally.last_seen > NEVER else UNKNOWN)
 
 
-def _requests(figures: Figures) -> Table:
+def _requests(figures: Figures) -> Rows:
     classes: Counter[str] = Counter()
     answers: Counter[tuple[str, str]] = Counter()
     without: Counter[str] = Counter()
@@ -172,8 +187,7 @@ def _requests(figures: Figures) -> Table:
         classes[kind] += count
         answers[(kind, str(answer or UNKNOWN))] += count
         without[kind] += 0 if by_function else count
-    table = Table("Answer", "Requests", "By API Gateway itself", "Which", box=None)
-    table.columns[1].justify = table.columns[2].justify = "right"
+    table = Rows("Answer", "Requests", "By API Gateway itself", "Which", right=(1, 2))
     for kind in sorted(classes):
         each = ", ".join(f"{answer} {count:,}" for (of, answer), count in sorted(answers.items()) if of == kind)
         table.add_row(kind, f"{classes[kind]:,}", f"{without[kind]:,}", each)
@@ -214,7 +228,7 @@ def _to_json(figures: Figures, progress: Progress | str, period: Period) -> dict
                 "customer_id": customer,
                 "call_type": call_type,
                 **numbers(tally),
-                "last_seen": tally.last_seen.isoformat(timespec="milliseconds"),
+                "last_seen": tally.last_seen.isoformat(timespec="milliseconds") if tally.last_seen > NEVER else None,
             }
             for (customer, call_type), tally in figures.tallies.items()
         ],

@@ -1,6 +1,5 @@
 """`destination tail`: requests as they come."""
 
-import os
 import re
 import select
 import sys
@@ -66,11 +65,8 @@ def tail(
     wanted = Wanted(
         outcomes=frozenset(outcomes), customer_id=customer_id, call_type=call_type, status=status, code=code
     )
-    try:
-        with suppress(KeyboardInterrupt):  # which is how it ends
-            _follow(log, wanted, last, None if as_json else stdout())
-    except BrokenPipeError:  # as by `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+    with suppress(KeyboardInterrupt, BrokenPipeError):  # Control-C, or the end of `| head`
+        _follow(log, wanted, last, None if as_json else stdout())
 
 
 def _follow(log: RequestLog, wanted: Wanted, last: int, console: Console | None) -> None:
@@ -84,13 +80,9 @@ def _follow(log: RequestLog, wanted: Wanted, last: int, console: Console | None)
                 return
             continue
         if console is None:
-            text = line.raw.rstrip("\n") + "\n"
+            click.echo(line.raw.rstrip("\n"))
         else:
-            with console.capture() as shown:  # rich would end the program where a pipe is closed
-                console.print(picture(line), soft_wrap=True)
-            text = shown.get()
-        sys.stdout.write(text)
-        sys.stdout.flush()
+            console.print(picture(line), soft_wrap=True)
 
 
 def _is_closed() -> bool:
