@@ -11,6 +11,8 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 SAM_VENV := .venv-sam
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+NPM_LOCK := npm install --silent --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
+# which writes hashes, and no address of a registry
 
 .PHONY: run test check format lock clean
 run: $(INSTALLED)
@@ -36,6 +38,9 @@ lock:
 	$(LOCK) --output-file requirements-audit.txt --group audit
 	$(LOCK) --output-file requirements-template.txt --group template
 	for library in $(LIBRARIES); do echo $$library | $(LOCK) --output-file tests/e2e/libraries/$$(echo $$library | sed s/==/-/).txt -; done
+	for folder in .ci/dynalite $(NODE_LIBRARY); do \
+		rm -f $$folder/package-lock.json && (cd $$folder && $(NPM_LOCK)) || exit 1; \
+	done
 
 # A stage is a part of samconfig.toml, where `dev` is the default.
 STAGE ?= dev
@@ -80,18 +85,21 @@ screenshots: $(VENV)/.browser
 
 # The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
-NODE_LIBRARY := @segment/analytics-node@3.1.0
-LOCKED := $(wildcard tests/e2e/libraries/*.txt)
+NODE_LIBRARY := tests/e2e/libraries/node
+LOCKED := $(wildcard tests/e2e/libraries/*.txt) $(NODE_LIBRARY)/package-lock.json
 
 .libraries/.installed: $(LOCKED) | $(INSTALLED)
 	@rm -rf .libraries
-	@for file in $(LOCKED); do \
+	@for file in $(filter %.txt,$(LOCKED)); do \
 		folder=.libraries/$$(basename $$file .txt); \
 		$(PYTHON) -m venv --without-pip $$folder && \
 		$(VENV)/bin/python -m pip --python $$folder/bin/python install --quiet --disable-pip-version-check \
 			--no-deps --require-hashes -r $$file || exit 1; \
 	done
-	@if command -v npm >/dev/null; then npm install --silent --no-save --prefix .libraries/node $(NODE_LIBRARY); fi
+	@if command -v npm >/dev/null; then \
+		mkdir -p .libraries/node && cp $(NODE_LIBRARY)/package.json $(NODE_LIBRARY)/package-lock.json .libraries/node/ && \
+		npm ci --silent --ignore-scripts --prefix .libraries/node; \
+	fi
 	@touch $@
 
 clean:

@@ -28,6 +28,9 @@ from rich.text import Text
 WIDE = 240
 """Columns of a panel, a rule or a picture where there is no terminal. A table has as many as it needs there."""
 
+FOLDED_COLUMNS = 12
+"""The least width of a column that folds words."""
+
 _BIDI_CONTROLS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 """They change the order in which text is shown. https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
 _STEERING = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI_CONTROLS}]")
@@ -237,11 +240,17 @@ class Rows:
     On a terminal that is too narrow for the longest word of each column, each row becomes lines of `Heading: value`.
     """
 
-    def __init__(self, *headings: str, right: Sequence[int] = (), whole: Sequence[int] = ()) -> None:
-        """Take the headings, the columns whose numbers stand at the right, and those that are never wrapped."""
+    def __init__(
+        self, *headings: str, right: Sequence[int] = (), whole: Sequence[int] = (), folded: Sequence[int] = ()
+    ) -> None:
+        """Take the headings, and the numbers of columns: aligned at the right, never wrapped, and folded within words.
+
+        Ids and other text from outside may be folded; codes and numbers may not.
+        """
         self._headings = headings
         self._right = right
         self._whole = whole
+        self._folded = folded
         self._rows: list[tuple[list[Text], str]] = []
 
     @property
@@ -265,7 +274,7 @@ class Rows:
         lines = [[Text(heading) for heading in self._headings], *(cells for cells, _ in self._rows)]
         longest = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
         words = [
-            wide if place in self._whole else max(_longest_word(cell) for cell in column)
+            self._least(place, wide, column)
             for place, (wide, column) in enumerate(zip(longest, zip(*lines, strict=True), strict=True))
         ]
         if sum(words) > columns:
@@ -276,6 +285,14 @@ class Rows:
             others = [width for at, width in enumerate(widths) if at != place and width > words[at]]
             widths[place] = max(words[place], widths[place] - excess, min(max(others, default=0), widths[place] - 1))
         return widths
+
+    def _least(self, place: int, longest: int, column: Sequence[Text]) -> int:
+        """Return the least width of a column."""
+        if place in self._whole:
+            return longest
+        heading, *words = map(_longest_word, column)
+        word = max(words, default=0)
+        return max(heading, min(word, FOLDED_COLUMNS) if place in self._folded else word)
 
     def _table(self, widths: Sequence[int]) -> Table:
         table = Table(box=None)

@@ -84,7 +84,7 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
         for profile in some:
             click.echo(json.dumps(table.to_json(profile)))
         return
-    rows = Rows("Contact", "Name", "Groups", "Last seen (UTC)", whole=(3,))
+    rows = Rows("Contact", "Name", "Groups", "Last seen (UTC)", whole=(3,), folded=(0, 1, 2))
     for profile in some:
         rows.add_row(*_columns(profile))
     stdout().print(rows)

@@ -205,7 +205,7 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
     click.echo(f"Stored of {person}: {stored.messages:,} messages, {stored.rejects:,} rejects.")
     if stored.requests:
         click.echo(f"Not carried out yet: {stored.requests:,} delete messages.")
-    rows = Rows("Linked id", "Kind", "Messages", "Rejects", right=(2, 3))
+    rows = Rows("Linked id", "Kind", "Messages", "Rejects", right=(2, 3), folded=(0,))
     for one in linked:
         rows.add_row(one.link.id, one.link.kind, f"{one.stored.messages:,}", f"{one.stored.rejects:,}")
     if rows.row_count:

@@ -60,7 +60,7 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
         for receipt in receipts[:limit]:
             click.echo(json.dumps(receipt.to_json()))
         return
-    rows = Rows("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished")
+    rows = Rows("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished", folded=(1, 2))
     for receipt in receipts[:limit]:
         rows.add_row(*_columns(receipt, is_done_later=receipt in done))
     stdout().print(rows)

@@ -139,7 +139,9 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([record.to_json() for record in records], indent=2))
         return
-    rows = Rows("ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", whole=(0,))
+    rows = Rows(
+        "ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", whole=(0,), folded=(1, 4)
+    )
     for record in records:
         rows.add_row(
             record.key_id,

@@ -127,7 +127,7 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         for item in newest:
             click.echo(json.dumps(to_json(item)))
         return
-    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", whole=(0,))
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", folded=(1, 3, 4, 5))
     for item in newest:
         rows.add_row(*_columns(item))
     stdout().print(rows)

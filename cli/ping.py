@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import click
 import urllib3
 from rich.console import Group
-from rich.json import JSON
+from rich.highlighter import JSONHighlighter
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +25,10 @@ from handler.spec import CALL_TYPES
 
 SEGMENT_TIMEOUT_SECONDS = 5
 ACCEPTED = (200, 202)
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Of an answer, the rest is not read: a server may send without end."""
+MAX_SHOWN_CHARS = 10_000
+"""Of an answer, for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +42,13 @@ class Answer:
 
     @property
     def body(self) -> Any:  # noqa: ANN401 -- JSON is any of six types
-        """JSON where it was that, else text."""
+        """JSON where it is that, else text; JSON that is nested too deeply to be printed is text, too."""
         try:
-            return json.loads(self.text)
-        except ValueError:
+            body = json.loads(self.text)
+            json.dumps(body, indent=2)
+        except (ValueError, RecursionError):
             return self.text
+        return body
 
 
 def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
@@ -53,8 +60,8 @@ def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(event["body"])
     times = {"originalTimestamp": 2.0, "sentAt": 1.0, "receivedAt": 0.5, "timestamp": 1.5}
     for name, seconds_ago in times.items():
-        time = now - timedelta(seconds=seconds_ago)
-        message[name] = time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        moment = now - timedelta(seconds=seconds_ago)
+        message[name] = moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     if call_type == "delete":
         message["userId"] = f"ping-{uuid.uuid4()}"
     return {**message, "messageId": f"ping-{uuid.uuid4()}"}
@@ -77,17 +84,37 @@ def segment_headers(api_key: str, settings: dict[str, Any] | None = None) -> dic
 
 def send(http: urllib3.PoolManager, url: str, headers: dict[str, str], body: bytes) -> Answer:
     """Post a message within Segment's five seconds; raises `urllib3.exceptions.HTTPError`."""
-    began = datetime.now(UTC)
+    began = time.monotonic()
     headers = {**headers, "Accept-Encoding": urllib3.util.SKIP_HEADER}
     answer = http.request(
-        "POST", url, headers=headers, body=body, timeout=SEGMENT_TIMEOUT_SECONDS, retries=False, redirect=False
+        "POST",
+        url,
+        headers=headers,
+        body=body,
+        timeout=SEGMENT_TIMEOUT_SECONDS,
+        retries=False,
+        redirect=False,
+        preload_content=False,
     )
-    took = datetime.now(UTC) - began
+    received = b""
+    try:
+        while len(received) < MAX_ANSWER_BYTES and (piece := answer.read1(MAX_ANSWER_BYTES - len(received))):
+            received += piece
+            if time.monotonic() - began > SEGMENT_TIMEOUT_SECONDS:
+                raise urllib3.exceptions.TimeoutError(f"the answer takes longer than {SEGMENT_TIMEOUT_SECONDS} seconds")
+        is_whole = len(received) < MAX_ANSWER_BYTES
+    except urllib3.exceptions.HTTPError:
+        answer.close()
+        raise
+    if is_whole:
+        answer.release_conn()
+    else:
+        answer.close()
     return Answer(
         status=answer.status,
         headers=dict(answer.headers),
-        text=answer.data.decode("utf-8", "replace"),
-        milliseconds=took / timedelta(milliseconds=1),
+        text=received.decode("utf-8", "replace"),
+        milliseconds=(time.monotonic() - began) * 1000,
     )
 
 
@@ -179,7 +206,7 @@ def ask_for_key(endpoint: str) -> str:
     server = urljoin(endpoint, "/")
     try:
         return str(ask_local_server(server)["api_key"])
-    except click.ClickException as error:
+    except (click.ClickException, KeyError) as error:
         raise click.ClickException(
             f"No local server answers at {server}: start one with `make run`, name its --url, or an --api-key of "
             "the endpoint"
@@ -222,5 +249,8 @@ def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: An
 
 
 def _page(head: list[str], body: object) -> Group:
-    content = JSON.from_data(body) if isinstance(body, dict) else Text(str(body))
+    text = json.dumps(body, indent=2, ensure_ascii=False) if isinstance(body, dict) else str(body)
+    if len(text) > MAX_SHOWN_CHARS:
+        text = f"{text[:MAX_SHOWN_CHARS]} … ({len(text):,} characters)"
+    content = JSONHighlighter()(text) if isinstance(body, dict) else Text(text)
     return Group(Text("\n".join(head) + "\n", "dim"), content)

@@ -141,7 +141,7 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
         for reject in newest[:limit]:
             click.echo(json.dumps(reject.to_json()))
         return
-    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", whole=(0,))
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", whole=(0,), folded=(1, 3, 5))
     for reject in newest[:limit]:
         rows.add_row(*_columns(reject))
     stdout().print(rows)
@@ -264,7 +264,7 @@ def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, d
     counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
     click.echo(f"Tried {_rejects(len(verdicts))} {selection}{': ' if counted else ''}{counted}.")
     if answers:
-        rows = Rows("Count", "Still refused because", right=(0,))
+        rows = Rows("Count", "Still refused because", right=(0,), folded=(1,))
         for answer, count in answers:
             rows.add_row(f"{count:,}", answer)
         stdout().print(rows)
@@ -316,7 +316,7 @@ def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_
     again = f"; {stayed:,} came again meanwhile and stayed" if stayed else ""
     click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
     if customers:
-        rows = Rows("Count", "Customer", right=(0,))
+        rows = Rows("Count", "Customer", right=(0,), folded=(1,))
         for customer_id, count in customers.most_common():
             rows.add_row(f"{count:,}", customer_id)
         stdout().print(rows)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import urllib3
@@ -112,12 +113,22 @@ def stack_target(stack: str) -> Target:
 def local_target(url: str, *, ca_file: str | None = None) -> Target:
     """Ask a local server for its stores; raises `click.ClickException` when it does not answer."""
     about = ask_local_server(url, ca_file=ca_file)
-    file = about.get("request_log")
-    return Target(
-        account=Account(endpoint_url=about["endpoint_url"]),
-        stores=Stores(**about["stores"]),
-        logs=LocalLog(file=Path(file)) if file else None,
-    )
+    try:
+        file = about.get("request_log")
+        return Target(
+            account=Account(endpoint_url=_checked_url(about["endpoint_url"])),
+            stores=Stores(**about["stores"]),
+            logs=LocalLog(file=Path(file)) if file else None,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is a server of another kind
+        raise click.ClickException(_NO_SERVER.format(url=url)) from error
+
+
+def _checked_url(text: str) -> str:
+    """Return a URL; raises `ValueError` for what no client takes as one."""
+    if urlsplit(text).scheme not in ("http", "https"):
+        raise ValueError(f"{text} is not a URL")
+    return text
 
 
 def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
                 f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was "
                 "started last with --tls in this checkout"
             ) from error
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
             raise click.ClickException(_NO_SERVER.format(url=url)) from error
     if not isinstance(about, dict) or "stores" not in about:
         raise click.ClickException(_NO_SERVER.format(url=url))

@@ -189,7 +189,7 @@ class _Report:
         for name, why in tally.unreadable.items():
             click.echo(f"Not read to its end: {printable(name)}: {printable(why)}.")
         if tally.examples:
-            rows = Rows("Count", "Rejected because", "For example", right=(0,))
+            rows = Rows("Count", "Rejected because", "For example", right=(0,), folded=(2,))
             for code, examples in tally.examples.items():
                 for number, reject in enumerate(examples):
                     head = (f"{tally.rejected[code]:,}", code) if number == 0 else ("", "")

@@ -129,7 +129,7 @@ class Count:
         """Print them for people."""
         click.echo(f"{self.kinds.total():,} of {self.tried:,} {what}.")
         if self.kinds:
-            rows = Rows("Count", "Customer", "Type", answer, right=(0,))
+            rows = Rows("Count", "Customer", "Type", answer, right=(0,), folded=(1, 3))
             for kind, count in self.kinds.most_common():
                 rows.add_row(f"{count:,}", *kind)
             stdout().print(rows)

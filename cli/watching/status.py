@@ -144,7 +144,16 @@ def _accepted_of_stack(target: Target, logs: StackLogs) -> tuple[int, date | Non
 
 def _messages(figures: Figures) -> Rows:
     table = Rows(
-        "Customer", "Calls", "Accepted", "Duplicates", "Refused", "Failed", "Last (UTC)", right=range(2, 6), whole=(6,)
+        "Customer",
+        "Calls",
+        "Accepted",
+        "Duplicates",
+        "Refused",
+        "Failed",
+        "Last (UTC)",
+        right=range(2, 6),
+        whole=(6,),
+        folded=(0,),
     )
     rows = sorted(figures.tallies.items(), key=_trouble_first)
     for (customer, call_type), tally in rows:
@@ -156,7 +165,7 @@ def _messages(figures: Figures) -> Rows:
 
 def _reasons(figures: Figures) -> Rows:
     """Return a table of refusals and failures, a code on each row: a list of codes in a cell needs a wide terminal."""
-    table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4))
+    table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4), folded=(0,))
     for (customer, call_type), tally in sorted(figures.tallies.items(), key=_trouble_first):
         for code, _ in (tally.refused + tally.failed).most_common():
             counts = (tally.refused[code], tally.failed[code])
