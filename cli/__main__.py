@@ -1,7 +1,13 @@
 """The command line: `destination`, or `python -m cli`."""
 
-import errno
+import contextlib
 import signal
+
+# To load the commands takes a second. Control-C ends the process then, without the traceback of an import.
+with contextlib.suppress(ValueError):  # only the main thread may
+    _control_c = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+import errno
 import sys
 import threading
 from typing import Any
@@ -28,6 +34,9 @@ from cli.watching.status import status
 from cli.watching.tail import tail
 from cli.watching.trace import trace
 from handler.errors import STORE_ERRORS
+
+with contextlib.suppress(ValueError):
+    signal.signal(signal.SIGINT, _control_c)
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit code of a command that Control-C ended, as shells report it."""

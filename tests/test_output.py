@@ -251,7 +251,7 @@ def used(server):
         server.post({"type": "identify", **hostile}, key=key)
         server.post({"type": "track", "event": f"[red]{HOSTILE}", "userId": "u"}, key=key)
         server.post({"type": "track", "event": "", "userId": f"u{HOSTILE}", "messageId": f"r{HOSTILE}"}, key=key)
-        server.post({"type": "identify"}, key=key)
+        server.post({"userId": "u"}, key=key)
         server.post({"type": HOSTILE, "userId": "u"}, key=key)
     server.post({"type": "track"}, key="unknown\x1b")
     server.request("GET", "/%1b%5d0;x%07")

@@ -543,6 +543,56 @@ def test_the_figures_of_a_stack_are_of_its_logs_and_its_metric(stack, played, aw
     assert "scanned 5.0 MB" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"customer_id": "acme"},
+        {"customer_id": "acme", "accepted": "1", "first": "1772323200000"},
+        {"customer_id": "acme", "accepted": "1", "last": "1772323200000"},
+        {"first": "", "last": ""},
+        {"first": "-", "last": "never"},
+        {"first": "NaN", "last": "1e999"},
+        {"first": "99999999999999999999", "last": "-99999999999999999999"},
+        {"accepted": "-", "refused": "NaN", "failed": "Infinity", "requests": "many"},
+        {"refused": "3", "failed": "2"},
+        {"status": "-", "integrationStatus": "-", "requests": "1"},
+        {"status": "9" * 5000, "requests": "1"},
+        {"status": "٤٠٤", "route": "\x1b[31m", "requests": "1"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("as_json", [False, True], ids=["people", "json"])
+def test_a_row_of_insights_may_lack_any_field(stack, played, row, as_json):
+    stack()
+    played.rows = lambda _group, _query: [row]
+    result = run("status", "--stack", "prod", *(["--json"] if as_json else []))
+    assert (result.exit_code, "\x1b" in result.output) == (0, False)
+    if as_json:
+        [messages] = json.loads(result.stdout)["messages"]
+        assert (messages["last_seen"] is None) == (row.get("last") != "1772323200000")
+
+
+@pytest.mark.parametrize("status", ["Failed", "Cancelled", "Timeout", "SomethingNew"])
+@pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
+def test_a_query_that_ends_otherwise_is_an_error(stack, played, command, status):
+    stack()
+    played.statuses = ("Unknown", status)
+    result = run(*command, "--stack", "prod")
+    assert result.exit_code == 1
+    assert f"Error: CloudWatch Logs Insights ended a query as {status.lower()}: try again" in result.stderr
+
+
+@pytest.mark.parametrize("error", ["ThrottlingException", "LimitExceededException", "ServiceUnavailableException"])
+@pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
+def test_a_throttled_query_is_an_error_in_a_sentence(stack, played, command, error, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    stack()
+    played.error = error
+    result = run(*command, "--stack", "prod")
+    assert (result.exit_code, f"Error: AWS answered: An error occurred ({error})" in result.stderr) == (1, True)
+
+
 def test_figures_are_told_although_the_metric_is_not(stack, played, monkeypatch):
     stack()
     denied = response(
