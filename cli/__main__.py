@@ -57,6 +57,8 @@ class _Command(click.Group):
                 code = 1
                 if error is not output.fault:
                     click.echo(f"Error: {error}", err=True)
+            if output.fault and code == INTERRUPTED:  # how a server ends that can't print
+                code = 1
             if output.fault and output.fault.errno != errno.EPIPE:  # a reader may close a pipe when it has enough
                 code = code or 1
                 click.echo(f"Error: Standard output can't be written: {output.fault.strerror}", err=True)

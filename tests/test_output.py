@@ -247,7 +247,11 @@ def used(server):
     created = server.json("keys", "create", "--customer", "a-customer-with-a-longer-id", "--label", LABEL)
     keys = (created["api_key"], "demo-key-good")
     for key in keys:
-        hostile = {"userId": f"u{HOSTILE}", "messageId": f"m{HOSTILE}", "traits": {"name": HOSTILE, HOSTILE: [HOSTILE]}}
+        hostile = {
+            "userId": f"u{HOSTILE}",
+            "messageId": "m\x1b[31m\x9b",
+            "traits": {"name": HOSTILE, HOSTILE: [HOSTILE]},
+        }
         server.post({"type": "identify", **hostile}, key=key)
         server.post({"type": "track", "event": f"[red]{HOSTILE}", "userId": "u"}, key=key)
         server.post({"type": "track", "event": "", "userId": f"u{HOSTILE}", "messageId": f"r{HOSTILE}"}, key=key)
@@ -262,7 +266,7 @@ READING = [
     ("keys", "list"),
     ("messages", "list"),
     ("messages", "export", "--customer", "demo"),
-    ("messages", "show", f"m{HOSTILE}".encode("utf-8", "replace").decode()),
+    ("messages", "show", "m\x1b[31m\x9b"),
     ("contacts", "list"),
     ("rejects", "list"),
     ("erasures", "list"),
@@ -419,7 +423,7 @@ def test_no_redirection_ends_in_a_traceback(used, command, redirection):
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "| head -1"])
 def test_a_server_that_can_not_print_ends(redirection):
     result = shell(f"timeout 60 $D serve --port 0 {redirection}; (exit ${{PIPESTATUS[0]}})")
-    assert (result.returncode, b"Traceback" in result.stderr) == (1, False)
+    assert (result.returncode, b"Traceback" in result.stderr) == (0 if "head" in redirection else 1, False)
 
 
 @pytest.mark.parametrize("seconds", [0.2, 1.0, 2.5])

@@ -22,6 +22,7 @@ from local_server import PATIENCE_SECONDS, wait_until
 from cli.clients import LOCAL_REGION
 from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
 from cli.local.embedded_aws import COUNTED_SECONDS, EmbeddedAws
+from cli.console import standard_streams
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
@@ -648,7 +649,7 @@ def test_how_fast_a_mapping_works_is_passed_over():
 
 
 FUNCTION = """
-    import json, os, sys, time
+    import json, os, subprocess, sys, time
 
     def lambda_handler(event, context):
         print(json.dumps({"outcome": "came", "pid": os.getpid(), "records": len(event["Records"])}))
@@ -667,6 +668,12 @@ FUNCTION = """
 
     def return_no_json(event, context):
         return {1, 2}
+
+    def write_past_the_log(event, context):
+        print("in the log ü")
+        os.write(1, b"to standard output\\x1b[31m\\n")
+        subprocess.run(["/bin/sh", "-c", "printf 'by a program\\\\033[31m\\\\n'; printf 'and its errors\\\\n' >&2"])
+        return "done"
 """
 
 
@@ -709,6 +716,17 @@ def test_a_function_that_returns_no_json_has_raised(environment):
     [invocation] = invoke(environment, "return_no_json", {})
     assert invocation.raised
     assert "TypeError: Object of type set is not JSON serializable" in invocation.log
+
+
+def test_what_a_function_writes_past_its_log_is_no_invocation_and_can_not_steer_the_terminal(environment, capsys):
+    with standard_streams():
+        first, second = invoke(environment, "write_past_the_log", {}, {})
+    for invocation in (first, second):
+        assert (invocation.response, invocation.log) == ("done", "in the log ü\n")
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    for text in ("to standard output", "by a program", "and its errors\n"):
+        assert printed.count(text) == 2
 
 
 def test_a_function_that_can_not_be_loaded_is_named(environment):

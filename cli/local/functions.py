@@ -5,6 +5,7 @@ JSON, and for each of them an invocation goes out as a line of JSON.
 """
 
 import asyncio
+import codecs
 import importlib
 import io
 import json
@@ -67,8 +68,9 @@ class Invocation:
 class _FunctionProcess:
     """One process, which is told events and tells invocations."""
 
-    def __init__(self, process: Process, events: StreamWriter, invocations: StreamReader) -> None:
+    def __init__(self, process: Process, events: StreamWriter, invocations: StreamReader, errors: StreamReader) -> None:
         self._process = process
+        self._relay = asyncio.create_task(_relay(errors))
         self._events = events
         self._invocations = invocations
         self.generation = 0
@@ -77,16 +79,22 @@ class _FunctionProcess:
     async def start(cls, function: Function, environment: Mapping[str, str], folder: Path) -> Self:
         """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.local.functions"),
+            *(sys.executable, "-X", "utf8", "-m", "cli.local.functions"),  # Lambda's encoding is UTF-8
             *(function.name, function.handler, str(function.timeout_seconds)),
             stdin=PIPE,
             stdout=PIPE,
+            stderr=PIPE,
             limit=MAX_LINE_BYTES,
             cwd=folder,
             env=local_environment(environment),
             process_group=0,  # Control-C is for the parent
         )
-        started = cls(process, cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout))
+        started = cls(
+            process,
+            cast("StreamWriter", process.stdin),
+            cast("StreamReader", process.stdout),
+            cast("StreamReader", process.stderr),
+        )
         try:
             async with asyncio.timeout(START_SECONDS):
                 word = await started.finish()
@@ -125,6 +133,13 @@ class _FunctionProcess:
         """End the process, which waits for an event."""
         self._events.close()
         await self._process.wait()
+
+
+async def _relay(errors: StreamReader) -> None:
+    """Print the standard error of a process, which its log does not hold, on ours, which escapes control characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while piece := await errors.read(MAX_LINE_BYTES):
+        click.echo(decoder.decode(piece), nl=False, err=True)
 
 
 class Functions:
@@ -303,7 +318,9 @@ class Context:
 
 def run(name: str, handler: str, timeout_seconds: float) -> None:
     """Serve events from standard input until it ends, which it does with the parent."""
-    out = sys.stdout
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    # Programs that the function starts, and libraries in C, would write among the invocations.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     # A Lambda function's log is what it prints. Replaced before the function is loaded, because its logger keeps it.
     log = sys.stdout = sys.stderr = io.StringIO()
 
