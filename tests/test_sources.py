@@ -20,9 +20,9 @@ from botocore.exceptions import EndpointConnectionError
 from local_server import PATIENCE_SECONDS, wait_until
 
 from cli.clients import LOCAL_REGION
+from cli.console import standard_streams
 from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
 from cli.local.embedded_aws import COUNTED_SECONDS, EmbeddedAws
-from cli.console import standard_streams
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
