@@ -9,6 +9,7 @@ import codecs
 import importlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
