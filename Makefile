@@ -53,7 +53,7 @@ deploy: $(SAM_VENV)/.installed
 	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
 		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
 	$(SAM_VENV)/bin/sam build
-	sed -i.original 's/not-entered/$(COMMIT)/' .aws-sam/build/template.yaml
+	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) $(ARGS)
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.

@@ -159,7 +159,7 @@ def test_a_line_about_several_messages_is_told_as_a_batch():
     [
         (503, "POST /segment", "failed", {"failed": 1}, "the function did not answer in time"),
         (429, "POST /segment", "failed", {"failed": 1}, "more requests came than are let through"),
-        (404, "-", "refused", {}, "there is no such route"),
+        (404, "-", "refused", {}, "no such route"),
     ],
 )
 def test_a_line_of_the_api_tells_a_row(status, route, outcome, counts, text):

@@ -571,7 +571,7 @@ def test_a_commit_alone_changes_no_resource():
     assert "$(STAGE)" in tags
     assert "$(shell" not in tags
     assert TEMPLATE["Outputs"]["Commit"]["Value"] in re.findall(
-        r"sed -i\.original 's/([\w-]+)/\$\(COMMIT\)/'", makefile
+        r"sed -i\.original 's\|([\w-]+)\|\$\(COMMIT\)\|'", makefile
     )
     template = (ROOT / "template.yaml").read_text()
     assert template.count(TEMPLATE["Outputs"]["Commit"]["Value"]) == 1

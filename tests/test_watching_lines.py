@@ -77,7 +77,7 @@ def test_whether_the_function_gave_the_answer_is_read(status, integration, is_by
         (500, 200, "the function failed"),
         (503, "-", "the function did not answer in time"),
         (503, 429, "Lambda answered 429"),
-        (404, "-", "there is no such route"),
+        (404, "-", "no such route"),
         (429, "-", "more requests came than are let through"),
         (403, "-", None),
         ("-", "-", None),

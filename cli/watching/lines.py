@@ -120,10 +120,10 @@ def why_not_by_function(status: int | None, integration_status: str) -> str | No
 
 
 _WITHOUT_LAMBDA = {
-    404: "there is no such route",
+    404: "no such route",
     413: "the body is larger than 10 MB",
     429: "more requests came than are let through",
-    500: "the function can't be called",
+    500: "the function died, or can't be called",
     503: "the function did not answer in time",
     504: "the function did not answer in time",
 }
