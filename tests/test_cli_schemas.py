@@ -230,6 +230,121 @@ FAULTS = {
         "/errorMessage/required/a",
         "it must be a text",
     ),
+    "a format that is not checked": (
+        draft_7(properties={"a": {"format": "uri"}}),
+        "/properties/a/format",
+        "the format uri is not checked here: use pattern, or one of date, date-time, email, ipv4, ipv6, uuid",
+    ),
+    "a format of one's own": (
+        draft_7(properties={"a": {"items": {"format": "phone"}}}),
+        "/properties/a/items/format",
+        "the format phone is not checked here",
+    ),
+    "a required name in camel case": (
+        draft_7(required=["event", "userId"]),
+        "/required/1",
+        "userId is never in a message, which is in snake_case here: write user_id",
+    ),
+    "a property in another spelling": (
+        draft_7(properties={"Message ID": {}}),
+        "/properties/Message ID",
+        "write message_id",
+    ),
+    "a key that is removed": (
+        draft_7(required=["write_key"]),
+        "/required/0",
+        "write_key is never in a message: it is removed",
+    ),
+    "a name in a dependency": (draft_7(dependencies={"userId": ["event"]}), "/dependencies/userId", "write user_id"),
+    "a name that a dependency needs": (draft_7(dependencies={"a": ["groupId"]}), "/dependencies/a/0", "write group_id"),
+    "a name in dependentRequired": (
+        draft_2020(dependentRequired={"a": ["b", "groupId"]}),
+        "/dependentRequired/a/1",
+        "write group_id",
+    ),
+    "a name in dependentSchemas": (
+        draft_2020(dependentSchemas={"a": {"required": ["sentAt"]}}),
+        "/dependentSchemas/a/required/0",
+        "write sent_at",
+    ),
+    "a name in then": (draft_7(**{"if": {}, "then": {"required": ["userId"]}}), "/then/required/0", "write user_id"),
+    "a name in a condition": (
+        draft_7(**{"if": {"properties": {"userId": {}}}, "then": {}}),
+        "/if/properties/userId",
+        "write user_id",
+    ),
+    "a name in allOf": (
+        draft_7(allOf=[{"anyOf": [{"required": ["userId"]}]}]),
+        "/allOf/0/anyOf/0/required/0",
+        "write user_id",
+    ),
+    "a name behind a reference": (
+        draft_7(allOf=[{"$ref": "#/definitions/a"}], definitions={"a": {"required": ["userId"]}}),
+        "/definitions/a/required/0",
+        "write user_id",
+    ),
+    "a name in a pattern": (
+        draft_7(patternProperties={"^userId$": {"type": "string"}}),
+        "/patternProperties/^userId$",
+        "write user_id",
+    ),
+    "a name in context": (
+        draft_7(properties={"context": {"required": ["userAgent"]}}),
+        "/properties/context/required/0",
+        "userAgent is never in the context of a message, which is in snake_case here: write user_agent",
+    ),
+    "a name in an object of context": (
+        draft_7(properties={"context": {"properties": {"device": {"allOf": [{"required": ["advertisingId"]}]}}}}),
+        "/properties/context/properties/device/allOf/0/required/0",
+        "advertisingId is never in the context.device of a message, which is in snake_case here: write advertising_id",
+    ),
+    "no further fields": (
+        draft_7(additionalProperties=False),
+        "/additionalProperties",
+        "additionalProperties refuses fields that Segment adds to messages: leave it out at the top of a message",
+    ),
+    "no further fields, behind allOf": (
+        draft_7(allOf=[{"additionalProperties": False}]),
+        "/allOf/0/additionalProperties",
+        "",
+    ),
+    "no fields that are not judged": (
+        draft_2020(unevaluatedProperties=False),
+        "/unevaluatedProperties",
+        "refuses fields",
+    ),
+    "few names": (draft_7(propertyNames={"maxLength": 9}), "/propertyNames", "propertyNames refuses fields"),
+    "few fields": (draft_7(anyOf=[{"maxProperties": 20}]), "/anyOf/0/maxProperties", "maxProperties refuses fields"),
+    "an id that is a number": (
+        draft_7(properties={"user_id": {"type": "integer"}}),
+        "/properties/user_id/type",
+        'user_id is always a text here, also where a number was sent: write "string"',
+    ),
+    "an id that is one of some numbers": (
+        draft_7(properties={"user_id": {"enum": ["a", 7]}}),
+        "/properties/user_id/enum/1",
+        "user_id is always a text here, and never a number",
+    ),
+    "a call type in upper case": (
+        draft_7(**{"if": {"properties": {"type": {"const": "Track"}}}, "then": {}}),
+        "/if/properties/type/const",
+        "the type of a message is in lower case here: write track",
+    ),
+    "another call type": (
+        draft_7(properties={"type": {"enum": ["page", "screen"]}}),
+        "/properties/type/enum",
+        "this refuses every message: their type is track",
+    ),
+    "a constant of another type": (
+        draft_7(properties={"properties": {"properties": {"n": {"type": "string", "const": 7}}}}),
+        "/properties/properties/properties/n/const",
+        "a number can't occur here: type allows only string",
+    ),
+    "a value of another type": (
+        draft_7(properties={"a": {"type": ["integer", "boolean"], "enum": [1, True, 1.5, None]}}),
+        "/properties/a/enum/2",
+        "a number can't occur here: type allows only integer or boolean",
+    ),
     "required texts that are none": (
         draft_7(required=["a"], errorMessage={"required": []}),
         "/errorMessage/required",
@@ -246,7 +361,35 @@ WELL = {
     "schemas in examples": draft_7(
         examples=[{"$ref": "nowhere", "requierd": 1}], const={"errorMessage": 7}, enum=[{"$ref": 1}]
     ),
-    "a format that is not checked": draft_7(properties={"a": {"format": "uri"}, "b": {"format": "uuid"}}),
+    "formats that are checked, and one's own": draft_7(
+        properties={name: {"format": name} for name in ("date", "date-time", "email", "ipv4", "ipv6", "uuid", "x-plan")}
+    ),
+    "canonical names": draft_7(
+        required=["user_id", "message_id", "_metadata", "my_own", "myOwn"],
+        properties={
+            "context": {
+                "required": ["user_agent", "ip", "myOwn"],
+                "properties": {"page": {"required": ["url"]}, "traits": {"required": ["userId"]}},
+            },
+            "traits": {"required": ["userId", "firstName"], "additionalProperties": False},
+            "properties": {"properties": {"userId": {}, "orderId": {}}, "propertyNames": {"minLength": 1}},
+            "type": {"enum": ["track", "page"]},
+            "group_id": {"type": ["string", "null"], "enum": ["a", "b"]},
+        },
+        dependencies={"group_id": ["anonymous_id"]},
+        additionalProperties=True,
+    ),
+    "closed fields in a condition": draft_7(**{"if": {"maxProperties": 3}, "then": {"required": ["user_id"]}}),
+    "a type that is only one of several": draft_7(
+        anyOf=[{"properties": {"type": {"const": "page"}}}, {"properties": {"user_id": {"type": "integer"}}}, {}]
+    ),
+    "values of their type": draft_7(
+        properties={
+            "a": {"type": ["integer", "null"], "enum": [1, 2.0, None]},
+            "b": {"type": "number", "const": 1.5},
+            "c": {"type": ["boolean", "array", "object"], "enum": [True, [], {}]},
+        }
+    ),
     "a tree that refers to itself": draft_7(
         allOf=[{"$ref": "common.json#/definitions/message"}],
         properties={"tree": {"$ref": "#/definitions/tree"}},
@@ -262,17 +405,21 @@ WELL = {
     "an anchor": draft_2020(**{"$ref": "#a", "$defs": {"a": {"$anchor": "a", "type": "object"}}}),
     "an empty path": draft_7(properties={"": {"minLength": 1}}),
     "texts of every kind": draft_7(
-        type="object",
-        required=["a", "b"],
-        dependencies={"a": ["b"]},
-        additionalProperties=False,
-        properties={"a": {"minLength": 1, "errorMessage": "A"}},
-        errorMessage={
-            "required": {"a": "A"},
-            "type": "T",
-            "dependencies": "D",
-            "additionalProperties": "No more",
-        },
+        properties={
+            "traits": {
+                "type": "object",
+                "required": ["a", "b"],
+                "dependencies": {"a": ["b"]},
+                "additionalProperties": False,
+                "properties": {"a": {"minLength": 1, "errorMessage": "A"}},
+                "errorMessage": {
+                    "required": {"a": "A"},
+                    "type": "T",
+                    "dependencies": "D",
+                    "additionalProperties": "No more",
+                },
+            }
+        }
     ),
     "one text for all that is required": draft_7(required=["a"], errorMessage={"required": "A"}),
     "a text for few entries": draft_2020(
@@ -327,6 +474,36 @@ def test_a_file_of_ones_own_is_checked_too(edited):
     assert [str(fault) for fault in check_schemas(folder)] == [
         "shop.json at /definitions/price/minimun: minimun is no keyword and never counts: did you mean minimum?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "better"), [("from", "previous_id"), ("to", "user_id"), ("previousId", "previous_id")]
+)
+def test_the_old_names_of_an_alias_are_told(name, better, edited):
+    [fault] = check_schemas(edited(alias=draft_7(required=[name])))
+    assert (fault.file, fault.pointer) == ("alias.json", "/required/0")
+    assert fault.text.endswith(f"write {better}")
+
+
+def test_shared_definitions_are_judged_by_what_refers_to_them(edited):
+    common = json.loads((SCHEMAS / "common.json").read_text())
+    common["definitions"]["message"]["required"].append("anonymousId")
+    common["definitions"]["own"] = {"required": ["userId"]}
+    [fault] = check_schemas(edited(common=common))
+    assert (fault.file, fault.pointer) == ("common.json", "/definitions/message/required/2")
+
+
+def test_settings_may_be_closed_and_have_any_name(edited):
+    settings = draft_7(required=["userId"], properties={"userId": {}}, additionalProperties=False, maxProperties=1)
+    assert check_schemas(edited(settings=settings)) == []
+
+
+def test_a_keyword_of_another_dialect_may_hold_anything(edited):
+    for value in (7, ["userId"], {"a": 7}, None):
+        faults = check_schemas(
+            edited(track=draft_7(dependentRequired=value, dependentSchemas=value, **{"$defs": value}))
+        )
+        assert {fault.pointer for fault in faults} >= {"/dependentRequired", "/dependentSchemas"}
 
 
 def test_faults_of_several_files_are_told_at_once(edited):

@@ -11,6 +11,7 @@ from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker, Val
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
+from cli.schemas.canonical import canonical_faults, value_faults
 from cli.schemas.patterns import pattern_faults
 from cli.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
 from cli.schemas.silence import silent_faults
@@ -18,7 +19,7 @@ from cli.stack import ROOT
 from handler.decode import JsonObject, type_name
 from handler.diagnose import schema_registry
 from handler.explain import rule_text, spell_path
-from handler.spec import SETTINGS
+from handler.spec import CALL_TYPES, SETTINGS
 from handler.validate import SCHEMA_NAMES, Schemas
 
 SCHEMAS = ROOT / "schemas"
@@ -63,10 +64,10 @@ def check_schemas(folder: Path) -> list[Fault]:
             broken = {root.fault(NESTED_TOO_DEEPLY)}
         faults += broken
     if not faults:  # references are followed between whole schemas
-        faults += _reference_faults(places, documents)
+        faults += [*_reference_faults(places, documents)] or [*_message_faults(places, documents)]
     for place in places:
-        faults += [*silent_faults(place), *pattern_faults(place)]
-    return sorted(faults)
+        faults += [*silent_faults(place), *pattern_faults(place), *value_faults(place)]
+    return sorted(set(faults))
 
 
 def _read(path: Path) -> JsonObject:
@@ -124,6 +125,19 @@ def _innermost(error: ValidationError) -> ValidationError:
     while error.context:
         error = max(error.context, key=lambda inner: len(inner.absolute_path))
     return error
+
+
+def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:
+    """Yield what the schemas of call types say of fields that canonical messages never have."""
+    registry = schema_registry(documents)
+    known = {id(place.schema): place for place in places}
+
+    def follow(schema: JsonObject, place: Place) -> Place | None:
+        references = [schema[keyword] for keyword in sorted(REFERENCES & schema.keys())]
+        return known.get(id(_resolve(references[0], documents[place.file], registry))) if references else None
+
+    for call_type in CALL_TYPES:
+        yield from canonical_faults(known[id(documents[f"{call_type}.json"])], call_type, follow)
 
 
 def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:

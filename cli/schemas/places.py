@@ -58,7 +58,7 @@ def inside(schema: JsonObject, keywords: Collection[str] = EVERYWHERE) -> Iterat
         found: Iterable[tuple[object, Path]] = []
         if keyword in SCHEMAS_IN_ARRAY and isinstance(value, list):
             found = ((inner, (keyword, index)) for index, inner in enumerate(value))
-        elif keyword in SCHEMAS_BY_NAME:
+        elif keyword in SCHEMAS_BY_NAME and isinstance(value, dict):
             found = ((inner, (keyword, name)) for name, inner in value.items())
         elif keyword in ONE_SCHEMA:
             found = [(value, (keyword,))]

@@ -90,9 +90,13 @@ def silent_faults(place: Place) -> Iterator[Fault]:
             yield place.fault(f"{keyword} never counts in {DIALECT_NAMES[place.dialect]}: it is not in it", keyword)
         elif (meant := _meant(keyword, rules | STRUCTURE | COMMENTS)) and meant not in COMMENTS | {keyword}:
             yield place.fault(f"{keyword} is no keyword and never counts: did you mean {meant}?", keyword)
-    name = schema.get("format", "email")
-    if name not in FORMAT_NAMES and (meant := _meant(name, FORMATS.checkers)):
-        yield place.fault(f"{name} is no format and never counts: did you mean {meant}?", "format")
+    name = schema.get("format", "x-none")
+    if name not in FORMATS.checkers and not name.startswith("x-"):
+        if name not in FORMAT_NAMES and (meant := _meant(name, FORMATS.checkers)):
+            yield place.fault(f"{name} is no format and never counts: did you mean {meant}?", "format")
+        else:
+            checked = ", ".join(sorted(FORMATS.checkers))
+            yield place.fault(f"the format {name} is not checked here: use pattern, or one of {checked}", "format")
     if place.dialect is Draft7Validator and "$ref" in schema:
         for keyword in sorted(schema.keys() & (rules | {"else", "then", ERROR_MESSAGE}) - {"$ref"}):
             yield place.fault(
