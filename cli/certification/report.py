@@ -9,12 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cli.certification.findings import Finding, Verdict
 from cli.certification.wire import Exchange, Wire
-from cli.console import printable
+from cli.console import Rows, printable
 
 SHOWN_EXCHANGES = 4
 """Of a point; a dozen that are alike tell no more."""
@@ -131,14 +130,13 @@ class Report:
 
     def picture(self) -> RenderableType:
         """Return what people are shown: all points, and what is to be looked at."""
-        table = Table("", "Point", "Title", "Found", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        table.columns[0].no_wrap = table.columns[1].no_wrap = True
+        table = Rows("", "Point", "Title", "Found", whole=(0, 1), folded=(3,))
         for finding in self.findings:
             colour = COLOURS[finding.verdict]
             table.add_row(
                 Text(finding.verdict, colour),
-                Text(finding.point.id),
-                Text(finding.point.title),
+                finding.point.id,
+                finding.point.title,
                 Text(self._says(finding), "" if finding.verdict is Verdict.FAIL else "dim"),
             )
         parts: list[RenderableType] = [table, ""]
