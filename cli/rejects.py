@@ -17,11 +17,11 @@ import click
 from cli.console import Rows, print_document, progress, stdout
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
-from cli.retry import Fate, Judge, Verdict, retry, sink_of
+from cli.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
 from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import ID, Target, target_options
 from handler.decode import decode_settings
-from handler.errors import STORE_ERRORS, EventStoreUnavailable, InvalidSettings
+from handler.errors import STORE_ERRORS, InvalidSettings, Unavailable
 
 DEFAULT_DAYS = 7
 DAYS = click.IntRange(1, 3660)
@@ -207,8 +207,9 @@ def retry_(
 ) -> None:
     """Judge rejects by today's schemas, and store what passes where the function stores.
 
-    What was stored, or was there already, is deleted from the rejects, and what is still refused stays. Whatever ends
-    it half-way, nothing is lost: run it again. Exits with 1 when something is still refused.
+    What was stored, or was there already, is deleted from the rejects, and what is still refused stays. A reject that
+    came before its user was erased is deleted and not stored. Whatever ends it half-way, nothing is lost: run it again.
+    Exits with 1 when something is still refused.
 
     \b
     Example:
@@ -224,10 +225,11 @@ def retry_(
     verdicts: list[Verdict] = []
     try:
         with progress("Retrying", total=len(chosen)) as step:
-            for verdict in retry(chosen, selection.table, judge, None if dry_run else sink_of(target)):
+            sink, erased = None if dry_run else sink_of(target), ErasedUsers.of(target)
+            for verdict in retry(chosen, selection.table, judge, sink, erased):
                 verdicts.append(verdict)
                 step()
-    except (EventStoreUnavailable, *STORE_ERRORS) as error:
+    except (Unavailable, *STORE_ERRORS) as error:
         _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
         raise click.ClickException(
             f"AWS answered: {error.__cause__ or error}. What was not stored is still among the rejects: run this again"
@@ -251,6 +253,7 @@ _WORDS = {
     Fate.PASSES: "would pass",
     Fate.REFUSED: "still refused",
     Fate.GONE: "gone meanwhile",
+    Fate.ERASED: "of erased users",
 }
 
 

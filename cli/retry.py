@@ -2,18 +2,25 @@
 
 A reject is deleted only after its message is durable, so that whatever ends a retry half-way loses nothing. What was
 stored but not yet deleted is a duplicate the next time.
+
+A reject that came before its user was erased is deleted and not stored. The eraser may leave the tombstone while the
+message is written, and then search the table before the write. So the tombstone is read again after the write, and the
+erasure is requested again if it is there by then.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
+from cli.erase import Person, request_erasure
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable
 from cli.target import Target
 from handler.canonicalise import Message, canonicalise
 from handler.decode import decode_settings, parse_body
+from handler.erased import Tombstones
 from handler.errors import Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
@@ -30,6 +37,8 @@ class Fate(StrEnum):
     REFUSED = "refused"
     GONE = "gone"
     """Somebody else retried or purged it, or it expired."""
+    ERASED = "erased"
+    """Its user was erased after it came."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +82,32 @@ class Judge:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ErasedUsers:
+    """Knows whose rejects may not be stored any more, and erases what was stored meanwhile."""
+
+    target: Target
+    tombstones: Tombstones
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """Return those of a deployment."""
+        return cls(target=target, tombstones=Tombstones(target.account.dynamodb(), target.stores.erasure_table))
+
+    def covers(self, reject: KeptReject, message: Message) -> bool:
+        """Whether a user was erased after a reject came; raises `ErasureStoreUnavailable`."""
+        came = replace(message, timestamp=reject.rejected_at)
+        [refusal] = self.tombstones.refusals(reject.customer_id, [came], lambda read: read())
+        return refusal is not None
+
+    def erase_again(self, record: Record) -> None:
+        """Request the erasure of a record's user, which the eraser carries out."""
+        body = record.message.body
+        user = body.get("user_id")
+        anonymous = None if user is not None else body["anonymous_id"]
+        request_erasure(self.target, Person(customer_id=record.customer_id, user=user, anonymous=anonymous))
+
+
 def sink_of(target: Target) -> EventSink:
     """Return where the function of a deployment writes."""
     stores = target.stores
@@ -82,10 +117,16 @@ def sink_of(target: Target) -> EventSink:
     return EventTable(target.account.dynamodb(), stores.event_table, retention_days=retention_days)
 
 
-def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink: EventSink | None) -> Iterator[Verdict]:
-    """Yield what becomes of each reject; without a sink, what would.
+def retry(
+    rejects: Iterable[KeptReject],
+    table: RejectTable,
+    judge: Judge,
+    sink: EventSink | None,
+    erased: ErasedUsers | None,
+) -> Iterator[Verdict]:
+    """Yield what becomes of each reject; without a sink, what would. Without `erased` no user counts as erased.
 
-    Raises `EventStoreUnavailable` when a write is not confirmed, or one of `STORE_ERRORS`: after all that came of the
+    Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
     others was yielded, and with the reject still there.
     """
 
@@ -95,6 +136,10 @@ def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink:
             return Verdict(reject=reject, fate=Fate.GONE)
         try:
             record = judge.record(reject, contents)
+            if erased is not None and erased.covers(reject, record.message):
+                if sink is not None:
+                    table.delete(reject)
+                return Verdict(reject=reject, fate=Fate.ERASED)
             if sink is None:
                 return Verdict(reject=reject, fate=Fate.PASSES)
             outcome = sink.write(record)
@@ -102,7 +147,10 @@ def retry(rejects: Iterable[KeptReject], table: RejectTable, judge: Judge, sink:
             raise
         except Refusal as refusal:
             return Verdict(reject=reject, fate=Fate.REFUSED, answer=str(refusal))
+        was_erased = erased is not None and erased.covers(reject, record.message)
+        if erased is not None and was_erased:
+            erased.erase_again(record)
         table.delete(reject)
-        return Verdict(reject=reject, fate=Fate(outcome))
+        return Verdict(reject=reject, fate=Fate.ERASED if was_erased else Fate(outcome))
 
     return in_parallel(try_again, rejects)

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -16,16 +17,18 @@ from botocore.exceptions import ClientError
 from local_server import PATIENCE_SECONDS, run, wait_until
 
 from cli.reject_table import RejectTable
-from cli.retry import Fate, Judge, retry, sink_of
+from cli.retry import ErasedUsers, Fate, Judge, retry, sink_of
 from cli.schemas.check import SCHEMAS
 from cli.stack import LOCAL_STACK
 from cli.target import Target
+from consumer.erasures import ErasureRequest, ErasureTable
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation
 from handler.reject import Reject
 from handler.reject import RejectTable as Keeper
 from handler.spec import CALL_TYPES
+from handler.timestamps import sortable
 from handler.validate import Schemas
 
 pytest_plugins = ["servers"]
@@ -393,7 +396,7 @@ def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy
     table = RejectTable(client, target.stores.rejects_table)
     judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
     with pytest.raises(Killed):
-        list(retry(list(table.everything()), table, judge, sink_of(target)))
+        list(retry(list(table.everything()), table, judge, sink_of(target), ErasedUsers.of(target)))
     stored = {record["message_id"] for record in destination.stored()}
     assert stored | {reject["message_id"] for reject in listed()} == {message["messageId"] for message in sent}
     code, counts = retried("--scan", "--schemas", mended)
@@ -410,8 +413,101 @@ def test_a_reject_that_is_gone_meanwhile_is_passed_over(deploy, mended):
     table.delete(found[0])
     judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
     target = Target(account=destination.account, stores=destination.stack.stores)
-    assert [verdict.fate for verdict in retry(found, table, judge, sink_of(target))] == [Fate.GONE]
+    assert [verdict.fate for verdict in retry(found, table, judge, sink_of(target), ErasedUsers.of(target))] == [
+        Fate.GONE
+    ]
     assert destination.stored() == []
+
+
+# Erased users
+
+
+def erasures_of(destination):
+    return ErasureTable(destination.account.dynamodb(), destination.stack.stores.erasure_table)
+
+
+def request_of(subject="demo#user#user-1", *, minutes=0.0):
+    """Return a request that was made some minutes from now."""
+    moment = sortable(datetime.now(UTC) + timedelta(minutes=minutes))
+    return ErasureRequest(customer_id="demo", subject=subject, requested_at=moment)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"EventSink": sink, "AfterErasure": mode} for sink in ("dynamodb", "sqs") for mode in ("store", "refuse")],
+)
+@pytest.mark.parametrize(
+    ("subject", "ids"),
+    [
+        ("demo#user#user-1", {}),
+        ("demo#user#user-1", {"anonymousId": "visitor"}),
+        ("demo#anonymous#visitor", {"userId": None, "anonymousId": "visitor"}),
+    ],
+)
+def test_reject_of_an_erased_user_is_deleted_and_not_stored(parameters, subject, ids, deploy, mended):
+    destination = deploy(**parameters)
+    destination.post({**NO_EVENT, **ids})
+    erasures_of(destination).bury(request_of(subject, minutes=1))
+    expected = (0, {"tried": 1, "of_erased_users": 1})
+    code, counts = retried("--scan", "--schemas", mended, "--dry-run")
+    assert (code, counts) == (0, {**expected[1], "dry_run": True})
+    assert len(listed()) == 1
+    assert retried("--scan", "--schemas", mended) == expected
+    assert (destination.records(), listed()) == ([], [])
+
+
+@pytest.mark.parametrize("mode", ["store", "refuse"])
+def test_reject_that_came_after_the_erasure_is_stored(mode, deploy, mended):
+    destination = deploy(AfterErasure=mode)
+    destination.post({**NO_EVENT, "timestamp": sortable(datetime.now(UTC))})
+    erasures_of(destination).bury(request_of(minutes=-1))
+    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
+    assert len(destination.stored()) == 1
+
+
+class Burying:
+    """Leaves a tombstone just before or after it writes, as an eraser may that works at the same time."""
+
+    def __init__(self, sink, bury, *, before):
+        self.sink, self.bury, self.before = sink, bury, before
+
+    def write(self, record):
+        if self.before:
+            self.bury()
+        outcome = self.sink.write(record)
+        if not self.before:
+            self.bury()
+        return outcome
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
+def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deploy, mended):
+    destination = deploy(EventSink=sink)
+    destination.post(NO_EVENT)
+    target = Target(account=destination.account, stores=destination.stack.stores)
+    table = RejectTable(destination.account.dynamodb(), target.stores.rejects_table)
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    first = request_of()
+    burying = Burying(sink_of(target), lambda: erasures_of(destination).bury(first), before=before)
+    verdicts = list(retry(list(table.everything()), table, judge, burying, ErasedUsers.of(target)))
+    assert [verdict.fate for verdict in verdicts] == [Fate.ERASED]
+    assert listed() == []
+    [delete] = [record for record in destination.stored() if record["type"] == "delete"]
+    assert delete["subject"] == "demo#user#user-1"
+    assert delete["stored_at"] > first.requested_at
+    if sink == "sqs":
+        assert sorted(record["type"] for record in destination.records()) == ["delete", "track"]
+
+
+def test_reject_stays_where_its_tombstone_cannot_be_read(deploy, mended):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    destination.account.dynamodb().delete_table(TableName=destination.stack.stores.erasure_table)
+    result = rejects("retry", "--scan", "--schemas", mended)
+    assert result.exit_code == 1
+    assert "What was not stored is still among the rejects: run this again" in result.stderr
+    assert (destination.stored(), len(listed())) == ([], 1)
 
 
 def test_when_a_message_can_not_be_stored_its_reject_stays(deploy, mended):

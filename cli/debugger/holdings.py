@@ -18,7 +18,7 @@ from cli.keys import CUSTOMER_ID, EXPIRY
 from cli.messages import Item, Selection, to_json, what_of
 from cli.reject_table import KeptReject, RejectTable, last_days, newest_first
 from cli.rejects import DEFAULT_DAYS
-from cli.retry import Fate, Judge, Verdict, retry, sink_of
+from cli.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
 from cli.target import Target
 from handler.items import read_json_attribute
 from handler.keys import Status, new_key
@@ -109,7 +109,7 @@ class Holdings:
         except click.ClickException:  # the schemas are being edited
             verdicts = {}
         else:
-            verdicts = {one.reject.body_hash: one for one in retry(shown, self._rejects, judge, sink=None)}
+            verdicts = {one.reject.body_hash: one for one in retry(shown, self._rejects, judge, None, None)}
         return {
             "rejects": [_reject(reject, verdicts.get(reject.body_hash)) for reject in shown],
             "more": len(found) - len(shown),
@@ -126,7 +126,7 @@ class Holdings:
         contents = None if reject is None else self._rejects.contents(reject)
         if reject is None or contents is None:
             return None
-        verdict = next(iter(retry([reject], self._rejects, self.load_judge(), sink=None)))
+        verdict = next(iter(retry([reject], self._rejects, self.load_judge(), None, None)))
         return {
             "reject": _reject(reject, verdict),
             **shown_content(contents.body),
@@ -139,7 +139,8 @@ class Holdings:
         """Judge rejects by today's schemas, and store what passes."""
         found = {key: self._rejects.find(*_parse_key(key)) for key in keys}
         there = [reject for reject in found.values() if reject is not None]
-        verdicts = retry(there, self._rejects, self.load_judge(), sink_of(self.target))
+        erased = ErasedUsers.of(self.target)
+        verdicts = retry(there, self._rejects, self.load_judge(), sink_of(self.target), erased)
         said = {_key(one.reject): {"fate": one.fate, "answer": one.answer} for one in verdicts}
         return [{"key": key, **said.get(key, {"fate": Fate.GONE, "answer": ""})} for key in keys]
 

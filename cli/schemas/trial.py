@@ -52,7 +52,7 @@ class Trial:
         """Yield for each reject what was answered and would not be any more, None where it is still refused."""
         table = RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
         chosen = (reject for reject in table.everything() if self.customer_id in (None, reject.customer_id))
-        for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, sink=None):
+        for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, None, None):
             reject = verdict.reject
             passes = verdict.fate is Fate.PASSES
             yield (reject.customer_id, reject.call_type, reject.answer) if passes else None
