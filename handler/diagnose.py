@@ -5,6 +5,8 @@ JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` n
 
 import itertools
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -43,7 +45,7 @@ class Diagnosis:
         self._validators = {}
         for name in names:
             schema = documents[f"{name}.json"]
-            dialect = extend(validator_for(schema, default=Draft7Validator), {"multipleOf": _multiple_of})  # type: ignore[no-untyped-call]
+            dialect = extend(validator_for(schema, default=Draft7Validator), OWN_RULES)  # type: ignore[no-untyped-call]
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
     def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
@@ -67,6 +69,22 @@ def _multiple_of(
     """Compare the numbers as they are written in JSON: 19.99 is a multiple of 0.01, which no double is of another."""
     if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(factor)):
         yield ValidationError(f"{instance!r} is not a multiple of {factor}")
+
+
+def _pattern(
+    validator: Any,  # noqa: ANN401 -- of any dialect
+    pattern: str,
+    instance: object,
+    schema: Mapping[str, Any],
+) -> Iterator[ValidationError]:
+    """Try a pattern only on a text that `maxLength` beside it allows: a pattern can be slow for long texts."""
+    if not validator.is_type(instance, "string") or len(str(instance)) > schema.get("maxLength", math.inf):
+        return
+    if not re.search(pattern, str(instance)):
+        yield ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+OWN_RULES = {"multipleOf": _multiple_of, "pattern": _pattern}
 
 
 def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":

@@ -288,6 +288,16 @@ FAULTS = {
         "/patternProperties/^userId$",
         "write user_id",
     ),
+    "a pattern that can take exponential time": (
+        draft_7(properties={"properties": {"properties": {"a": {"pattern": "^(\\w+\\s?)*$"}}}}),
+        "/properties/properties/properties/a/pattern",
+        "pattern can take minutes for a text of 40 characters",
+    ),
+    "a pattern of names that can take exponential time": (
+        draft_7(properties={"traits": {"patternProperties": {"(a|aa)+$": {}}}}),
+        "/properties/traits/patternProperties/(a|aa)+$",
+        "a name in patternProperties can take minutes",
+    ),
     "a name in context": (
         draft_7(properties={"context": {"required": ["userAgent"]}}),
         "/properties/context/required/0",

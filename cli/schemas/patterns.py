@@ -1,16 +1,24 @@
-"""Patterns that the destination can't use."""
+"""Patterns that the destination can't use, or should not."""
 
 from collections.abc import Iterator
 
+from cli.schemas.backtracking import is_exponential
 from cli.schemas.places import Fault, Place
-from handler.patterns import PatternError, patterns_in, python_pattern
+from handler.patterns import PatternError, parse_pattern, patterns_in, python_pattern
 
 
 def pattern_faults(place: Place) -> Iterator[Fault]:
-    """Yield the patterns of a schema for which Python has no equal."""
+    """Yield the patterns of a schema for which Python has no equal, and those that can take exponential time."""
     for pattern, path in patterns_in(place.schema):
+        subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
         try:
             python_pattern(pattern)
         except PatternError as error:
-            subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
             yield place.fault(f"{subject} must be in the format regex: {error}", *path)
+            continue
+        if is_exponential(parse_pattern(pattern)):
+            yield place.fault(
+                f"{subject} can take minutes for a text of 40 characters, because a repetition can read one text in "
+                "several ways: write it so that each character fits only one place, such as ^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*$",
+                *path,
+            )
