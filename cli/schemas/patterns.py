@@ -19,6 +19,7 @@ def pattern_faults(place: Place) -> Iterator[Fault]:
         if is_exponential(parse_pattern(pattern)):
             yield place.fault(
                 f"{subject} can take minutes for a text of 40 characters, because a repetition can read one text in "
-                "several ways: write it so that each character fits only one place, such as ^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*$",
+                "several ways: write it so that each character fits one place only, such as "
+                "^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*$",
                 *path,
             )
