@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 SAM_VENV := .venv-sam
+# pip with the user's package index, proxy and certificates, and without other settings such as `user` or `target`.
+PIP := -I cli/run_pip.py
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 NPM_LOCK := npm install --silent --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 # which writes hashes, and no address of a registry
@@ -64,19 +66,19 @@ bench: $(INSTALLED)
 
 $(SAM_VENV)/.installed: requirements-sam.txt
 	@echo "Installing the SAM CLI into $(SAM_VENV) (once, about a minute) …"
-	@$(PYTHON) -m venv --clear $(SAM_VENV)
-	@$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-sam.txt
+	@$(PYTHON) -I -m venv --clear $(SAM_VENV)
+	@$(SAM_VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-sam.txt
 	@cp requirements-sam.txt $@
 
 .venv-template/.installed: requirements-template.txt
 	@echo "Installing cfn-lint and checkov into .venv-template (once, about a minute) …"
-	@$(PYTHON) -m venv --clear .venv-template
-	@.venv-template/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-template.txt
+	@$(PYTHON) -I -m venv --clear .venv-template
+	@.venv-template/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-template.txt
 	@cp requirements-template.txt $@
 
 # What looks at the page of `make run`: playwright, and a Chromium that is there already (apt-get install chromium).
 $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-browser.txt
+	@$(VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-browser.txt
 	@cp requirements-browser.txt $@
 
 .PHONY: screenshots
@@ -92,8 +94,8 @@ LOCKED := $(wildcard tests/e2e/libraries/*.txt) $(NODE_LIBRARY)/package-lock.jso
 	@rm -rf .libraries
 	@for file in $(filter %.txt,$(LOCKED)); do \
 		folder=.libraries/$$(basename $$file .txt); \
-		$(PYTHON) -m venv --without-pip $$folder && \
-		$(VENV)/bin/python -m pip --python $$folder/bin/python install --quiet --disable-pip-version-check \
+		$(PYTHON) -I -m venv --without-pip $$folder && \
+		$(VENV)/bin/python $(PIP) --python $$folder/bin/python install --quiet \
 			--no-deps --require-hashes -r $$file || exit 1; \
 	done
 	@if command -v npm >/dev/null; then \
@@ -109,16 +111,16 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \
 		+ sys.version.split()[0] + ": name one with  make PYTHON=python3.13 …")'
 	@echo "Installing what is needed into $(VENV) (once, about a minute) …"
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -I -m venv --clear $(VENV)
+	@$(VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/python $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # `sam build` calls the target of each function, to put it together in $(ARTIFACTS_DIR) for Lambda's Python and Linux
 # whatever this machine is. All hold the same, and pip downloads it once. The compiled parts come for both processors, so
 # that an artifact runs on either.
 LAMBDA_PYTHON := 3.13
-LAMBDA_PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+LAMBDA_PIP = $(VENV)/bin/python $(PIP) install --quiet \
 	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
 FUNCTIONS := build-DestinationFunction build-EraserFunction build-StreamConsumerFunction build-QueueConsumerFunction
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 import urllib3
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
 
 from cli.stack import LOCAL_FOLDER, Account, Stores, stack_outputs
 
@@ -87,6 +87,7 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _MEND: Mapping[type[Exception], str] = {
     NoRegionError: " Set AWS_REGION to the stack's, or AWS_PROFILE to a profile that has it.",
+    ProfileNotFound: ". Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
     NoCredentialsError: ". Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
 }
 """What botocore does not say."""

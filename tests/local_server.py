@@ -52,15 +52,13 @@ class _Process(subprocess.Popen):
 
 def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
     """Start `destination` in a process group of its own; errors go where its output goes."""
-    return _Process(
-        [sys.executable, "-m", "cli", *args],
-        cwd=checkout,
-        env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        text=True,
-        **options,
-    )
+    usual = {
+        "env": {name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "stderr": subprocess.STDOUT,
+        "start_new_session": True,
+        "text": True,
+    }
+    return _Process([sys.executable, "-m", "cli", *args], cwd=checkout, **(usual | options))
 
 
 @contextmanager
@@ -139,11 +137,12 @@ def wait_until(happened: Callable[[], object]) -> None:
 
 
 @contextmanager
-def serving(folder: Path, *options: str) -> Iterator[LocalServer]:
+def serving(folder: Path, *options: str, **process_options: Any) -> Iterator[LocalServer]:
     """Run `destination serve` on a free port until the end of the context, in a folder that becomes its checkout."""
     checkout = make_checkout(folder)
     printed = checkout / "printed"
-    with printed.open("w") as output, start(checkout, "serve", "--port", "0", *options, stdout=output) as process:
+    serve = ("serve", "--port", "0", *options)
+    with printed.open("w") as output, start(checkout, *serve, stdout=output, **process_options) as process:
         try:
             wait_until(lambda: "Control-C" in printed.read_text() or process.poll() is not None)
             assert process.poll() is None, printed.read_text()
