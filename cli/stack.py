@@ -173,7 +173,7 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
     cloudformation = account.cloudformation()
     cloudformation.create_stack(
         StackName=LOCAL_STACK,
-        TemplateBody="\t" + json.dumps(stores),  # no YAML begins with a tab, so that moto reads JSON, which is quick
+        TemplateBody=json.dumps(stores),
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
     )
     outputs = stack_outputs(cloudformation, LOCAL_STACK)

@@ -22,7 +22,7 @@ from local_server import PATIENCE_SECONDS, wait_until
 from cli.clients import LOCAL_REGION
 from cli.console import standard_streams
 from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
-from cli.local.embedded_aws import COUNTED_SECONDS, EmbeddedAws
+from cli.local.embedded_aws import EmbeddedAws
 from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
@@ -480,7 +480,7 @@ class Queue:
         """
         if count := self.count(url or self.url):
             return count
-        sleep(COUNTED_SECONDS)
+        sleep(0)
         return self.count(url or self.url)
 
     def count(self, url):

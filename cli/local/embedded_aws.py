@@ -1,37 +1,31 @@
-"""An AWS of one's own (moto) in a process of its own, so that function processes and commands can share it.
+"""An embedded AWS (ministack) in a process of its own, shared by function processes and commands.
 
-moto loses acknowledged writes when threads use it at once, so requests are let in one by one.
+Four of its services are reachable: CloudFormation, DynamoDB, DynamoDB Streams, and SQS. It keeps everything in memory.
 
-Run as `python -m cli.local.embedded_aws`, this module is that process: it prints where it listens as a line of JSON,
-and ends when its standard input ends, which it does with the parent.
+Run as `python -m cli.local.embedded_aws`, this module is that process. It prints where it listens as a line of JSON.
+It ends when its standard input ends, which happens when the parent ends.
 """
 
 import asyncio
+import contextlib
 import json
-import logging
 import os
 import select
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Collection, Iterable
-from functools import cache
+from collections.abc import Collection
+from dataclasses import dataclass
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TextIO
 
 import click
-from werkzeug.serving import WSGIRequestHandler, make_server
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cli.addresses import is_loopback, parse_host
-from cli.clients import LOCAL_REGION
 from cli.local.environment import local_environment
 from cli.stack import ROOT
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOOPBACK = "127.0.0.1"
 CONTAINER_BRIDGE = "172.17.0.1"
@@ -44,14 +38,11 @@ LOOK_SECONDS = 0.5
 """Between two looks whether the process still runs."""
 FOR_CONTAINERS = "--for-containers"
 
-COUNTED_SECONDS = 0.2
-"""For how long the number of messages in a queue is not counted anew."""
-MAX_SHARD_ITERATORS = 1000
-"""Places in a stream that are remembered: the latest ones, which are a minute's at least."""
+SERVICES = "cloudformation,dynamodb,dynamodbstreams,sqs"
 
 
 class EmbeddedAws:
-    """A running moto server on loopback; `for_containers` opens it to containers on this machine too.
+    """A running server on loopback; `for_containers` opens it to containers on this machine too.
 
     `container_url` is its address as seen from a container.
     """
@@ -98,102 +89,71 @@ class EmbeddedAws:
                 pipe.close()
 
 
-class _QuietHandler(WSGIRequestHandler):
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 -- werkzeug's name
-        """Say nothing of single requests."""
-
-
-class _Latest(dict[str, object]):
-    """Forgets the oldest: moto makes a place in a stream for each look into it, and would keep them all."""
-
-    def __setitem__(self, name: str, value: object) -> None:
-        super().__setitem__(name, value)
-        if len(self) > MAX_SHARD_ITERATORS:
-            del self[next(iter(self))]
-
-
 def run(*, for_containers: bool) -> None:
     """Serve until standard input ends."""
-    out, sys.stdout = sys.stdout, sys.stderr  # for whatever moto may print
+    out, sys.stdout = sys.stdout, sys.stderr  # for whatever ministack may print
+    loopback = _listen(LOOPBACK, 0)
+    port = loopback.getsockname()[1]
+    listeners = [loopback]
+    if for_containers:
+        with contextlib.suppress(OSError):  # there is no such bridge on this machine
+            listeners.append(_listen(CONTAINER_BRIDGE, port))
+    # ministack reads these when it is imported. The port is part of the URLs of queues.
+    os.environ.update(GATEWAY_PORT=str(port), SERVICES=SERVICES, LOG_LEVEL="ERROR")
     # Slow, and only this process needs it.
-    import moto.core.responses  # noqa: PLC0415
-    from moto.core.models import DEFAULT_ACCOUNT_ID  # noqa: PLC0415
-    from moto.dynamodbstreams.models import dynamodbstreams_backends  # noqa: PLC0415
-    from moto.moto_server import werkzeug_app  # noqa: PLC0415
-    from moto.sqs.models import Queue  # noqa: PLC0415
+    import uvicorn  # noqa: PLC0415
+    from ministack.app import app  # noqa: PLC0415
 
-    streams: Any = dynamodbstreams_backends[DEFAULT_ACCOUNT_ID][LOCAL_REGION]
-    streams.shard_iterators = _Latest()
-    # Both look for the same in files and classes with each request, which is a fifth of the time that one takes.
-    dispatcher: Any = werkzeug_app.DomainDispatcherApplication
-    responses: Any = moto.core.responses
-    dispatcher.get_backend_for_host = cache(dispatcher.get_backend_for_host)
-    responses.method_names_from_class = cache(responses.method_names_from_class)
-    # Each message that is sent or received asks for all of these numbers, for which all in the queue are counted.
-    for name in ("", "_delayed", "_not_visible"):
-        _count_seldom(Queue, f"approximate_number_of_messages{name}")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    hosts = (CONTAINER_BRIDGE, DESKTOP_HOST) if for_containers else ()
-    app = _one_by_one(dispatcher(werkzeug_app.create_backend_app), hosts)
-    loopback = make_server(LOOPBACK, 0, app, threaded=True, request_handler=_QuietHandler)
-    servers = [loopback]
-    if for_containers and _is_own_address(CONTAINER_BRIDGE):
-        servers.append(make_server(CONTAINER_BRIDGE, loopback.port, app, threaded=True, request_handler=_QuietHandler))
-    for server in servers:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-    out.write(json.dumps([loopback.port, len(servers) > 1]) + "\n")
+    guard = _Guard(app=app, hosts=(CONTAINER_BRIDGE, DESKTOP_HOST) if for_containers else ())
+    # Its lifespan starts what other services need: schedulers, and a search for containers that it left behind.
+    config = uvicorn.Config(guard, lifespan="off", ws="none", log_level="error", access_log=False)
+    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    out.write(json.dumps([port, len(listeners) > 1]) + "\n")
     out.flush()
-    sys.stdin.read()  # nothing comes but the end of the parent
+    uvicorn.Server(config).run(listeners)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.bind((host, port))
+        listener.listen()
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _end_with(parent: TextIO) -> None:
+    parent.read()  # it sends nothing
     os._exit(0)
 
 
-def _count_seldom(kind: type, name: str) -> None:
-    """Let a property, which is an approximate number in SQS too, be some moments old."""
-    count = getattr(kind, name).fget
-    known: WeakKeyDictionary[object, tuple[float, int]] = WeakKeyDictionary()
+@dataclass(frozen=True, kw_only=True)
+class _Guard:
+    """An ASGI application that lets only clients of AWS use `app`, and not web sites in a browser.
 
-    def number(queue: object) -> int:
-        until, value = known.get(queue, (0.0, 0))
-        if time.monotonic() >= until:
-            value = count(queue)
-            known[queue] = (time.monotonic() + COUNTED_SECONDS, value)
-        return value
-
-    setattr(kind, name, property(number))
-
-
-def _is_own_address(address: str) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
-
-
-def _one_by_one(app: "WSGIApplication", hosts: Collection[str]) -> "WSGIApplication":
-    lock = threading.Lock()
-
-    def serve(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if not _is_of_client(environ, hosts):
-            start_response("403 Forbidden", [("Content-Type", "text/plain")])
-            return [b"No web site may use this AWS, and requests must be signed"]
-        with lock:
-            return app(environ, start_response)
-
-    return serve
-
-
-def _is_of_client(environ: "WSGIEnvironment", hosts: Collection[str]) -> bool:
-    """Whether a client of AWS sends a request, and not a browser for a site, by its own origin or by a name of its own.
-
-    A browser tells the origin of most requests, but not of a GET to an address such as Docker's bridge. All clients of
+    A browser names the origin of most requests, but not of a GET to an address such as Docker's bridge. All clients of
     AWS sign their requests, which a site can't do without asking first.
     """
-    host = parse_host(environ.get("HTTP_HOST", ""))
-    is_of_site = "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ
-    is_signed = environ.get("HTTP_AUTHORIZATION", "").startswith("AWS4-HMAC-SHA256 ")
-    return host is not None and (is_loopback(host) or host in hosts) and is_signed and not is_of_site
+
+    app: ASGIApp
+    hosts: Collection[str]
+    """The host names that clients may use, apart from those of loopback addresses."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._is_of_client(scope):
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"No web site may use this AWS, and requests must be signed"})
+
+    def _is_of_client(self, scope: Scope) -> bool:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = parse_host(headers.get(b"host", ""))
+        is_of_site = b"origin" in headers or b"sec-fetch-site" in headers
+        is_signed = headers.get(b"authorization", "").startswith("AWS4-HMAC-SHA256 ")
+        return host is not None and (is_loopback(host) or host in self.hosts) and is_signed and not is_of_site
 
 
 if __name__ == "__main__":
