@@ -3,8 +3,8 @@
 `destination serve` runs here with a number of function processes, and `destination simulate` sends to it as Segment
 does and checks that all is stored. For the emulator a small gateway stands before it, with the same stores behind.
 
-The store is moto, which answers one call at a time and takes several times as long as the function does: these figures
-are for work on this machine, and say little about AWS.
+The store is the embedded AWS, which runs on the same processors: these figures are for work on this machine, and say
+little about AWS.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Served:
 def measure(options: Options) -> list[Table]:
     """Measure; what needs the emulator is left out with a word about it where that is missing."""
     messages = QUICK_MESSAGES if options.quick else MESSAGES
-    rows, notes = [], ["The store is moto, one call at a time: it is what takes most of the time."]
+    rows, notes = [], ["The store is the embedded AWS, on the same processors."]
     for functions, at_once in ((1, 1), (4, 16)):
         with serving(functions) as served:
             told = simulate(f"{served.url}/segment", served.url, messages=messages, at_once=at_once)

@@ -1,7 +1,7 @@
 """The tables and queues of a deployment: of a CloudFormation stack, or the same ones from template.yaml elsewhere.
 
 template.yaml is the only place that declares a store. On this machine its stores are made by handing just them to an
-embedded CloudFormation (moto's can't resolve functions and APIs), with the function's environment as stack outputs.
+embedded CloudFormation (it need not know functions and APIs), with the function's environment as stack outputs.
 """
 
 import json
