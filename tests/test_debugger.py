@@ -474,7 +474,7 @@ def test_a_key_is_made_works_and_is_revoked(server):
         ({}, "a customer id is 1 to 256 printable characters"),
         (
             {"customer_id": "a", "expires": "soon"},
-            "soon is no time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z",
+            "soon is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z",
         ),
         ({"customer_id": "a", "scopes": ["sing"]}, "There is no call type sing"),
         ({"customer_id": 5}, "customer_id must be a text"),
