@@ -30,6 +30,7 @@ CONFIRMED_BY = {
     "dynamodb": {
         **dict.fromkeys(("GetItem", "PutItem", "UpdateItem", "DeleteItem"), "ConsumedCapacity"),
         **dict.fromkeys(("Query", "Scan"), "Items"),
+        "BatchWriteItem": "UnprocessedItems",
         "ListTables": "TableNames",
     },
     "sqs": {"GetQueueUrl": "QueueUrl"},

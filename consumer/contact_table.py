@@ -1,19 +1,21 @@
-"""The contact table: where contacts are kept, in DynamoDB, such that messages may come beside each other.
+"""The contact table: keeps contacts in DynamoDB while messages arrive concurrently, in any order, and repeatedly.
 
 Items of one customer (partition key `customer`), by their sort key `item`, which holds nothing readable:
 
 - `contact#<key>` and `account#<key>`: a `Contact` as JSON in `facts`, compressed where it is long, and a `version`, on
-  which its puts are conditional. It takes some 10,000 other contacts that were merged into one, or as many traits.
+  which puts are conditional. The limits of `Contact` keep it below DynamoDB's 400 KB.
+- `part#<key of a user>#<key of a visitor>`: an alias made the visitor part of the user. `time` is the event time of the
+  first such alias. `erased` is the last erasure that flowed this way and is finished.
 - `seen#<key>#<day>#<hash of the event>`: what a contact did on a day (UTC, or `unknown`): the name of the `event`, and
-  in the set `messages` event times and hashes of message ids. It takes some 10,000 messages.
-
-What does not fit into an item of 400 KB is refused by DynamoDB and raises, so that it ends among the dead letters.
+  in the set `messages` one text per message. A full set is split by hashes of messages: `…#<first digits>`.
 """
 
+import itertools
+import json
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +23,21 @@ from consumer.contacts import (
     Contact,
     Profile,
     account_of,
-    contact_of,
+    claimed_time,
+    contact_key,
     erasure_time,
     event_of,
     event_time,
     key_of,
-    members_of,
     previous_of,
-    root_of,
     said_of_account,
     said_of_contact,
     said_of_previous,
+    shortened,
+    visitor_key_of,
 )
 from handler.decode import JsonObject
-from handler.items import json_attribute, read_json_attribute
+from handler.items import read_json_attribute, text_attribute
 from handler.record import escape, sha256, utf8
 from handler.spec import DELETE
 
@@ -45,6 +48,12 @@ MAX_TRIES = 10
 """To put an item that others change at the same time."""
 MAX_PAUSE_SECONDS = 0.2
 """Between two of them; ten messages of a queue have 30 seconds."""
+MAX_ERASING_SECONDS = 10
+"""For one hand-over of a `delete`: the other messages of its batch need time, too."""
+MAX_SET_MESSAGES = 250
+"""Of one item. DynamoDB charges the size of the whole item for each write, so a set is split long before 400 KB."""
+BATCH_DELETES = 25
+"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html"""
 MESSAGE_HASH_CHARS = 12
 """Enough to tell the messages of one microsecond apart; the shorter they are, the more an item takes."""
 
@@ -56,53 +65,74 @@ Item = Mapping[str, Any]
 
 
 class Conflict(Exception):
-    """Others changed an item whenever this one was about to; the message is to come again."""
+    """Others changed an item before each try to put it. The message has to be handed over again."""
+
+
+class Unfinished(Exception):
+    """An erasure takes longer than one hand-over may. What is erased stays erased; the next hand-over continues."""
 
 
 class ContactTable:
-    """The contacts of one customer, by a client that lets pass no answer that confirms nothing; `sleep` is in seconds.
+    """The contacts of one customer.
 
-    What one reads is whole when all messages were taken. Until then an alias or an erasure may show by half.
+    The client treats an unconfirmed response as an error: see `consumer/clients.py`. `sleep` and `clock` use seconds.
+    What is read is complete when all messages were taken. Until then an alias or an erasure may show in part.
     """
 
     def __init__(
-        self, client: "DynamoDBClient", name: str, *, customer: str, sleep: Callable[[float], object] = time.sleep
+        self,
+        client: "DynamoDBClient",
+        name: str,
+        *,
+        customer: str,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._name = name
         self._customer = customer
         self._sleep = sleep
+        self._clock = clock
 
     def take(self, message: JsonObject) -> None:
-        """Keep what a message says; raises `Conflict` or one of `STORE_ERRORS`, after which it is to come again.
+        """Keep what a message says.
 
-        The order of the steps is what lets messages come beside each other and be interrupted anywhere. An erasure is
-        first noted and then sweeps, while an event is first counted and then looks for an erasure. An alias is first
-        noted with the user, where an erasure begins, and then looks for one that came before it.
+        Raises `PermanentFailure`. Raises `Conflict`, `Unfinished` or one of `STORE_ERRORS` where the message has to be
+        handed over again.
+
+        The order of the steps lets messages be handled concurrently and be interrupted anywhere. An erasure is first
+        noted and then sweeps. An event is first counted, an alias first noted as a part of the user, and then both look
+        for an erasure. So at least one of the two sees the other.
         """
-        key = key_of(self._customer, contact_of(message))
+        key = contact_key(message, self._customer)
         account, event, previous = account_of(message), event_of(message), previous_of(message)
         if account is not None:
             self._join(f"account#{key_of(self._customer, account)}", said_of_account(message))
         if event is not None:
             self._count(key, event, message)
-        contact = self._join(f"contact#{key}", said_of_contact(message, self._customer))
-        if event is not None and contact.voids(event_time(message)):
-            self._uncount(_seen_item(key, event, message), [_counted(message)])
         if previous is not None:
-            previous_key = key_of(self._customer, previous)
-            self._join(f"contact#{previous_key}", said_of_previous(message, self._customer))
-            if contact.deleted_at is not None:
-                self._erase(previous_key, contact.deleted_at)
+            self._note_part(key, visitor_key_of(self._customer, previous), event_time(message))
+        contact = self._join(f"contact#{key}", said_of_contact(message))
+        if event is not None and contact.voids(event_time(message)):
+            self._uncount(key, event, message)
+        if previous is not None:
+            self._take_alias(key, previous, contact, message)
         if message["type"] == DELETE:
             self._erase(key, erasure_time(message))
+
+    def _take_alias(self, key: str, previous: str, contact: Contact, message: JsonObject) -> None:
+        """Merge a visitor into a user, and erase the visitor with a user who was erased after that."""
+        visitor = visitor_key_of(self._customer, previous)
+        self._join(f"contact#{visitor}", said_of_previous(message, self._customer))
+        if contact.deleted_at is not None and contact.voids(event_time(message)):
+            self._erase_part(key, visitor, contact.deleted_at, self._deadline())
 
     def _join(self, name: str, said: Contact) -> Contact:
         """Add to what is known of a contact or an account, and return all of that."""
         for _ in range(MAX_TRIES):
             item = self._get(name)
             contact = _contact(item).join(said)
-            facts = json_attribute(contact.to_json())
+            facts = text_attribute(_json_text(contact.to_json()))
             if item.get("facts") == facts:
                 return contact
             read = item.get("version", {"N": "0"})
@@ -115,24 +145,54 @@ class ContactTable:
                     ExpressionAttributeValues={":read": read},
                 )
             except self._client.exceptions.ConditionalCheckFailedException:
-                self._sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 -- no secret
+                self._pause()
             else:
                 return contact
         raise Conflict(f"{name} was changed by others {MAX_TRIES} times in a row")
 
-    def _count(self, key: str, event: str, message: JsonObject) -> None:
-        """Add a message to the set of those that count; a set does not mind what comes again."""
-        self._client.update_item(
-            TableName=self._name,
-            Key=self._key(_seen_item(key, event, message)),
-            UpdateExpression="SET #event = :event ADD #messages :messages",
-            ExpressionAttributeNames={"#event": "event", "#messages": "messages"},
-            ExpressionAttributeValues={":event": {"S": utf8(event)}, ":messages": {"SS": [_counted(message)]}},
-        )
+    def _pause(self) -> None:
+        self._sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 -- no secret
 
-    def _uncount(self, name: str, counted: list[str]) -> None:
-        """Take messages, if any, out of their set, and delete the item of a set that is empty."""
-        if counted:
+    def _count(self, key: str, event: str, message: JsonObject) -> None:
+        """Add a message to the set of those that count, which has no effect when it is there already.
+
+        A message that is handed over again may get into two items, when there was no room for it the first time.
+        Reading counts it once.
+        """
+        digest = sha256(escape(message["message_id"]))
+        for digits in itertools.count():
+            split = f"#{digest[:digits]}" if digits else ""
+            with suppress(self._client.exceptions.ConditionalCheckFailedException):
+                self._client.update_item(
+                    TableName=self._name,
+                    Key=self._key(_seen_item(key, event, message) + split),
+                    UpdateExpression="SET #event = :event ADD #messages :messages",
+                    ConditionExpression=(
+                        "attribute_not_exists(#messages) OR size(#messages) < :full OR contains(#messages, :message)"
+                    ),
+                    ExpressionAttributeNames={"#event": "event", "#messages": "messages"},
+                    ExpressionAttributeValues={
+                        ":event": {"S": utf8(shortened(event))},
+                        ":messages": {"SS": [_counted(message)]},
+                        ":message": {"S": _counted(message)},
+                        ":full": {"N": str(MAX_SET_MESSAGES)},
+                    },
+                )
+                return
+
+    def _uncount(self, key: str, event: str, message: JsonObject) -> None:
+        """Take a message out of the sets that it may be in."""
+        counted = _counted(message)
+        for item in self._query(_seen_item(key, event, message)):
+            self._remove(item["item"]["S"], {counted}.intersection(_messages(item)))
+
+    def _remove(self, name: str, counted: Iterable[str]) -> None:
+        """Take messages, if any, out of their set, and delete the item of a set that is empty.
+
+        Without the condition, DynamoDB would make an item anew that was deleted meanwhile.
+        """
+        messages = sorted(counted)
+        if messages:
             with suppress(self._client.exceptions.ConditionalCheckFailedException):
                 self._client.update_item(
                     TableName=self._name,
@@ -140,7 +200,7 @@ class ContactTable:
                     UpdateExpression="DELETE #messages :messages",
                     ConditionExpression="attribute_exists(#messages)",
                     ExpressionAttributeNames={"#messages": "messages"},
-                    ExpressionAttributeValues={":messages": {"SS": counted}},
+                    ExpressionAttributeValues={":messages": {"SS": messages}},
                 )
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.delete_item(
@@ -150,70 +210,135 @@ class ContactTable:
                 ExpressionAttributeNames={"#messages": "messages"},
             )
 
+    def _note_part(self, key: str, visitor: str, moment: str) -> None:
+        """Note that a visitor is part of a user, since the earliest alias that says so."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._name,
+                Key=self._key(f"part#{key}#{visitor}"),
+                UpdateExpression="SET #time = :time",
+                ConditionExpression="attribute_not_exists(#time) OR #time > :time",
+                ExpressionAttributeNames={"#time": "time"},
+                ExpressionAttributeValues={":time": {"S": moment}},
+            )
+
     def _erase(self, key: str, deleted_at: str) -> None:
-        """Erase a contact and all that ever became part of it; all of them again where one was erased already.
+        """Sweep a contact, and erase the visitors that were part of it when it was erased; raises `Unfinished`."""
+        deadline = self._deadline()
+        self._sweep(key, deleted_at, deadline)
+        for part in self._query(f"part#{key}#"):
+            is_erased = part.get("erased", {"S": ""})["S"] >= deleted_at
+            if part["time"]["S"] <= deleted_at and not is_erased:
+                self._erase_part(key, part["item"]["S"].split("#")[2], deleted_at, deadline)
 
-        That one may be the last that an interrupted try got to.
+    def _erase_part(self, key: str, visitor: str, deleted_at: str, deadline: float) -> None:
+        """Erase a visitor with the user; again where that was begun, since it may have been interrupted."""
+        self._join(f"contact#{visitor}", Contact(deleted_at=deleted_at))
+        self._sweep(visitor, deleted_at, deadline)
+        self._client.update_item(
+            TableName=self._name,
+            Key=self._key(f"part#{key}#{visitor}"),
+            UpdateExpression="SET #erased = :erased",
+            ExpressionAttributeNames={"#erased": "erased"},
+            ExpressionAttributeValues={":erased": {"S": deleted_at}},
+        )
+
+    def _sweep(self, key: str, deleted_at: str, deadline: float) -> None:
+        """Delete what a contact did until an erasure; raises `Unfinished`.
+
+        The items of earlier days are deleted whole, with what is added to them meanwhile.
         """
-        waiting, reached = [key], {key}
-        while waiting:
-            key = waiting.pop()
-            contact = self._join(f"contact#{key}", Contact(deleted_at=deleted_at))
-            self._sweep(key, deleted_at)
-            waiting += contact.merged - reached
-            reached |= contact.merged
+        day = deleted_at[:DAY_CHARS]
+        self._delete(self._query(f"seen#{key}#{UNKNOWN_DAY}#"), deadline)
+        self._delete(self._query(f"seen#{key}#", before=f"seen#{key}#{day}"), deadline)
+        for item in self._query(f"seen#{key}#{day}#"):
+            self._check(deadline)
+            self._remove(item["item"]["S"], (one for one in _messages(item) if _time(one) <= deleted_at))
 
-    def _sweep(self, key: str, deleted_at: str) -> None:
-        """Delete what a contact did until then. Of an earlier day that is all, be it added meanwhile."""
-        last_day = deleted_at[:DAY_CHARS]
-        for item in self._query(f"seen#{key}#"):
-            name = item["item"]["S"]
-            day = name.split("#")[2]
-            if day == UNKNOWN_DAY or day < last_day:
-                self._client.delete_item(TableName=self._name, Key=self._key(name))
-            elif day == last_day:
-                self._uncount(name, [one for one in _messages(item) if _time(one) <= deleted_at])
+    def _delete(self, items: Iterator[Item], deadline: float) -> None:
+        """Delete items, so many at once; raises `Unfinished` between two calls."""
+        while names := [item["item"] for item in itertools.islice(items, BATCH_DELETES)]:
+            requests: Any = {
+                self._name: [{"DeleteRequest": {"Key": {**self._key(""), "item": name}}} for name in names]
+            }
+            while requests:
+                self._check(deadline)
+                requests = self._client.batch_write_item(RequestItems=requests)["UnprocessedItems"]
+                if requests:
+                    self._pause()
+
+    def _deadline(self) -> float:
+        return self._clock() + MAX_ERASING_SECONDS
+
+    def _check(self, deadline: float) -> None:
+        if self._clock() > deadline:
+            raise Unfinished(f"The erasure took longer than {MAX_ERASING_SECONDS} seconds, and continues next time")
 
     def profiles(self) -> Iterator[Profile]:
-        """Yield all contacts, merged ones as one, ordered by what tells nothing; read page by page."""
+        """Yield all contacts, merged ones as one, in no particular order; read page by page."""
         for item in self._query("contact#"):
-            key, contact = item["item"]["S"].removeprefix("contact#"), _contact(item)
-            if contact.contact_id is not None and self._is_root(key, contact):
-                yield Profile.of(members_of(key, contact, self._read))
-
-    def _is_root(self, key: str, contact: Contact) -> bool:
-        """Whether a contact stands for itself, or for others in a circle, which each of them is merged into."""
-        return contact.merged_into is None or (bool(contact.merged) and root_of(key, self._read) == key)
+            contact = _contact(item)
+            if contact.contact_id is not None and contact.merged_into is None:
+                yield self._profile(item["item"]["S"].removeprefix("contact#"), contact)
 
     def find(self, contact_id: str) -> Profile | None:
-        """Return the contact that has an id, or of which that is a part."""
-        key = key_of(self._customer, contact_id)
-        if self._read(key).contact_id is None:
-            return None
-        root = root_of(key, self._read)
-        return Profile.of(members_of(root, self._read(root), self._read))
+        """Return the user that has an id; or else the visitor that has it, or the user whom that is part of."""
+        for key in (key_of(self._customer, contact_id), visitor_key_of(self._customer, contact_id)):
+            contact = self._read(key)
+            if contact.merged_into is not None:
+                key = contact.merged_into.value  # noqa: PLW2901 -- it stands for the other one
+                contact = self._read(key)
+            if contact.contact_id is not None:
+                return self._profile(key, contact)
+        return None
+
+    def _profile(self, key: str, contact: Contact) -> Profile:
+        return Profile.of({key: contact, **(dict(self._visitors(key)) if contact.has_parts else {})})
+
+    def _visitors(self, key: str) -> Iterator[tuple[str, Contact]]:
+        """Yield the visitors that are part of a contact now.
+
+        One that is known from aliases alone is not shown where its id is that of another user: nothing was merged.
+        """
+        for part in self._query(f"part#{key}#"):
+            visitor = part["item"]["S"].split("#")[2]
+            contact = self._read(visitor)
+            is_part = contact.merged_into is not None and contact.merged_into.value == key
+            if is_part and not (contact.updated is None and self._is_user(contact.contact_id or "")):
+                yield visitor, contact
+
+    def _is_user(self, contact_id: str) -> bool:
+        return self._read(key_of(self._customer, contact_id)).contact_id is not None
 
     def to_json(self, profile: Profile) -> JsonObject:
-        """Return a contact whole: with the traits of its accounts, and how often it did what."""
+        """Return a contact whole: with the traits of its accounts, its events, and what was left out, if anything."""
+        accounts = {group_id: self._account(group_id) for group_id in profile.groups}
+        left_out = {
+            "traits": profile.whole.left_out,
+            "groups": [group_id for group_id, account in accounts.items() if not account.is_whole],
+            "more": profile.whole.cut_at is not None,
+        }
         return {
             "id": profile.contact_id,
             "traits": profile.traits,
-            "groups": {group_id: self._account(group_id) for group_id in profile.groups},
+            "groups": {group_id: account.values for group_id, account in accounts.items()},
             "last_seen": profile.last_seen,
             "events": self._events(profile),
             "merged": profile.merged,
+            **({"left_out": left_out} if any(left_out.values()) else {}),
         }
 
-    def _account(self, group_id: str) -> JsonObject:
-        return _contact(self._get(f"account#{key_of(self._customer, group_id)}")).values
+    def _account(self, group_id: str) -> Contact:
+        return _contact(self._get(f"account#{key_of(self._customer, group_id)}"))
 
     def _events(self, profile: Profile) -> dict[str, int]:
-        """Count by event; what was erased is left out, though an interrupted message may not have swept it yet."""
-        counts: Counter[str] = Counter()
-        for key, contact in profile.members.items():
+        """Count by event. What was erased is left out, though an interrupted message may not have swept it yet."""
+        seen: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+        for key, contact in profile.contacts.items():
             for item in self._query(f"seen#{key}#"):
-                counts[item["event"]["S"]] += sum(not contact.voids(_time(one)) for one in _messages(item))
-        return {event: counts[event] for event in sorted(+counts)}
+                counted = (one for one in _messages(item) if not contact.voids(_time(one)))
+                seen[item["event"]["S"]].update((key, _identity(one)) for one in counted)
+        return {event: len(seen[event]) for event in sorted(seen) if seen[event]}
 
     def _read(self, key: str) -> Contact:
         return _contact(self._get(f"contact#{key}"))
@@ -223,13 +348,18 @@ class ContactTable:
         answer = self._client.get_item(TableName=self._name, Key=self._key(name), ConsistentRead=True)
         return answer.get("Item", {})
 
-    def _query(self, start: str) -> Iterator[Item]:
-        """Yield the items whose names start with a text, as they are now."""
+    def _query(self, start: str, *, before: str = "") -> Iterator[Item]:
+        """Yield the items whose names start with a text, as they are now; or those from there to `before`."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._name,
-            KeyConditionExpression="#customer = :customer AND begins_with(#item, :start)",
+            KeyConditionExpression="#customer = :customer AND "
+            + ("#item BETWEEN :start AND :before" if before else "begins_with(#item, :start)"),
             ExpressionAttributeNames={"#customer": "customer", "#item": "item"},
-            ExpressionAttributeValues={":customer": {"S": escape(self._customer)}, ":start": {"S": start}},
+            ExpressionAttributeValues={
+                ":customer": {"S": escape(self._customer)},
+                ":start": {"S": start},
+                **({":before": {"S": before}} if before else {}),
+            },
             ConsistentRead=True,
         )
         for page in pages:
@@ -243,14 +373,25 @@ def _contact(item: Item) -> Contact:
     return Contact.from_json(read_json_attribute(item["facts"])) if item else Contact()
 
 
+def _json_text(document: JsonObject) -> str:
+    """Return JSON in which only what UTF-8 can't hold is escaped: escaping all would exceed the limits of sizes."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _seen_item(key: str, event: str, message: JsonObject) -> str:
     day = event_time(message)[:DAY_CHARS] or UNKNOWN_DAY
     return f"seen#{key}#{day}#{sha256(escape(event))}"
 
 
 def _counted(message: JsonObject) -> str:
-    """Return what stands for a message in a set: the same whenever it comes."""
-    return f"{event_time(message)}#{sha256(escape(message['message_id']))[:MESSAGE_HASH_CHARS]}"
+    """Return the text that stands for a message in a set: what every resend repeats, which tells messages apart.
+
+    Where the sender's clock is ahead, the event time follows, by which an erasure decides.
+    """
+    claimed, moment = claimed_time(message), event_time(message)
+    identity = f"{claimed}#{sha256(escape(message['message_id']))[:MESSAGE_HASH_CHARS]}"
+    return identity if moment == claimed else f"{identity}#{moment}"
 
 
 def _messages(item: Item) -> list[str]:
@@ -259,5 +400,10 @@ def _messages(item: Item) -> list[str]:
     return messages
 
 
+def _identity(counted: str) -> str:
+    return "#".join(counted.split("#")[:2])
+
+
 def _time(counted: str) -> str:
-    return counted.partition("#")[0]
+    claimed, _, *moment = counted.split("#")
+    return moment[0] if moment else claimed

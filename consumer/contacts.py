@@ -1,130 +1,173 @@
-"""Contacts, the example of what one can do with messages: what is known of each user, as rules without a store.
+"""Contacts, the example of a consumer: what is known of each user, as rules without a store.
 
-What a message says is a small contact of its own, and what is kept is the join of all of them. Joining minds neither
-order nor repetition, so that any history of the same messages, however often each came, ends in the same contacts.
+Each message is turned into a small contact, and the stored contact is the join of all of them. The join does not depend
+on order or repetition, so every history of the same messages ends in the same contacts.
 
-A contact is known by its user id, or by the anonymous id of a message without one; both are one name space. An alias
-moves nothing: each contact keeps its own, and those that are merged are put together when one reads.
+Users and visitors are two name spaces, as in the event table. A message with a user id is about that user, and a
+message with an anonymous id alone is about that visitor. An alias merges a visitor into a user. It moves nothing: both
+keep their own facts, and reading puts them together. No alias can reach the contact of another user.
 
 https://segment.com/docs/connections/spec/
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any, Self
 
+from consumer.errors import PermanentFailure
 from handler.canonicalise import UNDATED, identity_time
 from handler.decode import JsonObject
 from handler.record import escape, sha256
 from handler.spec import DELETE
 
-MAX_CLOCK_ERROR = timedelta(days=1)
-"""A message from further ahead of its receipt has a wrong clock, and would otherwise be the newest for years."""
+# DynamoDB refuses items above 400 KB. A contact at all of these limits takes less than 390 KiB.
+MAX_TRAITS = 300
+"""Of a contact, or of an account."""
+MAX_GROUPS = 50
+MAX_FACT_BYTES = 1024
+"""Of a trait or group as it is stored: its name, time, message id and value, as JSON in UTF-8."""
+MAX_TEXT_CHARS = 4096
+"""Of the id of a contact, and of the name of an event; the rest is cut off. Keys are hashes of the whole text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A value, and how new it is: the event time of the message that said it, and its id."""
+    """A value with its age: the time of the message that said it, and the message id.
+
+    A fact that `is_left_out` had a value that is too long to keep. It still replaces older values.
+    """
 
     time: str
     message_id: str
     value: Any = None
+    is_left_out: bool = False
 
     @classmethod
-    def from_json(cls, parts: list[Any]) -> Self:
+    def from_json(cls, parts: list[Any], *, is_left_out: bool = False) -> Self:
         """Read what `to_json` made."""
         time, message_id, value = parts
-        return cls(time=time, message_id=message_id, value=value)
+        return cls(time=time, message_id=message_id, value=value, is_left_out=is_left_out)
 
     def to_json(self) -> list[Any]:
         """Return what is stored."""
         return [self.time, self.message_id, self.value]
 
     @property
-    def age(self) -> tuple[str, str, str]:
-        """Order facts; the value decides where two messages share time and id, so that it is not their order."""
-        return self.time, self.message_id, json.dumps(self.value, sort_keys=True)
+    def age(self) -> tuple[str, str, bool, str]:
+        """Order facts. Where two messages share time and id, the value decides, and not the order of arrival."""
+        return self.time, self.message_id, self.is_left_out, json.dumps(self.value, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
-    """What is kept of a contact; times are event times, of which the unknown "" is older than all others.
+    """What is kept of a contact; times are event times, and the unknown time "" is older than all others.
 
-    `merged_into` holds the key of the contact that this one is part of now; `merged` the keys of those that ever became
-    part of this one, for ever, because an erasure flows that way. What happened until `deleted_at` is void: it is gone,
-    and ignored when it comes later. Where nothing else is left there is no id either, and nothing that tells of whom.
+    `last_seen` is the latest activity. `updated` is the latest message, activity or not; without it, and without
+    `merged_into`, nothing is known of the contact, and its id is dropped. `merged_into` holds the key of the user that
+    this visitor is part of now. What happened until `deleted_at` is void: it is removed, and ignored when it comes
+    later. `cut_at` is the time of the newest trait or group that was dropped because there were too many. `has_parts`
+    says that an alias named a visitor as part of this user.
 
-    An account (of group calls) is kept likewise, with an id, `last_seen` and traits.
+    An account (of group calls) is kept in the same form, with an id, times and traits.
     """
 
     contact_id: str | None = None
     last_seen: str | None = None
+    updated: str | None = None
     traits: Mapping[str, Fact] = field(default_factory=dict)
     groups: Mapping[str, Fact] = field(default_factory=dict)
     merged_into: Fact | None = None
-    merged: frozenset[str] = frozenset()
+    has_parts: bool = False
     deleted_at: str | None = None
+    cut_at: str | None = None
 
     @classmethod
     def from_json(cls, document: JsonObject) -> Self:
         """Read what `to_json` made."""
         pointer = document.get("merged_into")
+        left_out = document.get("left_out", {})
         return cls(
             contact_id=document.get("id"),
             last_seen=document.get("last_seen"),
-            traits={name: Fact.from_json(parts) for name, parts in document.get("traits", {}).items()},
-            groups={name: Fact.from_json(parts) for name, parts in document.get("groups", {}).items()},
+            updated=document.get("updated", document.get("last_seen")),
+            traits=_read_facts(document.get("traits", {})) | _read_facts(left_out, is_left_out=True),
+            groups=_read_facts(document.get("groups", {})),
             merged_into=None if pointer is None else Fact.from_json(pointer),
-            merged=frozenset(document.get("merged", ())),
+            has_parts=document.get("has_parts", False),
             deleted_at=document.get("deleted_at"),
+            cut_at=document.get("cut_at"),
         )
 
     def to_json(self) -> JsonObject:
-        """Return what is stored; the same for the same contact, whatever order its messages had."""
+        """Return what is stored: the same for the same contact, in whatever order its messages came."""
         parts = {
             "id": self.contact_id,
             "last_seen": self.last_seen,
-            "traits": {name: self.traits[name].to_json() for name in sorted(self.traits)},
-            "groups": {name: self.groups[name].to_json() for name in sorted(self.groups)},
+            "updated": None if self.updated == self.last_seen else self.updated,
+            "traits": _stored_facts({name: fact for name, fact in self.traits.items() if not fact.is_left_out}),
+            "left_out": _stored_facts({name: fact for name, fact in self.traits.items() if fact.is_left_out}),
+            "groups": _stored_facts(self.groups),
             "merged_into": self.merged_into and self.merged_into.to_json(),
-            "merged": sorted(self.merged),
+            "has_parts": self.has_parts or None,
             "deleted_at": self.deleted_at,
+            "cut_at": self.cut_at,
         }
-        return {name: part for name, part in parts.items() if part not in (None, {}, [])}
+        return {name: part for name, part in parts.items() if part not in (None, {})}
 
     @property
     def values(self) -> JsonObject:
-        """The traits as they were last said."""
-        return {name: self.traits[name].value for name in sorted(self.traits)}
+        """The latest values of the traits."""
+        return {name: self.traits[name].value for name in sorted(self.traits) if not self.traits[name].is_left_out}
+
+    @property
+    def left_out(self) -> list[str]:
+        """The traits whose latest values were too long to keep."""
+        return sorted(name for name, fact in self.traits.items() if fact.is_left_out)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.cut_at is None and not self.left_out
 
     def voids(self, time: str | None) -> bool:
-        """Whether what happened then does not count, or nothing happened."""
+        """Whether what happened at a time is erased; also true for None, when nothing happened."""
         return time is None or (self.deleted_at is not None and time <= self.deleted_at)
 
     def join(self, other: "Contact") -> "Contact":
-        """Return what both know together: the latest of each, less what is void."""
-        whole = Contact(
-            contact_id=self.contact_id or other.contact_id,
-            last_seen=_latest(self.last_seen, other.last_seen),
-            traits=_join(self.traits, other.traits),
-            groups=_join(self.groups, other.groups),
-            merged_into=_newest(self.merged_into, other.merged_into),
-            merged=self.merged | other.merged,
-            deleted_at=_latest(self.deleted_at, other.deleted_at),
-        )
-        last_seen = None if whole.voids(whole.last_seen) else whole.last_seen
-        merged_into = whole.merged_into if whole.merged_into and not whole.voids(whole.merged_into.time) else None
+        """Return what both know together: the latest of each, without what is void or too much."""
+        whole = Contact(deleted_at=_latest(self.deleted_at, other.deleted_at))
+        traits, traits_cut_at = _newest_of(_join(self.traits, other.traits), MAX_TRAITS)
+        groups, groups_cut_at = _newest_of(_join(self.groups, other.groups), MAX_GROUPS)
+        merged_into = _newest(self.merged_into, other.merged_into)
+        if merged_into is not None and whole.voids(merged_into.time):
+            merged_into = None
+
+        def valid(*times: str | None) -> str | None:
+            time = _latest(*times)
+            return None if whole.voids(time) else time
+
+        updated = valid(self.updated, other.updated)
         return replace(
             whole,
-            contact_id=None if last_seen is None and merged_into is None else whole.contact_id,
-            last_seen=last_seen,
-            traits={name: fact for name, fact in whole.traits.items() if not whole.voids(fact.time)},
-            groups={name: fact for name, fact in whole.groups.items() if not whole.voids(fact.time)},
+            contact_id=None if updated is None and merged_into is None else self.contact_id or other.contact_id,
+            last_seen=valid(self.last_seen, other.last_seen),
+            updated=updated,
+            traits={name: fact for name, fact in traits.items() if not whole.voids(fact.time)},
+            groups={name: fact for name, fact in groups.items() if not whole.voids(fact.time)},
             merged_into=merged_into,
+            has_parts=self.has_parts or other.has_parts,
+            cut_at=valid(self.cut_at, other.cut_at, traits_cut_at, groups_cut_at),
         )
+
+
+def _read_facts(documents: Mapping[str, list[Any]], *, is_left_out: bool = False) -> dict[str, Fact]:
+    return {name: Fact.from_json(parts, is_left_out=is_left_out) for name, parts in documents.items()}
+
+
+def _stored_facts(facts: Mapping[str, Fact]) -> JsonObject:
+    return {name: facts[name].to_json() for name in sorted(facts)}
 
 
 def _latest(*times: str | None) -> str | None:
@@ -140,43 +183,78 @@ def _join(facts: Mapping[str, Fact], others: Mapping[str, Fact]) -> dict[str, Fa
     return {**facts, **newer}
 
 
+def _newest_of(facts: Mapping[str, Fact], count: int) -> tuple[Mapping[str, Fact], str | None]:
+    """Return so many facts, the newest, and the time of the newest of the others.
+
+    A fact that is dropped has `count` newer ones of other names. That stays so whatever comes, and an erasure voids
+    older facts first. So the result does not depend on the order of arrival, as a limit of bytes would.
+    """
+    if len(facts) <= count:
+        return facts, None
+    ordered = sorted(facts.items(), key=lambda named: (named[1].age, named[0]), reverse=True)
+    return dict(ordered[:count]), ordered[count][1].time
+
+
 # What a message says
 
 
-def event_time(message: JsonObject) -> str:
-    """Return when a message happened as every resend of it repeats, sortable; "" where that is unknown.
+def claimed_time(message: JsonObject) -> str:
+    """Return when a message happened by its sender's clock, sortable; "" where that is unknown.
 
-    Unknown is what can't be read, and what a clock says that is wrong.
+    Every resend repeats it, so it is part of what tells two messages apart.
     """
     time = identity_time(message)
-    if time == UNDATED or _moment(time) - _moment(message["received_at"]) > MAX_CLOCK_ERROR:
-        return ""
-    return time
+    return "" if time == UNDATED else time
 
 
-def _moment(time: str) -> datetime:
-    return datetime.fromisoformat(time)
+def event_time(message: JsonObject) -> str:
+    """Return when a message happened, sortable; "" where that is unknown.
+
+    Nothing happens after its receipt: a clock that is ahead says something wrong, and must not outlive an erasure.
+    """
+    return min(claimed_time(message), str(message["received_at"]))
 
 
 def erasure_time(message: JsonObject) -> str:
-    """Return until when a `delete` message erases: its event time, or its receipt, since it must do something."""
-    return event_time(message) or str(message["received_at"])
+    """Return until when a `delete` message erases.
+
+    That is its receipt, which is never before its event time: what happened between the two is erased, too.
+    """
+    return str(message["received_at"])
 
 
 def contact_of(message: JsonObject) -> str:
-    """Return the id of the contact whose message it is."""
-    return str(message.get("user_id") or message["anonymous_id"])
+    """Return the id of the contact that a message is about; raises `PermanentFailure`."""
+    contact_id = message.get("user_id") or message.get("anonymous_id")
+    if not contact_id:
+        raise PermanentFailure("The message has neither a user_id nor an anonymous_id")
+    return str(contact_id)
+
+
+def contact_key(message: JsonObject, customer: str) -> str:
+    """Return the key of the contact that a message is about; raises `PermanentFailure`."""
+    contact_id = contact_of(message)
+    return key_of(customer, contact_id) if message.get("user_id") else visitor_key_of(customer, contact_id)
 
 
 def previous_of(message: JsonObject) -> str | None:
-    """Return the id of the contact that an `alias` message makes a part of another one."""
+    """Return the anonymous id of the visitor that an `alias` message makes part of a user."""
     previous = _text(message, "alias", "previous_id")
-    return None if previous == contact_of(message) else previous
+    return previous if message.get("user_id") not in (None, previous) else None
 
 
 def account_of(message: JsonObject) -> str | None:
     """Return the id of the account that a `group` message is about."""
     return _text(message, "group", "group_id")
+
+
+def is_activity(message: JsonObject) -> bool:
+    """Whether a message shows that the user was there.
+
+    https://segment.com/docs/connections/spec/common/#context
+    """
+    context = message.get("context")
+    return not (isinstance(context, dict) and context.get("active") is False)
 
 
 def event_of(message: JsonObject) -> str | None:
@@ -191,33 +269,69 @@ def _text(message: JsonObject, call_type: str, name: str) -> str | None:
 
 
 def key_of(customer: str, contact_id: str) -> str:
-    """Return the hash that stands for a contact or an account: what remains of it names nobody."""
+    """Return the hash that stands for a user or an account: what remains of it names nobody."""
     return sha256(f"{escape(customer)}#{escape(contact_id)}")
 
 
-def said_of_contact(message: JsonObject, customer: str) -> Contact:
-    """Return what a message says of the contact whose it is."""
+def visitor_key_of(customer: str, anonymous_id: str) -> str:
+    """Return the hash that stands for a visitor, whose anonymous id may be the same text as a user id."""
+    return sha256(f"{escape(customer)}#anonymous#{escape(anonymous_id)}")
+
+
+def shortened(text: str) -> str:
+    """Return a text, cut off where it is too long to keep."""
+    return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}…"
+
+
+def said_of_contact(message: JsonObject) -> Contact:
+    """Return what a message says of the contact that it is about."""
     if message["type"] == DELETE:
         return Contact(deleted_at=erasure_time(message))
-    previous, group_id = previous_of(message), account_of(message)
-    return Contact(
-        contact_id=contact_of(message),
-        last_seen=event_time(message),
-        traits=_traits(message, _told_traits(message)) if message["type"] == "identify" else {},
-        groups={} if group_id is None else {group_id: _fact(message)},
-        merged=frozenset() if previous is None else frozenset({key_of(customer, previous)}),
-    )
+    group_id = account_of(message)
+    traits = _traits(message, _told_traits(message)) if message["type"] == "identify" else {}
+    groups = {} if group_id is None else {group_id: _fact(message)}
+    return replace(_said(message, contact_of(message), traits, groups), has_parts=previous_of(message) is not None)
 
 
 def said_of_previous(message: JsonObject, customer: str) -> Contact:
-    """Return what an `alias` message says of the contact that it makes a part of another one."""
-    return Contact(contact_id=previous_of(message), merged_into=_fact(message, key_of(customer, contact_of(message))))
+    """Return what an `alias` message says of the visitor that it makes part of a user."""
+    return Contact(
+        contact_id=shortened(previous_of(message) or ""), merged_into=_fact(message, contact_key(message, customer))
+    )
 
 
 def said_of_account(message: JsonObject) -> Contact:
     """Return what a `group` message says of the account."""
-    traits = _traits(message, message.get("traits"))
-    return Contact(contact_id=account_of(message), last_seen=event_time(message), traits=traits)
+    return _said(message, account_of(message) or "", _traits(message, message.get("traits")), {})
+
+
+def _said(message: JsonObject, contact_id: str, traits: Mapping[str, Fact], groups: Mapping[str, Fact]) -> Contact:
+    """Return a contact of one message, without what is too long."""
+    time = event_time(message)
+    kept = {name: _fitting(name, fact) for name, fact in traits.items()}
+    traits = {name: fact for name, fact in kept.items() if fact is not None}
+    joined = {name: fact for name, fact in groups.items() if _fact_bytes(name, fact) <= MAX_FACT_BYTES}
+    return Contact(
+        contact_id=shortened(contact_id),
+        last_seen=time if is_activity(message) else None,
+        updated=time,
+        traits=traits,
+        groups=joined,
+        cut_at=None if len(traits) == len(kept) and len(joined) == len(groups) else time,
+    )
+
+
+def _fitting(name: str, fact: Fact) -> Fact | None:
+    """Return a fact without its value where that is too long; None where the name alone is."""
+    for fitting in (fact, replace(fact, value=None, is_left_out=True)):
+        if _fact_bytes(name, fitting) <= MAX_FACT_BYTES:
+            return fitting
+    return None
+
+
+def _fact_bytes(name: str, fact: Fact) -> int:
+    """Count as it is stored: a lone surrogate, which UTF-8 can't hold, is escaped."""
+    return len(json.dumps([name, fact.to_json()], ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def _told_traits(message: JsonObject) -> object:
@@ -237,62 +351,46 @@ def _fact(message: JsonObject, value: object = None) -> Fact:
 
 # Contacts that are merged
 
-Read = Callable[[str], Contact]
-"""Returns the contact of a key, an empty one where there is none."""
-
-
-def root_of(key: str, read: Read) -> str:
-    """Follow `merged_into` to the contact that stands for the others: its end, or the first key of a circle."""
-    path: list[str] = []
-    while key not in path:
-        path.append(key)
-        pointer = read(key).merged_into
-        if pointer is None:
-            return key
-        key = pointer.value
-    return min(path[path.index(key) :])
-
-
-def members_of(root: str, contact: Contact, read: Read) -> dict[str, Contact]:
-    """Return a root and the contacts that are one with it, by their keys, itself first."""
-    members = {root: contact}
-    waiting = [root]
-    while waiting:
-        key = waiting.pop()
-        for other in sorted(members[key].merged - members.keys()):
-            candidate = read(other)
-            if candidate.merged_into is not None and candidate.merged_into.value == key:
-                members[other] = candidate
-                waiting.append(other)
-    return members
-
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A contact as people see it: a root and its members in one. `members` are by their keys."""
+    """A contact as people see it: a user, with the visitors that are part of the user; or a visitor that is not.
+
+    `contacts` are theirs by their keys. `merged` are the anonymous ids of the visitors.
+    """
 
     contact_id: str
-    traits: JsonObject
-    groups: list[str]
-    last_seen: str
+    contacts: Mapping[str, Contact]
     merged: list[str]
-    members: Mapping[str, Contact]
+    whole: Contact
 
     @classmethod
-    def of(cls, members: Mapping[str, Contact]) -> Self:
-        """Put together what `members_of` returned."""
-        root, *others = members.values()
-        whole = _whole(members.values())
+    def of(cls, contacts: Mapping[str, Contact]) -> Self:
+        """Put contacts together, of which the first one stands for all."""
+        root, *visitors = contacts.values()
         return cls(
             contact_id=root.contact_id or "",
-            traits=whole.values,
-            groups=sorted(whole.groups),
-            last_seen=whole.last_seen or "",
-            merged=sorted(contact.contact_id or "" for contact in others),
-            members=members,
+            contacts=contacts,
+            merged=sorted(visitor.contact_id or "" for visitor in visitors),
+            whole=_whole(contacts.values()),
         )
+
+    @property
+    def traits(self) -> JsonObject:
+        """The latest values of the traits."""
+        return self.whole.values
+
+    @property
+    def groups(self) -> list[str]:
+        """The ids of the accounts."""
+        return sorted(self.whole.groups)
+
+    @property
+    def last_seen(self) -> str:
+        """The time of the latest activity, "" where that is unknown or there was none."""
+        return self.whole.last_seen or ""
 
 
 def _whole(contacts: Iterable[Contact]) -> Contact:
-    """Join contacts; what one of them has lost to an erasure is gone from it already, and the others keep theirs."""
+    """Join contacts. Each has lost already what was erased of it, and keeps the rest."""
     return reduce(Contact.join, (replace(contact, deleted_at=None) for contact in contacts), Contact())

@@ -8,8 +8,10 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from consumer.errors import PermanentFailure
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
 from handler.timestamps import parse_time
@@ -18,13 +20,17 @@ _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str
 """What a stored message always has, as JSON reads it."""
 
 
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
+"""Between Segment's servers and ours."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredMessage:
     """A message as it was stored, with times that a consumer can rely on.
 
     `message` is canonical, and its `timestamp` and `received_at` are UTC that sorts: where it has none that can be
-    read, the record's `timestamp` and `stored_at` take their places. `subject`, whose message it is, is the partition
-    key of the event table.
+    read, the record's `timestamp` and `stored_at` take their places; `stored_at` also where `received_at` is later than
+    that. `subject`, whose message it is, is the partition key of the event table.
     """
 
     message: JsonObject
@@ -32,8 +38,8 @@ class StoredMessage:
     subject: str
 
 
-class Unreadable(ValueError):
-    """A record that `handler/write.py` can't have written; `facts` is what can be read of it nevertheless."""
+class Unreadable(PermanentFailure):
+    """A record that `handler/write.py` can't have written. `facts` are the parts of it that can be read."""
 
     def __init__(self, problem: str, facts: Mapping[str, Any]) -> None:
         super().__init__(f"What was stored can't be read: {problem}")
@@ -74,6 +80,20 @@ def _stored(facts: JsonObject) -> StoredMessage:
     message = facts["message"]
     times = {
         "timestamp": parse_time(message.get("timestamp")) or facts["timestamp"],
-        "received_at": parse_time(message.get("received_at")) or facts["stored_at"],
+        "received_at": _received_at(message, facts["stored_at"]),
     }
     return StoredMessage(message={**message, **times}, customer_id=facts["customer_id"], subject=facts["subject"])
+
+
+def _received_at(message: JsonObject, stored_at: str) -> str:
+    """Return when a message was received, which can't be after it was stored. A sender can write any time.
+
+    Up to `MAX_CLOCK_DIFFERENCE` later is what two right clocks may differ.
+    """
+    received_at = parse_time(message.get("received_at")) or stored_at
+    is_later = received_at > stored_at and _moment(received_at) - _moment(stored_at) > MAX_CLOCK_DIFFERENCE
+    return stored_at if is_later else received_at
+
+
+def _moment(time: str) -> datetime:
+    return datetime.fromisoformat(time)

@@ -30,6 +30,7 @@ MAX_KEY_BYTES = {
 """Partition and sort keys of template.yaml."""
 MAX_ITEM_BYTES = 400 * 1024
 MAX_BATCH_GET_KEYS = 100
+MAX_WRITES = 25
 NUMBER = re.compile(r"-?\d{1,38}(\.\d{1,38})?")
 
 MAX_QUEUED_BYTES = 1024 * 1024
@@ -136,8 +137,18 @@ def check_message(message: Mapping[str, Any], queue_url: str) -> int:
     return size
 
 
+def check_batch_write_item(request: AWSPreparedRequest, **_: object) -> None:
+    """Refuse writes at once that DynamoDB would refuse."""
+    keys = [write["DeleteRequest"]["Key"] for writes in content(request)["RequestItems"].values() for write in writes]
+    require(0 < len(keys) <= MAX_WRITES, f"{len(keys)} items at once")
+    require(len(keys) == len({json.dumps(key, sort_keys=True) for key in keys}), "two writes name the same item")
+    for key in keys:
+        check_keys(key)
+
+
 CHECKS: Mapping[str, Callable[..., None]] = {
     "before-send.dynamodb.PutItem": check_put_item,
+    "before-send.dynamodb.BatchWriteItem": check_batch_write_item,
     **{f"before-send.dynamodb.{name}": check_key for name in ("GetItem", "UpdateItem", "DeleteItem")},
     "before-send.dynamodb.BatchGetItem": check_batch_get_item,
     "before-send.sqs.SendMessage": check_send_message,

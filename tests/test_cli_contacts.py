@@ -50,7 +50,7 @@ ADA = (
     message("group", group_id="north", traits={"employees": 7}),
     message("track", event="Lamp Lit"),
     message("track", event="Lamp Lit", message_id="m-2"),
-    message("page", "visitor-1"),
+    message("page", None, anonymous_id="visitor-1"),
     message("alias", previous_id="visitor-1"),
 )
 SHOWN = {
@@ -69,6 +69,16 @@ def test_a_contact_is_shown_whole_by_each_of_its_ids(contact_id, keep):
     for options in ([], ["--json"]):
         result = contacts("show", contact_id, "--customer", "acme", *options)
         assert (result.exit_code, json.loads(result.stdout)) == (0, SHOWN)
+
+
+def test_what_was_left_out_of_a_contact_is_shown(keep):
+    keep(message("identify", traits={"plan": "pro", "bio": "x" * 2000}))
+    for options in ([], ["--json"]):
+        shown = json.loads(contacts("show", "user-1", "--customer", "acme", *options).stdout)
+        assert (shown["traits"], shown["left_out"]) == (
+            {"plan": "pro"},
+            {"traits": ["bio"], "groups": [], "more": False},
+        )
 
 
 def test_a_list_for_programs_holds_what_show_does(keep):

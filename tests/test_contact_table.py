@@ -7,21 +7,21 @@ from collections import Counter
 from threading import Semaphore, Thread
 
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strict_aws import RefusedByAws
 
 from cli.stack import load_template
-from consumer.contact_table import MAX_TRIES, Conflict, ContactTable
-from consumer.contacts import key_of
+from consumer.contact_table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
+from consumer.contacts import MAX_TRAITS, Contact, key_of, visitor_key_of
 from consumer.handle import handle
 
 DAY_BEFORE, MORNING, NOON, EVENING = (
     f"2031-05-{time}:00:00.000000Z" for time in ("16T12", "17T08", "17T12", "17T20")
 )  # fmt: skip
 RECEIVED_AT = "2031-05-18T00:00:00.000000Z"
+NEXT_YEAR = "2032-05-17T12:00:00.000000Z"
 UNKNOWN = "at dusk"
+INACTIVE = {"active": False}
 NASTY = "#%\x00\x1f\t\n\x7f\x85\u2028\ufffe\uffff\ud800é😀"
 TABLE = "contacts"
 
@@ -36,23 +36,33 @@ def dynamodb(aws):
 
 
 def message(call_type, user="u", *, time=NOON, **fields):
+    """Return a message that was received later than it happened, or a delete that was received at once."""
     return {
         "type": call_type,
         "user_id": user,
         "message_id": "m-1",
         "original_timestamp": time,
         "timestamp": RECEIVED_AT,
-        "received_at": RECEIVED_AT,
+        "received_at": time if call_type == "delete" else RECEIVED_AT,
         **fields,
     }
+
+
+def by_visitor(one):
+    """Return a message with its user id as an anonymous id."""
+    return {**one, "user_id": None, "anonymous_id": one["user_id"]}
 
 
 def track(user="u", **fields):
     return message("track", user, **{"event": "Lamp Lit", **fields})
 
 
-def table_of(client, customer="acme"):
-    return ContactTable(client, TABLE, customer=customer, sleep=lambda _: None)
+def visit(visitor="visitor", **fields):
+    return by_visitor(track(visitor, **fields))
+
+
+def table_of(client, customer="acme", **options):
+    return ContactTable(client, TABLE, customer=customer, sleep=lambda _: None, **options)
 
 
 def take(client, *messages, customer="acme"):
@@ -62,7 +72,12 @@ def take(client, *messages, customer="acme"):
 
 def shown(client, customer="acme"):
     table = table_of(client, customer)
-    return sorted(map(table.to_json, table.profiles()), key=lambda contact: contact["id"])
+    return in_order(map(table.to_json, table.profiles()))
+
+
+def in_order(contacts):
+    """Sort contacts; a user and a visitor may share an id."""
+    return sorted(contacts, key=lambda contact: (contact["id"], json.dumps(contact, sort_keys=True)))
 
 
 def items(client, customer="acme"):
@@ -82,58 +97,61 @@ def items(client, customer="acme"):
 def expected(messages, customer):
     """Say from all messages at once what contacts there are, as `shown` does."""
 
+    def who(one):
+        return ("user", one["user_id"]) if one.get("user_id") else ("visitor", one["anonymous_id"])
+
+    def claimed(one):
+        return "" if one["original_timestamp"] == UNKNOWN else one["original_timestamp"]
+
     def time(one):
-        known = one["original_timestamp"] != UNKNOWN
-        return one["original_timestamp"] if known else RECEIVED_AT if one["type"] == "delete" else ""
+        return min(claimed(one), one["received_at"])
 
     def age(one):
         return time(one), one["message_id"]
 
-    became = {(one["user_id"], one["previous_id"]) for one in messages if one["type"] == "alias"}
-    erased = {(one["user_id"], time(one)) for one in messages if one["type"] == "delete"}
-    while more := {(part, until) for user, until in erased for whole, part in became if user == whole} - erased:
-        erased |= more
-
-    def counts(user, one):
-        return all(time(one) > until for whom, until in erased if whom == user)
-
-    said = [one for one in messages if one["type"] != "delete" and counts(one["user_id"], one)]
     aliases = [
-        one
-        for one in messages
-        if one["type"] == "alias" and one["user_id"] != one["previous_id"] and counts(one["previous_id"], one)
+        one for one in messages if one["type"] == "alias" and one.get("user_id") not in (None, one["previous_id"])
     ]
-    aliases.sort(key=lambda one: (*age(one), key_of(customer, one["user_id"])))
-    merged_into = {one["previous_id"]: one["user_id"] for one in aliases}
+    erased = [(who(one), one["received_at"]) for one in messages if one["type"] == "delete"]
+    erased += [
+        (("visitor", alias["previous_id"]), until)
+        for alias in aliases
+        for whom, until in erased
+        if whom == who(alias) and time(alias) <= until
+    ]
 
-    def root(user):
-        path = []
-        while user in merged_into and user not in path:
-            path.append(user)
-            user = merged_into[user]
-        return min(path[path.index(user) :], key=lambda one: key_of(customer, one)) if user in path else user
+    def counts(whom, one):
+        return all(time(one) > until for other, until in erased if other == whom)
+
+    said = [one for one in messages if one["type"] != "delete" and counts(who(one), one)]
+    aliases = [one for one in aliases if counts(("visitor", one["previous_id"]), one)]
+    aliases.sort(key=lambda one: (*age(one), key_of(customer, one["user_id"])))
+    merged_into = {("visitor", one["previous_id"]): who(one) for one in aliases}
 
     def latest(key, of):
         ordered = sorted(of, key=lambda one: (*age(one), json.dumps(one["traits"]["plan"])))
         return {one[key]: one["traits"] for one in ordered}
 
     accounts = latest("group_id", [one for one in messages if one["type"] == "group"])
-    users = {one["user_id"] for one in said} | merged_into.keys()
+    speakers = {who(one) for one in said}
     contacts = []
-    for user in sorted(user for user in users if root(user) == user):
-        own = [one for one in said if root(one["user_id"]) == user]
-        tracked = {(one["event"], one["user_id"], age(one)) for one in own if one["type"] == "track"}
+    for root in (speakers | merged_into.keys()) - merged_into.keys():
+        own = [one for one in said if merged_into.get(who(one), who(one)) == root]
+        tracked = {(one["event"], who(one), claimed(one), one["message_id"]) for one in own if one["type"] == "track"}
+        visitors = [visitor for visitor, user in merged_into.items() if user == root]
         contacts.append(
             {
-                "id": user,
+                "id": root[1],
                 "traits": latest("type", [one for one in own if one["type"] == "identify"]).get("identify", {}),
                 "groups": {one["group_id"]: accounts[one["group_id"]] for one in own if one["type"] == "group"},
-                "last_seen": max(map(time, own)),
-                "events": dict(Counter(event for event, _, _ in tracked)),
-                "merged": sorted(other for other in users - {user} if root(other) == user),
+                "last_seen": max((time(one) for one in own if one.get("context") != INACTIVE), default=""),
+                "events": dict(Counter(event for event, *_ in tracked)),
+                "merged": sorted(
+                    visitor[1] for visitor in visitors if visitor in speakers or ("user", visitor[1]) not in speakers
+                ),
             }
         )
-    return contacts
+    return in_order(contacts)
 
 
 class Killed(BaseException):
@@ -210,21 +228,22 @@ def take_beside_each_other(workers, messages, customer, schedule):
     return kills
 
 
-USERS = st.sampled_from("abc")
+IDS_OF_ALL = st.sampled_from("abc")
 MESSAGES = st.fixed_dictionaries(
     {
         "type": st.sampled_from(["identify", "track", "track", "page", "group", "alias", "alias", "delete"]),
-        "user_id": USERS,
+        "user_id": IDS_OF_ALL,
         "message_id": st.sampled_from(["m-1", "m-2"]),
-        "original_timestamp": st.sampled_from([UNKNOWN, DAY_BEFORE, MORNING, NOON, EVENING]),
+        "original_timestamp": st.sampled_from([UNKNOWN, DAY_BEFORE, MORNING, NOON, EVENING, NEXT_YEAR]),
         "timestamp": st.just(RECEIVED_AT),
-        "received_at": st.just(RECEIVED_AT),
+        "received_at": st.sampled_from([MORNING, NOON, EVENING, RECEIVED_AT]),
         "event": st.sampled_from(["Lamp Lit", "Lamp Out"]),
         "group_id": st.sampled_from(["g-1", "g-2"]),
-        "previous_id": USERS,
+        "previous_id": IDS_OF_ALL,
         "traits": st.fixed_dictionaries({"plan": st.sampled_from([1, "pro", None])}),
+        "context": st.sampled_from([{}, {}, INACTIVE]),
     }
-)
+).flatmap(lambda one: st.sampled_from([one, by_visitor(one)]))
 HISTORIES = st.lists(MESSAGES, min_size=4, max_size=8)
 SCHEDULES = st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from([False] * 7 + [True])), max_size=80)
 CUSTOMERS = map("customer-{}".format, itertools.count())
@@ -243,26 +262,32 @@ def check(client, customer, messages):
     """Check contacts, and that what does not count is not only passed over but gone."""
     contacts = shown(client, customer)
     assert contacts == expected(messages, customer)
-    sets = [item["messages"]["SS"] for item in items(client, customer) if "event" in item]
-    assert sum(map(len, sets)) == sum(sum(contact["events"].values()) for contact in contacts)
+    counted = {
+        (item["item"]["S"].split("#")[1], item["event"]["S"], *one.split("#")[:2])
+        for item in items(client, customer)
+        if "event" in item
+        for one in item["messages"]["SS"]
+    }
+    assert len(counted) == sum(sum(contact["events"].values()) for contact in contacts)
 
 
 AT_ONCE = [
-    track("visitor"),
+    visit(),
     message("alias", "user", previous_id="visitor", time=MORNING),
-    message("alias", "friend", previous_id="user", time=EVENING),
+    message("alias", "friend", previous_id="visitor", time=EVENING),
     message("delete", "user"),
     message("delete", "friend", time=EVENING),
+    track("user", time=NEXT_YEAR, received_at=MORNING),
 ]
 
 
 def names(one):
-    return " ".join(str(one[name]) for name in ("type", "user_id", "original_timestamp"))
+    return " ".join(str(one[name]) for name in ("type", "user_id", "original_timestamp", "received_at"))
 
 
 @pytest.mark.parametrize("one", AT_ONCE, ids=names)
 def test_another_message_may_come_whole_between_any_two_calls_of_one(one, dynamodb, workers):
-    before = [track("visitor", time=MORNING), message("alias", "user", previous_id="visitor", message_id="m-2")]
+    before = [visit(time=MORNING), message("alias", "user", previous_id="visitor", message_id="m-2")]
     worker = workers[0]
     for other in AT_ONCE:
         for calls in itertools.count():
@@ -280,11 +305,11 @@ def test_another_message_may_come_whole_between_any_two_calls_of_one(one, dynamo
 
 
 BEFORE = [
-    message("identify", "visitor", time=MORNING, traits={"name": "Ada"}),
-    track("visitor", time=MORNING),
-    track("visitor", time=DAY_BEFORE),
-    track("visitor", time=UNKNOWN),
-    track("visitor", time=EVENING),
+    by_visitor(message("identify", "visitor", time=MORNING, traits={"name": "Ada"})),
+    visit(time=MORNING),
+    visit(time=DAY_BEFORE),
+    visit(time=UNKNOWN),
+    visit(time=EVENING),
     message("alias", "user", previous_id="visitor", time=MORNING),
     track("user", time=MORNING),
     message("delete", "friend"),
@@ -297,7 +322,7 @@ BEFORE = [
         message("identify", "user", traits={"name": "Ada"}),
         track("friend", time=MORNING),
         message("group", "user", group_id="g-1", traits={"plan": "pro"}),
-        message("alias", "friend", previous_id="user", time=EVENING),
+        message("alias", "friend", previous_id="visitor", time=MORNING),
         message("delete", "user"),
     ],
     ids=names,
@@ -377,8 +402,8 @@ def test_the_table_takes_any_texts_and_holds_contacts_apart(dynamodb):
     for text in IDS:
         take(
             dynamodb,
-            message("identify", text, traits={text: text}),
-            message("group", text, group_id=text, traits={text: text}),
+            message("identify", text, traits={text[:400]: text[:400]}),
+            message("group", text, group_id=text[:400], traits={text[:400]: text[:400]}),
             message("alias", text, previous_id=f"previous {text}"),
             track(text, message_id=text),
             customer=NASTY,
@@ -386,14 +411,18 @@ def test_the_table_takes_any_texts_and_holds_contacts_apart(dynamodb):
     contacts = {contact["id"]: contact for contact in shown(dynamodb, NASTY)}
     assert set(contacts) == set(IDS)
     for text, contact in contacts.items():
-        assert (contact["traits"], contact["groups"]) == ({text: text}, {text: {text: text}})
+        traits = {text[:400]: text[:400]}
+        assert (contact["traits"], contact["groups"]) == (traits, {text[:400]: traits})
         assert (contact["events"], contact["merged"]) == ({"Lamp Lit": 1}, [f"previous {text}"])
 
 
-@pytest.mark.parametrize("event", ["Größe → 7 💡", "#", "x" * 3000])
-def test_events_are_counted_by_any_name(event, dynamodb):
+EVENTS = {**{name: name for name in ("Größe → 7 💡", "#", "x" * 3000)}, "\ud800": "?", "x" * 400_000: "x" * 4096 + "…"}
+
+
+@pytest.mark.parametrize(("event", "name"), EVENTS.items(), ids=range(len(EVENTS)))
+def test_events_are_counted_by_any_name(event, name, dynamodb):
     take(dynamodb, *(track(event=event, message_id=message_id) for message_id in ("m-1", "m-2", "\ud800", "m-1")))
-    assert shown(dynamodb)[0]["events"] == {event: 3}
+    assert shown(dynamodb)[0]["events"] == {name: 3}
 
 
 def test_the_contacts_of_customers_are_apart(dynamodb):
@@ -405,10 +434,10 @@ def test_the_contacts_of_customers_are_apart(dynamodb):
 
 
 def test_long_traits_are_compressed(dynamodb):
-    traits = {f"trait {number}": "value" for number in range(5000)}
+    traits = {f"trait {number}": "value" * 100 for number in range(MAX_TRAITS)}
     take(dynamodb, message("identify", traits=traits))
     [contact] = items(dynamodb)
-    assert len(contact["facts"]["B"]) < 100_000
+    assert len(contact["facts"]["B"]) < 20_000
     assert shown(dynamodb)[0]["traits"] == traits
 
 
@@ -416,10 +445,74 @@ def incompressible(length):
     return "".join(random.Random(17).choices("0123456789abcdef", k=length))  # noqa: S311 -- no secret
 
 
-def test_what_does_not_fit_into_an_item_raises(dynamodb):
-    with pytest.raises((ClientError, RefusedByAws)):  # by our own check of what AWS refuses, or by its stand-in
-        take(dynamodb, message("identify", traits={"text": incompressible(900_000)}))
-    assert items(dynamodb) == []
+def test_a_contact_that_is_given_too_much_keeps_the_newest_and_says_so(dynamodb):
+    calls = [
+        message("identify", traits={"text": incompressible(900_000), "\ud800": 1}, time=MORNING),
+        message("identify", traits={f"trait {number:03}": incompressible(900) for number in range(MAX_TRAITS + 200)}),
+        message("group", group_id="g-1", traits={"text": incompressible(900_000), "plan": "pro"}),
+        message("group", group_id="x" * 500_000),
+    ]
+    take(dynamodb, *calls, customer="acme")
+    take(dynamodb, *reversed(calls), customer="umbrella")
+    [contact] = shown(dynamodb)
+    assert [contact] == shown(dynamodb, "umbrella")
+    assert [*contact["traits"]] == [f"trait {number:03}" for number in range(200, MAX_TRAITS + 200)]
+    assert contact["groups"] == {"g-1": {"plan": "pro"}}
+    assert contact["left_out"] == {"traits": [], "groups": ["g-1"], "more": True}
+    take(dynamodb, message("identify", "other", traits={"text": incompressible(900_000), "plan": "pro"}))
+    assert shown(dynamodb)[0]["left_out"] == {"traits": ["text"], "groups": [], "more": False}
+
+
+def test_an_erasure_makes_room_again(dynamodb):
+    take(
+        dynamodb,
+        message("identify", traits={"text": incompressible(5000)}),
+        message("identify", traits={f"trait {number}": incompressible(900) for number in range(MAX_TRAITS + 1)}),
+        message("delete"),
+        message("identify", time=EVENING, traits={"plan": "pro"}),
+    )
+    [contact] = shown(dynamodb)
+    assert (contact["traits"], "left_out" in contact) == ({"plan": "pro"}, False)
+
+
+MANY = MAX_SET_MESSAGES + 20
+
+
+def test_any_number_of_messages_of_an_event_and_day_counts_once_each(dynamodb):
+    messages = [track(message_id=f"m-{number}") for number in range(MANY)]
+    take(dynamodb, *messages)
+    sizes = [len(item["messages"]["SS"]) for item in items(dynamodb) if "event" in item]
+    assert (sum(sizes), max(sizes)) == (MANY, MAX_SET_MESSAGES)
+    take(dynamodb, *messages[-30:], *messages[:30])
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": MANY}
+    take(dynamodb, track(message_id="m-0", time=MORNING), message("delete", time=MORNING))
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": MANY}
+    take(dynamodb, message("delete", time=NOON), *messages[-5:])
+    assert [item for item in items(dynamodb) if "event" in item] == []
+
+
+def test_a_message_that_got_into_two_sets_counts_once_and_is_erased_from_both(dynamodb):
+    messages = [track(message_id=f"m-{number}") for number in range(MAX_SET_MESSAGES + 1)]
+    take(dynamodb, *messages)
+    [full] = [item for item in items(dynamodb) if len(item.get("messages", {"SS": []})["SS"]) == MAX_SET_MESSAGES]
+    dynamodb.update_item(
+        TableName=TABLE,
+        Key={name: full[name] for name in ("customer", "item")},
+        UpdateExpression="DELETE messages :one",
+        ExpressionAttributeValues={":one": {"SS": full["messages"]["SS"][:1]}},
+    )
+    take(dynamodb, messages[-1])
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": MAX_SET_MESSAGES}
+    noted = by_hand(dynamodb, deleted_at=NOON)  # an erasure that has not swept yet
+    take(dynamodb, messages[-1])
+    left = [one for item in items(dynamodb) if "event" in item for one in item["messages"]["SS"]]
+    assert (noted, len(left)) == (NOON, MAX_SET_MESSAGES - 1)
+
+
+def by_hand(client, *, deleted_at):
+    """Note an erasure of the user, as a function does that ends right after that."""
+    contact = table_of(client)._join(f"contact#{key_of('acme', 'u')}", Contact(deleted_at=deleted_at))  # noqa: SLF001
+    return contact.deleted_at
 
 
 def test_more_contacts_than_a_page_of_the_table_holds_are_all_shown(dynamodb):
@@ -439,16 +532,22 @@ def test_an_erased_user_leaves_nothing_readable(dynamodb):
         track("user-7", time=MORNING),
         track("user-7", time=DAY_BEFORE),
         track("user-7", time=UNKNOWN),
-        message("identify", "visitor-7", traits={"name": "Ada"}),
-        track("visitor-7"),
+        by_visitor(message("identify", "visitor-7", traits={"name": "Ada"})),
+        visit("visitor-7"),
         message("alias", "user-7", previous_id="visitor-7"),
         message("delete", "user-7"),
     )
-    user, visitor, account = (key_of("acme", name) for name in ("user-7", "visitor-7", "north"))
-    left = {item["item"]["S"]: json.loads(item["facts"]["S"]) for item in items(dynamodb)}
+    user, visitor, account = key_of("acme", "user-7"), visitor_key_of("acme", "visitor-7"), key_of("acme", "north")
+    stored = {item["item"]["S"]: item for item in items(dynamodb)}
+    part = stored.pop(f"part#{user}#{visitor}")
+    assert {name: value for name, value in part.items() if name not in ("customer", "item")} == {
+        "time": {"S": NOON},
+        "erased": {"S": NOON},
+    }
+    left = {name: json.loads(item["facts"]["S"]) for name, item in stored.items()}
     assert left.pop(f"account#{account}") == {"id": "north", "last_seen": NOON}
     assert left == {
-        f"contact#{user}": {"deleted_at": NOON, "merged": [visitor]},
+        f"contact#{user}": {"deleted_at": NOON, "has_parts": True},
         f"contact#{visitor}": {"deleted_at": NOON},
     }
 
@@ -493,10 +592,9 @@ def test_an_erasure_that_comes_late_leaves_what_happened_on_later_days(dynamodb)
 
 
 def test_a_visitor_is_erased_by_the_anonymous_id(dynamodb):
-    visitor = {"user_id": None, "anonymous_id": "visitor"}
-    take(dynamodb, message("page", **visitor))
+    take(dynamodb, by_visitor(message("page", "visitor")))
     assert [contact["id"] for contact in shown(dynamodb)] == ["visitor"]
-    take(dynamodb, message("delete", **visitor))
+    take(dynamodb, by_visitor(message("delete", "visitor")))
     assert shown(dynamodb) == []
 
 
@@ -513,7 +611,7 @@ def test_an_erasure_reaches_all_that_ever_became_part_of_the_user(order, dynamod
         message("alias", "friend", previous_id="visitor", time=EVENING),
         message("delete", "user"),
     ]
-    take(dynamodb, track("visitor", time=MORNING), *(messages[number] for number in order))
+    take(dynamodb, visit(time=MORNING), *(messages[number] for number in order))
     assert [(contact["id"], contact["events"]) for contact in shown(dynamodb)] == [("friend", {})]
 
 
@@ -526,20 +624,231 @@ def test_what_is_erased_does_not_count_while_its_message_is_under_way(dynamodb, 
     workers[0].finish()
 
 
+# Whose clock is wrong
+
+
+AHEAD = message("identify", time=NEXT_YEAR, received_at=MORNING, traits={"email": "ada@example.com"})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_no_clock_that_is_ahead_outlives_an_erasure(order, dynamodb):
+    messages = [AHEAD, track(time=NEXT_YEAR, received_at=MORNING), message("delete", time=NOON)]
+    take(dynamodb, *(messages[number] for number in order))
+    assert shown(dynamodb) == []
+    assert [item for item in items(dynamodb) if "event" in item] == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_activity_between_the_time_of_a_delete_and_its_receipt_is_erased(order, dynamodb):
+    messages = [message("delete", time=DAY_BEFORE, received_at=NOON), track(time=MORNING), AHEAD]
+    take(dynamodb, *(messages[number] for number in order))
+    assert shown(dynamodb) == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_activity_that_came_after_a_delete_stays_though_its_clock_is_ahead(order, dynamodb):
+    messages = [track(time=NEXT_YEAR, received_at=EVENING), message("delete", time=NOON), AHEAD]
+    take(dynamodb, *(messages[number] for number in order))
+    [contact] = shown(dynamodb)
+    assert (contact["events"], contact["last_seen"], contact["traits"]) == ({"Lamp Lit": 1}, EVENING, {})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_a_resend_counts_once_though_its_clock_is_ahead(order, dynamodb):
+    copies = [track(time=EVENING, received_at=received_at) for received_at in (MORNING, NOON, RECEIVED_AT)]
+    take(dynamodb, *(copies[number] for number in order))
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))), ids=str)
+def test_a_replay_brings_nothing_back_that_was_erased(order, dynamodb):
+    messages = [track(time=MORNING, received_at=MORNING), message("delete", time=NOON)]
+    take(dynamodb, *messages, *(messages[number] for number in order))
+    assert shown(dynamodb) == []
+
+
+# What an alias can reach
+
+
+VICTIM = message("identify", "victim", time=MORNING, traits={"email": "victim@example.com"})
+CLAIM = message("alias", "gone", previous_id="victim", time=EVENING)
+
+
+@pytest.mark.parametrize("claimed_at", [UNKNOWN, MORNING, EVENING])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_no_alias_hides_or_erases_another_user(order, claimed_at, dynamodb):
+    claim = {**CLAIM, "original_timestamp": claimed_at}
+    messages = [VICTIM, track("gone", time=MORNING), message("delete", "gone"), claim]
+    take(dynamodb, *(messages[number] for number in order), claim)
+    found = {contact["id"]: contact for contact in shown(dynamodb)}
+    assert found.pop("victim")["traits"] == {"email": "victim@example.com"}
+    assert [(contact["id"], contact["merged"], contact["traits"]) for contact in found.values()] in (
+        [],
+        [("gone", [], {})],
+    )
+    table = table_of(dynamodb)
+    assert table.to_json(table.find("victim"))["id"] == "victim"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_an_erasure_does_not_flow_along_a_later_alias(order, dynamodb):
+    messages = [
+        visit(time=MORNING),
+        message("delete", "user"),
+        message("alias", "user", previous_id="visitor", time=EVENING),
+        by_visitor(message("identify", "visitor", time=MORNING, traits={"plan": "pro"})),
+    ]
+    take(dynamodb, *(messages[number] for number in order))
+    [contact] = shown(dynamodb)
+    assert (contact["id"], contact["merged"], contact["events"]) == ("user", ["visitor"], {"Lamp Lit": 1})
+    take(dynamodb, message("delete", "user", time=RECEIVED_AT))
+    assert shown(dynamodb) == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))), ids=str)
+def test_the_first_of_two_aliases_decides_what_an_erasure_reaches(order, dynamodb):
+    aliases = [
+        message("alias", "user", previous_id="visitor", time=time, message_id=time) for time in (MORNING, EVENING)
+    ]
+    take(dynamodb, visit(time=MORNING), *(aliases[number] for number in order), message("delete", "user"))
+    assert [(contact["id"], contact["events"]) for contact in shown(dynamodb)] == [("user", {})]
+
+
+def test_an_erasure_that_comes_to_the_same_visitor_twice_erases_it_twice(dynamodb):
+    take(dynamodb, message("alias", "user", previous_id="visitor", time=MORNING), visit(time=MORNING))
+    take(dynamodb, message("delete", "user", time=NOON), visit(time=EVENING))
+    assert [contact["id"] for contact in shown(dynamodb)] == ["visitor"]
+    take(dynamodb, message("delete", "user", time=RECEIVED_AT))
+    assert shown(dynamodb) == []
+
+
+def test_an_erasure_of_users_that_name_each_other_ends(dynamodb):
+    aliases = [message("alias", user, previous_id=previous) for user, previous in ("ab", "bc", "cb")]
+    take(dynamodb, *aliases, track("b"), *map(visit, "bc"), message("delete", "a", time=EVENING))
+    events = {contact["id"]: (contact["events"], contact["merged"]) for contact in shown(dynamodb)}
+    assert events == {"b": ({"Lamp Lit": 2}, ["c"]), "c": ({}, [])}
+
+
+# Erasing much
+
+
+DAYS = [f"2031-04-{day:02}T12:00:00.000000Z" for day in range(1, 31)]
+
+
+def much():
+    """Return messages of a user on many days, and of visitors that are part of the user."""
+    for number, day in enumerate(DAYS):
+        yield track(time=day)
+        yield visit(f"visitor-{number}", time=day)
+        yield message("alias", previous_id=f"visitor-{number}", time=day)
+
+
+def ticking(seconds):
+    """Return a clock that goes on so much whenever somebody looks at it."""
+    times = itertools.count(0, seconds)
+    return lambda: next(times)
+
+
+@pytest.mark.parametrize("looks", [1, 2, 5])
+def test_an_erasure_that_takes_too_long_goes_on_where_it_ended(looks, dynamodb):
+    take(dynamodb, *much())
+    for hand_overs in itertools.count(1):  # noqa: B007 -- used at the end
+        before = items(dynamodb)
+        try:
+            table_of(dynamodb, clock=ticking(MAX_ERASING_SECONDS / looks)).take(message("delete", time=NOON))
+        except Unfinished:
+            assert items(dynamodb) != before
+        else:
+            break
+    assert hand_overs > 20 / looks  # each of them got somewhere
+    assert shown(dynamodb) == []
+    assert [item for item in items(dynamodb) if "event" in item] == []
+    assert all(item["erased"] == {"S": NOON} for item in items(dynamodb) if "time" in item)
+
+
+def test_what_dynamodb_leaves_unprocessed_is_deleted_again(dynamodb, aws):
+    take(dynamodb, *(track(time=day) for day in DAYS))
+    client, sizes, waiting = aws.dynamodb(), [], []
+
+    def hold_back(params, **_):
+        """Let only one of the deletes reach the table."""
+        [deletes] = params["RequestItems"].values()
+        sizes.append(len(deletes))
+        waiting[:] = deletes[1:]
+        del deletes[1:]
+
+    def answer(parsed, **_):
+        parsed["UnprocessedItems"] = {TABLE: list(waiting)} if waiting else {}
+
+    client.meta.events.register("before-parameter-build.dynamodb.BatchWriteItem", hold_back)
+    client.meta.events.register("after-call.dynamodb.BatchWriteItem", answer)
+    take(client, message("delete", time=NOON))
+    assert sizes == [*range(25, 0, -1), *range(5, 0, -1)]
+    assert [item for item in items(dynamodb) if "event" in item] == []
+
+
+@pytest.mark.usefixtures("dynamodb")
+def test_all_is_read_as_it_is_now(aws):
+    client = aws.dynamodb()
+
+    def is_consistent(params, **_):
+        assert params["ConsistentRead"]
+
+    for operation in ("GetItem", "Query"):
+        client.meta.events.register(f"before-parameter-build.dynamodb.{operation}", is_consistent)
+    take(client, track(), visit(), message("alias", previous_id="visitor"), message("group", group_id="g-1"))
+    assert shown(client) != []
+    take(client, message("delete"))
+    assert (shown(client), table_of(client).find("u")) == ([], None)
+
+
+def test_a_set_that_is_deleted_meanwhile_does_not_come_back(dynamodb, aws):
+    take(dynamodb, track(time=MORNING), track(time=EVENING, event="Lamp Out"))
+    client, keys = aws.dynamodb(), []
+
+    def delete_first(**_):
+        for item in items(dynamodb):
+            if item.get("event") == {"S": "Lamp Lit"}:
+                keys.append({name: item[name] for name in ("customer", "item")})
+                dynamodb.delete_item(TableName=TABLE, Key=keys[-1])
+
+    client.meta.events.register("before-call.dynamodb.UpdateItem", delete_first)
+    put_back = []
+    client.meta.events.register("after-call.dynamodb.UpdateItem", lambda **_: put_back.extend(items(dynamodb)))
+    take(client, message("delete", time=NOON))
+    assert len(keys) == 1
+    assert not [item for item in put_back if keys[0]["item"] == item["item"]]
+
+
+@pytest.mark.parametrize("whom", ["user", "visitor"])
+def test_an_erasure_is_noted_before_it_sweeps(whom, dynamodb, aws):
+    one = {"user": track("user", time=MORNING), "visitor": visit(time=MORNING)}[whom]
+    take(dynamodb, message("alias", "user", previous_id="visitor", time=MORNING))
+    client = aws.dynamodb()
+
+    # Between any two calls, the last one included that sweeps before it is noted.
+    client.meta.events.register("before-call.dynamodb", lambda **_: take(dynamodb, one))
+    take(client, message("delete", "user"))
+    assert [item for item in items(dynamodb) if "event" in item] == []
+
+
 # Finding one
+
+
+def test_a_user_and_a_visitor_with_the_same_id_are_two_contacts_of_which_the_user_is_found(dynamodb):
+    take(dynamodb, visit("x", event="Lamp Out"))
+    table = table_of(dynamodb)
+    assert table.to_json(table.find("x"))["events"] == {"Lamp Out": 1}
+    take(dynamodb, track("x"))
+    assert table.to_json(table.find("x"))["events"] == {"Lamp Lit": 1}
+    assert len(shown(dynamodb)) == 2
 
 
 @pytest.mark.parametrize("contact_id", ["user", "visitor"])
 def test_a_contact_is_found_by_each_of_its_ids(contact_id, dynamodb):
-    take(dynamodb, message("alias", "user", previous_id="visitor"), track("visitor"))
+    take(dynamodb, message("alias", "user", previous_id="visitor"), visit())
     table = table_of(dynamodb)
     assert [table.to_json(table.find(contact_id))] == shown(dynamodb)
-
-
-def test_contacts_that_are_merged_into_each_other_are_shown_once(dynamodb):
-    take(dynamodb, message("alias", "a", previous_id="b"), message("alias", "b", previous_id="a"))
-    [contact] = shown(dynamodb)
-    assert {contact["id"], *contact["merged"]} == {"a", "b"}
 
 
 @pytest.mark.parametrize("contact_id", ["erased", "nobody"])

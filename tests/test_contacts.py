@@ -1,27 +1,35 @@
 """The rules of contacts, without a store."""
 
 import json
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.contacts import (
+    MAX_FACT_BYTES,
+    MAX_GROUPS,
+    MAX_TEXT_CHARS,
+    MAX_TRAITS,
     Contact,
     Fact,
     Profile,
+    contact_key,
     contact_of,
     erasure_time,
     event_of,
     event_time,
     key_of,
-    members_of,
     previous_of,
-    root_of,
     said_of_account,
     said_of_contact,
     said_of_previous,
+    visitor_key_of,
 )
+from consumer.errors import PermanentFailure
+from handler.canonicalise import canonicalise, canonicalise_batch
+from handler.items import MAX_ITEM_BYTES
 
 MORNING, NOON, EVENING = (f"2031-05-17T{hour}:00:00.000000Z" for hour in ("08", "12", "20"))
 RECEIVED_AT = "2031-05-20T00:00:00.000000Z"
@@ -39,7 +47,7 @@ def message(call_type="track", *, time=NOON, **fields):
 
 
 def said(call_type="identify", **fields):
-    return said_of_contact(message(call_type, **fields), "acme")
+    return said_of_contact(message(call_type, **fields))
 
 
 def joined(*parts):
@@ -64,20 +72,18 @@ def text(contact):
         ({"original_timestamp": MORNING}, MORNING),
         ({"original_timestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"}, "2020-05-09T23:54:49.200000Z"),
         ({"original_timestamp": "at dusk"}, ""),
-        ({"timestamp": "2031-05-21T00:00:00.000000Z"}, "2031-05-21T00:00:00.000000Z"),
-        ({"timestamp": "2031-05-21T00:00:00.000001Z"}, ""),
-        ({"timestamp": "9999-12-31T23:59:59Z"}, ""),
+        ({"timestamp": "2031-05-20T00:00:00.000001Z"}, RECEIVED_AT),
+        ({"timestamp": "9999-12-31T23:59:59Z"}, RECEIVED_AT),
         ({"timestamp": "0001-01-01T00:00:00Z"}, "0001-01-01T00:00:00.000000Z"),
-        ({"timestamp": "9999-12-31T23:59:59Z", "received_at": "9999-12-31T00:00:00Z"}, "9999-12-31T23:59:59.000000Z"),
     ],
 )
-def test_the_event_time_is_what_resends_repeat_unless_its_clock_is_wrong(fields, time):
+def test_event_time_is_what_resends_repeat_but_never_after_the_receipt(fields, time):
     assert event_time(message(**fields)) == time
 
 
-@pytest.mark.parametrize(("time", "until"), [(NOON, NOON), ("2032-01-01T00:00:00Z", RECEIVED_AT)])
-def test_a_delete_without_a_known_time_erases_until_its_receipt(time, until):
-    assert erasure_time(message("delete", time=time)) == until
+@pytest.mark.parametrize("time", [NOON, "2032-01-01T00:00:00Z", "at dusk"])
+def test_a_delete_erases_until_its_receipt(time):
+    assert erasure_time(message("delete", time=time)) == RECEIVED_AT
 
 
 # What a message says
@@ -91,7 +97,63 @@ def test_a_contact_is_known_by_its_user_id_else_by_its_anonymous_id(fields, cont
     assert contact_of(message(**fields)) == contact_id
 
 
-@pytest.mark.parametrize("call_type", ["identify", "track", "page", "screen", "group", "alias"])
+def test_a_message_that_names_nobody_can_never_be_handled():
+    with pytest.raises(PermanentFailure, match="neither a user_id nor an anonymous_id"):
+        contact_of(message(user_id=None))
+
+
+def test_a_user_and_a_visitor_with_the_same_id_are_two_contacts():
+    user, visitor = message(user_id="x", anonymous_id="a"), message(user_id=None, anonymous_id="x")
+    assert contact_key(user, "acme") == key_of("acme", "x")
+    assert contact_key(visitor, "acme") == visitor_key_of("acme", "x") != key_of("acme", "x")
+
+
+ACTIVITY = {
+    "spec": ({"context": {"active": False}}, False),
+    "another casing": ({"Context": {"Active": False}}, False),
+    "active": ({"context": {"active": True}}, True),
+    "null": ({"context": {"active": None}}, True),
+    "an encrypted value": ({"context": {"active": "x=="}}, True),
+    "without it": ({"context": {}}, True),
+    "no object": ({"context": "active"}, True),
+    "none": ({}, True),
+}
+CALLS = ["identify", "track", "page", "screen", "group", "alias"]
+
+
+@pytest.mark.parametrize("call_type", CALLS)
+@pytest.mark.parametrize(("fields", "is_activity"), ACTIVITY.values(), ids=ACTIVITY)
+def test_only_activity_moves_last_seen(call_type, fields, is_activity):
+    payload = {"type": call_type, "userId": "u-1", "messageId": "m", "timestamp": NOON, "groupId": "g", **fields}
+    for [canonical] in (canonicalise(payload), canonicalise_batch({"batch": [payload]})):
+        seen = joined(said_of_contact({**canonical.body, "received_at": RECEIVED_AT}))
+        assert (seen.contact_id, seen.last_seen) == ("u-1", NOON if is_activity else None)
+        account = said_of_account({**canonical.body, "type": "group", "received_at": RECEIVED_AT})
+        assert account.last_seen == (NOON if is_activity else None)
+
+
+def test_what_a_batch_says_of_activity_holds_for_its_messages():
+    entries = [
+        {"type": "identify", "userId": "u-1", "messageId": "m", "timestamp": NOON, **own}
+        for own in ({}, {"context": {"active": True}})
+    ]
+    said_inactive, said_active = canonicalise_batch({"context": {"active": False}, "batch": entries})
+    times = [
+        said_of_contact({**one.body, "received_at": RECEIVED_AT}).last_seen for one in (said_inactive, said_active)
+    ]
+    assert times == [None, NOON]
+
+
+def test_a_message_that_is_not_activity_updates_traits_and_keeps_last_seen():
+    contact = joined(
+        said(time=MORNING, traits={"plan": "free"}), said(traits={"plan": "pro"}, context={"active": False})
+    )
+    assert (contact.values, contact.last_seen) == ({"plan": "pro"}, MORNING)
+    assert joined(contact, said("delete", received_at=MORNING)).values == {"plan": "pro"}
+    assert joined(contact, said("delete", received_at=NOON)).to_json() == {"deleted_at": NOON}
+
+
+@pytest.mark.parametrize("call_type", CALLS)
 def test_every_message_tells_when_the_contact_was_seen(call_type):
     contact = said(call_type)
     assert (contact.contact_id, contact.last_seen) == ("u-1", NOON)
@@ -141,6 +203,7 @@ def test_a_group_call_makes_the_contact_a_member():
         (previous_of, {"type": "alias"}),
         (previous_of, {"type": "alias", "previous_id": "u-1"}),
         (previous_of, {"type": "identify", "previous_id": "a-1"}),
+        (previous_of, {"type": "alias", "previous_id": "a-1", "user_id": None, "anonymous_id": "a-2"}),
     ],
 )
 def test_what_a_message_lacks_or_has_in_vain_is_passed_over(told, fields):
@@ -155,6 +218,8 @@ def test_traits_that_are_no_object_are_passed_over(traits):
 @pytest.mark.parametrize("others", [("acme", "u-2"), ("umbrella", "u-1"), ("acme#u-1", ""), ("acme", "\ud800")])
 def test_no_two_contacts_share_a_key(others):
     assert key_of("acme", "u-1") != key_of(*others)
+    assert visitor_key_of("acme", "u-1") not in (visitor_key_of(*others), key_of(*others))
+    assert visitor_key_of("acme", "u-1") != key_of("acme", "anonymous#u-1")
 
 
 # Joining
@@ -176,7 +241,7 @@ def test_an_unknown_time_is_older_than_all():
 
 def test_what_happened_until_an_erasure_is_void_whichever_comes_first():
     before, after = said(time=NOON, traits={"plan": "pro"}), said(time=EVENING, traits={"city": "Oslo"})
-    erasure = said("delete", time=NOON)
+    erasure = said("delete", received_at=NOON)
     assert joined(before, erasure, after) == joined(erasure, before, after) == joined(after, before, erasure)
     assert joined(before, erasure, after).values == {"city": "Oslo"}
 
@@ -187,9 +252,9 @@ def test_what_remains_of_an_erased_contact_is_when_and_hashes():
         said("group", group_id="g-1"),
         said("alias", previous_id="a-1"),
         said_of_previous(message("alias", user_id="u-2", previous_id="u-1"), "acme"),
-        said("delete", time=EVENING),
+        said("delete", received_at=EVENING),
     )
-    assert erased.to_json() == {"merged": [key_of("acme", "a-1")], "deleted_at": EVENING}
+    assert erased.to_json() == {"deleted_at": EVENING, "has_parts": True}
 
 
 @pytest.mark.parametrize("values", [("free", "pro"), (1, True), (None, {}), ({"a": 1}, {"a": 2})], ids=str)
@@ -199,20 +264,27 @@ def test_of_values_that_share_time_and_message_id_it_is_not_the_first_or_last_to
 
 
 TIMES = st.sampled_from(["", MORNING, NOON, EVENING])
-FACTS = st.builds(
+KEPT_FACTS = st.builds(
     Fact, time=TIMES, message_id=st.sampled_from(["m-1", "m-2"]), value=st.sampled_from([1, True, "1", None, {"a": 1}])
 )
+FACTS = KEPT_FACTS | st.builds(Fact, time=TIMES, message_id=st.just("m-1"), is_left_out=st.sampled_from([True]))
 NAMES = st.sampled_from(["plan", "city"])
 SAID = st.one_of(
     st.builds(
         Contact,
         contact_id=st.just("u-1"),
-        last_seen=st.just(EVENING),
+        last_seen=st.none() | st.sampled_from(["", MORNING]),
+        updated=st.sampled_from([MORNING, EVENING]),
         traits=st.dictionaries(NAMES, FACTS),
-        groups=st.dictionaries(NAMES, FACTS),
-        merged=st.frozensets(NAMES),
+        groups=st.dictionaries(NAMES, KEPT_FACTS),
+        has_parts=st.booleans(),
+        cut_at=st.none() | TIMES,
     ),
-    st.builds(Contact, contact_id=st.just("u-1"), merged_into=FACTS),
+    st.builds(
+        Contact,
+        contact_id=st.just("u-1"),
+        merged_into=st.builds(Fact, time=TIMES, message_id=st.just("m-1"), value=NAMES),
+    ),
     st.builds(Contact, deleted_at=st.sampled_from([MORNING, NOON, EVENING])),
 )
 
@@ -235,46 +307,91 @@ def test_a_contact_is_read_as_it_was_stored(parts):
     assert Contact.from_json(json.loads(text(contact))) == contact
 
 
-# Contacts that are merged
+@pytest.mark.parametrize(
+    "stored", [{"id": "u-1", "last_seen": NOON}, {"id": "u-1", "last_seen": NOON, "merged": ["x"]}]
+)
+def test_a_contact_of_an_earlier_version_is_read(stored):
+    assert Contact.from_json(stored) == Contact(contact_id="u-1", last_seen=NOON, updated=NOON)
 
 
-def merged(*aliases):
-    """Return what reads the contacts that some aliases leave, each of them of a later hour; keys are the ids."""
-    contacts = {}
-    for hour, (previous, user) in enumerate(aliases):
-        pointer = Fact(time=f"2031-05-17T{hour:02}:00:00.000000Z", message_id="m", value=user)
-        for key, part in (
-            (user, Contact(contact_id=user, last_seen=pointer.time, merged=frozenset({previous}))),
-            (previous, Contact(contact_id=previous, merged_into=pointer)),
-        ):
-            contacts[key] = contacts.get(key, Contact()).join(part)
-    return lambda key: contacts.get(key, Contact())
+# Limits
+
+
+def shuffled(parts):
+    """Yield some orders of parts."""
+    for seed in range(8):
+        parts = [*parts]
+        random.Random(seed).shuffle(parts)  # noqa: S311 -- to be repeatable, not secret
+        yield parts
 
 
 @pytest.mark.parametrize(
-    ("aliases", "groups"),
-    [
-        (["ab"], ["ab"]),
-        (["ab", "bc"], ["abc"]),
-        (["bc", "ab"], ["abc"]),
-        (["ab", "ac"], ["ac", "b"]),
-        (["ab", "ba"], ["ab"]),
-        (["ba", "ab", "cb"], ["abc"]),
-        (["ab", "bc", "ca"], ["abc"]),
-        (["ab", "bc", "ca", "de", "ea"], ["abcde"]),
-        (["ab", "ba", "bc"], ["abc"]),
-    ],
+    "value",
+    ["x" * MAX_FACT_BYTES, ["x" * 100] * 11, {"a": {"b": "ж" * MAX_FACT_BYTES}}, "\ud800" * 200],
+    ids=["text", "array", "object", "escaped"],
 )
-def test_contacts_that_were_merged_are_one_whatever_way_one_finds_them(aliases, groups):
-    read = merged(*map(tuple, aliases))
-    for group in groups:
-        [root] = {root_of(key, read) for key in group}
-        assert "".join(sorted(members_of(root, read(root), read))) == group
+def test_a_value_that_is_too_long_is_left_out_and_replaces_older_ones(value):
+    parts = [said(time=MORNING, traits={"bio": "short", "plan": "pro"}), said(time=NOON, traits={"bio": value})]
+    for order in shuffled(parts):
+        contact = joined(*order)
+        assert (contact.values, contact.left_out, contact.is_whole) == ({"plan": "pro"}, ["bio"], False)
+    assert joined(*parts, said(time=EVENING, traits={"bio": "short"})).is_whole
+    assert joined(*parts, said("delete", received_at=NOON)).is_whole
 
 
-@pytest.mark.parametrize("aliases", [["ab", "ba"], ["ba", "ab"]])
-def test_of_contacts_that_are_merged_into_each_other_the_first_key_stands_for_all(aliases):
-    assert root_of("b", merged(*map(tuple, aliases))) == "a"
+def test_a_value_that_just_fits_is_kept():
+    fixed = len(json.dumps(["bio", [NOON, "m-1", ""]]))
+    for length, is_whole in ((MAX_FACT_BYTES - fixed, True), (MAX_FACT_BYTES - fixed + 1, False)):
+        assert said(traits={"bio": "x" * length}).is_whole is is_whole
+
+
+def test_a_name_that_is_too_long_is_dropped():
+    for contact in (
+        joined(said(traits={"x" * MAX_FACT_BYTES: 1, "plan": "pro"})),
+        joined(said(traits={"plan": "pro"}), said("group", group_id="x" * MAX_FACT_BYTES)),
+    ):
+        assert (contact.values, contact.left_out, contact.cut_at, contact.groups) == ({"plan": "pro"}, [], NOON, {})
+
+
+def test_the_newest_traits_are_kept_whatever_the_order_of_arrival():
+    times = [f"2031-05-17T12:{number // 60:02}:{number % 60:02}.000000Z" for number in range(MAX_TRAITS + 40)]
+    parts = [said(time=time, traits={f"trait {number}": number}) for number, time in enumerate(times)]
+    parts += [said(time=EVENING, traits={f"trait {number}": "x" * 500, "long": "x" * 2000}) for number in range(5)]
+    wholes = {text(joined(*order)) for order in shuffled(parts)}
+    [whole] = map(Contact.from_json, map(json.loads, wholes))
+    newest = {f"trait {number}" for number in (*range(5), *range(46, MAX_TRAITS + 40))}
+    assert whole.traits.keys() == {*newest, "long"}
+    assert whole.cut_at == times[45]
+    parts.append(said("delete", received_at=times[100]))
+    wholes = {text(joined(*order)) for order in shuffled(parts)}
+    [whole] = map(Contact.from_json, map(json.loads, wholes))
+    assert (len(whole.traits), whole.cut_at) == (MAX_TRAITS + 40 - 101 + 6, None)
+
+
+def test_the_newest_groups_are_kept():
+    contact = joined(*(said("group", group_id=f"g-{number:03}") for number in range(MAX_GROUPS + 10)))
+    assert sorted(contact.groups) == [f"g-{number:03}" for number in range(10, MAX_GROUPS + 10)]
+    assert not contact.is_whole
+
+
+def test_a_contact_at_all_of_its_limits_fits_into_an_item():
+    message_id = "m" * 100
+    names = [f"{number:03}\ud800" for number in range(MAX_TRAITS)]
+    room = MAX_FACT_BYTES - len(json.dumps([names[0], [NOON, message_id, ""]]))
+    whole = joined(
+        said(user_id="\x00" * 2 * MAX_TEXT_CHARS, message_id=message_id, traits=dict.fromkeys(names, "x" * room)),
+        *(
+            said("group", group_id=f"{number:02}".ljust(room + 4, "g"), message_id=message_id)
+            for number in range(MAX_GROUPS)
+        ),
+        said_of_previous(message("alias", previous_id="a-1", message_id=message_id), "acme"),
+    )
+    assert (len(whole.traits), len(whole.groups), whole.is_whole) == (MAX_TRAITS, MAX_GROUPS, True)
+    stored = json.dumps(whole.to_json(), ensure_ascii=False).encode("utf-8", "backslashreplace")
+    assert 0.9 * MAX_ITEM_BYTES < len(stored) < MAX_ITEM_BYTES - 2048  # its key and version
+
+
+# Contacts that are merged
 
 
 def test_a_profile_is_its_members_in_one():
@@ -294,7 +411,7 @@ def test_a_profile_is_its_members_in_one():
 def test_the_erasure_of_one_member_leaves_the_others_theirs():
     root = joined(said(time=MORNING, traits={"plan": "pro"}))
     erased = joined(
-        said("delete", user_id="a-1", time=NOON),
+        said("delete", user_id="a-1", received_at=NOON),
         said(user_id="a-1", time=EVENING, traits={"pet": "cat"}),
     )
     assert Profile.of({"root": root, "erased": erased}).traits == {"plan": "pro", "pet": "cat"}

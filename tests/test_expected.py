@@ -3,6 +3,7 @@
 import pytest
 
 from cli.simulation.expected import expected_contacts
+from consumer.contacts import MAX_TRAITS
 from handler.canonicalise import canonicalise
 
 NOW = "2031-05-17T12:00:00.000000Z"
@@ -74,9 +75,8 @@ def test_an_account_has_traits_of_all_its_members():
 
 
 TIMES = {
-    "a day ahead of its receipt": ({"originalTimestamp": at(0, day=18), "receivedAt": at(0)}, at(0, day=18)),
-    "further ahead": ({"originalTimestamp": at(1, day=18), "receivedAt": at(0)}, ""),
-    "ahead of now, received nobody knows when": ({"originalTimestamp": at(0, day=19), "receivedAt": None}, ""),
+    "ahead of its receipt": ({"originalTimestamp": at(0, day=18), "receivedAt": at(0)}, at(0)),
+    "ahead of now, received nobody knows when": ({"originalTimestamp": at(0, day=19), "receivedAt": None}, NOW),
     "the only one": ({"originalTimestamp": None, "timestamp": at(5), "receivedAt": None}, at(5)),
     "unreadable": ({"originalTimestamp": "0000-00-00 00:00:00", "timestamp": at(5)}, ""),
     "years ago": ({"originalTimestamp": "1980-01-01T00:00:00Z"}, "1980-01-01T00:00:00.000000Z"),
@@ -84,7 +84,7 @@ TIMES = {
 
 
 @pytest.mark.parametrize(("times", "event_time"), TIMES.values(), ids=TIMES)
-def test_the_event_time_is_that_of_identity_unless_its_clock_is_wrong(times, event_time):
+def test_the_event_time_is_that_of_identity_but_never_after_the_receipt(times, event_time):
     assert contacts(message("page", 0, **times)) == contact(last_seen=event_time)
 
 
@@ -113,22 +113,51 @@ def test_nothing_is_left_of_who_did_nothing_after_a_delete():
 
 
 @pytest.mark.parametrize("minute", [1, 3], ids=["the alias came first", "the delete came first"])
-def test_a_delete_erases_all_that_ever_was_merged(minute):
+def test_a_delete_erases_what_was_merged_before(minute):
     found = contacts(
-        message("page", 0, userId=None, anonymousId="a"),
+        message("track", 0, userId=None, anonymousId="a", event="Lamp Lit"),
         message("alias", minute, previousId="a"),
         message("delete", 2),
         message("page", 4, userId=None, anonymousId="a"),
     )
-    parts = {"merged": ["a"]} if minute > 2 else {}
-    assert found == contact("u" if minute > 2 else "a", **parts, last_seen=at(4))
+    was_later = {"merged": ["a"], "events": {"Lamp Lit": 1}}
+    assert found == contact("u" if minute > 2 else "a", **(was_later if minute > 2 else {}), last_seen=at(4))
 
 
-def test_a_delete_of_an_unknown_time_erases_until_its_receipt():
+def test_no_alias_reaches_another_user():
+    found = contacts(
+        message("page", 0, userId="victim"), message("alias", 1, previousId="victim"), message("delete", 2)
+    )
+    assert found == contact("victim")
+    later = contacts(message("page", 0, userId="victim"), message("alias", 1, previousId="victim"))
+    assert later == contact("victim") | contact(last_seen=at(1))
+
+
+@pytest.mark.parametrize("times", [{"originalTimestamp": "0000-00-00 00:00:00"}, {"originalTimestamp": at(1, day=16)}])
+def test_a_delete_erases_until_its_receipt(times):
     found = contacts(
         message("page", 0),
         message("page", 2),
-        message("delete", 1, originalTimestamp="0000-00-00 00:00:00"),
+        message("delete", 1, **times),
     )
     assert found == contact(last_seen=at(2))
-    assert contacts(message("page", 0), message("delete", 1, originalTimestamp="never", receivedAt=None)) == {}
+    assert contacts(message("page", 0), message("delete", 1, receivedAt=None, **times)) == {}
+
+
+def test_what_is_no_activity_does_not_move_last_seen():
+    inactive = {"context": {"active": False}, "traits": {"plan": "pro"}}
+    found = contacts(message("page", 0), message("identify", 1, **inactive))
+    assert found == contact(traits={"plan": "pro"}, last_seen=at(0))
+    assert contacts(message("identify", 1, **inactive)) == contact(traits={"plan": "pro"}, last_seen="")
+
+
+def test_what_is_too_long_or_too_much_is_left_out():
+    many = {f"trait {number:03}": number for number in range(MAX_TRAITS + 10)}
+    found = contacts(
+        message("identify", 0, traits={"bio": "short"}),
+        message("identify", 1, traits={"bio": "x" * 2000, "x" * 2000: 1}),
+        message("group", 2, groupId="g", traits=many),
+    )
+    left_out = {"traits": ["bio"], "groups": ["g"], "more": True}
+    kept = {name: number for name, number in many.items() if number >= 10}
+    assert found == contact(groups={"g": kept}, left_out=left_out, last_seen=at(2))

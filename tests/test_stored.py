@@ -90,6 +90,19 @@ def test_times_are_utc_that_sorts_and_those_that_cannot_be_read_are_the_records(
     assert {name: message[name] for name in ("timestamp", "received_at")} == times
 
 
+RECEIVED = {
+    "2031-05-17T12:01:00.250000Z": "2031-05-17T12:01:00.250000Z",
+    "2031-05-17T12:01:00.250001Z": "2031-05-17T12:00:00.250000Z",
+    "9999-12-31T23:59:59Z": "2031-05-17T12:00:00.250000Z",
+}
+
+
+@READ
+@pytest.mark.parametrize(("said", "received_at"), RECEIVED.items(), ids=RECEIVED)
+def test_nothing_is_received_after_it_was_stored(read, said, received_at):
+    assert read(record_of({"receivedAt": said})).message["received_at"] == received_at
+
+
 @READ
 def test_nothing_but_those_times_is_changed(read):
     record = record_of({"originalTimestamp": "at dusk", "sentAt": None})

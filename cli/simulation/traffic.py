@@ -358,7 +358,10 @@ def _times(draw: Random, draft: _Draft) -> JsonObject:
         "receivedAt": _iso(received),
         "timestamp": _iso(received - waited - delay),
     }
-    if is_odd(draw):  # a source that knows only one time
+    knows_one_time = is_odd(draw)
+    if (
+        knows_one_time and wrong <= timedelta()
+    ):  # ahead, its event time would be that of storing, which nobody can expect
         return {"timestamp": _iso(original)}
     return times
 
