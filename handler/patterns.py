@@ -6,7 +6,6 @@ A pattern for which Python has no equal raises `PatternError`; `destination sche
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -367,11 +366,3 @@ class _Parser:
         if char != "\\":
             return ord(char)
         return 8 if self._takes("b") else self._escape()
-
-
-def patterns_in(schema: dict[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the patterns right in a schema, each with its path from there."""
-    if isinstance(pattern := schema.get("pattern"), str):
-        yield pattern, ("pattern",)
-    if isinstance(by_pattern := schema.get("patternProperties"), dict):
-        yield from ((pattern, ("patternProperties", pattern)) for pattern in by_pattern)

@@ -278,6 +278,7 @@ def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
         ({"pattern": "^\\s$"}, "\ufeff"),
         ({"pattern": "^.$"}, "\U0001f600"),
         ({"pattern": "^a$"}, 7),
+        ({"pattern": "^a$", "uniqueItems": True}, "a"),
         ({"pattern": "^(?<year>\\d{4})-\\u{1F600}$"}, "2031-\U0001f600"),
         ({"patternProperties": {"^\\d$": False, "^[0-9]$": {}}}, {"\u0661": 1}),
         ({"patternProperties": {"^a$": False}, "additionalProperties": {"const": 1}}, {"a\n": 1}),

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 from cli.schemas.backtracking import is_exponential
 from cli.schemas.places import Fault, Place
-from handler.patterns import PatternError, parse_pattern, patterns_in, python_pattern
+from handler.decode import JsonObject
+from handler.patterns import PatternError, parse_pattern, python_pattern
 
 
 def pattern_faults(place: Place) -> Iterator[Fault]:
     """Yield the patterns of a schema for which Python has no equal, and those that can take exponential time."""
-    for pattern, path in patterns_in(place.schema):
+    for pattern, path in _patterns_in(place.schema):
         subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
         try:
             python_pattern(pattern)
@@ -23,3 +24,11 @@ def pattern_faults(place: Place) -> Iterator[Fault]:
                 "^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*$",
                 *path,
             )
+
+
+def _patterns_in(schema: JsonObject) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the patterns right in a schema, each with its path from there."""
+    if isinstance(pattern := schema.get("pattern"), str):
+        yield pattern, ("pattern",)
+    if isinstance(by_pattern := schema.get("patternProperties"), dict):
+        yield from ((pattern, ("patternProperties", pattern)) for pattern in by_pattern)
