@@ -130,6 +130,11 @@ def test_the_hash_is_sha_256_in_hexadecimal():
     assert hash_key("segment") == "03e71c6d7dc6bd4e89ceaf32f6488ca0aa69b0de784b706cac5818d680e9d97f"
 
 
+def test_keys_that_were_given_out_stay_well_formed():
+    assert is_well_formed("ddk_7Yq2Lw9ZpTn4XbVs8RkEc3MdHg6JfA280Lfy")
+    assert (MAX_REFUSAL_AGE_SECONDS, READ_AGAIN_SECONDS) == (5, 5)
+
+
 # The table, as it is in AWS
 
 

@@ -1,8 +1,11 @@
+import itertools
+import time
 from threading import Barrier, Event
 
 import pytest
 
-from handler.parallel import CALLS_AT_ONCE, in_parallel
+from handler.errors import EventStoreUnavailable, MessageTooLarge
+from handler.parallel import CALLS_AT_ONCE, in_parallel, patiently
 
 PATIENCE_SECONDS = 30
 
@@ -32,3 +35,52 @@ def test_an_error_is_raised_after_what_was_under_way_and_nothing_more_is_begun()
         in_parallel(work, range(1000))
     assert len(begun) <= 2 * CALLS_AT_ONCE
     assert set(begun) - {0} == set(ended)
+
+
+# patiently
+
+
+class Failing:
+    """Fails a number of times, and then returns a result."""
+
+    def __init__(self, times, error=None):
+        self.left = times
+        self.error = error or EventStoreUnavailable()
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.left:
+            self.left -= 1
+            raise self.error
+        return "stored"
+
+
+def test_store_call_has_four_tries():
+    call = Failing(3)
+    assert patiently(call, lambda: None) == "stored"
+    assert call.calls == 4
+    call = Failing(4)
+    with pytest.raises(EventStoreUnavailable):
+        patiently(call, lambda: None)
+    assert call.calls == 4
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), MessageTooLarge()])
+def test_only_an_unavailable_store_is_tried_again(error):
+    call = Failing(1, error)
+    with pytest.raises(type(error)):
+        patiently(call, lambda: None)
+    assert call.calls == 1
+
+
+def test_pauses_double_from_a_twentieth_of_a_second():
+    pauses = []
+    with pytest.raises(EventStoreUnavailable):
+        patiently(Failing(4), lambda: pauses.append(time.monotonic()))
+    took = [later - earlier for earlier, later in itertools.pairwise(pauses)]
+    assert all(pause >= least for pause, least in zip(took, (0.05, 0.1, 0.2), strict=True))
+
+
+def test_eight_calls_run_at_once():
+    assert CALLS_AT_ONCE == 8

@@ -94,6 +94,15 @@ def test_no_two_people_share_a_subject():
     assert max(len(subject.encode()) for subject in subjects) <= MAX_SUBJECT_BYTES
 
 
+def test_keys_of_stored_items_have_a_fixed_form():
+    long = record_of({"userId": "x" * 3000, "messageId": "m" * 3000})
+    assert long.subject == f"acme#user#sha256#{sha256('x' * 3000)}"
+    assert long.position == f"undated#sha256#{sha256('m' * 3000)}"
+    odd = record_of({"userId": "a#b%c\x00\ud800", "messageId": "m#1"}, customer_id="a#b")
+    assert (odd.subject, odd.position) == ("a%23b#user#a%23b%25c%00%ED%A0%80", "undated#m%231")
+    assert (MAX_SUBJECT_BYTES, MAX_POSITION_BYTES) == (2048, 1024)
+
+
 def test_no_two_message_ids_share_a_position():
     ids = ["m", "M", "#", "%", "%23", "\x00", "%00", "\ud800", "%ED%A0%80", "?", "m#m", "m" * 1017, "m" * 1018]
     positions = [record_of({"userId": "u", "messageId": message_id}).position for message_id in ids]

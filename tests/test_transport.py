@@ -289,6 +289,7 @@ def test_what_comes_after_an_answer_is_not_the_next_one(connection, more):
     with listening(answers([OK[0] + more])) as server:
         send = connection()
         assert [send(post(server.url)).status_code for _ in range(2)] == [200, 200]
+    assert connections(server) == 2
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
