@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from bench import batch, cold, cost, instructions, load, warm
+from bench import batch, cold, cost, hostile, instructions, load, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -67,6 +67,13 @@ MEASUREMENTS = (
         name="instructions",
         help="""Count the machine instructions of one warm request, by perf or valgrind.""",
         measure=instructions.measure,
+    ),
+    Measurement(
+        name="hostile",
+        help="""Measure bodies that are made to cost much processor time, against plain JSON of the same size.
+
+        Before the API key is known, where anybody can send them, and after that.""",
+        measure=hostile.measure,
     ),
     Measurement(
         name="cost",

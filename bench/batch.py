@@ -24,8 +24,8 @@ from bench.samples import Sample
 from bench.store_server import StoreServer
 from bench.subjects import Code, Subject, SubjectProcess, Took, started
 from cli.console import progress
-from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.settings import LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS
+from handler.split import MAX_BATCH_MESSAGES
 
 SIZES = (1, 10, 100, 500)
 LARGEST_OF_SAMPLES = 500

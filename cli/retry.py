@@ -21,7 +21,7 @@ from cli.target import Target
 from handler.canonicalise import Message, canonicalise
 from handler.decode import decode_settings, parse_body
 from handler.erased import Tombstones
-from handler.errors import Refusal, Unavailable
+from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
 from handler.write import EventQueue, EventSink, EventTable, Outcome
@@ -143,10 +143,12 @@ def retry(
             if sink is None:
                 return Verdict(reject=reject, fate=Fate.PASSES)
             outcome = sink.write(record)
-        except Unavailable:
+        except (Unavailable, *STORE_ERRORS):
             raise
         except Refusal as refusal:
             return Verdict(reject=reject, fate=Fate.REFUSED, answer=str(refusal))
+        except Exception:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
+            return Verdict(reject=reject, fate=Fate.REFUSED, answer=InternalError.text)
         was_erased = erased is not None and erased.covers(reject, record.message)
         if erased is not None and was_erased:
             erased.erase_again(record)

@@ -6,13 +6,15 @@ The spec's fields at the top and in `context` are spelled canonically. Keys insi
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from handler.decode import JsonObject, check_values, type_name
-from handler.errors import BatchTooLarge, MissingBatch, NotAnObject, NumberOutOfRange, Refusal
+from handler.errors import BatchTooLarge, InternalError, MissingBatch, NotAnObject, NumberOutOfRange, Refusal
 from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, Fields, fold
+from handler.split import MAX_BATCH_MESSAGES
 from handler.timestamps import parse_time
 
 UNDATED = "undated"
@@ -27,11 +29,14 @@ WRITE_KEY = "write_key"
 """The key of a source, which must never be stored; some libraries send it, at the top or in one of those."""
 INHERITED = ("context", "integrations", "sent_at", "timestamp")
 """What a batch tells once for all of its messages."""
-MAX_BATCH_MESSAGES = 2500
-"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
 MAX_INHERITED_BYTES = 16 * 1024 * 1024
 """Of what a batch tells for all of its messages, which each of them then holds."""
+MAX_ESCAPED_NAME_CHARS = MAX_NAME_CHARS * len(r"\u0077")
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
+
+_STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"(\s*+:)?')
+"""A string of a JSON text, and the colon after it if it is a name."""
+_EXACT = json.JSONEncoder(sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +100,27 @@ def _inherited(batch: JsonObject) -> JsonObject:
 
 def _entry(entry: object, inherited: JsonObject) -> Message:
     try:
+        if isinstance(entry, Refusal):
+            raise entry
         if not isinstance(entry, dict):
             raise NotAnObject(f"A message must be a JSON object, not {type_name(entry)}")
         check_values(entry)
     except NumberOutOfRange as fault:
-        return replace(_message(cast("JsonObject", entry), inherited), fault=fault)
+        return _guarded(cast("JsonObject", entry), inherited, fault)
     except Refusal as fault:
         return Message(body={}, time=UNDATED, timestamp=None, fault=fault)
-    return _message(entry, inherited)
+    return _guarded(entry, inherited, None)
+
+
+def _guarded(entry: JsonObject, inherited: JsonObject, fault: Refusal | None) -> Message:
+    """Return an entry's message; after an unexpected exception one that holds what came, for a later attempt."""
+    try:
+        message = _message(entry, inherited)
+    except Exception as bug:  # noqa: BLE001 -- a bug concerns this message alone; the fault carries it on
+        body = {TOP.canonical[name] or name: value for name, value in without_write_key(entry).items()}
+        _inherit(body, inherited)
+        return Message(body=body, time=UNDATED, timestamp=None, fault=InternalError(bug))
+    return message if fault is None else replace(message, fault=fault)
 
 
 def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Message:
@@ -140,8 +158,6 @@ def _inherit(body: JsonObject, inherited: Mapping[str, Any]) -> None:
 def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
     """Return the fields of a payload in the spec's spelling, without write keys and the spec's that are null."""
     body = _rename(payload, TOP)
-    if CONFLICTS in body:  # which may hold another `context`, with a write key of its own
-        body = _rename(without_write_key(payload), TOP)
     body.pop(WRITE_KEY, None)
     if None in body.values():
         body = {name: value for name, value in body.items() if value is not None or name not in TOP.spelling}
@@ -163,15 +179,15 @@ def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
 
 def write_key_of(payload: Mapping[str, Any]) -> str | None:
     """Return the key of its source that a payload names at the top, if any."""
-    keys = (payload[name] for name in sorted(payload, key=TOP.rank) if TOP.canonical[name] == WRITE_KEY)
-    return next((key for key in keys if key and isinstance(key, str)), None)
+    names = (name for name, key in payload.items() if key and isinstance(key, str) and TOP.canonical[name] == WRITE_KEY)
+    best = min(names, key=lambda name: TOP.rank(name, WRITE_KEY), default=None)
+    return None if best is None else payload[best]
 
 
 def names_write_key(text: str) -> bool:
-    """Whether JSON names a key of a source anywhere, be it in an object that a later one of the same name hides."""
-    names: list[str] = []
-    json.loads(text, object_pairs_hook=lambda members: names.extend(name for name, _ in members))
-    return any(len(name) <= MAX_NAME_CHARS and fold(name) == fold(WRITE_KEY) for name in names)
+    """Return whether JSON names the key of a source anywhere, even in an object that a later duplicate name hides."""
+    names = (name for name, colon in _STRING.findall(text) if colon and len(name) <= MAX_ESCAPED_NAME_CHARS)
+    return any(TOP.canonical[json.loads(f'"{name}"') if "\\" in name else name] == WRITE_KEY for name in names)
 
 
 def _without_write_keys(value: object) -> object:
@@ -182,19 +198,17 @@ def _without_write_keys(value: object) -> object:
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
     """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
-    renamed: JsonObject = {fields.canonical[name] or name: value for name, value in source.items()}
+    canonicals = [fields.canonical[name] or name for name in source]
+    renamed: JsonObject = dict(zip(canonicals, source.values(), strict=True))
     if len(renamed) == len(source):
         return renamed
     spellings: dict[str, list[str]] = {}
-    for name in source:
-        spellings.setdefault(fields.canonical[name] or name, []).append(name)
+    for name, canonical in zip(source, canonicals, strict=True):
+        spellings.setdefault(canonical, []).append(name)
     lost: JsonObject = {}
     for canonical, names in spellings.items():
         if len(names) > 1:
-            names.sort(key=lambda name: (source[name] in (None, ""), fields.rank(name)))
-        renamed[canonical] = source[names[0]]
-        if canonical != WRITE_KEY:
-            lost.update((name, source[name]) for name in names[1:] if not _same(source[name], renamed[canonical]))
+            lost.update(_settle_spellings(renamed, canonical, {name: source[name] for name in names}, fields))
     if lost:
         if CONFLICTS in renamed:
             lost[CONFLICTS] = renamed[CONFLICTS]
@@ -202,14 +216,20 @@ def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
     return renamed
 
 
-def _same(value: object, winner: object) -> bool:
-    """Whether dropping a value for the winner loses nothing; in Python `1 == True`, in JSON not.
-
-    Compared first, because that is quick where they differ, and a message can hold thousands of spellings.
-    """
-    return value in (None, "") or (
-        value == winner and json.dumps(value, sort_keys=True) == json.dumps(winner, sort_keys=True)
-    )
+def _settle_spellings(renamed: JsonObject, canonical: str, values: JsonObject, fields: Fields) -> JsonObject:
+    """Give a field the value of its best spelling, and return the values that differ from that."""
+    if canonical in HOLD_WRITE_KEYS:
+        values = {name: _without_write_keys(value) for name, value in values.items()}
+    best = min(values, key=lambda name: (values[name] in (None, ""), fields.rank(name, canonical)))
+    winner = renamed[canonical] = values[best]
+    if canonical == WRITE_KEY:
+        return {}
+    exact = _EXACT.encode(winner)  # since 1 == True in Python, and not in JSON
+    return {
+        name: value
+        for name, value in values.items()
+        if value not in (None, "") and (value != winner or _EXACT.encode(value) != exact)
+    }
 
 
 def _rename_alias(body: JsonObject) -> None:

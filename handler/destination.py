@@ -1,7 +1,7 @@
 """The whole service, in order: request -> customer -> payload -> messages -> records -> response."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -23,6 +23,7 @@ from handler.erased import Tombstones
 from handler.errors import (
     CallTypeNotAllowed,
     DeadlineClose,
+    InternalError,
     Invalid,
     Maintenance,
     MessageTooLarge,
@@ -36,7 +37,7 @@ from handler.observe import Answered, RequestLine
 from handler.parallel import in_parallel, patiently
 from handler.record import Record
 from handler.reject import Reject, RejectTable
-from handler.request import Request
+from handler.request import Request, Route
 from handler.respond import Response, Result
 from handler.settings import STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas, check_call_type
@@ -119,15 +120,13 @@ class Destination:
         """Return what became of each message of a batch; raises the `Refusal` of a single one, or of them all."""
         line.begin("validate")
         refusals = self._judge(request, api_key, messages)
-        if rejects := [*self._rejects(request, api_key, payload, messages, refusals)]:
-            line.begin("reject")
-            in_parallel(partial(self._keep, request), self._of_existing_users(request, api_key, rejects))
         accepted = [message for index, message in enumerate(messages) if index not in refusals]
         written = iter(self._write(request, line, api_key, accepted))
         results = [
             Result(message=message, outcome=refusals.get(index) or next(written))
             for index, message in enumerate(messages)
         ]
+        self._keep_rejects(request, line, api_key, payload, results)
         if not request.route.is_batch and isinstance(refusal := results[0].outcome, Refusal):
             raise refusal
         return results
@@ -142,7 +141,7 @@ class Destination:
             refusals.update({index: refusal for index, refusal in found if refusal is not None})
 
         def check(step: Callable[[Message], None]) -> None:
-            judge(partial(map, partial(_verdict, step)))
+            judge(partial(map, partial(_verdict, request.route, step)))
 
         check(partial(self._admit, request, api_key))
         if any(isinstance(refusal, CallTypeNotAllowed) for refusal in refusals.values()):
@@ -160,53 +159,78 @@ class Destination:
         supported = self.settings.supported_call_types
         authorise(api_key, check_call_type(message, supported, expected=request.route.call_type))
 
-    def _erased(self, request: Request, api_key: ApiKey, messages: Sequence[Message]) -> Sequence[UserErased | None]:
+    def _erased(self, request: Request, api_key: ApiKey, messages: Sequence[Message]) -> Sequence[Refusal | None]:
         """Return the refusal of each message that happened before its user was erased; raises an `Unavailable`."""
         if self.tombstones is None:
             return [None] * len(messages)
-        return self.tombstones.refusals(api_key.customer_id, messages, partial(self._ask, request))
+        try:
+            return self.tombstones.refusals(api_key.customer_id, messages, partial(self._ask, request))
+        except Unavailable:
+            raise
+        except Exception as bug:
+            if not request.route.is_batch:
+                raise
+            if len(messages) == 1:
+                return [InternalError(bug)]
+        half = len(messages) // 2  # to find the message that meets the bug
+        return [*self._erased(request, api_key, messages[:half]), *self._erased(request, api_key, messages[half:])]
 
     def _check_schemas(self, request: Request, message: Message) -> None:
         self.schemas.check_settings(decode_settings(request.headers.get("x-segment-settings")))
         self.schemas.check_message(str(message.type), message.body)
 
-    def _rejects(
-        self,
-        request: Request,
-        api_key: ApiKey,
-        payload: JsonObject,
-        messages: Sequence[Message],
-        refusals: Mapping[int, Refusal],
-    ) -> Iterator[Reject]:
-        """Yield what is to be kept: what a schema refused, and all that can be read of a batch, whose 200 hides it."""
-        for index, refusal in refusals.items():
-            message = messages[index]
-            is_hidden = request.route.is_batch and refusal.status == HTTPStatus.BAD_REQUEST
-            if isinstance(refusal, Invalid) or (is_hidden and message.body):
-                is_library = request.route.is_library
-                yield Reject(
-                    customer_id=api_key.customer_id,
-                    message=message,
-                    body=json_text(message.body) if is_library else _body(request, payload),
-                    repeated=json_text(repeated(message.body)) if is_library else None,
-                    settings_header=request.headers.get("x-segment-settings", ""),
-                    refusal=refusal,
-                    rejected_at=self.clock(),
-                    index=index if request.route.is_batch else None,
-                )
+    def _keep_rejects(
+        self, request: Request, line: RequestLine, api_key: ApiKey, payload: JsonObject, results: Sequence[Result]
+    ) -> None:
+        """Keep rejects, except those of erased users; raises an `Unavailable`, or the bug with one that is not kept."""
+        rejected = [index for index, result in enumerate(results) if _is_kept(request.route, result)]
+        if not rejected:
+            return
+        line.begin("reject")
+        # Schemas judge only messages that passed the check of their users already.
+        unchecked = [index for index in rejected if not isinstance(results[index].outcome, Invalid)]
+        verdicts = self._erased(request, api_key, [results[index].message for index in unchecked])
+        erased = {index for index, verdict in zip(unchecked, verdicts, strict=True) if isinstance(verdict, UserErased)}
+        keep = partial(self._keep, request, api_key, payload, results)
+        kept = in_parallel(keep, [index for index in rejected if index not in erased])
+        lost = [bug for bug in kept if bug is not None]
+        line.write_bugs([*_bugs(results), *lost])
+        if lost:
+            raise lost[0]
 
-    def _of_existing_users(self, request: Request, api_key: ApiKey, rejects: Sequence[Reject]) -> list[Reject]:
-        """Leave out the rejects of erased users. Schemas judge only messages that passed this check already."""
-        unchecked = [reject.message for reject in rejects if not isinstance(reject.refusal, Invalid)]
-        erased = iter(self._erased(request, api_key, unchecked))
-        return [reject for reject in rejects if isinstance(reject.refusal, Invalid) or next(erased) is None]
+    def _keep(
+        self, request: Request, api_key: ApiKey, payload: JsonObject, results: Sequence[Result], index: int
+    ) -> BaseException | None:
+        """Keep a message among the rejects; raises an `Unavailable`.
 
-    def _keep(self, request: Request, reject: Reject) -> None:
-        reject.refusal.kept = self._ask(request, partial(self.rejects.keep, reject))
+        Returns the bug because of which a message of a batch is not kept, so that the sender must send it again.
+        """
+        message, refusal = results[index].message, results[index].outcome
+        assert isinstance(refusal, Refusal)  # noqa: S101 -- what `_is_kept` selects
+        try:
+            is_library = request.route.is_library
+            reject = Reject(
+                customer_id=api_key.customer_id,
+                message=message,
+                body=json_text(message.body) if is_library else _body(request, payload),
+                repeated=json_text(repeated(message.body)) if is_library else None,
+                settings_header=request.headers.get("x-segment-settings", ""),
+                refusal=refusal,
+                rejected_at=self.clock(),
+                index=index if request.route.is_batch else None,
+            )
+            refusal.kept = self._ask(request, partial(self.rejects.keep, reject))
+        except Unavailable:
+            raise
+        except Exception as bug:
+            if not request.route.is_batch:
+                raise
+            return bug
+        return refusal.__cause__ if isinstance(refusal, InternalError) and not refusal.kept else None
 
     def _write(
         self, request: Request, line: RequestLine, api_key: ApiKey, messages: Sequence[Message]
-    ) -> Sequence[Outcome | MessageTooLarge]:
+    ) -> Sequence[Outcome | Refusal]:
         if not messages:
             return ()
         line.begin("write")
@@ -215,7 +239,7 @@ class Destination:
             Record(customer_id=api_key.customer_id, message=message, settings=settings, stored_at=self.clock())
             for message in messages
         ]
-        if request.route.is_library:
+        if request.route.is_batch:
             return self.sink.write_all(records, partial(self._check_deadline, request))
         return [self._ask(request, partial(self.sink.write, record)) for record in records]
 
@@ -266,20 +290,42 @@ def _body(request: Request, payload: JsonObject) -> str:
     return json_text(without_write_key(payload)) if names_write_key(body) else body
 
 
-def _verdict(check: Callable[[Message], None], message: Message) -> Refusal | None:
-    """Return why a check refuses a message; raises an `Unavailable`."""
+def _verdict(route: Route, check: Callable[[Message], None], message: Message) -> Refusal | None:
+    """Return why a check refuses a message; raises an `Unavailable`. In a batch, a bug concerns one message."""
     try:
         check(message)
     except Unavailable:
         raise
     except Refusal as refusal:
         return refusal
+    except Exception as bug:
+        if not route.is_batch:
+            raise
+        return InternalError(bug)
     return None
+
+
+def _is_kept(route: Route, result: Result) -> bool:
+    """Return whether a message is kept among the rejects.
+
+    That is what a schema refuses, and of a batch everything that can be read, because a 200 hides what is rejected.
+    """
+    refusal = result.outcome
+    if isinstance(refusal, Invalid | InternalError):
+        return True
+    is_bad = isinstance(refusal, Refusal) and refusal.status == HTTPStatus.BAD_REQUEST
+    return route.is_batch and is_bad and bool(result.message.body) and not isinstance(refusal, MessageTooLarge)
+
+
+def _bugs(results: Sequence[Result]) -> list[BaseException]:
+    """Return the unexpected exceptions that ended the processing of messages."""
+    causes = (result.outcome.__cause__ for result in results if isinstance(result.outcome, InternalError))
+    return [cause for cause in causes if cause is not None]
 
 
 def _answered(outcome: Outcome | Refusal | None, status: int) -> Answered:
     """Return what the lines tell of an outcome; a batch of nothing has none."""
     if isinstance(outcome, Refusal):
-        metric = "Failed" if isinstance(outcome, Unavailable) else "Refused"
+        metric = "Failed" if isinstance(outcome, Unavailable | InternalError) else "Refused"
         return Answered(metric=metric, status=status, code=outcome.code, text=str(outcome))
     return Answered(metric="Duplicate" if outcome is Outcome.DUPLICATE else "Accepted", status=status)

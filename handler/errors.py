@@ -26,6 +26,7 @@
     ├── SuspendedKey                 403     suspended_key
     ├── CallTypeNotAllowed           403     call_type_not_allowed
     ├── UserErased                   403     user_erased
+    ├── InternalError                500     internal_error
     ├── UnsupportedCallType          501     unsupported_call_type
     └── Unavailable                  503
         ├── Maintenance                      maintenance
@@ -36,7 +37,8 @@
         └── DeadlineClose                    deadline_close
 
 Segment never sends a message again after a 4xx or a 501, so those are for faults of the caller only; whatever is
-our own fault is an `Unavailable`, or an exception outside this tree (a bug), which Lambda turns into a 500.
+our own fault is an `Unavailable`, or an exception outside this tree (a bug), which Lambda turns into a 500. In a batch,
+a bug concerns one message: that one is kept among the rejects as an `InternalError`, and the others are stored.
 
 The texts reach the customer in Segment's debugger, which groups equal ones: they are few, say what to mend, and hold
 no value that was sent.
@@ -226,6 +228,18 @@ class UserErased(Refusal):
     status = 403
     code = "user_erased"
     text = "This user was erased: what happened before that is not accepted any more"
+
+
+class InternalError(Refusal):
+    """An unexpected exception while one message of a batch was processed; the exception is the `__cause__`."""
+
+    status = 500
+    code = "internal_error"
+    text = "The message could not be processed because of a fault on our side"
+
+    def __init__(self, bug: Exception) -> None:
+        super().__init__()
+        self.__cause__ = bug
 
 
 class UnsupportedCallType(Refusal):

@@ -12,6 +12,8 @@ the function: Lambda chooses the version at random for each request, so only req
 import json
 import sys
 import time
+import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,6 +81,16 @@ class RequestLine:
             ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
             facts = {**self._facts, "call_type": call_type, "messages": len(ids), "message_ids": ids}
             self._write(answered, facts, requests=round(len(ids) / of_batch, SHARE_DIGITS))
+
+    def write_bugs(self, bugs: Sequence[BaseException]) -> None:
+        """Print a line for each place from which unexpected exceptions came, without their texts.
+
+        A text may quote a message. Lambda prints an exception that it gets itself.
+        """
+        origins = Counter((type(bug).__qualname__, "".join(traceback.format_tb(bug.__traceback__))) for bug in bugs)
+        for (name, frames), count in origins.items():
+            facts = {"level": "ERROR", "message": "exception", **self._facts, "messages": count, "exception": name}
+            sys.stdout.write(json.dumps({**facts, "traceback": frames}) + "\n")
 
     def _write(self, answered: Answered, facts: Mapping[str, Any], *, requests: float) -> None:
         self.begin("total")

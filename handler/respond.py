@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from handler.canonicalise import Message
-from handler.errors import Invalid, NothingAccepted, Refusal
+from handler.errors import InternalError, Invalid, NothingAccepted, Refusal
 from handler.spec import DELETE
 from handler.write import Outcome
 
@@ -31,7 +31,11 @@ def accepted(result: Result) -> Response:
 
 
 def counted(results: Sequence[Result]) -> Response:
-    """Answer Segment's libraries: 200, which some of them take for the only success, where not all is refused."""
+    """Answer Segment's libraries: 200, which some of them take for the only success, unless all is refused.
+
+    A message that failed because of a bug is listed with the refused ones, but never makes the answer a 400: it is
+    kept, and the fault is ours.
+    """
     rejected = [
         {"index": index, "code": result.outcome.code, "message": str(result.outcome)}
         for index, result in enumerate(results)
@@ -43,7 +47,8 @@ def counted(results: Sequence[Result]) -> Response:
         "duplicates": duplicates,
         "rejected": rejected,
     }
-    if rejected and len(rejected) == len(results):
+    is_our_fault = any(isinstance(result.outcome, InternalError) for result in results)
+    if rejected and len(rejected) == len(results) and not is_our_fault:
         return _respond(NothingAccepted.status, {**_error(NothingAccepted()), **counts}, {})
     return _respond(200, counts, {})
 

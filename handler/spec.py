@@ -28,8 +28,9 @@ def snake_case(name: str) -> str:
 
 def fold(name: str) -> str:
     """Reduce a name to what all its spellings share; a leading underscore counts (`_metadata`)."""
-    name = name.strip()
-    return name[:1].lower() + re.sub(r"[\s_-]", "", name[1:]).lower()
+    letters = "".join(name.replace("_", " ").replace("-", " ").split()).lower()
+    begin = name.lstrip()[:1]
+    return begin + letters if begin in ("_", "-") else letters
 
 
 class _Names(dict[str, str | None]):
@@ -61,10 +62,9 @@ class Fields:
         self.canonical = _Names(self.spelling)
         """Any spelling -> canonical name, None for what the spec does not know."""
 
-    def rank(self, name: str) -> tuple[int, str]:
+    def rank(self, name: str, canonical: str) -> tuple[int, str]:
         """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""
-        canonical = self.canonical[name]
-        return (0 if self.spelling.get(canonical or "") == name else 1 if name == canonical else 2, name)
+        return (0 if self.spelling.get(canonical) == name else 1 if name == canonical else 2, name)
 
 
 TOP = Fields(

@@ -10,7 +10,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from handler.decode import JsonObject
-from handler.errors import STORE_ERRORS, EventStoreUnavailable, MessageTooLarge
+from handler.errors import (
+    STORE_ERRORS,
+    EventStoreUnavailable,
+    InternalError,
+    MessageTooLarge,
+    Refusal,
+    Unavailable,
+)
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
 from handler.parallel import in_parallel, patiently
 from handler.record import Record, escape, sha256
@@ -41,11 +48,10 @@ class EventSink(Protocol):
     def write(self, record: Record) -> Outcome:
         """Store a record; raises `MessageTooLarge` before any write, or `EventStoreUnavailable`."""
 
-    def write_all(
-        self, records: Sequence[Record], check_deadline: Callable[[], None]
-    ) -> Sequence[Outcome | MessageTooLarge]:
+    def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
         """Store the records of a batch, and return what became of each.
 
+        A record that is too large, or that causes an unexpected exception (`InternalError`), does not stop the others.
         `check_deadline` raises where there is no time for a call. After that, or `EventStoreUnavailable`, any of them
         may be stored.
         """
@@ -84,16 +90,18 @@ class EventTable:
             raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
         return Outcome.STORED
 
-    def write_all(
-        self, records: Sequence[Record], check_deadline: Callable[[], None]
-    ) -> Sequence[Outcome | MessageTooLarge]:
+    def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
         """Put records beside each other."""
 
-        def write(record: Record) -> Outcome | MessageTooLarge:
+        def write(record: Record) -> Outcome | Refusal:
             try:
                 return patiently(lambda: self.write(record), check_deadline)
-            except MessageTooLarge as error:
-                return error
+            except MessageTooLarge as refusal:
+                return refusal
+            except Unavailable:
+                raise
+            except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
+                return InternalError(bug)
 
         return in_parallel(write, records)
 
@@ -143,20 +151,20 @@ class EventQueue:
             raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
         return Outcome.QUEUED
 
-    def write_all(
-        self, records: Sequence[Record], check_deadline: Callable[[], None]
-    ) -> Sequence[Outcome | MessageTooLarge]:
+    def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
         """Send records, ten at once; to a FIFO queue one ten after the other, so that their order is kept.
 
         Where SQS takes only some of ten, the others come after them.
         """
-        outcomes: list[Outcome | MessageTooLarge] = [Outcome.QUEUED] * len(records)
+        outcomes: list[Outcome | Refusal] = [Outcome.QUEUED] * len(records)
         messages = {}
         for number, record in enumerate(records):
             try:
                 messages[str(number)] = self._message(record)
-            except MessageTooLarge as error:
-                outcomes[number] = error
+            except MessageTooLarge as refusal:
+                outcomes[number] = refusal
+            except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
+                outcomes[number] = InternalError(bug)
 
         def send(messages: JsonObject) -> None:
             patiently(lambda: self._send(messages), check_deadline)

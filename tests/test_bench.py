@@ -23,9 +23,9 @@ from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes,
 from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from cli.console import stdout
 from cli.stack import ROOT
-from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.decode import MAX_BATCH_BYTES
 from handler.keys import hash_key
+from handler.split import MAX_BATCH_MESSAGES
 
 PYTHON = [sys.executable]
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 from functools import reduce
@@ -7,14 +8,15 @@ import pytest
 from handler.canonicalise import (
     CONFLICTS,
     DERIVED_ID_PREFIX,
-    MAX_BATCH_MESSAGES,
     UNDATED,
     canonicalise,
     canonicalise_batch,
+    names_write_key,
     write_key_of,
 )
-from handler.errors import BatchTooLarge, MissingBatch, NumberOutOfRange
+from handler.errors import BatchTooLarge, InvalidJson, MissingBatch, NestedTooDeeply, NumberOutOfRange
 from handler.spec import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, MAX_REMEMBERED_NAMES, TOP, snake_case
+from handler.split import MAX_BATCH_MESSAGES
 from handler.timestamps import parse_time
 
 LATE = "2031-05-17T12:00:00.000Z"
@@ -326,6 +328,24 @@ def test_a_missing_message_id_is_derived(payload):
     assert len(message_id) <= 100
 
 
+def test_a_derived_id_never_changes():
+    # Stored ids were derived so: another form would store every resend again.
+    message = message_of(
+        {"type": "track", "userId": "ü", "event": "e", "n": 1.50, "sentAt": LATE, "traits": {"b": 1, "a": []}}
+    )
+    text = r'{"event":"e","n":1.5,"traits":{"a":[],"b":1},"type":"track","user_id":"\u00fc"}'
+    assert message.message_id == "derived-" + hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("original", ["", 0, [], False, {}])
+def test_resend_with_an_original_timestamp_that_is_empty_is_the_same_message(original):
+    first, again = (
+        message_of({"type": "page", "userId": "u", "originalTimestamp": original, "timestamp": time})
+        for time in (LATE, LATER)
+    )
+    assert (first.time, first.message_id) == (again.time, again.message_id) == (UNDATED, first.message_id)
+
+
 DATED = {"type": "track", "userId": "u-1", "originalTimestamp": LATE}
 UNSTABLE_FIELDS = [
     {"sentAt": LATE},
@@ -505,6 +525,28 @@ def test_what_is_no_message_tells_why_and_the_others_are_none_the_worse(entry, b
     assert bool(bad.body) == bool(body)
 
 
+class Broken(dict):
+    """A message that no one can read completely."""
+
+    def values(self):
+        raise ZeroDivisionError
+
+
+def test_an_entry_that_meets_a_bug_keeps_what_came_and_does_not_affect_the_others():
+    entry = Broken({"UserID": "u", "writeKey": "s3cret", "Context": {"write_key": "s3cret", "a": 1}})
+    good, broken, other = of_batch({"type": "page"}, entry, {"type": "screen"}, context={"ip": "192.0.2.1"})
+    assert (good.fault, other.fault, broken.fault.code) == (None, None, "internal_error")
+    assert isinstance(broken.fault.__cause__, ZeroDivisionError)
+    assert broken.body == {"user_id": "u", "context": {"ip": "192.0.2.1", "a": 1}}
+    assert (broken.time, broken.timestamp) == (UNDATED, None)
+
+
+@pytest.mark.parametrize("refusal", [NestedTooDeeply(), InvalidJson("A message must be valid JSON")])
+def test_an_entry_that_could_not_be_parsed_has_no_body(refusal):
+    [good, bad] = of_batch({"type": "page"}, refusal)
+    assert (good.fault, bad.fault, bad.body) == (None, refusal, {})
+
+
 @pytest.mark.parametrize("name", ["batch", "Batch", "BATCH"])
 def test_a_batch_is_found_in_any_casing(name):
     assert len(canonicalise_batch({name: [{}, {}]})) == 2
@@ -549,6 +591,8 @@ def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
         ({"write_key": "k", "writeKey": ""}, "k"),
         ({"writeKey": "k", "write_key": "other"}, "k"),
         ({"writeKey": 17}, None),
+        ({"write_key": 17, "WRITE-KEY": "other"}, "other"),
+        ({"w_rite_key": "b", "WRITEKEY": "a", "Write Key": "c"}, "a"),
         ({"context": {"writeKey": "k"}}, None),
         ({}, None),
     ],
@@ -579,3 +623,21 @@ def test_a_number_that_is_none_beside_the_batch_concerns_nobody():
 def test_the_key_of_a_source_is_found_without_a_look_at_other_fields():
     deep = reduce(lambda inner, _: [inner], range(100_000), 1)
     assert write_key_of({"writeKey": "k", "context": deep, "Context": deep}) == "k"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        ('{"writeKey": 1}', True),
+        ('{"a": [{"b": {" WRITE_key " : 1}}]}', True),
+        (r'{"\u0077rite\u004bey": 1}', True),
+        ('{"context": {"writeKey": 1}, "context": {}}', True),
+        ('{"' + "_" * 64 + 'writeKey": 1}', False),
+        ('{"a": "writeKey", "b": ["writeKey"]}', False),
+        (r'{"a\"writeKey": "\"writeKey\": 1"}', False),
+        ('{"write": {"key": 1}, "c": ":"}', False),
+        ("{}", False),
+    ],
+)
+def test_a_text_names_a_write_key_wherever_it_is(text, is_named):
+    assert names_write_key(text) is is_named

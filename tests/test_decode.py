@@ -7,9 +7,11 @@ import tracemalloc
 
 import pytest
 
+from bench import hostile
 from handler.decode import (
     MAX_BATCH_BYTES,
     MAX_BODY_BYTES,
+    MAX_GZIP_MEMBERS,
     MAX_NESTING,
     MAX_SETTINGS_BYTES,
     check_values,
@@ -115,7 +117,10 @@ def test_a_number_beyond_the_range_of_a_double_is_refused(literal):
         ('{"a": .5}', "Request body is not valid JSON (line 1, column 7)"),
         ('{"a": "line\nbreak"}', "Request body is not valid JSON (line 1, column 12)"),
         ('{"a": "\\x"}', "Request body is not valid JSON (line 1, column 8)"),
-        ("\ufeff{}", "Request body is not valid JSON (line 1, column 1)"),
+        ("\ufeff\ufeff{}", "Request body is not valid JSON (line 1, column 1)"),
+        ("\ufeff{'a': 1}", "Request body is not valid JSON (line 1, column 2)"),
+        ("\ufeff", "Request body is empty"),
+        ("{}\ufeff", "Request body is not valid JSON (line 1, column 3)"),
         ("type=track&userId=x", "Request body is not valid JSON (line 1, column 1)"),
         ('{"a": NaN}', "Request body is not valid JSON (NaN is not a JSON value)"),
         ('{"a": Infinity}', "Request body is not valid JSON (Infinity is not a JSON value)"),
@@ -234,6 +239,26 @@ def test_settings_are_read_up_to_their_size_limit():
     assert decode_settings(encode("{}" + " " * (MAX_SETTINGS_BYTES - 2))) == {}
 
 
+# Byte order marks
+
+MARKED = '\ufeff{"a": "\ufeff"}'
+
+
+@pytest.mark.parametrize("decode", [decode_body, decode_batch])
+@pytest.mark.parametrize(
+    ("body", "is_base64"),
+    [
+        (MARKED, False),
+        (encode(MARKED), True),
+        (encode(gzip.compress(MARKED.encode())), True),
+        (encode(gzip.compress(b"\xef\xbb") + gzip.compress(MARKED.encode()[2:])), True),
+    ],
+    ids=["text", "base64", "gzip", "gzip members"],
+)
+def test_a_byte_order_mark_before_a_body_is_ignored(body, is_base64, decode):
+    assert decode(body, is_base64=is_base64) == {"a": "\ufeff"}
+
+
 # What is compressed
 
 
@@ -251,16 +276,41 @@ def test_it_may_be_compressed_in_several_parts():
     assert decode_body(base64.b64encode(whole).decode(), is_base64=True) == {"a": 1}
 
 
+def test_zeros_after_gzip_members_are_ignored():
+    whole = gzip.compress(b'{"a"') + b"\0" * 512 + gzip.compress(b": 1}") + b"\0" * 7
+    assert decode_body(encode(whole), is_base64=True) == {"a": 1}
+
+
+@pytest.mark.parametrize(("count", "is_read"), [(MAX_GZIP_MEMBERS, True), (MAX_GZIP_MEMBERS + 1, False)])
+def test_gzip_members_are_read_up_to_a_number(count, is_read):
+    body = encode(gzip.compress(b"") * (count - 1) + gzip.compress(b"{}"))
+    if is_read:
+        assert decode_body(body, is_base64=True) == {}
+    else:
+        with pytest.raises(InvalidEncoding, match="more than 100 gzip members"):
+            decode_body(body, is_base64=True)
+
+
 @pytest.mark.parametrize(
     "octets",
     [
+        gzip.compress(b"{}") + b"\0" + gzip.compress(b" ")[:9],
+        gzip.compress(b"{}") + b"\0x",
         gzip.compress(b"{}")[:-1],
         gzip.compress(b"{}")[:-8] + b"\0" * 8,
         gzip.compress(b"{}") + b"{}",
         b"\x1f\x8b",
         b"\x1f\x8b\x08\x00" + b"\xff" * 20,
     ],
-    ids=["cut off", "another checksum", "more after it", "its beginning alone", "no compressed data"],
+    ids=[
+        "second cut off",
+        "more after zeros",
+        "cut off",
+        "another checksum",
+        "more after it",
+        "its beginning alone",
+        "no compressed data",
+    ],
 )
 def test_what_is_compressed_badly_is_refused(octets):
     with pytest.raises(InvalidEncoding, match=r"^Request body is not valid gzip$"):
@@ -296,6 +346,41 @@ def test_of_a_bomb_no_more_is_made_than_what_may_come():
     assert peak < 4 * MAX_BODY_BYTES + len(bomb)
 
 
+# Bodies that are made to cost much
+
+HOSTILE_BYTES = 64 * 1024
+HOSTILE = hostile.bodies(HOSTILE_BYTES)
+
+
+def calls_of(work):
+    """Count the functions that some work calls, in Python and in C, which does not depend on the machine."""
+    count = 0
+
+    def note(_frame, event, _argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_body_causes_many_calls_before_its_key_is_known(name):
+    body, is_base64 = HOSTILE[name]
+    assert calls_of(lambda: hostile.before_key(body, is_base64=is_base64)) < 2.5 * HOSTILE_BYTES
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_message_causes_many_calls_before_its_schema_is_looked_at(name):
+    body, is_base64 = HOSTILE[name]
+    assert calls_of(lambda: hostile.after_key(body, is_base64=is_base64)) < 3.5 * HOSTILE_BYTES
+
+
 # Batches: what is wrong with one of its messages concerns that one
 
 
@@ -305,6 +390,14 @@ def test_a_batch_may_hold_a_number_that_is_none_until_its_message_is_looked_at(l
     with pytest.raises(NumberOutOfRange):
         check_values(payload["batch"][0])
     check_values(payload["batch"][1])
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400])
+@pytest.mark.parametrize("depth", [MAX_NESTING, 500])
+def test_nesting_counts_before_a_number_that_is_out_of_range(depth, number):
+    [message] = decode_batch(f'{{"batch": [{{"n": {number}, "x": {"[" * depth}{number}{"]" * depth}}}]}}')["batch"]
+    with pytest.raises(NestedTooDeeply):
+        check_values(message)
 
 
 @pytest.mark.parametrize(("depth", "is_fine"), [(MAX_NESTING, True), (MAX_NESTING + 1, False)])

@@ -7,7 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from handler.destination import Destination
-from handler.errors import ErasureStoreUnavailable, EventStoreUnavailable, KeyStoreUnavailable, UserErased
+from handler.errors import (
+    DeadlineClose,
+    ErasureStoreUnavailable,
+    EventStoreUnavailable,
+    InternalError,
+    KeyStoreUnavailable,
+    RejectStoreUnavailable,
+    UserErased,
+)
 from handler.keys import MAX_REFUSAL_AGE_SECONDS, ApiKey, KeyStore, Status
 from handler.request import ROUTES, Request
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
@@ -57,10 +65,17 @@ class Sink:
 
 
 class Rejects:
-    """Keeps everything."""
+    """Keeps everything, or answers as it is told to."""
 
-    def keep(self, _reject):
-        return True
+    def __init__(self, answer=True):  # noqa: FBT002 -- what `keep` returns
+        self.answer = answer
+        self.kept = []
+
+    def keep(self, reject):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        self.kept.append(reject)
+        return self.answer
 
 
 class Tombstones:
@@ -84,15 +99,17 @@ class Tombstones:
 STORES = ("EVENT_TABLE", "EVENT_QUEUE_URL", "KEY_TABLE", "REJECTS_TABLE", "ERASURE_TABLE")
 
 
-def destination(sink=None, *, find=KEYS.get, clock=lambda: NOW, tombstones=None, **env):
+def destination(  # noqa: PLR0913 -- what a test may replace
+    sink=None, *, find=KEYS.get, clock=lambda: NOW, tombstones=None, schemas=SCHEMAS, rejects=None, **env
+):
     names = dict.fromkeys(STORES, "somewhere")
     return Destination(
         settings=Settings.from_env({**names, **env}),
         keys=SimpleNamespace(find=find, confirm=lambda api_key: api_key),
         tombstones=tombstones,
-        schemas=SCHEMAS,
+        schemas=schemas,
         sink=sink or Sink(),
-        rejects=Rejects(),
+        rejects=rejects or Rejects(),
         clock=clock,
     )
 
@@ -393,3 +410,232 @@ def test_there_must_be_time_to_read_the_key_again():
     running.now += MAX_REFUSAL_AGE_SECONDS
     late = request(received_at=running.now - ANSWER_SECONDS + STORE_CALL_SECONDS - 0.1)
     assert json.loads(running.destination.answer(late)["body"])["code"] == "deadline_close"
+
+
+# Odd messages of a batch, alone and in pairs
+
+UNREADABLE = {"nested_too_deeply", "invalid_json"}
+"""Where both are wrong with a message, it depends on their order which is found first."""
+ODD = {
+    "nested thousands deep": ('"context": ' + "[" * 3_000 + "]" * 3_000, UNREADABLE),
+    "nested 150 deep": ('"properties": {"x": ' + '{"":' * 150 + "1" + "}" * 151, UNREADABLE),
+    "a word that is not JSON": ('"x": undefined', UNREADABLE),
+    "a line break in a string": ('"x": "a\nb"', UNREADABLE),
+    "NaN": ('"n": NaN', {"number_out_of_range"}),
+    "infinity as an id": ('"anonymousId": -1e999', {"number_out_of_range"}),
+    "a long integer in another spelling": ('"user_id": ' + "9" * 400, {"number_out_of_range"}),
+    "no type": ('"type": null', {"missing_type"}),
+    "a list as type": ('"type": ["track"]', {"missing_type"}),
+    "another type": ('"type": "jump"', {"unsupported_call_type"}),
+    "no event": ('"event": ""', {"invalid_message"}),
+    "an object as id": ('"userId": {"id": 1}', {"invalid_message"}),
+    "a long message id": ('"messageId": "' + "m" * 101 + '"', {"invalid_message"}),
+    "text as context": ('"context": "[[{"', {"invalid_message"}),
+    "a lone surrogate": (r'"\ud800": "\udfff"', None),
+    "a derived id": ('"messageId": null', None),
+    "spellings that differ": ('"USER ID": "other", "timestamp": {}, "Properties": {}', None),
+    "a write key within": ('"_metadata": [{"writeKey": "s3cret"}]', None),
+    "nested 90 deep": ('"integrations": ' + '{"":' * 90 + "1" + "}" * 90, None),
+}
+"""By name: members that come after those of a good message, and with which codes it is rejected."""
+WORST_FIRST = [UNREADABLE, *({code} for code in ("number_out_of_range", "missing_type", "unsupported_call_type")), None]
+WORST_FIRST.insert(-1, {"invalid_message"})
+
+
+def member_of(name):
+    return ODD[name][0].partition(":")[0]
+
+
+def odd_message(*names):
+    members = ", ".join(ODD[name][0] for name in names)
+    return f'{{"type": "track", "event": "Lamp Lit", "userId": "keeper-17", "messageId": "odd", {members}}}'
+
+
+@pytest.mark.parametrize("first", ODD)
+def test_any_two_oddities_of_a_message_are_judged_like_the_worse_one_alone(first):
+    for second in ODD:
+        if member_of(first) == member_of(second) and first != second:
+            continue  # the last one counts
+        sink, rejects = Sink(), Rejects()
+        good = [json.dumps({**TRACK, "messageId": f"good-{number}"}) for number in range(2)]
+        body = f'{{"batch": [{good[0]}, {odd_message(first, second)}, {good[1]}], "context": {{"a": [1]}}}}'
+        status, content = answer(request(body, path="/v1/batch"), sink=sink, rejects=rejects)
+        worse = next(codes for codes in WORST_FIRST if codes in (ODD[first][1], ODD[second][1]))
+        told = {each["code"] for each in content["rejected"]}
+        assert (status, told <= (worse or set()), len(told)) == (200, True, bool(worse)), (second, content)
+        stored = [record.message.message_id for record in sink.records]
+        assert {"good-0", "good-1"} <= set(stored)
+        assert (content["accepted"], len(stored)) == (2 + (worse is None), 2 + (worse is None))
+        assert len(rejects.kept) == (worse not in (None, UNREADABLE, {"unsupported_call_type"}))
+        assert "s3cret" not in str([*rejects.kept, *sink.records])
+
+
+@pytest.mark.parametrize("path", ["/segment", "/v1/track"])
+@pytest.mark.parametrize("first", ODD)
+def test_any_two_oddities_of_a_single_message_are_no_fault_of_ours(first, path):
+    for second in ODD:
+        assert answer(request(odd_message(first, second), path=path))[0] in (200, 400, 501)
+
+
+# Bugs that one message of a batch meets
+
+
+class BuggySchemas:
+    """The schemas, but for the messages of one user."""
+
+    check_settings = SCHEMAS.check_settings
+
+    def check_message(self, call_type, body):
+        if body.get("user_id") == "s3cret":
+            raise ZeroDivisionError("s3cret")
+        SCHEMAS.check_message(call_type, body)
+
+
+class BuggyTombstones(Tombstones):
+    """Nobody was erased, and the messages of one user can't be looked up together with others or alone."""
+
+    def refusals(self, customer_id, messages, ask):
+        if any(message.body.get("user_id") == "s3cret" for message in messages):
+            raise ZeroDivisionError("s3cret")
+        return super().refusals(customer_id, messages, ask)
+
+
+class BuggySink(Sink):
+    """Stores the records of a batch, but for those of one user."""
+
+    def write_all(self, records, _check_deadline):
+        return [
+            InternalError(raised(ZeroDivisionError("s3cret")))
+            if record.message.body["user_id"] == "s3cret"
+            else self.write(record)
+            for record in records
+        ]
+
+
+def raised(error):
+    try:
+        raise error
+    except ZeroDivisionError:
+        return error
+
+
+BUGGY = {
+    "schemas": lambda: {"schemas": BuggySchemas()},
+    "tombstones": lambda: {"tombstones": BuggyTombstones()},
+    "sink": lambda: {"sink": BuggySink()},
+}
+MEETS_BUG = {**TRACK, "userId": "s3cret"}
+OTHERS = [{**TRACK, "messageId": f"m-{number}"} for number in range(3)]
+
+
+@pytest.mark.parametrize("where", BUGGY)
+def test_a_bug_concerns_one_message_of_a_batch_which_is_kept(where, lines):
+    parts = {"sink": Sink(), "rejects": Rejects(), **BUGGY[where]()}
+    batch = {"batch": [OTHERS[0], MEETS_BUG, {"type": "track"}, OTHERS[1], MEETS_BUG, OTHERS[2]]}
+    status, content = answer(request(batch, path="/v1/batch"), **parts)
+    assert (status, content["accepted"]) == (200, 3)
+    told = [(each["index"], each["code"]) for each in content["rejected"]]
+    assert told == [(1, "internal_error"), (2, "invalid_message"), (4, "internal_error")]
+    assert "s3cret" not in json.dumps(content)
+    assert [record.message.message_id for record in parts["sink"].records] == ["m-0", "m-1", "m-2"]
+    kept = {reject.index: reject for reject in parts["rejects"].kept}
+    assert (kept.keys(), kept[1].facts["code"]) == ({1, 2, 4}, "internal_error")
+    assert json.loads(kept[1].body)["user_id"] == "s3cret"
+    printed = lines()
+    [bug] = [line for line in printed if line["message"] == "exception"]
+    facts = {"level": "ERROR", "exception": "ZeroDivisionError", "messages": 2, "request_id": "r-1"}
+    assert bug.items() >= facts.items()
+    assert "test_destination.py" in bug["traceback"]
+    assert "s3cret" not in json.dumps({**bug, "traceback": ""})
+    failed = {"outcome": "failed", "code": "internal_error", "Failed": [2.0]}
+    assert [line for line in printed if line.items() >= failed.items()]
+
+
+@pytest.mark.parametrize("where", BUGGY)
+def test_a_batch_in_which_every_message_meets_a_bug_is_no_400(where):
+    rejects = Rejects()
+    status, content = answer(request({"batch": [MEETS_BUG]}, path="/v1/batch"), rejects=rejects, **BUGGY[where]())
+    assert (status, content["accepted"], len(rejects.kept)) == (200, 0, 1)
+
+
+@pytest.mark.parametrize("where", ["schemas", "tombstones"])
+@pytest.mark.parametrize("path", ["/segment", "/v1/track"])
+def test_a_bug_with_a_single_message_goes_on_to_lambda(path, where):
+    with pytest.raises(ZeroDivisionError):
+        answer(request(MEETS_BUG, path=path), **BUGGY[where]())
+
+
+@pytest.mark.parametrize("answered", [False, KeyError("s3cret")], ids=["not kept", "another bug"])
+@pytest.mark.parametrize("where", BUGGY)
+def test_a_message_that_meets_a_bug_and_can_not_be_kept_fails_its_batch_after_the_others_are_stored(
+    where, answered, lines
+):
+    parts = {"sink": Sink(), **BUGGY[where]()}
+    with pytest.raises(LookupError if answered else ZeroDivisionError):
+        answer(request({"batch": [MEETS_BUG, *OTHERS]}, path="/v1/batch"), rejects=Rejects(answered), **parts)
+    assert len(parts["sink"].records) == 3
+    assert lines()[-1].items() >= {"outcome": "failed", "status": 500, "code": "internal_error"}.items()
+
+
+def test_a_refused_message_that_meets_a_bug_when_it_is_kept_fails_its_batch_after_the_others_are_stored():
+    sink = Sink()
+    with pytest.raises(ZeroDivisionError):
+        answer(
+            request({"batch": [{"type": "track"}, TRACK]}, path="/v1/batch"),
+            sink=sink,
+            rejects=Rejects(ZeroDivisionError()),
+        )
+    assert len(sink.records) == 1
+
+
+def test_a_refused_message_that_meets_a_bug_when_it_is_kept_goes_on_to_lambda_on_a_single_route():
+    with pytest.raises(ZeroDivisionError):
+        answer(request({"type": "track"}), rejects=Rejects(ZeroDivisionError()))
+
+
+def test_rejects_that_can_not_be_kept_because_of_an_outage_are_a_503():
+    unavailable = Rejects(RejectStoreUnavailable())
+    status, content = answer(
+        request({"batch": [MEETS_BUG, TRACK]}, path="/v1/batch"), rejects=unavailable, **BUGGY["schemas"]()
+    )
+    assert (status, content["code"]) == (503, "reject_store_unavailable")
+
+
+def test_a_message_of_an_erased_user_that_meets_a_bug_is_not_kept():
+    rejects = Rejects()
+    batch = {"batch": [MEETS_BUG, TRACK]}
+    parts = {"rejects": rejects, "tombstones": Tombstones("s3cret"), **BUGGY["sink"]()}
+    status, content = answer(request(batch, path="/v1/batch"), **parts)
+    assert (status, content["rejected"][0]["code"], rejects.kept) == (200, "user_erased", [])
+
+
+# Erased users that can't be looked up
+
+
+class Unanswering(Tombstones):
+    """Tombstones that can be read a number of times, and then no more."""
+
+    def __init__(self, fault, times):
+        super().__init__(fault=fault)
+        self.left = times
+
+    def fail(self):
+        self.left -= 1
+        if self.left < 0:
+            super().fail()
+
+
+@pytest.mark.parametrize("fault", [ErasureStoreUnavailable(), DeadlineClose()], ids=["outage", "no time"])
+def test_a_batch_whose_users_can_not_be_looked_up_is_a_503_and_nothing_is_stored(fault):
+    sink = Sink()
+    late = NOW - LIBRARY_ANSWER_SECONDS + STORE_CALL_SECONDS
+    batch = request({"batch": OTHERS}, path="/v1/batch", received_at=late)
+    status, content = answer(batch, sink=sink, tombstones=Tombstones(fault=fault))
+    assert (status, content["code"], sink.records) == (503, fault.code, [])
+
+
+def test_a_reject_whose_user_can_not_be_looked_up_is_a_503():
+    rejects = Rejects()
+    batch = request({"batch": [{"userId": "keeper-17"}, TRACK]}, path="/v1/batch")
+    status, content = answer(batch, rejects=rejects, tombstones=Unanswering(ErasureStoreUnavailable(), 1))
+    assert (status, content["code"], rejects.kept) == (503, "erasure_store_unavailable", [])

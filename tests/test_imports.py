@@ -10,9 +10,10 @@ HANDLER = sorted((ROOT / "handler").glob("*.py"))
 CONSUMER = sorted((ROOT / "consumer").glob("*.py"))
 ORDER = (
     "errors",
+    "spec",
+    "split",
     "decode",
     "items",
-    "spec",
     "timestamps",
     "patterns",
     "compile",

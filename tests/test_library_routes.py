@@ -196,6 +196,31 @@ def test_a_message_of_each_odd_kind_stops_no_other(sink, deploy):
     assert len(stored) == len(ODD)
 
 
+DEEP = '{"type": "track", "event": "x", "userId": "u", "n": NaN, "context": %s}' % ("[" * 3_000 + "]" * 3_000)
+
+
+@SINKS
+def test_a_message_nested_thousands_deep_or_that_is_not_json_stops_no_other(sink, deploy):
+    destination = deploy(EventSink=sink)
+    first, second, third = map(json.dumps, tracks(3))
+    body = f'{{"batch": [{first}, {DEEP}, {second}, {{"userId": "u", "n": 1,}}, {third}], "sentAt": 1}}'
+    answer = destination.post(body, path="/v1/batch")
+    assert counts(answer) == (200, 3, 0, 2)
+    told = [(rejected["index"], rejected["code"]) for rejected in answer.body["rejected"]]
+    assert told == [(1, "nested_too_deeply"), (3, "invalid_json")]
+    assert {record["message_id"] for record in destination.records()} == {"m-0", "m-1", "m-2"}
+
+
+@pytest.mark.parametrize("path", ["/segment", "/v1/track", "/v1/batch"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_byte_order_mark_before_a_body_is_ignored_on_every_route(pack, path, deploy):
+    destination = deploy()
+    body = json.dumps({"batch": [TRACK]} if path == "/v1/batch" else TRACK)
+    octets = pack(b"\xef\xbb\xbf" + body.encode())
+    assert destination.post(base64.b64encode(octets).decode(), is_base64=True, path=path).status == 200
+    assert [record["user_id"] for record in destination.stored()] == ["keeper-17"]
+
+
 @pytest.mark.parametrize("odd", [[{}], [None, {"type": "track"}]])
 def test_a_batch_of_which_nothing_can_be_accepted_is_a_400(odd, deploy):
     answer = deploy().post({"batch": odd}, path="/v1/batch")

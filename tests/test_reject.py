@@ -62,6 +62,13 @@ def test_the_subject_of_a_reject_is_the_one_that_its_message_would_have(who, sub
     assert item.get("subject", {}).get("S") == subject
 
 
+def test_who_sent_a_reject_is_kept_by_both_ids(deploy):
+    destination = deploy()
+    destination.post({**NO_EVENT, "anonymousId": "5f0c"})
+    [item] = rejects(destination)
+    assert (item["user_id"]["S"], item["anonymous_id"]["S"]) == ("user-1", "5f0c")
+
+
 def test_a_message_whose_settings_are_refused_is_kept(deploy):
     destination = deploy()
     answer = destination.post({**NO_EVENT, "event": "Lamp Lit"}, headers={"x-segment-settings": "***"})

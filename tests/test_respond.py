@@ -4,7 +4,16 @@ import pytest
 
 from handler import errors
 from handler.canonicalise import canonicalise
-from handler.errors import Invalid, InvalidMessage, InvalidSettings, Refusal, Unauthorized, Unavailable, Violation
+from handler.errors import (
+    InternalError,
+    Invalid,
+    InvalidMessage,
+    InvalidSettings,
+    Refusal,
+    Unauthorized,
+    Unavailable,
+    Violation,
+)
 from handler.respond import Result, accepted, refused
 from handler.write import Outcome
 
@@ -82,7 +91,7 @@ def test_only_a_401_has_the_challenge_and_only_a_503_says_when_to_try_again(refu
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
 def test_a_refusal_is_retried_by_segment_exactly_where_the_fault_is_ours(refusal):
     is_retried = refusal.status in (408, 423, 429) or (refusal.status >= 500 and refusal.status != 501)
-    assert is_retried is isinstance(refusal, Unavailable)
+    assert is_retried is isinstance(refusal, Unavailable | InternalError)
 
 
 @pytest.mark.parametrize("kind", [InvalidMessage, InvalidSettings])

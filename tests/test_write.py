@@ -2,6 +2,7 @@ import hashlib
 import json
 import random
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import boto3
@@ -10,7 +11,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from handler.canonicalise import canonicalise
-from handler.errors import DeadlineClose, EventStoreUnavailable, MessageTooLarge
+from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, MessageTooLarge
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.parallel import TRIES
 from handler.record import Record
@@ -573,3 +574,24 @@ def test_a_queue_that_fails_is_a_fault_of_ours(sqs):
             stub.add_client_error("send_message_batch", "RequestThrottled")
         with pytest.raises(EventStoreUnavailable):
             EventQueue(sqs, "https://queue").write_all(records_of("m-1"), in_time)
+
+
+def failing(records):
+    """Return records, of which the second one meets a bug when it is written."""
+    first, second, *others = records
+    return [first, replace(second, settings={"x": object()}), *others]
+
+
+def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_table(dynamodb):
+    table = EventTable(dynamodb, "events", retention_days=0)
+    first, failed, third = table.write_all(failing(records_of("m-1", "m-2", "m-3")), in_time)
+    assert (first, type(failed), third) == (Outcome.STORED, InternalError, Outcome.STORED)
+    assert isinstance(failed.__cause__, TypeError)
+    assert failed.__cause__.__traceback__ is not None
+
+
+def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_queue(sqs, queue_url):
+    first, failed, third = EventQueue(sqs, queue_url).write_all(failing(records_of("m-1", "m-2", "m-3")), in_time)
+    assert (first, type(failed), third) == (Outcome.QUEUED, InternalError, Outcome.QUEUED)
+    assert isinstance(failed.__cause__, TypeError)
+    assert len(receive(sqs, queue_url)) == 2

@@ -65,7 +65,7 @@ ADVICE: dict[type[Refusal], tuple[str, str]] = {
 NOT_THE_CUSTOMERS = frozenset(
     {
         *(errors.NotBasic, errors.NotBase64, errors.NoColon, errors.InvalidEncoding, errors.InvalidJson),
-        *(errors.NotAnObject, errors.MissingType),
+        *(errors.NotAnObject, errors.MissingType, errors.InternalError),
         *(errors.BatchTooLarge, errors.MissingBatch, errors.NothingAccepted, errors.WrongType),
     }
 )

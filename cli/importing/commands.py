@@ -21,7 +21,7 @@ from cli.importing.state import Recipient, State
 from cli.importing.tally import Tally
 from cli.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
 from cli.target import LOCAL_URL, ask_local_server
-from handler.canonicalise import MAX_BATCH_MESSAGES
+from handler.split import MAX_BATCH_MESSAGES
 
 GIVE_UP_AFTER_SECONDS = 600
 MAX_CONCURRENCY = 64

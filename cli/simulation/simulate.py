@@ -24,10 +24,10 @@ from cli.simulation.routes import BATCH_MESSAGES, BATCH_PATH, LIBRARY_TIMEOUT_SE
 from cli.simulation.traffic import Traffic
 from cli.stack import Stores, stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
-from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 from handler.spec import DELETE
+from handler.split import MAX_BATCH_MESSAGES
 
 KEY_LIFETIME = timedelta(days=7)
 """Of the temporary keys, should the run be killed before it removes them; longer than any run."""

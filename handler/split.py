@@ -1,0 +1,108 @@
+"""Step 2 b: finds the messages of a batch that can't be parsed whole, so that each can be parsed alone.
+
+Only strings and brackets are looked at, without recursion and in linear time: every loop over characters runs in C,
+and a batch has at most `MAX_BATCH_MESSAGES` pieces.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from operator import indexOf
+
+MAX_BATCH_MESSAGES = 2500
+"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
+MAX_PIECES = MAX_BATCH_MESSAGES + 1
+"""So that one message too many is found to be too many."""
+
+Span = tuple[int, int]
+"""Where a piece of a text begins and ends."""
+
+_STEPS = bytes(1 if octet in b"[{" else 255 if octet in b"]}" else 0 for octet in range(256))
+"""How each octet changes the depth, as a signed byte: 255 is -1."""
+
+_NO_BRACKETS = bytes(octet for octet in range(256) if not _STEPS[octet])
+
+_DELIMITER = re.compile(rb"[\[\]{},]")
+_END = re.compile(rb"\s*+[\]},]")
+_OBJECT = re.compile(rb"\s*+\{")
+_MEMBER = re.compile(rb'\s*+(" *+")\s*+:\s*+')
+_CLOSING = {b"{": b"}", b"[": b"]"}
+
+
+class CanNotSplitError(Exception):
+    """The messages of a batch can't be told apart for certain."""
+
+
+class Outline:
+    """A JSON text without the contents of its strings: it shows where the brackets and commas are."""
+
+    def __init__(self, text: str) -> None:
+        parts = _split_at_quotes(text)
+        parts[1::2] = [" " * len(string) for string in parts[1::2]]
+        self._text = '"'.join(parts).encode("ascii", "replace")
+        self._steps = memoryview(self._text.translate(_STEPS)).cast("b")
+
+    def members(self) -> Iterator[tuple[Span, Span]]:
+        """Yield where each name of the object is, and its value; raises `CanNotSplitError`."""
+        begin = _OBJECT.match(self._text)
+        if begin is None:
+            raise CanNotSplitError
+        end = 0
+        for start, end in self.pieces(begin.end() - 1):
+            member = _MEMBER.match(self._text, start, end)
+            if member is None:
+                raise CanNotSplitError
+            yield member.span(1), (member.end(), end)
+        if self._text[end + 1 :].strip():
+            raise CanNotSplitError
+
+    def is_array(self, at: int) -> bool:
+        """Return whether an array begins at a place."""
+        return self._text.startswith(b"[", at)
+
+    def pieces(self, at: int) -> Iterator[Span]:
+        """Yield what is between the commas of the container that begins at a place; raises `CanNotSplitError`."""
+        closing = _CLOSING[self._text[at : at + 1]]
+        start = at + 1
+        for number in range(MAX_PIECES):
+            delimiter = _DELIMITER.search(self._text, start)
+            if delimiter and delimiter[0] in _CLOSING:
+                delimiter = _END.match(self._text, self._end_of_container(delimiter.start()))
+            if delimiter is None or delimiter[0][-1:] not in (b",", closing):
+                raise CanNotSplitError
+            end = delimiter.end() - 1
+            is_last = delimiter[0][-1:] == closing
+            if not (number == 0 and is_last and not self._text[start:end].strip()):
+                yield start, end
+            if is_last:
+                return
+            start = end + 1
+        raise CanNotSplitError
+
+    def _end_of_container(self, at: int) -> int:
+        """Return the place after the bracket that closes the container that begins at a place."""
+        try:
+            return at + indexOf(accumulate(self._steps[at:]), 0) + 1
+        except ValueError as error:
+            raise CanNotSplitError from error
+
+
+def depth(text: str) -> int:
+    """Return how many objects and arrays of a JSON text are inside each other at most."""
+    outside = "".join(_split_at_quotes(text)[::2]).encode("ascii", "replace")
+    return max(accumulate(memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")), default=0)
+
+
+def may_hide_messages(text: str) -> bool:
+    """Return whether an entry that is not valid JSON may contain other messages of its batch.
+
+    A quotation mark too many swaps strings with what is between them, up to the next such mistake. What separates two
+    messages, `}, {"`, is then the end of a string.
+    """
+    strings = (string.rstrip() for string in _split_at_quotes(text)[1::2])
+    return any(string.endswith("{") and string[:-1].rstrip().endswith(",") for string in strings)
+
+
+def _split_at_quotes(text: str) -> list[str]:
+    """Split a text at the quotation marks that are not escaped; escapes become spaces, so that the length is kept."""
+    return text.replace("\\\\", "  ").replace('\\"', "  ").split('"')
