@@ -20,7 +20,7 @@ from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.record import Record, subject_key
 from handler.spec import DELETE
-from handler.write import EventQueue, EventTable
+from handler.write import EventTable
 
 LOOK_SECONDS = 0.5
 CONSUMER_NOTE = "\nThe consumer gets the delete message, too; the receipt says nothing of what it keeps."
@@ -143,7 +143,7 @@ def erasures_of(target: Target) -> ErasureTable:
 
 
 def request_erasure(target: Target, person: Person, *, happened_at: str | None = None) -> ErasureRequest:
-    """Store a `delete` message, which is what the eraser waits for; with the SQS sink also queue it for a consumer.
+    """Store a `delete` message, which the eraser carries out and then hands to the consumer.
 
     `happened_at` is the time of the message that it repeats.
     """
@@ -155,8 +155,6 @@ def request_erasure(target: Target, person: Person, *, happened_at: str | None =
         EventTable(
             target.account.dynamodb(), stores.event_table, retention_days=int(stores.event_retention_days)
         ).write(record)
-        if stores.event_sink == "sqs":
-            EventQueue(target.account.sqs(), stores.event_queue_url).write(record)
     except Refusal as refusal:
         raise click.ClickException(f"The request can't be stored: {refusal.__cause__ or refusal}") from refusal
     return ErasureRequest(

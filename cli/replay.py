@@ -22,10 +22,9 @@ from cli.console import printable, progress
 from cli.parallel import in_parallel
 from cli.stack import LOCAL_FOLDER
 from cli.target import ID, Target, target_options
-from handler.canonicalise import canonicalise
+from consumer.stored import image_of, record_of
 from handler.errors import EventStoreUnavailable, MessageTooLarge
-from handler.items import read_json_attribute
-from handler.record import Record, subject_key
+from handler.record import subject_key
 from handler.timestamps import parse_time, sortable
 from handler.write import EventQueue
 
@@ -281,21 +280,9 @@ def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[str
     for item in items:
         pace.wait()
         try:
-            queue.write(record_of(item))
+            queue.write(record_of(image_of(item)))
         except MessageTooLarge:
             yield item["message_id"]["S"]
-
-
-def record_of(item: Item) -> Record:
-    """Return the record that an item of the event table was made of."""
-    [message] = canonicalise(read_json_attribute(item["message"]))
-    return Record(
-        customer_id=item["customer_id"]["S"],
-        message=message,
-        settings=read_json_attribute(item["settings"]) if "settings" in item else {},
-        stored_at=datetime.fromisoformat(item["stored_at"]["S"]).timestamp(),
-        received_at=datetime.fromisoformat(item["timestamp"]["S"]).timestamp(),
-    )
 
 
 def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:

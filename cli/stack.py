@@ -265,16 +265,15 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     except STORE_ERRORS as error:
         raise click.ClickException(f"{target.endpoint_url} does not answer as DynamoDB: {error}") from error
     try:
-        _copy_queues(source.sqs(), target.sqs())
-        queue_name = stack.stores.event_queue_url.rpartition("/")[2]
-        queue_url = target.sqs().get_queue_url(QueueName=queue_name)["QueueUrl"]
+        urls = _copy_queues(source.sqs(), target.sqs())
     except STORE_ERRORS as error:
         if stack.stores.event_sink == "sqs":
             raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
-        return LocalStack(stores=stack.stores, environment=environment)
+        # Without a queue the eraser can't hand deletes to the consumer, which gets them from the stream alone.
+        return LocalStack(stores=stack.stores, environment={**environment, "CONSUMER": "off"})
     return LocalStack(
-        stores=replace(stack.stores, event_queue_url=queue_url),
-        environment={**environment, "EVENT_QUEUE_URL": queue_url},
+        stores=replace(stack.stores, event_queue_url=urls[stack.stores.event_queue_url]),
+        environment={name: urls.get(value, value) for name, value in environment.items()},
     )
 
 
@@ -311,11 +310,15 @@ _QUEUE_ATTRIBUTES = (
 )
 
 
-def _copy_queues(source: "SQSClient", target: "SQSClient") -> None:
+def _copy_queues(source: "SQSClient", target: "SQSClient") -> dict[str, str]:
+    """Make the queues of one server on another, where they are missing; return the new URL of each by its old one."""
+    urls = {}
     for url in source.list_queues()["QueueUrls"]:
         attributes = source.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         copied = {name: attributes[name] for name in _QUEUE_ATTRIBUTES if name in attributes}
+        name = url.rpartition("/")[2]
         try:
-            target.get_queue_url(QueueName=url.rpartition("/")[2])
+            urls[url] = target.get_queue_url(QueueName=name)["QueueUrl"]
         except target.exceptions.QueueDoesNotExist:
-            target.create_queue(QueueName=url.rpartition("/")[2], Attributes=copied)
+            urls[url] = target.create_queue(QueueName=name, Attributes=copied)["QueueUrl"]
+    return urls

@@ -1,7 +1,7 @@
-"""One batch of messages, each handed to `consumer/handle.py`, and what that leaves behind.
+"""One batch of messages: each is handed to `consumer/handle.py`, and what fails is moved out of the way.
 
 Each message that fails leaves one line of JSON, and each batch one line that is also its metric (CloudWatch embedded
-metric format): Consumed and ConsumerFailed. Messages that were held back behind a failed one are neither.
+metric format): Consumed, ConsumerFailed and ConsumerGaveUp. A message that was not tried is not counted.
 
 No line holds a message's body. The traceback is the text of the partner's own code, though: an exception that quotes a
 message brings that quotation into the log.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, process_partial_response
 
+from consumer.errors import PermanentFailure
 from consumer.stored import StoredMessage, Unreadable
 from handler.decode import JsonObject
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
@@ -36,7 +37,11 @@ _metrics = Metrics(namespace=NAMESPACE)
 
 
 class BatchFailed(Exception):
-    """Every message of a batch failed."""
+    """No message of a batch is done."""
+
+
+Move = Callable[[], None]
+"""Sends the message that failed on, durably."""
 
 
 @dataclass(kw_only=True)
@@ -46,9 +51,15 @@ class Batch:
     handle: Handle
     consumed: int = 0
     failed: int = 0
+    given_up: int = 0
 
-    def hand_over(self, record_id: str | None, read: Callable[[], StoredMessage]) -> None:
-        """Read a message and hand it over; raises what either raises, after a line about it.
+    def hand_over(
+        self, record_id: str | None, read: Callable[[], StoredMessage], *, give_up: Move, retry: Move | None = None
+    ) -> None:
+        """Read a message and hand it over; what fails leaves a line, and is sent on.
+
+        `give_up` is for a failure that is permanent, `retry` for any other. Without a `retry`, and where sending on
+        fails, this raises the error: Lambda then brings the message again.
 
         `record_id` is the sequence number of a stream record, or SQS's id of a queue message.
         """
@@ -57,11 +68,22 @@ class Batch:
             stored = read()
             facts = {**stored.message, "customer_id": stored.customer_id}
             self.handle(stored.message, stored.customer_id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- of the partner's code; each is logged, and the message is kept
             self.failed += 1
-            _write_failure(record_id, error.facts if isinstance(error, Unreadable) else facts, error)
-            raise
-        self.consumed += 1
+            known = error.facts if isinstance(error, Unreadable) else facts
+            is_permanent = isinstance(error, PermanentFailure)
+            move = give_up if is_permanent else retry
+            try:
+                if move is None:
+                    raise
+                move()
+            except Exception as last:
+                _write_failure(record_id, known, last, sent_to=None)
+                raise
+            self.given_up += is_permanent
+            _write_failure(record_id, known, error, sent_to="dead_letters" if is_permanent else "queue")
+        else:
+            self.consumed += 1
 
 
 def process(
@@ -69,8 +91,8 @@ def process(
 ) -> "PartialItemFailureResponse":
     """Let `take` hand each record of a Lambda event over, and return which of them Lambda shall bring again.
 
-    Raises `BatchFailed` where that is all of them: so it counts among the function's errors, and a batch of the stream
-    comes again in halves, which parts a message that can never be handled from the others.
+    Raises `BatchFailed` where that is all of them. It counts among the function's errors then, and Lambda splits a
+    batch of the stream in two, until the record that can't be taken is alone.
     """
     processor.raise_on_entire_batch_failure = False  # its error repeats all tracebacks, of any length
     try:
@@ -78,7 +100,7 @@ def process(
     finally:
         _count(batch)
     if len(response["batchItemFailures"]) == len(event["Records"]):
-        raise BatchFailed("Every message of the batch failed: each that was tried has a line of its own in the log")
+        raise BatchFailed("No message of the batch is done: each that was tried has a line of its own in the log")
     return response
 
 
@@ -86,10 +108,11 @@ def _count(batch: Batch) -> None:
     _metrics.add_metadata(key="message", value="batch")
     _metrics.add_metric(name="Consumed", unit=MetricUnit.Count, value=batch.consumed)
     _metrics.add_metric(name="ConsumerFailed", unit=MetricUnit.Count, value=batch.failed)
+    _metrics.add_metric(name="ConsumerGaveUp", unit=MetricUnit.Count, value=batch.given_up)
     _metrics.flush_metrics()
 
 
-def _write_failure(record_id: str | None, facts: Any, error: Exception) -> None:  # noqa: ANN401 -- JSON
+def _write_failure(record_id: str | None, facts: Any, error: Exception, *, sent_to: str | None) -> None:  # noqa: ANN401 -- JSON
     line = {
         "level": "ERROR",
         "message": "consumer failed",
@@ -98,6 +121,7 @@ def _write_failure(record_id: str | None, facts: Any, error: Exception) -> None:
         "message_id": _short(facts.get("message_id")),
         "call_type": _short(facts.get("type")),
         "record_id": record_id,
+        "sent_to": sent_to,
         "error": type(error).__name__,
         "traceback": _traceback(error),
     }

@@ -33,7 +33,7 @@ CONFIRMED_BY = {
         "BatchWriteItem": "UnprocessedItems",
         "ListTables": "TableNames",
     },
-    "sqs": {"GetQueueUrl": "QueueUrl"},
+    "sqs": {"GetQueueUrl": "QueueUrl", "SendMessage": "MessageId"},
 }
 """Service -> operation -> what an answer always holds."""
 

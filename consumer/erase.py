@@ -1,18 +1,19 @@
-"""Erasing one subject: what is stored of it, what was rejected of it, and then the `delete` messages themselves.
+"""Erase one subject: its stored messages, its rejects, and then the `delete` messages themselves.
 
-It may end anywhere and begin again. What a receipt counts is noted before it is deleted, page by page, together with
-the page, so that nothing is counted twice; what a page links to is erased before the page; and a `delete` message is
-deleted last, so that one which is still in the event table is one that is not carried out.
+An erasure may end anywhere and begin again. A page of keys is counted and noted before it is deleted, so that nothing
+is counted twice. What a page links to is erased before the page. A `delete` message is handed to the consumer's queue
+and then deleted, both at the end: a `delete` that is still in the event table is not carried out yet.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
+from consumer.stored import Image, Item, image_of
 from handler.items import read_json_attribute
 from handler.record import escape, sha256, subject_key
 from handler.spec import DELETE
@@ -47,8 +48,6 @@ class OutOfTimeError(Exception):
 
 Key = dict[str, Any]
 """The key of an item, as DynamoDB writes it."""
-Item = Mapping[str, Any]
-"""An item of the event table, likewise."""
 EVENT_KEY = ("subject", "position")
 REJECT_KEY = ("customer_day_shard", "body_hash")
 
@@ -63,7 +62,8 @@ class Link(NamedTuple):
 class Eraser:
     """Erases subjects; `clock` gives seconds since 1970.
 
-    The client lets pass no answer that confirms nothing: see `consumer/clients.py`.
+    The client must treat an unconfirmed response as an error: see `consumer/clients.py`. `hand_over` makes a `delete`
+    message durable for the consumer; None is for a deployment that has no consumer.
     """
 
     def __init__(  # noqa: PLR0913 -- each is one setting, and all are named at the only call
@@ -74,6 +74,7 @@ class Eraser:
         rejects_table: str,
         erasures: ErasureTable,
         scope: Scope,
+        hand_over: Callable[[Image], None] | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -82,6 +83,7 @@ class Eraser:
         self._rejects_table = rejects_table
         self._erasures = erasures
         self._scope = scope
+        self._hand_over = hand_over
         self._clock = clock
         self._sleep = sleep
 
@@ -104,8 +106,11 @@ class Eraser:
         try:
             progress = self._erase_messages(progress, request, until)
             progress = self._erase_rejects(progress, request.subject, until)
-            for key in (_key(item) for item in self._stored(request.subject) if _is_delete(item)):
-                self._delete(self._event_table, key, until)
+            carried_out = [_key(item) for item in self._stored(request.subject) if _is_carried_out(item, request)]
+            # Once more: what was stored before one of these deletes, or was taken in from the rejects, is gone then.
+            progress = self._erase_messages(progress, request, until)
+            for key in carried_out:
+                self._close(key, until)
             return self._erasures.finish(progress, now=self._now())
         except FinishedElsewhereError:
             return None
@@ -131,11 +136,14 @@ class Eraser:
         return progress
 
     def _erase_linked(self, progress: Progress, subject: str, until: float) -> Progress:
-        """Erase what is stored of a linked subject, but a request of its own, which will have a receipt of its own."""
-        keys = (_key(item) for item in self._stored(subject) if not _is_delete(item))
-        progress = self._sweep(progress, "linked_messages", self._event_table, keys, until=until)
+        """Erase what is stored of a linked subject, except its own `delete`, which gets a receipt of its own.
+
+        Rejects go first: `destination rejects retry` turns a reject into a message, and never the other way.
+        """
         rejects = rejects_of(self._client, self._rejects_table, subject)
-        return self._sweep(progress, "linked_rejects", self._rejects_table, rejects, until=until)
+        progress = self._sweep(progress, "linked_rejects", self._rejects_table, rejects, until=until)
+        keys = (_key(item) for item in self._stored(subject) if not _is_delete(item))
+        return self._sweep(progress, "linked_messages", self._event_table, keys, until=until)
 
     def _erase_rejects(self, progress: Progress, subject: str, until: float) -> Progress:
         rejects = rejects_of(self._client, self._rejects_table, subject)
@@ -152,6 +160,15 @@ class Eraser:
             for key in page:
                 self._delete(table, key, until)
         return progress
+
+    def _close(self, key: Key, until: float) -> None:
+        """Hand a `delete` message to the consumer, and then delete it."""
+        self._check_time(until)
+        if self._hand_over is not None:
+            item = self._client.get_item(TableName=self._event_table, Key=key, ConsistentRead=True).get("Item")
+            if item is not None:  # else another eraser closed it
+                self._hand_over(image_of(item))
+        self._delete(self._event_table, key, until)
 
     def _check_time(self, until: float) -> None:
         if self._clock() > until:
@@ -171,8 +188,8 @@ class Eraser:
 
 
 def stored_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterator[Item]:
-    """Yield what is stored of a subject: key, call type, and anonymous id; raises `STORE_ERRORS`."""
-    names = (*EVENT_KEY, "type", "anonymous_id")
+    """Yield what is stored of a subject: key, call type, anonymous id, and when; raises `STORE_ERRORS`."""
+    names = (*EVENT_KEY, "type", "anonymous_id", "stored_at")
     pages = client.get_paginator("query").paginate(
         TableName=event_table,
         KeyConditionExpression="#subject = :subject",
@@ -187,6 +204,11 @@ def stored_of(client: "DynamoDBClient", event_table: str, subject: str) -> Itera
 
 def _is_delete(item: Item) -> bool:
     return bool(item["type"]["S"] == DELETE)
+
+
+def _is_carried_out(item: Item, request: ErasureRequest) -> bool:
+    """Whether it is the `delete` of a request, or an earlier one; a later one has an erasure of its own."""
+    return _is_delete(item) and bool(item["stored_at"]["S"] <= request.requested_at)
 
 
 def links_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterator[Link]:

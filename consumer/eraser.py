@@ -1,7 +1,10 @@
 """The eraser: a Lambda function that carries out `delete` calls, from the stream of the event table.
 
-The event source mapping hands it only those. A delete that fails, or for which the time is over, comes again with those
+The event source mapping hands it only those. A delete that fails, or that there was no time for, comes again with those
 after it; what was finished is left alone then. What can't be done at all ends in a dead-letter queue with an alarm.
+
+Before the eraser removes a `delete`, it hands it to the event queue. So the consumer gets it even if the stream has
+forgotten it.
 """
 
 import json
@@ -19,8 +22,9 @@ from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, OutOfTimeError, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
+from consumer.forward import ForwardQueue
 from handler.observe import NAMESPACE
-from handler.settings import AfterErasure
+from handler.settings import AfterErasure, Sink
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -113,10 +117,17 @@ def request_of(record: dict[str, Any]) -> ErasureRequest:
 @cache  # one for all invocations of an environment
 def _eraser() -> Eraser:
     client = patient_client("dynamodb")
+    queue = ForwardQueue(patient_client("sqs"), os.environ["EVENT_QUEUE_URL"])
     return Eraser(
         client,
         event_table=os.environ["EVENT_TABLE"],
         rejects_table=os.environ["REJECTS_TABLE"],
         erasures=ErasureTable(client, os.environ["ERASURE_TABLE"]),
         scope=Scope(os.environ["ERASURE_SCOPE"]),
+        hand_over=queue.send_item if _has_queue_reader() else None,
     )
+
+
+def _has_queue_reader() -> bool:
+    """Whether somebody reads the event queue: our consumer, or who uses the queue as the sink."""
+    return os.environ["CONSUMER"] == "on" or os.environ["EVENT_SINK"] == Sink.SQS

@@ -76,11 +76,13 @@ class Receipt:
 class Progress:
     """A receipt under way, with hashes that make it right when it goes on.
 
-    `page` are those of the keys that were counted last, and may not be deleted yet; `links` those of the linked ids.
+    `page` holds those of the keys that were counted last, and may not be deleted yet; `earlier_pages` those that an
+    eraser left which ended half-way; `links` those of the linked ids.
     """
 
     receipt: Receipt
     page: frozenset[str] = frozenset()
+    earlier_pages: frozenset[str] = frozenset()
     links: frozenset[str] = frozenset()
 
     def linking(self, hashes: Iterable[str]) -> "Progress":
@@ -89,8 +91,8 @@ class Progress:
         return replace(self, links=links, receipt=replace(self.receipt, linked_ids=len(links)))
 
     def counting(self, count: str, page: frozenset[str]) -> "Progress":
-        """Return it with the next page; what was of the page before is not counted again."""
-        total = getattr(self.receipt, count) + len(page - self.page)
+        """Return it with the next page; a key that was counted before is not counted again."""
+        total = getattr(self.receipt, count) + len(page - self.page - self.earlier_pages)
         return replace(self, page=page, receipt=replace(self.receipt, **{count: total}))
 
 
@@ -129,8 +131,8 @@ class ErasureTable:
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         if item is None:
             return None
-        hashes = {name: frozenset(item[name]["SS"]) for name in _HASHES if name in item}
-        return Progress(receipt=Receipt.from_item(item), **hashes)
+        page, links = (frozenset(item[name]["SS"] if name in item else ()) for name in ("page", "links"))
+        return Progress(receipt=Receipt.from_item(item), earlier_pages=page, links=links)
 
     def note(self, progress: Progress) -> None:
         """Write how far a request got; raises `FinishedElsewhereError`."""
@@ -139,8 +141,8 @@ class ErasureTable:
             name: {"N": str(value)} if isinstance(value, int) else {"S": value}
             for name, value in asdict(receipt).items()
         }
-        for name in _HASHES:
-            if hashes := getattr(progress, name):
+        for name, hashes in (("page", progress.page | progress.earlier_pages), ("links", progress.links)):
+            if hashes:
                 item[name] = {"SS": sorted(hashes)}
         try:
             self._client.put_item(
@@ -188,10 +190,6 @@ class ErasureTable:
         """Yield all receipts, in no order."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
             yield from _receipts(page["Items"])
-
-
-_HASHES = ("page", "links")
-"""The attributes that an item has while it is under way."""
 
 
 def _receipts(items: "list[dict[str, AttributeValueTypeDef]]") -> Iterator[Receipt]:

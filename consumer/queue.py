@@ -1,14 +1,17 @@
 """The Lambda function on the event queue, standard or FIFO: hands each message to `consumer/handle.py`.
 
 SQS brings a message that failed again after the queue's visibility time-out. On a FIFO queue the later messages of the
-same subject, which is their message group, wait for it.
+same subject, which is their message group, wait for it. A message whose failure is permanent goes to the dead-letter
+queue at once.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, SqsFifoPartialProcessor
 
 from consumer.batch import Batch, Handle, process
+from consumer.forward import dead_letters
 from consumer.handle import handle
 from consumer.stored import read_queue_message
 from handler.decode import JsonObject
@@ -17,20 +20,35 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
+GiveUp = Callable[["SQSRecord"], None]
+"""Makes a message durable elsewhere."""
+
 
 def lambda_handler(event: JsonObject, _context: object) -> "PartialItemFailureResponse":
     """Consume one batch of a queue."""
     return consume(event, handle)
 
 
-def consume(event: JsonObject, handle: Handle) -> "PartialItemFailureResponse":
-    """Hand over the messages of a queue, and return those that failed; raises `BatchFailed`."""
+def to_dead_letters(record: "SQSRecord") -> None:
+    """Move a message to the dead-letter queue of its queue; raises one of `STORE_ERRORS`."""
+    dead_letters(is_fifo=_is_fifo(record)).send_copy(record)
+
+
+def consume(event: JsonObject, handle: Handle, give_up: GiveUp = to_dead_letters) -> "PartialItemFailureResponse":
+    """Hand over the messages of a queue, and return those that failed; raises `BatchFailed`.
+
+    A message whose failure is permanent is handed to `give_up`.
+    """
     batch = Batch(handle=handle)
 
     def take(record: "SQSRecord") -> None:
-        batch.hand_over(record.message_id, lambda: read_queue_message(record.body))
+        batch.hand_over(record.message_id, lambda: read_queue_message(record.body), give_up=lambda: give_up(record))
 
     # All records of a batch come from one queue.
-    is_fifo = any(record["eventSourceARN"].endswith(".fifo") for record in event.get("Records", []))
-    processor = SqsFifoPartialProcessor(skip_group_on_error=True) if is_fifo else BatchProcessor(EventType.SQS)
+    in_order = any(map(_is_fifo, event.get("Records", [])))
+    processor = SqsFifoPartialProcessor(skip_group_on_error=True) if in_order else BatchProcessor(EventType.SQS)
     return process(event, processor, take, batch)
+
+
+def _is_fifo(record: "SQSRecord | JsonObject") -> bool:
+    return bool(record["eventSourceARN"].endswith(".fifo"))

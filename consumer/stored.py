@@ -1,6 +1,6 @@
 """Read a stored message back, as DynamoDB's stream or the event queue hands it to Lambda.
 
-`handler/write.py` makes both, and `docs/storage.md` describes them.
+`handler/write.py` writes both, and `docs/storage.md` describes them.
 """
 
 import base64
@@ -12,9 +12,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from consumer.errors import PermanentFailure
+from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
+from handler.record import Record
 from handler.timestamps import parse_time
+
+Item = Mapping[str, Any]
+"""An item of the event table, as boto3 returns it."""
+Image = Mapping[str, Mapping[str, Any]]
+"""The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
+
+_UNREADABLE = (LookupError, TypeError, ValueError, zlib.error, RecursionError)
+"""What reading an item raises that `handler/write.py` did not write."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
 """What a stored message always has, as JSON reads it."""
@@ -46,30 +56,58 @@ class Unreadable(PermanentFailure):
         self.facts = facts
 
 
-def read_item(image: Mapping[str, Mapping[str, Any]]) -> StoredMessage:
-    """Read an item of the event table from a stream record's `NewImage`, in which Lambda spells bytes as base64.
+def image_of(item: Item) -> Image:
+    """Return an item of the event table as the stream spells it."""
+    return {
+        name: {"B": base64.b64encode(attribute["B"]).decode()} if "B" in attribute else attribute
+        for name, attribute in item.items()
+    }
 
-    Raises `Unreadable`.
-    """
+
+def _bytes_read(attribute: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"B": base64.b64decode(attribute["B"], validate=True)} if "B" in attribute else attribute
+
+
+def read_item(image: Image) -> StoredMessage:
+    """Read an item of the event table from the stream; raises `Unreadable`."""
     facts: JsonObject = {name: attribute.get("S") for name, attribute in image.items()}
-    attribute = image.get("message", {})
     try:
-        facts["message"] = read_json_attribute(
-            {"B": base64.b64decode(attribute["B"], validate=True)} if "B" in attribute else attribute
-        )
-    except (LookupError, TypeError, ValueError, zlib.error, RecursionError) as error:
-        raise Unreadable("its message is no JSON, or badly compressed", {**facts, "message": None}) from error
+        facts["message"] = read_json_attribute(_bytes_read(image.get("message", {})))
+    except _UNREADABLE as error:
+        raise Unreadable("its message is not JSON, or badly compressed", {**facts, "message": None}) from error
     return _stored(facts)
 
 
+def record_of(image: Image) -> Record:
+    """Return the record that an item of the event table was made of; raises `Unreadable`."""
+    try:
+        item = {name: _bytes_read(attribute) for name, attribute in image.items()}
+        [message] = canonicalise(read_json_attribute(item["message"]))
+        record = Record(
+            customer_id=item["customer_id"]["S"],
+            message=message,
+            settings=read_json_attribute(item["settings"]) if "settings" in item else {},
+            stored_at=datetime.fromisoformat(item["stored_at"]["S"]).timestamp(),
+            received_at=datetime.fromisoformat(item["timestamp"]["S"]).timestamp(),
+        )
+        is_same = record.subject == item["subject"]["S"]
+    except _UNREADABLE as error:
+        raise Unreadable("an attribute is missing, or of another type", {}) from error
+    if not is_same:
+        raise Unreadable("its subject is not that of its message", {})
+    return record
+
+
 def read_queue_message(body: str) -> StoredMessage:
-    """Read the body of an event queue message; raises `Unreadable`."""
+    """Read the body of an event queue message, which may be an item that was sent on; raises `Unreadable`."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Unreadable("it is no JSON", {}) from error
+        raise Unreadable("it is not JSON", {}) from error
     if not isinstance(content, dict):
-        raise Unreadable("it is no JSON object", {})
+        raise Unreadable("it is not a JSON object", {})
+    if content and all(isinstance(attribute, dict) for attribute in content.values()):
+        return read_item(content)
     return _stored(content)
 
 

@@ -1,91 +1,100 @@
 """The Lambda function on the event table's stream: hands each new message to `consumer/handle.py`.
 
-A new message is an INSERT, or a MODIFY where it replaces an expired item that DynamoDB has not deleted yet.
-Nothing else changes an item of the event table.
-
-Lambda brings the records of a subject in the order in which they were stored. It brings a batch again from the first
-record that failed, and after that has failed for good it goes on with the next one.
-
-What was given up is still in the event table, but for a `delete`: the eraser carries it out and deletes it. So one that
-failed, or is held back, goes on to the event queue at once, whose consumer tries it again and whose dead letters are
-whole.
+A message that fails never holds up the stream. It goes on to the event queue at once, whose consumer retries it alone,
+or to the dead letters if its failure is permanent. So Lambda brings a record again only if it could not be sent on, or
+if there was no time for it.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
 from consumer.batch import Batch, Handle, process
 from consumer.clients import patient_client
-from consumer.stored import StoredMessage, read_item
-from handler.canonicalise import canonicalise
+from consumer.forward import ForwardQueue, dead_letters
+from consumer.stored import Image, read_item
 from handler.decode import JsonObject
-from handler.record import Record
-from handler.spec import DELETE
-from handler.write import EventQueue
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import DynamoDBRecord
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
-Forward = Callable[[StoredMessage], None]
+MESSAGE_SECONDS = 30
+"""What a message may take: no message is begun when less is left of the function's time."""
+
+Send = Callable[[Image], None]
 """Makes a message durable elsewhere."""
 
 
+class Forwards(NamedTuple):
+    """Where messages that fail go."""
+
+    retry: Send
+    give_up: Send
+
+
 class HeldBack(Exception):
-    """An earlier message of the same subject failed, and comes first."""
+    """The message was not tried: the batch ended at an earlier one, and Lambda brings the rest again."""
 
 
-def lambda_handler(event: JsonObject, _context: object) -> "PartialItemFailureResponse":
+def lambda_handler(event: JsonObject, context: "LambdaContext") -> "PartialItemFailureResponse":
     """Consume one batch of the stream."""
-    return consume(event, _handle)
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - MESSAGE_SECONDS
+    return consume(event, _handle, until=until)
 
 
 def _handle(message: JsonObject, customer: str) -> None:
     """Call the partner's function; one that can't be loaded fails like one that raises."""
-    from consumer.handle import handle  # noqa: PLC0415 -- so that what is to be forwarded then is
+    from consumer.handle import handle  # noqa: PLC0415 -- so that its messages are sent on then
 
     handle(message, customer)
 
 
-def to_queue(stored: StoredMessage) -> None:
-    """Queue a message; raises a `Refusal` where that can't be confirmed."""
-    [message] = canonicalise(stored.message)
-    _queue().write(Record(customer_id=stored.customer_id, message=message, settings={}, stored_at=time.time()))
+def consume(
+    event: JsonObject, handle: Handle, forwards: Forwards | None = None, *, until: float = math.inf
+) -> "PartialItemFailureResponse":
+    """Hand over the messages of stream records, and return those that Lambda must bring again; raises `BatchFailed`.
 
-
-def consume(event: JsonObject, handle: Handle, forward: Forward = to_queue) -> "PartialItemFailureResponse":
-    """Hand over the messages of stream records, and return those that failed; raises `BatchFailed`.
-
-    A `delete` that failed is handed to `forward`.
+    A message that fails is sent on; `forwards` are the queues of the environment by default. The batch ends at the
+    first message that can't be sent on, and when `time.monotonic()` passes `until`: the records after that are not
+    tried, so that no message is handed over again because of another one.
     """
     batch = Batch(handle=handle)
-    failed_subjects: set[Any] = set()
-
-    def hand_over(change: JsonObject) -> None:
-        if change["Keys"]["subject"]["S"] in failed_subjects:
-            raise HeldBack
-        batch.hand_over(change["SequenceNumber"], lambda: read_item(change["NewImage"]))
+    has_ended = False
 
     def take(record: "DynamoDBRecord") -> None:
+        nonlocal has_ended
         change = record["dynamodb"]
         if "NewImage" not in change:
             return  # a REMOVE: the item expired or was erased
+        if has_ended or time.monotonic() > until:
+            has_ended = True
+            raise HeldBack
+        image = change["NewImage"]
         try:
-            hand_over(change)
+            batch.hand_over(
+                change["SequenceNumber"],
+                lambda: read_item(image),
+                retry=lambda: (forwards or _queues()).retry(image),
+                give_up=lambda: (forwards or _queues()).give_up(image),
+            )
         except Exception:
-            failed_subjects.add(change["Keys"]["subject"]["S"])
-            if change["NewImage"].get("type") != {"S": DELETE}:
-                raise
-            forward(read_item(change["NewImage"]))
+            has_ended = True
+            raise
 
     return process(event, BatchProcessor(EventType.DynamoDBStreams), take, batch)
 
 
 @cache
-def _queue() -> EventQueue:
-    return EventQueue(patient_client("sqs"), os.environ["EVENT_QUEUE_URL"])
+def _queues() -> Forwards:
+    url = os.environ["EVENT_QUEUE_URL"]
+    return Forwards(
+        retry=ForwardQueue(patient_client("sqs"), url).send_item,
+        give_up=dead_letters(is_fifo=url.endswith(".fifo")).send_item,
+    )

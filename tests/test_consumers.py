@@ -1,13 +1,23 @@
 import base64
 import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 
 import pytest
 from aws_lambda_powertools.utilities.batch.exceptions import UnexpectedBatchTypeError
 
-from consumer import queue, stream
+from cli.stack import load_template
+from consumer import forward, queue, stream
 from consumer.batch import MAX_TRACEBACK_CHARS, MAX_TRACEBACK_PART_CHARS, BatchFailed
+from consumer.errors import PermanentFailure
+from consumer.stored import image_of
+from consumer.stream import MESSAGE_SECONDS, Forwards
+from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
+from handler.record import Record, sha256
+from handler.write import MAX_QUEUE_MESSAGE_BYTES, EventTable
 
 STREAM_ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/events/stream/2031-05-17T00:00:00.000"
 QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:events"
@@ -59,9 +69,35 @@ def fifo_sent(user, message_id, number=1, **changes):
 
 SOURCES = {"stream": (stream, inserted), "queue": (queue, sent), "fifo queue": (queue, fifo_sent)}
 ANY = pytest.mark.parametrize(("function", "record"), SOURCES.values(), ids=SOURCES)
-IN_ORDER = pytest.mark.parametrize(
-    ("function", "record"), [SOURCES["stream"], SOURCES["fifo queue"]], ids=["stream", "fifo queue"]
-)
+QUEUES = pytest.mark.parametrize("record", [sent, fifo_sent], ids=["queue", "fifo queue"])
+
+
+@dataclass
+class Elsewhere:
+    """Keeps the messages that are sent on; while it is `down`, none can be."""
+
+    down: bool = False
+    retried: list = field(default_factory=list)
+    given_up: list = field(default_factory=list)
+
+    def consume(self, function, event, handle, **options):
+        """Hand an event to a consumer that sends its failures here."""
+        if function is stream:
+            forwards = Forwards(retry=self._into(self.retried), give_up=self._into(self.given_up))
+            return stream.consume(event, handle, forwards, **options)
+        return queue.consume(event, handle, self._into(self.given_up))
+
+    def _into(self, kept):
+        def send(message):
+            if self.down:
+                raise EventStoreUnavailable
+            kept.append(message)
+
+        return send
+
+    @property
+    def retried_ids(self):
+        return [image["message_id"]["S"] for image in self.retried]
 
 
 class Faulty(Exception):
@@ -102,19 +138,18 @@ def test_each_message_is_handed_over_with_its_customer(function, record):
     assert consumer.calls == [("m-1", "acme"), ("m-2", "acme")]
 
 
-@ANY
-def test_a_message_that_fails_is_reported_and_others_are_handed_over(function, record):
+@QUEUES
+def test_a_queued_message_that_fails_is_reported_and_others_are_handed_over(record):
     consumer = Consumer("m-1")
-    answer = function.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2), record("c", "m-3", 3)), consumer)
+    answer = queue.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2), record("c", "m-3", 3)), consumer)
     assert answer == failures(1)
     assert consumer.message_ids == ["m-1", "m-2", "m-3"]
 
 
-@IN_ORDER
-def test_a_message_that_fails_holds_back_the_later_ones_of_its_subject_only(function, record):
+def test_a_fifo_queue_holds_back_the_later_messages_of_the_same_subject_only():
     consumer = Consumer("m-2")
     records = [("a", "m-1"), ("a", "m-2"), ("b", "m-3"), ("a", "m-4"), ("b", "m-5")]
-    answer = function.consume(batch(*(record(*ids, n) for n, ids in enumerate(records))), consumer)
+    answer = queue.consume(batch(*(fifo_sent(*ids, n) for n, ids in enumerate(records))), consumer)
     assert answer == failures(1, 3)
     assert consumer.message_ids == ["m-1", "m-2", "m-3", "m-5"]
 
@@ -125,25 +160,150 @@ def test_a_standard_queue_holds_nothing_back():
     assert consumer.message_ids == ["m-1", "m-2"]
 
 
-@IN_ORDER
-def test_what_was_held_back_in_one_batch_is_handed_over_in_the_next(function, record):
-    event = batch(record("a", "m-1", 1), record("a", "m-2", 2), record("b", "m-3", 3))
-    function.consume(event, Consumer("m-1"))
-    consumer = Consumer()
-    assert function.consume(event, consumer) == failures()
+@QUEUES
+def test_a_batch_of_a_queue_in_which_everything_fails_is_an_error_of_the_function(record):
+    with pytest.raises(BatchFailed, match="No message of the batch is done"):
+        queue.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2)), Consumer("m-1", "m-2"))
+
+
+def test_messages_that_a_fifo_queue_held_back_count_as_failed_for_that():
+    with pytest.raises(BatchFailed):
+        queue.consume(batch(fifo_sent("a", "m-1", 1), fifo_sent("a", "m-2", 2)), Consumer("m-1"))
+
+
+# What fails on the stream goes elsewhere, and holds nothing up
+
+
+def test_a_message_that_fails_is_sent_on_and_all_others_are_handed_over():
+    elsewhere, consumer = Elsewhere(), Consumer("m-1")
+    records = [inserted("a", "m-1", 1), inserted("a", "m-2", 2), inserted("b", "m-3", 3)]
+    assert elsewhere.consume(stream, batch(*records), consumer) == failures()
     assert consumer.message_ids == ["m-1", "m-2", "m-3"]
+    assert (elsewhere.retried, elsewhere.given_up) == ([records[0]["dynamodb"]["NewImage"]], [])
+
+
+def test_a_batch_in_which_everything_fails_is_sent_on_message_by_message():
+    elsewhere, ids = Elsewhere(), [f"m-{number}" for number in range(100)]
+    consumer = Consumer(*ids)
+    answer = elsewhere.consume(stream, batch(*(inserted(name, name, n) for n, name in enumerate(ids))), consumer)
+    assert (answer, elsewhere.retried_ids, consumer.message_ids) == (failures(), ids, ids)
+
+
+def test_the_batch_ends_at_a_message_that_can_not_be_sent_on():
+    elsewhere, consumer = Elsewhere(down=True), Consumer("m-2")
+    records = [inserted("a", "m-1", 1), inserted("b", "m-2", 2), inserted("c", "m-3", 3)]
+    assert elsewhere.consume(stream, batch(*records), consumer) == failures(2, 3)
+    assert consumer.message_ids == ["m-1", "m-2"]
+
+
+def test_a_batch_whose_first_message_can_not_be_sent_on_is_an_error_so_that_lambda_splits_it():
+    with pytest.raises(BatchFailed):
+        Elsewhere(down=True).consume(stream, batch(inserted("a", "m-1", 1), inserted("b", "m-2", 2)), Consumer("m-1"))
+
+
+def deliver(consume, records, *, retries):
+    """Invoke a function as Lambda does for a stream: again from the first failure, and in halves after an error.
+
+    Returns the records that were given up.
+    """
+    waiting, given_up = [(records, 0)], []
+    while waiting:
+        part, tries = waiting.pop(0)
+        try:
+            failed = consume(batch(*part))["batchItemFailures"]
+        except BatchFailed:
+            middle = len(part) // 2
+            if len(part) > 1:
+                waiting[:0] = [(part[:middle], tries), (part[middle:], tries)]
+            elif tries < retries:
+                waiting.insert(0, (part, tries + 1))
+            else:
+                given_up += part
+            continue
+        if failed:
+            numbers = [record["dynamodb"]["SequenceNumber"] for record in part]
+            waiting.insert(0, (part[numbers.index(failed[0]["itemIdentifier"]) :], 0))
+    return given_up
+
+
+RETRIES = load_template()["Resources"]["StreamConsumerFunction"]["Properties"]["Events"]["Stored"]["Properties"][
+    "MaximumRetryAttempts"
+]
+
+
+@pytest.mark.parametrize("down", [False, True], ids=["queue up", "queue down"])
+@pytest.mark.parametrize("place", [0, 1, 49, 98, 99])
+def test_a_batch_with_a_bad_message_is_handed_over_about_once(place, down):
+    elsewhere, bad = Elsewhere(down=down), f"m-{place}"
+    consumer = Consumer(bad)
+    records = [inserted(f"user-{number}", f"m-{number}", number) for number in range(100)]
+    given_up = deliver(lambda event: elsewhere.consume(stream, event, consumer), records, retries=RETRIES)
+    calls = Counter(consumer.message_ids)
+    assert {calls[f"m-{number}"] for number in range(100) if number != place} == {1}
+    assert calls.total() <= 2 * len(records)
+    assert given_up == ([records[place]] if down else [])
+    assert elsewhere.retried_ids == ([] if down else [bad])
+
+
+def test_messages_that_there_is_no_time_for_come_again_untried():
+    elsewhere, calls = Elsewhere(), []
+
+    def handle(message, _customer):
+        calls.append(message["message_id"])
+        time.sleep(0.05)
+
+    records = [inserted("a", f"m-{number}", number) for number in range(3)]
+    answer = elsewhere.consume(stream, batch(*records), handle, until=time.monotonic() + 0.01)
+    assert (answer, calls, elsewhere.retried) == (failures(1, 2), ["m-0"], [])
+
+
+@dataclass(frozen=True)
+class Context:
+    seconds: float
+
+    def get_remaining_time_in_millis(self):
+        return int(self.seconds * 1000)
+
+
+def test_no_message_is_begun_when_it_may_not_end_in_time():
+    event = batch(inserted("a", "m-1", 1))
+    with pytest.raises(BatchFailed):
+        stream.lambda_handler(event, Context(seconds=MESSAGE_SECONDS - 1))
+
+
+# Permanent failures
+
+
+class Hopeless(PermanentFailure):
+    pass
+
+
+def refuse(message, _customer):
+    if message["message_id"] == "bad":
+        raise Hopeless("too large")
 
 
 @ANY
-def test_a_batch_in_which_everything_fails_is_an_error_of_the_function(function, record):
-    with pytest.raises(BatchFailed, match="Every message of the batch failed"):
-        function.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2)), Consumer("m-1", "m-2"))
+def test_a_permanent_failure_goes_to_the_dead_letters_at_once(function, record, lines):
+    elsewhere = Elsewhere()
+    event = batch(record("a", "bad", 1), record("a", "m-2", 2), record("b", "m-3", 3))
+    assert elsewhere.consume(function, event, refuse) == failures()
+    assert (len(elsewhere.given_up), elsewhere.retried) == (1, [])
+    failed, count = lines()
+    assert (failed["sent_to"], failed["error"]) == ("dead_letters", "Hopeless")
+    assert (count["Consumed"], count["ConsumerFailed"], count["ConsumerGaveUp"]) == ([2.0], [1.0], [1.0])
 
 
-@IN_ORDER
-def test_messages_that_were_held_back_count_as_failed_for_that(function, record):
-    with pytest.raises(BatchFailed):
-        function.consume(batch(record("a", "m-1", 1), record("a", "m-2", 2)), Consumer("m-1"))
+@ANY
+def test_a_permanent_failure_that_can_not_be_moved_comes_again(function, record, lines):
+    event = batch(record("b", "m-1", 1), record("a", "bad", 2))
+    assert Elsewhere(down=True).consume(function, event, refuse) == failures(2)
+    failed, count = lines()
+    assert (failed["sent_to"], failed["error"], count["ConsumerGaveUp"]) == (None, "EventStoreUnavailable", [0.0])
+    assert "Hopeless: too large" in failed["traceback"]
+
+
+# Which records are messages
 
 
 def test_message_that_replaced_an_expired_one_is_consumed():
@@ -169,22 +329,17 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize(("function", "record", "garbage"), GARBAGE.values(), ids=GARBAGE)
-def test_what_cannot_be_read_fails(function, record, garbage, lines):
-    answer = function.consume(batch(record("a", "m-1", 1, **garbage), record("b", "m-2", 2)), Consumer())
-    assert answer == failures(1)
+def test_what_cannot_be_read_goes_to_the_dead_letters(function, record, garbage, lines):
+    elsewhere, consumer = Elsewhere(), Consumer()
+    event = batch(record("a", "m-1", 1, **garbage), record("a", "m-2", 2))
+    assert elsewhere.consume(function, event, consumer) == failures()
+    assert (len(elsewhere.given_up), consumer.message_ids) == (1, ["m-2"])
     [failed, _count] = lines()
-    assert (failed["error"], failed["record_id"]) == ("Unreadable", "1")
-
-
-def test_what_cannot_be_read_holds_back_the_later_messages_of_its_subject():
-    consumer = Consumer()
-    garbage = inserted("a", "m-1", 1, message={"S": "garbage"})
-    answer = stream.consume(batch(garbage, inserted("a", "m-2", 2), inserted("b", "m-3", 3)), consumer)
-    assert (answer, consumer.message_ids) == (failures(1, 2), ["m-3"])
+    assert (failed["error"], failed["record_id"], failed["sent_to"]) == ("Unreadable", "1", "dead_letters")
 
 
 def test_what_can_be_read_of_an_item_is_told(lines):
-    stream.consume(batch(inserted("a", "m-1", message={"S": "garbage"}), inserted("b", "m-2", 2)), Consumer())
+    Elsewhere().consume(stream, batch(inserted("a", "m-1", message={"S": "garbage"})), Consumer())
     failed = lines()[0]
     assert (failed["customer_id"], failed["message_id"], failed["call_type"]) == ("acme", "m-1", "track")
 
@@ -194,7 +349,7 @@ def test_what_can_be_read_of_an_item_is_told(lines):
 
 @ANY
 def test_a_failure_leaves_one_line_without_the_message(function, record, lines):
-    function.consume(batch(record("keeper", "m-1", 17), record("b", "m-2", 2)), Consumer("m-1"))
+    Elsewhere().consume(function, batch(record("keeper", "m-1", 17), record("b", "m-2", 2)), Consumer("m-1"))
     [failed, _count] = lines()
     trace = failed.pop("traceback")
     assert failed == {
@@ -205,6 +360,7 @@ def test_a_failure_leaves_one_line_without_the_message(function, record, lines):
         "message_id": "m-1",
         "call_type": "track",
         "record_id": "17",
+        "sent_to": "queue" if function is stream else None,
         "error": "Faulty",
     }
     assert "in __call__" in trace
@@ -216,7 +372,7 @@ def test_a_failure_leaves_one_line_without_the_message(function, record, lines):
 @ANY
 def test_a_batch_leaves_one_line_that_counts(function, record, lines):
     records = [record("a", "m-1", 1), record("b", "m-2", 2), record("c", "m-3", 3)]
-    function.consume(batch(*records), Consumer("m-1"))
+    Elsewhere().consume(function, batch(*records), Consumer("m-1"))
     [_failed, count] = lines()
     assert (count["Consumed"], count["ConsumerFailed"]) == ([2.0], [1.0])
     [directive] = count["_aws"]["CloudWatchMetrics"]
@@ -235,9 +391,10 @@ def test_nothing_of_a_batch_is_left_for_the_next_count(lines):
     assert [(line["Consumed"], line["ConsumerFailed"]) for line in lines()] == [([1.0], [0.0])] * 2
 
 
-@IN_ORDER
-def test_what_was_held_back_is_neither_counted_nor_told(function, record, lines):
-    function.consume(batch(record("a", "m-1", 1), record("a", "m-2", 2), record("b", "m-3", 3)), Consumer("m-1"))
+@pytest.mark.parametrize(("function", "record"), [SOURCES["stream"], SOURCES["fifo queue"]], ids=["stream", "fifo"])
+def test_what_was_not_tried_is_neither_counted_nor_told(function, record, lines):
+    event = batch(record("b", "m-1", 1), record("a", "m-2", 2), record("a", "m-3", 3))
+    Elsewhere(down=True).consume(function, event, Consumer("m-2"))
     [_failed, count] = lines()
     assert (count["Consumed"], count["ConsumerFailed"]) == ([1.0], [1.0])
 
@@ -246,7 +403,7 @@ def test_what_was_held_back_is_neither_counted_nor_told(function, record, lines)
 @pytest.mark.parametrize("text", ["a\nb\r\n{}", "\u2028\x85\x00", "\ud800", '"}\n{"status": 200'])
 def test_no_text_can_break_a_line(function, record, text, lines):
     with pytest.raises(BatchFailed):
-        function.consume(batch(record(text, text)), Consumer(text, text=text))
+        Elsewhere(down=True).consume(function, batch(record(text, text)), Consumer(text, text=text))
     assert lines()[0]["message_id"] == text
 
 
@@ -292,53 +449,107 @@ def test_an_event_of_another_kind_is_an_error(function, event):
         function.consume(event, Consumer())
 
 
-# A `delete` that fails on the stream, after which the eraser leaves nothing to replay
+# What is sent on reaches the queues
 
 
-def delete_of(user, message_id, number):
-    times = {"timestamp": STORED_AT, "received_at": STORED_AT}
-    message = {"type": "delete", "user_id": user, "message_id": message_id, **times}
-    return inserted(user, message_id, number, type={"S": "delete"}, message={"S": json.dumps(message)})
+NASTY = 'a\x00#%"\n\ud800灯😀'
 
 
-def consumed_with_deletes(consumer, *records):
-    forwarded = []
-    answer = stream.consume(batch(*records), consumer, lambda stored: forwarded.append(stored.message["message_id"]))
-    return answer, forwarded
+@pytest.fixture(params=["standard", "fifo"])
+def destination(request, deploy):
+    deployment = deploy(EventQueueType=request.param)
+    for cached in (stream._queues, forward.dead_letters):  # noqa: SLF001 -- functions that have just started
+        cached.cache_clear()
+    return deployment
 
 
-def test_one_that_succeeds_goes_nowhere_else():
-    assert consumed_with_deletes(Consumer(), delete_of("a", "d-1", 1)) == (failures(), [])
+def dead_letters(destination):
+    name = "EVENT_FIFO_DEAD_LETTER_QUEUE_URL" if is_fifo(destination) else "EVENT_DEAD_LETTER_QUEUE_URL"
+    url = destination.stack.environment[name]
+    options = {"MessageAttributeNames": ["All"], "MessageSystemAttributeNames": ["All"], "MaxNumberOfMessages": 10}
+    return destination.account.sqs().receive_message(QueueUrl=url, **options).get("Messages", [])
 
 
-def test_one_that_fails_is_forwarded_and_is_done_here():
-    assert consumed_with_deletes(Consumer("d-1"), delete_of("a", "d-1", 1)) == (failures(), ["d-1"])
+def is_fifo(destination):
+    return destination.stack.stores.event_queue_url.endswith(".fifo")
 
 
-def test_one_that_is_held_back_is_forwarded():
-    records = inserted("a", "m-1", 1), inserted("b", "m-2", 2), delete_of("a", "d-1", 3)
-    assert consumed_with_deletes(Consumer("m-1"), *records) == (failures(1), ["d-1"])
+def stored(destination, **fields):
+    """Store a message, and return its stream record."""
+    [message] = canonicalise({"type": "track", "event": "Lamp Lit", "userId": "a", "messageId": "bad", **fields})
+    record = Record(customer_id="acme", message=message, settings={"region": "eu"}, stored_at=1936785600.25)
+    client, table = destination.account.dynamodb(), destination.stack.stores.event_table
+    EventTable(client, table, retention_days=0).write(record)
+    [item] = client.scan(TableName=table)["Items"]
+    change = {"Keys": {name: item[name] for name in ("subject", "position")}, "SequenceNumber": "1"}
+    return {**inserted("a", "bad"), "dynamodb": {**change, "NewImage": image_of(item)}}
 
 
-def test_what_comes_after_it_waits_for_it_to_be_forwarded():
-    records = delete_of("a", "d-1", 1), inserted("a", "m-1", 2), inserted("b", "m-2", 3)
-    assert consumed_with_deletes(Consumer("d-1"), *records) == (failures(2), ["d-1"])
+def queue_event(destination, message):
+    """Return a message of a queue as Lambda spells it."""
+    texts = {
+        name: {"stringValue": attribute["StringValue"], "dataType": "String"}
+        for name, attribute in message.get("MessageAttributes", {}).items()
+    }
+    record = sent("a", "bad", fifo=is_fifo(destination), body=message["Body"], messageAttributes=texts)
+    return batch({**record, "attributes": message.get("Attributes", {})})
 
 
-def test_one_that_can_not_be_forwarded_comes_again():
-    def forward(_stored):
-        raise EventStoreUnavailable
+def took(destination, message):
+    """Return what the queue's consumer hands over of a message."""
+    taken = []
+    queue.consume(queue_event(destination, message), lambda *call: taken.append(call))
+    return taken
 
-    answer = stream.consume(batch(delete_of("a", "d-1", 1), inserted("b", "m-2", 2)), Consumer("d-1"), forward)
-    assert answer == failures(1)
 
-
-@pytest.mark.parametrize("kind", ["standard", "fifo"])
-def test_it_is_forwarded_to_the_queue_whose_consumer_takes_it(kind, deploy):
-    destination = deploy(EventQueueType=kind)
-    stream._queue.cache_clear()  # noqa: SLF001 -- a function that has just started
-    stream.consume(batch(delete_of("a", "d-1", 1)), Consumer("d-1"))
+def test_a_message_that_fails_on_the_stream_is_in_the_queue_as_it_was_stored(destination):
+    record = stored(destination)
+    assert stream.consume(batch(record), Consumer("bad")) == failures()
     [queued] = destination.queued()
-    consumer = Consumer()
-    queue.consume(batch({**sent("a", "d-1"), "body": json.dumps(queued["Body"])}), consumer)
-    assert (queued["Body"]["subject"], consumer.calls) == ("acme#user#a", [("d-1", "acme")])
+    assert queued["Body"]["settings"] == {"region": "eu"}
+    assert queued["Body"]["stored_at"] == record["dynamodb"]["NewImage"]["stored_at"]["S"]
+    assert queued["MessageAttributes"]["message_id"]["StringValue"] == "bad"
+    [(message, customer)] = took(destination, {**queued, "Body": json.dumps(queued["Body"])})
+    expected = []
+    stream.consume(batch(record), lambda *call: expected.append(call))
+    assert [(message, customer)] == expected
+
+
+def test_a_message_too_large_for_the_form_of_the_queue_is_sent_as_an_item(destination):
+    record = stored(destination, properties={NASTY: "ü" * MAX_QUEUE_MESSAGE_BYTES})
+    assert stream.consume(batch(record), Consumer("bad")) == failures()
+    url = destination.stack.stores.event_queue_url
+    [queued] = destination.account.sqs().receive_message(QueueUrl=url)["Messages"]
+    [(message, customer)] = took(destination, queued)
+    assert (message["properties"], customer) == ({NASTY: "ü" * MAX_QUEUE_MESSAGE_BYTES}, "acme")
+
+
+def test_an_item_that_can_not_be_read_is_among_the_dead_letters_as_it_is(destination):
+    record = inserted("a", "bad", message={"S": "garbage"})
+    assert stream.consume(batch(record), Consumer()) == failures()
+    [letter] = dead_letters(destination)
+    assert json.loads(letter["Body"]) == record["dynamodb"]["NewImage"]
+    if is_fifo(destination):
+        assert letter["Attributes"]["MessageGroupId"] == sha256("acme#user#a")
+
+
+def test_a_permanent_failure_on_the_stream_leaves_a_dead_letter_that_can_be_redriven(destination):
+    assert stream.consume(batch(stored(destination)), refuse) == failures()
+    [letter] = dead_letters(destination)
+    [(message, customer)] = took(destination, letter)
+    assert (message["message_id"], customer) == ("bad", "acme")
+
+
+def test_a_permanent_failure_in_the_queue_leaves_the_same_dead_letter_each_time(destination):
+    """A FIFO queue would drop a dead letter that repeats one of the last five minutes, as a redrive may make one."""
+    stream.consume(batch(stored(destination)), Consumer("bad"))
+    url = destination.stack.stores.event_queue_url
+    options = {"MessageAttributeNames": ["All"], "MessageSystemAttributeNames": ["All"]}
+    [queued] = destination.account.sqs().receive_message(QueueUrl=url, **options)["Messages"]
+    for _ in range(2):
+        assert queue.consume(queue_event(destination, queued), refuse) == failures()
+    letters = dead_letters(destination)
+    assert [letter["Body"] for letter in letters] == [queued["Body"]] * 2
+    assert letters[0]["MessageAttributes"] == queued["MessageAttributes"]
+    groups = {letter["Attributes"].get("MessageGroupId") for letter in letters}
+    assert groups == {queued["Attributes"].get("MessageGroupId")}

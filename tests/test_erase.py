@@ -12,6 +12,7 @@ from consumer.clients import patient_client
 from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, Link, OutOfTimeError, Scope, links_of
 from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
 from handler.canonicalise import canonicalise
+from handler.errors import EventStoreUnavailable
 from handler.record import Record, sha256
 from handler.write import EventTable
 
@@ -42,7 +43,7 @@ class Place:
     client: Any
     clock: Clock
 
-    def eraser(self, scope=Scope.USER, *, clock=None):
+    def eraser(self, scope=Scope.USER, *, clock=None, hand_over=None):
         stores = self.deployment.stack.stores
         return Eraser(
             self.client,
@@ -50,6 +51,7 @@ class Place:
             rejects_table=stores.rejects_table,
             erasures=self.erasures,
             scope=scope,
+            hand_over=hand_over,
             clock=clock or self.clock,
             sleep=self.clock.sleep,
         )
@@ -152,13 +154,19 @@ def test_a_receipt_tells_what_was_done_and_names_nobody(place):
     }
     assert place.receipts() == [receipt]
     table = place.deployment.stack.stores.erasure_table
-    assert not [secret for secret in ("user-1", "5f0c") if secret in json.dumps(place.client.scan(TableName=table))]
+    assert not [
+        secret
+        for secret in ("user-1", "5f0c")
+        if secret in json.dumps(place.deployment.account.dynamodb().scan(TableName=table))
+    ]
 
 
 def test_a_tombstone_holds_a_hash_and_a_time(place):
     request = place.request()
     place.eraser().bury(request)
-    tombstone, _receipt = place.client.scan(TableName=place.deployment.stack.stores.erasure_table)["Items"]
+    tombstone, _receipt = place.deployment.account.dynamodb().scan(
+        TableName=place.deployment.stack.stores.erasure_table
+    )["Items"]
     assert tombstone == {
         "customer": {"S": "demo"},
         "erasure": {"S": sha256("demo#user#user-1")},
@@ -200,6 +208,158 @@ def test_two_requests_at_once_are_both_finished(place):
         place.eraser().erase(request, until=FOREVER)
     assert place.stored() == []
     assert sorted(counts(receipt)[0] for receipt in place.receipts()) == [0, 1]
+
+
+def test_two_requests_in_the_other_order_are_both_finished(place):
+    place.post(track(userId="user-1"))
+    first, second = place.request(), place.request()
+    for request in (second, first):
+        place.eraser().erase(request, until=FOREVER)
+    assert place.stored() == []
+    assert sorted(counts(receipt)[0] for receipt in place.receipts()) == [0, 1]
+    assert all(receipt.finished_at for receipt in place.receipts())
+
+
+def deletes(place):
+    """Return when the `delete` messages were stored that are left."""
+    return sorted(item["stored_at"] for item in place.deployment.stored() if item["type"] == "delete")
+
+
+def test_a_later_delete_stays_and_erases_what_came_before_it(place):
+    first, second = place.request(), place.request()
+    place.eraser().erase(first, until=FOREVER)
+    assert deletes(place) == [second.requested_at]
+    place.post(track(userId="user-1"))
+    receipt = place.eraser().erase(second, until=FOREVER)
+    assert (place.stored(), counts(receipt)) == ([], (1, 0, 0, 0))
+
+
+def test_an_earlier_delete_that_was_never_carried_out_goes_with_a_later_one(place):
+    place.request()
+    place.eraser().erase(place.request(), until=FOREVER)
+    assert deletes(place) == []
+
+
+def test_what_is_stored_before_a_delete_is_erased_even_if_that_delete_has_an_earlier_time(place):
+    """Two environments whose clocks differ: the second delete looks older than the first."""
+    request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
+    calls = itertools.count(1)
+
+    def arrive(**_):
+        if next(calls) == 1:  # messages have been swept, and the deletes are not listed yet
+            place.post(track(userId="user-1"), {"type": "delete", "userId": "user-1", "messageId": "second"})
+
+    with_arrivals(place, "Query", index=True, then=arrive)
+    receipt = place.eraser().erase(request, until=FOREVER)
+    assert (place.stored(), counts(receipt)) == ([], (1, 0, 0, 0))
+
+
+def test_a_delete_that_comes_at_the_end_is_left_with_the_messages_before_it(place):
+    """The same, so late that those messages are not seen any more."""
+    request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
+    calls = itertools.count(1)
+
+    def arrive(**_):
+        if next(calls) == 1:  # only the deletes are left to do
+            place.post(track(userId="user-1"), {"type": "delete", "userId": "user-1", "messageId": "second"})
+
+    with_arrivals(place, "DeleteItem", then=arrive)
+    place.eraser().erase(request, until=FOREVER)
+    assert place.stored() == ["demo#user#user-1"] * 2
+    assert len(deletes(place)) == 1
+
+
+def with_arrivals(place, operation, *, then, index=False):
+    """Let something happen before each call of an operation, or of those that read the index of rejects."""
+
+    def before(params, **_):
+        if not index or "IndexName" in params:
+            then()
+
+    place.client.meta.events.register(f"before-parameter-build.dynamodb.{operation}", before)
+
+
+@pytest.mark.parametrize("scope", [Scope.USER, Scope.LINKED])
+def test_a_reject_that_becomes_a_message_meanwhile_is_erased(scope, place):
+    """`destination rejects retry` stores the message, and then deletes the reject."""
+    ids = {"userId": "user-1"} if scope is Scope.USER else {"anonymousId": "5f0c"}
+    place.post(track(userId="user-1", anonymousId="5f0c"), reject(**ids))
+    request = place.request()
+    rejects = place.deployment.stack.stores.rejects_table
+    [reject_key] = [{name: item[name] for name in ("customer_day_shard", "body_hash")} for item in place.rejects()]
+    subject = "demo#user#user-1" if scope is Scope.USER else "demo#anonymous#5f0c"
+
+    def retry():
+        if place.rejects():
+            place.post(track(**ids))
+            place.deployment.account.dynamodb().delete_item(TableName=rejects, Key=reject_key)
+
+    def after_messages(params, **_):
+        if params.get("IndexName") and params["ExpressionAttributeValues"][":subject"] == {"S": subject}:
+            retry()
+
+    place.client.meta.events.register("before-parameter-build.dynamodb.Query", after_messages)
+    place.eraser(scope).erase(request, until=FOREVER)
+    assert (place.stored(), place.rejects()) == ([], [])
+
+
+# The consumer's part
+
+
+def test_a_delete_is_handed_to_the_consumer_before_it_is_removed(place):
+    request = place.request()
+    handed = []
+
+    def hand_over(image):
+        handed.append(image)
+        assert deletes(place) == [request.requested_at]
+
+    place.eraser(hand_over=hand_over).erase(request, until=FOREVER)
+    [image] = handed
+    assert (image["type"], image["stored_at"]) == ({"S": "delete"}, {"S": request.requested_at})
+    assert image["message"].keys() == {"S"}
+
+
+def test_a_delete_that_can_not_be_handed_over_stays_and_is_handed_over_later(place):
+    request, handed = place.request(), []
+
+    def fail(_image):
+        raise EventStoreUnavailable
+
+    with pytest.raises(EventStoreUnavailable):
+        place.eraser(hand_over=fail).erase(request, until=FOREVER)
+    assert deletes(place) == [request.requested_at]
+    assert [receipt.finished_at for receipt in place.receipts()] == [""]
+    place.eraser(hand_over=handed.append).erase(request, until=FOREVER)
+    assert (len(handed), deletes(place)) == (1, [])
+
+
+def test_a_delete_that_another_eraser_removed_is_not_handed_over_again(place):
+    request, handed = place.request(), []
+    others = iter([place.eraser(hand_over=handed.append)])
+
+    def erase_first(**_):
+        for other in others:
+            other.erase(request, until=FOREVER)
+
+    client = patient_client("dynamodb")
+    table = place.deployment.stack.stores.event_table
+
+    def before_get(params, **_):
+        if params["TableName"] == table:
+            erase_first()
+
+    client.meta.events.register("before-parameter-build.dynamodb.GetItem", before_get)
+    eraser = replace(place, client=client).eraser(hand_over=handed.append)
+    assert eraser.erase(request, until=FOREVER) is None
+    assert len(handed) == 1
+
+
+def test_all_deletes_that_are_removed_are_handed_over(place):
+    handed = []
+    place.request()
+    place.eraser(hand_over=handed.append).erase(place.request(), until=FOREVER)
+    assert len({image["message_id"]["S"] for image in handed}) == 2
 
 
 # Linked ids
@@ -245,11 +405,16 @@ def test_a_visitor_whose_messages_link_to_themselves_is_erased_once(place):
     assert (receipt.linked_ids, counts(receipt)) == (0, (1, 0, 0, 0))
 
 
-def test_a_request_of_a_linked_visitor_keeps_for_a_receipt_of_its_own(place):
+def test_a_delete_of_a_linked_visitor_stays_for_a_receipt_of_its_own(place):
     place.post(track(userId="user-1", anonymousId="5f0c"), track(anonymousId="5f0c"))
-    place.post({"type": "delete", "userId": "5f0c"})
-    place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
-    assert place.stored() == ["demo#user#5f0c"]
+    request = place.request()
+    delete = {"type": "delete", "anonymousId": "5f0c", "messageId": "delete-of-the-visitor"}
+    [message] = canonicalise(delete)  # as `destination erase --anonymous` stores it
+    table = EventTable(place.client, place.deployment.stack.stores.event_table, retention_days=0)
+    table.write(Record(customer_id="demo", message=message, settings={}, stored_at=NOW - 10**9))
+    receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    assert place.stored() == ["demo#anonymous#5f0c"]
+    assert counts(receipt) == (1, 0, 1, 0)
 
 
 @pytest.mark.parametrize("previous", [None, ["old-1"], {}])
@@ -358,14 +523,15 @@ def kill_at(client, call, *, after):
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("call", [1, 2, 3, 4, 6, 8, 50, 113, 114, 115, 118, 122])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 6, 8, 50, 113, 114, 115, 118, 122, 123, 124, 125, 126])
 def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, place):
-    request = crowd(place)
+    request, handed = crowd(place), []
     live = kill_at(place.client, call, after=after)
     with pytest.raises(Killed):
-        place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+        place.eraser(Scope.LINKED, hand_over=handed.append).erase(request, until=FOREVER)
     live()
-    place.eraser(Scope.LINKED).erase(request, until=FOREVER)
+    place.eraser(Scope.LINKED, hand_over=handed.append).erase(request, until=FOREVER)
+    assert {image["message_id"]["S"] for image in handed} == {handed[0]["message_id"]["S"]}
     [receipt] = place.receipts()
     assert (receipt.linked_ids, counts(receipt)) == (1, (MESSAGES + 1, 1, 1, 0))
     assert receipt.finished_at
@@ -409,6 +575,30 @@ def test_a_message_that_comes_meanwhile_counts_once(place):
     place.eraser().erase(request, until=FOREVER)
     [receipt] = place.receipts()
     assert receipt.messages == MESSAGES + 2
+
+
+def kill_within(place, request, table):
+    """End an eraser after the first item that it deletes of a table."""
+    calls = itertools.count(1)
+
+    def kill(params, **_):
+        if params["TableName"] == table and next(calls) == 2:
+            raise Killed
+
+    client = patient_client("dynamodb")
+    client.meta.events.register("before-parameter-build.dynamodb.DeleteItem", kill)
+    with pytest.raises(Killed):
+        replace(place, client=client).eraser().erase(request, until=FOREVER)
+
+
+def test_what_was_counted_counts_once_though_messages_come_after_each_kill(place):
+    place.post(*(reject(userId="user-1") for _ in range(5)))
+    request, stores = place.request(), place.deployment.stack.stores
+    for table in (stores.rejects_table, stores.event_table, stores.rejects_table, stores.event_table):
+        kill_within(place, request, table)
+        place.post(track(userId="user-1"), track(userId="user-1"))
+    receipt = place.eraser().erase(request, until=FOREVER)
+    assert counts(receipt) == (8, 5, 0, 0)
 
 
 def test_a_fault_of_a_store_is_raised_and_nothing_is_finished(place):

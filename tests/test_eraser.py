@@ -123,6 +123,42 @@ def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
     assert destination.stored() == []
 
 
+@pytest.mark.parametrize(
+    ("parameters", "queued"),
+    [
+        ({"Consumer": "off"}, []),
+        ({"Consumer": "on"}, ["user-1"]),
+        ({"Consumer": "on", "EventQueueType": "fifo"}, ["user-1"]),
+    ],
+    ids=str,
+)
+def test_a_delete_is_in_the_queue_of_a_deployment_with_a_consumer(deploy, parameters, queued):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    destination = deploy(**parameters)
+    event = deletes(destination, "user-1")
+    lambda_handler(event, Context())
+    assert destination.stored() == []
+    bodies = [message["Body"] for message in destination.queued()]
+    assert [body["message"]["user_id"] for body in bodies] == queued
+    images = [record["dynamodb"]["NewImage"] for record in event["Records"]]
+    assert [body["stored_at"] for body in bodies] == [image["stored_at"]["S"] for image in images if queued]
+
+
+def test_a_delete_stays_while_the_queue_does_not_answer(deploy, monkeypatch):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    destination = deploy(Consumer="on")
+    queue_url = destination.stack.stores.event_queue_url
+    monkeypatch.setenv("EVENT_QUEUE_URL", f"{queue_url}-missing")
+    event = deletes(destination, "user-1")
+    with pytest.raises(BatchFailed):
+        lambda_handler(event, Context())
+    assert [item["type"] for item in destination.stored()] == ["delete"]
+    monkeypatch.setenv("EVENT_QUEUE_URL", queue_url)
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    lambda_handler(event, Context())
+    assert (destination.stored(), len(destination.queued())) == ([], 1)
+
+
 @pytest.mark.parametrize(("after", "seconds"), [(AfterErasure.STORE, 0), (AfterErasure.REFUSE, LATEST_WRITE_SECONDS)])
 def test_it_waits_only_there(after, seconds):
     assert wait_seconds(after) == seconds

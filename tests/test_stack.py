@@ -136,14 +136,18 @@ def test_stores_can_be_made_on_another_server(aws, other_aws):
     for copy in copies:
         assert copy.stores.event_queue_url.startswith(other_aws.url)
         assert copy.environment["EVENT_QUEUE_URL"] == copy.stores.event_queue_url
+        urls = {name: value for name, value in copy.environment.items() if name.endswith("_QUEUE_URL")}
+        assert len(urls) == 3
+        assert all(url.startswith(other_aws.url) for url in urls.values())
         assert copy.environment["AWS_ENDPOINT_URL"] == other_aws.url
 
 
 def test_a_server_without_queues_is_enough_for_tables(aws, other_aws):
     with store_proxy(other_aws.url) as proxy:
         proxy.fault = Fault.HAS_NO_QUEUES
-        stack = copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url=proxy.url))
+        stack = copy_stores(create_local_stack(aws, {"Consumer": "on"}), aws, Account(endpoint_url=proxy.url))
     assert stack.environment["AWS_ENDPOINT_URL"] == proxy.url
+    assert stack.environment["CONSUMER"] == "off"  # so that the eraser looks for no queue
     assert stack.stores.event_table == "direct-destination-local-EventTable"
 
 

@@ -116,13 +116,13 @@ def packed(text):
 @pytest.mark.parametrize(
     ("attribute", "problem"),
     [
-        ({"S": "{"}, "its message is no JSON"),
-        ({"S": "[" * 100_000}, "its message is no JSON"),
+        ({"S": "{"}, "its message is not JSON"),
+        ({"S": "[" * 100_000}, "its message is not JSON"),
         ({"B": "*"}, "badly compressed"),
         ({"B": base64.b64encode(b"{}").decode()}, "badly compressed"),
         ({"B": packed("{}")[:-8]}, "badly compressed"),
-        ({"B": packed("{")}, "its message is no JSON"),
-        ({"N": "7"}, "its message is no JSON"),
+        ({"B": packed("{")}, "its message is not JSON"),
+        ({"N": "7"}, "its message is not JSON"),
         ({"S": "[]"}, "its message is missing, or of another type"),
         ({"S": "null"}, "its message is missing, or of another type"),
     ],
@@ -138,7 +138,7 @@ def test_garbage_in_an_item_is_unreadable(attribute, problem):
 def test_what_lacks_a_part_is_unreadable(name):
     image = streamed(record_of({}))
     image.pop(name)
-    with pytest.raises(Unreadable, match=f"its {name} is missing|its message is no JSON"):
+    with pytest.raises(Unreadable, match=f"its {name} is missing|its message is not JSON"):
         read_item(image)
     content = json.loads(queued(record_of({})))
     for other in ({key: value for key, value in content.items() if key != name}, {**content, name: 7}):
@@ -147,7 +147,7 @@ def test_what_lacks_a_part_is_unreadable(name):
 
 
 @pytest.mark.parametrize(
-    ("body", "problem"), [("", "no JSON"), ("{", "no JSON"), ("[" * 100_000, "no JSON"), ("[]", "no JSON object")]
+    ("body", "problem"), [("", "not JSON"), ("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "not a JSON object")]
 )
 def test_garbage_in_a_queue_is_unreadable(body, problem):
     with pytest.raises(Unreadable, match=problem):

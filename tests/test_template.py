@@ -11,6 +11,8 @@ from samtranslator.translator.transform import transform
 import consumer.handle
 from cli.clients import LOCAL_REGION
 from cli.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
+from consumer.eraser import LATEST_WRITE_SECONDS
+from consumer.stream import MESSAGE_SECONDS
 from handler.request import HEALTH, ROUTES
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE
@@ -187,8 +189,8 @@ def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
     ("name", "readers"),
     [
         ("EraserFunction", ["eraser"]),
-        ("StreamConsumerFunction", ["stream", "handle"]),
-        ("QueueConsumerFunction", ["handle"]),
+        ("StreamConsumerFunction", ["stream", "forward", "handle"]),
+        ("QueueConsumerFunction", ["queue", "forward", "handle"]),
     ],
 )
 def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, readers):
@@ -355,7 +357,9 @@ def test_the_consumers_may_write_contacts_and_nothing_else_of_ours():
     rest = {statement["Sid"]: names_in(statement) for statement in statements_of("ConsumerRole")}
     assert {sid: names for sid, names in rest.items() if sid not in read} == {
         "KeepContacts": {"ContactTable.Arn"},
-        "ForwardDeletes": {"EventQueue.Arn", "EventFifoQueue.Arn"},
+        "SendFailuresToQueue": {"EventQueue.Arn", "EventFifoQueue.Arn"},
+        "GiveUp": {"EventDeadLetterQueue.Arn"},
+        "GiveUpInOrder": {"EventFifoDeadLetterQueue.Arn"},
         "SendDeadLetters": {"StreamDeadLetterQueue.Arn"},
     }
 
@@ -408,16 +412,33 @@ def test_either_queue_is_consumed_with_six_times_the_time_of_the_function(queue)
     assert {action for action, target in granted("ConsumerRole") if target == f"{queue}.Arn"} >= needed
 
 
+def test_the_eraser_may_send_to_the_queue_that_the_consumer_reads():
+    [statement] = [one for one in statements_of("EraserRole") if one["Sid"] == "HandOverDeletes"]
+    assert (statement["Action"], names_in(statement)) == ("sqs:SendMessage", {"EventQueue.Arn", "EventFifoQueue.Arn"})
+
+
+def test_only_batches_of_deletes_that_wait_are_gathered():
+    window = SOURCES["EraserFunctionDeletes"]["Properties"]["MaximumBatchingWindowInSeconds"]
+    assert window == {"Fn::If": ["LateMessagesAreRefused", LATEST_WRITE_SECONDS, 0]}
+    condition = load_template()["Conditions"]["LateMessagesAreRefused"]
+    assert condition == {"Fn::Equals": [{"Ref": "AfterErasure"}, "refuse"]}
+
+
+def test_shards_are_consumed_concurrently():
+    assert SOURCES["StreamConsumerFunctionStored"]["Properties"]["ParallelizationFactor"] > 1
+
+
+def test_a_queued_message_is_handed_over_alone():
+    queues = [source for source in SOURCES.values() if "Queue" in source["Properties"]]
+    assert [source["Properties"]["BatchSize"] for source in queues] == [1, 1]
+
+
 def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
-    stream, queue = (
-        SOURCES[name]["Properties"] for name in ("StreamConsumerFunctionStored", "QueueConsumerFunctionQueued")
-    )
-    seconds = {name: FUNCTIONS[name]["Timeout"] for name in ("StreamConsumerFunction", "QueueConsumerFunction")}
     promises = " ".join(consumer.handle.__doc__.split())
-    assert f"up to {stream['MaximumRetryAttempts']} times from the event table" in promises
+    seconds = {name: FUNCTIONS[name]["Timeout"] for name in ("StreamConsumerFunction", "QueueConsumerFunction")}
+    assert seconds == {"StreamConsumerFunction": 2 * MESSAGE_SECONDS, "QueueConsumerFunction": MESSAGE_SECONDS}
+    assert f"{MESSAGE_SECONDS} seconds for each message" in promises
     assert f"{QUEUES['EventQueue']['RedrivePolicy']['maxReceiveCount']} times from a queue" in promises
-    assert f"{seconds['StreamConsumerFunction']} seconds for up to {stream['BatchSize']} messages" in promises
-    assert f"{seconds['QueueConsumerFunction']} seconds for up to {queue['BatchSize']} of a queue" in promises
 
 
 # The endpoint
