@@ -271,9 +271,10 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
             raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
         # Without a queue the eraser can't hand deletes to the consumer, which gets them from the stream alone.
         return LocalStack(stores=stack.stores, environment={**environment, "CONSUMER": "off"})
+    queue_urls = {name: urls[_queue_name(url)] for name, url in environment.items() if name.endswith("_QUEUE_URL")}
     return LocalStack(
-        stores=replace(stack.stores, event_queue_url=urls[stack.stores.event_queue_url]),
-        environment={name: urls.get(value, value) for name, value in environment.items()},
+        stores=replace(stack.stores, event_queue_url=urls[_queue_name(stack.stores.event_queue_url)]),
+        environment={**environment, **queue_urls},
     )
 
 
@@ -311,14 +312,18 @@ _QUEUE_ATTRIBUTES = (
 
 
 def _copy_queues(source: "SQSClient", target: "SQSClient") -> dict[str, str]:
-    """Make the queues of one server on another, where they are missing; return the new URL of each by its old one."""
+    """Make the queues of one server on another, where they are missing; return the new URL of each by its name."""
     urls = {}
     for url in source.list_queues()["QueueUrls"]:
         attributes = source.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         copied = {name: attributes[name] for name in _QUEUE_ATTRIBUTES if name in attributes}
-        name = url.rpartition("/")[2]
+        name = _queue_name(url)
         try:
-            urls[url] = target.get_queue_url(QueueName=name)["QueueUrl"]
+            urls[name] = target.get_queue_url(QueueName=name)["QueueUrl"]
         except target.exceptions.QueueDoesNotExist:
-            urls[url] = target.create_queue(QueueName=name, Attributes=copied)["QueueUrl"]
+            urls[name] = target.create_queue(QueueName=name, Attributes=copied)["QueueUrl"]
     return urls
+
+
+def _queue_name(url: str) -> str:
+    return url.rpartition("/")[2]
