@@ -1,4 +1,4 @@
-"""A stack on an AWS that is played by moto, and `destination debug` that shows it."""
+"""A stack on an embedded AWS, and `destination debug` that shows it."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from local_server import PATIENCE_SECONDS, wait_until
 from request_lines import function_line
 
 from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.local.embedded_aws import EmbeddedAws
+from cli.local.embedded_aws import SERVICES, EmbeddedAws
 from cli.stack import ROOT, STORE_OUTPUTS, Account, create_local_stack
 
 LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
@@ -103,7 +103,7 @@ class Stack:
 @contextmanager
 def debugged_stack(folder: Path) -> Iterator[Stack]:
     """Return a stack whose page runs until the end of the context."""
-    aws = EmbeddedAws()
+    aws = EmbeddedAws(services=(*SERVICES, "logs"))
     try:
         stack = Stack(aws, folder)
         try:

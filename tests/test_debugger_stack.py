@@ -1,4 +1,4 @@
-"""`destination debug`: the page of a stack, on an AWS that is played by moto."""
+"""`destination debug`: the page of a stack, on an embedded AWS."""
 
 import json
 import time

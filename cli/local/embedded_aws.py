@@ -1,6 +1,6 @@
 """An embedded AWS (ministack) in a process of its own, shared by function processes and commands.
 
-Four of its services are reachable: CloudFormation, DynamoDB, DynamoDB Streams, and SQS. It keeps everything in memory.
+Few of its services are reachable: those of `SERVICES`. It keeps everything in memory.
 
 Run as `python -m cli.local.embedded_aws`, this module is that process. It prints where it listens as a line of JSON.
 It ends when its standard input ends, which happens when the parent ends.
@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from subprocess import PIPE
 from typing import TextIO
@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.5
 """Between two looks whether the process still runs."""
 FOR_CONTAINERS = "--for-containers"
 
-SERVICES = "cloudformation,dynamodb,dynamodbstreams,sqs"
+SERVICES = ("cloudformation", "dynamodb", "dynamodbstreams", "sqs")
 
 
 class EmbeddedAws:
@@ -47,13 +47,13 @@ class EmbeddedAws:
     `container_url` is its address as seen from a container.
     """
 
-    def __init__(self, *, for_containers: bool = False) -> None:
+    def __init__(self, *, for_containers: bool = False, services: Sequence[str] = SERVICES) -> None:
         self._process = subprocess.Popen(  # noqa: S603 -- our own module
             [sys.executable, "-m", "cli.local.embedded_aws", *([FOR_CONTAINERS] if for_containers else [])],
             stdin=PIPE,
             stdout=PIPE,
             cwd=ROOT,
-            env=local_environment(),
+            env=local_environment({"SERVICES": ",".join(services), "LOG_LEVEL": "ERROR"}),
             process_group=0,  # Control-C is for the parent
         )
         try:
@@ -98,8 +98,8 @@ def run(*, for_containers: bool) -> None:
     if for_containers:
         with contextlib.suppress(OSError):  # there is no such bridge on this machine
             listeners.append(_listen(CONTAINER_BRIDGE, port))
-    # ministack reads these when it is imported. The port is part of the URLs of queues.
-    os.environ.update(GATEWAY_PORT=str(port), SERVICES=SERVICES, LOG_LEVEL="ERROR")
+    # ministack reads it when it is imported: it is part of the URLs of queues.
+    os.environ["GATEWAY_PORT"] = str(port)
     # Slow, and only this process needs it.
     import uvicorn  # noqa: PLC0415
     from ministack.app import app  # noqa: PLC0415

@@ -414,7 +414,7 @@ def test_a_key_that_can_not_be_made_is_told_why(browser, server):
         here(page).get_by_label("Customer").fill("acme")
         here(page).get_by_label("Expires").fill("soon")
         page.get_by_role("button", name="Create key").click()
-        expect(page.get_by_role("alert")).to_contain_text("soon is no time: write 90d")
+        expect(page.get_by_role("alert")).to_contain_text("soon is not a time: write 90d")
 
 
 def test_the_messages_of_a_user_are_a_timeline(page, server):
