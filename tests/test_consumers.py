@@ -524,6 +524,16 @@ def test_a_message_too_large_for_the_form_of_the_queue_is_sent_as_an_item(destin
     assert (message["properties"], customer) == ({NASTY: "ü" * MAX_QUEUE_MESSAGE_BYTES}, "acme")
 
 
+def test_an_item_whose_subject_is_not_that_of_its_message_is_sent_as_it_is(destination):
+    record = inserted("a", "bad", subject={"S": "acme#user#earlier"})
+    assert stream.consume(batch(record), Consumer("bad")) == failures()
+    [queued] = destination.queued()
+    assert queued["Body"] == record["dynamodb"]["NewImage"]
+    assert [
+        message["message_id"] for message, _customer in took(destination, {"Body": json.dumps(queued["Body"])})
+    ] == ["bad"]
+
+
 def test_an_item_that_can_not_be_read_is_among_the_dead_letters_as_it_is(destination):
     record = inserted("a", "bad", message={"S": "garbage"})
     assert stream.consume(batch(record), Consumer()) == failures()
