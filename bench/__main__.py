@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from bench import batch, cold, cost, hostile, instructions, load, warm
+from bench import batch, cold, cost, hostile, instructions, load, soak, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -62,6 +62,13 @@ MEASUREMENTS = (
         name="load",
         help="""Measure requests per second, and how long they take, of the local server and an emulated function.""",
         measure=load.measure,
+    ),
+    Measurement(
+        name="soak",
+        help="""Send 20,000 messages to the local server in portions: requests per second and memory after each.
+
+        The consumer and the eraser are on. An answer of 5xx or a lost message is an error.""",
+        measure=soak.measure,
     ),
     Measurement(
         name="instructions",

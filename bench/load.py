@@ -60,9 +60,10 @@ PERCENTILES = ("p50", "p95", "p99")
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A running local server: its URL, and the environment that it gives to its functions."""
+    """A running local server: its URL, its process, and the environment that it gives to its functions."""
 
     url: str
+    pid: int
     environment: dict[str, str]
 
 
@@ -121,14 +122,27 @@ def _emulated(options: Options, *, messages: int) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(functions: int) -> Iterator[Served]:
-    """Run `destination serve` on a free port; raises `click.ClickException` where it does not start."""
+def serving(functions: int, *options: str) -> Iterator[Served]:
+    """Run `destination serve` on a free port, without its consumer if there are no `options`.
+
+    Raises `click.ClickException` where it does not start.
+    """
     with tempfile.TemporaryDirectory() as folder:
         checkout = Path(folder)
         for name in CHECKOUT:
             (checkout / name).symlink_to(ROOT / name)
         with subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-m", "cli", "serve", "--port", "0", "--processes", str(functions), *NO_CONSUMER],
+            [
+                sys.executable,
+                "-m",
+                "cli",
+                "serve",
+                "--port",
+                "0",
+                "--processes",
+                str(functions),
+                *(options or NO_CONSUMER),
+            ],
             cwd=checkout,
             env={name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
             stdout=subprocess.PIPE,
@@ -142,7 +156,7 @@ def serving(functions: int) -> Iterator[Served]:
                 drain.start()
                 variables = json.loads((checkout / ".local" / "env.json").read_text())["Parameters"]
                 stores = ask_local_server(url)["endpoint_url"]
-                yield Served(url=url, environment={**variables, "AWS_ENDPOINT_URL": stores})
+                yield Served(url=url, pid=process.pid, environment={**variables, "AWS_ENDPOINT_URL": stores})
             finally:
                 process.send_signal(signal.SIGINT)
                 try:
@@ -179,11 +193,12 @@ def _read_on(process: "subprocess.Popen[bytes]") -> None:
         pass
 
 
-def simulate(url: str, stores: str, *, messages: int, at_once: int) -> dict[str, Any]:
+def simulate(url: str, stores: str, *options: str, messages: int, at_once: int, seed: int = SEED) -> dict[str, Any]:
     """Run `destination simulate`; raises `click.ClickException` where it finds a loss, or fails."""
     command = [
         *(sys.executable, "-m", "cli", "simulate", "--json", "--url", url, "--stores", stores),
-        *("--messages", str(messages), "--concurrency", str(at_once), "--seed", str(SEED)),
+        *("--messages", str(messages), "--concurrency", str(at_once), "--seed", str(seed)),
+        *options,
     ]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)  # noqa: S603 -- our own command
