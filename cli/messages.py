@@ -3,25 +3,46 @@
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
 import click
 
 from cli import demo
-from cli.console import Rows, print_document, printable, stdout
-from cli.target import ID, Target, target_options
+from cli.console import Rows, print_document, printable, progress, stdout
+from cli.target import ID, Key, Target, target_options
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
 from handler.record import subject_key
 
 FOLLOW_SECONDS = 1.0
+FOLLOW_SHARE = 10
+"""How many times as long as a read of the table is the pause after it, at least: a large table is read rarely."""
+MAX_FOLLOWED = 1000
+"""Messages that arrived between two looks, which are found without a read of the table."""
+MAX_ITEMS_READ_UNASKED = 2000
+"""Of a table on a local server that is read whole, which then takes less than half a second."""
+KEYS_OF_A_CALL = 100
+"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
 
 Item = Mapping[str, Any]
 """An item of the event table, as DynamoDB returns it."""
+
+
+def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
+    """Yield the items of some keys of the event table, in no order, without those that are gone."""
+    client, table = target.account.dynamodb(), target.stores.event_table
+    for begin in range(0, len(keys), KEYS_OF_A_CALL):
+        part = keys[begin : begin + KEYS_OF_A_CALL]
+        asked: Any = [{"subject": {"S": subject}, "position": {"S": position}} for subject, position in part]
+        while asked:
+            answer = client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": True}})
+            yield from answer["Responses"].get(table, [])
+            unprocessed: Any = answer.get("UnprocessedKeys", {})
+            asked = unprocessed.get(table, {}).get("Keys")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +53,45 @@ class Selection:
     customer_id: str | None
     subject: str | None
 
+    reads_all: bool = False
+    """Whether somebody asked to read the whole table."""
+
     def read(self) -> Iterator[Item]:
         """Yield the selected items, newest first."""
-        yield from sorted(self.stream(), key=_time, reverse=True) if self.subject is None else self.stream()
+        if self.subject is not None:
+            yield from self.stream()
+            return
+        items = []
+        with progress("Messages read") as advance:
+            for item in self.stream():
+                items.append(item)
+                advance()
+        yield from sorted(items, key=_time, reverse=True)
+
+    def latest(self, limit: int, message_id: str | None = None) -> list[Item] | None:
+        """Return the items that arrived last, by what a local server keeps of its requests, the newest first.
+
+        It does not read the table. Returns None where the table must be read: a small one, one of a stack, or one of a
+        server that keeps fewer messages than `limit`.
+        """
+        if self.reads_all or not self._is_large():
+            return None
+        keys = self.arrived(2 * limit, message_id)  # some may be gone since
+        found = {_key(item): item for item in fetch_items(self.target, keys)}
+        latest = [found[key] for key in keys if key in found][:limit]
+        return sorted(latest, key=_time, reverse=True) if len(latest) == limit else None
+
+    def arrived(self, limit: int, message_id: str | None = None) -> Sequence[Key]:
+        """Return the keys of what arrived last, as far as a local server keeps it, the latest first."""
+        if self.subject is not None or self.target.arrivals is None:
+            return ()
+        return self.target.arrivals(self.customer_id, message_id, limit)
+
+    def _is_large(self) -> bool:
+        if self.subject is not None or self.target.arrivals is None:
+            return False
+        described = self.target.account.dynamodb().describe_table(TableName=self.target.stores.event_table)
+        return described["Table"].get("ItemCount", 0) > MAX_ITEMS_READ_UNASKED
 
     def stream(self) -> Iterator[Item]:
         """Yield the selected items as they come; those of a scan have no order."""
@@ -82,7 +139,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         subject = _subject(target, customer_id, user, anonymous)
         if subject is None and not scan and not target.is_local:
             raise click.UsageError("Name a --user or an --anonymous id, or say --scan to read the whole table")
-        return command(selection=Selection(target=target, customer_id=customer_id, subject=subject), **options)
+        selection = Selection(target=target, customer_id=customer_id, subject=subject, reads_all=scan)
+        return command(selection=selection, **options)
 
     return wrapped
 
@@ -111,7 +169,8 @@ def messages() -> None:
 def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> None:
     """List stored messages, newest first: of a user or an anonymous id, of a customer, or of all.
 
-    On a local server the customer is `demo` unless you name another, and reading everything needs no --scan.
+    On a local server the customer is `demo` unless you name another. Without a user, the messages that arrived last are
+    listed; --scan reads the whole table, and lists the newest by their time.
 
     \b
     Example:
@@ -121,7 +180,8 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         with suppress(KeyboardInterrupt):  # which is how it ends
             _follow(selection, limit, as_json=as_json)
         return
-    everything = selection.read()
+    latest = selection.latest(limit)
+    everything = selection.read() if latest is None else iter(latest)
     newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)
     if as_json:
         for item in newest:
@@ -131,24 +191,33 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
     for item in newest:
         rows.add_row(*_columns(item))
     stdout().print(rows)
-    further = sum(1 for _ in everything) if selection.subject is None else 0
-    if selection.subject is None:
+    if latest is not None:
+        click.echo(f"The {len(newest):,} messages that arrived last. --scan reads the whole table.", err=True)
+    elif selection.subject is None:
+        further = sum(1 for _ in everything)
         click.echo(f"Read the whole table; {len(newest)} of {len(newest) + further:,} messages shown.", err=True)
 
 
 def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
     console = stdout()
-    items = list(selection.read())
+    seen = set(selection.arrived(MAX_FOLLOWED))
+    latest = selection.latest(limit)
+    items = list(selection.read()) if latest is None else latest
     fresh = items[:limit]
+    next_read = 0.0
     while True:
         for item in sorted(fresh, key=_time):
             if as_json:
                 click.echo(json.dumps(to_json(item)))
             else:
                 console.print(printable("  ".join(_columns(item))), soft_wrap=True)
-        seen = set(map(_key, items))
+        seen.update(map(_key, items))
         sleep(FOLLOW_SECONDS)
-        items = list(selection.read())
+        items = list(fetch_items(selection.target, [key for key in selection.arrived(MAX_FOLLOWED) if key not in seen]))
+        if latest is None and monotonic() >= next_read:
+            began = monotonic()
+            items = list(selection.read())
+            next_read = monotonic() + FOLLOW_SHARE * (monotonic() - began)
         fresh = [item for item in items if _key(item) not in seen]
 
 
@@ -163,7 +232,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
     Example:
       destination messages show ajs-next-1700000000000-17e0 --customer acme --user 97980cfea0067
     """
-    for item in selection.read():
+    for item in selection.latest(1, message_id) or selection.read():
         if item["message_id"]["S"] == message_id:
             if as_json:
                 click.echo(json.dumps(to_json(item)))
@@ -197,7 +266,7 @@ def _time(item: Item) -> tuple[str, str]:
     return item["timestamp"]["S"], item["stored_at"]["S"]
 
 
-def _key(item: Item) -> tuple[str, str]:
+def _key(item: Item) -> Key:
     return item["subject"]["S"], item["position"]["S"]
 
 

@@ -2,8 +2,9 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ LOCAL_CA = LOCAL_FOLDER / "ca.pem"
 """The authority that signed the certificate of `serve --tls`."""
 ABOUT_PATH = "/_local"
 """Where a local server tells its stores; it is not part of the deployed API."""
+ARRIVALS_PATH = f"{ABOUT_PATH}/arrivals"
+"""Where it tells which messages arrived last."""
 MAX_ABOUT_BYTES = 64 * 1024
 """What says more about itself is no local server."""
 
@@ -42,6 +45,12 @@ ID = _Id()
 """The id of a customer or a user."""
 
 
+Key = tuple[str, str]
+"""Subject and position: the key of an item of the event table."""
+Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
+"""Takes a customer id and a message id, which may be None, and a limit. Returns keys, of what arrived last first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalLog:
     """The file with the request lines of a local server."""
@@ -60,11 +69,15 @@ class StackLogs:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell."""
+    """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell.
+
+    `arrivals` tells what arrived last. Only a local server keeps that.
+    """
 
     account: Account
     stores: Stores
     logs: LocalLog | StackLogs | None = None
+    arrivals: Arrivals | None = None
 
     @property
     def is_local(self) -> bool:
@@ -120,6 +133,7 @@ def local_target(url: str, *, ca_file: str | None = None) -> Target:
             account=Account(endpoint_url=_checked_url(about["endpoint_url"])),
             stores=Stores(**about["stores"]),
             logs=LocalLog(file=Path(file)) if file else None,
+            arrivals=functools.partial(_ask_arrivals, url, ca_file),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is a server of another kind
         raise click.ClickException(_NO_SERVER.format(url=url)) from error
@@ -134,7 +148,7 @@ def _checked_url(text: str) -> str:
 
 def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
     """Return what a local server tells about itself; raises `click.ClickException`."""
-    with urllib3.PoolManager(ca_certs=ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() else None)) as http:
+    with _local_pool(ca_file) as http:
         try:
             answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False, preload_content=False)
             about = json.loads(answer.read(MAX_ABOUT_BYTES))
@@ -148,6 +162,25 @@ def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
     if not isinstance(about, dict) or "stores" not in about:
         raise click.ClickException(_NO_SERVER.format(url=url))
     return about
+
+
+def _local_pool(ca_file: str | None) -> urllib3.PoolManager:
+    return urllib3.PoolManager(ca_certs=ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() else None))
+
+
+def _ask_arrivals(
+    url: str, ca_file: str | None, customer_id: str | None, message_id: str | None, limit: int
+) -> Sequence[Key]:
+    """Ask a local server what arrived last. One that does not tell, such as an older version, knows of nothing."""
+    asked = {"customer": customer_id, "message_id": message_id, "limit": str(limit)}
+    fields = {name: value for name, value in asked.items() if value is not None}
+    with _local_pool(ca_file) as http:
+        try:
+            answer = http.request("GET", url.rstrip("/") + ARRIVALS_PATH, fields=fields, timeout=10, retries=False)
+            keys = json.loads(answer.data)["keys"] if answer.status == HTTPStatus.OK else []
+        except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
+            return []
+    return [(subject, position) for subject, position in keys]
 
 
 _NO_SERVER = (

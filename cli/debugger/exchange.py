@@ -101,10 +101,11 @@ class Exchanges:
             oldest = self._kept.pop(next(iter(self._kept)))
             self._bytes -= oldest.weight
 
-    def add_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Note what the function wrote of a request that had been answered."""
+    def add_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> Exchange | None:
+        """Note what the function wrote of a request that had been answered. Return the request if it is kept."""
         if exchange := self._kept.get(exchange_id):
-            self._kept[exchange_id] = replace(exchange, late=lines)
+            exchange = self._kept[exchange_id] = replace(exchange, late=lines)
+        return exchange
 
     def find(self, exchange_id: str) -> Exchange | None:
         """Return a request, None where it is not kept."""

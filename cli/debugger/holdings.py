@@ -85,10 +85,12 @@ class Holdings:
             subject = subject_key(customer_id, "user" if user else "anonymous", user or anonymous)
         elif not self.target.is_local:
             raise click.ClickException("Name a customer, and a user or an anonymous id: the table has no other index")
-        items = iter(Selection(target=self.target, customer_id=customer_id or None, subject=subject).read())
+        selection = Selection(target=self.target, customer_id=customer_id or None, subject=subject)
+        latest = selection.latest(MAX_MESSAGES)
+        items = iter(selection.read() if latest is None else latest)
         newest = sorted(itertools.islice(items, MAX_MESSAGES), key=lambda item: item["timestamp"]["S"], reverse=True)
         more = sum(1 for _ in items) if self.target.is_local else 0
-        return {"messages": [_message(item) for item in newest], "more": more}
+        return {"messages": [_message(item) for item in newest], "more": more, "latest": latest is not None}
 
     def message(self, subject: str, position: str) -> dict[str, Any] | None:
         """Return one stored message whole, None where it is gone."""

@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import urllib3
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cli.debugger.arrivals import ArrivalOrder
 from cli.debugger.exchange import Exchange, Exchanges
 from cli.debugger.feed import LATENCY_EDGES_MS, Feed
 from cli.debugger.holdings import Holdings
@@ -16,9 +20,12 @@ from cli.debugger.site import Site
 from cli.debugger.tester import Tester, demo_keys
 from cli.retry import Judge
 from cli.schemas.check import SCHEMAS, load_schemas
-from cli.target import Target
+from cli.target import ARRIVALS_PATH, Target
 from handler.request import ROUTES, SEGMENT
 from handler.validate import Schemas
+
+MAX_LIMIT_DIGITS = 6
+"""Of the number of messages that somebody asks for; fewer requests are kept."""
 
 
 class LocalDebugger:
@@ -29,7 +36,8 @@ class LocalDebugger:
 
     def __init__(self, target: Target, url: str, *, ca_file: str | None = None) -> None:
         self.feed = Feed()
-        self._target = target
+        self._arrivals = ArrivalOrder()
+        self._target = replace(target, arrivals=self._arrivals.latest)
         self._url = url
         self._exchanges = Exchanges()
         self._judge: Judge
@@ -48,11 +56,14 @@ class LocalDebugger:
     def note(self, exchange: Exchange) -> None:
         """Show a request that was answered."""
         self._exchanges.add(exchange)
-        self.feed.add(Row.of_exchange(exchange))
+        reading = exchange.read() if sum(line.get("messages", 1) for line in exchange.lines) <= 1 else None
+        self._arrivals.note(exchange, reading)
+        self.feed.add(Row.of_exchange(exchange, reading))
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Note what the function wrote of a request that was answered without it."""
-        self._exchanges.add_late(exchange_id, lines)
+        if exchange := self._exchanges.add_late(exchange_id, lines):
+            self._arrivals.note(exchange)
 
     @property
     def routes(self) -> list[Route]:
@@ -76,7 +87,15 @@ class LocalDebugger:
         )
         tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)
         site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=tester)
-        return site.routes
+        return [Route(ARRIVALS_PATH, self._tell_arrivals, methods=["GET"]), *site.routes]
+
+    async def _tell_arrivals(self, request: Request) -> Response:
+        asked = request.query_params
+        limit = asked.get("limit", "")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= MAX_LIMIT_DIGITS):
+            return JSONResponse({"message": "limit must be a number"}, status_code=400)
+        keys = self._arrivals.latest(asked.get("customer"), asked.get("message_id"), int(limit))
+        return JSONResponse({"keys": keys})
 
     def _inspect(self, exchange_id: str, index: int | None) -> Mapping[str, Any] | None:
         exchange = self._exchanges.find(exchange_id)

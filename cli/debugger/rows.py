@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
 
-from cli.debugger.exchange import Exchange
+from cli.debugger.exchange import Exchange, Reading
 from cli.messages import what_of
 from cli.simulation.routes import RETRIED_BY_SEGMENT
 from cli.watching.lines import AccessLine, Line
@@ -54,8 +54,8 @@ class Row:
     by: str = BY_FUNCTION
 
     @classmethod
-    def of_exchange(cls, exchange: Exchange) -> Self:
-        """Return the row of a request whose body is known."""
+    def of_exchange(cls, exchange: Exchange, reading: Reading | None = None) -> Self:
+        """Return the row of a request whose body is known; `reading` is what was read of it, if it was read before."""
         counts: Counter[str] = Counter()
         types: Counter[str] = Counter()
         for line in exchange.lines:
@@ -64,7 +64,7 @@ class Row:
                 types[call_type] += line.get("messages", 1)
         by_status = _by_status(exchange.status)
         # Many messages take long to read, and their lines tell enough.
-        messages = exchange.read().messages if counts.total() <= 1 else ()
+        messages = (reading or exchange.read()).messages if counts.total() <= 1 else ()
         if not exchange.lines and exchange.route and by_status != ANSWERED:
             counts[by_status] = max(1, len(messages))
         last = exchange.lines[-1] if exchange.lines else {}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import click
 
 from cli import demo
+from cli.messages import fetch_items
 from cli.reject_table import KeptReject, RejectTable, newest_first
 from cli.target import Target
 from cli.watching.lines import FunctionLine
@@ -18,6 +19,9 @@ from handler.spec import DELETE
 
 CLOCKS_APART = timedelta(seconds=10)
 """Between the time of a line and that of its reject, which are taken one after the other."""
+
+MAX_FOUND = 1000
+"""Messages of one id that are shown: an id is unique only within a customer and a user."""
 
 HAS_ID = "message_id = :message_id"
 
@@ -98,6 +102,10 @@ def _items(target: Target, search: Search, customers: Collection[str]) -> Sequen
     if search.subject_id is None:
         if not search.scan and not target.is_local:
             return None
+        if target.arrivals is not None and not search.scan:
+            keys = target.arrivals(search.customer_id, search.message_id, MAX_FOUND)
+            if keys:
+                return list(fetch_items(target, keys))
         pages = client.get_paginator("scan").paginate(
             TableName=target.stores.event_table,
             FilterExpression=HAS_ID,

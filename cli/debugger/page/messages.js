@@ -75,7 +75,7 @@ export function messages({ deployment, go }) {
   };
 }
 
-function timeline({ messages: all, more }, isOfSubject) {
+function timeline({ messages: all, more, latest }, isOfSubject) {
   if (all.length === 0)
     return [
       h(
@@ -90,7 +90,10 @@ function timeline({ messages: all, more }, isOfSubject) {
     h("h2", null, plain(day), h("span", { class: "dim" }, " UTC")),
     h("ol", null, ones.map(show)),
   ]);
-  return [...parts.flat(), ...(more > 0 ? [h("p", { class: "dim" }, `${count(more)} older ones are not shown.`)] : [])];
+  const rest = latest
+    ? `These are the ${count(all.length)} that arrived last. Name a customer or a user to see others.`
+    : more > 0 && `${count(more)} older ones are not shown.`;
+  return [...parts.flat(), ...(rest ? [h("p", { class: "dim" }, rest)] : [])];
 }
 
 function show(message) {
