@@ -8,7 +8,6 @@ import os
 from functools import cache
 from typing import Any
 
-import boto3
 import click
 from botocore.config import Config
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
@@ -23,6 +22,8 @@ CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 
 def aws_client(service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
     """Return a client of AWS; raises `BotoCoreError` or `click.ClickException` where the user's settings are wrong."""
+    import boto3  # noqa: PLC0415 -- slow, and commands for a local server do without it
+
     new_client: Any = boto3.client  # declared for each service by its name
     try:
         # boto3 itself reads AWS_DEFAULT_REGION only.

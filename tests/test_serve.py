@@ -15,7 +15,7 @@ from store_proxy import Fault, store_proxy
 
 from cli import demo
 from cli.key_table import KeyRecord
-from cli.local.embedded_aws import CONTAINER_BRIDGE, DESKTOP_HOST
+from cli.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
 from cli.stack import ROOT, Account
 from handler.record import sha256, subject_key
 

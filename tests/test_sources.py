@@ -23,11 +23,13 @@ from cli.clients import LOCAL_REGION
 from cli.console import standard_streams
 from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
 from cli.local.embedded_aws import EmbeddedAws
-from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
+from cli.local.function_process import Invocation
+from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
 from cli.local.sources import EventSources, connect
 from cli.local.streams import StreamSource
+from cli.local.traffic import Traffic
 from cli.stack import LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
 
 pytest_plugins = ["servers"]
@@ -763,6 +765,7 @@ class Printed:
             parameters or {},
             environment or {},
             account,
+            traffic=Traffic(),
             tell=lambda function, text: self.told.append(f"{function} {text}"),
             show=lambda function, log: self.shown.append((function, log)),
         )
@@ -880,4 +883,4 @@ def test_a_server_without_queues_is_told_where_dead_letters_would_go(local_stack
 def test_who_has_waited_long_looks_less_often():
     waits = [Pace().look(in_vain) for in_vain in (1, 30, 90, 10**6)]
     assert waits == sorted(waits)
-    assert (waits[0] < 1, waits[-1]) == (True, 2)
+    assert (waits[0] < 1, waits[-1]) == (True, 4)

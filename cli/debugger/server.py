@@ -7,6 +7,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from cli.debugger.feed import Feed
+from cli.joined_writes import JoinedWritesProtocol
 
 SHUTDOWN_SECONDS = 10
 """For requests that are under way at the end, which take no longer."""
@@ -22,7 +23,8 @@ class PageServer(uvicorn.Server):
                 lifespan="off",
                 log_level="critical",
                 proxy_headers=False,  # nobody says who somebody else is
-                http="h11",  # which leaves `Host` and the target of a request as they came, for the guard
+                # It uses h11, which leaves `Host` and the target of a request unchanged, for the guard.
+                http=JoinedWritesProtocol,
                 ws="none",
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
                 **options,

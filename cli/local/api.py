@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 
 from rich.console import Console
 from rich.text import Text
@@ -22,8 +23,10 @@ from cli.debugger.local import LocalDebugger
 from cli.debugger.tester import REQUEST_ID
 from cli.guard import FORBIDDEN, Guard
 from cli.local import gateway, printed
-from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError, Invocation
+from cli.local.function_process import Invocation
+from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
 from cli.local.request_log import RequestLogFile
+from cli.local.traffic import Traffic
 from cli.stack import FUNCTION, Account, LocalStack, load_template
 from cli.target import ABOUT_PATH
 from handler.decode import JsonObject
@@ -96,6 +99,7 @@ class Api:
         stack: LocalStack,
         console: Console,
         *,
+        traffic: Traffic | None = None,
         as_json: bool,
         request_log: RequestLogFile | None = None,
         debugger: LocalDebugger | None = None,
@@ -103,6 +107,7 @@ class Api:
     ) -> None:
         self._console = console
         self._as_json = as_json
+        self._traffic = traffic or Traffic()
         self._request_log = request_log
         self._debugger = debugger
         self._about = {
@@ -142,6 +147,13 @@ class Api:
         return self._answer(_Access(request=request, size=_announced(request)), 404, "Not Found", "no such route")
 
     async def _invoke(self, request: Request) -> Response:
+        with self._traffic.request():
+            response = await self._answer_by_function(request)
+        if response.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            self._traffic.note_served()
+        return response
+
+    async def _answer_by_function(self, request: Request) -> Response:
         access = _Access(request=request, route=f"{request.method} {request.url.path}")
         body = await request.body()
         if len(body) > gateway.MAX_BODY_BYTES:

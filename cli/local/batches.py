@@ -13,7 +13,8 @@ from datetime import datetime
 from threading import Thread
 from typing import Any
 
-from cli.local.functions import FunctionError, FunctionTimeoutError, Invocation
+from cli.local.function_process import Invocation
+from cli.local.functions import FunctionError, FunctionTimeoutError
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
@@ -21,7 +22,7 @@ MAX_BATCH_BYTES = 6 * 1024 * 1024
 """Of an event, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 MAX_DOUBLINGS = 16
 """Of a wait; more would be longer than any, and at last no number."""
-LOOKS_TO_DOUBLE = 30
+LOOKS_TO_DOUBLE = 10
 """After so many looks in vain the wait for the next is twice the first."""
 
 Invoke = Callable[[JsonObject], Awaitable[Invocation]]
@@ -34,14 +35,15 @@ Tell = Callable[[str], None]
 class Pace:
     """How long to wait, in seconds.
 
-    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs less.
+    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs less. A
+    request that stores something ends the wait.
     `shards` is between two looks for new shards, which are rare, and `trouble` before a call that failed is made again.
     A batch comes again after `first_retry`, and each time later.
     """
 
     first_look: float = 0.5
-    last_look: float = 2
-    shards: float = 10
+    last_look: float = 4
+    shards: float = 60
     trouble: float = 1
     first_retry: float = 0.2
     last_retry: float = 15

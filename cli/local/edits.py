@@ -23,6 +23,10 @@ LINKED = ("cli", "consumer", "handler")
 """What a checkout has beside its schemas."""
 
 
+Stamps = Mapping[str, tuple[int, int, int]]
+"""File -> time of its last change in nanoseconds, size in bytes, inode."""
+
+
 class SchemaEdits:
     """Looks at `schemas`, and makes checkouts of them below `folder` for the functions.
 
@@ -48,9 +52,11 @@ class SchemaEdits:
         self._judge_by = judge_by
         self._number = 0
         self._known = ""
+        self._seen: Stamps = {}
 
     def begin(self) -> None:
         """Let functions start with the schemas as they are; raises `click.ClickException` where they have faults."""
+        self._seen = self._stamps()
         files = self._read()
         self._known = digest(files)
         if faults := self._check_out(files):
@@ -61,6 +67,10 @@ class SchemaEdits:
         """Look again and again, until it is cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
+            stamps = self._stamps()
+            if stamps == self._seen:
+                continue
+            self._seen = stamps
             files = await asyncio.to_thread(self._read)
             if digest(files) == self._known:
                 continue
@@ -74,6 +84,15 @@ class SchemaEdits:
             await self._functions.renew()
             self._notify(None)
             self._tell("schemas/ changed: messages are judged by what is there now")
+
+    def _stamps(self) -> Stamps:
+        """Return what shows that a file was written, without reading it."""
+        stamps = {}
+        for path in self._schemas.glob("*.json"):
+            with suppress(OSError):
+                status = path.stat()
+                stamps[path.name] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        return stamps
 
     def _read(self) -> Mapping[str, bytes]:
         """Return the files; one that can't be read, as while it is replaced, is as good as missing."""

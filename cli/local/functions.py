@@ -1,29 +1,21 @@
-"""Lambda on this machine: processes that each hold a function of template.yaml and serve one event at a time.
-
-Run as `python -m cli.local.functions NAME HANDLER SECONDS`, this module is such a process: events come in as lines of
-JSON, and for each of them an invocation goes out as a line of JSON.
-"""
+"""Lambda on this machine: processes that each hold a function of template.yaml and serve one event at a time."""
 
 import asyncio
 import codecs
-import importlib
-import io
 import json
 import os
 import sys
-import time
-import traceback
-import uuid
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
 import click
 
 from cli.local.environment import local_environment
+from cli.local.function_process import Invocation
 from cli.stack import ROOT
 
 START_SECONDS = 60
@@ -57,15 +49,6 @@ class Function:
         return cls(name=name, handler=properties["Handler"], timeout_seconds=properties["Timeout"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Invocation:
-    """What came of one event: the function's response, or that it raised; and what it printed."""
-
-    response: Any = None
-    raised: bool = False
-    log: str
-
-
 class _FunctionProcess:
     """One process, which is told events and tells invocations."""
 
@@ -77,19 +60,21 @@ class _FunctionProcess:
         self.generation = 0
 
     @classmethod
-    async def start(cls, function: Function, environment: Mapping[str, str], folder: Path) -> Self:
+    async def start(cls, function: Function, environment: Mapping[str, str], folder: Path, niceness: int = 0) -> Self:
         """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-X", "utf8", "-m", "cli.local.functions"),  # Lambda's encoding is UTF-8
+            *(sys.executable, "-X", "utf8", "-m", "cli.local.function_process"),  # Lambda's encoding is UTF-8
             *(function.name, function.handler, str(function.timeout_seconds)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
             limit=MAX_LINE_BYTES,
             cwd=folder,
-            env=local_environment(environment),
+            # Lambda sets this variable, by which the function chooses its own connections to the stores.
+            env=local_environment({**environment, "AWS_LAMBDA_FUNCTION_NAME": function.name}),
             process_group=0,  # Control-C is for the parent
         )
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
         started = cls(
             process,
             cast("StreamWriter", process.stdin),
@@ -146,12 +131,13 @@ async def _relay(errors: StreamReader) -> None:
 class Functions:
     """A number of processes of a function; an event waits for one that is free.
 
-    A process whose time is over is replaced, as Lambda does.
+    A process whose time is over is replaced, as Lambda does. `niceness` lowers the priority of its processes.
     """
 
-    def __init__(self, function: Function, environment: Mapping[str, str]) -> None:
+    def __init__(self, function: Function, environment: Mapping[str, str], *, niceness: int = 0) -> None:
         self._function = function
         self._environment = environment
+        self._niceness = niceness
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
         self._beside: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -235,7 +221,7 @@ class Functions:
     async def _start(self) -> _FunctionProcess:
         while True:
             generation = self._generation
-            process = await _FunctionProcess.start(self._function, self._environment, self._folder)
+            process = await _FunctionProcess.start(self._function, self._environment, self._folder, self._niceness)
             process.generation = generation
             if generation == self._generation:
                 return process
@@ -299,54 +285,3 @@ class Functions:
         task = asyncio.create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
-
-
-class Context:
-    """What a function may ask about an invocation.
-
-    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
-    """
-
-    def __init__(self, function_name: str, timeout_seconds: float) -> None:
-        self.function_name = function_name
-        self.aws_request_id = str(uuid.uuid4())
-        self._end = time.monotonic() + timeout_seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Return what is left of the function's time."""
-        return max(0, round((self._end - time.monotonic()) * 1000))
-
-
-def run(name: str, handler: str, timeout_seconds: float) -> None:
-    """Serve events from standard input until it ends, which it does with the parent."""
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    # Programs that the function starts, and libraries in C, would write among the invocations.
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # A Lambda function's log is what it prints. Replaced before the function is loaded, because its logger keeps it.
-    log = sys.stdout = sys.stderr = io.StringIO()
-
-    def send(response: object = None, *, raised: bool = False) -> None:
-        out.write(json.dumps(asdict(Invocation(response=response, raised=raised, log=log.getvalue()))) + "\n")
-        out.flush()
-        log.seek(0)
-        log.truncate()
-
-    try:
-        module, _, function_name = handler.rpartition(".")
-        # Now, when its environment is there, as in Lambda.
-        function = getattr(importlib.import_module(module), function_name)
-    except Exception:  # noqa: BLE001 -- whatever it is, the parent reports it
-        traceback.print_exc()
-        send(raised=True)
-        return
-    send()
-    for line in sys.stdin:
-        try:
-            send(function(json.loads(line), Context(name, timeout_seconds)))
-        except Exception:  # noqa: BLE001 -- Lambda logs it, what is no JSON too, and answers an error
-            traceback.print_exc()
-            send(raised=True)
-
-
-if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -10,6 +10,7 @@ from typing import Any
 
 from cli.local.batches import PACE, BatchError, Calls, Consumer, Pace, batches, to_json
 from cli.local.mappings import QueueMapping
+from cli.local.traffic import Traffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
@@ -33,6 +34,7 @@ class QueueSource:
         queue_url: str,
         queue_arn: str,
         pace: Pace = PACE,
+        traffic: Traffic | None = None,
     ) -> None:
         self._batch_size = min(mapping.batch_size, MAX_RECEIVED_MESSAGES)
         self._reports_failures = mapping.reports_failures
@@ -41,6 +43,7 @@ class QueueSource:
         self._queue_url = queue_url
         self._queue_arn = queue_arn
         self._pace = pace
+        self._traffic = traffic or Traffic()
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:
@@ -48,6 +51,7 @@ class QueueSource:
         in_vain = 0
         async with asyncio.TaskGroup() as group:
             while True:
+                served = self._traffic.served
                 answer = await self._calls.until_answered(
                     self._sqs.receive_message,
                     QueueUrl=self._queue_url,
@@ -57,12 +61,14 @@ class QueueSource:
                     WaitTimeSeconds=0,  # an embedded AWS serves nobody else while it waits
                 )
                 records = [_queue_record(message, self._queue_arn) for message in answer.get("Messages", [])]
+                if records:
+                    await self._traffic.give_way(len(records))
                 for batch in batches(records, self._batch_size):
                     if failed := await self._deliver(batch):
                         group.create_task(self._release(failed))
                 in_vain = 0 if records else in_vain + 1
                 if in_vain:
-                    await asyncio.sleep(self._pace.look(in_vain))
+                    await self._traffic.next_look(self._pace.look(in_vain), served=served)
 
     async def _deliver(self, batch: list[JsonObject]) -> list[JsonObject]:
         """Hand a batch over, delete what is done, and return the rest."""

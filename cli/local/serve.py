@@ -12,11 +12,10 @@ from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
-import trustme
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.text import Text
@@ -35,6 +34,7 @@ from cli.local.faults import FaultProxy, Rule
 from cli.local.printed import Printed
 from cli.local.request_log import RequestLogFile, file_of
 from cli.local.sources import EventSources
+from cli.local.traffic import Traffic
 from cli.schemas.check import SCHEMAS
 from cli.stack import (
     LOCAL_FOLDER,
@@ -47,6 +47,9 @@ from cli.stack import (
 )
 from cli.target import LOCAL_CA, LOCAL_URL, Target
 from handler.keys import is_well_formed
+
+if TYPE_CHECKING:
+    import trustme
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 DEFAULTS = {"Consumer": "on", "KeyCacheSeconds": "1"}
@@ -157,8 +160,15 @@ def serve(
             url,
             ca_file=str(LOCAL_CA) if tls else None,
         )
+        traffic = Traffic()
         sources = EventSources(
-            load_template(), chosen, stack.environment, account, tell=printed.tell, show=printed.show
+            load_template(),
+            chosen,
+            stack.environment,
+            account,
+            traffic=traffic,
+            tell=printed.tell,
+            show=printed.show,
         )
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")
@@ -171,6 +181,7 @@ def serve(
                 account,
                 stack,
                 console,
+                traffic=traffic,
                 as_json=as_json,
                 request_log=request_log,
                 debugger=debugger,
@@ -259,8 +270,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _certificate(host: str) -> trustme.LeafCert:
+def _certificate(host: str) -> "trustme.LeafCert":
     """Make an authority and a certificate; clients need the authority, so it is written to a file."""
+    import trustme  # noqa: PLC0415 -- slow, and few servers need it
+
     authority = trustme.CA()
     LOCAL_FOLDER.mkdir(exist_ok=True)
     authority.cert_pem.write_to_path(str(LOCAL_CA))
@@ -276,7 +289,7 @@ async def _run(
     *,
     processes: int,
     proxy: AbstractAsyncContextManager[object],
-    certificate: trustme.LeafCert | None,
+    certificate: "trustme.LeafCert | None",
     watches: Iterable[Watch],
     welcome: Callable[[], None],
 ) -> None:

@@ -11,16 +11,22 @@ import click
 from botocore.config import Config
 
 from cli.local.batches import Consumer
-from cli.local.functions import Function, Functions, Invocation
+from cli.local.function_process import Invocation
+from cli.local.functions import Function, Functions
 from cli.local.mappings import QueueMapping, StreamMapping
 from cli.local.queues import QueueSource
 from cli.local.streams import StreamSource
+from cli.local.traffic import Traffic
 from cli.stack import Account, local_store_name
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
 POLL_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
 """In seconds. A call that fails is made again anyway."""
+
+
+NICENESS = 10
+"""Of the processes of these functions, so that requests get a processor first."""
 
 
 class Source(Protocol):
@@ -33,8 +39,9 @@ class Source(Protocol):
 class EventSources:
     """The functions of a template that read streams and queues, a process of each, and what reads for them.
 
-    `tell` is told what happens, and `show` what a function printed; both begin with the function's name. `notices` say
-    what does not run, for want of a stream or queue. Raises `click.ClickException` for what is not played here.
+    `traffic` are the requests that go first. `tell` is told what happens, and `show` what a function printed. Both
+    begin with the function's name. `notices` say what does not run, for want of a stream or queue. Raises
+    `click.ClickException` for what is not played here.
     """
 
     def __init__(
@@ -44,10 +51,12 @@ class EventSources:
         environment: Mapping[str, str],
         account: Account,
         *,
+        traffic: Traffic,
         tell: Callable[[str, str], None],
         show: Callable[[str, str], None],
     ) -> None:
-        self._stores = _Stores(account, template["Resources"])
+        sink = parameters.get("EventSink", template["Parameters"]["EventSink"]["Default"])
+        self._stores = _Stores(account, template["Resources"], traffic, are_queues_filled=sink == "sqs")
         self._tell = tell
         self._show = show
         self._functions: list[Functions] = []
@@ -58,7 +67,7 @@ class EventSources:
         self.notices = self._stores.notices()
 
     def _add(self, function: Function, events: Mapping[str, Mapping[str, Any]], environment: Mapping[str, str]) -> None:
-        functions = Functions(function, environment)
+        functions = Functions(function, environment, niceness=NICENESS)
 
         def tell(text: str) -> None:
             self._tell(function.name, text)
@@ -120,9 +129,14 @@ def _exists(resource: Mapping[str, Any], template: Mapping[str, Any], parameters
 class _Stores:
     """The streams and queues of a template on a server, which may have none."""
 
-    def __init__(self, account: Account, resources: Mapping[str, Any]) -> None:
+    def __init__(
+        self, account: Account, resources: Mapping[str, Any], traffic: Traffic, *, are_queues_filled: bool
+    ) -> None:
         self._url = account.endpoint_url
         self._resources = resources
+        self._traffic = traffic
+        # A queue that requests do not fill is neither read after each of them, nor is it behind them.
+        self._queue_traffic = traffic if are_queues_filled else Traffic()
         self._dynamodb = connect(account, "dynamodb")
         self._streams = connect(account, "dynamodbstreams")
         self._sqs = connect(account, "sqs")
@@ -158,6 +172,7 @@ class _Stores:
             stream_arn=stream_arn,
             sqs=self._sqs,
             dead_letter_url=dead_letter_url,
+            traffic=self._traffic,
         )
 
     def queue_source(self, mapping: QueueMapping, consumer: Consumer) -> QueueSource | None:
@@ -167,7 +182,14 @@ class _Stores:
             self._unread.append((f"queue {mapping.queue}", consumer.name))
             return None
         attributes = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
-        return QueueSource(mapping, consumer, sqs=self._sqs, queue_url=url, queue_arn=attributes["QueueArn"])
+        return QueueSource(
+            mapping,
+            consumer,
+            sqs=self._sqs,
+            queue_url=url,
+            queue_arn=attributes["QueueArn"],
+            traffic=self._queue_traffic,
+        )
 
     def _stream_arn(self, table: str) -> str | None:
         try:

@@ -15,11 +15,15 @@ from typing import Any
 from cli.clients import LOCAL_REGION
 from cli.local.batches import PACE, BatchError, Calls, Consumer, Pace, batches, to_json
 from cli.local.mappings import StreamMapping, fits
+from cli.local.traffic import Traffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
-MAX_READ_RECORDS = 1000
-"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html"""
+MAX_READ_RECORDS = 100
+"""Of one read. The API allows 1,000, which the event loop and the embedded AWS would be busy with for too long.
+
+https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html
+"""
 
 
 class StreamSource:
@@ -39,6 +43,7 @@ class StreamSource:
         sqs: Any,  # noqa: ANN401 -- a client
         dead_letter_url: str | None,
         pace: Pace = PACE,
+        traffic: Traffic | None = None,
     ) -> None:
         self._mapping = mapping
         self._consumer = consumer
@@ -47,6 +52,7 @@ class StreamSource:
         self._sqs = sqs
         self._dead_letter_url = dead_letter_url
         self._pace = pace
+        self._traffic = traffic or Traffic()
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:
@@ -67,6 +73,7 @@ class StreamSource:
         iterator = last = None
         in_vain = 0
         while True:
+            served = self._traffic.served
             try:
                 if iterator is None:
                     iterator = await self._iterator(shard_id, last)
@@ -76,6 +83,8 @@ class StreamSource:
             except STORE_ERRORS:
                 iterator = None  # it may have been too old
                 continue
+            if answer["Records"]:
+                await self._traffic.give_way(len(answer["Records"]))
             records = [_stream_record(record, self._stream_arn) for record in answer["Records"]]
             for batch in batches(filter(self._passes, records), self._mapping.batch_size):
                 await self._deliver(shard_id, batch)
@@ -87,7 +96,7 @@ class StreamSource:
                 iterator = None  # by then it may be too old
             in_vain = 0 if records else in_vain + 1
             if len(records) < MAX_READ_RECORDS:
-                await asyncio.sleep(self._pace.look(in_vain))
+                await self._traffic.next_look(self._pace.look(in_vain), served=served)
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
         """Return where to read on, after the last record that was delivered."""

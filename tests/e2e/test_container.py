@@ -24,7 +24,7 @@ from local_server import wait_until
 from store_proxy import StoreProxy, store_proxy
 
 from cli import demo
-from cli.local.embedded_aws import CONTAINER_BRIDGE
+from cli.local.embedded_aws_process import CONTAINER_BRIDGE
 from cli.local.faults import LOOPBACK, Fault, Rule, Store
 from cli.local.serve import ENVIRONMENT_FILE
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers

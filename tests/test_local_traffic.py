@@ -1,0 +1,83 @@
+"""Requests go first on the local server: readers of streams and queues wait for them, and are woken by them."""
+
+import asyncio
+import time
+
+import pytest
+
+from cli.local.traffic import WAIT_SECONDS_PER_RECORD, Traffic
+
+LONG_SECONDS = 60
+
+
+def seconds_of(scene):
+    began = time.monotonic()
+    asyncio.run(scene)
+    return time.monotonic() - began
+
+
+def test_without_requests_nobody_waits():
+    assert seconds_of(Traffic().give_way(10**6)) < 5
+
+
+def test_a_reader_waits_until_the_last_request_is_answered():
+    async def scene():
+        traffic = Traffic()
+        with traffic.request():
+            with traffic.request():
+                reader = asyncio.create_task(traffic.give_way(10**6))
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+            assert not reader.done()
+        await asyncio.wait_for(reader, LONG_SECONDS)
+
+    asyncio.run(scene())
+
+
+def test_under_steady_load_records_wait_for_a_bounded_time():
+    async def scene():
+        traffic = Traffic()
+        with traffic.request():
+            await asyncio.wait_for(traffic.give_way(5), LONG_SECONDS)
+
+    assert 5 * WAIT_SECONDS_PER_RECORD <= seconds_of(scene()) < LONG_SECONDS
+
+
+def test_a_request_that_raises_is_over():
+    async def scene():
+        traffic = Traffic()
+        with pytest.raises(ValueError, match="a bug"), traffic.request():
+            raise ValueError("a bug")
+        await asyncio.wait_for(traffic.give_way(10**6), LONG_SECONDS)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
+    async def scene():
+        traffic = Traffic()
+        served = traffic.served
+        if not is_late:  # it came between the last read and the wait
+            traffic.note_served()
+        waiting = asyncio.create_task(traffic.next_look(LONG_SECONDS, served=served))
+        await asyncio.sleep(0.01)
+        traffic.note_served()
+        await asyncio.wait_for(waiting, LONG_SECONDS / 2)
+
+    asyncio.run(scene())
+
+
+def test_each_reader_is_woken():
+    async def scene():
+        traffic = Traffic()
+        waiting = [asyncio.create_task(traffic.next_look(LONG_SECONDS, served=0)) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        traffic.note_served()
+        await asyncio.wait_for(asyncio.gather(*waiting), LONG_SECONDS / 2)
+
+    asyncio.run(scene())
+
+
+def test_without_requests_the_next_look_comes_after_its_time():
+    assert 0.05 <= seconds_of(Traffic().next_look(0.05, served=0)) < LONG_SECONDS
