@@ -121,6 +121,7 @@ def test_text_arrives_as_text(event_of, content_type):
         pytest.param([("Content-Type", "application/vnd.segment+json; charset=utf-8")], MESSAGE, id="vendor type"),
         pytest.param([("Content-Type", "application/x-www-form-urlencoded")], MESSAGE, id="form"),
         pytest.param([], MESSAGE, id="no type"),
+        pytest.param([("Content-Type", "application/octet-stream")], MESSAGE, id="binary type"),
         pytest.param([JSON], b'{"event": "T\xfcr auf"}', id="not UTF-8"),
         pytest.param([JSON, ("Content-Encoding", "gzip")], MESSAGE, id="encoded"),
     ],

@@ -397,13 +397,15 @@ def test_no_batch_is_larger_than_the_limits(tmp_path):
     assert report["accepted"] == 20
 
 
-def test_connections_are_kept_and_compressed(history):
+def test_connections_are_kept_and_bodies_are_binary_gzip(history):
     with endpoint(Destination()) as server:
         run("import", str(history), "--url", server.url, *KEY, "--batch-size", "1", "--concurrency", "2")
         posts = [received for received in server.received if received.head.startswith("POST")]
     assert len(posts) == FEW_LINES
     assert len({id(received.connection) for received in posts}) <= 2
-    assert "Content-Encoding: gzip" in posts[0].head
+    assert "Content-Type: application/octet-stream" in posts[0].head
+    assert "Content-Encoding" not in posts[0].head
+    assert all(received.body.startswith(b"\x1f\x8b") for received in posts)
     assert "Authorization: Basic c29tZS1rZXk6" in posts[0].head
 
 

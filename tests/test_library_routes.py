@@ -109,11 +109,19 @@ def test_what_a_library_sends_again_is_stored_once(deploy):
     assert len(destination.stored()) == 40
 
 
-def test_a_batch_may_come_compressed(deploy):
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-encoding": "gzip", "content-type": "application/json"},
+        {"content-type": "application/octet-stream"},
+    ],
+    ids=["as libraries send it", "as the import sends it"],
+)
+@pytest.mark.parametrize("path", ["/v1/batch", "/v1/import"])
+def test_a_batch_may_come_compressed(headers, path, deploy):
     destination = deploy()
     body = base64.b64encode(gzip.compress(json.dumps({"batch": tracks(3)}).encode())).decode()
-    headers = {"content-encoding": "gzip", "content-type": "application/json"}
-    assert counts(destination.post(body, headers=headers, is_base64=True, path="/v1/batch")) == (200, 3, 0, 0)
+    assert counts(destination.post(body, headers=headers, is_base64=True, path=path)) == (200, 3, 0, 0)
 
 
 def test_a_delete_in_a_batch_is_a_message_like_others(deploy):

@@ -29,6 +29,12 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 """The endpoint answers these routes within 9.8 seconds, and API Gateway ends them then."""
 
+BINARY_TYPE = "application/octet-stream"
+"""The content type of gzip bodies: an HTTP API hands binary types to the function as base64. It might decode a body of
+the type `application/json` as text; AWS does not say whether `Content-Encoding` changes that. The endpoint knows gzip
+by its first bytes.
+https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html"""
+
 IMPORT_PATH = "/v1/import"
 SINGLE_PATH = "/segment"
 
@@ -87,7 +93,7 @@ class Sender:
         self._pace = pace
         self._headers = segment_headers(api_key) | {
             "User-Agent": "destination-import",
-            "Content-Encoding": "gzip",
+            "Content-Type": BINARY_TYPE,
             "Accept-Encoding": urllib3.util.SKIP_HEADER,
         }
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds)
