@@ -221,7 +221,9 @@ def stderr() -> Console:
 
 def server_stdout() -> Console:
     """Return a console for a server, which prints while it answers requests."""
-    return _ServerConsole(soft_wrap=True)
+    usual = _ServerConsole(soft_wrap=True)
+    # For each line, rich would ask the terminal for its size, on which lines that are not wrapped do not depend.
+    return _ServerConsole(soft_wrap=True, width=WIDE, height=1, force_terminal=usual.is_terminal)
 
 
 def print_document(document: object) -> None:

@@ -3,10 +3,8 @@
 A file that is full becomes the older one, and that one is gone, so that they never take more than twice its size.
 """
 
-import logging
+import io
 import re
-import sys
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 import click
@@ -30,30 +28,43 @@ def older(path: Path) -> Path:
 
 
 class RequestLogFile:
-    """Writes lines of JSON into a file that begins anew."""
+    """Writes lines of JSON into a file that begins anew. It reports once that it can't write: the requests go on."""
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> None:
         path.parent.mkdir(exist_ok=True)
         for earlier in (path, older(path)):
             earlier.unlink(missing_ok=True)
         self.path = path
-        self._handler = _Handler(path, maxBytes=max_bytes, backupCount=1, encoding="utf-8")
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._file: io.FileIO | None = self._open()
+        self._is_broken = False
+
+    def _open(self) -> io.FileIO:
+        return io.FileIO(self.path, "a")
 
     def write(self, line: str) -> None:
         """Write a line, which readers find at once."""
-        self._handler.handle(logging.makeLogRecord({"msg": line}))
+        octets = f"{line}\n".encode("utf-8", "backslashreplace")
+        try:
+            if self._size and self._size + len(octets) > self._max_bytes:
+                self._begin_anew()
+            self._file = self._file or self._open()
+            self._file.write(octets)
+            self._size += len(octets)
+        except OSError as error:
+            if not self._is_broken:
+                click.echo(f"The request log can't be written: {error}", err=True)
+            self._is_broken = True
+
+    def _begin_anew(self) -> None:
+        """Make the full file the older one."""
+        self.close()
+        self.path.replace(older(self.path))
+        self._size = 0
 
     def close(self) -> None:
         """Close the file, which stays for who looks into it."""
-        self._handler.close()
-
-
-class _Handler(RotatingFileHandler):
-    """Tells once that it can't write: the requests go on."""
-
-    _is_broken = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 -- logging's
-        if not self._is_broken:
-            click.echo(f"The request log can't be written: {sys.exc_info()[1]}", err=True)
-        self._is_broken = True
+        if self._file is not None:
+            self._file.close()
+            self._file = None
