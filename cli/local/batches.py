@@ -22,7 +22,7 @@ MAX_BATCH_BYTES = 6 * 1024 * 1024
 """Of an event, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 MAX_DOUBLINGS = 16
 """Of a wait; more would be longer than any, and at last no number."""
-LOOKS_TO_DOUBLE = 10
+LOOKS_TO_DOUBLE = 2
 """After so many looks in vain the wait for the next is twice the first."""
 
 Invoke = Callable[[JsonObject], Awaitable[Invocation]]
@@ -42,7 +42,7 @@ class Pace:
     """
 
     first_look: float = 0.5
-    last_look: float = 4
+    last_look: float = 5
     shards: float = 60
     trouble: float = 1
     first_retry: float = 0.2
