@@ -141,7 +141,7 @@ RECEIVED_AT_ONCE = Assumption(
     what="messages that a consumer receives and deletes by one request",
     value=1,
     unit="messages",
-    why="the dearest case; up to 10 are possible. Requests that find an empty queue are left out",
+    why="the shipped consumer takes one; your own may take 10. Requests that find an empty queue are left out",
 )
 LOG_SHARE = Assumption(
     what="what is left of a log line when CloudWatch has compressed it",

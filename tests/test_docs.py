@@ -10,6 +10,7 @@ import pytest
 from cli.__main__ import main
 from cli.local.faults import Fault
 from cli.stack import FUNCTION, ROOT, load_template
+from handler.decode import JsonObject
 from handler.errors import Refusal
 from handler.validate import Schemas
 
@@ -111,6 +112,45 @@ def test_the_edit_that_makes_a_trait_mandatory_gives_the_partners_own_text(trait
         schemas.check_message("identify", {**identify, **traits})
     assert str(refused.value) == "Missing email address"
     schemas.check_message("identify", {**identify, "traits": {"email": "ada@example.com"}})
+
+
+@pytest.mark.parametrize("quantity", [1, "d4f1a0c97b"])
+def test_the_edit_for_encrypted_fields_accepts_a_number_and_a_string(quantity, edited):
+    track = {"type": "track", "message_id": "m", "user_id": "u", "event": "e", "properties": {"quantity": quantity}}
+    edited("track.json", "Encrypted fields").check_message("track", track)
+
+
+@pytest.mark.parametrize("quantity", [0, 1.5, None, []], ids=str)
+def test_the_edit_for_encrypted_fields_refuses_other_values(quantity, edited):
+    track = {"type": "track", "message_id": "m", "user_id": "u", "event": "e", "properties": {"quantity": quantity}}
+    with pytest.raises(Refusal):
+        edited("track.json", "Encrypted fields").check_message("track", track)
+
+
+def test_the_example_of_a_consumer_passes_its_test(monkeypatch):
+    section = read("consuming.md").split("## Write your own\n")[1].split("\n## ")[0]
+    example, test = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
+    names = {"JsonObject": JsonObject}
+    exec(example, names)  # noqa: S102 -- what the page tells to write into consumer/handle.py
+    monkeypatch.setattr("consumer.handle.tell", names["tell"], raising=False)
+    monkeypatch.chdir(ROOT)
+    exec(test, names)  # noqa: S102 -- the page's own test
+    names["test_who_ordered_is_told_to_the_crm"]()
+
+
+def code_lines(text):
+    """Return the lines of fenced code blocks."""
+    is_code = False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif is_code:
+            yield line.strip()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_commands_name_the_path_where_they_are_installed(path):
+    assert [line for line in code_lines(path.read_text()) if re.match(r"(\w+=\S+ )*destination [a-z]", line)] == []
 
 
 def test_without_the_edit_no_trait_is_mandatory():
