@@ -11,6 +11,7 @@ import click
 
 from handler.keys import Status, hash_key
 from handler.spec import CALL_TYPES
+from handler.timestamps import parse_time
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -147,7 +148,7 @@ def _time(fields: Mapping[str, Any], name: str) -> datetime | None:
         time = datetime.fromisoformat(fields[name])
     except (TypeError, ValueError):
         time = None
-    if time is None or time.tzinfo is None:
+    if time is None or time.tzinfo is None or parse_time(fields[name]) is None:
         raise ValueError(f"{name} must be null, or a time with its zone such as 2027-01-31T12:00:00+00:00")
     return time
 

@@ -118,6 +118,8 @@ def _guarded(entry: JsonObject, inherited: JsonObject, fault: Refusal | None) ->
         message = _message(entry, inherited)
     except Exception as bug:  # noqa: BLE001 -- a bug concerns this message alone; the fault carries it on
         body = {TOP.canonical[name] or name: value for name, value in without_write_key(entry).items()}
+        for name in body.keys() & set(ID_FIELDS):
+            _settle_id(body, name)  # so that an erasure of its user finds the reject
         _inherit(body, inherited)
         return Message(body=body, time=UNDATED, timestamp=None, fault=InternalError(bug))
     return message if fault is None else replace(message, fault=fault)

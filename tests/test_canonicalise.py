@@ -533,11 +533,11 @@ class Broken(dict):
 
 
 def test_an_entry_that_meets_a_bug_keeps_what_came_and_does_not_affect_the_others():
-    entry = Broken({"UserID": "u", "writeKey": "s3cret", "Context": {"write_key": "s3cret", "a": 1}})
+    entry = Broken({"UserID": 7, "writeKey": "s3cret", "Context": {"write_key": "s3cret", "a": 1}})
     good, broken, other = of_batch({"type": "page"}, entry, {"type": "screen"}, context={"ip": "192.0.2.1"})
     assert (good.fault, other.fault, broken.fault.code) == (None, None, "internal_error")
     assert isinstance(broken.fault.__cause__, ZeroDivisionError)
-    assert broken.body == {"user_id": "u", "context": {"ip": "192.0.2.1", "a": 1}}
+    assert broken.body == {"user_id": "7", "context": {"ip": "192.0.2.1", "a": 1}}
     assert (broken.time, broken.timestamp) == (UNDATED, None)
 
 

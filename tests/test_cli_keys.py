@@ -411,6 +411,10 @@ EXPORTED = KeyRecord.of("some-key-of-theirs", customer_id="acme").exported()
         (json.dumps({**EXPORTED, "expires_at": "soon"}), "expires_at must be null, or a time with its zone"),
         (json.dumps({**EXPORTED, "expires_at": "2036-01-02"}), "expires_at must be null, or a time with its zone"),
         (json.dumps({**EXPORTED, "created_at": 7}), "created_at must be null, or a time with its zone"),
+        (
+            json.dumps({**EXPORTED, "expires_at": "2027-01-31_12:00:00+00:00"}),
+            "expires_at must be null, or a time with its zone",
+        ),
         (json.dumps({**EXPORTED, "scopes": []}), "scopes must be null, or some of identify"),
         (json.dumps({**EXPORTED, "scopes": "track"}), "scopes must be null, or some of identify"),
         (json.dumps({**EXPORTED, "scopes": [{}]}), "scopes must be null, or some of identify"),

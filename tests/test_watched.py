@@ -542,6 +542,10 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
         ("ServerErrorsAlarm", {"errors": 90, "requests": 100, "maintenance": 90}, False),
         # Nor may maintenance hide the new version, whose stores are still down.
         ("ServerErrorsAlarm", {"errors": 100, "requests": 100, "maintenance": 90}, True),
+        # A bug with one message of a batch is not an error of the invocation.
+        ("FunctionErrorsAlarm", IDLE, False),
+        ("FunctionErrorsAlarm", {"errors": 1}, True),
+        ("FunctionErrorsAlarm", {"bugs": 1}, True),
         ("NewVersionRefusesAlarm", IDLE, False),
         # There is nothing to compare with: after a rollout, or all at once.
         ("NewVersionRefusesAlarm", {"new_refused": 1000}, False),
