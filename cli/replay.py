@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -22,7 +22,7 @@ from cli.console import printable, progress
 from cli.parallel import in_parallel
 from cli.stack import LOCAL_FOLDER
 from cli.target import ID, Target, target_options
-from consumer.stored import image_of, record_of
+from consumer.stored import Unreadable, image_of, record_of
 from handler.errors import EventStoreUnavailable, MessageTooLarge
 from handler.record import subject_key
 from handler.timestamps import parse_time, sortable
@@ -87,6 +87,7 @@ class State:
     read: int = 0
     queued: int = 0
     too_large: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> "State":
@@ -94,7 +95,8 @@ class State:
         try:
             document = json.loads(path.read_text("utf-8"))
             history = History(**document.pop("history"))
-            return cls(**{**document, "history": history, "too_large": tuple(document["too_large"])})
+            refused = {name: tuple(document.get(name, ())) for name in ("too_large", "unreadable")}
+            return cls(**{**document, "history": history, **refused})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise click.ClickException(f"{path} is no state of a replay: say --restart to begin anew") from error
 
@@ -155,7 +157,7 @@ def replay(
 
     They go into the event queue, from which the consumer takes them. It reads the whole event table, unless you name a
     --user, and asks before it hands over all that a stack has stored. The same command goes on where it ended. Exits
-    with 1 when a message does not fit into the queue.
+    with 1 when a message does not fit into the queue or can't be read.
 
     \b
     Example:
@@ -225,10 +227,10 @@ def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) 
     with progress("Replaying", total=total) as step:
         for page in state.history.pages(target, state.after):
             chosen = [item for item in page["Items"] if state.history.holds(item)]
-            too_large: list[str] = []
+            refused: list[Refused] = []
             if not dry_run:
-                for refused in in_parallel(lambda items: list(_queue(queue, items, pace)), _by_subject(chosen)):
-                    too_large += refused
+                for found in in_parallel(lambda items: list(_queue(queue, items, pace)), _by_subject(chosen)):
+                    refused += found
             for _ in page["Items"]:
                 step()
             state = replace(
@@ -236,8 +238,9 @@ def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) 
                 after=page.get("LastEvaluatedKey"),
                 is_done="LastEvaluatedKey" not in page,
                 read=state.read + len(page["Items"]),
-                queued=state.queued + len(chosen) - len(too_large),
-                too_large=(*state.too_large, *too_large),
+                queued=state.queued + len(chosen) - len(refused),
+                too_large=(*state.too_large, *(one.message_id for one in refused if one.is_readable)),
+                unreadable=(*state.unreadable, *(one.message_id for one in refused if not one.is_readable)),
             )
             yield state
 
@@ -275,25 +278,42 @@ class Pace:
         self._sleep(turn - now)
 
 
-def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[str]:
-    """Queue items one after the other; yield the message ids of those that do not fit."""
+class Refused(NamedTuple):
+    """A message that was not queued: it is too large, or it can't be read."""
+
+    message_id: str
+    is_readable: bool
+
+
+def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[Refused]:
+    """Queue items sequentially; yield those that do not fit or can't be read."""
     for item in items:
         pace.wait()
         try:
             queue.write(record_of(image_of(item)))
-        except MessageTooLarge:
-            yield item["message_id"]["S"]
+        except (MessageTooLarge, Unreadable) as error:
+            yield Refused(item.get("message_id", item["position"])["S"], isinstance(error, MessageTooLarge))
 
 
 def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         click.echo(
-            json.dumps({"read": state.read, "queued": state.queued, "too_large": state.too_large, "dry_run": dry_run})
+            json.dumps(
+                {
+                    "read": state.read,
+                    "queued": state.queued,
+                    "too_large": state.too_large,
+                    "unreadable": state.unreadable,
+                    "dry_run": dry_run,
+                }
+            )
         )
     else:
         would = "Would queue" if dry_run else "Queued"
         click.echo(f"{would} {state.queued:,} messages for the consumer; read {state.read:,} items.")
         for message_id in state.too_large:
             click.echo(f"Too large for the queue: {printable(message_id)}", err=True)
-    if state.too_large:
+        for message_id in state.unreadable:
+            click.echo(f"Can't be read: {printable(message_id)}", err=True)
+    if state.too_large or state.unreadable:
         raise click.exceptions.Exit(1)

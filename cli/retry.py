@@ -10,7 +10,6 @@ erasure is requested again if it is there by then.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
@@ -78,7 +77,7 @@ class Judge:
             message=message,
             settings=decode_settings(contents.settings_header),
             stored_at=self.clock(),
-            received_at=datetime.fromisoformat(reject.rejected_at).timestamp(),
+            received_at=reject.rejected_at,
         )
 
 

@@ -7,7 +7,7 @@ Items of one customer (partition key `customer`), by their sort key `item`, whic
 - `part#<key of a user>#<key of a visitor>`: an alias made the visitor part of the user. `time` is the event time of the
   first such alias. `erased` is the last erasure that flowed this way and is finished.
 - `seen#<key>#<day>#<hash of the event>`: what a contact did on a day (UTC, or `unknown`): the name of the `event`, and
-  in the set `messages` one text per message. A full set is split by hashes of messages: `…#<first digits>`.
+  in the set `messages` one text per message. A full set is split by hashes of these texts: `…#<first digits>`.
 """
 
 import itertools
@@ -36,6 +36,7 @@ from consumer.contacts import (
     shortened,
     visitor_key_of,
 )
+from consumer.errors import PermanentFailure
 from handler.decode import JsonObject
 from handler.items import read_json_attribute, text_attribute
 from handler.record import escape, sha256, utf8
@@ -157,10 +158,11 @@ class ContactTable:
         """Add a message to the set of those that count, which has no effect when it is there already.
 
         A message that is handed over again may get into two items, when there was no room for it the first time.
-        Reading counts it once.
+        Reading counts it once. Raises `PermanentFailure` where all sets that may hold the message are full.
         """
-        digest = sha256(escape(message["message_id"]))
-        for digits in itertools.count():  # pragma: no branch -- it never ends by itself
+        # The message id alone would not split messages that share it.
+        digest = sha256(_counted(message))
+        for digits in range(len(digest) + 1):
             split = f"#{digest[:digits]}" if digits else ""
             with suppress(self._client.exceptions.ConditionalCheckFailedException):
                 self._client.update_item(
@@ -179,6 +181,7 @@ class ContactTable:
                     },
                 )
                 return
+        raise PermanentFailure("The sets of the messages of this user, event and day are full")
 
     def _uncount(self, key: str, event: str, message: JsonObject) -> None:
         """Take a message out of the sets that it may be in."""

@@ -57,16 +57,26 @@ def carry_out(
     wait_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> "PartialItemFailureResponse":
-    """Bury all, wait for requests that are under way, and erase one after the other; raises `BatchFailed`."""
+    """Bury all, wait for requests that are under way, and erase sequentially; raises `BatchFailed`.
+
+    A delete that fails does not keep the others from being carried out.
+    """
     until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
+    not_buried: dict[str, Exception] = {}
     for record in event["Records"]:
-        eraser.bury(request_of(record))
+        try:
+            eraser.bury(request_of(record))
+        except Exception as error:  # noqa: BLE001 -- raised below, where it concerns this delete alone
+            not_buried[record["dynamodb"]["SequenceNumber"]] = error
     sleep(wait_seconds)
 
     def erase(record: "DynamoDBRecord") -> None:
-        request = request_of(record.raw_event)
+        request = None
         began = time.time()
         try:
+            request = request_of(record.raw_event)
+            if error := not_buried.get(record["dynamodb"]["SequenceNumber"]):
+                raise error  # noqa: TRY301 -- handled like an erasure that fails
             receipt = eraser.erase(request, until=until)
         except Exception as error:
             _write_failure(request, error)
@@ -90,16 +100,19 @@ def _write(facts: dict[str, Any]) -> None:
     _metrics.flush_metrics()
 
 
-def _write_failure(request: ErasureRequest, error: Exception) -> None:
-    """Print what went wrong; the texts of these errors are AWS's, and name tables and not users."""
+def _write_failure(request: ErasureRequest | None, error: Exception) -> None:
+    """Print what went wrong; the texts of these errors are AWS's, and name tables and not users.
+
+    Without a request, the record is not a `delete` message.
+    """
     is_late = isinstance(error, OutOfTimeError)
     line = {
         "level": "INFO" if is_late else "ERROR",
         "message": "erasure",
         "outcome": "postponed" if is_late else "erasure_failed",
-        "customer_id": request.customer_id,
-        "user_hash": request.user_hash,
-        "requested_at": request.requested_at,
+        "customer_id": request and request.customer_id,
+        "user_hash": request and request.user_hash,
+        "requested_at": request and request.requested_at,
         "error": type(error).__name__,
         "text": str(error),
     }

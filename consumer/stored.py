@@ -16,14 +16,14 @@ from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
 from handler.record import Record
-from handler.timestamps import parse_time
+from handler.timestamps import parse_time, sortable
 
 Item = Mapping[str, Any]
 """An item of the event table, as boto3 returns it."""
 Image = Mapping[str, Mapping[str, Any]]
 """The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
 
-_UNREADABLE = (LookupError, TypeError, ValueError, zlib.error, RecursionError)
+_UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
 """What reading an item raises that `handler/write.py` did not write."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
@@ -88,13 +88,14 @@ def record_of(image: Image) -> Record:
             message=message,
             settings=read_json_attribute(item["settings"]) if "settings" in item else {},
             stored_at=datetime.fromisoformat(item["stored_at"]["S"]).timestamp(),
-            received_at=datetime.fromisoformat(item["timestamp"]["S"]).timestamp(),
+            received_at=sortable(datetime.fromisoformat(item["timestamp"]["S"])),
         )
-        is_same = record.subject == item["subject"]["S"]
+        made = (record.subject, record.facts["stored_at"])
+        is_same = made == (item["subject"]["S"], item["stored_at"]["S"])
     except _UNREADABLE as error:
         raise Unreadable("an attribute is missing, or of another type", {}) from error
     if not is_same:
-        raise Unreadable("its subject is not that of its message", {})
+        raise Unreadable("its subject is not that of its message, or its time is not one of ours", {})
     return record
 
 

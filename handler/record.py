@@ -24,16 +24,17 @@ _FACTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One message of one customer, as it is stored; times are in seconds since 1970.
+    """One message of one customer, as it is stored.
 
-    `received_at` is when it came, where that was not now.
+    `stored_at` is in seconds since 1970. `received_at` is UTC that sorts, and None for a message that arrives now.
+    It is text, because a float of seconds can't hold every time: the last microsecond of the year 9999 is rounded up.
     """
 
     customer_id: str
     message: Message
     settings: JsonObject
     stored_at: float
-    received_at: float | None = None
+    received_at: str | None = None
 
     @property
     def subject(self) -> str:
@@ -53,11 +54,10 @@ class Record:
         """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
         texts = ((name, self.message.body.get(name)) for name in _FACTS)
         stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
-        received_at = stored_at if self.received_at is None else sortable(datetime.fromtimestamp(self.received_at, UTC))
         return {
             "customer_id": self.customer_id,
             **{name: utf8(text) for name, text in texts if text and isinstance(text, str)},
-            "timestamp": self.message.timestamp or received_at,
+            "timestamp": self.message.timestamp or self.received_at or stored_at,
             "stored_at": stored_at,
         }
 

@@ -252,6 +252,16 @@ def test_it_is_requested_as_of_when_it_happened(destination):
     assert {item["timestamp"] for item in destination.stored() if item["type"] == "delete"} == {happened_at}
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+10:00"])
+def test_a_delete_with_any_time_is_requested_again(deploy, time):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    destination = deploy(Consumer="on")
+    destination.post({"type": "delete", "userId": "ada", "timestamp": time})
+    assert as_json(erasures("resume", "--scan", "--older-than", "0", "--yes", "--json")) == {"requested": 1}
+    carry_out(destination)
+    assert destination.stored() == []
+
+
 def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
     destination.post({"type": "delete", "userId": "ada"})
     with pytest.raises(BatchFailed):

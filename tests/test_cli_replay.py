@@ -149,6 +149,27 @@ def test_what_is_stored_after_it_began_is_not_of_it(destination, replay):
     assert ids(taken(destination)) == numbers(3)
 
 
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z"])
+def test_a_message_with_any_time_is_queued_as_it_is_stored(time, destination, replay):
+    destination.post({**TRACK, "userId": "user-1", "timestamp": time}, headers=SETTINGS)
+    assert replay().output == "Queued 1 messages for the consumer; read 1 items.\n"
+    assert taken(destination) == destination.stored()
+
+
+def test_an_item_that_can_not_be_read_does_not_stop_the_replay(destination, replay):
+    for number in range(3):
+        destination.post({**TRACK, "userId": "user-1", "messageId": f"m-{number}"})
+    table, client = destination.stack.stores.event_table, destination.account.dynamodb()
+    item = client.scan(TableName=table)["Items"][1]
+    client.put_item(TableName=table, Item={**item, "message": {"S": "garbage"}})
+    result = replay()
+    unread = item["message_id"]["S"]
+    assert (result.exit_code, f"Can't be read: {unread}" in result.output) == (1, True)
+    assert ids(taken(destination)) == sorted({"m-0", "m-1", "m-2"} - {unread})
+    answer = json.loads(replay("--json").stdout)
+    assert (answer["queued"], answer["too_large"], answer["unreadable"]) == (2, [], [unread])
+
+
 def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay):
     fill(destination, 2)
     large = {"type": "identify", "userId": "user-1", "messageId": "large", "traits": {"text": "ж" * 400_000}}

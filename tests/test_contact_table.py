@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from cli.stack import load_template
 from consumer.contact_table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
 from consumer.contacts import MAX_TRAITS, Contact, key_of, visitor_key_of
+from consumer.errors import PermanentFailure
 from consumer.handle import handle
+from handler.record import sha256
 
 DAY_BEFORE, MORNING, NOON, EVENING = (
     f"2031-05-{time}:00:00.000000Z" for time in ("16T12", "17T08", "17T12", "17T20")
@@ -507,6 +509,53 @@ def test_a_message_that_got_into_two_sets_counts_once_and_is_erased_from_both(dy
     take(dynamodb, messages[-1])
     left = [one for item in items(dynamodb) if "event" in item for one in item["messages"]["SS"]]
     assert (noted, len(left)) == (NOON, MAX_SET_MESSAGES - 1)
+
+
+def seen_items(client):
+    return {item["item"]["S"]: item["messages"]["SS"] for item in items(client) if "event" in item}
+
+
+def test_messages_that_share_an_id_are_split_too(dynamodb):
+    count = 3 * MAX_SET_MESSAGES
+    messages = [track(message_id="const", time=f"2031-05-17T12:00:00.{number:06}Z") for number in range(count)]
+    take(dynamodb, *messages)
+    assert {len(name.split("#")[4:]) and len(name.split("#")[4]) for name in seen_items(dynamodb)} == {0, 1}
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": count}
+    take(dynamodb, *messages[-30:], *messages[:30])
+    assert sum(map(len, seen_items(dynamodb).values())) == count
+    take(dynamodb, message("delete", time=messages[-1]["original_timestamp"]), *messages[-5:])
+    assert seen_items(dynamodb) == {}
+
+
+def fill_sets(client, one, *, count):
+    """Fill the first sets that may hold a message, and return that message's text."""
+    take(client, one)
+    [(name, [text])] = seen_items(client).items()
+    others = [f"{NOON}#{number:012}" for number in range(MAX_SET_MESSAGES)]
+    for digits in range(count):
+        item = {
+            "customer": {"S": "acme"},
+            "item": {"S": name + (f"#{sha256(text)[:digits]}" if digits else "")},
+            "event": {"S": "Lamp Lit"},
+            "messages": {"SS": others},
+        }
+        client.put_item(TableName=TABLE, Item=item)
+    return text
+
+
+HASH_DIGITS = 64
+
+
+def test_the_last_set_of_a_message_takes_it(dynamodb):
+    text = fill_sets(dynamodb, track(), count=HASH_DIGITS)
+    take(dynamodb, track(), track())
+    assert [messages for messages in seen_items(dynamodb).values() if text in messages] == [[text]]
+
+
+def test_a_message_whose_sets_are_all_full_is_a_permanent_failure(dynamodb):
+    fill_sets(dynamodb, track(), count=HASH_DIGITS + 1)
+    with pytest.raises(PermanentFailure, match="are full"):
+        take(dynamodb, track())
 
 
 def by_hand(client, *, deleted_at):

@@ -24,10 +24,10 @@ class Context:
         return int(self.seconds * 1000)
 
 
-def deletes(destination, *users):
+def deletes(destination, *users, **fields):
     """Store `delete` messages, and return the event that the stream makes of them."""
     for user in users:
-        destination.post({"type": "delete", "userId": user, "messageId": f"delete-{user}"})
+        destination.post({"type": "delete", "userId": user, "messageId": f"delete-{user}", **fields})
     table = destination.stack.stores.event_table
     items = destination.account.dynamodb().scan(TableName=table)["Items"]
     images = {item["user_id"]["S"]: item for item in items if item["type"]["S"] == "delete"}
@@ -92,12 +92,50 @@ def test_where_nothing_could_be_done_lambda_gets_an_error(destination):
         lambda_handler(deletes(destination, "user-1"), Context(seconds=0))
 
 
-def test_a_record_that_is_no_delete_message_is_a_fault(destination):
-    event = deletes(destination, "user-1")
-    event["Records"].append({"eventName": "INSERT", "dynamodb": {"NewImage": {}, "SequenceNumber": "2"}})
-    with pytest.raises(KeyError):
-        lambda_handler(event, Context())
-    assert len(destination.stored()) == 1
+@pytest.mark.parametrize(
+    "image", [{}, {"customer_id": {"S": "demo"}, "subject": {"S": ""}, "stored_at": {"S": ""}}], ids=str
+)
+def test_a_record_that_fails_does_not_stop_the_other_deletes(image, destination, lines):
+    event = deletes(destination, "user-1", "user-2")
+    event["Records"].insert(1, {"eventName": "INSERT", "dynamodb": {"NewImage": image, "SequenceNumber": "7"}})
+    lines()
+    assert lambda_handler(event, Context()) == {"batchItemFailures": [{"itemIdentifier": "7"}]}
+    assert destination.stored() == []
+    assert [line["outcome"] for line in lines()] == ["erased", "erasure_failed", "erased"]
+
+
+def test_a_delete_that_can_not_be_buried_does_not_stop_the_others(destination, lines):
+    event = deletes(destination, "user-1", "user-2")
+    image = event["Records"][0]["dynamodb"]["NewImage"]
+    event["Records"][0]["dynamodb"]["NewImage"] = {**image, "customer_id": {"S": "x" * 3000}}
+    lines()
+    assert lambda_handler(event, Context()) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+    assert [item["user_id"] for item in destination.stored()] == ["user-1"]
+    assert [line["outcome"] for line in lines()] == ["erasure_failed", "erased"]
+
+
+LIMITS = [
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59.9999Z",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+10:00",
+]
+KEPT = ("subject", "position", "timestamp", "stored_at", "message")
+
+
+@pytest.mark.parametrize("time", LIMITS)
+def test_a_delete_with_any_time_is_carried_out(deploy, time):
+    eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
+    destination = deploy(Consumer="on")
+    event = deletes(destination, "user-1", "user-2", timestamp=time)
+    images = {item["user_id"]: item for item in destination.stored()}
+    assert lambda_handler(event, Context()) == {"batchItemFailures": []}
+    assert destination.stored() == []
+    assert all(receipt.finished_at for receipt in receipts(destination))
+    bodies = {body["user_id"]: body for body in (message["Body"] for message in destination.queued())}
+    assert bodies.keys() == images.keys()
+    for user, body in bodies.items():
+        assert {name: body[name] for name in KEPT} == {name: images[user][name] for name in KEPT}
 
 
 def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):

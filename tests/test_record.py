@@ -63,7 +63,9 @@ def test_the_position_is_the_time_and_the_id_of_the_message(payload, position):
 def test_a_message_without_a_time_has_that_of_its_arrival():
     [message] = canonicalise({"type": "page", "userId": "u"})
     now = Record(customer_id="acme", message=message, settings={}, stored_at=86400.0)
-    late = Record(customer_id="acme", message=message, settings={}, stored_at=86400.0, received_at=0.0)
+    late = Record(
+        customer_id="acme", message=message, settings={}, stored_at=86400.0, received_at="1970-01-01T00:00:00.000000Z"
+    )
     assert now.facts["timestamp"] == now.facts["stored_at"] == late.facts["stored_at"] == "1970-01-02T00:00:00.000000Z"
     assert late.facts["timestamp"] == "1970-01-01T00:00:00.000000Z"
 

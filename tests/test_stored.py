@@ -6,6 +6,7 @@ from datetime import datetime
 import pytest
 
 from cli.stack import ROOT
+from consumer import stored
 from consumer.stored import Unreadable, read_item, read_queue_message
 from handler.canonicalise import canonicalise
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
@@ -107,6 +108,40 @@ def test_nothing_is_received_after_it_was_stored(read, said, received_at):
 def test_nothing_but_those_times_is_changed(read):
     record = record_of({"originalTimestamp": "at dusk", "sentAt": None})
     assert read(record).message == {**record.message.body, **dict.fromkeys(FILLED, FILLED["received_at"])}
+
+
+LIMITS = [
+    "9999-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59.9999Z",
+    "9999-12-31T23:59:59.999Z",
+    "9999-12-31T23:59:60Z",
+    "9999-12-31T23:59:59.999999-10:00",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00.000001Z",
+    "0001-01-01T00:00:00+10:00",
+    "1969-12-31T23:59:59.999999Z",
+]
+
+
+@pytest.mark.parametrize("field", ["timestamp", "originalTimestamp", "receivedAt", "sentAt"])
+@pytest.mark.parametrize("time", LIMITS)
+def test_record_of_an_item_has_the_times_of_the_item(time, field):
+    image = streamed(record_of({field: time}))
+    assert streamed(stored.record_of(image)) == image
+
+
+@pytest.mark.parametrize("name", ["timestamp", "stored_at"])
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999-10:00", "0001-01-01T00:00:00+10:00", "at dusk", ""])
+def test_an_item_with_a_time_of_no_record_is_unreadable(time, name):
+    image = streamed(record_of({}))
+    with pytest.raises(Unreadable):
+        stored.record_of({**image, name: {"S": time}})
+
+
+def test_an_item_stored_at_the_end_of_time_is_unreadable():
+    image = streamed(record_of({}))
+    with pytest.raises(Unreadable):
+        stored.record_of({**image, "stored_at": {"S": "9999-12-31T23:59:59.999999Z"}})
 
 
 def packed(text):
