@@ -8,14 +8,15 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from consumer.errors import PermanentFailure
-from handler.canonicalise import canonicalise
+from handler.canonicalise import canonicalise, identity_time
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
 from handler.record import Record
+from handler.spec import DELETE
 from handler.timestamps import parse_time, sortable
 
 Item = Mapping[str, Any]
@@ -30,17 +31,14 @@ _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str
 """What a stored message always has, as JSON reads it."""
 
 
-MAX_CLOCK_DIFFERENCE = timedelta(minutes=1)
-"""Between Segment's servers and ours."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class StoredMessage:
     """A message as it was stored, with times that a consumer can rely on.
 
     `message` is canonical, and its `timestamp` and `received_at` are UTC that sorts: where it has none that can be
     read, the record's `timestamp` and `stored_at` take their places; `stored_at` also where `received_at` is later than
-    that. `subject`, whose message it is, is the partition key of the event table.
+    that, or where a `delete` was received before it happened. `subject`, whose message it is, is the partition key of
+    the event table.
     """
 
     message: JsonObject
@@ -127,12 +125,10 @@ def _stored(facts: JsonObject) -> StoredMessage:
 def _received_at(message: JsonObject, stored_at: str) -> str:
     """Return when a message was received, which can't be after it was stored. A sender can write any time.
 
-    Up to `MAX_CLOCK_DIFFERENCE` later is what two right clocks may differ.
+    The receipt of a `delete` decides what it erases. It counts only if the `delete` says that it happened before that:
+    otherwise what was stored earlier would outlive the erasure.
     """
-    received_at = parse_time(message.get("received_at")) or stored_at
-    is_later = received_at > stored_at and _moment(received_at) - _moment(stored_at) > MAX_CLOCK_DIFFERENCE
-    return stored_at if is_later else received_at
-
-
-def _moment(time: str) -> datetime:
-    return datetime.fromisoformat(time)
+    received_at = min(parse_time(message.get("received_at")) or stored_at, stored_at)
+    # UNDATED sorts after each time.
+    happened_at = max(identity_time(message), parse_time(message.get("timestamp")) or "")
+    return stored_at if message.get("type") == DELETE and happened_at > received_at else received_at

@@ -14,7 +14,7 @@ from handler.record import Record
 from handler.write import EventQueue, EventTable
 
 EVENTS = ROOT / "events"
-TIMED = {"timestamp": "2031-05-17T12:00:00.000000Z", "receivedAt": "2031-05-17T12:00:01.000000Z"}
+TIMED = {"timestamp": "2031-05-17T12:00:00.000000Z", "receivedAt": "2031-05-17T12:00:00.125000Z"}
 FILLED = {"timestamp": "2031-05-17T12:00:00.000000Z", "received_at": "2031-05-17T12:00:00.250000Z"}
 NASTY = 'a\x00#%"\n\ud800灯😀'
 
@@ -92,8 +92,9 @@ def test_times_are_utc_that_sorts_and_those_that_cannot_be_read_are_the_records(
 
 
 RECEIVED = {
-    "2031-05-17T12:01:00.250000Z": "2031-05-17T12:01:00.250000Z",
-    "2031-05-17T12:01:00.250001Z": "2031-05-17T12:00:00.250000Z",
+    "2031-05-17T12:00:00.249999Z": "2031-05-17T12:00:00.249999Z",
+    "2031-05-17T12:00:00.250001Z": "2031-05-17T12:00:00.250000Z",
+    "2031-05-17T12:00:50.000000Z": "2031-05-17T12:00:00.250000Z",
     "9999-12-31T23:59:59Z": "2031-05-17T12:00:00.250000Z",
 }
 
@@ -102,6 +103,33 @@ RECEIVED = {
 @pytest.mark.parametrize(("said", "received_at"), RECEIVED.items(), ids=RECEIVED)
 def test_nothing_is_received_after_it_was_stored(read, said, received_at):
     assert read(record_of({"receivedAt": said})).message["received_at"] == received_at
+
+
+STORED = FILLED["received_at"]
+YEARS = [f"{year}-01-01T00:00:00.000000Z" for year in (2020, 2026)]
+DELETED = [
+    ({"receivedAt": YEARS[0], "originalTimestamp": YEARS[0], "timestamp": YEARS[0]}, YEARS[0]),
+    ({"receivedAt": YEARS[1], "originalTimestamp": YEARS[0]}, YEARS[1]),
+    ({"receivedAt": YEARS[1], "timestamp": YEARS[0]}, YEARS[1]),
+    ({"receivedAt": YEARS[0], "originalTimestamp": YEARS[1]}, STORED),
+    ({"receivedAt": YEARS[0], "originalTimestamp": YEARS[0], "timestamp": YEARS[1]}, STORED),
+    ({"receivedAt": YEARS[0], "timestamp": YEARS[1]}, STORED),
+    ({"receivedAt": YEARS[0], "originalTimestamp": "9999-12-31T23:59:59.999999Z"}, STORED),
+    ({"receivedAt": YEARS[0], "originalTimestamp": "at dusk"}, STORED),
+    ({"receivedAt": YEARS[0]}, STORED),
+    ({"receivedAt": "9999-12-31T23:59:59.999999Z", "timestamp": YEARS[0]}, STORED),
+    ({"timestamp": YEARS[0]}, STORED),
+    ({}, STORED),
+]
+
+
+@READ
+@pytest.mark.parametrize(("times", "received_at"), DELETED, ids=[str(times) for times, _ in DELETED])
+def test_a_delete_is_received_after_it_happened(read, times, received_at):
+    record = record_of({"type": "delete", **times})
+    assert read(record).message["received_at"] == received_at
+    again = stored.record_of(streamed(record))  # as the eraser and a replay hand it over
+    assert read_queue_message(queued(again)).message["received_at"] == received_at
 
 
 @READ
