@@ -21,6 +21,7 @@ from handler.errors import (
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
 from handler.parallel import in_parallel, patiently
 from handler.record import Record, escape, sha256
+from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -61,7 +62,10 @@ class EventSink(Protocol):
 
 
 class EventTable:
-    """Writes records to a DynamoDB table; retention of 0 days means for ever."""
+    """Writes records to a DynamoDB table; retention of 0 days means for ever.
+
+    A `delete` does not expire: the eraser deletes it when it is carried out.
+    """
 
     def __init__(self, client: "DynamoDBClient", table: str, *, retention_days: int) -> None:
         self._client = client
@@ -128,7 +132,7 @@ class EventTable:
         }
         if record.settings:
             item["settings"] = json_attribute(record.settings)
-        if self._retention_seconds:
+        if self._retention_seconds and record.message.type != DELETE:
             item["expires_at"] = {"N": str(int(record.stored_at) + self._retention_seconds)}
         return item
 

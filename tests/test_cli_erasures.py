@@ -262,6 +262,19 @@ def test_a_delete_with_any_time_is_requested_again(deploy, time):
     assert destination.stored() == []
 
 
+def test_no_request_expires_before_it_is_carried_out(deploy):
+    destination = deploy(EventRetentionDays="1")
+    destination.post(track(userId="ada"))
+    destination.post({"type": "delete", "userId": "ada"})
+    erasures("resume", "--scan", "--older-than", "0", "--yes")
+    erase("--customer", "demo", "--user", "ada", "--yes", "--wait", "0")
+    items = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
+    assert sorted((item["type"]["S"], "expires_at" in item) for item in items) == [
+        *[("delete", False)] * 3,
+        ("track", True),
+    ]
+
+
 def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
     destination.post({"type": "delete", "userId": "ada"})
     with pytest.raises(BatchFailed):

@@ -219,6 +219,14 @@ def test_a_record_expires_after_the_retention(dynamodb, days, expires_at):
 
 
 @pytest.mark.parametrize("days", [0, 1, 30])
+@pytest.mark.parametrize("ids", [{"userId": "u"}, {"anonymousId": "5f0c"}], ids=str)
+def test_a_delete_does_not_expire(dynamodb, ids, days):
+    record = record_of({"type": "Delete", "messageId": "m-1", **ids})
+    assert "expires_at" not in stored_item(dynamodb, record, retention_days=days)
+    assert put(dynamodb, record, retention_days=days) is Outcome.DUPLICATE
+
+
+@pytest.mark.parametrize("days", [0, 1, 30])
 @pytest.mark.parametrize(
     ("expires_at", "outcome"),
     [
