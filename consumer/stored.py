@@ -24,7 +24,7 @@ Item = Mapping[str, Any]
 Image = Mapping[str, Mapping[str, Any]]
 """The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
 
-_UNREADABLE = (LookupError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
+_UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
 """What reading an item raises that `handler/write.py` did not write."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}

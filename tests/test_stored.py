@@ -1,6 +1,7 @@
 import base64
 import json
 import zlib
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
@@ -164,6 +165,16 @@ def test_an_item_with_a_time_of_no_record_is_unreadable(time, name):
     image = streamed(record_of({}))
     with pytest.raises(Unreadable):
         stored.record_of({**image, name: {"S": time}})
+
+
+@pytest.mark.parametrize("message", ["[]", "null", "7", '"text"', "{}", '{"type": 7}', "NaN", "[" * 100_000])
+@pytest.mark.parametrize("name", ["message", "settings"])
+def test_an_item_with_other_json_in_it_is_a_record_or_unreadable(name, message):
+    image = streamed(record_of({}, region="eu"))
+    with suppress(Unreadable):
+        record = stored.record_of({**image, name: {"S": message}})
+        assert record.subject == image["subject"]["S"]
+        json.loads(queued(record))
 
 
 def test_an_item_stored_at_the_end_of_time_is_unreadable():
