@@ -64,7 +64,8 @@ class EventSink(Protocol):
 class EventTable:
     """Writes records to a DynamoDB table; retention of 0 days means for ever.
 
-    A `delete` does not expire: the eraser deletes it when it is carried out.
+    A `delete` does not expire: the eraser deletes it when it is carried out. It replaces a message of another type that
+    has the same key, which it is to erase.
     """
 
     def __init__(self, client: "DynamoDBClient", table: str, *, retention_days: int) -> None:
@@ -78,13 +79,17 @@ class EventTable:
         # A message that is not compressed is too short for it, with all that is taken out of it beside it.
         if "B" in item["message"] and item_bytes(item) > MAX_ITEM_BYTES:
             raise MessageTooLarge
+        condition: JsonObject = {
+            "ConditionExpression": "attribute_not_exists(subject) OR expires_at <= :now",
+            "ExpressionAttributeValues": {":now": {"N": str(int(record.stored_at))}},
+        }
+        if record.message.type == DELETE:
+            condition["ConditionExpression"] += " OR #type <> :delete"
+            condition["ExpressionAttributeNames"] = {"#type": "type"}
+            condition["ExpressionAttributeValues"][":delete"] = {"S": DELETE}
         try:
             answer = self._client.put_item(
-                TableName=self._table,
-                Item=item,
-                ConditionExpression="attribute_not_exists(subject) OR expires_at <= :now",
-                ExpressionAttributeValues={":now": {"N": str(int(record.stored_at))}},
-                ReturnConsumedCapacity="TOTAL",
+                TableName=self._table, Item=item, ReturnConsumedCapacity="TOTAL", **condition
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return Outcome.DUPLICATE
@@ -223,10 +228,14 @@ class EventQueue:
         return {**message, **(self._fifo_ids(record) if self._is_fifo else {})}
 
     def _fifo_ids(self, record: Record) -> JsonObject:
-        """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either."""
+        """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either.
+
+        A `delete` never counts as the repetition of a message of another type.
+        """
+        erasure = f"\n{DELETE}" if record.message.type == DELETE else ""
         return {
             "MessageGroupId": sha256(record.subject),
-            "MessageDeduplicationId": sha256(f"{record.subject}\n{record.position}"),
+            "MessageDeduplicationId": sha256(f"{record.subject}\n{record.position}{erasure}"),
         }
 
 

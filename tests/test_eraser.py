@@ -225,3 +225,11 @@ def test_an_erasure_that_fails_says_why(destination, lines):
     assert (line["outcome"], line["error"]) == ("erasure_failed", "ResourceNotFoundException")
     assert "user-1" not in str(line)
     assert len(destination.stored()) == 1
+
+
+def test_a_delete_with_the_id_of_an_earlier_message_is_carried_out(destination):
+    ids = {"userId": "user-1", "messageId": "delete-user-1", "timestamp": "2026-01-01T00:00:00Z"}
+    destination.post({"type": "track", "event": "Lamp Lit", **ids})
+    event = deletes(destination, "user-1", timestamp=ids["timestamp"])
+    assert lambda_handler(event, Context()) == {"batchItemFailures": []}
+    assert destination.stored() == []

@@ -227,6 +227,26 @@ def test_a_delete_does_not_expire(dynamodb, ids, days):
 
 
 @pytest.mark.parametrize("days", [0, 1, 30])
+@pytest.mark.parametrize("time", [{}, {"originalTimestamp": "2031-05-17T12:00:00Z"}], ids=str)
+def test_a_delete_is_not_a_duplicate_of_another_message(dynamodb, time, days):
+    ids = {"userId": "u", "messageId": "const", **time}
+    erasure = record_of({"type": "delete", **ids})
+    assert put(dynamodb, record_of(ids), retention_days=days) is Outcome.STORED
+    assert put(dynamodb, erasure, retention_days=days) is Outcome.STORED
+    assert put(dynamodb, erasure, retention_days=days) is Outcome.DUPLICATE
+    assert put(dynamodb, record_of(ids), retention_days=days) is Outcome.DUPLICATE
+    assert [item["type"] for item in items(dynamodb)] == [{"S": "delete"}]
+
+
+def test_a_fifo_queue_takes_a_delete_with_the_id_of_another_message(sqs, fifo_url):
+    ids = {"userId": "u", "messageId": "const"}
+    for call_type in ("track", "delete", "track", "delete"):
+        EventQueue(sqs, fifo_url).write(record_of({**ids, "type": call_type}))
+    sent = [json.loads(message["Body"])["type"] for message in receive(sqs, fifo_url)]
+    assert sent == ["track", "delete"]
+
+
+@pytest.mark.parametrize("days", [0, 1, 30])
 @pytest.mark.parametrize(
     ("expires_at", "outcome"),
     [
