@@ -32,7 +32,7 @@ from handler.errors import (
     Violation,
 )
 from handler.spec import BATCH
-from handler.split import CanNotSplitError, Outline, depth, may_hide_messages
+from handler.split import MAX_PIECES, CanNotSplitError, Outline, depth, may_hide_messages
 
 JsonObject = dict[str, Any]
 """A JSON object as Python's `json` reads it."""
@@ -201,10 +201,14 @@ def _parse_messages(text: str) -> JsonObject:
     """Parse each message of a batch alone; raises `CanNotSplitError`, or a `Refusal` for what is not a message."""
     outline = Outline(text)
     batch: JsonObject = {}
+    count = 0
     for name_span, (start, end) in outline.members():
         name = _parse(text[slice(*name_span)], _PATIENT_DECODER)
         if BATCH.canonical[name] and outline.is_array(start):
             batch[name] = [_parse_message(text[slice(*span)]) for span in outline.pieces(start)]
+            count += len(batch[name])
+            if count > MAX_PIECES:  # a body may name its batch many times
+                raise CanNotSplitError
         else:
             batch[name] = _parse(text[start:end], _PATIENT_DECODER)
     return batch

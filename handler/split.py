@@ -27,6 +27,8 @@ _END = re.compile(rb"\s*+[\]},]")
 _OBJECT = re.compile(rb"\s*+\{")
 _MEMBER = re.compile(rb'\s*+(" *+")\s*+:\s*+')
 _CLOSING = {b"{": b"}", b"[": b"]"}
+_HIDDEN_OBJECT = re.compile(r"(?!^)(?<!:)(?<!:\[)\{")
+"""An object that is neither the value of a member nor the first of an array: it may be the next message."""
 
 
 class CanNotSplitError(Exception):
@@ -96,10 +98,14 @@ def depth(text: str) -> int:
 def may_hide_messages(text: str) -> bool:
     """Return whether an entry that is not valid JSON may contain other messages of its batch.
 
-    A quotation mark too many swaps strings with what is between them, up to the next such mistake. What separates two
+    A closing bracket that is missing continues the entry up to a bracket too many: an object then follows a comma. A
+    quotation mark too many swaps strings with the text between them, up to the next such mistake. The separator of two
     messages, `}, {"`, is then the end of a string.
     """
-    strings = (string.rstrip() for string in _split_at_quotes(text)[1::2])
+    parts = _split_at_quotes(text)
+    if _HIDDEN_OBJECT.search("".join('"'.join(parts[::2]).split())):
+        return True
+    strings = (string.rstrip() for string in parts[1::2])
     return any(string.endswith("{") and string[:-1].rstrip().endswith(",") for string in strings)
 
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handler.decode import decode_batch
 from handler.errors import InvalidJson, NestedTooDeeply, Refusal
@@ -92,6 +94,10 @@ def test_a_good_message_is_read_exactly_in_a_split_batch():
         "{batch: [GOOD]}",
         '{"batch": tru}',
         '[{"batch": [tru]}]',
+        '{"batch": [{"a": {"x": 1}, GOOD, {"a": {}}}]}',
+        '{"batch": [GOOD, {"a": [1}, GOOD, {"z": 2]}]}',
+        '{"batch": [{"a": {"x": 1}, [GOOD], {"a": {}}}]}',
+        '{"batch": [{"a": [{"x": 1}, GOOD, {}]}, "b": tru}]}',
         '{"batch": [GOOD, {"a": "5" tube"}, GOOD, {"b": "6" tube"}]}',
         '{"batch": [{"a": "5" tube"}, {"good": 1} , { "good": 2}, {"a": "6" tube"}]}',
         f'{{"batch": [tru{", 1" * (MAX_BATCH_MESSAGES + 1)}]}}',
@@ -102,6 +108,34 @@ def test_a_good_message_is_read_exactly_in_a_split_batch():
 def test_a_batch_whose_messages_can_not_be_told_apart_is_refused_whole(text):
     with pytest.raises(InvalidJson, match=r"^Request body is not valid JSON \(line"):
         decode_batch(filled(text))
+
+
+FRAGMENTS = [
+    *BAD.values(),
+    '{"a": {"x": 1}',
+    '{"b": {}}}',
+    '{"a": [1}',
+    '{"z": 2]}',
+    "[",
+    "]",
+    '{"a": "x}',
+    '{b": "y"}',
+    '{"a": [{"x": 1}',
+    '{"c": [{}]]}',
+    '"',
+    DEEP,
+]
+
+
+@given(st.lists(st.sampled_from([None, *FRAGMENTS]), min_size=1, max_size=6))
+def test_a_good_message_is_read_or_the_whole_batch_is_refused(fragments):
+    texts = [json.dumps({"good": number}) if text is None else text for number, text in enumerate(fragments)]
+    try:
+        entries = decode_batch(f'{{"batch": [{", ".join(texts)}]}}')["batch"]
+    except InvalidJson:
+        return
+    good = [{"good": number} for number, text in enumerate(fragments) if text is None]
+    assert [entry for entry in entries if isinstance(entry, dict) and "good" in entry] == good
 
 
 @pytest.mark.parametrize(
