@@ -1,10 +1,12 @@
-# make run    the destination on this machine, with an embedded AWS     make run ARGS="--port 8081"
-# make test   the fast test suite                                       make test ARGS="-k canonicalise"
-# make check  formatting, lint and types (changes nothing)              make format  mends what it can
-# make bench  what the function costs, beside others               make bench ARGS="--quick"
-# make deploy the stack of a stage by your AWS credentials         make deploy STAGE=prod
+# make run       the destination on this machine, with an embedded AWS   make run ARGS="--port 8081"
+# make test      the fast test suite                                     make test ARGS="-k canonicalise"
+# make test-all  the fast suite, and all that is slower
+# make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
+# make check     formatting, lint and types (changes nothing)            make format  corrects what it can
+# make bench     what the function costs, compared with others           make bench ARGS="--quick"
+# make deploy    the stack of a stage, with your AWS credentials         make deploy STAGE=prod
 # make screenshots  the pictures of the page in docs/
-# make lock   pins the dependencies anew (needs uv)
+# make lock      pins the dependencies anew (needs uv)
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +23,7 @@ run: $(INSTALLED)
 	@$(VENV)/bin/destination serve $(ARGS)
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal --durations=10 --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check --diff
@@ -31,6 +33,52 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
+
+# What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run.
+E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
+SLOWER := $(E2E) searches dynalite template audit
+PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
+export SAM_CLI_TELEMETRY := 0
+
+.PHONY: ci test-all $(SLOWER) build chromium docker
+ci: test check $(SLOWER)
+test-all: test $(SLOWER)
+
+$(E2E): e2e-%: $(INSTALLED)
+	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" $(PYTEST) tests/e2e/test_$*.py $(ARGS)
+e2e-page: $(VENV)/.browser | chromium
+e2e-libraries: .libraries/.installed
+e2e-artifact: build
+e2e-container: build docker
+
+# The tests that search for failing examples, with ten times as many examples as in `make test`.
+searches: $(INSTALLED)
+	TEST_SEARCHES=thorough $(PYTEST) -m hypothesis $(ARGS)
+
+dynalite: $(INSTALLED)
+	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \
+		tests/test_library_routes.py tests/test_reject.py tests/test_write.py
+
+# The template, by SAM and by linters for AWS's practices.
+template: $(SAM_VENV)/.installed .venv-template/.installed
+	$(SAM_VENV)/bin/sam validate --lint --region us-east-1
+	.venv-template/bin/cfn-lint --config-file .cfn-lint.yaml
+	.venv-template/bin/checkov --quiet --compact --config-file .checkov.yaml
+
+audit: .venv-audit/.installed
+	.ci/audit
+
+build: $(SAM_VENV)/.installed $(INSTALLED)
+	$(SAM_VENV)/bin/sam build
+
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "There is no Chromium on this machine and none can be installed: the page is not tested"
+
+# After `chromium`, since both may call apt-get.
+docker: | chromium
+	@if [ -x ../shared/tools/docker-up ]; then ../shared/tools/docker-up; fi
 
 lock:
 	$(LOCK) --output-file requirements.txt pyproject.toml
@@ -75,6 +123,11 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(PYTHON) -I -m venv --clear .venv-template
 	@.venv-template/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-template.txt
 	@cp requirements-template.txt $@
+
+.venv-audit/.installed: requirements-audit.txt
+	@$(PYTHON) -I -m venv --clear .venv-audit
+	@.venv-audit/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-audit.txt
+	@cp requirements-audit.txt $@
 
 # What looks at the page of `make run`: playwright, and a Chromium that is there already (apt-get install chromium).
 $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)

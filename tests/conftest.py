@@ -19,6 +19,7 @@ from coverage import Coverage
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
+from searches import DEFAULT_EXAMPLES, examples
 from strict_aws import strict_aws
 
 from cli import demo
@@ -39,6 +40,7 @@ settings.register_profile(
     database=None,
     deadline=None,
     derandomize=True,
+    max_examples=examples(DEFAULT_EXAMPLES),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("reproducible")

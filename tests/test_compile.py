@@ -5,8 +5,9 @@ import sys
 import types
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from searches import search
 
 from cli.stack import ROOT
 from handler.compile import compile_schemas, digest, is_compilable, read_schemas
@@ -112,7 +113,7 @@ ANY_SCHEMA = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@search(400)
 @given(
     schema=st.fixed_dictionaries({}, optional=RULES) | schemas(ANY_SCHEMA),
     shared=st.fixed_dictionaries({name.replace("~1", "/"): LEAVES for name in SHARED}),
@@ -145,7 +146,7 @@ MESSAGES = st.sampled_from(
 COMPILED, JUDGE = load(SHIPPED, SCHEMA_NAMES), Diagnosis(SHIPPED, SCHEMA_NAMES)
 
 
-@settings(max_examples=400, deadline=None)
+@search(400)
 @given(message=MESSAGES, changes=st.dictionaries(st.integers(0, 9), st.none() | VALUES, max_size=3), more=VALUES)
 def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
     names = sorted(message)

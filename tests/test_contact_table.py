@@ -7,8 +7,9 @@ from collections import Counter
 from threading import Semaphore, Thread
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searches import search
 
 from cli.stack import load_template
 from consumer.contact_table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
@@ -251,7 +252,7 @@ SCHEDULES = st.lists(st.tuples(st.integers(0, WORKERS - 1), st.sampled_from([Fal
 CUSTOMERS = map("customer-{}".format, itertools.count())
 
 
-@settings(max_examples=40)
+@search(40)
 @given(history=HISTORIES, schedule=SCHEDULES, data=st.data())
 def test_contacts_depend_on_the_set_of_messages_alone(history, schedule, data, dynamodb, workers):
     customer = next(CUSTOMERS)

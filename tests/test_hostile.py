@@ -14,8 +14,9 @@ import sys
 import time
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from searches import search
 
 from cli import demo
 from cli.stack import ROOT
@@ -153,7 +154,7 @@ def exact(value):
 # Bodies
 
 
-@settings(max_examples=150)
+@search(150)
 @given(octets=st.binary(max_size=60), is_base64=st.booleans())
 def test_any_bytes_are_refused(table, octets, is_base64):
     body = base64.b64encode(octets).decode() if is_base64 else octets.decode("utf-8", "surrogateescape")
@@ -173,14 +174,14 @@ def test_a_body_that_is_cut_off_anywhere_is_refused(table):
     assert table.stored() == []
 
 
-@settings(max_examples=200)
+@search(200)
 @given(at=st.integers(0, len(BODY_OCTETS) - 1), octets=st.binary(max_size=3), cut=st.integers(0, 3))
 def test_a_body_with_some_bytes_changed_is_taken_or_refused(table, at, octets, cut):
     body = BODY_OCTETS[:at] + octets + BODY_OCTETS[at + cut :]
     assert_by_the_contract(table.post(base64.b64encode(body).decode(), is_base64=True))
 
 
-@settings(max_examples=60)
+@search(60)
 @given(own=objects, properties=objects, chance=st.randoms(use_true_random=True), is_base64=st.booleans())
 def test_what_is_stored_is_what_was_said(destination, own, properties, chance, is_base64):
     message = {**TRACK, "properties": properties, "own": own, "context": {"own": own}}
@@ -191,7 +192,7 @@ def test_what_is_stored_is_what_was_said(destination, own, properties, chance, i
     assert exact(record["message"]) == exact(message)
 
 
-@settings(max_examples=40)
+@search(40)
 @given(document=objects, chance=st.randoms(use_true_random=True))
 def test_settings_are_stored_as_they_were_said(destination, document, chance):
     header = base64.b64encode(spelled(document, chance).encode()).decode()
@@ -203,14 +204,14 @@ def test_settings_are_stored_as_they_were_said(destination, document, chance):
 FIELDS = st.sampled_from(["type", "Type", *TOP.spelling, *TOP.spelling.values(), "User ID", "from", "To", "_conflicts"])
 
 
-@settings(max_examples=80)
+@search(80)
 @given(message=st.dictionaries(FIELDS, values, max_size=6), call_type=st.sampled_from(["track", "alias", "delete", 7]))
 def test_fields_of_any_kind_are_taken_or_refused(destination, message, call_type):
     assert_by_the_contract(destination.post({**message, "type": call_type}))
     take(destination)
 
 
-@settings(max_examples=40)
+@search(40)
 @given(text=texts.filter(len))
 @example("#")
 @example("user#u")
@@ -301,7 +302,7 @@ def send(destination, message=TRACK, **headers):
     return destination.send({"headers": named, "requestContext": {"requestId": "test"}, "body": json.dumps(message)})
 
 
-@settings(max_examples=100)
+@search(100)
 @given(st.one_of(st.text(ANY_CHARACTER), st.binary().map(basic), st.binary().map(lambda octets: basic(octets + b":"))))
 @example(f"{GOOD},{GOOD}")
 @example(f"{GOOD}, {basic(b'nobody:')}")
@@ -330,7 +331,7 @@ def test_a_key_ends_at_its_first_colon(table):
     assert send(table, authorization=basic(b"demo-key-revoked:demo-key-good:")).status == 401
 
 
-@settings(max_examples=100)
+@search(100)
 @given(st.one_of(st.text(ANY_CHARACTER), st.binary().map(lambda octets: base64.b64encode(octets).decode())))
 @example("e30=,e30=")
 @example("\r\nX-Injected: 1")
@@ -395,7 +396,7 @@ payloads = st.one_of(
 )
 
 
-@settings(max_examples=400)
+@search(400)
 @given(payloads)
 @example({"type": "alias", "userId": 7, "to": "7"})
 def test_the_canonical_form_of_a_canonical_form_is_itself(payload):
@@ -413,7 +414,7 @@ def reordered(value, chance):
     return [reordered(child, chance) for child in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=400)
+@search(400)
 @given(payloads, st.randoms(use_true_random=True))
 def test_the_canonical_form_does_not_depend_on_the_order_of_names(payload, chance):
     [message] = canonicalise(payload)
@@ -431,7 +432,7 @@ repeated = st.dictionaries(
 )
 
 
-@settings(max_examples=80)
+@search(80)
 @given(repeated, objects, st.tuples(shifts, shifts), st.randoms(use_true_random=True))
 def test_a_resend_has_the_same_derived_id_and_is_stored_once(table, message, own, shifted, chance):
     message |= {"type": "identify", "userId": "u", "own": own, "originalTimestamp": "2031-05-17T12:00:00Z"}
@@ -481,14 +482,14 @@ ids = st.lists(st.one_of(texts, hashes), min_size=1, max_size=4).map("".join).ma
 subjects = st.tuples(ids, st.sampled_from(["user", "anonymous"]), ids)
 
 
-@settings(max_examples=300)
+@search(300)
 @given(subjects, subjects)
 def test_two_subjects_never_share_a_key(one, other):
     keys = [subject_key(*subject) for subject in (one, other)]
     assert (keys[0] == keys[1]) == (one == other)
 
 
-@settings(max_examples=300)
+@search(300)
 @given(user_id=ids, message_ids=st.tuples(ids, ids))
 def test_two_messages_of_a_subject_never_share_a_position(user_id, message_ids):
     records = [

@@ -2,8 +2,9 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searches import search
 
 from handler.canonicalise import UNDATED
 from handler.timestamps import parse_time
@@ -124,7 +125,7 @@ FORMS = [
 ]
 
 
-@settings(max_examples=1000, deadline=None)
+@search(1000)
 @given(form=st.sampled_from(FORMS), data=st.data())
 def test_any_time_that_is_read_is_the_one_that_the_standard_library_reads(form, data):
     digits = st.sampled_from("00012356789")

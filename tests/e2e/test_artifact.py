@@ -1,4 +1,4 @@
-"""What `sam build` put together for Lambda; run by .ci/run after it."""
+"""What `sam build` puts together for Lambda; run by `make e2e-artifact`."""
 
 import io
 import re

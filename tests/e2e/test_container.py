@@ -1,4 +1,4 @@
-"""The built function in Lambda's container, before the stores of a local server; run by .ci/run after `sam build`.
+"""The built function in Lambda's container, before the stores of a local server; run by `make e2e-container`.
 
 `sam local invoke` answers every event as events/README.md says, or carries it out, and `sam local start-api` every call
 type. With stores that hang the function answers in time, and the same message sent again is stored once. The report
@@ -7,6 +7,7 @@ ends with what was measured.
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,6 +36,15 @@ TABLES = (EVENTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", TABLES, re.MULTILINE)
 COUNTED = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| (\d+) \| ?[`\w ]*? ?\|$", TABLES, re.MULTILINE)
 HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \|", TABLES, re.MULTILINE)
+
+
+def has_docker():
+    """Whether a Docker engine answers."""
+    docker = shutil.which("docker")
+    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not has_docker(), reason="no Docker engine answers on this machine")
 
 
 @contextmanager

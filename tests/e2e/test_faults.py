@@ -1,4 +1,4 @@
-"""Every fault of every store, met by the real function behind the local server's gateway; run by .ci/run.
+"""Every fault of every store, met by the real function behind the local server's gateway; run by `make e2e-faults`.
 
 Of each fault it is shown that the answer is 5xx, before Segment gives up, and that the same message sent again, when
 the fault is over, is stored once. Of the function's own transport, which it uses in Lambda, the same is shown, and that

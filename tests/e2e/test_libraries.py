@@ -1,4 +1,4 @@
-"""Segment's and RudderStack's libraries, unmodified, as clients of running local servers; run by .ci/run.
+"""Segment's and RudderStack's libraries, unmodified, as clients of running local servers; run by `make e2e-libraries`.
 
 Each runs in a process of its own, with the packages that `make .libraries/.installed` puts there, and makes the calls
 that a customer's program makes. Between it and a server stands an endpoint that keeps what was sent and answered.

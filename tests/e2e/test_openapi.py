@@ -1,4 +1,4 @@
-"""What schemathesis makes of docs/openapi.yaml, sent to running local servers; run by .ci/run.
+"""What schemathesis makes of docs/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
 
 Requests that fit the description are accepted, and all others are answered as it says.
 """
