@@ -177,7 +177,8 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
     cloudformation = account.cloudformation()
     cloudformation.create_stack(
         StackName=LOCAL_STACK,
-        TemplateBody=json.dumps(stores),
+        TemplateBody="\t"
+        + json.dumps(stores),  # moto parses JSON as YAML, which is slow, unless a tab shows that it is none
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
     )
     outputs = stack_outputs(cloudformation, LOCAL_STACK)
