@@ -51,9 +51,9 @@ e2e-libraries: .libraries/.installed
 e2e-artifact: build
 e2e-container: build docker
 
-# The tests that search for failing examples, with ten times as many examples as in `make test`.
+# The tests that try very many examples, of which `make test` tries a part.
 searches: $(INSTALLED)
-	TEST_SEARCHES=thorough $(PYTEST) -m hypothesis $(ARGS)
+	TEST_SEARCHES=thorough $(PYTEST) -m "hypothesis or many_examples" $(ARGS)
 
 dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \

@@ -1,12 +1,19 @@
-"""How many examples the tests by hypothesis try: all in `make searches`, a tenth of them in `make test`."""
+"""How many examples the tests with very many try: all in `make searches`, a part of them in `make test`.
+
+These are the tests by hypothesis, and those with the marker `many_examples`.
+"""
 
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from hypothesis import settings
 
+Example = TypeVar("Example")
+
 IS_THOROUGH = os.environ.get("TEST_SEARCHES") == "thorough"
 MIN_EXAMPLES = 10
+STEP = 4
 DEFAULT_EXAMPLES = 100
 """Hypothesis' own default."""
 
@@ -19,3 +26,8 @@ def examples(number: int) -> int:
 def search(number: int, **options: Any) -> settings:
     """Return the settings of a test that tries a number of examples when it is thorough."""
     return settings(max_examples=examples(number), **options)
+
+
+def some(given: Sequence[Example]) -> Sequence[Example]:
+    """Return the examples to try of those that a thorough search tries: the first, and each `STEP`-th after it."""
+    return given if IS_THOROUGH else given[::STEP]

@@ -9,7 +9,7 @@ from threading import Semaphore, Thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from searches import search
+from searches import search, some
 
 from cli.stack import load_template
 from consumer.contact_table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
@@ -288,7 +288,8 @@ def names(one):
     return " ".join(str(one[name]) for name in ("type", "user_id", "original_timestamp", "received_at"))
 
 
-@pytest.mark.parametrize("one", AT_ONCE, ids=names)
+@pytest.mark.many_examples
+@pytest.mark.parametrize("one", some(AT_ONCE), ids=names)
 def test_another_message_may_come_whole_between_any_two_calls_of_one(one, dynamodb, workers):
     before = [visit(time=MORNING), message("alias", "user", previous_id="visitor", message_id="m-2")]
     worker = workers[0]
@@ -321,15 +322,18 @@ BEFORE = [
 
 @pytest.mark.parametrize(
     "one",
-    [
-        message("identify", "user", traits={"name": "Ada"}),
-        track("friend", time=MORNING),
-        message("group", "user", group_id="g-1", traits={"plan": "pro"}),
-        message("alias", "friend", previous_id="visitor", time=MORNING),
-        message("delete", "user"),
-    ],
+    some(
+        [
+            message("identify", "user", traits={"name": "Ada"}),
+            track("friend", time=MORNING),
+            message("group", "user", group_id="g-1", traits={"plan": "pro"}),
+            message("alias", "friend", previous_id="visitor", time=MORNING),
+            message("delete", "user"),
+        ]
+    ),
     ids=names,
 )
+@pytest.mark.many_examples
 def test_a_message_that_was_interrupted_anywhere_ends_the_same_when_it_comes_again(one, dynamodb, workers):
     def outcome(customer):
         kinds = Counter(item["item"]["S"].split("#")[0] for item in items(dynamodb, customer))

@@ -1,4 +1,4 @@
-"""What is shown of a request that ended otherwise than most; the others are in test_debugger.py."""
+"""What is shown of a request that ended otherwise than most; the others are in e2e/test_debugger.py."""
 
 import json
 from datetime import UTC, datetime
