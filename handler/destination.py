@@ -291,11 +291,9 @@ def _body(request: Request, payload: JsonObject) -> str:
 
 
 def _verdict(route: Route, check: Callable[[Message], None], message: Message) -> Refusal | None:
-    """Return why a check refuses a message; raises an `Unavailable`. In a batch, a bug concerns one message."""
+    """Return why a check that asks no store refuses a message. In a batch, a bug concerns one message."""
     try:
         check(message)
-    except Unavailable:
-        raise
     except Refusal as refusal:
         return refusal
     except Exception as bug:

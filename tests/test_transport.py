@@ -133,7 +133,7 @@ def stores(other_aws):
     return other_aws.url
 
 
-UNIQUE = {"date", "x-amzn-requestid", "RequestId", "MessageId"}
+UNIQUE = {"date", "x-amz-id-2", "x-amz-request-id", "x-amzn-requestid", "RequestId", "MessageId"}
 
 
 def without_unique(answer):

@@ -7,10 +7,12 @@ from email.utils import format_datetime
 
 import click
 import pytest
+from botocore.config import Config
 from endpoint import endpoint, response
 from insights import insights
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
 
+from cli.clients import local_client
 from cli.stack import Account
 from cli.target import StackLogs
 from cli.watching.cloud_log import CLOCK_MARGIN, LATE, MAX_ROWS, PASSING_CODES, CloudLog
@@ -22,11 +24,11 @@ WEEK = Period.last(timedelta(days=7), "the last 7 days")
 
 
 def log_at(url):
-    return log_of(Account(endpoint_url=url))
+    return log_of(local_client("logs", url, Config(retries={"total_max_attempts": 1})))
 
 
-def log_of(account):
-    return CloudLog(account.logs(), LOGS, poll_seconds=0.01, retry_seconds=0)
+def log_of(client):
+    return CloudLog(client, LOGS, poll_seconds=0.01, retry_seconds=0)
 
 
 def no_rows(_group, _query):
@@ -234,7 +236,7 @@ def ids(lines):
 
 def test_lines_come_once_and_late_ones_too(aws, groups):
     groups(LOGS.function_group, function_line(message_id="before"), seconds_ago=60)
-    following = log_of(aws).follow(Wanted(), 0)
+    following = log_of(aws.logs()).follow(Wanted(), 0)
     assert polled(following) == []
     groups(LOGS.function_group, "START", function_line(message_id="m-1"), function_line(message_id="m-2"))
     assert ids(polled(following)) == ["m-1", "m-2"]
@@ -245,7 +247,7 @@ def test_lines_come_once_and_late_ones_too(aws, groups):
 
 
 def test_of_the_api_only_what_the_function_did_not_answer_comes(aws, groups):
-    following = log_of(aws).follow(Wanted(), 0)
+    following = log_of(aws.logs()).follow(Wanted(), 0)
     assert polled(following) == []
     groups(LOGS.api_group, access_line(200), access_line(429, integrationStatus="-"))
     assert [line.status for line in polled(following)] == [429]
@@ -253,7 +255,7 @@ def test_of_the_api_only_what_the_function_did_not_answer_comes(aws, groups):
 
 def test_the_api_is_not_asked_for_what_only_the_function_knows(aws, groups):
     aws.logs().delete_log_group(logGroupName=LOGS.api_group)
-    following = log_of(aws).follow(Wanted(customer_id="acme"), 0)
+    following = log_of(aws.logs()).follow(Wanted(customer_id="acme"), 0)
     assert polled(following) == []
     groups(LOGS.function_group, function_line(message_id="m"), function_line(message_id="n", customer_id="other"))
     assert ids(polled(following)) == ["m"]
@@ -261,7 +263,7 @@ def test_the_api_is_not_asked_for_what_only_the_function_knows(aws, groups):
 
 def test_a_group_that_is_not_there_ends_it(aws):
     with pytest.raises(click.ClickException, match="The log group prod-Function is not there"):
-        next(log_of(aws).follow(Wanted(), 0))
+        next(log_of(aws.logs()).follow(Wanted(), 0))
 
 
 def stored(line, number):
@@ -383,8 +385,7 @@ def test_lines_are_followed_by_the_clock_of_aws(ahead, last):
     assert starts[-1] == (at_aws - LATE).timestamp()
 
 
-def test_what_comes_while_the_first_look_fails_is_shown(monkeypatch):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+def test_what_comes_while_the_first_look_fails_is_shown():
     events = []
 
     def answer(_received):
@@ -400,8 +401,7 @@ def test_what_comes_while_the_first_look_fails_is_shown(monkeypatch):
 
 
 @pytest.mark.parametrize("code", PASSING_CODES)
-def test_a_passing_fault_loses_no_line(code, monkeypatch, capsys):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+def test_a_passing_fault_loses_no_line(code, capsys):
     asked = []
 
     def answer(received):
