@@ -51,7 +51,7 @@ e2e-libraries: .libraries/.installed
 e2e-artifact: build
 e2e-container: build docker
 
-# The tests that try very many examples, of which `make test` tries a part.
+# The tests with very many examples: all examples. `make test` tries a part of them.
 searches: $(INSTALLED)
 	TEST_SEARCHES=thorough $(PYTEST) -m "hypothesis or many_examples" $(ARGS)
 

@@ -237,7 +237,7 @@ def print_document(document: object) -> None:
 
 
 class Rows:
-    """A table without lines, of which nothing is cut.
+    """A table without lines that cuts nothing.
 
     On a terminal that is too narrow for the longest word of each column, each row becomes lines of `Heading: value`.
     """

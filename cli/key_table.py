@@ -179,7 +179,7 @@ class KeyTable:
         return True
 
     def replace(self, record: KeyRecord) -> bool:
-        """Write a record over the same customer's record; tell whether it was written.
+        """Write a record over the same customer's record; return whether it was written.
 
         A record of another customer stays as it is, and so does a revoked one, unless the new one is revoked too.
         """

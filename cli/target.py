@@ -71,7 +71,7 @@ class StackLogs:
 class Target:
     """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell.
 
-    `arrivals` tells what arrived last. Only a local server keeps that.
+    `arrivals` returns what arrived last. Only a local server keeps that.
     """
 
     account: Account

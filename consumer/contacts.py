@@ -367,7 +367,7 @@ class Profile:
 
     @classmethod
     def of(cls, contacts: Mapping[str, Contact]) -> Self:
-        """Put contacts together, of which the first one stands for all."""
+        """Put contacts together; the first one stands for all."""
         root, *visitors = contacts.values()
         return cls(
             contact_id=root.contact_id or "",

@@ -77,7 +77,7 @@ def _pattern(
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[ValidationError]:
-    """Try a pattern only on a text that `maxLength` beside it allows: a pattern can be slow for long texts."""
+    """Try a pattern only on a text that the `maxLength` of its schema allows: a pattern can be slow for long texts."""
     if not validator.is_type(instance, "string") or len(str(instance)) > schema.get("maxLength", math.inf):
         return
     if not re.search(pattern, str(instance)):

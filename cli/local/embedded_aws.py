@@ -1,6 +1,6 @@
 """An embedded AWS (ministack) in a process of its own, shared by function processes and commands.
 
-Few of its services are reachable: those of `SERVICES`. It keeps everything in memory.
+Only the services in `SERVICES` are reachable. It keeps everything in memory.
 """
 
 import asyncio

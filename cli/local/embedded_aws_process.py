@@ -80,7 +80,7 @@ class _Guard:
 
     app: ASGIApp
     hosts: Collection[str]
-    """The host names that clients may use, apart from those of loopback addresses."""
+    """The host names that clients may use, apart from loopback names and addresses."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_of_client(scope):

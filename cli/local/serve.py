@@ -87,7 +87,7 @@ class _HostName(click.ParamType[str]):
     "allowed_hosts",
     type=_HostName(),
     multiple=True,
-    help="Answer to this host name too, such as that of a tunnel for Segment; repeatable. It reaches the API only.",
+    help="Answer to this host name too, such as the name of a tunnel for Segment; repeatable. It reaches the API only.",
 )
 @click.option("--docker", is_flag=True, help="Let containers on this machine use the stores, as `sam local` does.")
 @click.option("--tls", is_flag=True, help="Serve HTTPS, with a certificate of its own (its authority: .local/ca.pem).")
