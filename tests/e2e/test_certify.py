@@ -472,7 +472,7 @@ def dribbles(_request):
             id="huge chunk",
         ),
         pytest.param(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"], "longer than", id="less than none"),
-        pytest.param(dribbles, "no whole answer within 0.4 s", id="dribbles"),
+        pytest.param(dribbles, "no whole answer within 4 s", id="dribbles"),
         pytest.param(
             lambda _: response(404, "<h1>Not Found</h1>"), "nothing takes messages at /segment", id="no route"
         ),
@@ -480,7 +480,7 @@ def dribbles(_request):
 )
 def test_what_is_no_endpoint_is_told_in_one_point_and_the_others_are_not_checked(answer, says):
     with endpoint(lambda asked: response(404) if "/_local" in asked.head else answer(asked)) as server:
-        points, _ = certify("--url", server.url, "--api-key", new_key(), "--timeout", "0.2", exit_code=1)
+        points, _ = certify("--url", server.url, "--api-key", new_key(), "--timeout", "2", exit_code=1)
     assert having("fail", points) == {"transport.reachable"}
     assert says in points["transport.reachable"][1]
     assert having("pass", points) <= {"transport.redirect"}
@@ -614,7 +614,7 @@ def test_what_ends_a_run_lets_it_remove_the_keys_and_the_messages_first(https_se
         wait_until(lambda: stores.event_table in left(https_server))
         running.send_signal(ending)
         printed = running.communicate(timeout=PATIENCE_SECONDS)[0]
-    assert running.returncode == 1
+    assert running.returncode == 130
     assert "Aborted!" in printed
     assert left(https_server) == {}
 
