@@ -181,7 +181,10 @@ def _change_status(name: str, status: Status, summary: str) -> None:
             table.find(key_id)  # raises if it was deleted meanwhile
             raise click.ClickException("This key is revoked, which is for good: make a new one")
         _show(changed, as_json=as_json)
-        click.echo("Functions that have seen the key go on as before for KEY_CACHE_SECONDS, 60 by default.", err=True)
+        click.echo(
+            "Functions that accept the key now may do so for KEY_CACHE_SECONDS: 60 by default, 1 on a local server.",
+            err=True,
+        )
 
 
 _change_status("revoke", Status.REVOKED, "End an API key for good; requests with it are answered 401.")

@@ -169,8 +169,9 @@ def messages() -> None:
 def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> None:
     """List stored messages, newest first: of a user or an anonymous id, of a customer, or of all.
 
-    On a local server the customer is `demo` unless you name another. Without a user, the messages that arrived last are
-    listed; --scan reads the whole table, and lists the newest by their time.
+    With --user, the customer of a local server is `demo` unless you name another. Without --user, a small table is read
+    whole, and the messages with the latest time are listed. Of a large table on a local server, the messages that
+    arrived last are listed; --scan reads it whole.
 
     \b
     Example:
