@@ -222,7 +222,7 @@ def terminal(columns):
 
 
 def on_terminal(*args, columns=80, **environment):
-    """Run a command on a terminal, without colours, and return what is shown."""
+    """Run a command on a terminal, without colours, and return what it shows; progress bars are on standard error."""
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     with terminal(columns) as (descriptor, written):
         subprocess.run(
@@ -231,7 +231,7 @@ def on_terminal(*args, columns=80, **environment):
             env={**variables, "TERM": "xterm", "NO_COLOR": "1", **environment},
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
-            stderr=descriptor,
+            stderr=subprocess.DEVNULL,
             check=False,
             timeout=120,
         )

@@ -357,7 +357,7 @@ def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
         (tmp_path / "consumer" / "eraser.py").unlink()
         (tmp_path / "consumer" / "eraser.py").write_text("raise ValueError('not today')")
         os.kill(child(server, "EraserFunction"), signal.SIGKILL)
-        server.post({"type": "delete", "userId": "u"})  # which finds the process gone
+        wait_until(lambda: server.post({"type": "delete", "userId": "u"}).status == 202)  # it finds the process gone
         assert server.process.wait(PATIENCE_SECONDS) == 1
     assert server.output.endswith("Error: EraserFunction could not be started again 10 times. Start the server again\n")
 
