@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.schemas.backtracking import is_exponential
+from cli.schemas.backtracking import Automaton, is_exponential
 from handler.patterns import parse_pattern
 
 
@@ -71,3 +71,11 @@ def test_a_pattern_that_reads_one_text_in_several_ways_is_found(pattern):
 )
 def test_a_pattern_that_does_not_is_left_alone(pattern):
     assert not is_exponential(parse_pattern(pattern))
+
+
+def test_a_repeated_list_of_many_codes_is_too_large_to_find_out():
+    codes = "|".join(f"{first}{second}" for first in "ABCDEFGHI" for second in "ABCDEFGH")
+    automaton = Automaton()
+    automaton.add(parse_pattern(f"^(({codes})(;|$))+$"))
+    with pytest.raises(OverflowError):
+        automaton.is_ambiguous()

@@ -15,6 +15,8 @@ MAX_COPIES = 10
 """A repetition with a larger upper bound is treated as one without."""
 MAX_STATES = 300
 """Of a larger automaton nothing is said."""
+MAX_COMPARISONS = 500_000
+"""Of states with states: nothing is said of a pattern that needs more, such as a repeated list of 75 codes."""
 
 _Node = TypeVar("_Node")
 _Pair = tuple[int, int]
@@ -26,12 +28,12 @@ def is_exponential(node: Node) -> bool:
     """Whether texts exist for which a pattern takes exponential time; False where it is too large to find out."""
     if any(is_exponential(look.part) for look in _looks(node)):
         return True
-    automaton = _Automaton()
+    automaton = Automaton()
     try:
         automaton.add(node)
+        return automaton.is_ambiguous()
     except OverflowError:
         return False
-    return automaton.is_ambiguous()
 
 
 def _looks(node: Node) -> Iterator[Look]:
@@ -44,9 +46,12 @@ def _looks(node: Node) -> Iterator[Look]:
         yield from _looks(node.part)
 
 
-class _Automaton:
+class Automaton:
+    """The states of a pattern, and which of them can follow each other."""
+
     def __init__(self) -> None:
         self.states: list[Ranges] = []
+        self.comparisons = 0
         self.edges: Counter[tuple[int, int]] = Counter()
 
     def add(self, node: Node) -> _Part:
@@ -100,6 +105,7 @@ class _Automaton:
         self.edges.update((last, first) for last in lasts for first in firsts)
 
     def is_ambiguous(self) -> bool:
+        """Whether many ways lead through the states for one text; raises `OverflowError` if it is too large."""
         after: dict[int, set[int]] = {state: set() for state in range(len(self.states))}
         for start, end in self.edges:
             if self.states[end]:
@@ -114,6 +120,9 @@ class _Automaton:
 
         def following(pair: _Pair) -> set[_Pair]:
             left, right = ([one for one in after[side] if state in reached[one]] for side in pair)
+            self.comparisons += len(left) * len(right)
+            if self.comparisons > MAX_COMPARISONS:
+                raise OverflowError
             return {(one, other) for one in left for other in right if _share(self.states[one], self.states[other])}
 
         before: dict[_Pair, set[_Pair]] = {}
