@@ -177,7 +177,7 @@ class _SafeConsole(Console):
         super().__init__(file=cast("TextIO", drawn), highlight=False, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Replace what could steer a terminal in all text that is drawn; rich's own control codes are no text."""
+        """Replace what could steer a terminal in all text that is drawn; rich's own control codes are not text."""
         for segment in super().render(renderable, options):
             if segment.control or not _STEERING.search(segment.text):
                 yield segment

@@ -33,7 +33,7 @@ Item = Mapping[str, Any]
 
 
 def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
-    """Yield the items of some keys of the event table, in no order, without those that are gone."""
+    """Yield the items of some keys of the event table, in no order, without the items that are gone."""
     client, table = target.account.dynamodb(), target.stores.event_table
     for begin in range(0, len(keys), KEYS_OF_A_CALL):
         part = keys[begin : begin + KEYS_OF_A_CALL]

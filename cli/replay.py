@@ -286,7 +286,7 @@ class Refused(NamedTuple):
 
 
 def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[Refused]:
-    """Queue items sequentially; yield those that do not fit or can't be read."""
+    """Queue items sequentially; yield the items that do not fit or can't be read."""
     for item in items:
         pace.wait()
         try:

@@ -90,7 +90,7 @@ class ErasedUsers:
 
     @classmethod
     def of(cls, target: Target) -> Self:
-        """Return those of a deployment."""
+        """Return the erased users of a deployment."""
         return cls(target=target, tombstones=Tombstones(target.account.dynamodb(), target.stores.erasure_table))
 
     def covers(self, reject: KeptReject, message: Message) -> bool:

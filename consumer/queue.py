@@ -35,7 +35,7 @@ def to_dead_letters(record: "SQSRecord") -> None:
 
 
 def consume(event: JsonObject, handle: Handle, give_up: GiveUp = to_dead_letters) -> "PartialItemFailureResponse":
-    """Hand over the messages of a queue, and return those that failed; raises `BatchFailed`.
+    """Hand over the messages of a queue, and return the failed ones; raises `BatchFailed`.
 
     A message whose failure is permanent is handed to `give_up`.
     """

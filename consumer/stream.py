@@ -59,7 +59,7 @@ def _handle(message: JsonObject, customer: str) -> None:
 def consume(
     event: JsonObject, handle: Handle, forwards: Forwards | None = None, *, until: float = math.inf
 ) -> "PartialItemFailureResponse":
-    """Hand over the messages of stream records, and return those that Lambda must bring again; raises `BatchFailed`.
+    """Hand over the messages of stream records, and return the ones that Lambda must bring again; raises `BatchFailed`.
 
     A message that fails is sent on; `forwards` are the queues of the environment by default. The batch ends at the
     first message that can't be sent on, and when `time.monotonic()` passes `until`: the records after that are not

@@ -182,7 +182,7 @@ class Destination:
     def _keep_rejects(
         self, request: Request, line: RequestLine, api_key: ApiKey, payload: JsonObject, results: Sequence[Result]
     ) -> None:
-        """Keep rejects, except those of erased users; raises an `Unavailable`, or the bug with one that is not kept."""
+        """Keep rejects of users who are not erased; raises an `Unavailable`, or the bug with one that is not kept."""
         rejected = [index for index, result in enumerate(results) if _is_kept(request.route, result)]
         if not rejected:
             return
@@ -203,7 +203,7 @@ class Destination:
     ) -> BaseException | None:
         """Keep a message among the rejects; raises an `Unavailable`.
 
-        Returns the bug because of which a message of a batch is not kept, so that the sender must send it again.
+        Returns the bug that keeps a message of a batch out of the rejects: the sender must send it again.
         """
         message, refusal = results[index].message, results[index].outcome
         assert isinstance(refusal, Refusal)  # noqa: S101 -- what `_is_kept` selects

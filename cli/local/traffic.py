@@ -14,7 +14,7 @@ GATHER_SECONDS = 0.1
 
 
 class Traffic:
-    """The requests of a server, for one event loop; `served` counts those that stored something."""
+    """The requests of a server, for one event loop; `served` counts the requests that stored something."""
 
     def __init__(self) -> None:
         self.served = 0

@@ -21,7 +21,7 @@ MAX_COMPARISONS = 500_000
 _Node = TypeVar("_Node")
 _Pair = tuple[int, int]
 _Part = tuple[bool, list[int], list[int]]
-"""Whether a part can be empty, the states that it can begin with, and those that it can end with."""
+"""Whether a part can be empty, the states that it can begin with, and the states that it can end with."""
 
 
 def is_exponential(node: Node) -> bool:

@@ -9,7 +9,7 @@ from handler.patterns import PatternError, parse_pattern, python_pattern
 
 
 def pattern_faults(place: Place) -> Iterator[Fault]:
-    """Yield the patterns of a schema for which Python has no equal, and those that can take exponential time."""
+    """Yield the patterns of a schema that Python can't express, and patterns that can take exponential time."""
     for pattern, path in _patterns_in(place.schema):
         subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
         try:

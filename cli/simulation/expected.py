@@ -181,7 +181,7 @@ def _accounts(said: Iterable[_Said]) -> Mapping[str, _Facts]:
 
 
 def _erased_until(said: Iterable[_Said]) -> dict[_Who, str]:
-    """Return until when contacts are erased: those that a `delete` names, and visitors that were part of them then."""
+    """Return until when contacts are erased: users that a `delete` names, and visitors that were part of them then."""
     until: dict[_Who, str] = {}
     for one in said:
         if one.type == "delete":
