@@ -113,3 +113,11 @@ READERS = ("handler.app", "consumer.handle", "consumer.eraser", "consumer.forwar
 )
 def test_only_what_makes_clients_reads_the_environment(path):
     assert "os" not in imports(path)
+
+
+SEGMENT = sorted((ROOT / "cli" / "segment").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", SEGMENT, ids=module)
+def test_the_contract_shares_no_code_with_the_product_it_judges(path):
+    assert not {name for name in imports(path) if name.split(".")[0] in ("handler", "consumer")}

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from cli.debugger.exchange import Exchange, Reading
 from cli.messages import what_of
-from cli.simulation.routes import RETRIED_BY_SEGMENT
+from cli.segment.contract import RETRIED_BY_SEGMENT
 from cli.watching.lines import AccessLine, Line
 from handler.canonicalise import Message
 

@@ -11,6 +11,7 @@ import urllib3
 from cli.importing.batches import MAX_BATCH_BYTES, Batch, Message, Reject
 from cli.importing.pace import Pace, Stopped
 from cli.ping import segment_headers
+from cli.segment.contract import RETRIED_BY_LIBRARIES
 from handler.decode import JsonObject
 from handler.errors import (
     BatchTooLarge,
@@ -39,8 +40,7 @@ IMPORT_PATH = "/v1/import"
 SINGLE_PATH = "/segment"
 
 OK, ACCEPTED, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 202, 400, 401, 403
-NOT_FOUND, TIMED_OUT, CONTENT_TOO_LARGE, TOO_MANY, NOT_IMPLEMENTED = 404, 408, 413, 429, 501
-RETRIED = frozenset({TIMED_OUT, TOO_MANY, *range(500, 600)} - {NOT_IMPLEMENTED})
+NOT_FOUND, CONTENT_TOO_LARGE, TOO_MANY, NOT_IMPLEMENTED = 404, 413, 429, 501
 OF_ONE_MESSAGE = frozenset(
     kind.code
     for kind in (BatchTooLarge, MessageTooLarge, InvalidEncoding, InvalidJson, NestedTooDeeply, NumberOutOfRange)
@@ -145,7 +145,7 @@ class Sender:
             why = "no answer in time" if is_slow else f"no answer ({_reason(error)})"
             self._pace.slow_down(began, f"{self._url}: {why}", is_too_much=is_slow)
             return None
-        if answer.status in RETRIED:
+        if answer.status in RETRIED_BY_LIBRARIES:
             is_too_much = answer.status != TOO_MANY
             why = f"{self._url} answers {answer}"
             self._pace.slow_down(began, why, retry_after=answer.retry_after, is_too_much=is_too_much)

@@ -11,12 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cli.segment.contract import RETRIED_BY_SEGMENT
 from cli.simulation.contacts import Comparison
 from cli.simulation.ledger import NO_CONNECTION, TIMED_OUT, Ledger, Tries
 from cli.simulation.play import Findings
 from cli.simulation.reconcile import Reconciliation
 from cli.simulation.rejects import RejectComparison
-from cli.simulation.routes import RETRIED_BY_SEGMENT
 from cli.simulation.witness import Erasures
 
 TIMELINE_COLUMNS = 36

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Protocol
 
 from cli.ping import segment_headers
+from cli.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
 from cli.simulation.endpoint import Endpoint, Reply
 from cli.simulation.fingerprint import RejectKey
 from cli.simulation.ledger import End
@@ -25,10 +26,6 @@ from handler.errors import MessageTooLarge, NothingAccepted, Refusal
 from handler.items import json_text
 from handler.record import sha256, subject_of
 from handler.write import Outcome
-
-RETRIED_BY_LIBRARIES = frozenset({408, 429, *range(500, 600)} - {501})
-RETRIED_BY_SEGMENT = RETRIED_BY_LIBRARIES | {423}
-"""Every other answer is final. Segment's open framework has 408, 423 and 501, its pages the others."""
 
 LIBRARY_TIMEOUT_SECONDS = 10
 """That of the Node library, the shortest there is."""

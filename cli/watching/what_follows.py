@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from cli.simulation.routes import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
+from cli.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
 from cli.watching.lines import AccessLine, FunctionLine
 from handler.request import SEGMENT
 

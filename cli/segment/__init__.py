@@ -1,0 +1,1 @@
+"""What Segment and its libraries send, expect and retry. Nothing in this room is computed by the product itself."""

@@ -1,0 +1,75 @@
+"""The contract as literal tables: which answers are due, and what their senders do after them.
+
+The proofs (`destination simulate`, `destination certify`) judge the product by these tables. So the tables are written
+out here and not imported from `handler/`: a handler with a fault must not judge itself.
+
+Sources: https://segment.com/docs/connections/destinations/#retries and
+https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#errors
+"""
+
+from typing import Any
+
+JsonObject = dict[str, Any]
+"""A JSON object as Python's `json` reads it."""
+
+DELETE = "delete"
+"""The call type that asks to erase a user."""
+CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", DELETE)
+"""https://segment.com/docs/connections/spec/"""
+
+RETRIED_BY_LIBRARIES = frozenset({408, 429, *range(500, 600)} - {501})
+RETRIED_BY_SEGMENT = RETRIED_BY_LIBRARIES | {423}
+"""Every other answer is final. Segment's open framework names 408, 423 and 501, its pages name the others."""
+
+STORED, DUPLICATE, QUEUED = "stored", "duplicate", "queued"
+"""`status` in the answer to an accepted message."""
+
+STATUS_BY_CODE = {
+    "invalid_encoding": 400,
+    "invalid_json": 400,
+    "not_an_object": 400,
+    "nested_too_deeply": 400,
+    "number_out_of_range": 400,
+    "message_too_large": 400,
+    "batch_too_large": 400,
+    "missing_batch": 400,
+    "nothing_accepted": 400,
+    "missing_type": 400,
+    "wrong_type": 400,
+    "invalid_settings": 400,
+    "invalid_message": 400,
+    "missing_credentials": 401,
+    "not_basic": 401,
+    "not_base64": 401,
+    "no_colon": 401,
+    "unknown_key": 401,
+    "expired_key": 401,
+    "revoked_key": 401,
+    "suspended_key": 403,
+    "call_type_not_allowed": 403,
+    "user_erased": 403,
+    "internal_error": 500,
+    "unsupported_call_type": 501,
+    "maintenance": 503,
+    "key_store_unavailable": 503,
+    "event_store_unavailable": 503,
+    "reject_store_unavailable": 503,
+    "erasure_store_unavailable": 503,
+    "deadline_close": 503,
+}
+"""The codes of all answers that are not a success, with the status of each; docs/answers.md explains them."""
+
+KEPT_OF_A_BATCH = frozenset(
+    {"invalid_message", "missing_type", "number_out_of_range", "wrong_type", "invalid_settings", "internal_error"}
+)
+"""Codes of messages of a batch that are kept among the rejects: what can be read and is refused for its content."""
+KEPT_ALONE = frozenset({"invalid_message", "invalid_settings"})
+"""Codes of messages that are sent alone and kept among the rejects: what a schema refuses."""
+
+STORE_FAULT_CODES = frozenset(
+    {"key_store_unavailable", "event_store_unavailable", "reject_store_unavailable", "erasure_store_unavailable"}
+)
+"""Codes that say that a store did not do its work; without a fault of a store none of them may occur often."""
+
+MAX_BATCH_MESSAGES = 2500
+"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""

@@ -1,0 +1,53 @@
+"""The contract as literal tables, compared with the product and its documentation."""
+
+import re
+
+import pytest
+
+from cli.segment.contract import (
+    CALL_TYPES,
+    KEPT_ALONE,
+    KEPT_OF_A_BATCH,
+    MAX_BATCH_MESSAGES,
+    RETRIED_BY_LIBRARIES,
+    RETRIED_BY_SEGMENT,
+    STATUS_BY_CODE,
+    STORE_FAULT_CODES,
+)
+from cli.stack import ROOT
+from handler import spec, split
+from handler.errors import Refusal
+
+ANSWERS = (ROOT / "docs" / "answers.md").read_text("utf-8")
+
+
+def refusals(kind=Refusal):
+    """Yield the code and the status of every refusal of the handler."""
+    for below in kind.__subclasses__():
+        if "code" in vars(below):
+            yield below.code, below.status
+        yield from refusals(below)
+
+
+def test_the_handler_answers_with_the_codes_of_the_contract():
+    assert dict(refusals()) == STATUS_BY_CODE
+
+
+def test_the_documentation_lists_the_codes_of_the_contract():
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", ANSWERS, re.MULTILINE)
+    assert {code: int(status) for status, code in rows} == STATUS_BY_CODE
+
+
+@pytest.mark.parametrize("codes", [KEPT_ALONE, KEPT_OF_A_BATCH, STORE_FAULT_CODES])
+def test_sets_of_codes_hold_codes_of_the_contract(codes):
+    assert codes <= STATUS_BY_CODE.keys()
+
+
+def test_call_types_and_limits_are_those_of_the_handler():
+    assert (CALL_TYPES, MAX_BATCH_MESSAGES) == (spec.CALL_TYPES, split.MAX_BATCH_MESSAGES)
+
+
+def test_final_and_retried_answers_are_told_apart():
+    retried = {status for code, status in STATUS_BY_CODE.items() if status in RETRIED_BY_SEGMENT}
+    assert retried == {500, 503}
+    assert {423} == RETRIED_BY_SEGMENT - RETRIED_BY_LIBRARIES
