@@ -81,6 +81,11 @@ class KeptReject:
         """The key of the item."""
         return {name: {"S": self.facts[name]} for name in ("customer_day_shard", "body_hash")}
 
+    @property
+    def key_text(self) -> tuple[str, str]:
+        """The key as two texts."""
+        return self.facts["customer_day_shard"], self.body_hash
+
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         index = {"batch_index": int(self.facts["batch_index"])} if "batch_index" in self.facts else {}
@@ -138,6 +143,10 @@ class RejectTable:
         key = {"customer_day_shard": {"S": customer_day_shard}, "body_hash": {"S": body_hash}}
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True, **_only(HEAD)).get("Item")
         return KeptReject.from_item(item) if item else None
+
+    def has(self, reject: KeptReject) -> bool:
+        """Read again whether a reject, or the same body of the same day, is in the table."""
+        return self.find(*reject.key_text) is not None
 
     def contents(self, reject: KeptReject) -> Contents | None:
         """Read what a reject holds; None where it is gone by now."""

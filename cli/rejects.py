@@ -17,7 +17,7 @@ import click
 from cli.console import Rows, print_document, progress, stdout
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
-from cli.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
+from cli.retry import ErasedUsers, Fate, Judge, Retry, Verdict, sink_of
 from cli.schemas.check import SCHEMAS, load_schemas
 from cli.target import ID, Target, target_options
 from handler.decode import decode_settings
@@ -25,6 +25,8 @@ from handler.errors import STORE_ERRORS, InvalidSettings, Unavailable
 
 DEFAULT_DAYS = 7
 DAYS = click.IntRange(1, 3660)
+SHOWN_MISSING = 10
+"""Ids of rejects in an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +209,10 @@ def retry_(
 ) -> None:
     """Judge rejects by today's schemas, and store what passes where the function stores.
 
-    What was stored, or was there already, is deleted from the rejects, and what is still refused stays. A reject that
-    came before its user was erased is deleted and not stored. Whatever ends it half-way, nothing is lost: run it again.
-    Exits with 1 when something is still refused.
+    A message that was stored, or was there already, is deleted from the rejects. One that is still refused stays. A
+    reject that came before its user was erased is deleted and not stored. Whatever ends it half-way, nothing is lost:
+    run it again. Exits with 1 when something is still refused, or when a store fails; then it reads the other rejects
+    again and names those that are missing.
 
     \b
     Example:
@@ -223,26 +226,54 @@ def retry_(
     )
     chosen = _chosen(selection, reject_ids)
     verdicts: list[Verdict] = []
+    sink = None if dry_run else sink_of(target)
+    retry = Retry(table=selection.table, judge=judge, sink=sink, erased=ErasedUsers.of(target))
     try:
         with progress("Retrying", total=len(chosen)) as step:
-            sink, erased = None if dry_run else sink_of(target), ErasedUsers.of(target)
-            for verdict in retry(chosen, selection.table, judge, sink, erased):
+            for verdict in retry.run(chosen):
                 verdicts.append(verdict)
                 step()
     except (Unavailable, *STORE_ERRORS) as error:
+        where = _where_the_others_are(chosen, verdicts, retry)
         _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
-        raise click.ClickException(
-            f"AWS answered: {error.__cause__ or error}. What was not stored is still among the rejects: run this again"
-        ) from error
+        raise click.ClickException(f"AWS answered: {error.__cause__ or error}. {where}") from error
     _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+    if missing := _missing(verdicts):
+        raise click.ClickException(missing)
     if any(verdict.fate is Fate.REFUSED for verdict in verdicts):
         raise click.exceptions.Exit(1)
+
+
+def _where_the_others_are(chosen: Sequence[KeptReject], verdicts: list[Verdict], retry: Retry) -> str:
+    """Read the rejects without a verdict again; add a verdict for each that is missing, and return a sentence."""
+    judged = {verdict.reject.key_text for verdict in verdicts}
+    others = [reject for reject in chosen if reject.key_text not in judged]
+    try:
+        verdicts += retry.find_missing(others)
+    except STORE_ERRORS as error:
+        return (
+            f"{_rejects(len(others))} not confirmed as stored. Whether they are still in the table is not known, "
+            f"because it can't be read ({error}): run this again"
+        )
+    return _missing(verdicts) or "What was not stored is still among the rejects: run this again"
+
+
+def _missing(verdicts: Iterable[Verdict]) -> str:
+    """Return a sentence about the rejects that are missing, "" without any."""
+    ids = [verdict.reject.reject_id for verdict in verdicts if verdict.fate is Fate.MISSING]
+    if not ids:
+        return ""
+    shown = ", ".join(ids[:SHOWN_MISSING]) + (" …" if len(ids) > SHOWN_MISSING else "")
+    return (
+        f"{_rejects(len(ids))} not confirmed as stored, and not among the rejects any more: {shown}. Another command "
+        "deleted them meanwhile, or they are lost"
+    )
 
 
 def _chosen(selection: Selection, reject_ids: Sequence[str]) -> list[KeptReject]:
     """Return rejects oldest first, as their messages happened, each once."""
     found = itertools.chain.from_iterable(map(selection.find, reject_ids)) if reject_ids else selection.read()
-    unique = {(reject.facts["customer_day_shard"], reject.body_hash): reject for reject in found}
+    unique = {reject.key_text: reject for reject in found}
     return newest_first(unique.values())[::-1]
 
 
@@ -254,6 +285,7 @@ _WORDS = {
     Fate.REFUSED: "still refused",
     Fate.GONE: "gone meanwhile",
     Fate.ERASED: "of erased users",
+    Fate.MISSING: "missing",
 }
 
 

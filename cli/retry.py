@@ -9,7 +9,7 @@ erasure is requested again if it is there by then.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -38,6 +38,8 @@ class Fate(StrEnum):
     """Somebody else retried or purged it, or it expired."""
     ERASED = "erased"
     """Its user was erased after it came."""
+    MISSING = "missing"
+    """Neither confirmed as stored nor among the rejects any more: another command deleted it, or it was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,69 @@ def sink_of(target: Target) -> EventSink:
     return EventTable(target.account.dynamodb(), stores.event_table, retention_days=retention_days)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """Tries rejects again; without a sink it only judges them, and without `erased` no user counts as erased.
+
+    `deletable` has the keys of the rejects whose message is confirmed as durable, or whose user was erased.
+    """
+
+    table: RejectTable
+    judge: Judge
+    sink: EventSink | None
+    erased: ErasedUsers | None
+    deletable: set[tuple[str, str]] = field(default_factory=set)
+
+    def run(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+        """Yield what becomes of each reject.
+
+        Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
+        others was yielded, and with the reject still there.
+        """
+        return in_parallel(self._try_again, rejects)
+
+    def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+        """Yield a verdict for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
+        others = (reject for reject in rejects if reject.key_text not in self.deletable)
+        for reject, is_there in in_parallel(lambda reject: (reject, self.table.has(reject)), others):
+            if not is_there:
+                yield Verdict(reject=reject, fate=Fate.MISSING)
+
+    def _try_again(self, reject: KeptReject) -> Verdict:
+        contents = self.table.contents(reject)
+        if contents is None:
+            return Verdict(reject=reject, fate=Fate.GONE)
+        try:
+            fate = self._store(reject, self.judge.record(reject, contents))
+        except (Unavailable, *STORE_ERRORS):
+            raise
+        except Refusal as refusal:
+            return self._refused(reject, str(refusal))
+        except Exception:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
+            return self._refused(reject, InternalError.text)
+        if self.sink is not None:
+            self.deletable.add(reject.key_text)
+            self.table.delete(reject)
+        return Verdict(reject=reject, fate=fate)
+
+    def _store(self, reject: KeptReject, record: Record) -> Fate:
+        """Store a message that passes, unless its user was erased; without a sink say what would become of it."""
+        if self.erased is not None and self.erased.covers(reject, record.message):
+            return Fate.ERASED
+        if self.sink is None:
+            return Fate.PASSES
+        outcome = self.sink.write(record)
+        if self.erased is not None and self.erased.covers(reject, record.message):
+            self.erased.erase_again(record)
+            return Fate.ERASED
+        return Fate(outcome)
+
+    def _refused(self, reject: KeptReject, answer: str) -> Verdict:
+        if self.sink is None or self.table.has(reject):
+            return Verdict(reject=reject, fate=Fate.REFUSED, answer=answer)
+        return Verdict(reject=reject, fate=Fate.MISSING)
+
+
 def retry(
     rejects: Iterable[KeptReject],
     table: RejectTable,
@@ -123,35 +188,5 @@ def retry(
     sink: EventSink | None,
     erased: ErasedUsers | None,
 ) -> Iterator[Verdict]:
-    """Yield what becomes of each reject; without a sink, what would. Without `erased` no user counts as erased.
-
-    Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
-    others was yielded, and with the reject still there.
-    """
-
-    def try_again(reject: KeptReject) -> Verdict:
-        contents = table.contents(reject)
-        if contents is None:
-            return Verdict(reject=reject, fate=Fate.GONE)
-        try:
-            record = judge.record(reject, contents)
-            if erased is not None and erased.covers(reject, record.message):
-                if sink is not None:
-                    table.delete(reject)
-                return Verdict(reject=reject, fate=Fate.ERASED)
-            if sink is None:
-                return Verdict(reject=reject, fate=Fate.PASSES)
-            outcome = sink.write(record)
-        except (Unavailable, *STORE_ERRORS):
-            raise
-        except Refusal as refusal:
-            return Verdict(reject=reject, fate=Fate.REFUSED, answer=str(refusal))
-        except Exception:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
-            return Verdict(reject=reject, fate=Fate.REFUSED, answer=InternalError.text)
-        was_erased = erased is not None and erased.covers(reject, record.message)
-        if erased is not None and was_erased:
-            erased.erase_again(record)
-        table.delete(reject)
-        return Verdict(reject=reject, fate=Fate.ERASED if was_erased else Fate(outcome))
-
-    return in_parallel(try_again, rejects)
+    """Yield what becomes of each reject, as `Retry.run` does."""
+    return Retry(table=table, judge=judge, sink=sink, erased=erased).run(rejects)

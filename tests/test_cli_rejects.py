@@ -538,6 +538,65 @@ def test_what_was_stored_before_an_outage_and_during_its_start_is_told_and_no_mo
     assert (told["tried"], told["stored"], len(listed())) == (stored, stored, 40 - stored)
 
 
+@contextmanager
+def deleted_before(destination, operation):
+    """Delete each reject before a call of a store, as a faulty retry would, or another command."""
+    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+
+    def delete(**_):
+        for reject in list(table.everything()):
+            table.delete(reject)
+
+    with before(operation, delete):
+        yield
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_a_failed_retry_names_the_rejects_that_are_missing(is_json, deploy, mended):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    [reject] = listed()
+    destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
+    with deleted_before(destination, "PutItem"):
+        result = rejects("retry", "--scan", "--schemas", mended, *(["--json"] if is_json else []))
+    assert result.exit_code == 1
+    assert f"1 reject not confirmed as stored, and not among the rejects any more: {reject['id']}." in result.stderr
+    assert "is still among the rejects" not in result.stderr
+    assert ('"missing": 1' if is_json else "Tried 1 reject of all customers: 1 missing.") in result.stdout
+
+
+def test_a_retry_that_can_not_read_its_rejects_again_does_not_claim_that_they_are_there(deploy, mended):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    client = destination.account.dynamodb()
+
+    def drop(**_):
+        for table in (destination.stack.stores.event_table, destination.stack.stores.rejects_table):
+            client.delete_table(TableName=table)
+
+    with before("PutItem", drop):
+        result = rejects("retry", "--scan", "--schemas", mended)
+    assert result.exit_code == 1
+    assert "1 reject not confirmed as stored. Whether they are still in the table is not known" in result.stderr
+    assert "is still among the rejects" not in result.stderr
+
+
+def test_a_refused_message_that_is_missing_is_not_reported_as_kept(deploy):
+    destination = deploy()
+    destination.post(NO_EVENT)
+    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+
+    class Deleting(Judge):
+        def record(self, reject, contents):
+            table.delete(reject)
+            return super().record(reject, contents)
+
+    judge = Deleting(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    sink = sink_of(Target(account=destination.account, stores=destination.stack.stores))
+    verdicts = list(retry(list(table.everything()), table, judge, sink, None))
+    assert [verdict.fate for verdict in verdicts] == [Fate.MISSING]
+
+
 def test_what_came_again_during_a_retry_stays(deploy, mended):
     destination = deploy()
     keep(destination, NO_EVENT)

@@ -165,13 +165,16 @@ export function rejects({ deployment }) {
     if (!place) return;
     place.fate.hidden = false;
     place.today.hidden = fate !== "refused";
+    const words = {
+      refused: answer,
+      gone: "It is no longer among the rejects.",
+      erased: "Its user was erased: it is deleted and not stored.",
+      missing: "It is not stored, and no longer among the rejects: another command deleted it, or it is lost.",
+    };
     place.fate.replaceChildren(
       badge(outcomeColour(fate), fate),
       " ",
-      bdi(
-        { gone: "It is no longer among the rejects.", refused: answer }[fate] ??
-          "It is taken in, and no longer a reject.",
-      ),
+      bdi(words[fate] ?? "It is taken in, and no longer a reject."),
     );
     if (place.button) place.button.disabled = fate !== "refused";
   }
