@@ -4,6 +4,7 @@
 # make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
 # make check     formatting, lint and types (changes nothing)            make format  corrects what it can
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
+# make mutants   small faults in the code that no test notices           make mutants ARGS="--sample 40"
 # make deploy    the stack of a stage, with your AWS credentials         make deploy STAGE=prod
 # make screenshots  the pictures of the page in docs/
 # make lock      pins the dependencies anew (needs uv)
@@ -54,6 +55,11 @@ e2e-container: build docker
 # The tests with very many examples: all examples. `make test` tries a part of them.
 searches: $(INSTALLED)
 	TEST_SEARCHES=thorough $(PYTEST) -m "hypothesis or many_examples" $(ARGS)
+
+# Small faults in the code, and which of them no test notices. Not a part of .ci/run: all of them take hours.
+.PHONY: mutants
+mutants: $(INSTALLED)
+	$(VENV)/bin/python -m tests.mutants $(ARGS)
 
 dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \
