@@ -4,6 +4,7 @@ One conditional put is at once the write and the idempotency; those of a batch g
 own batches know no conditions. `docs/storage.md` describes attributes and queue messages.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -73,8 +74,12 @@ class EventTable:
         self._table = table
         self._retention_seconds = retention_days * SECONDS_PER_DAY
 
-    def write(self, record: Record) -> Outcome:
-        """Put a record, unless its key is there already. An expired item counts as absent; TTL deletes it later."""
+    def write(self, record: Record, *, is_repeated: bool = False) -> Outcome:
+        """Put a record, unless its key is there already. An expired item counts as absent; TTL deletes it later.
+
+        Of a put that is repeated, by botocore or by the caller (`is_repeated`), the first try may have been stored
+        although its answer was lost. The item in the table is then this record's own, so it is not a duplicate.
+        """
         item = self._item(record)
         # A message that is not compressed is too short for it, with all that is taken out of it beside it.
         if "B" in item["message"] and item_bytes(item) > MAX_ITEM_BYTES:
@@ -89,10 +94,16 @@ class EventTable:
             condition["ExpressionAttributeValues"][":delete"] = {"S": DELETE}
         try:
             answer = self._client.put_item(
-                TableName=self._table, Item=item, ReturnConsumedCapacity="TOTAL", **condition
+                TableName=self._table,
+                Item=item,
+                ReturnConsumedCapacity="TOTAL",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **condition,
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return Outcome.DUPLICATE
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            is_repeated = is_repeated or error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
+            is_own = is_repeated and error.response.get("Item") == item
+            return Outcome.STORED if is_own else Outcome.DUPLICATE
         except STORE_ERRORS as error:
             raise EventStoreUnavailable from error
         if "ConsumedCapacity" not in answer:
@@ -103,8 +114,9 @@ class EventTable:
         """Put records beside each other."""
 
         def write(record: Record) -> Outcome | Refusal:
+            tries = itertools.count()
             try:
-                return patiently(lambda: self.write(record), check_deadline)
+                return patiently(lambda: self.write(record, is_repeated=next(tries) > 0), check_deadline)
             except MessageTooLarge as refusal:
                 return refusal
             except Unavailable:

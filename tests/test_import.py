@@ -13,7 +13,14 @@ import pytest
 from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
 
-from cli.importing.sources import STATE_SUFFIX
+from cli.importing.batches import batches
+from cli.importing.deliver import Sender
+from cli.importing.pace import Pace
+from cli.importing.play import Play
+from cli.importing.sources import STATE_SUFFIX, find_sources, state_beside
+from cli.importing.state import Recipient, State
+from cli.importing.tally import Tally
+from cli.ping import deployment_url
 
 KEY = ("--api-key", "some-key")
 FEW_LINES = 20
@@ -746,3 +753,58 @@ def test_a_signal_ends_the_wait_for_standard_input(tmp_path):
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_SECONDS) == 1
     assert "Interrupted. Nothing was accepted." in (tmp_path / "printed").read_text()
+
+
+# Whether the counts add up
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_each_line_is_accepted_duplicate_rejected_or_blank(tmp_path, pack):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(pack(lines(4) + b"\n" + lines(2) + b"  \nnot JSON\n" + json.dumps(message(9, invalid=1)).encode()))
+    report = imported(Destination(), path, "--batch-size", "2", exit_code=3)
+    assert counts(report) == {"accepted": 4, "duplicates": 2, "rejected": 2}
+    assert (report["lines"], report["blank"], report["unaccounted"]) == (10, 2, 0)
+
+
+def lose_one(found):
+    """Yield batches as a faulty reader would, which loses a message of the second one."""
+    for number, batch in enumerate(found):
+        if number == 1:
+            batch.messages.pop()
+        yield batch
+
+
+def count_twice(found):
+    """Yield batches as a faulty reader would, which sends a message of the second one twice."""
+    for number, batch in enumerate(found):
+        if number == 1:
+            batch.messages.append(batch.messages[0])
+        yield batch
+
+
+@pytest.mark.parametrize("spoil", [lose_one, count_twice])
+def test_a_line_without_an_answer_is_noticed_and_stays_known(history, spoil):
+    [source] = find_sources([str(history)]).sources
+    with endpoint(Destination()) as server:
+        url = deployment_url(server.url)
+        recipient = Recipient.of(url, KEY[1], None)
+        state = State.load(state_beside(str(history)), recipient, restart=False)
+        start = state.progress_of(source).mark
+        pace = Pace(size=5, give_up_after_seconds=0)
+        sender = Sender(url, KEY[1], pace, connections=1)
+        play = Play(sender, pace, state, Tally(), concurrency=1, told=lambda *_: None)
+        assert play.run(spoil(batches([(source, start)], most_messages=lambda: 5))) is None
+        assert state.unaccounted == 1
+        again = run("import", str(history), "--url", server.url, *KEY)
+        assert again.exit_code == 1
+        assert "1 of the lines that were read are neither blank nor accepted, duplicate or rejected" in again.stderr
+        assert run("import", str(history), "--url", server.url, *KEY, "--restart").exit_code == 0
+
+
+@pytest.mark.parametrize(("accepted", "duplicates"), [(-1, FEW_LINES + 1), (FEW_LINES + 1, -1), (FEW_LINES - 1, 0)])
+def test_an_answer_that_does_not_add_up_ends_the_import(history, accepted, duplicates):
+    told = {"accepted": accepted, "duplicates": duplicates, "rejected": []}
+    report = imported(lambda _: response(200, json.dumps(told)), history, exit_code=1)
+    assert "without telling of each message" in report["ended_because"]
+    assert counts(report) == {"accepted": 0, "duplicates": 0, "rejected": 0}

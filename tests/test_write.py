@@ -2,11 +2,14 @@ import hashlib
 import json
 import random
 import re
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
 import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -45,19 +48,21 @@ def sha256(text):
 def dynamodb():
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="events",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": "subject", "AttributeType": "S"},
-                {"AttributeName": "position", "AttributeType": "S"},
-            ],
-            KeySchema=[
-                {"AttributeName": "subject", "KeyType": "HASH"},
-                {"AttributeName": "position", "KeyType": "RANGE"},
-            ],
-        )
+        client.create_table(TableName="events", **TABLE)
         yield client
+
+
+TABLE = {
+    "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [
+        {"AttributeName": "subject", "AttributeType": "S"},
+        {"AttributeName": "position", "AttributeType": "S"},
+    ],
+    "KeySchema": [
+        {"AttributeName": "subject", "KeyType": "HASH"},
+        {"AttributeName": "position", "KeyType": "RANGE"},
+    ],
+}
 
 
 @pytest.fixture
@@ -446,6 +451,61 @@ def test_the_put_of_a_record_is_conditional(dynamodb):
     with Stubber(dynamodb) as stub:
         stub.add_client_error("put_item", "ConditionalCheckFailedException")
         assert put(dynamodb, record_of(FIRST)) is Outcome.DUPLICATE
+
+
+# Puts whose answer is lost
+
+
+@contextmanager
+def losing_answers(client, *, count=1):
+    """Let the store carry out the next puts of a client, which then hears nothing."""
+    left = iter(range(count))
+    store = boto3.client("dynamodb", region_name="us-east-1")
+
+    def lose(request, **_):
+        if next(left, None) is None:
+            return
+        wanted = json.loads(request.body)
+        with suppress(store.exceptions.ConditionalCheckFailedException):
+            store.put_item(**{name: wanted[name] for name in CONDITIONAL_PUT if name in wanted})
+        raise ReadTimeoutError(endpoint_url=request.url)
+
+    client.meta.events.register_first("before-send.dynamodb.PutItem", lose)
+    yield
+    client.meta.events.unregister("before-send.dynamodb.PutItem", lose)
+
+
+CONDITIONAL_PUT = (
+    *("TableName", "Item", "ConditionExpression"),
+    *("ExpressionAttributeNames", "ExpressionAttributeValues"),
+)
+
+
+def test_a_put_that_botocore_repeats_is_no_duplicate_of_itself(dynamodb):
+    with losing_answers(dynamodb):
+        assert put(dynamodb, record_of(FIRST)) is Outcome.STORED
+    assert len(items(dynamodb)) == 1
+
+
+def test_a_put_that_is_repeated_in_a_batch_is_no_duplicate_of_itself():
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1", config=Config(retries={"total_max_attempts": 1}))
+        client.create_table(TableName="events", **TABLE)
+        with losing_answers(client):
+            assert put_all(client, records_of("m-1")) == [Outcome.STORED]
+        [again] = records_of("m-1")
+        with losing_answers(client):
+            assert put_all(client, [replace(again, stored_at=STORED_AT + 1)]) == [Outcome.DUPLICATE]
+
+
+def test_a_repeated_put_of_what_was_stored_before_is_a_duplicate(dynamodb):
+    put(dynamodb, record_of(FIRST))
+    with losing_answers(dynamodb):
+        assert put(dynamodb, replace(record_of(FIRST), stored_at=STORED_AT + 1)) is Outcome.DUPLICATE
+
+
+def test_a_message_of_a_retried_request_is_a_duplicate_of_the_first_request(dynamodb):
+    assert [put(dynamodb, record_of(FIRST)) for _ in range(2)] == [Outcome.STORED, Outcome.DUPLICATE]
 
 
 # Many at once

@@ -62,13 +62,15 @@ class Message:
 class Batch:
     """What is sent together, and how far that brings the import, once all of it is durable.
 
-    `rejects` are lines that are not sent, `marks` is how far each file was read, `whole` the files that end here, and
-    `unreadable` those of which the rest can't be read, with the reason.
+    `rejects` are lines that are not sent, `blank` is the number of lines without a message, `marks` is how far each
+    file was read, `whole` the files that end here, and `unreadable` those of which the rest can't be read, with the
+    reason.
     """
 
     messages: list[Message] = field(default_factory=list)
     size_bytes: int = 0
     rejects: list[Reject] = field(default_factory=list)
+    blank: int = 0
     marks: dict[str, Mark] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -102,7 +104,9 @@ def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[]
                     is_of_messages = is_of_messages or found.code == UNREADABLE_TIME
                     if not is_of_messages:
                         _check_kind(line.mark.line - start.line)
-                elif found is not None:
+                elif found is None:
+                    batch.blank += 1
+                else:
                     batch.messages.append(found)
                     batch.size_bytes += size_bytes + 1
                     is_of_messages = True

@@ -89,7 +89,7 @@ def import_(
     message.
 
     Exits with 0 when all is accepted, 3 when all was sent and some messages were rejected, and 1 when not all was
-    sent: then run it again.
+    sent: then run it again. It also exits with 1 when its counts do not add up to the lines that it read.
 
     \b
     Example:
@@ -142,7 +142,7 @@ class _Report:
 
     @property
     def _is_complete(self) -> bool:
-        return self._stopped is None and not self._tally.unreadable
+        return self._stopped is None and not self._tally.unreadable and not self._state.unaccounted
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -150,6 +150,9 @@ class _Report:
         return {
             "complete": self._is_complete,
             "ended_because": str(self._stopped) if self._stopped else None,
+            "lines": tally.lines,
+            "blank": tally.blank,
+            "unaccounted": state.unaccounted,
             "messages": tally.messages,
             "accepted": tally.accepted,
             "duplicates": tally.duplicates,
@@ -212,6 +215,11 @@ class _Report:
         """Raise what ends the command, unless all was accepted."""
         if not self._is_complete:
             why = f"{self._stopped}. " if self._stopped else ""
+            if count := self._state.unaccounted:
+                raise click.ClickException(
+                    f"{why}{count:,} of the lines that were read are neither blank nor accepted, duplicate or "
+                    "rejected. This is a bug of the import. Send all again with --restart, which stores nothing twice"
+                )
             if self._state.is_empty:
                 raise click.ClickException(f"{why}Nothing was accepted. When that is mended, run it again")
             where = f"{self._state.path} knows how far it came" if self._state.path else "what is sent again is no harm"

@@ -184,7 +184,7 @@ def _count(answer: Answer, messages: list[Message], delivered: Delivered) -> Non
         counts = [content.get(name) for name in ("accepted", "duplicates")]
         rejects = _rejects(content["rejected"], messages)
         accepted, duplicates = (count if type(count) is int else -len(messages) for count in counts)
-        if accepted + duplicates + len(rejects) != len(messages):
+        if min(accepted, duplicates) < 0 or accepted + duplicates + len(rejects) != len(messages):
             raise Stopped(
                 f"The endpoint answered {answer.status} without telling of each message: see whether --url is that of "
                 "a destination"

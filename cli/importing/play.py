@@ -92,9 +92,14 @@ class Play:
         self._state.accepted += delivered.accepted
         self._state.duplicates += delivered.duplicates
         self._state.rejected.update(reject.code for reject in (*batch.rejects, *delivered.rejects))
+        lines = 0
         for name, mark in batch.marks.items():
+            lines += mark.line - self._state.files[name].mark.line
             self._state.files[name].mark = mark
             self._state.files[name].is_whole = name in batch.whole
+        self._tally.lines += lines
+        answered = delivered.accepted + delivered.duplicates + len(delivered.rejects)
+        self._state.unaccounted += abs(lines - batch.blank - len(batch.rejects) - answered)
         if self._state.is_due:
             self._save()
         self._told(self._state, self._tally, self._pace)

@@ -50,13 +50,18 @@ class Progress:
 
 @dataclass(kw_only=True)
 class State:
-    """All of an import so far, over all its runs."""
+    """All of an import so far, over all its runs.
+
+    `unaccounted` is the number of lines that were read, are not blank, and have no answer. It is more than 0 only if
+    the import itself has a bug.
+    """
 
     path: Path | None
     recipient: Recipient
     accepted: int = 0
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    unaccounted: int = 0
     files: dict[str, Progress] = field(default_factory=dict)
     _save_at: float = 0.0
 
@@ -95,9 +100,10 @@ class State:
         duplicates: int,
         rejected: dict[str, int],
         files: dict[str, dict[str, Any]],
+        unaccounted: int = 0,
     ) -> "State":
         places = [progress[name] for progress in files.values() for name in ("offset", "line", "position")]
-        numbers = [accepted, duplicates, *rejected.values(), *places]
+        numbers = [accepted, duplicates, unaccounted, *rejected.values(), *places]
         if kind != KIND or not all(isinstance(number, int) and number >= 0 for number in numbers):
             raise ValueError(kind)
         return cls(
@@ -106,6 +112,7 @@ class State:
             accepted=accepted,
             duplicates=duplicates,
             rejected=Counter(rejected),
+            unaccounted=unaccounted,
             files={name: _progress(**progress) for name, progress in files.items()},
         )
 
@@ -164,6 +171,7 @@ class State:
             "accepted": self.accepted,
             "duplicates": self.duplicates,
             "rejected": self.rejected,
+            "unaccounted": self.unaccounted,
             "files": {
                 name: {"size": progress.size, "modified_ns": progress.modified_ns, "is_whole": progress.is_whole}
                 | progress.mark._asdict()

@@ -19,6 +19,8 @@ CODES = 50
 class Tally:
     """What this run has done: messages by what became of them, and the file to which all rejects are written."""
 
+    lines: int = 0
+    blank: int = 0
     accepted: int = 0
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -48,6 +50,7 @@ class Tally:
 
     def add(self, batch: Batch, delivered: Delivered) -> None:
         """Note what became of a batch."""
+        self.blank += batch.blank
         self.accepted += delivered.accepted
         self.duplicates += delivered.duplicates
         self.unreadable |= batch.unreadable
