@@ -216,11 +216,13 @@ _EDGES = {
     "B": f"(?:(?<={_A_WORD})(?={_A_WORD})|(?<!{_A_WORD})(?!{_A_WORD}))",
 }
 _QUANTIFIER = re.compile(r"(?:([*+?])|\{([0-9]+)(?:(,)([0-9]+)?)?\})(\?)?")
-_GROUP = re.compile(r"\((?:\?(?:(:)|(=|!|<=|<!)|<[A-Za-z_$][A-Za-z0-9_$]*>)|(?!\?))")
+_GROUP = re.compile(r"\((?:\?(?::|(=|!|<=|<!)|<([^>]*)>)|(?!\?))")
 _CODE_POINT = re.compile(
     r"x([0-9A-Fa-f]{2})|u([Dd][89ABab][0-9A-Fa-f]{2})\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})"
     r"|u\{0*(10[0-9A-Fa-f]{4}|[0-9A-Fa-f]{1,5})\}"
 )
+_NAME_ESCAPE = re.compile(rf"\\(?=u)(?:{_CODE_POINT.pattern})")
+_JOINERS = "\u200c\u200d"
 
 
 _MISREAD = {
@@ -232,12 +234,28 @@ _MISREAD = {
 }
 
 
+def _code_point(escape: re.Match[str]) -> int:
+    byte, high, low, unit, braced = escape.groups()
+    if high:
+        return 0x10000 + (int(high, 16) - 0xD800) * 0x400 + int(low, 16) - 0xDC00
+    return int(byte or unit or braced, 16)
+
+
+def _group_name(spelled: str) -> str:
+    """Return the name of a group without its escapes, "" where it is not an identifier of ECMA-262."""
+    name = _NAME_ESCAPE.sub(lambda escape: chr(_code_point(escape)), spelled)
+    # Python's identifiers are those of ECMA-262, without $ and the two joiners.
+    is_name = name[:1] not in _JOINERS and re.sub(f"[${_JOINERS}]", "_", name).isidentifier()
+    return name if is_name else ""
+
+
 class _Parser:
     """Reads a pattern from left to right."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._at = 0
+        self._names: set[str] = set()
 
     def whole(self) -> Node:
         node = self._choice()
@@ -260,9 +278,14 @@ class _Parser:
         return char
 
     def _choice(self) -> Node:
-        parts = [self._sequence()]
-        while self._takes("|"):
+        before = self._names
+        parts: list[Node] = []
+        names: set[str] = set()
+        while not parts or self._takes("|"):
+            self._names = set(before)
             parts.append(self._sequence())
+            names |= self._names
+        self._names = names
         return parts[0] if len(parts) == 1 else Choice(tuple(parts))
 
     def _sequence(self) -> Node:
@@ -309,26 +332,27 @@ class _Parser:
 
     def _group(self) -> Node:
         begins = _GROUP.match(self._pattern, self._at)
-        if begins is None:
+        name = begins and begins[2] is not None and _group_name(begins[2])
+        if begins is None or name == "":
             raise PatternError(
                 f"{self._pattern[self._at : self._at + 4]} begins no group of ECMA-262: there are (…), (?:…), "
                 "(?<name>…), (?=…), (?!…), (?<=…) and (?<!…)"
             )
+        if name and name in self._names:
+            raise PatternError(f"two groups have the name {name}: leave out the names, because nothing refers to them")
+        self._names |= {name} if name else set()
         self._at = begins.end()
         inside = self._choice()
         if not self._takes(")"):
             raise PatternError("a ( is not closed: write \\( for the character")
         # Nothing refers to a group, so none has to be remembered.
-        return Look(inside, begins[2]) if begins[2] else Choice((inside,))
+        return Look(inside, begins[1]) if begins[1] else Choice((inside,))
 
     def _escape(self) -> int | Ranges:
         """Read what follows a backslash: a character, or a class of them."""
         if code_point := _CODE_POINT.match(self._pattern, self._at):
             self._at = code_point.end()
-            byte, high, low, unit, braced = code_point.groups()
-            if high:
-                return 0x10000 + (int(high, 16) - 0xD800) * 0x400 + int(low, 16) - 0xDC00
-            return int(byte or unit or braced, 16)
+            return _code_point(code_point)
         char = self._take()
         if char in _CLASSES:
             return _CLASSES[char]
@@ -337,7 +361,7 @@ class _Parser:
         if char in _CONTROLS and not (char == "0" and self._next.isdigit()):
             return ord(_CONTROLS[char])
         if char and char.isascii() and not char.isalnum():
-            return ord(char)
+            return ord(char)  # also \- outside of […], which ECMA-262 accepts without the flag u only
         raise PatternError(_MISREAD.get(char, f"\\{char} means nothing in ECMA-262"))
 
     def _class(self) -> Node:
