@@ -369,7 +369,8 @@ WELL = {
         properties={"requierd": {}, "errorMessage": {"type": "string"}}
     ),
     "schemas in examples": draft_7(
-        examples=[{"$ref": "nowhere", "requierd": 1}], const={"errorMessage": 7}, enum=[{"$ref": 1}]
+        examples=[{"$ref": "nowhere", "requierd": 1}],
+        properties={"a": {"const": {"errorMessage": 7}}, "b": {"enum": [{"$ref": 1}]}},
     ),
     "formats that are checked, and one's own": draft_7(
         properties={name: {"format": name} for name in ("date", "date-time", "email", "ipv4", "ipv6", "uuid", "x-plan")}

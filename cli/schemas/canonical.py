@@ -5,7 +5,7 @@ names inside `traits` and `properties` are the customer's and may be any.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ CONDITIONS = {"if", "not"}
 
 FIELDS = {"message": TOP, "context": CONTEXT} | {f"context.{name}": fields for name, fields in CONTEXT_OBJECTS.items()}
 
-Follow = Callable[[JsonObject, Place], Place | None]
-"""Returns the place that a schema's reference leads to, None without a reference."""
+References = Mapping[int, Place | None]
+"""The id of a schema -> the place that its reference leads to."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class _Value:
     is_asserted: bool = True
 
 
-def canonical_faults(root: Place, call_type: str, follow: Follow) -> Iterator[Fault]:
+def canonical_faults(root: Place, call_type: str, targets: References) -> Iterator[Fault]:
     """Yield what a schema says of fields that its messages never have, or never have so."""
     waiting = [(root, _Value("message"))]
     seen: set[tuple[int, _Value]] = set()
@@ -48,7 +48,7 @@ def canonical_faults(root: Place, call_type: str, follow: Follow) -> Iterator[Fa
         seen.add((id(place.schema), value))
         yield from _faults(place, value, call_type)
         waiting += _inner(place, value)
-        target = follow(place.schema, place)
+        target = targets.get(id(place.schema))
         if target is not None:
             waiting.append((target, value))
 

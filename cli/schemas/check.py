@@ -14,6 +14,7 @@ from referencing.exceptions import Unresolvable
 from cli.schemas.canonical import canonical_faults, value_faults
 from cli.schemas.patterns import pattern_faults
 from cli.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
+from cli.schemas.refusals import bound_faults, refusal_faults
 from cli.schemas.silence import silent_faults
 from cli.stack import ROOT
 from handler.decode import JsonObject, type_name
@@ -66,7 +67,9 @@ def check_schemas(folder: Path) -> list[Fault]:
     if not faults:  # references are followed between whole schemas
         faults += [*_reference_faults(places, documents)] or [*_message_faults(places, documents)]
     for place in places:
-        faults += [*silent_faults(place), *pattern_faults(place), *value_faults(place)]
+        faults += [*silent_faults(place), *pattern_faults(place), *value_faults(place), *bound_faults(place)]
+    if not faults:  # a pattern that takes exponential time is never tried
+        faults += _refusals(places, documents)
     return sorted(set(faults))
 
 
@@ -129,15 +132,26 @@ def _innermost(error: ValidationError) -> ValidationError:
 
 def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:
     """Yield what the schemas of call types say of fields that canonical messages never have."""
-    registry = schema_registry(documents)
     known = {id(place.schema): place for place in places}
-
-    def follow(schema: JsonObject, place: Place) -> Place | None:
-        references = [schema[keyword] for keyword in sorted(REFERENCES & schema.keys())]
-        return known.get(id(_resolve(references[0], documents[place.file], registry))) if references else None
-
+    targets = _targets(known, documents)
     for call_type in CALL_TYPES:
-        yield from canonical_faults(known[id(documents[f"{call_type}.json"])], call_type, follow)
+        yield from canonical_faults(known[id(documents[f"{call_type}.json"])], call_type, targets)
+
+
+def _refusals(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> list[Fault]:
+    """Return the rules by which schemas of call types refuse what they must accept."""
+    known = {id(place.schema): place for place in places}
+    return refusal_faults(documents, known, _targets(known, documents))
+
+
+def _targets(known: Mapping[int, Place], documents: Mapping[str, JsonObject]) -> dict[int, Place | None]:
+    """Return for each schema with a reference the place that it leads to, None for `true` and `false`."""
+    registry = schema_registry(documents)
+    return {
+        node: known.get(id(_resolve(place.schema[keyword], documents[place.file], registry)))
+        for node, place in known.items()
+        for keyword in sorted(REFERENCES & place.schema.keys(), reverse=True)
+    }
 
 
 def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:
