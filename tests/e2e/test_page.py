@@ -112,6 +112,37 @@ def number(page, name):
     return int(page.locator(f".tally.{name} dd").inner_text().replace(",", ""))
 
 
+WIDTHS = (390, 768, 1024, 1400)
+LONG_WORD = "An_event_name_without_any_space_" * 6
+LONGEST_ID = "m" * 100
+MISFITS = """() => {
+  const seen = (it) => it.checkVisibility({visibilityProperty: true}) && !it.closest('.unseen, svg, optgroup, option');
+  const clips = (it) => getComputedStyle(it).overflowX !== 'visible';
+  const isClipped = ({parentElement: up}) => up !== document.body && (clips(up) || isClipped(up));
+  const isCut = (it) => ['hidden', 'clip'].includes(getComputedStyle(it).overflowX) && it.clientWidth > 1
+    && it.scrollWidth > it.clientWidth + 1 && getComputedStyle(it).textOverflow !== 'ellipsis';
+  const isOut = (it) => { const {left, right, width} = it.getBoundingClientRect();
+    return width > 0 && (left < -0.5 || right > innerWidth + 0.5) && !isClipped(it) };
+  return [...document.body.querySelectorAll('*')].filter(seen).filter((it) => isCut(it) || isOut(it))
+    .map((it) => `${it.tagName}.${it.className} ${it.textContent.slice(0, 40)}`);
+}"""
+"""Elements that are partly outside the window, or hold more than they show without an ellipsis."""
+
+
+@contextmanager
+def sized(page, width):
+    """Let the window be of another width for a while."""
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(300)
+    yield
+    page.set_viewport_size(DESKTOP)
+
+
+def lines_of(element):
+    """Return how many lines the text of an element takes."""
+    return element.evaluate("it => it.clientHeight / parseFloat(getComputedStyle(it).lineHeight)")
+
+
 # Live
 
 
@@ -164,6 +195,35 @@ def test_a_batch_is_one_row_and_its_messages_are_shown_one_by_one(page, server):
     expect(details.locator(".line.violation").first).to_contain_text("event must not be empty")
     details.get_by_role("button").filter(has_text=good["messageId"]).click()
     expect(details).to_contain_text(f"demo#user#{good['userId']}")
+
+
+def test_no_content_widens_the_details_of_a_request(page, server):
+    user = f"{uuid.uuid4()}{'u' * 90}"
+    server.post(fresh(userId=user, event=LONG_WORD, messageId=LONGEST_ID, properties={LONG_WORD: LONG_WORD * 9}))
+    server.post(fresh(userId=user, event={LONG_WORD: LONG_WORD}, messageId=[LONG_WORD], type="track"))
+    server.post(fresh(userId=user, type=LONG_WORD))
+    rows = page.get_by_role("list", name="Requests").get_by_role("listitem").filter(has_text=user[:36])
+    expect(rows).to_have_count(3)
+    for index in range(3):
+        rows.nth(index).click()
+        expect(page.get_by_role("complementary")).to_contain_text("Request as received")
+        for width in WIDTHS:
+            with sized(page, width):
+                assert page.evaluate(MISFITS) == []
+                box = page.get_by_role("button", name="Close the details").bounding_box()
+                assert box["x"] + box["width"] <= width
+        page.get_by_role("button", name="Close the details").click()
+
+
+def test_charts_and_numbers_are_empty_before_the_first_numbers_arrive(browser, server):
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.route("**/_local/live", lambda _: None)  # which is never answered
+    page.goto(server.url + "/")
+    expect(page.locator(".types .share")).to_have_count(8)
+    assert page.locator(".types .track i").evaluate_all("bars => bars.map(bar => bar.offsetWidth)") == [0] * 8
+    assert set(page.locator(".types b, .tally dd").all_inner_texts()) == {"\N{EN DASH}"}
+    context.close()
 
 
 def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
@@ -406,6 +466,30 @@ def test_a_key_is_made_used_revoked_and_then_refused(page):
     wait_until(refused)
     expect(page.locator(".result .badge").first).to_have_text("401")
     expect(page.locator(".result")).to_contain_text("API key is revoked")
+
+
+def test_revoking_a_key_asks_in_a_whole_sentence_and_escape_keeps_the_key(page, server):
+    made = server.request(
+        "POST",
+        "/_local/keys",
+        json={"customer_id": "c" * 64, "label": "l" * 64, "expires": "", "scopes": []},
+    )
+    last_four = made.body["key"]["last_four"]
+    visit(page, "keys")
+    ask = page.get_by_role("button", name=f"Revoke the key ending in {last_four}")
+    for width in WIDTHS:
+        with sized(page, width):
+            assert page.evaluate(MISFITS) == []
+            ask.click()
+            question = page.locator(".confirm p")
+            expect(question).to_have_text(f"Revoke …{last_four} of {'c' * 64}? This cannot be undone.")
+            assert lines_of(question) < 4.5
+            assert page.evaluate(MISFITS) == []
+            expect(page.get_by_role("button", name="Keep")).to_be_focused()
+            page.keyboard.press("Escape")
+            expect(question).to_have_count(0)
+            expect(ask).to_be_focused()
+    expect(page.get_by_role("row").filter(has_text=f"…{last_four}")).to_contain_text("active")
 
 
 def test_a_key_that_can_not_be_made_is_told_why(browser, server):

@@ -33,7 +33,7 @@ export function numbers({ deployment }) {
     "dl",
     { class: "tallies" },
     Object.entries(names).map(([name, text]) =>
-      h("div", { class: `tally ${name}` }, h("dt", null, text), (values[name] = h("dd", null, "0"))),
+      h("div", { class: `tally ${name}` }, h("dt", null, text), (values[name] = h("dd", null, "–"))),
     ),
   );
   return {
@@ -149,7 +149,7 @@ function latencyChart(edges) {
 
 function typesChart(types) {
   const names = [...types, "other"];
-  const rows = Object.fromEntries(names.map((name) => [name, { bar: h("i"), value: h("b", null, "0") }]));
+  const rows = Object.fromEntries(names.map((name) => [name, { bar: h("i"), value: h("b", null, "–") }]));
   const plot = h(
     "div",
     { class: "plot", role: "img", "aria-label": "Call types" },

@@ -71,54 +71,67 @@ export function keys(page) {
   }
 
   function revoker(key) {
-    const place = h("div", { class: "confirm" });
     const name = `key ending in ${key.last_four} of ${plain(key.customer_id)}`;
-    const ask1 = () => {
-      place.replaceChildren(
+    const ask = h("button", { type: "button", "aria-label": `Revoke the ${name}`, click: open }, "Revoke");
+    const failed = h("div");
+    const keep = h("button", { type: "button", click: close }, "Keep");
+    const question = h(
+      "tr",
+      { class: "question", keydown: (event) => event.key === "Escape" && close() },
+      h(
+        "td",
+        { colspan: 8 },
         h(
-          "button",
-          {
-            type: "button",
-            "aria-label": `Revoke the ${name}`,
-            click: () => {
-              place.replaceChildren(
-                h("span", null, "For good?"),
-                h(
-                  "button",
-                  { type: "button", class: "danger", "aria-label": `Yes, revoke the ${name}`, click: revoke },
-                  "Revoke",
-                ),
-                h(
-                  "button",
-                  {
-                    type: "button",
-                    click: () => {
-                      ask1();
-                      place.firstChild.focus();
-                    },
-                  },
-                  "Keep",
-                ),
-              );
-              place.children[1].focus();
-            },
-          },
-          "Revoke",
+          "div",
+          { class: "confirm", role: "group", "aria-label": `Revoke the ${name}?` },
+          h(
+            "p",
+            null,
+            "Revoke ",
+            h("code", null, `…${plain(key.last_four)}`),
+            " of ",
+            h("b", null, bdi(key.customer_id)),
+            "? This cannot be undone.",
+          ),
+          h(
+            "button",
+            { type: "button", class: "danger", "aria-label": `Yes, revoke the ${name}`, click: revoke },
+            "Revoke",
+          ),
+          keep,
         ),
-      );
-    };
-    const revoke = async () => {
+        failed,
+      ),
+    );
+
+    function open() {
+      ask.hidden = true;
+      ask.closest("tr").after(question);
+      keep.focus();
+    }
+
+    function close() {
+      question.remove();
+      failed.replaceChildren();
+      ask.hidden = false;
+      ask.focus();
+    }
+
+    async function revoke() {
       try {
         const { key: now } = await post(`/_local/keys/${encodeURIComponent(key.id)}/revoke`, {});
-        place.closest("tr").replaceWith(show(now));
+        const row = show(now);
+        question.remove();
+        ask.closest("tr").replaceWith(row);
+        row.tabIndex = -1;
+        row.focus();
         told.replaceChildren();
         say(`Revoked the ${name}`);
       } catch (error) {
-        place.replaceChildren(trouble(error));
+        failed.replaceChildren(trouble(error));
       }
-    };
-    ask1();
-    return place;
+    }
+    return ask;
   }
   return { element, show: load };
 }

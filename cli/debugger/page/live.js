@@ -139,7 +139,7 @@ export function live(page) {
       return kinds.length === 0 || kinds.some((kind) => isOf(row, kind));
     });
     for (const kind of KINDS) write(chips[kind].number, count(counts[kind]));
-    figures.draw(feed.totals);
+    if (feed.begun) figures.draw(feed.totals);
     const isNew = feed.begun && !feed.everAny;
     if (greeting.hidden === isNew || seen.hidden !== isNew) {
       greeting.hidden = !isNew;
@@ -160,6 +160,7 @@ export function live(page) {
             ),
       );
     }
+    if (begun !== feed.begun) drawCharts();
     list.set(shown, anew || begun !== feed.begun); // what was there before the page is shown even if it is paused
     begun = feed.begun;
   }
