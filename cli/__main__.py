@@ -16,6 +16,7 @@ import click
 
 from cli.certification.catalog import catalog_page
 from cli.certification.certify import certify
+from cli.clients import ignore_unwritable_key_log
 from cli.console import standard_streams
 from cli.contacts import contacts
 from cli.debugger.debug import debug
@@ -67,6 +68,7 @@ class _Command(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         """Run a command, which Control-C ends, and report an error of AWS in a sentence."""
         _heed_control_c()
+        ignore_unwritable_key_log()
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:

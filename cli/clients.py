@@ -20,6 +20,36 @@ CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """Variables that name certificate authorities, as botocore reads them."""
 
 
+KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
+"""Names a file to which TLS libraries append the keys of connections; urllib3 and botocore fail if they can't."""
+
+
+def ignore_unwritable_key_log() -> None:
+    """Say that the file of `SSLKEYLOGFILE` can't be written, and unset the variable: no connection needs it."""
+    path = os.environ.get(KEY_LOG_VARIABLE)
+    if path and (reason := _why_not_writable(path)):
+        del os.environ[KEY_LOG_VARIABLE]
+        click.echo(
+            f"{KEY_LOG_VARIABLE} is ignored, because {path} can't be written ({reason}): correct the variable, or "
+            "unset it",
+            err=True,
+        )
+
+
+def _why_not_writable(path: str) -> str | None:
+    """Return why nothing can be appended to a file, None if it can; a file that is not there is not created."""
+    try:
+        if os.path.exists(path):  # noqa: PTH110 -- a name with a NUL is False here
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
+        elif not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):  # noqa: PTH120
+            return "its folder does not exist, or can't be written"
+    except OSError as error:
+        return str(error.strerror)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def aws_client(service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
     """Return a client of AWS; raises `BotoCoreError` or `click.ClickException` where the user's settings are wrong."""
     import boto3  # noqa: PLC0415 -- slow, and commands for a local server do without it

@@ -1,5 +1,8 @@
 """What holds for all commands: their help, and the deployment that they work on."""
 
+import json
+import os
+
 import boto3
 import click
 import pytest
@@ -177,3 +180,23 @@ def test_what_would_steer_a_terminal_is_not_printed(code):
 def test_the_letters_of_all_languages_are_printed():
     text = "\N{ARABIC LETTER ALEF}\N{ZERO WIDTH NON-JOINER}\N{HEBREW LETTER SHIN} ü \N{GRINNING FACE}"
     assert printable(text) == text
+
+
+@pytest.mark.parametrize("name", ["", "nowhere/keys", "file/keys"])
+def test_a_key_log_that_can_not_be_written_is_named_and_ignored(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / name))
+    result = run("ping", "--print")
+    assert result.exit_code == 0
+    assert f"SSLKEYLOGFILE is ignored, because {tmp_path / name} can't be written (" in result.stderr
+    assert json.loads(result.stdout)["type"] == "track"
+    assert "SSLKEYLOGFILE" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["new", "file"])
+def test_a_key_log_that_can_be_written_is_left_to_the_tls_library(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / name))
+    assert run("ping", "--print").stderr == ""
+    assert os.environ["SSLKEYLOGFILE"] == str(tmp_path / name)
+    assert not (tmp_path / "new").exists()

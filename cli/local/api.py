@@ -155,10 +155,10 @@ class Api:
 
     async def _answer_by_function(self, request: Request) -> Response:
         access = _Access(request=request, route=f"{request.method} {request.url.path}")
-        body = await request.body()
-        if len(body) > gateway.MAX_BODY_BYTES:
+        body, size = await _read_body(request)
+        if body is None:
             return self._answer(
-                replace(access, size=len(body)), 413, "Request Entity Too Large", "the body is larger than 10 MB"
+                replace(access, size=size), 413, "Request Entity Too Large", "the body is larger than 10 MB"
             )
         event = gateway.to_event(request, body, access.at)
         access = replace(access, request_id=event["requestContext"]["requestId"], event=event, size=len(body))
@@ -214,6 +214,18 @@ class Api:
             self._request_log.write(self._access_log.line(access.values(response, integration)))
         if self._debugger:
             self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
+
+
+async def _read_body(request: Request) -> tuple[bytes | None, int]:
+    """Return a request's body and its size; None for one that is too large, which is not read to its end."""
+    if (announced := _announced(request)) > gateway.MAX_BODY_BYTES:
+        return None, announced
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > gateway.MAX_BODY_BYTES:
+            return None, len(body)
+    return bytes(body), len(body)
 
 
 def _announced(request: Request) -> int:

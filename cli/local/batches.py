@@ -7,12 +7,11 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from threading import Thread
 from typing import Any
 
+from cli.local.background import in_background
 from cli.local.function_process import Invocation
 from cli.local.functions import FunctionError, FunctionTimeoutError
 from handler.decode import JsonObject
@@ -112,7 +111,7 @@ class Calls:
     async def once(self, call: Callable[..., Any], **parameters: object) -> Any:  # noqa: ANN401 -- the call's
         """Make a call; raises `STORE_ERRORS` after a while."""
         try:
-            answer = await _beside(call, **parameters)
+            answer = await in_background(call, **parameters)
         except STORE_ERRORS as error:
             if call.__name__ not in self._failing:
                 self._failing.add(call.__name__)
@@ -129,24 +128,6 @@ class Calls:
                 return await self.once(call, **parameters)
             except STORE_ERRORS:
                 pass
-
-
-async def _beside(call: Callable[..., Any], **parameters: object) -> Any:  # noqa: ANN401 -- the call's
-    """Make a call in a thread of its own, for which the end does not wait, whatever the server at the other side does.
-
-    Python waits for the threads of an executor.
-    """
-    future: Future[Any] = Future()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(call(**parameters))
-        except Exception as error:  # noqa: BLE001 -- raised where it is awaited
-            future.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(future)
 
 
 def batches(records: Iterable[JsonObject], size: int) -> Iterator[list[JsonObject]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from cli.local.background import in_background
 from cli.local.functions import Functions
 from cli.schemas.check import check_schemas
 from cli.schemas.places import Fault
@@ -71,11 +72,11 @@ class SchemaEdits:
             if stamps == self._seen:
                 continue
             self._seen = stamps
-            files = await asyncio.to_thread(self._read)
+            files = await in_background(self._read)
             if digest(files) == self._known:
                 continue
             self._known = digest(files)
-            if faults := await asyncio.to_thread(self._check_out, files):
+            if faults := await in_background(self._check_out, files):
                 words = f"schemas/ has a fault, so messages are judged by what was there before: {faults[0]}"
                 self._tell(words)
                 self._notify(words)

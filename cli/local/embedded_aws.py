@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from subprocess import PIPE
 
 import click
@@ -20,6 +21,22 @@ from cli.stack import ROOT
 START_SECONDS = 60
 
 SERVICES = ("cloudformation", "dynamodb", "dynamodbstreams", "sqs")
+
+
+HEALTH_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+"""Without a signature it is refused, which is an answer too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long the embedded AWS may take to answer, in seconds, and the pause before it is asked again."""
+
+    pause_seconds: float = 5
+    first_seconds: float = 25
+    second_seconds: float = 5
+
+
+PATIENCE = Patience()
 
 
 class EmbeddedAws:
@@ -42,6 +59,7 @@ class EmbeddedAws:
         except BaseException:
             self.stop()
             raise
+        self._port = port
         self.url = f"http://{LOOPBACK}:{port}"
         self.container_url = f"http://{CONTAINER_BRIDGE if reaches_containers else DESKTOP_HOST}:{port}"
 
@@ -55,7 +73,46 @@ class EmbeddedAws:
             raise click.ClickException("The embedded AWS ended while it started") from error
         return port, reaches_containers
 
-    async def watch(self) -> str:
+    async def watch(self, patience: Patience = PATIENCE) -> str:
+        """Wait until its process ends or stops to answer, and say so."""
+        tasks = [asyncio.create_task(self._end()), asyncio.create_task(self._silence(patience))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _silence(self, patience: Patience) -> str:
+        """Wait until two requests in a row remain without an answer.
+
+        The second one is for a server that was stopped and continued itself: its own time went on in between.
+        """
+        while True:
+            await asyncio.sleep(patience.pause_seconds)
+            waits = (patience.first_seconds, patience.second_seconds)
+            if not await self._answers(waits[0]) and not await self._answers(waits[1]):
+                return (
+                    f"The embedded AWS (process {self._process.pid}) has not answered for {sum(waits):g} seconds, and "
+                    "what it stored is gone"
+                )
+
+    async def _answers(self, seconds: float) -> bool:
+        """Whether it answers a request in time, whatever it answers."""
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection(LOOPBACK, self._port)
+                try:
+                    writer.write(HEALTH_REQUEST)
+                    return bool(await reader.read(1))
+                finally:
+                    writer.transport.abort()
+        except TimeoutError:
+            return False
+        except OSError:  # its process ends, which `_end` tells
+            return True
+
+    async def _end(self) -> str:
         """Wait until its process ends, and say so."""
         ended = asyncio.Event()
         out = self._process.stdout

@@ -168,6 +168,16 @@ class Functions:
         self._folder = folder
         self._generation += 1
 
+    async def move(self, folder: Path) -> None:
+        """Replace the processes by those of another checkout, if one can start there.
+
+        Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then.
+        """
+        process = await _FunctionProcess.start(self._function, self._environment, folder, self._niceness)
+        await process.stop()
+        self.use(folder)
+        await self.renew()
+
     async def renew(self) -> None:
         """Replace those processes that are in another checkout, one after the other: the others serve meanwhile.
 

@@ -22,12 +22,13 @@ from rich.text import Text
 
 from cli import demo
 from cli.addresses import is_host_name, parse_address
-from cli.console import server_stdout
+from cli.console import printable, server_stdout
 from cli.debugger.feed import Feed
 from cli.debugger.local import LocalDebugger
 from cli.debugger.server import PageServer
 from cli.key_table import KeyRecord, KeyTable
 from cli.local.api import Api
+from cli.local.consumer_edits import CONSUMER, ConsumerEdits
 from cli.local.edits import SchemaEdits
 from cli.local.embedded_aws import EmbeddedAws
 from cli.local.faults import FaultProxy, Rule
@@ -38,6 +39,7 @@ from cli.local.traffic import Traffic
 from cli.schemas.check import SCHEMAS
 from cli.stack import (
     LOCAL_FOLDER,
+    ROOT,
     Account,
     LocalStack,
     Stores,
@@ -175,7 +177,7 @@ def serve(
         console.print(f"Starting {processes} function processes …", style="dim")
         with (
             closing(RequestLogFile(file_of(host, listener.getsockname()[1]))) as request_log,
-            TemporaryDirectory(prefix="direct-destination-") as checkouts,
+            TemporaryDirectory(prefix="direct-destination-", ignore_cleanup_errors=True) as checkouts,
         ):
             api = Api(
                 account,
@@ -196,11 +198,18 @@ def serve(
                 judge_by=debugger.judge_by,
             )
             edits.begin()
+            consumer_edits = ConsumerEdits(
+                ROOT / CONSUMER,
+                Path(checkouts),
+                sources,
+                tell=lambda text: console.print(Text(printable(text), "yellow")),
+            )
+            consumer_edits.begin()
             asyncio.run(
                 _run(
                     api,
                     sources,
-                    edits,
+                    (edits.watch, consumer_edits.watch),
                     debugger.feed,
                     listener,
                     processes=processes,
@@ -283,7 +292,7 @@ def _certificate(host: str) -> "trustme.LeafCert":
 async def _run(
     api: Api,
     sources: EventSources,
-    edits: SchemaEdits,
+    edits: Iterable[Callable[[], Coroutine[Any, Any, None]]],
     feed: Feed,
     listener: socket.socket,
     *,
@@ -302,7 +311,7 @@ async def _run(
                 listener.listen()  # requests wait from now on, so that the welcome speaks the truth
                 welcome()
                 async with asyncio.TaskGroup() as group:
-                    beside = [group.create_task(sources.run()), group.create_task(edits.watch())]
+                    beside = [group.create_task(work()) for work in (sources.run, *edits)]
                     broken = group.create_task(_first(watches))
                     broken.add_done_callback(lambda _: server.end())
                     await server.serve(sockets=[listener])

@@ -5,6 +5,7 @@ docs/cli.md tells what differs from Lambda.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
@@ -99,6 +100,20 @@ class EventSources:
     async def start(self) -> None:
         """Start the functions; raises `click.ClickException` when one can't load."""
         await asyncio.gather(*(functions.start(1) for functions in self._functions))
+
+    def use(self, folder: Path) -> None:
+        """Let the functions start in a checkout."""
+        for functions in self._functions:
+            functions.use(folder)
+
+    async def move(self, folder: Path) -> None:
+        """Replace the functions' processes by those of another checkout.
+
+        Raises `click.ClickException`, `FunctionError` or `TimeoutError` where one can't start there. A batch that is
+        being handed over ends in the old one.
+        """
+        for functions in self._functions:
+            await functions.move(folder)
 
     async def run(self) -> None:
         """Read and hand over until it is cancelled, which ends what is under way."""

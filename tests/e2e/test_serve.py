@@ -1,13 +1,17 @@
 """`destination serve`: the deployed shape on this machine, on several settings."""
 
+import asyncio
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from local_server import PATIENCE_SECONDS, in_background, make_checkout, run, serving, start, wait_until
@@ -15,6 +19,8 @@ from store_proxy import Fault, store_proxy
 
 from cli import demo
 from cli.key_table import KeyRecord
+from cli.local.consumer_edits import place_of_error
+from cli.local.embedded_aws import EmbeddedAws, Patience
 from cli.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
 from cli.stack import ROOT, Account
 from handler.record import sha256, subject_key
@@ -76,6 +82,26 @@ def test_a_body_over_ten_megabytes_is_413(server):
     reply = server.post(b" " * (10 * 1024 * 1024 + 1))
     assert (reply.status, reply.body) == (413, {"message": "Request Entity Too Large"})
     assert server.post(b" " * (10 * 1024 * 1024)).status == 400  # by the function, whose limit is lower
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("Content-Length: 10485761\r\n", b""),
+        ("Content-Length: 99999999999999\r\n", b"{"),
+        ("Transfer-Encoding: chunked\r\n", b"100000\r\n" + b" " * 0x100000 + b"\r\n"),
+    ],
+    ids=["announced", "announced as very long", "in chunks without end"],
+)
+def test_a_body_that_is_too_large_is_refused_before_it_has_arrived(server, head, body):
+    host, port = server.url.removeprefix("http://").split(":")
+    request = f"POST /segment HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n{head}\r\n"
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
+        connection.sendall(request.encode() + body * (11 if "chunked" in head else 1))
+        answer = connection.recv(65536)  # the request has not ended
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"the body is larger than 10 MB" not in answer
+    wait_until(lambda: "POST /segment 413 the body is larger than 10 MB" in server.output)
 
 
 def test_a_bug_is_500_and_its_traceback_is_printed(queue_server):
@@ -349,13 +375,96 @@ def test_it_ends_when_its_embedded_aws_has_ended(tmp_path, number):
     assert "Traceback" not in server.output
 
 
-def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
-    (tmp_path / "consumer").mkdir()
-    for path in (ROOT / "consumer").iterdir():
-        (tmp_path / "consumer" / path.name).symlink_to(path)
+def test_an_embedded_aws_that_hangs_is_declared_dead():
+    embedded = EmbeddedAws()
+    try:
+        [pid] = [pid for pid, args in children(os.getpid()).items() if "embedded_aws" in args][-1:]
+        os.kill(pid, signal.SIGSTOP)
+        brief = Patience(pause_seconds=0.1, first_seconds=0.5, second_seconds=0.5)
+        said = asyncio.run(embedded.watch(brief))
+    finally:
+        embedded.stop()
+    assert said.endswith("has not answered for 1 seconds, and what it stored is gone")
+
+
+def test_an_embedded_aws_that_answers_is_not_declared_dead():
+    embedded = EmbeddedAws()
+    try:
+        brief = Patience(pause_seconds=0.01, first_seconds=PATIENCE_SECONDS, second_seconds=PATIENCE_SECONDS)
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(embedded.watch(brief), 1))
+    finally:
+        embedded.stop()
+
+
+def test_control_c_ends_it_while_edited_schemas_are_read(tmp_path):
+    shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     with serving(tmp_path, "--processes", "1") as server:
-        (tmp_path / "consumer" / "eraser.py").unlink()
-        (tmp_path / "consumer" / "eraser.py").write_text("raise ValueError('not today')")
+        os.mkfifo(tmp_path / "schemas" / "own.json")  # nobody writes into it, so that reading it takes for ever
+        time.sleep(2.5)  # until it is read
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+HANDLE = """
+def handle(message, context):
+    print("VERSION")
+"""
+
+
+def test_an_edit_of_the_consumer_counts_and_nothing_stored_is_lost(tmp_path):
+    shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
+    handle = tmp_path / "consumer" / "handle.py"
+    handle.write_text(HANDLE.replace("VERSION", "this is the first one"))
+    with serving(tmp_path, "--processes", "1") as server:
+        assert server.post({**TRACK, "messageId": "m-1"}).status == 200
+        wait_until(lambda: "this is the first one" in server.output)
+        handle.write_text(HANDLE.replace("VERSION", "this is the second one"))
+        wait_until(lambda: "consumer/ changed: messages are handed to what is there now" in server.output)
+        assert server.post({**TRACK, "messageId": "m-2"}).status == 200
+        wait_until(lambda: "this is the second one" in server.output)
+        handle.write_text("\n\ndef handle(message:\n")
+        wait_until(lambda: "consumer/ can't be loaded" in server.output)
+        [line] = [line for line in server.output.splitlines() if "consumer/ can't be loaded" in line]
+        assert "handed to what was there before: consumer/handle.py, line 3: SyntaxError: " in line
+        before = server.output.count("this is the second one")
+        os.kill(child(server, "StreamConsumerFunction"), signal.SIGKILL)
+        assert server.post({**TRACK, "messageId": "m-3"}).status == 200
+        wait_until(lambda: server.output.count("this is the second one") > before)
+        handle.write_text(HANDLE.replace("VERSION", "this is the third one"))
+        assert server.post({**TRACK, "messageId": "m-4"}).status == 200
+        wait_until(lambda: server.output.count("consumer/ changed") == 2)
+        assert server.post({**TRACK, "messageId": "m-5"}).status == 200
+        wait_until(lambda: "this is the third one" in server.output)
+        assert len(server.json("messages", "list")) == 5
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("", "it printed nothing"),
+        ("ValueError: no", "ValueError: no"),
+        (
+            'Traceback:\n  File "/usr/lib/a.py", line 7, in b\n    c\nKeyError: 1\n',
+            "/usr/lib/a.py, line 7: KeyError: 1",
+        ),
+        (
+            '  File "/x/consumer/handle.py", line 2, in <module>\n  File "/usr/lib/a.py", line 7, in b\nKeyError: 1\n',
+            "consumer/handle.py, line 2: KeyError: 1",
+        ),
+    ],
+)
+def test_an_error_of_the_consumer_is_told_in_one_line(log, words):
+    assert place_of_error(log, Path("/x")) == words
+
+
+def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
+    (tmp_path / "handler").mkdir()
+    for path in (ROOT / "handler").iterdir():
+        (tmp_path / "handler" / path.name).symlink_to(path)
+    with serving(tmp_path, "--processes", "1") as server:
+        (tmp_path / "handler" / "timestamps.py").unlink()
+        (tmp_path / "handler" / "timestamps.py").write_text("raise ValueError('not today')")
         os.kill(child(server, "EraserFunction"), signal.SIGKILL)
         wait_until(lambda: server.post({"type": "delete", "userId": "u"}).status == 202)  # it finds the process gone
         assert server.process.wait(PATIENCE_SECONDS) == 1
