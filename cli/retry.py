@@ -8,10 +8,14 @@ message is written, and then search the table before the write. So the tombstone
 erasure is requested again if it is there by then.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from threading import current_thread, main_thread
 from typing import Self
+
+from anyio import from_thread
 
 from cli.erase import Person, request_erasure
 from cli.parallel import in_parallel
@@ -24,6 +28,9 @@ from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
 from handler.record import Record
 from handler.validate import Schemas, check_call_type
 from handler.write import EventQueue, EventSink, EventTable, Outcome
+
+PORTION = 200
+"""Rejects whose contents are in memory at once, at most 1 MB each."""
 
 
 class Fate(StrEnum):
@@ -64,8 +71,8 @@ class Judge:
         if message.fault is not None:
             raise message.fault
         call_type = check_call_type(message, self.supported_call_types, expected=expected)
-        self.schemas.check_settings(decode_settings(settings_header))
-        self.schemas.check_message(call_type, message.body)
+        _in_main_thread(self.schemas.check_settings, decode_settings(settings_header))
+        _in_main_thread(self.schemas.check_message, call_type, message.body)
 
     def record(self, reject: KeptReject, contents: Contents) -> Record:
         """Return the record of what passes; raises a `Refusal`.
@@ -81,6 +88,14 @@ class Judge:
             stored_at=self.clock(),
             received_at=reject.rejected_at,
         )
+
+
+def _in_main_thread(check: Callable[..., None], *arguments: object) -> None:
+    """Check where a check has a time limit. A worker thread of the page's server hands it to the event loop."""
+    if current_thread() is main_thread():
+        check(*arguments)
+    else:
+        from_thread.run_sync(check, *arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +152,12 @@ class Retry:
         Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
         others was yielded, and with the reject still there.
         """
-        return in_parallel(self._try_again, rejects)
+        waiting = iter(rejects)
+        while portion := list(itertools.islice(waiting, PORTION)):
+            read = in_parallel(lambda reject: (reject, self.table.contents(reject)), portion)
+            # In this thread, not in parallel: only the main thread has a time limit for checks.
+            judged = [(reject, self._judge(reject, contents)) for reject, contents in read]
+            yield from in_parallel(lambda pair: self._carry_out(*pair), judged)
 
     def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
         """Yield a verdict for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
@@ -146,17 +166,29 @@ class Retry:
             if not is_there:
                 yield Verdict(reject=reject, fate=Fate.MISSING)
 
-    def _try_again(self, reject: KeptReject) -> Verdict:
-        contents = self.table.contents(reject)
+    def _judge(self, reject: KeptReject, contents: Contents | None) -> Record | Refusal | None:
+        """Return the record of a reject that passes, why it is still refused, or None if it is gone."""
         if contents is None:
-            return Verdict(reject=reject, fate=Fate.GONE)
+            return None
         try:
-            fate = self._store(reject, self.judge.record(reject, contents))
+            return self.judge.record(reject, contents)
+        except Refusal as refusal:
+            return refusal
+        except Exception as bug:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
+            return InternalError(bug)
+
+    def _carry_out(self, reject: KeptReject, judged: Record | Refusal | None) -> Verdict:
+        if judged is None:
+            return Verdict(reject=reject, fate=Fate.GONE)
+        if isinstance(judged, Refusal):
+            return self._refused(reject, str(judged))
+        try:
+            fate = self._store(reject, judged)
         except (Unavailable, *STORE_ERRORS):
             raise
         except Refusal as refusal:
             return self._refused(reject, str(refusal))
-        except Exception:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
+        except Exception:  # noqa: BLE001 -- as above
             return self._refused(reject, InternalError.text)
         if self.sink is not None:
             self.deletable.add(reject.key_text)

@@ -46,6 +46,10 @@ _CERTAIN_IF: Mapping[str, Callable[[Any], bool]] = {
 _IMPORT = "from fastjsonschema import JsonSchemaValueException, JsonSchemaValuesException"
 _EXCEPTIONS = "class JsonSchemaValueException(Exception): ...\nclass JsonSchemaValuesException(Exception): ..."
 """All that the code needs of the package, which takes a while to import."""
+_SHORT_TEXTS = """
+from handler.time_limit import ShortTexts
+REGEX_PATTERNS = {text: ShortTexts(pattern) for text, pattern in REGEX_PATTERNS.items()}
+"""
 
 
 def read_schemas(folder: Path) -> dict[str, bytes]:
@@ -61,8 +65,9 @@ def digest(files: Mapping[str, bytes]) -> str:
 def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     """Return the source of a module for the schemas in `<name>.json`.
 
-    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, and `validate({name: document}, formats)`,
-    which raises `JsonSchemaValueException` where a document is not valid. `formats` has a function for `date-time`.
+    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, the set `CAN_BE_SLOW` of those that take
+    more than linear time, and `validate({name: document}, formats)`, which raises `JsonSchemaValueException` if a
+    document is not valid. `formats` has a function for `date-time`.
     Raises `PatternError` for a pattern that can't be used.
     """
     from handler.patterns import python_schema  # noqa: PLC0415 -- not needed where the code is there already
@@ -72,22 +77,39 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     code = _code(compiled, documents)
     if not code:  # they can't be had side by side
         compiled, code = [], _code([], documents)
-    return f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\n" + code.replace(_IMPORT, _EXCEPTIONS)
+    slow = [name for name in compiled if can_be_slow(f"{name}.json", documents)]
+    facts = f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\nCAN_BE_SLOW = frozenset({slow})\n"
+    return facts + code.replace(_IMPORT, _EXCEPTIONS) + (_SHORT_TEXTS if "\nREGEX_PATTERNS = " in code else "")
 
 
 def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
     """Whether the compiled form of a schema and of all that it refers to can be relied on."""
+    return all(
+        rules and all(_is_certain(keyword, value) for keyword, value in rules)
+        for rules in _rules_by_file(file, documents)
+    )
+
+
+def can_be_slow(file: str, documents: Mapping[str, JsonObject]) -> bool:
+    """Whether a compiled schema can take more than linear time: by a pattern, or by alternatives with references."""
+    return any(
+        keyword == "pattern"
+        or (keyword == "anyOf" and any(inner == "$ref" for one in value for inner, _ in _rules(one)))
+        for rules in _rules_by_file(file, documents)
+        for keyword, value in rules
+    )
+
+
+def _rules_by_file(file: str, documents: Mapping[str, JsonObject]) -> Iterator[list[tuple[str, Any]]]:
+    """Yield the rules of a file, and then of each file that it refers to."""
     waiting = {file}
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
         seen.add(name)
-        rules = list(_rules(documents.get(name)))
-        if not rules or not all(_is_certain(keyword, value) for keyword, value in rules):
-            return False
+        yield (rules := list(_rules(documents.get(name))))
         references = (value.partition("#")[0] for keyword, value in rules if keyword == "$ref")
         waiting |= {reference for reference in references if reference} - seen
-    return True
 
 
 def _rules(schema: object) -> Iterator[tuple[str, Any]]:

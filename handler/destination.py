@@ -40,6 +40,7 @@ from handler.reject import Reject, RejectTable
 from handler.request import Request, Route
 from handler.respond import Response, Result
 from handler.settings import STORE_CALL_SECONDS, Settings
+from handler.time_limit import CheckTime
 from handler.validate import Schemas, check_call_type
 from handler.write import EventSink, Outcome
 
@@ -150,7 +151,7 @@ class Destination:
             refusals.clear()
             check(partial(self._admit, request, confirmed))
         judge(partial(self._erased, request, api_key))
-        check(partial(self._check_schemas, request))
+        check(partial(self._check_schemas, request, CheckTime()))
         return refusals
 
     def _admit(self, request: Request, api_key: ApiKey, message: Message) -> None:
@@ -175,9 +176,9 @@ class Destination:
         half = len(messages) // 2  # to find the message that meets the bug
         return [*self._erased(request, api_key, messages[:half]), *self._erased(request, api_key, messages[half:])]
 
-    def _check_schemas(self, request: Request, message: Message) -> None:
-        self.schemas.check_settings(decode_settings(request.headers.get("x-segment-settings")))
-        self.schemas.check_message(str(message.type), message.body)
+    def _check_schemas(self, request: Request, time: CheckTime, message: Message) -> None:
+        self.schemas.check_settings(decode_settings(request.headers.get("x-segment-settings")), time)
+        self.schemas.check_message(str(message.type), message.body, time)
 
     def _keep_rejects(
         self, request: Request, line: RequestLine, api_key: ApiKey, payload: JsonObject, results: Sequence[Result]

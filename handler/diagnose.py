@@ -20,6 +20,7 @@ from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.explain import explain
 from handler.patterns import python_schema
+from handler.time_limit import ShortTexts
 from handler.timestamps import parse_time
 
 MAX_VIOLATIONS = 10
@@ -80,11 +81,31 @@ def _pattern(
     """Try a pattern only on a text that the `maxLength` of its schema allows: a pattern can be slow for long texts."""
     if not validator.is_type(instance, "string") or len(str(instance)) > schema.get("maxLength", math.inf):
         return
-    if not re.search(pattern, str(instance)):
+    if not ShortTexts(re.compile(pattern)).search(str(instance)):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
-OWN_RULES = {"multipleOf": _multiple_of, "pattern": _pattern}
+def _unique_items(
+    _validator: Any,  # noqa: ANN401 -- of any dialect
+    is_required: bool,  # noqa: FBT001 -- the keyword's value
+    instance: object,
+    _schema: object,
+) -> Iterator[ValidationError]:
+    """Compare the items of an array by a set, in linear time; `jsonschema` compares each item with each other one."""
+    if is_required and isinstance(instance, list) and len(set(map(_hashable, instance))) < len(instance):
+        yield ValidationError(f"{instance!r} has non-unique elements")
+
+
+def _hashable(value: object) -> object:
+    """Return what is equal for equal JSON values: `1` is `1.0`, but not `true`, and members have no order."""
+    if isinstance(value, dict):
+        return frozenset((name, _hashable(member)) for name, member in value.items())
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return (bool, value) if isinstance(value, bool) else value
+
+
+OWN_RULES = {"multipleOf": _multiple_of, "pattern": _pattern, "uniqueItems": _unique_items}
 
 
 def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":

@@ -16,12 +16,15 @@ from handler.compile import compile_schemas, digest, read_schemas
 from handler.decode import JsonObject, type_name
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation, WrongType
 from handler.spec import CALL_TYPES, SETTINGS, TOP
+from handler.time_limit import CheckTime, TooSlowError
 from handler.timestamps import parse_time
 
 if TYPE_CHECKING:
     from handler.diagnose import Diagnosis
 
 SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
+
+TOO_SLOW = "This takes too long to check: a rule of our schema {name}.json needs too many steps for it"
 
 _FORMATS = {"date-time": lambda text: parse_time(text) is not None}
 
@@ -54,18 +57,32 @@ class Schemas:
         files = read_schemas(folder)
         return cls(files, _compiled(files))
 
-    def check_message(self, call_type: str, body: JsonObject) -> None:
-        """Raise `InvalidMessage` where a canonical message breaks the schema of its call type, or can't be filed."""
-        if not self._is_valid(call_type, body) and (violations := self._diagnosis.violations(call_type, body)):
+    def check_message(self, call_type: str, body: JsonObject, time: CheckTime | None = None) -> None:
+        """Raise `InvalidMessage` if a canonical message breaks the schema of its call type, or can't be filed.
+
+        `time` is shared by the checks of a request. A message that can't be checked in that time is refused too.
+        """
+        if violations := self._violations(call_type, body, time or CheckTime()):
             raise InvalidMessage(violations)
         _check_key(body)
 
-    def check_settings(self, settings: JsonObject) -> None:
-        """Raise `InvalidSettings` where the customer's settings break `settings.json`."""
+    def check_settings(self, settings: JsonObject, time: CheckTime | None = None) -> None:
+        """Raise `InvalidSettings` if the customer's settings break `settings.json`, or can't be checked in `time`."""
         if settings == {} and self._needs_no_settings:
             return
-        if not self._is_valid(SETTINGS, settings) and (violations := self._diagnosis.violations(SETTINGS, settings)):
+        if violations := self._violations(SETTINGS, settings, time or CheckTime()):
             raise InvalidSettings(violations)
+
+    def _violations(self, name: str, document: JsonObject, time: CheckTime) -> tuple[Violation, ...]:
+        try:
+            if name not in self._compiled.CAN_BE_SLOW:
+                is_valid = self._is_valid(name, document)
+            else:
+                is_valid = time.run(self._is_valid, name, document)
+            # What `_diagnosis` loads does not count as time of this check.
+            return () if is_valid else time.run(self._diagnosis.violations, name, document)
+        except TooSlowError:
+            return (Violation(pointer="", message=TOO_SLOW.format(name=name)),)
 
     def _is_valid(self, name: str, document: JsonObject) -> bool:
         """Whether a document is certain to be valid."""

@@ -62,6 +62,11 @@ FAULTS = {
         "",
         "minLength stands twice in one object, where only the last one counts: join them",
     ),
+    "an infinite number": (
+        f'{{"$schema": "{DRAFT_7}", "properties": {{"a": {{"multipleOf": 1e400}}}}}}',
+        "",
+        "1e400 is too large for a number: leave the rule out, or write a smaller one",
+    ),
     "no dialect": ({"type": "object"}, "", "$schema is missing: write http://json-schema.org/draft-07/schema# or "),
     "another dialect": (
         {"$schema": "http://json-schema.org/draft-04/schema#"},

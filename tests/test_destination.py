@@ -485,10 +485,10 @@ class BuggySchemas:
 
     check_settings = SCHEMAS.check_settings
 
-    def check_message(self, call_type, body):
+    def check_message(self, call_type, body, time):
         if body.get("user_id") == "s3cret":
             raise ZeroDivisionError("s3cret")
-        SCHEMAS.check_message(call_type, body)
+        SCHEMAS.check_message(call_type, body, time)
 
 
 class BuggyTombstones(Tombstones):

@@ -22,6 +22,7 @@ ORDER = (
     "request",
     "keys",
     "authenticate",
+    "time_limit",
     "explain",
     "diagnose",
     "validate",

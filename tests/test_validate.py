@@ -255,6 +255,26 @@ def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
 
 
 @pytest.mark.parametrize(
+    ("items", "are_unique"),
+    [
+        ([1, 1.0], False),
+        ([1, True], True),
+        ([0, False, None, "", [], {}], True),
+        ([{"a": 1, "b": [2]}, {"b": [2.0], "a": 1}], False),
+        ([{"a": 1}, {"a": True}], True),
+        ([[1, 2], [2, 1]], True),
+        ([[["a", 1]], {"a": 1}], True),
+        ([["a"], ["a"]], False),
+        ([{"number": number} for number in range(20_000)], True),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_unique_items_are_compared_as_json_values(edit, items, are_unique):
+    schemas = edit("page", properties={"properties": {"properties": {"x": {"uniqueItems": True}}}})
+    assert (not violations(schemas, {"type": "page", "properties": {"x": items}})) == are_unique
+
+
+@pytest.mark.parametrize(
     ("rule", "value"),
     [
         ({"format": "date-time"}, "2031-05-17T12:00:00+02:00"),

@@ -1,6 +1,7 @@
 """Whether the schemas of a folder are well: each is a schema, what they refer to is there, and no word is in vain."""
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -83,7 +84,9 @@ def _read(path: Path) -> JsonObject:
         return dict(members)
 
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=to_object, parse_constant=_refuse_constant)
+        document = json.loads(
+            path.read_bytes(), object_pairs_hook=to_object, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except UnicodeDecodeError as error:
@@ -102,6 +105,12 @@ def _read(path: Path) -> JsonObject:
 
 def _refuse_constant(name: str) -> Never:
     raise ValueError(f"this is not JSON: {name} is not a number of JSON")
+
+
+def _finite(number: str) -> float:
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is too large for a number: leave the rule out, or write a smaller one")
+    return value
 
 
 def _dialect(document: JsonObject) -> Dialect:

@@ -1,0 +1,176 @@
+"""A message that takes too long to check is refused alone. A test of this module whose limit fails never ends."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from contextlib import suppress
+from threading import Thread
+
+import pytest
+from test_destination import Rejects, Sink, answer, encode, request
+
+from cli.stack import ROOT
+from handler.time_limit import CheckTime, TooSlowError
+from handler.validate import Schemas
+
+WORDS = "^(?:[A-Za-z]{1,10}\\s?){1,10}$"
+SLOW = [
+    WORDS,
+    "^(a{1,10}){1,10}$",
+    "^([a-z]{2,9}){2,9}$",
+    "^(a?){10}(a?){10}(a?){10}b$",
+    "^(a|a){20}(a|aa){20}b$",
+    "^(a{0,9}){9}b$",
+    "^(a+)?(a+)?(a+)?(a+)?(a+)?(a+)?(a+)?(a+)?b$",
+    "^a*a*a*a*a*a*a*a*b$",
+    "^.*.*.*.*.*.*.*.*=$",
+    "^(a+)+$",
+    "(?=(a+)+$)b",
+]
+ATTACK = "a" * 200 + "!"
+TEXT = "This takes too long to check: a rule of our schema {}.json needs too many steps for it"
+FAST, SLOW_MESSAGE = (
+    {"type": "track", "userId": "u-1", "event": "E", "properties": {"label": text}} for text in ("a", ATTACK)
+)
+
+
+def schemas(tmp_path, rule, *, name="track", anew=True):
+    """Return the shipped schemas with a rule for the label of tracked properties, or of settings."""
+    folder = shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    path = folder / f"{name}.json"
+    document = json.loads(path.read_text())
+    labelled = {"properties": {"label": rule}}
+    document.setdefault("properties", {}).update(
+        labelled["properties"] if name == "settings" else {"properties": labelled}
+    )
+    if not anew:  # a keyword that is judged by jsonschema alone
+        document["not"] = {"required": ["impossible"]}
+    path.write_text(json.dumps(document))
+    return Schemas.load(folder)
+
+
+def numbered(*messages):
+    return {"batch": [{**message, "messageId": f"m-{number}"} for number, message in enumerate(messages)]}
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_a_pattern_that_takes_too_long_refuses_the_message(tmp_path, pattern):
+    rejects = Rejects()
+    status, content = answer(request(SLOW_MESSAGE), schemas=schemas(tmp_path, {"pattern": pattern}), rejects=rejects)
+    assert (status, content["code"], content["message"]) == (400, "invalid_message", TEXT.format("track"))
+    assert len(rejects.kept) == 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"uniqueItems": True, "items": {"pattern": WORDS}},
+        {"patternProperties": {WORDS: False}},
+        {"propertyNames": {"pattern": WORDS}},
+        {"not": {"items": {"pattern": WORDS}}},
+        {"anyOf": [{"items": {"pattern": WORDS}}, {"type": "string"}]},
+    ],
+)
+def test_every_keyword_has_the_limit(tmp_path, rule):
+    message = {**FAST, "properties": {"label": {ATTACK: 1} if "items" not in json.dumps(rule) else [ATTACK]}}
+    status, content = answer(request(message), schemas=schemas(tmp_path, rule))
+    assert (status, content["message"]) == (400, TEXT.format("track"))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_other_messages_of_a_batch_are_stored(tmp_path, at, compiled):
+    judge = schemas(tmp_path, {"pattern": WORDS}, anew=compiled)
+    sink, rejects = Sink(), Rejects()
+    messages = [SLOW_MESSAGE if index == at else FAST for index in range(3)]
+    status, content = answer(request(numbered(*messages), path="/v1/batch"), schemas=judge, sink=sink, rejects=rejects)
+    assert (status, content["accepted"], [each["index"] for each in content["rejected"]]) == (200, 2, [at])
+    assert (len(sink.records), [reject.index for reject in rejects.kept]) == (2, [at])
+
+
+def test_many_slow_messages_of_a_batch_leave_time_for_the_others(tmp_path):
+    judge = schemas(tmp_path, {"pattern": WORDS})
+    sink, rejects = Sink(), Rejects()
+    batch = numbered(*[FAST, SLOW_MESSAGE] * 30)
+    status, content = answer(request(batch, path="/v1/batch"), schemas=judge, sink=sink, rejects=rejects)
+    assert (status, content["accepted"], len(sink.records), len(rejects.kept)) == (200, 30, 30, 30)
+
+
+def test_slow_checks_have_a_limit_together_after_which_nothing_is_checked():
+    begun = []
+
+    def check():
+        begun.append(len(begun))
+        while True:
+            pass
+
+    time_for_checks = CheckTime()
+    for _ in range(1000):
+        with pytest.raises(TooSlowError):
+            time_for_checks.run(check)
+    assert 30 < len(begun) < 150
+
+
+def test_each_request_has_time_of_its_own(tmp_path):
+    judge = schemas(tmp_path, {"pattern": WORDS})
+    for _ in range(5):
+        assert answer(request(SLOW_MESSAGE), schemas=judge)[0] == 400
+    assert answer(request(FAST), schemas=judge)[0] == 200
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_pattern_is_not_tried_on_a_very_long_text(tmp_path, compiled):
+    judge = schemas(tmp_path, {"pattern": "^a+$"}, anew=compiled)
+    for length, status in ((32 * 1024, 200), (32 * 1024 + 1, 400)):
+        message = {**FAST, "properties": {"label": "a" * length}}
+        assert answer(request(message), schemas=judge)[0] == status
+
+
+def test_a_pattern_is_not_tried_on_a_text_above_its_maximum_length(tmp_path):
+    judge = schemas(tmp_path, {"pattern": WORDS, "maxLength": 100}, anew=False)
+    status, content = answer(request(SLOW_MESSAGE), schemas=judge)
+    assert (status, content["message"]) == (400, "properties.label must have at most 100 characters")
+
+
+def test_slow_settings_are_refused(tmp_path):
+    settings = encode(json.dumps({"label": ATTACK}))
+    judge = schemas(tmp_path, {"pattern": WORDS}, name="settings")
+    status, content = answer(request(FAST, headers={"x-segment-settings": settings}), schemas=judge)
+    assert (status, content["code"], content["message"]) == (400, "invalid_settings", TEXT.format("settings"))
+
+
+def test_a_check_is_interrupted_although_it_handles_every_exception():
+    def stubborn():
+        while True:
+            with suppress(Exception):
+                re.search(WORDS, ATTACK)
+
+    with pytest.raises(TooSlowError):
+        CheckTime().run(stubborn)
+
+
+def test_results_and_exceptions_of_a_check_pass_through():
+    time_for_checks = CheckTime()
+    assert time_for_checks.run(max, 1, 2) == 2
+    with pytest.raises(ZeroDivisionError):
+        time_for_checks.run(divmod, 1, 0)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+def test_a_signal_that_comes_after_a_check_is_ignored():
+    CheckTime().run(max, 1, 2)
+    signal.raise_signal(signal.SIGVTALRM)
+
+
+def test_outside_the_main_thread_there_is_no_limit():
+    results = []
+    thread = Thread(target=lambda: results.append(CheckTime().run(max, 1, 2)))
+    thread.start()
+    thread.join()
+    assert results == [2]
+
+
+def test_waiting_does_not_count_as_time():
+    assert CheckTime().run(lambda: time.sleep(0.5) or "done") == "done"
