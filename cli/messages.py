@@ -273,7 +273,12 @@ def _key(item: Item) -> Key:
 
 def what_of(message: JsonObject) -> str:
     """Say what a canonical message is about, "" where it tells nothing but who."""
-    return str(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
+    return value_text(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
+
+
+def value_text(value: object) -> str:
+    """Return a string as it is, and any other JSON value as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _columns(item: Item) -> tuple[str, ...]:

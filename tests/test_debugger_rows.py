@@ -30,7 +30,7 @@ def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
     told = row(TRACK, function_line())
     assert told == {
         "id": "r",
-        "time": 1500,
+        "time": 1503,
         "method": "POST",
         "route": "/segment",
         "status": 200,
@@ -56,10 +56,11 @@ def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
     ("message", "event"),
     [
         ({"type": "page", "name": "Pricing"}, "Pricing"),
-        ({"type": "group", "groupId": 5}, "5"),
-        ({"type": "alias", "from": "old", "to": "new"}, "old"),
+        ({"type": "group", "groupId": 5}, "group 5"),
+        ({"type": "alias", "from": "old", "to": "new"}, "previous id old"),
         ({"type": "identify"}, None),
-        ({"type": "track", "event": {"odd": 1}}, "{'odd': 1}"),
+        ({"type": "track", "event": {"odd": 1}}, '{"odd": 1}'),
+        ({"type": "track", "event": True}, "true"),
     ],
     ids=str,
 )
@@ -70,6 +71,14 @@ def test_what_a_message_is_about_depends_on_its_call_type(message, event):
 def test_a_visitor_without_a_user_id_is_told_as_such():
     told = row({"type": "page", "anonymous_id": "a-1"}, function_line())
     assert (told["user"], told["user_kind"]) == ("a-1", "anonymous")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(["no", "text"], '["no", "text"]'), ({"ä": None}, '{"ä": null}'), (True, "true"), (1.5, "1.5")]
+)
+def test_an_id_that_is_not_a_string_is_told_as_json(value, text):
+    told = row({**TRACK, "messageId": value, "userId": value}, function_line(REFUSED), status=400)
+    assert (told["message_id"], told["user"]) == (text, text)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +156,11 @@ def test_a_line_of_the_function_tells_a_row():
         "acme",
     )
     assert (told["user"], told["event"], told["message_id"], told["text"]) == (None, None, "m", REFUSED.text)
+
+
+def test_a_line_of_the_api_tells_when_the_request_was_answered():
+    begun = row_of(access_line(503, responseLatency="0"))["time"]
+    assert row_of(access_line(503, responseLatency="4900"))["time"] == begun + 4900
 
 
 def test_a_line_about_several_messages_is_told_as_a_batch():

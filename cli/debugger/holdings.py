@@ -12,10 +12,11 @@ import click
 
 from cli.debugger.layout import lay_out_value
 from cli.debugger.marks import mask_write_keys
+from cli.debugger.rows import about_of
 from cli.debugger.shown import shown_content
 from cli.key_table import KeyRecord, KeyTable
 from cli.keys import CUSTOMER_ID, EXPIRY
-from cli.messages import Item, Selection, to_json, what_of
+from cli.messages import Item, Selection, to_json
 from cli.reject_table import KeptReject, RejectTable, last_days, newest_first
 from cli.rejects import DEFAULT_DAYS
 from cli.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
@@ -158,7 +159,7 @@ def _message(item: Item) -> dict[str, Any]:
         "type": text("type"),
         "who": text(f"{kind}_id"),
         "who_kind": kind,
-        "what": what_of(read_json_attribute(item["message"])),
+        "what": about_of(read_json_attribute(item["message"])),
         **{name: text(name) for name in ("message_id", "subject", "position")},
     }
 

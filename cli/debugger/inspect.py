@@ -20,7 +20,7 @@ from cli.debugger.marks import (
 from cli.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from cli.debugger.shown import json_layout, shown_content, shown_headers
 from cli.debugger.verdicts import Verdict, verdicts_of
-from cli.messages import to_json
+from cli.messages import to_json, value_text
 from cli.retry import Judge
 from cli.target import Target
 from cli.watching.lines import AccessLine, FunctionLine
@@ -78,7 +78,9 @@ class Inspector:
             violations = self._violations(exchange, message, verdicts[index])
             facts |= {"message": index, "violations": [vars(violation) for violation in violations]}
             facts["subject"] = {
-                name: message.body[name] for name in ("user_id", "anonymous_id") if name in message.body
+                name: subject_id
+                for name in ("user_id", "anonymous_id")
+                if isinstance(subject_id := message.body.get(name), str)
             }
             if message.body and body is not None:
                 marked = violations if verdicts[index].code == InvalidMessage.code else ()
@@ -178,7 +180,7 @@ def _mark(
 
 def _text(value: object) -> str | None:
     """Return a value that may be of any type as text."""
-    return value if value is None or isinstance(value, str) else json.dumps(value)
+    return None if value is None else value_text(value)
 
 
 def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

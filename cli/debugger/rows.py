@@ -7,10 +7,11 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from cli.debugger.exchange import Exchange, Reading
-from cli.messages import what_of
+from cli.messages import value_text, what_of
 from cli.segment.contract import RETRIED_BY_SEGMENT
 from cli.watching.lines import AccessLine, Line
 from handler.canonicalise import Message
+from handler.decode import JsonObject
 
 MAX_CHARS = 200
 """Of a text of a row."""
@@ -28,7 +29,7 @@ def outcome_of(logged: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the page shows of a request; `time` is in milliseconds since 1970, `ms` what it took.
+    """What the page shows of a request; `time` is when it was answered, in milliseconds since 1970, `ms` what it took.
 
     `counts` are of its messages by outcome, `types` by call type. `outcome` is the gravest one, `by` who answered.
     """
@@ -70,7 +71,7 @@ class Row:
         last = exchange.lines[-1] if exchange.lines else {}
         return cls(
             id=exchange.id,
-            time=round(exchange.time.timestamp() * 1000),
+            time=round(exchange.time.timestamp() * 1000 + exchange.milliseconds),
             method=exchange.method,
             route=exchange.path,
             status=exchange.status,
@@ -90,9 +91,13 @@ class Row:
     @classmethod
     def of_line(cls, line: Line, number: int) -> Self:
         """Return the row of a line of a stack's log, the `number`-th; a batch has several."""
+        began = line.time.timestamp() * 1000
+        took = (
+            (line.milliseconds or 0) if isinstance(line, AccessLine) else 0
+        )  # the function writes its line at the end
         common: dict[str, Any] = {
             "id": f"{line.request_id}.{number}",
-            "time": round(line.time.timestamp() * 1000),
+            "time": round(began + took),
             "status": line.status,
             "ms": line.milliseconds,
         }
@@ -140,8 +145,16 @@ def _about(message: Message) -> dict[str, str | None]:
     body = message.body
     kind = "user" if "user_id" in body else "anonymous" if "anonymous_id" in body else None
     return {
-        "user": str(body[f"{kind}_id"]) if kind else None,
+        "user": value_text(body[f"{kind}_id"]) if kind else None,
         "user_kind": kind,
-        "event": what_of(body) or None,
-        "message_id": str(body["message_id"]) if "message_id" in body else None,
+        "event": about_of(body) or None,
+        "message_id": value_text(body["message_id"]) if "message_id" in body else None,
     }
+
+
+def about_of(body: JsonObject) -> str:
+    """Say what a canonical message is about; an id is shown with its name."""
+    what = what_of(body)
+    if not what or body.get("event") or body.get("name"):
+        return what
+    return f"{'group' if body.get('group_id') else 'previous id'} {what}"

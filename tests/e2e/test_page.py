@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -104,12 +105,17 @@ def here(page):
 
 def row(page, text):
     """Return the row of the list that holds a text."""
-    return page.get_by_role("list", name="Requests, newest first").get_by_role("listitem").filter(has_text=text).first
+    return (
+        page.get_by_role("list", name="Requests, the last answered first")
+        .get_by_role("listitem")
+        .filter(has_text=text)
+        .first
+    )
 
 
 def number(page, name):
     """Return one of the numbers at the top."""
-    return int(page.locator(f".tally.{name} dd").inner_text().replace(",", ""))
+    return int(page.locator(f".tally.of-{name} dd").inner_text().replace(",", ""))
 
 
 WIDTHS = (390, 768, 1024, 1400)
@@ -136,6 +142,12 @@ def sized(page, width):
     page.wait_for_timeout(300)
     yield
     page.set_viewport_size(DESKTOP)
+
+
+def make_key(server, customer, **fields):
+    """Make an API key by the page's own route, and return it with its record."""
+    facts = {"label": "", "expires": "", "scopes": [], **fields}
+    return server.request("POST", "/_local/keys", json={"customer_id": customer, **facts}).body
 
 
 def lines_of(element):
@@ -236,7 +248,7 @@ def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
     def shown():
         return [name for name in names if row(page, f"{name}-{mark}").count()]
 
-    page.get_by_label("Filter by").fill(mark)
+    page.get_by_label("Filter by text").fill(mark)
     wait_until(lambda: shown() == ["a", "b", "c"])
     page.get_by_role("button", name=re.compile("^refused")).click()
     wait_until(lambda: shown() == ["c"])
@@ -246,8 +258,86 @@ def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
     here(page).get_by_label("Call type", exact=True).select_option("")
     here(page).get_by_label("Customer", exact=True).select_option("demo")
     wait_until(lambda: shown() == ["a", "b", "c"])
-    page.get_by_label("Filter by").fill("no row has this")
+    page.get_by_label("Filter by text").fill("no row has this")
     expect(page.get_by_role("main")).to_contain_text("No request matches these filters")
+
+
+def test_each_word_of_the_filter_may_be_in_another_column(page, server):
+    mark = uuid.uuid4().hex
+    server.post(fresh(userId=f"a-{mark}", event="Order Completed"))
+    server.post(fresh(userId=f"b-{mark}", event="Completed Order"))
+    found = page.locator(".row .user")
+    for words, users in (
+        (f"demo order COMPLETED {mark}", ["b", "a"]),
+        (f'"order completed" {mark}', ["a"]),
+        (f"demo stored track 200 /segment a-{mark}", ["a"]),
+        (f"demo refused {mark}", []),
+        (f'{mark} "order comp', ["a"]),
+    ):
+        page.get_by_label("Filter by text").fill(words)
+        expect(found).to_have_text([f"{user}-{mark}" for user in users])
+    expect(page.get_by_role("main")).to_contain_text("1 of ")
+    expect(page.get_by_role("main")).to_contain_text("must occur in one of: answered, status, outcome, call type")
+
+
+def test_ids_that_differ_at_their_ends_look_different_and_no_outcome_is_cut(page, server):
+    mark = uuid.uuid4().hex
+    customers = [f"simulated-{mark}-{number}" for number in range(2)]
+    for customer in customers:
+        server.post(fresh(userId=f"{mark}-long-id-of-{customer}"), key=make_key(server, customer)["api_key"])
+    body = json.dumps({"writeKey": demo.GOOD_KEY, "batch": [fresh(userId=mark), fresh(userId=mark, event="")]}).encode()
+    server.request("POST", "/v1/batch", headers={"Content-Type": "application/json"}, body=body)
+    expect(row(page, "part refused")).to_be_visible()
+    for width in WIDTHS:
+        with sized(page, width):
+            cut = page.locator(".row .outcome").evaluate_all(
+                "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
+            )
+            assert cut == []
+            for name in ("customer", "user"):
+                ends = page.locator(f".row .{name} > :last-child:not(:empty):visible").filter(
+                    has_text=re.compile("-[01]$")
+                )
+                for end in ends.all()[:2]:
+                    box, cell = end.bounding_box(), end.locator("..").bounding_box()
+                    assert box["width"] > 20
+                    assert box["x"] + box["width"] <= cell["x"] + cell["width"] + 1
+    with sized(page, 1400):
+        for customer in customers:
+            assert row(page, customer).locator(".customer > :first-child").evaluate("it => it.offsetWidth") > 60
+
+
+def test_rows_are_in_the_order_of_the_times_they_show(page, server):
+    mark = uuid.uuid4().hex
+    messages = [fresh(userId=mark, properties={"text": "x" * size}) for size in (1, 400_000, 1, 300_000, 1) * 4]
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(server.post, messages)]
+    page.get_by_label("Filter by text").fill(mark)
+    expect(page.get_by_text(f"{len(messages)} of ")).to_be_visible()
+    times = page.locator(".row .time").all_inner_texts()
+    assert len(times) > 10
+    assert times == sorted(times, reverse=True)
+
+
+def test_requests_are_counted_with_the_messages_in_them(page, server):
+    expect(page.locator(".tally.of-requests")).to_have_text(re.compile("[0-9]"))
+    requests, messages = number(page, "requests"), number(page, "messages")
+    body = json.dumps({"writeKey": demo.GOOD_KEY, "batch": [fresh() for _ in range(3)]}).encode()
+    server.request("POST", "/v1/batch", headers={"Content-Type": "application/json"}, body=body)
+    wait_until(lambda: number(page, "requests") == requests + 1)
+    assert number(page, "messages") == messages + 3
+    assert number(page, "messages") == sum(number(page, name) for name in ("stored", "duplicate", "refused", "failed"))
+    expect(page.locator(".tally.of-messages dt")).to_have_text("with messages")
+
+
+def test_an_id_that_is_not_a_string_is_shown_as_json(page, server):
+    user = str(uuid.uuid4())
+    server.post(fresh(messageId=["no", user], userId={"is": user}))
+    row(page, user).click()
+    details = page.get_by_role("complementary")
+    expect(details.locator(".facts")).to_contain_text(f'["no", "{user}"]')
+    expect(details.locator(".facts")).to_contain_text(f'{{"is": "{user}"}}')
+    expect(details.get_by_role("link", name=user)).to_have_count(0)
 
 
 def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
@@ -281,7 +371,7 @@ def test_rows_are_walked_through_by_the_keyboard(page, server):
         server.post(fresh(userId=user))
         expect(row(page, user)).to_be_visible()
     page.keyboard.press("/")
-    expect(page.get_by_label("Filter by")).to_be_focused()
+    expect(page.get_by_label("Filter by text")).to_be_focused()
     row(page, second).get_by_role("button").focus()
     page.keyboard.press("ArrowDown")
     expect(row(page, first).get_by_role("button")).to_be_focused()
@@ -469,12 +559,7 @@ def test_a_key_is_made_used_revoked_and_then_refused(page):
 
 
 def test_revoking_a_key_asks_in_a_whole_sentence_and_escape_keeps_the_key(page, server):
-    made = server.request(
-        "POST",
-        "/_local/keys",
-        json={"customer_id": "c" * 64, "label": "l" * 64, "expires": "", "scopes": []},
-    )
-    last_four = made.body["key"]["last_four"]
+    last_four = make_key(server, "c" * 64, label="l" * 64)["key"]["last_four"]
     visit(page, "keys")
     ask = page.get_by_role("button", name=f"Revoke the key ending in {last_four}")
     for width in WIDTHS:

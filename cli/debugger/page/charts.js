@@ -19,10 +19,11 @@ export function charts({ deployment }) {
   };
 }
 
-/** Make the five numbers; returns their element and `draw(totals)`. */
+/** Make the numbers: of requests, of their messages, and of each outcome; returns their element and `draw(totals)`. */
 export function numbers({ deployment }) {
   const names = {
     requests: "Requests",
+    messages: "with messages",
     stored: deployment.sink === "sqs" ? "Queued" : "Stored",
     duplicate: "Duplicates",
     refused: "Refused",
@@ -33,13 +34,14 @@ export function numbers({ deployment }) {
     "dl",
     { class: "tallies" },
     Object.entries(names).map(([name, text]) =>
-      h("div", { class: `tally ${name}` }, h("dt", null, text), (values[name] = h("dd", null, "–"))),
+      h("div", { class: `tally of-${name}` }, h("dt", null, text), (values[name] = h("dd", null, "–"))),
     ),
   );
   return {
     element,
     draw(totals) {
-      for (const name of Object.keys(names)) write(values[name], count(totals[name]));
+      const messages = OUTCOMES.reduce((sum, name) => sum + totals[name], 0);
+      for (const name of Object.keys(names)) write(values[name], count({ ...totals, messages }[name]));
     },
   };
 }
@@ -136,9 +138,11 @@ function latencyChart(edges) {
     strong.setAttribute("d", all ? [median, p95].map((i) => shape(sums[i], i)).join("") : "");
     write(marks.median, all ? (median === p95 ? "median, p95" : "median") : "");
     write(marks.p95, all && median !== p95 ? "p95" : "");
-    const apart = p95 - median === 1 ? 0.8 : p95 - median === 2 ? 0.3 : 0; // so that the words do not touch
-    at(marks.median, (median + 0.5 - apart) / bins);
-    at(marks.p95, (p95 + 0.5 + apart) / bins);
+    const isClose = p95 !== median && p95 - median < 5; // so that the words do not touch
+    marks.median.classList.toggle("before", isClose && median > 2);
+    marks.p95.classList.toggle("after", isClose);
+    at(marks.median, (median + 0.5) / bins);
+    at(marks.p95, (p95 + 0.5 + (isClose && median <= 2 ? 1.5 : 0)) / bins);
     write(chart.note, all ? `median ${words(median)}` : "");
     chart.label(
       all ? `median ${words(median)}, 95 percent at or below ${words(p95)}, of ${all} requests` : "no requests",

@@ -32,6 +32,26 @@ export function plain(text, most = 300) {
   return cut.replace(UNSEEN, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
+const END = 8;
+
+/** Cut a text in two, so that what does not fit is left out in the middle: ids often differ only at their ends. */
+export function halves(text) {
+  const signs = [...text];
+  if (signs.length <= 2 * END || RIGHT_TO_LEFT.test(text)) return [text, ""];
+  return [signs.slice(0, -END).join(""), signs.slice(-END).join("")];
+}
+
+/** A sender's text in one line, shortened in its middle to the room there is. */
+export function middle(text) {
+  const shown = plain(text);
+  return h(
+    "bdi",
+    { class: "middle", title: shown },
+    halves(shown).map((half) => h("span", null, half)),
+  );
+}
+
 /** Tell a text that may be very long: a piece, and a button for the rest. */
 export function long(text, most = 2000) {
   if (text.length <= most) return bdi(text, most);
@@ -68,13 +88,22 @@ export const plural = (number, word) => `${count(number)} ${word}${number === 1 
 export const labelled = (text, field, hint) =>
   h("label", { class: "field" }, h("span", null, text, hint && h("span", { class: "dim" }, ` ${hint}`)), field);
 
+const SHORT = 32;
+
+/** A sender's text of at most 32 characters, shortened in its middle. */
+function shortened(text) {
+  const signs = [...text];
+  if (signs.length <= SHORT) return plain(text);
+  return plain(`${signs.slice(0, SHORT / 2 - 1).join("")}…${signs.slice(-SHORT / 2).join("")}`);
+}
+
 /** A select of texts, or of [value, text]. */
 export function options(select, choices) {
   const value = select.value;
   select.replaceChildren(
     ...choices.map((choice) => {
       const [key, text] = Array.isArray(choice) ? choice : [choice, choice];
-      return h("option", { value: key }, plain(text, 60));
+      return h("option", { value: key, title: text.length > SHORT ? plain(text) : null }, shortened(text));
     }),
   );
   select.value = choices.some((choice) => (Array.isArray(choice) ? choice[0] : choice) === value)

@@ -11,7 +11,7 @@ const BEGIN = { totals: NOTHING, number: 0, second: 0 };
 
 /** Dispatches `change` for rows and totals, `state` for whether the server answers, `schemas` when others count. */
 export class Feed extends EventTarget {
-  /** Oldest first. Their texts are cut and made visible; `sought` is what the text filter looks at. */
+  /** Oldest first. Their texts are cut and made visible. */
   rows = [];
   /** Since the last "Clear". */
   totals = NOTHING;
@@ -107,7 +107,6 @@ export class Feed extends EventTarget {
   #read(row) {
     const read = { ...row };
     for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
-    read.sought = [String(row.status), ...SHOWN.map((name) => read[name] ?? "")].join("\n").toLowerCase();
     return read;
   }
 }

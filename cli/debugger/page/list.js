@@ -5,7 +5,7 @@
  * while a row is open that the keyboard opened. What comes meanwhile is counted. A row that has the focus keeps it.
  */
 
-import { count, h, outcomeColour, statusColour } from "./dom.js";
+import { count, h, halves, outcomeColour, statusColour } from "./dom.js";
 import { write } from "./charts.js";
 
 const BEYOND = 4;
@@ -13,7 +13,7 @@ const KINDS = ["stored", "duplicate", "refused", "failed"];
 
 /** Make the list. `scroller` scrolls it together with what stands above; `head` stays in sight on top of it. */
 export function rowList({ scroller, head, words, open }) {
-  const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, newest first", tabindex: -1 });
+  const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, the last answered first", tabindex: -1 });
   const slots = new Map();
   const size = { row: 36, view: 0, top: 0, head: 0 };
   let rows = []; // what is shown, newest last
@@ -205,6 +205,14 @@ function newSlot(words) {
     ["time", "status", "outcome", "type", "customer", "user", "event", "text", "ms"].map((name) => [name, cell(name)]),
   );
   const chips = Object.fromEntries(KINDS.map((kind) => [kind, cell(`chip ${kind}`)]));
+  const parted = Object.fromEntries(
+    ["customer", "user"].map((name) => {
+      const parts = [h("span"), h("span")];
+      cells[name].classList.add("middle");
+      cells[name].append(...parts);
+      return [name, parts];
+    }),
+  );
   cells.what = h("span", { class: "what" }, cells.event, Object.values(chips), cells.text);
   const { time, status, outcome, type, customer, user, what, ms } = cells;
   const button = h(
@@ -223,7 +231,10 @@ function newSlot(words) {
 
   function fill(row) {
     const texts = textsOf(row, words);
-    for (const [name, text] of Object.entries(texts)) write(cells[name], text);
+    for (const [name, text] of Object.entries(texts)) {
+      if (name in parted) halves(text).forEach((half, i) => write(parted[name][i], half));
+      else write(cells[name], text);
+    }
     status.className = `status badge ${statusColour(row.status)}`;
     outcome.className = `outcome ${outcomeColour(row.outcome)}`;
     const told = [];
@@ -295,4 +306,10 @@ export function clock(time) {
   const date = new Date(time);
   const two = (number) => String(number).padStart(2, "0");
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** The text in which a filter looks for a word: each value in a line of its own, in lower case. */
+export function soughtIn(row, words) {
+  row.sought ??= [...Object.values(textsOf(row, words)), row.message_id, row.code, row.route].join("\n").toLowerCase();
+  return row.sought;
 }

@@ -2,8 +2,8 @@
 
 import { post, get } from "./api.js";
 import { charts, numbers, write } from "./charts.js";
-import { copyButton, count, h, options, say } from "./dom.js";
-import { isBatch, rowList } from "./list.js";
+import { copyButton, count, h, options, plural, say } from "./dom.js";
+import { isBatch, rowList, soughtIn } from "./list.js";
 import { requestPanel } from "./request.js";
 
 const WORDS = {
@@ -16,12 +16,15 @@ const WORDS = {
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 const MOST_CUSTOMERS = 300;
 const NARROW = 560;
+const SEARCHED =
+  "Each word, or \"several words\" in quotes, must occur in one of: answered, status, outcome, call type, customer, " +
+  "user, event, message id, code, remark, route. Upper and lower case are the same.";
 
 /** Make the view; `show(rest)` opens the details of a row, or closes them. */
 export function live(page) {
   const { feed, deployment } = page;
   const words = { ...WORDS, ...(deployment.sink === "sqs" && { stored: "queued" }) };
-  const wanted = { kinds: new Set(), type: "", customer: "", text: "" };
+  const wanted = { kinds: new Set(), type: "", customer: "", words: [] };
   const known = new Set();
   let begun = false;
 
@@ -37,8 +40,10 @@ export function live(page) {
   );
   const text = h("input", {
     type: "search",
-    placeholder: "Filter: user, event, id …",
-    "aria-label": "Filter by user, event, message id, code, text, customer or route",
+    placeholder: "Filter: words of any column, or an id",
+    title: SEARCHED,
+    "aria-label": "Filter by text",
+    "aria-description": SEARCHED,
     "aria-keyshortcuts": "/",
     spellcheck: "false",
     autocomplete: "off",
@@ -46,15 +51,8 @@ export function live(page) {
   });
   const chips = Object.fromEntries(
     KINDS.map((kind) => {
-      const number = h("b", null, "0");
-      const button = h(
-        "button",
-        { type: "button", class: `toggle ${kind}`, "aria-pressed": "false", click: () => toggle(kind) },
-        words[kind],
-        " ",
-        number,
-      );
-      return [kind, { button, number }];
+      const listens = { class: `toggle ${kind}`, "aria-pressed": "false", click: () => toggle(kind) };
+      return [kind, h("button", { type: "button", ...listens }, words[kind])];
     }),
   );
   const pause = h("button", { type: "button", class: "pause", click: () => setPaused(!list.holds.paused) }, "Pause");
@@ -70,6 +68,9 @@ export function live(page) {
     },
     "Clear",
   );
+  const found = h("p", { class: "dim", role: "status", hidden: true });
+  const searched = h("p", { class: "dim searched", hidden: true }, SEARCHED);
+  const older = h("p", { class: "nothing", hidden: true });
   const pill = h("button", { type: "button", class: "pill", hidden: true, click: () => list.release() });
   const head = h(
     "div",
@@ -83,10 +84,11 @@ export function live(page) {
       h(
         "div",
         { class: "toggles", role: "group", "aria-label": "Outcomes to show" },
-        Object.values(chips).map((chip) => chip.button),
+        Object.values(chips),
       ),
       h("div", { class: "actions" }, pause, clear),
     ),
+    h("div", { class: "found" }, found, searched),
     h(
       "div",
       { class: "columns", "aria-hidden": "true" },
@@ -94,9 +96,13 @@ export function live(page) {
         h(
           "span",
           { class: name },
-          { "code-cell": "status", what: deployment.tells_who ? "event" : "remarks", type: "call type", ms: "took" }[
-            name
-          ] ?? name,
+          {
+            time: "answered",
+            "code-cell": "status",
+            what: deployment.tells_who ? "event" : "remark",
+            type: "call type",
+            ms: "took",
+          }[name] ?? name,
         ),
       ),
     ),
@@ -114,6 +120,7 @@ export function live(page) {
     h("div", { class: "summary" }, figures.element, drawings.element),
     head,
     list.element,
+    older,
     nothing,
   );
   const greeting = welcome(page);
@@ -125,20 +132,22 @@ export function live(page) {
     return (
       (!wanted.type || row.types.includes(wanted.type)) &&
       (!wanted.customer || row.customer === wanted.customer) &&
-      (!wanted.text || row.sought.includes(wanted.text))
+      wanted.words.every((word) => soughtIn(row, words).includes(word))
     );
   }
   const isOf = (row, kind) => (isBatch(row) ? row.counts[kind] > 0 : row.outcome === kind);
 
   function update(anew = false) {
-    const counts = { stored: 0, duplicate: 0, refused: 0, failed: 0 };
     const kinds = [...wanted.kinds];
-    const shown = feed.rows.filter((row) => {
-      if (!matches(row)) return false;
-      for (const kind of KINDS) if (isOf(row, kind)) counts[kind] += row.counts[kind] ?? 0;
-      return kinds.length === 0 || kinds.some((kind) => isOf(row, kind));
-    });
-    for (const kind of KINDS) write(chips[kind].number, count(counts[kind]));
+    const isFiltered = kinds.length + wanted.words.length > 0 || wanted.type !== "" || wanted.customer !== "";
+    const shown = isFiltered
+      ? feed.rows.filter((row) => matches(row) && (kinds.length === 0 || kinds.some((kind) => isOf(row, kind))))
+      : feed.rows;
+    found.hidden = !isFiltered;
+    if (isFiltered) write(found, `${count(shown.length)} of ${plural(feed.rows.length, "request")} shown.`);
+    searched.hidden = wanted.words.length === 0;
+    older.hidden = isFiltered || feed.totals.requests <= feed.rows.length || shown.length === 0;
+    if (!older.hidden) write(older, `Of ${count(feed.totals.requests)} requests, the last ${count(feed.rows.length)} are listed.`);
     if (feed.begun) figures.draw(feed.totals);
     const isNew = feed.begun && !feed.everAny;
     if (greeting.hidden === isNew || seen.hidden !== isNew) {
@@ -172,13 +181,14 @@ export function live(page) {
   }
 
   function filter() {
-    Object.assign(wanted, { type: type.value, customer: customer.value, text: text.value.trim().toLowerCase() });
+    const words = [...text.value.toLowerCase().matchAll(/"([^"]*)"?|\S+/g)].map(([word, quoted]) => quoted ?? word);
+    Object.assign(wanted, { type: type.value, customer: customer.value, words: words.filter(Boolean) });
     update(true);
   }
 
   function toggle(kind) {
     if (!wanted.kinds.delete(kind)) wanted.kinds.add(kind);
-    chips[kind].button.setAttribute("aria-pressed", wanted.kinds.has(kind));
+    chips[kind].setAttribute("aria-pressed", wanted.kinds.has(kind));
     update(true);
   }
 

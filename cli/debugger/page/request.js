@@ -140,17 +140,18 @@ const dim = (text) => h("span", { class: "dim" }, text);
 
 function facts(row, about = {}) {
   const kind = row.user_kind === "anonymous" ? "anonymous" : "user";
-  const subject = new URLSearchParams({
-    customer: row.customer ?? "",
-    [kind]: about[`${kind === "user" ? kind : "anonymous"}_id`] ?? row.user ?? "",
-  });
+  const id = about[`${kind}_id`]; // whole, and missing where it is not a string
+  const subject = new URLSearchParams({ customer: row.customer ?? "", [kind]: id ?? "" });
   const day = new Date(row.time).toLocaleDateString("en-GB", { dateStyle: "medium" });
   const pairs = [
-    ["Time", `${day}, ${clock(row.time)}${elsewhere(row.time)}`],
+    ["Answered", `${day}, ${clock(row.time)}${elsewhere(row.time)}`],
     ["Customer", row.customer && bdi(row.customer)],
     [
       kind === "user" ? "User" : "Anonymous id",
-      row.user && h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120)),
+      row.user &&
+        (id === undefined
+          ? bdi(row.user, 120)
+          : h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120))),
     ],
     ["Message id", row.message_id && h("code", null, plain(row.message_id, 120))],
     ["Code", row.code && !isBatch(row) && h("code", null, plain(row.code))],
