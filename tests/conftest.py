@@ -1,11 +1,14 @@
 """The stores of template.yaml on moto, and the whole function before them."""
 
 import base64
+import copyreg
 import importlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, wraps
 from types import ModuleType
@@ -13,12 +16,15 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from botocore.handlers import BUILTIN_HANDLERS
 from botocore.session import Session
 from coverage import Coverage
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from moto import mock_aws
+from moto.backends import get_backend
 from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from searches import DEFAULT_EXAMPLES, examples
 from strict_aws import strict_aws
 
@@ -146,6 +152,43 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield Account()
 
 
+class SharedAccount(Account):
+    """Makes each client once for all tests, because that takes 8 ms.
+
+    A test that registers events at a client makes its own client with the fixture `aws`.
+    """
+
+    @cache  # noqa: B019 -- there is one
+    def client(self, service: str, config: Config | None = None) -> Any:
+        """Return the client of a service."""
+        return super().client(service, config)
+
+
+SHARED_ACCOUNT = SharedAccount()
+
+copyreg.pickle(threading.Condition, lambda _: (threading.Condition, ()))
+"""`deepcopy` needs this for moto's queues, which have a condition each. Nothing waits for it between two tests."""
+
+
+def moto_state() -> dict[str, Json]:
+    """Return the attributes of moto's backends: the whole state of the services."""
+    return {service: vars(get_backend(service)[DEFAULT_ACCOUNT_ID][LOCAL_REGION]) for service in SERVICES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A stack with the demo keys, and a copy of moto's state when the stack was new."""
+
+    stack: LocalStack
+    state: dict[str, Json]
+
+    def restore(self) -> LocalStack:
+        """Put the copy back, which takes 2 ms. CloudFormation and the demo keys take 40 ms."""
+        for service, attributes in deepcopy(self.state).items():
+            moto_state()[service].update(attributes)
+        return self.stack
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """A response of the function, its body as JSON."""
@@ -232,8 +275,37 @@ def compiled() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def snapshots() -> dict[str, Snapshot]:
+    """Return the snapshots of stacks by their parameters."""
+    return {}
+
+
 @pytest.fixture
-def deploy(aws: Account, compiled: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Deployment]:
+def make_stack(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[[Json], LocalStack]:
+    """Create the stores of the template and the demo keys: once for each set of parameters, later from a snapshot."""
+
+    def make_stack(parameters: Json) -> LocalStack:
+        name = json.dumps(parameters, sort_keys=True)
+        is_first = not any(state.get("tables") or state.get("queues") for state in moto_state().values())
+        if is_first and name in snapshots:
+            return snapshots[name].restore()
+        SHARED_ACCOUNT.sqs()  # before a test changes where its clients connect to
+        stack = create_local_stack(SHARED_ACCOUNT, parameters)
+        if OTHER_DYNAMODB:
+            copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), aws.dynamodb())
+        demo.seed_keys(KeyTable(SHARED_ACCOUNT.dynamodb(), stack.stores.key_table))
+        if is_first and not OTHER_DYNAMODB:
+            snapshots[name] = Snapshot(stack=stack, state=deepcopy(moto_state()))
+        return stack
+
+    return make_stack
+
+
+@pytest.fixture
+def deploy(
+    make_stack: Callable[[Json], LocalStack], compiled: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Deployment]:
     """Deploy the template with parameters, and environment variables of one's own; the demo keys are there.
 
     An endpoint tells the function that it is on a local server; the services have others, which are moto's.
@@ -242,16 +314,13 @@ def deploy(aws: Account, compiled: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, compiled.__name__, compiled)
 
     def deploy(*, environment: Json | None = None, **parameters: str) -> Deployment:
-        stack = create_local_stack(aws, parameters)
-        if OTHER_DYNAMODB:
-            copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), aws.dynamodb())
+        stack = make_stack(parameters)
         variables = {**stack.environment, "AWS_ENDPOINT_URL": "http://localhost", **(environment or {})}
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        demo.seed_keys(KeyTable(aws.dynamodb(), stack.stores.key_table))
         sys.modules.pop("handler.app", None)
         app = importlib.import_module("handler.app")
-        return Deployment(function=app.lambda_handler, account=aws, stack=stack)
+        return Deployment(function=app.lambda_handler, account=SHARED_ACCOUNT, stack=stack)
 
     return deploy
 

@@ -385,12 +385,12 @@ def killed_at(client, operation, number):
 
 @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "DeleteItem"])
 @pytest.mark.parametrize("number", [1, 7, 20])
-def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy, mended):
+def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy, aws, mended):
     destination = deploy()
     sent = messages(20)
     for message in sent:
         destination.post(message)
-    client = killed_at(destination.account.dynamodb(), operation, number)
+    client = killed_at(aws.dynamodb(), operation, number)
     account = type("Dying", (), {"dynamodb": lambda _: client})()
     target = Target(account=account, stores=destination.stack.stores)
     table = RejectTable(client, target.stores.rejects_table)
