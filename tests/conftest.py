@@ -26,7 +26,7 @@ from moto.backends import get_backend
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID
 from searches import DEFAULT_EXAMPLES, examples
-from strict_aws import strict_aws
+from strict_aws import KEEP_SESSION, strict_aws
 
 from cli import demo
 from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
@@ -147,8 +147,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         monkeypatch.setenv(name.upper(), value)
     for service, url in {**MOTO, "dynamodb": OTHER_DYNAMODB or MOTO["dynamodb"]}.items():
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service.upper()}", url)
-    # A reset of the session would read the service models anew.
-    with mock_aws(config={"core": {"reset_boto3_session": False}}), strict_aws():
+    with mock_aws(config=KEEP_SESSION), strict_aws():
         yield Account()
 
 

@@ -42,6 +42,10 @@ MAX_ENTRIES = 10
 ENTRY_ID = re.compile("[A-Za-z0-9_-]{1,80}")
 
 
+KEEP_SESSION: Any = {"core": {"reset_boto3_session": False}}
+"""Configuration of `mock_aws`: a new session of boto3 for each test would read the models of the services again."""
+
+
 class RefusedByAws(AssertionError):
     """A request that AWS would refuse. No error of a store, so that the function lets it through to the test."""
 
@@ -66,10 +70,7 @@ def strict_aws() -> Iterator[None]:
 def check_put_item(request: AWSPreparedRequest, **_: object) -> None:
     """Refuse an item that DynamoDB would refuse."""
     said = content(request)
-    item = said["Item"]
-    size = sum(octets(name) + attribute_bytes(value) for name, value in item.items())
-    require(size <= MAX_ITEM_BYTES, f"an item takes {size:,} bytes")
-    check_keys(item)
+    check_item(said["Item"])
     for value in said.get("ExpressionAttributeValues", {}).values():
         attribute_bytes(value)
 
@@ -139,11 +140,18 @@ def check_message(message: Mapping[str, Any], queue_url: str) -> int:
 
 def check_batch_write_item(request: AWSPreparedRequest, **_: object) -> None:
     """Refuse writes at once that DynamoDB would refuse."""
-    keys = [write["DeleteRequest"]["Key"] for writes in content(request)["RequestItems"].values() for write in writes]
+    writes = [write for writes in content(request)["RequestItems"].values() for write in writes]
+    puts = [write["PutRequest"]["Item"] for write in writes if "PutRequest" in write]
+    keys = [
+        *(write["DeleteRequest"]["Key"] for write in writes if "DeleteRequest" in write),
+        *({name: item[name] for name in MAX_KEY_BYTES.keys() & item.keys()} for item in puts),
+    ]
     require(0 < len(keys) <= MAX_WRITES, f"{len(keys)} items at once")
     require(len(keys) == len({json.dumps(key, sort_keys=True) for key in keys}), "two writes name the same item")
     for key in keys:
         check_keys(key)
+    for item in puts:
+        check_item(item)
 
 
 CHECKS: Mapping[str, Callable[..., None]] = {
@@ -171,6 +179,13 @@ def content(request: AWSPreparedRequest) -> dict[str, Any]:
     text = json.loads(request.body)
     require(is_utf8(json.dumps(text, ensure_ascii=False)), "a text has no UTF-8")
     return text
+
+
+def check_item(item: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse an item that is too large, or a key of it that DynamoDB would refuse."""
+    size = sum(octets(name) + attribute_bytes(value) for name, value in item.items())
+    require(size <= MAX_ITEM_BYTES, f"an item takes {size:,} bytes")
+    check_keys(item)
 
 
 def check_keys(item: Mapping[str, Mapping[str, Any]]) -> None:

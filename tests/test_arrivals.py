@@ -7,6 +7,7 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
+from strict_aws import MAX_WRITES
 
 from cli.debugger.arrivals import ArrivalOrder
 from cli.debugger.exchange import Exchange
@@ -88,7 +89,7 @@ def selection(aws):
     """Return a selection of a large table, whose server keeps some keys; the latest of its items are `newest`."""
     stores = create_local_stack(aws, {}).stores
     client = aws.dynamodb()
-    keys = []
+    keys, puts = [], []
     for number in range(MAX_ITEMS_READ_UNASKED + 5):
         subject, position = f"demo#user#{number % 7}", f"2026#{number}"
         keys.append((subject, position))
@@ -96,7 +97,9 @@ def selection(aws):
             "subject": subject, "position": position, "customer_id": "demo", "message_id": str(number),
             "type": "track", "timestamp": f"2020-{number}", "stored_at": "now", "message": "{}",
         }  # fmt: skip
-        client.put_item(TableName=stores.event_table, Item={name: {"S": value} for name, value in texts.items()})
+        puts.append({"PutRequest": {"Item": {name: {"S": value} for name, value in texts.items()}}})
+    for start in range(0, len(puts), MAX_WRITES):
+        client.batch_write_item(RequestItems={stores.event_table: puts[start : start + MAX_WRITES]})
 
     def select(kept, **more):
         def arrivals(_customer_id, _message_id, limit):

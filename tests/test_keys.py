@@ -5,6 +5,7 @@ import boto3
 import pytest
 from botocore.exceptions import ReadTimeoutError
 from moto import mock_aws
+from strict_aws import KEEP_SESSION
 
 from handler.errors import KeyStoreUnavailable
 from handler.keys import (
@@ -140,7 +141,7 @@ def test_keys_that_were_given_out_stay_well_formed():
 
 @pytest.fixture
 def dynamodb():
-    with mock_aws():
+    with mock_aws(config=KEEP_SESSION):
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(
             TableName="keys",

@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 from moto import mock_aws
+from strict_aws import KEEP_SESSION
 
 from handler.canonicalise import canonicalise
 from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, MessageTooLarge
@@ -37,7 +38,7 @@ def record_of(payload, *, customer_id="acme", settings=None):
 
 
 def incompressible(length):
-    return "".join(random.Random(17).choices("0123456789abcdef", k=length))  # noqa: S311 -- no secret
+    return random.Random(17).randbytes(length // 2 + 1).hex()[:length]  # noqa: S311 -- no secret
 
 
 def sha256(text):
@@ -46,7 +47,7 @@ def sha256(text):
 
 @pytest.fixture
 def dynamodb():
-    with mock_aws():
+    with mock_aws(config=KEEP_SESSION):
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(TableName="events", **TABLE)
         yield client
@@ -67,7 +68,7 @@ TABLE = {
 
 @pytest.fixture
 def sqs():
-    with mock_aws():
+    with mock_aws(config=KEEP_SESSION):
         yield boto3.client("sqs", region_name="us-east-1")
 
 
