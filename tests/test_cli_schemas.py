@@ -293,12 +293,12 @@ FAULTS = {
         "/patternProperties/^userId$",
         "write user_id",
     ),
-    "a pattern that can take exponential time": (
+    "a pattern that can take very long": (
         draft_7(properties={"properties": {"properties": {"a": {"pattern": "^(\\w+\\s?)*$"}}}}),
         "/properties/properties/properties/a/pattern",
-        "pattern can take minutes for a text of 40 characters",
+        "pattern can take minutes for some texts",
     ),
-    "a pattern of names that can take exponential time": (
+    "a pattern of names that can take very long": (
         draft_7(properties={"traits": {"patternProperties": {"(a|aa)+$": {}}}}),
         "/properties/traits/patternProperties/(a|aa)+$",
         "a name in patternProperties can take minutes",

@@ -1,167 +1,342 @@
-"""Patterns that can take exponential time: those where a repetition can read one text in several ways.
+"""Patterns that can take very long: Python's `re` tries all ways to read a text before it gives up.
 
-Python's `re` tries all ways before it gives up. The pattern is read as an automaton of Glushkov: one state for each
-character of the pattern, and an edge where one can follow the other. A repetition is ambiguous if two different
-walks lead from a state back to it over the same text (Weber and Seidl 1991, "EDA").
+The pattern is read as an automaton of Glushkov: one state for each character of the pattern, and an edge where one can
+follow the other. The number of ways to read a text is the number of walks over it, so a search looks for texts with
+very many walks. `re` itself then tries the pattern on these texts, in a process with a limit of its processor time.
+A pattern is slow only if that limit is reached: many walks cost nothing where the first one succeeds.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from operator import itemgetter
 
-from handler.patterns import Chars, Choice, Look, Node, Ranges, Repeat, Sequence
+from handler.patterns import (
+    MAX_REPEATS,
+    Chars,
+    Choice,
+    Edge,
+    Look,
+    Node,
+    Ranges,
+    Repeat,
+    Sequence,
+    parse_pattern,
+    python_pattern,
+)
 
-MAX_COPIES = 10
-"""A repetition with a larger upper bound is treated as one without."""
-MAX_STATES = 300
-"""Of a larger automaton nothing is said."""
-MAX_COMPARISONS = 500_000
-"""Of states with states: nothing is said of a pattern that needs more, such as a repeated list of 75 codes."""
+MAX_CHARS = 2000
+"""Texts up to this length are tried: a pattern of cubic time takes seconds for it, one of quadratic time little."""
+SEARCHED_CHARS = 200
+"""The search stops there. A text that ends in a repetition is then made longer."""
+MANY_WALKS = 100_000
+"""With fewer walks over a text of `SEARCHED_CHARS` the time is at most quadratic."""
+ENOUGH_WALKS = 10**12
+"""The search does not make a text with more walks longer."""
+MAX_TEXTS = 20
+MAX_ENDINGS = 100
+MAX_STATES = 5000
+MAX_EDGES = 200_000
+MAX_WORK = 250_000
+"""Steps of a search, which take about a quarter of a second."""
+SLOW_SECONDS = 0.2
+"""Processor time for one text."""
+TRIAL_SECONDS = 1
+"""Processor time for all texts together."""
 
-_Node = TypeVar("_Node")
-_Pair = tuple[int, int]
-_Part = tuple[bool, list[int], list[int]]
-"""Whether a part can be empty, the states that it can begin with, and the states that it can end with."""
+_TRIAL = """
+import json, re, signal, sys, time
+python, texts, slow, most = json.load(sys.stdin)
+pattern = re.compile(python)
+signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+for text in texts:
+    if time.process_time() > most:
+        break
+    signal.setitimer(signal.ITIMER_VIRTUAL, slow)
+    pattern.search(text)
+"""
+
+_Weights = Counter[int]
+"""How many ways there are, by state."""
 
 
-def is_exponential(node: Node) -> bool:
-    """Whether texts exist for which a pattern takes exponential time; False where it is too large to find out."""
-    if any(is_exponential(look.part) for look in _looks(node)):
-        return True
-    automaton = Automaton()
-    try:
-        automaton.add(node)
-        return automaton.is_ambiguous()
-    except OverflowError:
+@lru_cache(maxsize=1000)
+def is_slow(pattern: str, max_length: float | None = None) -> bool:
+    """Whether texts up to `max_length` exist for which a pattern takes very long; False if that can't be found out."""
+    texts = suspicious_texts(pattern, int(min(MAX_CHARS, MAX_CHARS if max_length is None else max_length)))
+    if not texts:
         return False
+    trial = subprocess.run(  # noqa: S603 -- our own code
+        [sys.executable, "-I", "-S", "-c", _TRIAL],
+        input=json.dumps([python_pattern(pattern), texts, SLOW_SECONDS, TRIAL_SECONDS]).encode(),
+        check=False,
+    )
+    if trial.returncode == -signal.SIGVTALRM:
+        return True
+    trial.check_returncode()
+    return False
 
 
-def _looks(node: Node) -> Iterator[Look]:
-    if isinstance(node, Look):
-        yield node
-    elif isinstance(node, Sequence | Choice):
-        for part in node.parts:
-            yield from _looks(part)
-    elif isinstance(node, Repeat):
-        yield from _looks(node.part)
+def suspicious_texts(pattern: str, length: int) -> list[str]:
+    """Return texts up to a length that a pattern can read in very many ways, those that it refuses first."""
+    node = parse_pattern(pattern)
+    for max_copies in (MAX_REPEATS, 10, 1):
+        try:
+            automaton = _Automaton(node, max_copies)
+        except OverflowError:
+            continue
+        walked = [*_most_walks(automaton, length, refused=True), *_most_walks(automaton, length, refused=False)]
+        refused = [text for one in walked for text in _lengthened(one, automaton.refusal(one.walks), length)]
+        others = [text for one in walked for end in automaton.alphabet for text in _lengthened(one, end, length)]
+        return list(dict.fromkeys([*refused, *others]))
+    return []
 
 
-class Automaton:
-    """The states of a pattern, and which of them can follow each other."""
+def _lengthened(walked: "_Walked", end: str, length: int) -> Iterator[str]:
+    """Yield a text with an ending, with and without more of what it repeats."""
+    text = walked.text()
+    room = max(length - len(end), 0)
+    for repeated in (text, text[:-1]):
+        yield repeated[:room] + end
+        for size in range(1, len(repeated) // 3 + 1):
+            if repeated.endswith(repeated[-size:] * 3):
+                longer = repeated + repeated[-size:] * (room // size)
+                yield longer[: room - (room - len(repeated)) % size] + end
+                break
 
-    def __init__(self) -> None:
-        self.states: list[Ranges] = []
-        self.comparisons = 0
-        self.edges: Counter[tuple[int, int]] = Counter()
 
-    def add(self, node: Node) -> _Part:
-        """Add the states of a part, with the edges between them."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """How many ways a part can be empty, and the states that it can begin and end with."""
+
+    empty: int
+    firsts: _Weights
+    lasts: _Weights
+
+
+_START = 0
+"""The state before each character where a match may begin."""
+
+
+class _Automaton:
+    """The states of a pattern, and which of them can follow each other in how many ways."""
+
+    def __init__(self, node: Node, max_copies: int) -> None:
+        """Take a pattern; raises `OverflowError` if it is too large."""
+        self._max_copies = max_copies
+        """A repetition with a larger upper bound is treated as one without."""
+        self._ranges: list[Ranges] = [()]
+        self._text_starts: set[int] = set()
+        self._text_ends: set[int] = set()
+        self._edges = 0
+        self._after: list[_Weights] = [Counter()]
+        self.work = 0
+        self._whole = self._add(node)
+        self._link(Counter({_START: 1}), self._whole.firsts)
+        self._starts_anywhere = any(state not in self._text_starts for state in self._whole.firsts)
+        self.alphabet: list[str] = []
+        """One character for each set of states that can read it, those of the smallest sets first."""
+        self._reads: list[list[int]] = [[] for _ in self._ranges]
+        self._choose_alphabet()
+
+    def accepts(self, walks: Iterable[int]) -> bool:
+        """Whether a walk is at the end of the pattern, whatever the text goes on with."""
+        return self._whole.empty > 0 or any(state in self._whole.lasts for state in walks)
+
+    def refusal(self, walks: _Weights) -> str:
+        """Return a short ending with which the text is refused, "" if there is none."""
+        ends = self._text_ends & self._whole.lasts.keys()
+        endings = {frozenset(walks): ""}
+        waiting = [frozenset(walks)]
+        for states in waiting:  # which grows meanwhile
+            can_end = any(not ends.isdisjoint(self._after[state]) for state in states)
+            if not can_end and not self.accepts(states):
+                return endings[states]
+            following = dict(self.read(Counter(states)))
+            for char in self.alphabet:
+                after = frozenset(following.get(char, (_START,)))
+                if after not in endings and len(endings) < MAX_ENDINGS:
+                    endings[after] = endings[states] + char
+                    waiting.append(after)
+        return ""
+
+    def at_start(self) -> _Weights:
+        """Return the walks before the first character."""
+        walks = Counter({state: count for state, count in self._after[_START].items() if state in self._text_starts})
+        walks[_START] = 1
+        return walks
+
+    def read(self, walks: _Weights) -> Iterator[tuple[str, _Weights]]:
+        """Yield the characters that can follow, each with the walks then."""
+        by_char: dict[int, _Weights] = {}
+        for state, count in walks.items():
+            for following, weight in self._after[state].items():
+                chars = self._reads[following]
+                self.work += 1 + len(chars)
+                for char in chars:
+                    by_char.setdefault(char, Counter())[following] += count * weight
+        self.work += 10 * len(by_char)
+        for char, after in sorted(by_char.items(), key=itemgetter(0)):
+            if self._starts_anywhere:
+                after[_START] = 1
+            yield self.alphabet[char], after
+
+    def _state(self, ranges: Ranges) -> _Part:
+        if len(self._ranges) == MAX_STATES:
+            raise OverflowError
+        self._ranges.append(ranges)
+        self._after.append(Counter())
+        state = len(self._ranges) - 1
+        return _Part(0, Counter({state: 1}), Counter({state: 1}))
+
+    def _add(self, node: Node) -> _Part:
         match node:
             case Chars(ranges):
-                if len(self.states) == MAX_STATES:
-                    raise OverflowError
-                self.states.append(ranges)
-                state = len(self.states) - 1
-                return False, [state], [state]
+                part = self._state(ranges)
+            case Edge("^"):
+                part = self._state(())
+                self._text_starts.update(part.firsts)
+            case Edge("\\Z"):
+                part = self._state(())
+                self._text_ends.update(part.firsts)
             case Sequence(parts):
-                return self._join([self.add(part) for part in parts])
+                part = self._join([self._add(one) for one in parts])
             case Choice(parts):
-                added = [self.add(part) for part in parts]
-                firsts = [state for _, first, _ in added for state in first]
-                lasts = [state for _, _, last in added for state in last]
-                return any(is_empty for is_empty, _, _ in added), firsts, lasts
+                added = [self._add(one) for one in parts]
+                empty = sum(one.empty for one in added)
+                part = _Part(empty, _sum(one.firsts for one in added), _sum(one.lasts for one in added))
             case Repeat():
-                return self._repeat(node)
-        return True, [], []  # a place between characters
+                part = self._repeat(node)
+            case Look(inside, "=" | "!"):  # a walk that goes no further
+                part = _Part(1, self._add(inside).firsts, _Weights())
+            case _:
+                part = _Part(1, _Weights(), _Weights())
+        return part
 
     def _repeat(self, node: Repeat) -> _Part:
         if node.most == 0:
-            return True, [], []
-        is_fixed = node.least == node.most and _fixed_length(node.part) is not None
-        if node.most is not None and (node.most <= MAX_COPIES or is_fixed):
-            count = min(node.most, MAX_COPIES)
-            copies = [self.add(node.part) for _ in range(count)]
-            is_empty, firsts, _ = self._join(copies)
-            ends = copies[max(min(node.least, count), 1) - 1 :]
-            return is_empty or node.least == 0, firsts, [state for _, _, last in ends for state in last]
-        is_empty, firsts, lasts = self.add(node.part)
-        self._link(lasts, firsts)
-        if is_empty and node.most is not None:
-            self._link(lasts, firsts)  # each of the empty ones can be any of them
-        return is_empty or node.least == 0, firsts, lasts
+            return _Part(1, _Weights(), _Weights())
+        if node.most is None or node.most > self._max_copies:
+            copies = [self._add(node.part) for _ in range(max(1, min(node.least, self._max_copies)))]
+            self._link(copies[-1].lasts, copies[-1].firsts)
+            part = self._join(copies)
+            return part if node.least else _Part(1, part.firsts, part.lasts)
+        needed = [self._add(node.part) for _ in range(node.least)]
+        # `re` leaves a repetition when an optional part was empty, so that each of these follows the one before.
+        more = [self._add(node.part) for _ in range(node.most - node.least)]
+        for one, following in pairwise(more):
+            self._link(one.lasts, following.firsts)
+        optional = (
+            _Part(1, more[0].firsts, _sum(one.lasts for one in more)) if more else _Part(1, _Weights(), _Weights())
+        )
+        return self._join([*needed, optional])
 
     def _join(self, parts: list[_Part]) -> _Part:
-        is_empty = True
-        firsts: list[int] = []
-        lasts: list[int] = []
-        for part_is_empty, first, last in parts:
-            self._link(lasts, first)
-            firsts = [*firsts, *first] if is_empty else firsts
-            lasts = [*lasts, *last] if part_is_empty else last
-            is_empty = is_empty and part_is_empty
-        return is_empty, firsts, lasts
+        whole = _Part(1, _Weights(), _Weights())
+        for part in parts:
+            self._link(whole.lasts, part.firsts)
+            firsts = whole.firsts + _times(part.firsts, whole.empty)
+            lasts = _times(whole.lasts, part.empty) + part.lasts
+            whole = _Part(min(whole.empty * part.empty, ENOUGH_WALKS), firsts, lasts)
+        return whole
 
-    def _link(self, lasts: list[int], firsts: list[int]) -> None:
-        self.edges.update((last, first) for last in lasts for first in firsts)
+    def _link(self, lasts: _Weights, firsts: _Weights) -> None:
+        self._edges += len(lasts) * len(firsts)
+        if self._edges > MAX_EDGES:
+            raise OverflowError
+        for last, ways in lasts.items():
+            self._after[last].update(_times(firsts, ways))
 
-    def is_ambiguous(self) -> bool:
-        """Whether many ways lead through the states for one text; raises `OverflowError` if it is too large."""
-        after: dict[int, set[int]] = {state: set() for state in range(len(self.states))}
-        for start, end in self.edges:
-            if self.states[end]:
-                after[start].add(end)
-        reached = {state: _reached(state, after.__getitem__) for state in after}
-        if any(count > 1 and start in reached[end] for (start, end), count in self.edges.items()):
-            return True
-        return any(self._splits(state, after, reached) for state in after if state in reached[state])
-
-    def _splits(self, state: int, after: dict[int, set[int]], reached: dict[int, set[int]]) -> bool:
-        """Whether two different walks over one text lead from a state back to it."""
-
-        def following(pair: _Pair) -> set[_Pair]:
-            left, right = ([one for one in after[side] if state in reached[one]] for side in pair)
-            self.comparisons += len(left) * len(right)
-            if self.comparisons > MAX_COMPARISONS:
-                raise OverflowError
-            return {(one, other) for one in left for other in right if _share(self.states[one], self.states[other])}
-
-        before: dict[_Pair, set[_Pair]] = {}
-        pairs = _reached((state, state), following)
-        for pair in pairs:
-            for one in following(pair):
-                before.setdefault(one, set()).add(pair)
-        back = _reached((state, state), lambda pair: before.get(pair, set()))
-        return any(pair[0] != pair[1] for pair in pairs & back)
+    def _choose_alphabet(self) -> None:
+        readers: defaultdict[Ranges, list[int]] = defaultdict(list)
+        for state, ranges in enumerate(self._ranges):
+            readers[ranges].append(state)
+        limits = {0, *(edge for ranges in readers for low, high in ranges for edge in (low, high + 1))}
+        chars: dict[frozenset[Ranges], str] = {}
+        for limit in sorted(limits):
+            read_by = frozenset(r for r in readers if any(low <= limit <= high for low, high in r))
+            if limit <= sys.maxunicode:
+                chars.setdefault(read_by, chr(limit))
+        for read_by in sorted(chars, key=lambda some: sum(len(readers[ranges]) for ranges in some)):
+            for ranges in read_by:
+                for state in readers[ranges]:
+                    self._reads[state].append(len(self.alphabet))
+            self.alphabet.append(chars[read_by])
 
 
-def _fixed_length(node: Node) -> int | None:
-    """Return how many characters a part takes, None if that varies."""
-    match node:
-        case Chars():
-            return 1
-        case Sequence(parts):
-            lengths = [_fixed_length(part) for part in parts]
-            return None if None in lengths else sum(length or 0 for length in lengths)
-        case Choice(parts):
-            several = {_fixed_length(part) for part in parts}
-            return several.pop() if len(several) == 1 else None
-        case Repeat(part, least, most):
-            length = _fixed_length(part)
-            return None if length is None or least != most else length * least
-    return 0
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """A text, with the walks over it that are still under way."""
+
+    before: "_Walked | None"
+    char: str
+    walks: _Weights
+    now: int
+    """How many walks these are."""
+    total: int
+    """The walks over the text and all its beginnings."""
+
+    def then(self, char: str, walks: _Weights) -> "_Walked":
+        """Return the text with one more character."""
+        now = walks.total()
+        return _Walked(self, char, walks, now, self.total + now)
+
+    def text(self) -> str:
+        """Return it as a text."""
+        chars: list[str] = []
+        walked: _Walked | None = self
+        while walked is not None:
+            chars.append(walked.char)
+            walked = walked.before
+        return "".join(reversed(chars))
 
 
-def _reached(start: _Node, following: Callable[[_Node], Iterable[_Node]]) -> set[_Node]:
-    """Return what can be reached in one step or more."""
-    seen: set[_Node] = set()
-    waiting = [start]
-    while waiting:
-        for one in following(waiting.pop()):
-            if one not in seen:
-                seen.add(one)
-                waiting.append(one)
-    return seen
+def _most_walks(automaton: _Automaton, length: int, *, refused: bool) -> list[_Walked]:
+    """Return texts with very many walks: for each length and state, one with the most walks to it is made longer.
+
+    With `refused` a text ends where the pattern accepts it.
+    """
+    texts = [_Walked(None, "", automaton.at_start(), 0, 0)]
+    found: list[_Walked] = []
+    most: dict[int, _Walked] = {}
+    automaton.work = 0
+    for _ in range(min(length, SEARCHED_CHARS)):
+        longer = [before.then(char, walks) for before in texts for char, walks in automaton.read(before.walks)]
+        if refused:
+            longer = [walked for walked in longer if not automaton.accepts(walked.walks)]
+        found += [walked for walked in longer if walked.total > ENOUGH_WALKS]
+        best: dict[int, _Walked] = {}
+        for walked in longer:
+            for state in walked.walks.keys() - {_START} if walked.total <= ENOUGH_WALKS else ():
+                best[state] = max(best.get(state, walked), walked, key=lambda one: (one.walks[state], one.now))
+        most = {**most, **{state: max(one, most.get(state, one), key=_total) for state, one in best.items()}}
+        texts = _distinct(best.values())
+        if automaton.work > MAX_WORK or len(found) >= MAX_TEXTS:
+            break
+    found += [walked for walked in _distinct(most.values()) if walked.total > MANY_WALKS]
+    return sorted(found, key=_total, reverse=True)[:MAX_TEXTS]
 
 
-def _share(some: Ranges, others: Ranges) -> bool:
-    return any(low <= end and start <= high for low, high in some for start, end in others)
+def _total(walked: _Walked) -> int:
+    return walked.total
+
+
+def _distinct(texts: Iterable[_Walked]) -> list[_Walked]:
+    return list({id(walked): walked for walked in texts}.values())
+
+
+def _sum(many: Iterable[_Weights]) -> _Weights:
+    whole: _Weights = Counter()
+    for weights in many:
+        whole.update(weights)
+    return whole
+
+
+def _times(weights: _Weights, factor: int) -> _Weights:
+    return Counter({state: count * factor for state, count in weights.items()}) if factor else Counter()

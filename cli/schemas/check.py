@@ -69,7 +69,7 @@ def check_schemas(folder: Path) -> list[Fault]:
         faults += [*_reference_faults(places, documents)] or [*_message_faults(places, documents)]
     for place in places:
         faults += [*silent_faults(place), *pattern_faults(place), *value_faults(place), *bound_faults(place)]
-    if not faults:  # a pattern that takes exponential time is never tried
+    if not faults:  # a slow pattern is never tried on a message
         faults += _refusals(places, documents)
     return sorted(set(faults))
 

@@ -2,33 +2,32 @@
 
 from collections.abc import Iterator
 
-from cli.schemas.backtracking import is_exponential
+from cli.schemas.backtracking import is_slow
 from cli.schemas.places import Fault, Place
-from handler.decode import JsonObject
-from handler.patterns import PatternError, parse_pattern, python_pattern
+from handler.patterns import PatternError, python_pattern
 
 
 def pattern_faults(place: Place) -> Iterator[Fault]:
-    """Yield the patterns of a schema that Python can't express, and patterns that can take exponential time."""
-    for pattern, path in _patterns_in(place.schema):
-        subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
-        try:
-            python_pattern(pattern)
-        except PatternError as error:
-            yield place.fault(f"{subject} must be in the format regex: {error}", *path)
-            continue
-        if is_exponential(parse_pattern(pattern)):
-            yield place.fault(
-                f"{subject} can take minutes for a text of 40 characters, because a repetition can read one text in "
-                "several ways: write it so that each character fits one place only, such as "
-                "^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*$",
-                *path,
-            )
+    """Yield the patterns of a schema that Python can't express, and patterns that can take very long."""
+    if isinstance(pattern := place.schema.get("pattern"), str):
+        # A longer text is refused before the pattern is tried.
+        yield from _faults(pattern, place, "pattern", max_length=place.schema.get("maxLength"))
+    if isinstance(by_pattern := place.schema.get("patternProperties"), dict):
+        for name in by_pattern:
+            yield from _faults(name, place, "patternProperties", name)
 
 
-def _patterns_in(schema: JsonObject) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the patterns right in a schema, each with its path from there."""
-    if isinstance(pattern := schema.get("pattern"), str):
-        yield pattern, ("pattern",)
-    if isinstance(by_pattern := schema.get("patternProperties"), dict):
-        yield from ((pattern, ("patternProperties", pattern)) for pattern in by_pattern)
+def _faults(pattern: str, place: Place, *path: str, max_length: float | None = None) -> Iterator[Fault]:
+    subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
+    try:
+        python_pattern(pattern)
+    except PatternError as error:
+        yield place.fault(f"{subject} must be in the format regex: {error}", *path)
+        return
+    if is_slow(pattern, max_length):
+        limit = ", or set a smaller maxLength in the same schema" if path == ("pattern",) else ""
+        yield place.fault(
+            f"{subject} can take minutes for some texts, because it can read one text in very many ways: write it so "
+            f"that each character fits one place only, such as ^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*${limit}",
+            *path,
+        )
