@@ -16,6 +16,7 @@ from cli.console import Rows, printable, progress, stdout
 from cli.target import ID, Target, target_options
 from consumer.erase import Link, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureRequest, ErasureTable, Receipt
+from consumer.stored import Item
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.record import Record, subject_key
@@ -137,6 +138,11 @@ def parse_person(target: Target, customer_id: str | None, user: str | None, anon
     return Person(customer_id=customer_id or demo.CUSTOMER, user=user, anonymous=anonymous)
 
 
+def _tell_unread(key: Item) -> None:
+    position = printable(key["position"]["S"])
+    click.echo(f"This item can't be read, so that the ids that it names are unknown: {position}", err=True)
+
+
 def erasures_of(target: Target) -> ErasureTable:
     """Return the table of tombstones and receipts of a deployment."""
     return ErasureTable(target.account.dynamodb(), target.stores.erasure_table)
@@ -186,7 +192,7 @@ def stored_under(target: Target, subject: str) -> Stored:
 
 def _linked(target: Target, person: Person) -> Iterator[Linked]:
     """Yield the other ids that somebody's messages name: visitors, or the users that an alias says they were."""
-    links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject))
+    links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject, _tell_unread))
     users = {Link("user", link.id) for link in links if link.kind == "previous"}
     for link in sorted(links | users):
         visitor, user = linked_subject(person.customer_id, link), subject_key(person.customer_id, "user", link.id)

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,9 +58,12 @@ class History:
     subject: str | None
 
     def holds(self, item: Item) -> bool:
-        """Whether a stored message is of it."""
-        moment: str = item[TIMES[self.by]]["S"]
-        is_theirs = self.customer_id in (None, item["customer_id"]["S"])
+        """Whether a stored message is of it; raises `Unreadable` for an item that does not tell."""
+        try:
+            is_theirs = self.customer_id in (None, item["customer_id"]["S"])
+            moment: str = item[TIMES[self.by]]["S"]
+        except KeyError as error:
+            raise Unreadable("an attribute is missing, or of another type", {}) from error
         return is_theirs and (self.start or "") <= moment < self.end
 
     def pages(self, target: Target, after: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
@@ -226,8 +229,8 @@ def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) 
     total = table.get("ItemCount") if state.history.subject is None else None
     with progress("Replaying", total=total) as step:
         for page in state.history.pages(target, state.after):
-            chosen = [item for item in page["Items"] if state.history.holds(item)]
-            refused: list[Refused] = []
+            chosen, refused = _chosen(state.history, page["Items"])
+            unread = len(refused)
             if not dry_run:
                 for found in in_parallel(lambda items: list(_queue(queue, items, pace)), _by_subject(chosen)):
                     refused += found
@@ -238,11 +241,30 @@ def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) 
                 after=page.get("LastEvaluatedKey"),
                 is_done="LastEvaluatedKey" not in page,
                 read=state.read + len(page["Items"]),
-                queued=state.queued + len(chosen) - len(refused),
+                queued=state.queued + len(chosen) - (len(refused) - unread),
                 too_large=(*state.too_large, *(one.message_id for one in refused if one.is_readable)),
                 unreadable=(*state.unreadable, *(one.message_id for one in refused if not one.is_readable)),
             )
             yield state
+
+
+def _chosen(history: History, items: Iterable[Item]) -> tuple[list[Item], list["Refused"]]:
+    """Return the items to replay, and those of which nobody can tell."""
+    chosen: list[Item] = []
+    refused: list[Refused] = []
+    for item in items:
+        try:
+            if history.holds(item):
+                chosen.append(item)
+        except Unreadable:
+            refused.append(Refused(_name(item), is_readable=False))
+    return chosen, refused
+
+
+def _name(item: Item) -> str:
+    """Return the message id of an item, or its position, which each item has."""
+    name: str = item.get("message_id", {}).get("S") or item["position"]["S"]
+    return name
 
 
 def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
@@ -292,7 +314,7 @@ def _queue(queue: EventQueue, items: Sequence[Item], pace: Pace) -> Iterator[Ref
         try:
             queue.write(record_of(image_of(item)))
         except (MessageTooLarge, Unreadable) as error:
-            yield Refused(item.get("message_id", item["position"])["S"], isinstance(error, MessageTooLarge))
+            yield Refused(_name(item), isinstance(error, MessageTooLarge))
 
 
 def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:

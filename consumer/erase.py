@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
-from consumer.stored import Image, Item, image_of
+from consumer.stored import UNREADABLE, Image, Item, image_of
 from handler.items import read_json_attribute
 from handler.record import escape, sha256, subject_key
 from handler.spec import DELETE
@@ -59,8 +59,12 @@ class Link(NamedTuple):
     id: str
 
 
+Unread = Callable[[Item], None]
+"""Is told the key of an item whose message can't be read, so that the ids that it links to are unknown."""
+
+
 class Eraser:
-    """Erases subjects; `clock` gives seconds since 1970.
+    """Erases subjects; `clock` gives seconds since 1970. `unread` is told of each item that can't be read.
 
     The client must treat an unconfirmed response as an error: see `consumer/clients.py`. `hand_over` makes a `delete`
     message durable for the consumer; None is for a deployment that has no consumer.
@@ -75,6 +79,7 @@ class Eraser:
         erasures: ErasureTable,
         scope: Scope,
         hand_over: Callable[[Image], None] | None = None,
+        unread: Unread = lambda _: None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -84,6 +89,7 @@ class Eraser:
         self._erasures = erasures
         self._scope = scope
         self._hand_over = hand_over
+        self._unread = unread
         self._clock = clock
         self._sleep = sleep
 
@@ -125,7 +131,7 @@ class Eraser:
         seen: set[Link] = set()
         for page in _pages(item for item in self._stored(request.subject) if not _is_delete(item)):
             self._check_time(until)
-            links = set(links_in(self._client, self._event_table, page)) - seen
+            links = set(links_in(self._client, self._event_table, page, self._unread)) - seen
             seen |= links
             links = {link for link in links if linked_subject(request.customer_id, link) != request.subject}
             progress = progress.linking(sha256(escape(link.id))[:HASH_CHARS] for link in links)
@@ -203,38 +209,50 @@ def stored_of(client: "DynamoDBClient", event_table: str, subject: str) -> Itera
 
 
 def _is_delete(item: Item) -> bool:
-    return bool(item["type"]["S"] == DELETE)
+    return _text(item, "type") == DELETE
+
+
+def _text(item: Item, name: str) -> str:
+    """Return a text of an item, "" where somebody has edited it to something else."""
+    text: str = item.get(name, {}).get("S", "")
+    return text
 
 
 def _is_carried_out(item: Item, request: ErasureRequest) -> bool:
     """Whether it is the `delete` of a request, or an earlier one; a later one has an erasure of its own."""
-    return _is_delete(item) and bool(item["stored_at"]["S"] <= request.requested_at)
+    return _is_delete(item) and _text(item, "stored_at") <= request.requested_at
 
 
-def links_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterator[Link]:
+def links_of(client: "DynamoDBClient", event_table: str, subject: str, unread: Unread) -> Iterator[Link]:
     """Yield the other ids that a subject's messages name, some of them often; raises `STORE_ERRORS`."""
-    yield from links_in(client, event_table, stored_of(client, event_table, subject))
+    yield from links_in(client, event_table, stored_of(client, event_table, subject), unread)
 
 
-def links_in(client: "DynamoDBClient", event_table: str, items: Iterable[Item]) -> Iterator[Link]:
+def links_in(client: "DynamoDBClient", event_table: str, items: Iterable[Item], unread: Unread) -> Iterator[Link]:
     """Yield the other ids that messages name, some of them often; raises `STORE_ERRORS`."""
     for item in items:
-        if item["type"]["S"] == "alias":
-            yield from _link(client, event_table, _key(item), "previous")
-        if "anonymous_id" in item and not _is_delete(item):
-            anonymous_id = item["anonymous_id"]["S"]
+        if _text(item, "type") == "alias":
+            yield from _link(client, event_table, _key(item), "previous", unread)
+        anonymous_id = _text(item, "anonymous_id")
+        if anonymous_id and not _is_delete(item):
             if "?" in anonymous_id:  # which may stand for what UTF-8 can't hold
-                yield from _link(client, event_table, _key(item), "anonymous")
+                yield from _link(client, event_table, _key(item), "anonymous", unread)
             else:
                 yield Link("anonymous", anonymous_id)
 
 
-def _link(client: "DynamoDBClient", event_table: str, key: Key, kind: str) -> Iterator[Link]:
+def _link(client: "DynamoDBClient", event_table: str, key: Key, kind: str, unread: Unread) -> Iterator[Link]:
     """Read an id that a message names from its JSON; an edited schema may let pass what has none."""
     item = client.get_item(
         TableName=event_table, Key=key, ConsistentRead=True, ProjectionExpression="message"
     ).get("Item")  # fmt: skip
-    linked_id = None if item is None else read_json_attribute(item["message"]).get(f"{kind}_id")
+    if item is None:
+        return
+    try:
+        linked_id = read_json_attribute(item["message"]).get(f"{kind}_id")
+    except UNREADABLE:  # somebody has edited it; it is erased like the others
+        unread(key)
+        return
     if isinstance(linked_id, str):
         yield Link(kind, linked_id)
 

@@ -23,7 +23,9 @@ from consumer.clients import patient_client
 from consumer.erase import Eraser, OutOfTimeError, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
 from consumer.forward import ForwardQueue
+from consumer.stored import Item
 from handler.observe import NAMESPACE
+from handler.record import sha256
 from handler.settings import AfterErasure, Sink
 
 if TYPE_CHECKING:
@@ -119,6 +121,19 @@ def _write_failure(request: ErasureRequest | None, error: Exception) -> None:
     sys.stdout.write(f"{json.dumps(line)}\n")
 
 
+def _write_unread(key: Item) -> None:
+    """Print which item can't be read. Its subject names the user, so that its hash stands here."""
+    line = {
+        "level": "WARNING",
+        "message": "erasure",
+        "outcome": "unreadable_item",
+        "user_hash": sha256(key["subject"]["S"]),
+        "position": key["position"]["S"],
+        "text": "This item was not written by the destination. It is erased, but the ids that it names are unknown",
+    }
+    sys.stdout.write(f"{json.dumps(line)}\n")
+
+
 def request_of(record: dict[str, Any]) -> ErasureRequest:
     """Read the request that a `delete` message on the stream is."""
     image = record["dynamodb"]["NewImage"]
@@ -138,6 +153,7 @@ def _eraser() -> Eraser:
         erasures=ErasureTable(client, os.environ["ERASURE_TABLE"]),
         scope=Scope(os.environ["ERASURE_SCOPE"]),
         hand_over=queue.send_item if _has_queue_reader() else None,
+        unread=_write_unread,
     )
 
 

@@ -24,7 +24,7 @@ Item = Mapping[str, Any]
 Image = Mapping[str, Mapping[str, Any]]
 """The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
 
-_UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
+UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
 """What reading an item raises that `handler/write.py` did not write."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
@@ -71,7 +71,7 @@ def read_item(image: Image) -> StoredMessage:
     facts: JsonObject = {name: attribute.get("S") for name, attribute in image.items()}
     try:
         facts["message"] = read_json_attribute(_bytes_read(image.get("message", {})))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Unreadable("its message is not JSON, or badly compressed", {**facts, "message": None}) from error
     return _stored(facts)
 
@@ -90,7 +90,7 @@ def record_of(image: Image) -> Record:
         )
         made = (record.subject, record.facts["stored_at"])
         is_same = made == (item["subject"]["S"], item["stored_at"]["S"])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise Unreadable("an attribute is missing, or of another type", {}) from error
     if not is_same:
         raise Unreadable("its subject is not that of its message, or its time is not one of ours", {})

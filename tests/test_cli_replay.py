@@ -170,6 +170,23 @@ def test_an_item_that_can_not_be_read_does_not_stop_the_replay(destination, repl
     assert (answer["queued"], answer["too_large"], answer["unreadable"]) == (2, [], [unread])
 
 
+@pytest.mark.parametrize("options", [(), ("--by", "happened"), ("--customer", "demo"), ("--dry-run",)])
+@pytest.mark.parametrize("edited", [{"customer_id": {"N": "7"}}, {"stored_at": {"N": "7"}, "timestamp": None}])
+def test_an_item_that_somebody_has_edited_is_named_and_does_not_stop_the_replay(edited, options, destination, replay):
+    for number in range(3):
+        destination.post({**TRACK, "userId": "user-1", "messageId": f"m-{number}"})
+    table, client = destination.stack.stores.event_table, destination.account.dynamodb()
+    item = client.scan(TableName=table)["Items"][1]
+    changed = {name: value for name, value in {**item, **edited}.items() if value is not None}
+    client.put_item(TableName=table, Item=changed)
+    result = replay(*options)
+    assert (result.exit_code, f"Can't be read: {item['message_id']['S']}" in result.output) == (
+        1 if options != ("--dry-run",) else result.exit_code,
+        True,
+    )
+    assert " 2 messages for the consumer; read 3 items." in result.output
+
+
 def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay):
     fill(destination, 2)
     large = {"type": "identify", "userId": "user-1", "messageId": "large", "traits": {"text": "ж" * 400_000}}

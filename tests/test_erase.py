@@ -10,7 +10,7 @@ from botocore.exceptions import ConnectionClosedError
 from searches import some
 
 from consumer.clients import patient_client
-from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, Link, OutOfTimeError, Scope, links_of
+from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, Link, OutOfTimeError, Scope, links_in, links_of
 from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
@@ -44,7 +44,7 @@ class Place:
     client: Any
     clock: Clock
 
-    def eraser(self, scope=Scope.USER, *, clock=None, hand_over=None):
+    def eraser(self, scope=Scope.USER, *, clock=None, hand_over=None, unread=print):
         stores = self.deployment.stack.stores
         return Eraser(
             self.client,
@@ -53,6 +53,7 @@ class Place:
             erasures=self.erasures,
             scope=scope,
             hand_over=hand_over,
+            unread=unread,
             clock=clock or self.clock,
             sleep=self.clock.sleep,
         )
@@ -376,8 +377,43 @@ def linked_history(place):
 
 def test_what_the_messages_of_a_user_link_to_is_told_by_kind(place):
     linked_history(place)
-    links = links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1")
+    links = links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1", print)
     assert set(links) == {Link("anonymous", "5f0c"), Link("previous", "old-1")}
+
+
+def test_an_item_that_is_gone_meanwhile_links_to_nothing(place):
+    gone = {"subject": {"S": "demo#user#user-1"}, "position": {"S": "gone"}, "type": {"S": "alias"}}
+    assert list(links_in(place.client, place.deployment.stack.stores.event_table, [gone], print)) == []
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"message": {"S": "garbage"}},
+        {"message": {"S": "[]"}},
+        {"message": {"N": "7"}},
+        {"message": {"B": b"not compressed"}},
+        {"message": None},
+        {"type": {"N": "7"}, "anonymous_id": {"N": "7"}, "stored_at": None},
+    ],
+    ids=["no JSON", "no object", "no text", "badly compressed", "missing", "other types"],
+)
+def test_an_item_that_somebody_has_edited_does_not_stop_the_erasure(place, edited):
+    place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"}, track(userId="user-1", anonymousId="5f0c"))
+    request = place.request()
+    table = place.deployment.stack.stores.event_table
+    [item] = [
+        item
+        for item in place.client.scan(TableName=table, ConsistentRead=True)["Items"]
+        if item["type"]["S"] == "alias"
+    ]
+    item = {name: value for name, value in {**item, **edited}.items() if value is not None}
+    place.client.put_item(TableName=table, Item=item)
+    unread = []
+    receipt = place.eraser(unread=unread.append).erase(request, until=FOREVER)
+    assert (receipt.messages, place.stored()) == (2, [])
+    key = {name: item[name] for name in ("subject", "position")}
+    assert unread == ([key] if "message" in edited else [])
 
 
 def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):

@@ -233,3 +233,17 @@ def test_a_delete_with_the_id_of_an_earlier_message_is_carried_out(destination):
     event = deletes(destination, "user-1", timestamp=ids["timestamp"])
     assert lambda_handler(event, Context()) == {"batchItemFailures": []}
     assert destination.stored() == []
+
+
+def test_a_line_names_an_item_that_can_not_be_read_by_its_position(destination, lines):
+    destination.post({"type": "alias", "userId": "user-1", "previousId": "old", "messageId": "m-1"})
+    table, client = destination.stack.stores.event_table, destination.account.dynamodb()
+    [item] = client.scan(TableName=table)["Items"]
+    client.put_item(TableName=table, Item={**item, "message": {"S": "garbage"}})
+    event = deletes(destination, "user-1")
+    lines()
+    assert lambda_handler(event, Context()) == {"batchItemFailures": []}
+    [warning] = [line for line in lines() if line["outcome"] == "unreadable_item"]
+    assert warning["position"] == item["position"]["S"]
+    assert "user-1" not in str(warning)
+    assert destination.stored() == []

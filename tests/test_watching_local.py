@@ -293,3 +293,13 @@ def test_a_file_that_was_removed_is_told(path):
     ):
         with pytest.raises(click.ClickException, match=r"can't be read: .*It is written anew when the server starts"):
             ask(LocalLog(path))
+
+
+def test_the_figures_of_a_customer_hold_nothing_of_others(begin, path):
+    log = begin()
+    log.write(function_line(message_id="a"))
+    log.write(function_line(ACCEPTED, customer_id="b-corp", call_type="page"))
+    log.write(access_line(200))
+    figures = LocalLog(path).figures(EVERYTHING)
+    figures.keep("acme")
+    assert ({customer for customer, _ in figures.tallies}, figures.answers) == ({"acme"}, {})

@@ -190,4 +190,6 @@ def _parse_key(key: str) -> Sequence[str]:
         shard, body_hash = json.loads(base64.urlsafe_b64decode(key))
     except (ValueError, TypeError, RecursionError) as error:
         raise click.ClickException("This is no key of a reject") from error
-    return str(shard), str(body_hash)
+    if not all(isinstance(part, str) and part for part in (shard, body_hash)):
+        raise click.ClickException("This is no key of a reject")
+    return shard, body_hash

@@ -2,18 +2,20 @@
 
 import json
 import mimetypes
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import urllib3
+from botocore.exceptions import ClientError, ParamValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from cli.console import printable
 from cli.debugger.feed import Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.tester import Draft, Tester
@@ -24,6 +26,7 @@ from handler.request import ROUTES
 PAGE = Path(__file__).parent / "page"
 MAX_INDEX_DIGITS = 4
 """A batch has at most 2,500 messages."""
+MAX_LABEL_CHARS = 1000
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Of what the page sends: the longest request in JSON."""
 HEADERS = {
@@ -120,7 +123,7 @@ class Site:
         )
 
     def _message(self, request: Request) -> Content | None:
-        item = self.holdings.message(_asked(request, "subject"), _asked(request, "position"))
+        item = self.holdings.message(*_needed(request, "subject", "position"))
         return item and {"item": item}
 
     def _send(self, tester: Tester, draft: Draft) -> Content:
@@ -138,7 +141,7 @@ class Site:
     def _create_key(self, content: Content) -> Content:
         return self.holdings.create_key(
             customer_id=_text(content, "customer_id"),
-            label=_text(content, "label"),
+            label=_label(content),
             expires=_text(content, "expires"),
             scopes=_texts(content, "scopes"),
         )
@@ -148,11 +151,27 @@ def _asked(request: Request, name: str) -> str:
     return request.query_params.get(name, "")
 
 
+def _needed(request: Request, *names: str) -> Iterator[str]:
+    """Yield the values of parameters that must be there."""
+    if missing := [name for name in names if not _asked(request, name)]:
+        raise _Refused(
+            400, f"{' and '.join(missing)} must be given: {request.url.path}?{'&'.join(f'{name}=…' for name in names)}"
+        )
+    yield from (_asked(request, name) for name in names)
+
+
 def _text(content: Content, name: str) -> str:
     value = content.get(name, "")
     if not isinstance(value, str):
         raise _Refused(400, f"{name} must be a text")
     return value
+
+
+def _label(content: Content) -> str:
+    label = _text(content, "label")
+    if len(label) > MAX_LABEL_CHARS or printable(label) != label:
+        raise _Refused(400, f"label must be at most {MAX_LABEL_CHARS} printable characters")
+    return label
 
 
 def _texts(content: Content, name: str) -> list[str]:
@@ -186,11 +205,21 @@ def _answering(endpoint: Endpoint) -> Endpoint:
         except EventStoreUnavailable as error:
             response = _json({"message": f"The store answered: {error.__cause__ or error}"}, 502)
         except STORE_ERRORS as error:
-            response = _json({"message": f"The store answered: {error}"}, 502)
+            if _is_of_value(error):
+                response = _json({"message": "The store takes no such value: it is empty, too long, or not text"}, 400)
+            else:
+                response = _json({"message": f"The store answered: {error}"}, 502)
         response.headers.update(HEADERS)
         return response
 
     return answering
+
+
+def _is_of_value(error: Exception) -> bool:
+    """Whether a store refused a value, such as a key that is too long."""
+    return isinstance(error, ParamValidationError) or (
+        isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException"
+    )
 
 
 def _reading(read: Callable[[Request], Content | None]) -> Endpoint:

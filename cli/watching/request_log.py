@@ -107,7 +107,8 @@ class Figures:
         return {customer for (customer, _), tally in self.tallies.items() if customer is not None and tally.accepted}
 
     def keep(self, customer_id: str) -> None:
-        """Leave out the messages of all others; requests tell no customer."""
+        """Leave out the messages of all others, and all requests, which name no customer."""
+        self.answers.clear()
         kept = {caller: tally for caller, tally in self.tallies.items() if caller[0] == customer_id}
         self.tallies = defaultdict(Tally, kept)
 

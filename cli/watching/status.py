@@ -53,7 +53,12 @@ class Progress:
 
 @click.command()
 @click.option("--since", "period", type=SINCE, default="24h", show_default=True, help="1h, 24h, 7d …, or all.")
-@click.option("--customer", "customer_id", type=ID, help="Only this customer's messages.")
+@click.option(
+    "--customer",
+    "customer_id",
+    type=ID,
+    help="Only this customer's messages. Requests and the private beta are not shown then.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @target_options
 def status(*, target: Target, period: Period, customer_id: str | None, as_json: bool) -> None:
@@ -93,6 +98,8 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
     if reasons.row_count:
         console.print()
         console.print(reasons)
+    if customer_id is not None:
+        return  # requests name no customer, and the private beta is about all of them
     if figures.answers:
         console.print()
         console.print(_requests(figures))

@@ -516,6 +516,19 @@ def test_a_user_without_a_customer_is_asked_for_one(server):
 
 def test_a_message_that_is_gone_is_404(server):
     assert server.request("GET", "/_local/message", fields={"subject": "s", "position": "p"}).status == 404
+    for fields, missing in (({}, "subject and position"), ({"subject": "s", "position": ""}, "position")):
+        reply = server.request("GET", "/_local/message", fields=fields)
+        words = f"{missing} must be given: /_local/message?subject=…&position=…"
+        assert (reply.status, reply.body) == (400, {"message": words})
+    for fields in ({"subject": "s" * 3000, "position": "p"}, {"subject": "s", "position": "p" * 3000}):
+        reply = server.request("GET", "/_local/message", fields=fields)
+        assert (reply.status, "An error occurred" in reply.body["message"]) == (400, False)
+    nobody = base64.urlsafe_b64encode(b'["", ""]').decode()
+    assert server.request("GET", f"/_local/rejects/{nobody}").status == 400
+    for label in ("\ud800", "l" * 500_000, "a\x1b[2J"):
+        body = json.dumps({"customer_id": "acme", "label": label})
+        reply = server.request("POST", "/_local/keys", body=body, headers={"Content-Type": "application/json"})
+        assert (reply.status, reply.body) == (400, {"message": "label must be at most 1000 printable characters"})
 
 
 def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
