@@ -89,8 +89,11 @@ STORE_OUTPUTS = {
     "erasure_scope": "ErasureScope",
     "contact_table": "ContactTableName",
     "consumer": "Consumer",
+    "after_erasure": "AfterErasure",
 }
 """Field of `Stores` -> output of the stack."""
+LATER_OUTPUTS = {"after_erasure"}
+"""Fields whose outputs a stack of an older version lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +111,17 @@ class Stores:
     erasure_scope: str
     contact_table: str
     consumer: str
+    after_erasure: str = "store"
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
         """Read stack outputs; raises `KeyError` for one that is missing."""
-        return cls(**{field: outputs[output] for field, output in STORE_OUTPUTS.items()})
+        texts = {
+            field: outputs[output]
+            for field, output in STORE_OUTPUTS.items()
+            if output in outputs or field not in LATER_OUTPUTS
+        }
+        return cls(**texts)
 
 
 @dataclass(frozen=True, kw_only=True)

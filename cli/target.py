@@ -71,13 +71,15 @@ class StackLogs:
 class Target:
     """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell.
 
-    `arrivals` returns what arrived last. Only a local server keeps that.
+    `arrivals` returns what arrived last. Only a local server keeps that. `has_faults` tells that its stores meet faults
+    to order (`serve --faults`), None where that is not known.
     """
 
     account: Account
     stores: Stores
     logs: LocalLog | StackLogs | None = None
     arrivals: Arrivals | None = None
+    has_faults: bool | None = None
 
     @property
     def is_local(self) -> bool:
@@ -134,6 +136,7 @@ def local_target(url: str, *, ca_file: str | None = None) -> Target:
             stores=Stores(**about["stores"]),
             logs=LocalLog(file=Path(file)) if file else None,
             arrivals=functools.partial(_ask_arrivals, url, ca_file),
+            has_faults=about.get("has_faults"),
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is a server of another kind
         raise click.ClickException(_NO_SERVER.format(url=url)) from error

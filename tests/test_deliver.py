@@ -12,6 +12,7 @@ from random import Random
 import pytest
 from endpoint import endpoint, response
 
+from cli.segment.due import Moments
 from cli.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
 from cli.simulation.endpoint import Endpoint
 from cli.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
@@ -270,7 +271,7 @@ def test_batches_hold_just_what_must_be_stored(sent_batches):
         customer = KEYS.index(key_of(request, payload))
         stored.update((customer, without_sent_at(message)) for message in canonicalise_batch(payload))
     parcels = [BATCHES.parcel(Sending(index=index)) for index in range(1000)]
-    assert stored == Counter((parcel.customer, without_sent_at(BATCHES.record(parcel).message)) for parcel in parcels)
+    assert stored == Counter((parcel.customer, without_sent_at(BATCHES.due(parcel))) for parcel in parcels)
 
 
 def without_sent_at(message):
@@ -305,7 +306,9 @@ def test_no_batch_is_larger_than_the_destination_takes():
 
 def test_a_message_that_is_too_long_by_its_escapes_is_sent_without_them():
     message = {"type": "track", "userId": "u", "event": "e", "properties": {"text": "ж" * 200_000, "half": "\ud83d"}}
-    parcel = Parcel(customer=0, kind=Kind.LIVE, message=message, body=json.dumps(message).encode())
+    moments = Moments(original=None, timestamp=None)
+    body = json.dumps(message).encode()
+    parcel = Parcel(customer=0, kind=Kind.LIVE, message=message, body=body, plain=message, moments=moments)
     route = BatchRoute(traffic=BATCHES, endpoint=Endpoint("http://x/v1/batch", timeout_seconds=1), api_keys=KEYS)
     _, body = route.request((Sending(index=0),), [parcel])
     body = gzip.decompress(body) if body.startswith(b"\x1f") else body

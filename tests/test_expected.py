@@ -2,9 +2,11 @@
 
 import pytest
 
+from cli.segment.due import Due, Moments, read_sortable
 from cli.simulation.expected import expected_contacts
 from consumer.contacts import MAX_TRAITS
 from handler.canonicalise import canonicalise
+from handler.timestamps import parse_time
 
 NOW = "2031-05-17T12:00:00.000000Z"
 
@@ -20,7 +22,21 @@ def message(call_type, minute, **fields):
 
 
 def contacts(*payloads):
-    return expected_contacts([canonicalise(payload)[0] for payload in payloads], now=NOW)
+    return expected_contacts([due(canonicalise(payload)[0]) for payload in payloads], now=NOW)
+
+
+def due(message):
+    """Return a message as the judge has it, with the times that the handler reads."""
+    moments = Moments(
+        original=None if message.time == "undated" else read_sortable(message.time),
+        timestamp=None,
+        received=time_of(message.body.get("received_at")),
+    )
+    return Due(customer_id="acme", body=message.body, moments=moments, settings={})
+
+
+def time_of(text):
+    return None if (time := parse_time(text)) is None else read_sortable(time)
 
 
 def contact(contact_id="u", **parts):

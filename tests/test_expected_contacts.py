@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from simulated import record_of
 
 from cli.simulation.contacts import SHOWN_DIFFERENCES, compare_contacts, differences_of, read_contacts
 from cli.simulation.expected import expected_contacts
@@ -19,16 +20,16 @@ NOW = "2031-05-17T12:00:00.000000Z"
 CUSTOMER = TRAFFIC.customer_ids[0]
 
 
-def records_of(customer_id, messages=120):
+def parcels_of(customer_id, messages=120):
     """Return what is stored of a customer: the messages, and then the deletes."""
     deletes = (Sending(index=index, deletes=True) for index in range(len(TRAFFIC.doomed)))
     sendings = (*(Sending(index=index) for index in range(messages)), *deletes)
-    records = (TRAFFIC.record(TRAFFIC.parcel(sending)) for sending in sendings)
-    return [record for record in records if record.customer_id == customer_id]
+    parcels = (TRAFFIC.parcel(sending) for sending in sendings)
+    return [parcel for parcel in parcels if TRAFFIC.customer_ids[parcel.customer] == customer_id]
 
 
 def expected_of(customer_id):
-    return expected_contacts([record.message for record in records_of(customer_id)], now=NOW)
+    return expected_contacts([TRAFFIC.due(parcel) for parcel in parcels_of(customer_id)], now=NOW)
 
 
 @pytest.fixture
@@ -39,7 +40,8 @@ def target(aws):
 def consume(target, customer_id, *, backwards=False):
     """Hand the messages of a customer to the consumer, as they are stored."""
     table = ContactTable(target.account.dynamodb(), target.stores.contact_table, customer=customer_id)
-    for record in records_of(customer_id)[:: -1 if backwards else 1]:
+    for parcel in parcels_of(customer_id)[:: -1 if backwards else 1]:
+        record = record_of(TRAFFIC, parcel)
         content = {"subject": record.subject, **record.facts, "stored_at": NOW, "message": record.message.body}
         table.take(read_queue_message(json.dumps(content)).message)
 
@@ -62,7 +64,7 @@ def test_the_messages_have_all_that_makes_contacts_differ():
     for part in ("traits", "groups", "events", "merged"):
         assert any(contact[part] for contact in contacts)
     assert any(contact["last_seen"] == "" for contact in contacts)
-    names = {(record.customer_id, record.message.body.get("user_id")) for record in records_of(CUSTOMER)}
+    names = {(CUSTOMER, TRAFFIC.due(parcel).body.get("user_id")) for parcel in parcels_of(CUSTOMER)}
     assert not names <= {(CUSTOMER, name) for name in expected_of(CUSTOMER)}  # of some a delete has left nothing
 
 

@@ -1,14 +1,21 @@
 """The messages that `destination simulate` sends: odd as Segment's are, and all of them acceptable."""
 
+import base64
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
+from simulated import record_of
 
 from cli.ping import segment_headers
-from cli.simulation.fingerprint import CHANGED_BY_RESENDS, fingerprint_of
+from cli.segment.due import UNDATED, sortable, stored_body
+from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.required import required_fields, without
+from cli.simulation.routes import subject_by
+from cli.simulation.stored import CHANGED_BY_RESENDS
 from cli.simulation.traffic import (
     CALL_TYPE_WEIGHTS,
     DESTINATION,
@@ -20,9 +27,9 @@ from cli.simulation.traffic import (
     stages,
 )
 from cli.stack import ROOT
-from handler.canonicalise import canonicalise
-from handler.decode import MAX_BODY_BYTES, decode_body, decode_settings
-from handler.errors import Invalid, Refusal
+from handler.canonicalise import canonicalise, canonicalise_batch
+from handler.decode import MAX_BODY_BYTES, decode_batch, decode_body, decode_settings
+from handler.errors import Refusal
 from handler.record import subject_of
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas, check_call_type
@@ -39,18 +46,29 @@ def parcels():
 
 def judge(body):
     """Judge a body as the function does; raises a `Refusal`."""
-    [message] = canonicalise(decode_body(body.decode("utf-8", "surrogateescape")))
+    [message] = canonicalise(decode_body(base64.b64encode(body).decode(), is_base64=True))
     SCHEMAS.check_message(check_call_type(message, CALL_TYPES), message.body)
     return message
 
 
 def test_every_message_is_acceptable(parcels):
     for parcel in parcels:
-        assert judge(parcel.body) == TRAFFIC.record(parcel).message
+        judge(parcel.body)
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_the_judge_and_the_handler_agree_on_what_must_be_stored(in_batches):
+    traffic = Traffic(seed=3, customers=10, replays=0.1, in_batches=in_batches)
+    for index in range(MANY):
+        parcel = traffic.parcel(Sending(index=index, copy=index % 2))
+        due, record = traffic.due(parcel), record_of(traffic, parcel)
+        facts = {name: text for name, text in record.facts.items() if name != "stored_at"}
+        assert (due.subject, due.position, due.facts) == (record.subject, record.position, facts)
+        assert json.dumps(due.body, sort_keys=True) == json.dumps(record.message.body, sort_keys=True)
 
 
 def test_call_types_come_in_a_realistic_mix(parcels):
-    counts = Counter(TRAFFIC.record(parcel).message.type for parcel in parcels)
+    counts = Counter(TRAFFIC.due(parcel).type for parcel in parcels)
     assert [call_type for call_type, _ in counts.most_common(3)] == ["track", "page", "identify"]
     assert set(counts) == set(CALL_TYPES) == set(CALL_TYPE_WEIGHTS)
 
@@ -65,7 +83,7 @@ CLOCKS = {
 
 
 def test_segments_own_clock_is_right_whatever_that_of_the_source_says(parcels):
-    times = [TRAFFIC.record(parcel).message.body for parcel in parcels if parcel.kind is Kind.LIVE]
+    times = [TRAFFIC.due(parcel).body for parcel in parcels if parcel.kind is Kind.LIVE]
     known = [body for body in times if {"received_at", "sent_at"} <= body.keys() and body["type"] != "delete"]
     assert {body["received_at"][:10] for body in known} == {"2026-03-01"}
     days = Counter((body["original_timestamp"][:10], body["sent_at"][:10]) for body in known)
@@ -76,7 +94,7 @@ def test_segments_own_clock_is_right_whatever_that_of_the_source_says(parcels):
 
 
 def test_some_messages_name_a_former_id_of_their_user(parcels):
-    bodies = [TRAFFIC.record(parcel).message.body for parcel in parcels]
+    bodies = [TRAFFIC.due(parcel).body for parcel in parcels]
     assert any(str(body.get("user_id")).startswith("former-") for body in bodies)
     aliases = Counter(body["previous_id"].partition("-")[0] for body in bodies if body["type"] == "alias")
     assert aliases["507f191e"] > aliases["former"] > 0
@@ -84,8 +102,8 @@ def test_some_messages_name_a_former_id_of_their_user(parcels):
 
 def test_only_supported_call_types_are_sent():
     traffic = Traffic(seed=1, customers=2, call_types=("group", "delete"))
-    records = [traffic.record(traffic.parcel(Sending(index=index))) for index in range(100)]
-    assert {record.message.type for record in records} == {"group", "delete"}
+    records = [traffic.due(traffic.parcel(Sending(index=index))) for index in range(100)]
+    assert {record.type for record in records} == {"group", "delete"}
 
 
 ODD_SHAPES = {
@@ -135,17 +153,17 @@ def test_messages_are_as_odd_as_those_of_segment(shape, parcels):
 
 
 def test_no_two_messages_are_one(parcels):
-    records = [TRAFFIC.record(parcel) for parcel in parcels]
+    records = [TRAFFIC.due(parcel) for parcel in parcels]
     assert len({(record.subject, record.position) for record in records}) == MANY
-    assert len({fingerprint_of(record).identity for record in records}) == MANY
-    assert len({fingerprint_of(record).content for record in records}) == MANY
+    assert len({Fingerprint.of_due(record).identity for record in records}) == MANY
+    assert len({Fingerprint.of_due(record).content for record in records}) == MANY
 
 
 def test_customers_share_users_and_message_ids(parcels):
-    records = [TRAFFIC.record(parcel) for parcel in parcels]
-    ids = Counter(record.message.message_id for record in records)
+    records = [TRAFFIC.due(parcel) for parcel in parcels]
+    ids = Counter(record.body["message_id"] for record in records)
     assert max(ids.values()) > 1
-    users = {(record.customer_id, record.message.body.get("user_id")) for record in records}
+    users = {(record.customer_id, record.body.get("user_id")) for record in records}
     assert Counter(user for _, user in users)["user-0"] == TRAFFIC.customers
 
 
@@ -164,11 +182,11 @@ def test_a_resend_is_the_same_message_with_new_times():
     changed = Counter()
     for index in range(1000):
         first, second = (TRAFFIC.parcel(Sending(index=index, copy=copy)) for copy in (0, 1))
-        records = [TRAFFIC.record(parcel) for parcel in (first, second)]
+        records = [TRAFFIC.due(parcel) for parcel in (first, second)]
         assert len({(record.subject, record.position) for record in records}) == 1
-        bodies = [record.message.body for record in records]
+        bodies = [record.body for record in records]
         changed.update(name for name in bodies[0] | bodies[1] if bodies[0].get(name) != bodies[1].get(name))
-        assert len({fingerprint_of(record) for record in records}) == 1
+        assert len({Fingerprint.of_due(record) for record in records}) == 1
     assert set(changed) == CHANGED_BY_RESENDS
     assert changed["sent_at"] > 900
     assert changed["timestamp"] > 900
@@ -178,9 +196,9 @@ def test_a_replay_is_old_and_only_for_us(parcels):
     replays = [parcel for parcel in parcels if parcel.kind is Kind.REPLAY]
     assert 0.08 < len(replays) / MANY < 0.12
     for parcel in replays:
-        message = TRAFFIC.record(parcel).message
+        message = TRAFFIC.due(parcel)
         assert message.body.get("integrations", {"All": False, DESTINATION: True}) == {"All": False, DESTINATION: True}
-        assert message.time < datetime(2026, 1, 1, tzinfo=UTC).isoformat() or message.time == "undated"
+        assert message.position < datetime(2026, 1, 1, tzinfo=UTC).isoformat() or message.position.startswith(UNDATED)
 
 
 def test_a_share_of_the_resends_are_replays():
@@ -194,8 +212,29 @@ def test_what_must_be_refused_is_refused_whatever_the_schemas_say():
     for index in range(500):
         parcel = traffic.parcel(Sending(index=index))
         assert parcel.kind is Kind.INVALID
-        with pytest.raises((Refusal, UnicodeError)):
+        with pytest.raises(Refusal) as refused:
             judge(parcel.body)
+        assert refused.value.code == parcel.refusal.alone
+
+
+def test_the_code_of_a_refusal_in_a_batch_is_that_of_the_handler():
+    traffic = Traffic(seed=1, customers=10, invalid=1.0)
+    parcels = [traffic.parcel(Sending(index=index)) for index in range(500)]
+    for parcel in (parcel for parcel in parcels if parcel.refusal.in_batch):
+        batch = b'{"batch": [' + parcel.body + b"]}"
+        [message] = canonicalise_batch(decode_batch(batch.decode()))
+        with pytest.raises(Refusal) as refused:
+            raise message.fault or check(message)
+        assert refused.value.code == parcel.refusal.in_batch
+
+
+def check(message):
+    """Return why the schemas refuse a message."""
+    try:
+        SCHEMAS.check_message(check_call_type(message, CALL_TYPES), message.body)
+    except Refusal as refusal:
+        return refusal
+    return AssertionError("it is accepted")
 
 
 def test_much_of_what_must_be_refused_tells_whose_it_is():
@@ -203,13 +242,11 @@ def test_much_of_what_must_be_refused_tells_whose_it_is():
     kept = 0
     for index in range(200):
         parcel = traffic.parcel(Sending(index=index))
-        try:
-            judge(parcel.body)
-        except Invalid:
+        if parcel.refusal.alone == "invalid_message":
             [message] = canonicalise(json.loads(parcel.body))
-            kept += subject_of("acme", message.body) == subject_of("acme", canonicalise(parcel.message)[0].body)
-        except (Refusal, UnicodeError):
-            """Nobody's, or no JSON."""
+            subject = subject_by("acme", stored_body(parcel.plain))
+            assert subject == subject_of("acme", message.body)
+            kept += subject is not None
     assert kept > 40
 
 
@@ -242,8 +279,7 @@ def test_a_share_of_the_users_is_erased_each_by_one_message():
     for index, (customer, _) in enumerate(DOOMING.doomed):
         parcel = DOOMING.parcel(Sending(index=index, deletes=True))
         assert (parcel.kind, parcel.customer) == (Kind.DELETE, customer)
-        assert judge(parcel.body) == DOOMING.record(parcel).message
-        assert DOOMING.record(parcel).message.type == "delete"
+        assert judge(parcel.body).type == DOOMING.due(parcel).type == "delete"
 
 
 def test_messages_of_doomed_users_can_be_told():
@@ -251,14 +287,14 @@ def test_messages_of_doomed_users_can_be_told():
     for index in range(1000):
         parcel = DOOMING.parcel(Sending(index=index))
         if parcel.kind is not Kind.INVALID:
-            record = DOOMING.record(parcel)
-            by_user = "user_id" in record.message.body and not record.message.body["user_id"].startswith("former-")
+            record = DOOMING.due(parcel)
+            by_user = "user_id" in record.body and not record.body["user_id"].startswith("former-")
             assert (record.subject in subjects) == (DOOMING.is_doomed(index) and by_user)
 
 
 def test_some_deletes_happen_before_all_messages_have_happened():
     bodies = (DOOMING.parcel(Sending(index=index, deletes=True)) for index in range(len(DOOMING.doomed)))
-    days = Counter(DOOMING.record(parcel).message.time[:10] for parcel in bodies)
+    days = Counter(sortable(DOOMING.due(parcel).moments.original)[:10] for parcel in bodies)
     assert set(days) == {"2026-03-01", "2026-03-02"}
     assert min(days.values()) > 20
 
@@ -266,7 +302,7 @@ def test_some_deletes_happen_before_all_messages_have_happened():
 def test_a_resend_of_a_delete_is_the_same_message():
     for index in range(len(DOOMING.doomed)):
         parcels = [DOOMING.parcel(Sending(index=index, copy=copy, deletes=True)) for copy in (0, 1)]
-        first, second = map(DOOMING.record, parcels)
+        first, second = map(DOOMING.due, parcels)
         assert (first.subject, first.position) == (second.subject, second.position)
 
 
@@ -318,3 +354,104 @@ def test_a_share_of_the_messages_comes_too_late_and_none_is_missing():
     assert sorted(sent) == list(range(2000))
     late = sum(later < earlier for earlier, later in pairwise(sent))
     assert 0.07 < late / 2000 < 0.12
+
+
+# Set pieces
+
+REQUIRED = tuple(required_fields(ROOT / "schemas", CALL_TYPES))
+STAGED = Traffic(seed=1, customers=3, call_types=TYPES, messages=1000, deletes=0.1, required=REQUIRED)
+BATCHED = Traffic(seed=1, customers=3, call_types=TYPES, messages=1000, deletes=0.1, required=REQUIRED, in_batches=True)
+
+
+def piece_sendings(traffic):
+    """Return the deliveries of all set pieces, each with a copy."""
+    played = [Sending(index=index) for index in traffic.pieces]
+    later = [Sending(index=index, later=True) for index in range(len(traffic.later))]
+    return [replace(sending, copy=copy) for sending in (*played, *later) for copy in (0, 1)]
+
+
+@pytest.mark.parametrize("traffic", [STAGED, BATCHED], ids=["alone", "in batches"])
+def test_the_handler_stores_what_is_written_out_for_each_set_piece(traffic):
+    for sending in piece_sendings(traffic):
+        parcel = traffic.parcel(sending)
+        if parcel.refusal is None:
+            due, record = traffic.due(parcel), record_of(traffic, parcel)
+            facts = {name: text for name, text in record.facts.items() if name != "stored_at"}
+            assert (due.subject, due.position, due.facts) == (record.subject, record.position, facts), parcel.why
+            assert json.dumps(due.body, sort_keys=True) == json.dumps(record.message.body, sort_keys=True), parcel.why
+
+
+def test_the_handler_refuses_just_those_set_pieces_that_must_be_refused():
+    for sending in piece_sendings(STAGED):
+        parcel = STAGED.parcel(sending)
+        try:
+            judge(parcel.body)
+            code = None
+        except Refusal as refusal:
+            code = refusal.code
+        assert code == (parcel.refusal and parcel.refusal.alone), parcel.why
+
+
+def test_all_set_pieces_are_messages_of_their_own():
+    sendings = [sending for sending in piece_sendings(STAGED) if not sending.copy]
+    dues = [STAGED.due(parcel) for sending in sendings if (parcel := STAGED.parcel(sending)).refusal is None]
+    assert len({(due.subject, due.position) for due in dues}) == len(dues)
+
+
+def test_a_user_with_many_messages_is_erased_and_a_namesake_stays():
+    customer, user = STAGED.doomed[0]
+    whys = Counter(piece.why for piece in STAGED.pieces.values())
+    assert whys["one of many of an erased user"] == 250
+    assert whys["a reject of an erased user"] == 3
+    namesakes = [piece for piece in STAGED.pieces.values() if "another customer" in piece.why]
+    assert len(namesakes) == 6
+    assert customer not in {piece.customer for piece in namesakes}
+    deletes = STAGED.parcel(Sending(index=0, deletes=True))
+    assert {str(piece.plain["userId"]) for piece in namesakes} == {STAGED.due(deletes).body["user_id"]}
+    assert user == next(piece.user for piece in STAGED.pieces.values() if piece.user is not None)
+
+
+@pytest.mark.parametrize(("refuses", "codes"), [(False, [None, None]), (True, ["user_erased", None])])
+def test_what_comes_of_erased_users_is_refused_only_if_it_happened_before(refuses, codes):
+    traffic = replace(STAGED, refuses_erased=refuses)
+    parcels = [traffic.parcel(Sending(index=index, later=True)) for index in range(len(traffic.later))]
+    assert [parcel.refusal and parcel.refusal.alone for parcel in parcels] == codes * 3
+
+
+def test_a_small_run_has_no_set_pieces():
+    assert not Traffic(seed=1, customers=3, messages=99).pieces
+    few = Traffic(seed=1, customers=3, messages=100, required=REQUIRED)
+    assert 0 < len(few.pieces) <= 50
+
+
+def test_each_set_piece_is_sent_again():
+    before, _ = stages(STAGED, messages=1000, duplicates=0.0, reorder=0.0)
+    copies = {sending.index for sending in before if sending.copy}
+    assert {index for index, piece in STAGED.pieces.items() if piece.is_sent_again} >= copies > set()
+
+
+def test_a_message_without_each_required_field_is_sent(tmp_path):
+    for path in (ROOT / "schemas").glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    schema = json.loads((tmp_path / "identify.json").read_text())
+    schema["required"] = ["traits"]
+    schema["properties"]["traits"]["required"] = ["email"]
+    schema["properties"]["context"] = {"properties": {"user_agent_data": {"required": ["full_version_list"]}}}
+    (tmp_path / "identify.json").write_text(json.dumps(schema))
+    paths = [one.path for one in required_fields(tmp_path, ["identify"])]
+    assert paths == [("context", "userAgentData", "fullVersionList"), ("traits",), ("traits", "email")]
+    schemas = Schemas.load(tmp_path)
+    for path in paths:
+        message = without({"type": "identify", "userId": "u", "traits": {"email": "x"}}, path)
+        with pytest.raises(Refusal):
+            schemas.check_message("identify", canonicalise(message)[0].body)
+
+
+def test_the_shipped_schemas_require_what_the_spec_does():
+    assert [(one.call_type, *one.path) for one in REQUIRED] == [
+        ("alias", "previousId"),
+        ("alias", "userId"),
+        ("delete", "userId"),
+        ("group", "groupId"),
+        ("track", "event"),
+    ]

@@ -90,7 +90,8 @@ class Api:
     """The API of template.yaml in front of function processes, the local server's word about itself, and its page.
 
     What function and API write is kept in `request_log`, and shown by `debugger`, where these are given. Besides
-    addresses of this machine, the API answers to the names in `allowed_hosts`.
+    addresses of this machine, the API answers to the names in `allowed_hosts`. It `has_faults` where calls of
+    the stores meet faults to order.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Api:
         request_log: RequestLogFile | None = None,
         debugger: LocalDebugger | None = None,
         allowed_hosts: Collection[str] = (),
+        has_faults: bool = False,
     ) -> None:
         self._console = console
         self._as_json = as_json
@@ -115,6 +117,7 @@ class Api:
             "stores": asdict(stack.stores),
             "api_key": demo.GOOD_KEY,
             "request_log": str(request_log.path) if request_log else None,
+            "has_faults": has_faults,
         }
         resources = load_template()["Resources"]
         function = resources[FUNCTION]["Properties"]

@@ -70,12 +70,20 @@ class Consumer:
     name: str
     invoke: Invoke
     tell: Tell
+    redelivers: Callable[[], bool] = lambda: False
+    """Draws whether a batch that is done is handed over once more, as Lambda may do."""
 
     async def hand_over(self, records: Mapping[str, JsonObject], *, reports_failures: bool) -> frozenset[str]:
         """Hand over records by their identifiers, and return those of them that failed; raises `BatchError`.
 
         `reports_failures` is ReportBatchItemFailures: without it, what the function returns means nothing.
         """
+        failed = await self._hand_over(records, reports_failures=reports_failures)
+        if not failed and self.redelivers():
+            return await self._hand_over(records, reports_failures=reports_failures)
+        return failed
+
+    async def _hand_over(self, records: Mapping[str, JsonObject], *, reports_failures: bool) -> frozenset[str]:
         try:
             invocation = await self.invoke({"Records": list(records.values())})
         except (FunctionError, FunctionTimeoutError) as error:

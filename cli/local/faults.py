@@ -14,11 +14,11 @@ import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader, StreamWriter, Task
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import click
@@ -73,6 +73,31 @@ class Fault(StrEnum):
 
 APPLIED = frozenset({Fault.RESET, Fault.HANGS_AFTER, Fault.DRIBBLES})
 
+
+class BatchFault(StrEnum):
+    """What can happen to a part of a request that carries several: the store carries out the rest."""
+
+    PARTIAL = "part of a batch fails"
+
+
+AnyFault = Fault | BatchFault
+ALL_FAULTS: tuple[AnyFault, ...] = (*Fault, *BatchFault)
+KINDS: Mapping[str, tuple[AnyFault, ...]] = {
+    "refused": (Fault.REFUSED,),
+    "reset": (Fault.RESET,),
+    "timeout": (Fault.HANGS_BEFORE, Fault.HANGS_AFTER),
+    "slow": (Fault.DRIBBLES,),
+    "throttle": (Fault.THROUGHPUT_EXCEEDED, Fault.THROTTLED),
+    "error": (Fault.INTERNAL_ERROR, Fault.UNAVAILABLE),
+    "garbled": (Fault.GARBLED, Fault.NULL, Fault.EMPTY),
+    "denied": (Fault.EXPIRED_CREDENTIALS, Fault.ACCESS_DENIED),
+    "missing": (Fault.MISSING,),
+    "partial": (BatchFault.PARTIAL,),
+}
+"""The words of `serve --faults`, each with the faults of which one is drawn."""
+REDELIVERY = "redeliver"
+"""The word of `serve --faults` for what is no fault of a store: a consumer gets a batch that is done once more."""
+
 _CONFIRMS_NOTHING = {Fault.GARBLED: b'{"Item": {"customer_id": {"S": "ac\xff', Fault.NULL: b"null", Fault.EMPTY: b""}
 
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
@@ -97,11 +122,70 @@ _QUERY_CODES = {f"{_SQS}QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQ
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """With `probability`, a request to one of `stores` meets one of `faults`, each as likely as the others."""
+    """With `probability`, a request to one of `stores` meets one of `faults`, each as likely as its weight says.
+
+    Without `weights` all are as likely. A fault of a part meets only requests that carry several.
+    """
 
     probability: float = 1
     stores: frozenset[Store] = frozenset(Store)
-    faults: tuple[Fault, ...] = tuple(Fault)
+    faults: tuple[AnyFault, ...] = tuple(Fault)
+    weights: tuple[float, ...] | None = None
+
+    def draw(self, chance: random.Random, *, is_batch: bool) -> AnyFault | None:
+        """Return the fault that a request meets, None for none."""
+        if chance.random() >= self.probability:
+            return None
+        if self.weights is None:
+            possible = [fault for fault in self.faults if is_batch or not isinstance(fault, BatchFault)]
+            return chance.choice(possible) if possible else None
+        [fault] = chance.choices(self.faults, self.weights)
+        return fault if is_batch or not isinstance(fault, BatchFault) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """What `serve --faults` orders: the rules of the proxy, and how likely a batch is handed to a consumer again."""
+
+    rules: tuple[Rule, ...] = ()
+    redelivery: float = 0.0
+
+
+def parse_orders(text: str) -> Orders:
+    """Read `0.05`, or kinds with a rate each such as `throttle:0.1,partial:0.2`; raises `ValueError` with a text."""
+    rates: dict[str, float] = {}
+    for part in text.split(","):
+        kind, colon, rate = part.strip().rpartition(":")
+        name = kind.strip() if colon else "all"
+        if name not in (*KINDS, REDELIVERY, "all"):
+            raise ValueError(f"{name or part} is not a kind of fault: write {', '.join((*KINDS, REDELIVERY))}")
+        if name in rates:
+            raise ValueError(f"{name} is named twice")
+        rates[name] = _rate(rate)
+    redelivery = rates.pop(REDELIVERY, 0.0)
+    faults: list[tuple[AnyFault, float]] = []
+    for name, rate_of_kind in rates.items():
+        kinds = ALL_FAULTS if name == "all" else KINDS[name]
+        faults += [(fault, rate_of_kind / len(kinds)) for fault in kinds]
+    probability = sum(rates.values())
+    if probability > 1:
+        raise ValueError("the rates add up to more than 1")
+    if not probability:
+        return Orders(redelivery=redelivery)
+    if set(rates) == {"all"}:
+        return Orders(rules=(Rule(probability=probability, faults=ALL_FAULTS),), redelivery=redelivery)
+    names, weights = zip(*[(fault, weight) for fault, weight in faults if weight], strict=True)
+    return Orders(rules=(Rule(probability=probability, faults=names, weights=weights),), redelivery=redelivery)
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{text.strip() or 'nothing'} is not a rate: write a number from 0 to 1, such as 0.05")
+    return rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +206,17 @@ class _Request:
         said = json.loads(self.body)
         table = str(said.get("TableName") or [*said.get("RequestItems", ())])  # of a BatchGetItem
         return next((store for name, store in TABLES.items() if name in table), None)
+
+    @property
+    def operation(self) -> str:
+        """The operation that is called, "" where the request names none."""
+        target = re.search(rb"\r\nX-Amz-Target: *\w+\.(\w+)", self.head, re.IGNORECASE)
+        return target[1].decode() if target else ""
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the request carries several, of which a part can fail."""
+        return self.operation in ("SendMessageBatch", "BatchGetItem", "BatchExecuteStatement")
 
 
 class FaultProxy:
@@ -198,7 +293,11 @@ class FaultProxy:
 
     async def _answer(self, request: _Request, reader: StreamReader, writer: StreamWriter) -> None:
         """Answer a request, or meet it with a fault; raises `ConnectionError` where that ends the connection."""
-        fault = self._draw(request.store)
+        fault = self._draw(request)
+        if fault is BatchFault.PARTIAL:
+            writer.write(await self._answer_partly(request))
+            await writer.drain()
+            return
         answer = await self._forward(request) if fault is None or fault in APPLIED else b""
         match fault:
             case None:
@@ -218,17 +317,32 @@ class FaultProxy:
             case Fault.GARBLED | Fault.NULL | Fault.EMPTY:
                 writer.write(_response(200, _CONFIRMS_NOTHING[fault]))
             case _:
+                assert isinstance(fault, Fault)  # noqa: S101 -- the other kind is answered above
                 writer.write(_error(fault, is_queue=request.store is Store.QUEUE))
         await writer.drain()
 
-    def _draw(self, store: Store | None) -> Fault | None:
+    def _draw(self, request: _Request) -> AnyFault | None:
+        store = request.store
         if store is None:
             return None
         self.requests[store] += 1
         rule = next((rule for rule in self.rules if store in rule.stores), None)
-        if rule is None or self._random.random() >= rule.probability:
-            return None
-        return self._random.choice(rule.faults)
+        return None if rule is None else rule.draw(self._random, is_batch=request.is_batch)
+
+    async def _answer_partly(self, request: _Request) -> bytes:
+        """Let the store carry out a part of a batch, one at least, and answer that the rest failed."""
+        content = json.loads(request.body)
+        split = _PARTIAL[request.operation]
+        part, fail = split(content, self._random)
+        body = json.dumps(part).encode()
+        length = b"\r\nContent-Length: %d" % len(body)
+        head = re.sub(rb"\r\nContent-Length:[^\r]*", length, request.head, flags=re.IGNORECASE)
+        answer = await self._forward(_Request(head=head, body=body))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        if status != HTTPStatus.OK:
+            return answer
+        return _response(status, json.dumps(fail(json.loads(body))).encode())
 
     async def _forward(self, request: _Request) -> bytes:
         """Return the server's answer, ready to be passed on."""
@@ -239,6 +353,61 @@ class FaultProxy:
         finally:
             writer.close()
         return _with_connection(head + end, b"keep-alive") + body
+
+
+Content = dict[str, Any]
+Split = Callable[[Content, random.Random], tuple[Content, Callable[[Content], Content]]]
+"""Returns what of a request the store carries out, and what makes of its answer one that says that the rest failed."""
+
+
+def _failing(count: int, chance: random.Random) -> set[int]:
+    """Draw which of several fail: one at least, and not all of several."""
+    return set(chance.sample(range(count), chance.randint(1, max(1, count - 1))))
+
+
+def _split_queue(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
+    """Send some messages. The server answers nothing of none, so one that is alone is sent, and fails no more."""
+    entries = content["Entries"]
+    failing = _failing(len(entries), chance) if len(entries) > 1 else set()
+    failed = [
+        {"Id": entries[place]["Id"], "SenderFault": False, "Code": "InternalError", "Message": "A fault to order"}
+        for place in sorted(failing)
+    ]
+    part = [entry for place, entry in enumerate(entries) if place not in failing]
+    return {**content, "Entries": part}, lambda answer: {**answer, "Failed": [*answer.get("Failed", []), *failed]}
+
+
+def _split_read(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
+    """Read some items, and answer that the others were not processed."""
+    [(table, asked)] = content["RequestItems"].items()
+    keys = asked["Keys"]
+    failing = _failing(len(keys), chance) if len(keys) > 1 else set()
+    unread = {table: {**asked, "Keys": [keys[place] for place in sorted(failing)]}} if failing else {}
+    part = {table: {**asked, "Keys": [key for place, key in enumerate(keys) if place not in failing]}}
+    return {**content, "RequestItems": part}, lambda answer: {**answer, "UnprocessedKeys": unread}
+
+
+def _split_statements(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
+    """Execute some statements, and answer an error in the places of the others."""
+    statements = content["Statements"]
+    failing = _failing(len(statements), chance) if len(statements) > 1 else set()
+    error = {"Error": {"Code": "ThrottlingError", "Message": "A fault to order"}}
+
+    def fail(answer: Content) -> Content:
+        responses = iter(answer.get("Responses", []))
+        whole = [error if place in failing else next(responses, {}) for place in range(len(statements))]
+        return {**answer, "Responses": whole}
+
+    part = [statement for place, statement in enumerate(statements) if place not in failing]
+    return {**content, "Statements": part}, fail
+
+
+_PARTIAL: Mapping[str, Split] = {
+    "SendMessageBatch": _split_queue,
+    "BatchGetItem": _split_read,
+    "BatchExecuteStatement": _split_statements,
+}
+"""By the operation."""
 
 
 def _free_port(host: str) -> int:
@@ -300,7 +469,9 @@ async def _dribble(writer: StreamWriter) -> None:
 @click.option("--port", default=0, help="The port to listen on; a free one without this.")
 @click.option("--rate", default=0.1, show_default=True, type=click.FloatRange(0, 1), help="How likely a fault is.")
 @click.option("--seed", type=int, help="Draws the same faults in the same order.")
-@click.option("--fault", "faults", multiple=True, type=click.Choice(list(Fault)), help="Only this fault; repeatable.")
+@click.option(
+    "--fault", "faults", multiple=True, type=click.Choice(list(ALL_FAULTS)), help="Only this fault; repeatable."
+)
 @click.option("--store", "stores", multiple=True, type=click.Choice(list(Store)), help="Only this store; repeatable.")
 def run(
     *, url: str, host: str, port: int, rate: float, seed: int | None, faults: tuple[str, ...], stores: tuple[str, ...]
@@ -309,7 +480,7 @@ def run(
     rule = Rule(
         probability=rate,
         stores=frozenset(map(Store, stores or Store)),
-        faults=tuple(map(Fault, faults or Fault)),
+        faults=tuple(fault for fault in ALL_FAULTS if not faults or fault in faults),
     )
 
     async def serve() -> None:

@@ -5,6 +5,7 @@ What the embedded AWS then holds goes on to the functions that read its streams 
 
 import asyncio
 import json
+import random
 import shlex
 import socket
 from collections.abc import Callable, Coroutine, Iterable
@@ -31,7 +32,7 @@ from cli.local.api import Api
 from cli.local.consumer_edits import CONSUMER, ConsumerEdits
 from cli.local.edits import SchemaEdits
 from cli.local.embedded_aws import EmbeddedAws
-from cli.local.faults import FaultProxy, Rule
+from cli.local.faults import KINDS, REDELIVERY, FaultProxy, Orders, parse_orders
 from cli.local.printed import Printed
 from cli.local.request_log import RequestLogFile, file_of
 from cli.local.sources import EventSources
@@ -75,6 +76,20 @@ class _HostName(click.ParamType[str]):
         return value.lower()
 
 
+class _Orders(click.ParamType[Orders]):
+    """A rate of faults, or kinds of faults with a rate of each."""
+
+    name = "faults"
+
+    def convert(self, value: str | Orders, param: click.Parameter | None, ctx: click.Context | None) -> Orders:
+        if isinstance(value, Orders):
+            return value
+        try:
+            return parse_orders(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -101,11 +116,12 @@ class _HostName(click.ParamType[str]):
 @click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are made.")
 @click.option(
     "--faults",
-    "fault_rate",
-    default=0.0,
-    type=click.FloatRange(0, 1),
-    metavar="RATE",
-    help="How likely each call of a store meets a fault, such as a time-out or a 500: 0.05 is one in twenty.",
+    "orders",
+    default="0",
+    type=_Orders(),
+    metavar="RATE|KIND:RATE,...",
+    help="How likely each call of a store meets a fault, such as a time-out or a 500: 0.05 is one in twenty. By kind: "
+    f"throttle:0.1,partial:0.05. Kinds: {', '.join((*KINDS, REDELIVERY))}.",
 )
 @click.option("--faults-seed", type=int, help="Draws the same faults in the same order.")
 @click.option("--json", "as_json", is_flag=True, help="Print the function's own log lines.")
@@ -120,7 +136,7 @@ def serve(
     api_key: str | None,
     parameters: tuple[str, ...],
     endpoint_url: str | None,
-    fault_rate: float,
+    orders: Orders,
     faults_seed: int | None,
     as_json: bool,
 ) -> None:
@@ -151,8 +167,8 @@ def serve(
         _make_keys(account, stack, api_key)
         _write_environment_file(stack, container_url)
         proxy = None
-        if fault_rate:
-            proxy = FaultProxy(endpoint_url or embedded.url, [Rule(probability=fault_rate)], seed=faults_seed)
+        if orders.rules:
+            proxy = FaultProxy(endpoint_url or embedded.url, orders.rules, seed=faults_seed)
             stack = replace(stack, environment={**stack.environment, "AWS_ENDPOINT_URL": proxy.url})
         url = _url(ANY_HOST.get(host, host), listener.getsockname()[1], tls=tls)
         certificate = _certificate(host) if tls else None
@@ -163,6 +179,7 @@ def serve(
             ca_file=str(LOCAL_CA) if tls else None,
         )
         traffic = Traffic()
+        chance = random.Random(faults_seed)  # noqa: S311 -- redeliveries are no secrets
         sources = EventSources(
             load_template(),
             chosen,
@@ -171,6 +188,7 @@ def serve(
             traffic=traffic,
             tell=printed.tell,
             show=printed.show,
+            redelivers=lambda: chance.random() < orders.redelivery,
         )
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")
@@ -188,6 +206,7 @@ def serve(
                 request_log=request_log,
                 debugger=debugger,
                 allowed_hosts=frozenset(allowed_hosts) | _own_name(host),
+                has_faults=bool(orders.rules),
             )
             edits = SchemaEdits(
                 SCHEMAS,

@@ -41,8 +41,8 @@ class EventSources:
     """The functions of a template that read streams and queues, a process of each, and what reads for them.
 
     `traffic` are the requests that go first. `tell` is told what happens, and `show` what a function printed. Both
-    begin with the function's name. `notices` say what does not run, for want of a stream or queue. Raises
-    `click.ClickException` for what is not played here.
+    begin with the function's name. `notices` say what does not run, for want of a stream or queue. `redelivers` draws
+    whether a batch that is done is handed over again. Raises `click.ClickException` for what is not played here.
     """
 
     def __init__(
@@ -55,7 +55,9 @@ class EventSources:
         traffic: Traffic,
         tell: Callable[[str, str], None],
         show: Callable[[str, str], None],
+        redelivers: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._redelivers = redelivers
         sink = parameters.get("EventSink", template["Parameters"]["EventSink"]["Default"])
         self._stores = _Stores(account, template["Resources"], traffic, are_queues_filled=sink == "sqs")
         self._tell = tell
@@ -78,7 +80,7 @@ class EventSources:
             self._show(function.name, invocation.log)
             return invocation
 
-        consumer = Consumer(name=function.name, invoke=invoke, tell=tell)
+        consumer = Consumer(name=function.name, invoke=invoke, tell=tell, redelivers=self._redelivers)
         sources = [
             source
             for event, content in events.items()

@@ -24,6 +24,11 @@ RETRIED_BY_SEGMENT = RETRIED_BY_LIBRARIES | {423}
 STORED, DUPLICATE, QUEUED = "stored", "duplicate", "queued"
 """`status` in the answer to an accepted message."""
 
+ANSWERS_TO_MESSAGES = frozenset({"200 stored", "200 duplicate"})
+ANSWERS_TO_DELETES = frozenset({"202 stored", "202 duplicate"})
+ANSWERS_BY_QUEUE = frozenset({"202 queued"})
+"""The successes of `POST /segment`, each with its status: of a table, of a table for a `delete`, and of a queue."""
+
 STATUS_BY_CODE = {
     "invalid_encoding": 400,
     "invalid_json": 400,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.console import printable
+from cli.segment.contract import JsonObject
 from cli.target import Target
 from consumer.contact_table import ContactTable
-from handler.decode import JsonObject
 
 PATIENCE_SECONDS = 120
 """For which the contacts of a customer may stay as they are without being right."""

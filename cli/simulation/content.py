@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from handler.decode import JsonObject
+from cli.segment.contract import JsonObject
 
 LARGE_SHARE = 0.002
 MAX_LARGE_BYTES = 250 * 1024

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from cli.segment.contract import JsonObject
+from cli.segment.due import Due, sortable
 from consumer.contacts import MAX_FACT_BYTES, MAX_GROUPS, MAX_TEXT_CHARS, MAX_TRAITS
-from handler.canonicalise import UNDATED, Message
-from handler.decode import JsonObject
-from handler.timestamps import parse_time
 
 
 class _Who(NamedTuple):
@@ -87,7 +86,7 @@ def _size(one: _Said, name: str, value: object) -> int:
     return len(json.dumps(fact, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
-def expected_contacts(messages: Iterable[Message], *, now: str) -> dict[str, JsonObject]:
+def expected_contacts(messages: Iterable[Due], *, now: str) -> dict[str, JsonObject]:
     """Return the contacts of one customer by their ids, each as `destination contacts list --json` prints it.
 
     `now` is when they were stored, for messages that do not say when they were received.
@@ -157,13 +156,13 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}…"
 
 
-def _said(message: Message, now: str) -> _Said:
+def _said(message: Due, now: str) -> _Said:
     """Read a message. Nothing happens after its receipt: a clock that is ahead is wrong."""
-    body = message.body
-    received_at = parse_time(body.get("received_at")) or now
+    body, moments = message.body, message.moments
+    received_at = sortable(moments.received) if moments.received else now
     user_id = body.get("user_id")
     return _Said(
-        time="" if message.time == UNDATED else min(message.time, received_at),
+        time=min(sortable(moments.original), received_at) if moments.original else "",
         received_at=received_at,
         contact=_Who("user", user_id) if user_id else _Who("visitor", body["anonymous_id"]),
         message=body,

@@ -1,53 +1,58 @@
-"""That by which `destination simulate` knows a message again in a store: two hashes."""
+"""Hashes by which `destination simulate` knows a message again in a store."""
 
 import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from handler.record import Record
-
-COMPARED_FACTS = ("customer_id", "user_id", "anonymous_id", "message_id", "type", "group_id", "event")
-"""Of `Record.facts` all but the times."""
-CHANGED_BY_RESENDS = frozenset({"sent_at", "received_at", "timestamp", "integrations"})
-"""Of a message; the last one where the resend is a replay."""
+from cli.segment.due import Due
+from cli.simulation.stored import CHANGED_BY_RESENDS, Stored, as_json, changed_by_resends
 
 
 class Fingerprint(NamedTuple):
     """Two hashes of a message, of which a run keeps one for each that it sends.
 
-    `identity` tells whose it is and which: by customer, user (or else anonymous) id, and message id. `content` holds
-    all that is stored of it and that every resend repeats.
+    `identity` is of its key, subject and position. `content` is of all that is stored of it and that every resend
+    repeats.
     """
 
     identity: bytes
     content: bytes
 
     @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Self:
-        """Take them of what is stored: facts, `settings` and `message`, named as in a queue message."""
-        facts = {name: stored.get(name) for name in COMPARED_FACTS}
-        whose = facts["user_id"] or ("anonymous", facts["anonymous_id"])
-        message = stored.get("message")
+    def of_due(cls, due: Due) -> Self:
+        """Take them of what must be stored."""
+        return cls._of((due.subject, due.position), due.facts, due.settings, due.body)
+
+    @classmethod
+    def of_stored(cls, stored: Stored) -> Self:
+        """Take them of what is stored."""
+        facts = {**stored.facts, **(stored.others or {})}
+        return cls._of((stored.subject, stored.position), facts, stored.settings or {}, stored.message)
+
+    @classmethod
+    def _of(cls, key: tuple[str, str], facts: Mapping[str, object], settings: object, message: object) -> Self:
+        known = {name: value for name, value in facts.items() if name not in ("timestamp", "stored_at")}
         if isinstance(message, dict):
             message = {name: value for name, value in message.items() if name not in CHANGED_BY_RESENDS}
-        return cls(
-            identity=_hash((facts["customer_id"], whose, facts["message_id"])),
-            content=_hash((facts, stored.get("settings") or {}, message)),
-        )
+        return cls(identity=_hash(key), content=_hash((known, settings, message)))
 
 
 class RejectKey(NamedTuple):
-    """By which a reject is known again: whose it is, and the hash of its body and settings."""
+    """By which a reject is known again: whose it is, and a hash of its body and settings."""
 
     customer_id: str
-    body_hash: str
+    digest: bytes
 
 
-def fingerprint_of(record: Record) -> Fingerprint:
-    """Return that by which a record is known again in a store."""
-    return Fingerprint.of({**record.facts, "settings": record.settings, "message": record.message.body})
+def reject_key(customer_id: str, body: object, settings_header: str) -> RejectKey:
+    """Return the key of a reject: `body` is the text that was sent, or in a batch the document that is stored of it."""
+    return RejectKey(customer_id=customer_id, digest=_hash((body, settings_header)))
+
+
+def variant_of(timestamp: str | None, message: object) -> bytes:
+    """Return a hash of what tells the copies of one message from each other."""
+    return _hash((timestamp, changed_by_resends(message)))
 
 
 def _hash(document: object) -> bytes:
-    return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16).digest()
+    return hashlib.blake2b(as_json(document).encode(), digest_size=16).digest()

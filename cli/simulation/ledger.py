@@ -5,8 +5,11 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import inf
 
+from cli.simulation.breaches import Breaches
 from cli.simulation.fingerprint import Fingerprint, RejectKey
+from cli.simulation.traffic import Sending
 
 TIMED_OUT = "timed out"
 NO_CONNECTION = "no connection"
@@ -44,18 +47,56 @@ class Tries:
 
 
 @dataclass(kw_only=True)
+class Copy:
+    """One copy of a message: when its first try began, and when it was accepted, both in seconds from the start."""
+
+    begun: float
+    accepted: float = inf
+
+
+@dataclass(kw_only=True)
+class Book:
+    """The deliveries of one valid message.
+
+    `sending` is how to make it again. `copies` are known by their hash. `stored` and `duplicates` count answers that
+    say so, and `is_unclear` tells that a try had no answer, or one that does not say whether the message was written.
+    """
+
+    sending: Sending
+    copies: dict[bytes, Copy] = field(default_factory=dict)
+    stored: int = 0
+    duplicates: int = 0
+    is_unclear: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentReject:
+    """A message that must be refused and can be kept: how to make it again, whose it is, and the code that is due."""
+
+    sending: Sending
+    subject: str | None
+    code: str
+
+
+@dataclass(kw_only=True)
 class Ledger:
     """What was sent and what became of it: counts of deliveries, and the end of each valid message.
 
     `deletes` holds the messages that name users to erase, by the subjects of these. `rejects` may be kept among the
-    rejects, each with its subject, and those in `kept` must be. `rejected` counts the codes of messages of batches.
+    rejects, and those in `kept` must be. `rejected` counts the codes of messages of batches. `invalid_given_up` counts
+    messages that must be refused and were not, until their sender gave them up. `later` are messages that came
+    after their users were erased. `resent_unclear` counts messages of batches that were sent again after an answer that
+    does not say what was written.
     """
 
     tries: Tries = field(default_factory=Tries)
     messages: dict[Fingerprint, End] = field(default_factory=dict)
+    books: dict[Fingerprint, Book] = field(default_factory=dict)
+    breaches: Breaches = field(default_factory=Breaches)
     deletes: dict[str, Fingerprint] = field(default_factory=dict)
     subjects: set[str] = field(default_factory=set)
-    rejects: dict[RejectKey, str | None] = field(default_factory=dict)
+    later: set[Fingerprint] = field(default_factory=set)
+    rejects: dict[RejectKey, SentReject] = field(default_factory=dict)
     kept: set[RejectKey] = field(default_factory=set)
     refusals: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
@@ -68,6 +109,8 @@ class Ledger:
     refused: int = 0
     refused_as_expected: int = 0
     accepted_though_invalid: int = 0
+    invalid_given_up: int = 0
+    resent_unclear: int = 0
 
     @property
     def retries(self) -> int:
@@ -90,6 +133,7 @@ class Ledger:
             self.messages[fingerprint] = max(self.messages[fingerprint], end)
         if end is End.GIVEN_UP:
             self.given_up += 1
+            self.invalid_given_up += fingerprint is None
         elif end is End.ACCEPTED:
             self.at_first_try += tries == 1
             self.after_retries += tries > 1

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,20 +14,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cli.console import stderr
+from cli.segment.contract import JsonObject
+from cli.segment.due import Due, sortable
+from cli.simulation.audit import Audit
+from cli.simulation.breaches import Breaches
 from cli.simulation.contacts import Comparison, compare_contacts
 from cli.simulation.deliver import Sender
 from cli.simulation.expected import expected_contacts
-from cli.simulation.fingerprint import Fingerprint, fingerprint_of
+from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import End
 from cli.simulation.reconcile import QueueDrain, Reconciliation, read_table, reconcile
 from cli.simulation.rejects import RejectComparison, compare_rejects
+from cli.simulation.replies import Circumstances, judge_replies
 from cli.simulation.traffic import Kind, Sending, Traffic, stages
 from cli.simulation.witness import Erasures, Witness
 from cli.target import Target
-from handler.canonicalise import Message
-from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
-from handler.timestamps import sortable
 
 PROGRESS_SECONDS = 0.1
 DRAIN_PAUSE_SECONDS = 0.2
@@ -46,7 +48,7 @@ class Findings:
     """What a run has found, as far as it got.
 
     `result` is None where the stores can't be read, for a reason that `unreadable` is. `erasures` is None where nobody
-    was to be erased, `contacts` where they were not compared, and `rejects` where no batches were sent.
+    was to be erased, `contacts` where they were not compared. `breaches` are the promises that were broken.
     """
 
     interrupted: bool = False
@@ -55,6 +57,7 @@ class Findings:
     contacts: Comparison | None = None
     rejects: RejectComparison | None = None
     unreadable: Exception | None = None
+    breaches: Breaches = field(default_factory=Breaches)
 
     @property
     def failed(self) -> bool:
@@ -65,6 +68,7 @@ class Findings:
             or (self.erasures and self.erasures.failed)
             or (self.contacts and self.contacts.wrong)
             or (self.rejects and self.rejects.failed)
+            or self.breaches
         )
 
 
@@ -77,6 +81,7 @@ class Play:
         traffic: Traffic,
         sender: Sender,
         *,
+        circumstances: Circumstances,
         messages: int,
         duplicates: float,
         reorder: float,
@@ -84,24 +89,36 @@ class Play:
         self._target = target
         self._traffic = traffic
         self._sender = sender
+        self._circumstances = circumstances
         self._ledger = sender.ledger
         self._messages = messages
         self._stages = stages(traffic, messages=messages, duplicates=duplicates, reorder=reorder)
-        self._expected = round((messages + len(traffic.doomed)) * (1 + duplicates))
+        again = round(len(traffic.sent_again) * (1 - duplicates)) + 2 * len(traffic.later)
+        self._expected = round((messages + len(traffic.doomed)) * (1 + duplicates)) + again
         self._drain = _drain(target, traffic)
-        self._now = sortable(datetime.now(UTC))
+        self._began_at = datetime.now(UTC)
 
-    def run(self, *, contacts: bool, may_have_sent: bool) -> Findings:
-        """Deliver, and compare, `contacts` too; earlier runs with the seed `may_have_sent` other messages of it."""
-        findings = Findings()
+    def run(self, *, contacts: bool) -> Findings:
+        """Deliver, and compare, `contacts` too."""
+        may_have_sent = self._circumstances.may_have_sent
+        findings = Findings(breaches=self._ledger.breaches)
+        began_at = self._began_at.timestamp()
+        audit = Audit(self._target, self._traffic, self._ledger, began_at=began_at, may_have_sent=may_have_sent)
+        if self._drain:
+            self._drain.audit = audit.take
         try:
             witness = Witness(self._target, self._traffic.customer_ids) if self._traffic.doomed else None
             findings.interrupted = self._deliver_all(witness)
             if witness and self._ledger.deletes:
                 findings.erasures = self._erasures(witness)
-            stored = self._read(findings.erasures)
+                if not findings.interrupted:
+                    findings.interrupted = self._deliver_later()
+            judge_replies(self._ledger, self._traffic, self._circumstances)
+            stored = self._read(findings.erasures, audit)
             findings.result = self._reconcile(stored, may_have_sent=may_have_sent)
-            if self._traffic.in_batches:
+            if findings.result.is_wrong or (findings.result.lost and not findings.result.others_may_hold):
+                audit.finish(stored, findings.erasures.subjects if findings.erasures else ())
+            if self._ledger.rejects:
                 findings.rejects = self._compare_rejects(findings.erasures, may_have_sent=may_have_sent)
             if contacts and not findings.interrupted:
                 findings.contacts = self._compare_contacts(stored)
@@ -123,6 +140,15 @@ class Play:
             return True
         return False
 
+    def _deliver_later(self) -> bool:
+        """Deliver what comes of erased users, once and again, and tell whether Control-C ended that early."""
+        numbers = range(len(self._traffic.later))
+        try:
+            self._deliver([Sending(index=index, copy=copy, later=True) for index in numbers for copy in (0, 1)])
+        except KeyboardInterrupt:
+            return True
+        return False
+
     def _deliver(self, sendings: Iterable[Sending]) -> None:
         beside: list[Work] = [self._show_progress]
         if self._drain and self._target.is_local:
@@ -140,18 +166,23 @@ class Play:
             settled = witness.wait(self._ledger, tell=tell)
             return witness.judge(self._ledger, settled=settled)
 
-    def _read(self, erasures: Erasures | None) -> Counter[Fingerprint]:
+    def _read(self, erasures: Erasures | None, audit: Audit) -> Counter[Fingerprint]:
         """Read what is stored of the messages, or was until it was erased."""
         with _status("Reading what is stored …"):
             if self._drain:
                 return self._drain.finish(self._ledger.messages.keys())
-            stored = read_table(
-                self._target,
-                subjects=self._ledger.subjects,
-                customer_ids=self._traffic.customer_ids,
-                but=erasures.subjects if erasures else (),
-            )
-            return stored + erasures.proven if erasures else stored
+            gone = erasures.subjects if erasures else frozenset()
+            found: Counter[Fingerprint] = Counter()
+            later = self._ledger.later
+            subjects = self._ledger.subjects - (gone if not later else frozenset())
+            for stored in read_table(self._target, subjects=subjects, customer_ids=self._traffic.customer_ids):
+                fingerprint = Fingerprint.of_stored(stored)
+                if stored.subject not in gone or fingerprint in later:
+                    found[fingerprint] += 1
+                    audit.take(stored, fingerprint)
+            if erasures:
+                found.update({one: count for one, count in erasures.proven.items() if one not in later})
+            return found
 
     def _reconcile(self, stored: Counter[Fingerprint], *, may_have_sent: bool) -> Reconciliation:
         drain, seconds = self._drain, self._ledger.tries.seconds
@@ -169,7 +200,7 @@ class Play:
             return compare_rejects(
                 self._target,
                 self._ledger,
-                self._traffic.customer_ids,
+                self._traffic,
                 erased=erasures.subjects if erasures else (),
                 may_have_sent=may_have_sent,
             )
@@ -178,24 +209,29 @@ class Play:
         """Compare the contacts that the consumer keeps with what it was given."""
 
         def expected_of(customer_id: str) -> dict[str, JsonObject]:
-            return expected_contacts(self._messages_of(customer_id, stored), now=self._now)
+            now = sortable(self._began_at)
+            return expected_contacts(self._messages_of(customer_id, stored), now=now)
 
         with _status("Waiting for the consumer …") as tell:
             return compare_contacts(self._target, self._traffic.customer_ids, expected_of, tell=tell)
 
-    def _messages_of(self, customer_id: str, stored: Collection[Fingerprint]) -> Iterator[Message]:
+    def _messages_of(self, customer_id: str, stored: Collection[Fingerprint]) -> Iterator[Due]:
         """Yield the messages of a customer that were accepted, or stored although they were given up."""
         traffic, ledger = self._traffic, self._ledger
         customer = traffic.customer_ids.index(customer_id)
-        sent = (Sending(index=index) for index in range(customer, self._messages, traffic.customers))
+        sent = (Sending(index=index) for index in range(self._messages) if traffic.customer(index) == customer)
         named = (index for index, (whose, _) in enumerate(traffic.doomed) if whose == customer)
-        for sending in (*sent, *(Sending(index=index, deletes=True) for index in named)):
+        deletes = (Sending(index=index, deletes=True) for index in named)
+        later = (
+            Sending(index=index, later=True) for index, piece in enumerate(traffic.later) if piece.customer == customer
+        )
+        for sending in (*sent, *deletes, *later):
             parcel = traffic.parcel(sending)
             if parcel.kind is not Kind.INVALID:
-                record = traffic.record(parcel)
-                fingerprint = fingerprint_of(record)
+                due = traffic.due(parcel)
+                fingerprint = Fingerprint.of_due(due)
                 if fingerprint in stored or ledger.messages.get(fingerprint) is End.ACCEPTED:
-                    yield record.message
+                    yield due
 
     async def _show_progress(self) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))

@@ -1,19 +1,17 @@
 """What the store holds against what `destination simulate` sent: nothing may be missing, other, or there twice."""
 
 import itertools
-import json
-import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cli.simulation.fingerprint import COMPARED_FACTS, Fingerprint
+from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import End, Ledger
+from cli.simulation.stored import Stored
 from cli.target import Target
-from handler.items import read_json_attribute
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -84,14 +82,29 @@ def reconcile(
     may_have_sent: bool = False,
     others_seen: int = 0,
 ) -> Reconciliation:
-    """Compare what was sent with what is stored of these customers."""
-    times: Counter[bytes] = Counter()
-    for fingerprint, count in stored.items():
-        times[fingerprint.identity] += count
+    """Compare what was sent with what is stored of these customers.
+
+    A message that is found under another key than its own is not lost: it is stored otherwise, or a second time.
+    """
+    by_content = {fingerprint.content: fingerprint.identity for fingerprint in ledger.messages}
     sent = {fingerprint.identity for fingerprint in ledger.messages}
+    times: Counter[bytes] = Counter()
+    moved: Counter[bytes] = Counter()
+    for fingerprint, count in stored.items():
+        if fingerprint.identity in sent:
+            times[fingerprint.identity] += count
+        elif fingerprint.content in by_content:
+            moved[by_content[fingerprint.content]] += count
+    otherwise = sum(count for identity, count in moved.items() if identity not in times)
+    times += moved
     found = [times[identity] for identity in sent if identity in times]
     lost = Counter(end for fingerprint, end in ledger.messages.items() if fingerprint.identity not in times)
-    other = {fingerprint: count for fingerprint, count in stored.items() if fingerprint not in ledger.messages}
+    other = {
+        fingerprint: count
+        for fingerprint, count in stored.items()
+        if fingerprint not in ledger.messages
+        and (fingerprint.identity in sent or fingerprint.content not in by_content)
+    }
     return Reconciliation(
         messages=len(ledger.messages),
         stored=len(found),
@@ -99,7 +112,7 @@ def reconcile(
         lost_refused=lost[End.REFUSED],
         lost_given_up=lost[End.GIVEN_UP],
         stored_twice=sum(found) - len(found),
-        stored_otherwise=sum(count for fingerprint, count in other.items() if fingerprint.identity in sent),
+        stored_otherwise=otherwise + sum(count for fingerprint, count in other.items() if fingerprint.identity in sent),
         stored_unsent=sum(count for fingerprint, count in other.items() if fingerprint.identity not in sent),
         others_seen=others_seen,
         may_double=may_double,
@@ -109,48 +122,42 @@ def reconcile(
     )
 
 
-def read_table(
-    target: Target, *, subjects: Collection[str], customer_ids: Collection[str], but: Collection[str] = ()
-) -> Counter[Fingerprint]:
-    """Read how often the table holds each message of these customers, but for some subjects; raises `STORE_ERRORS`."""
+def read_table(target: Target, *, subjects: Collection[str], customer_ids: Collection[str]) -> Iterator[Stored]:
+    """Yield what the table holds of these customers; raises `STORE_ERRORS`.
+
+    On a local server that is everything; in a stack it is what the subjects have.
+    """
     client, table = target.account.dynamodb(), target.stores.event_table
-    left_out = frozenset(but)
     if target.is_local:
-        found = _scan(client, table, frozenset(customer_ids))
+        yield from _scan(client, table, frozenset(customer_ids))
     else:
-        found = itertools.chain.from_iterable(read_subjects(client, table, frozenset(subjects) - left_out))
-    return Counter(Fingerprint.of(stored) for stored in found if stored["subject"] not in left_out)
+        yield from itertools.chain.from_iterable(read_subjects(client, table, subjects))
 
 
-Stored = dict[str, Any]
-"""What is compared of an item: facts as texts, `settings` and `message` as JSON."""
-_DOCUMENTS = ("settings", "message")
-_NAMES = ("subject", *COMPARED_FACTS, *_DOCUMENTS)
-_READ: dict[str, Any] = {
-    "ProjectionExpression": ", ".join(f"#{name}" for name in _NAMES),
-    "ExpressionAttributeNames": {f"#{name}": name for name in _NAMES},
-    "ConsistentRead": True,
-}
+def read_everything(target: Target) -> Iterator[Stored]:
+    """Yield the whole table of a local server, whoever the customers are."""
+    yield from _scan(target.account.dynamodb(), target.stores.event_table, None)
 
 
-def _stored(items: Iterable[Mapping[str, Any]]) -> list[Stored]:
-    return [
-        {name: _document(value) if name in _DOCUMENTS else value["S"] for name, value in item.items()} for item in items
-    ]
+def is_stored(client: "DynamoDBClient", table: str, subject: str, position: str) -> bool:
+    """Whether the table has an item; raises `STORE_ERRORS`."""
+    key = {"subject": {"S": subject}, "position": {"S": position}}
+    answer = client.get_item(
+        TableName=table,
+        Key=key,
+        ConsistentRead=True,
+        ProjectionExpression="#position",
+        ExpressionAttributeNames={"#position": "position"},
+    )
+    return "Item" in answer
 
 
-def _document(attribute: Mapping[str, Any]) -> object:
-    """Read a JSON attribute; None stands for one that can't be read, which nobody sent."""
-    try:
-        return read_json_attribute(attribute)
-    except (ValueError, zlib.error):
-        return None
-
-
-def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str]) -> Iterator[Stored]:
+def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str] | None) -> Iterator[Stored]:
     """Read the whole table: an embedded AWS does that for every query anyway."""
-    for page in client.get_paginator("scan").paginate(TableName=table, **_READ):
-        yield from _stored(item for item in page["Items"] if item["customer_id"]["S"] in customer_ids)
+    for page in client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):
+        for item in page["Items"]:
+            if customer_ids is None or item.get("customer_id", {}).get("S") in customer_ids:
+                yield Stored.from_item(item)
 
 
 def read_subjects(client: "DynamoDBClient", table: str, subjects: Iterable[str]) -> Iterator[list[Stored]]:
@@ -161,9 +168,10 @@ def read_subjects(client: "DynamoDBClient", table: str, subjects: Iterable[str])
             TableName=table,
             KeyConditionExpression="#subject = :subject",
             ExpressionAttributeValues={":subject": {"S": subject}},
-            **_READ,
+            ExpressionAttributeNames={"#subject": "subject"},
+            ConsistentRead=True,
         )
-        return [stored for page in pages for stored in _stored(page["Items"])]
+        return [Stored.from_item(item) for page in pages for item in page["Items"]]
 
     with ThreadPoolExecutor(READERS) as readers:
         yield from readers.map(query, subjects)
@@ -174,7 +182,7 @@ class QueueDrain:
 
     A queue may hand out a message again, so each is counted once by SQS's own id for it. A FIFO queue of an embedded
     AWS `forgets` what was taken from it, and lets it in again; there the id counts by which it ought to have known it.
-    `wait_seconds` is how long the queue looks for more at the end.
+    `wait_seconds` is how long the queue looks for more at the end. `audit` gets each message that is counted.
     """
 
     def __init__(
@@ -187,6 +195,7 @@ class QueueDrain:
         wait_seconds: int = QUEUE_WAIT_SECONDS,
     ) -> None:
         self.stored: Counter[Fingerprint] = Counter()
+        self.audit: Callable[[Stored, Fingerprint], object] = lambda _stored, _fingerprint: None
         self._client = client
         self._url = url
         self._customer_ids = customer_ids
@@ -211,8 +220,8 @@ class QueueDrain:
             QueueUrl=self._url,
             MaxNumberOfMessages=QUEUE_BATCH,
             WaitTimeSeconds=wait_seconds,
-            MessageAttributeNames=["customer_id"],
-            MessageSystemAttributeNames=["MessageDeduplicationId"],
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["MessageDeduplicationId", "MessageGroupId"],
         ).get("Messages", [])
         own = [message for message in messages if _customer_id(message) in self._customer_ids]
         self._others |= {message["MessageId"]: message["ReceiptHandle"] for message in messages if message not in own}
@@ -222,7 +231,10 @@ class QueueDrain:
                 known_by = message["Attributes"]["MessageDeduplicationId"]
             if known_by not in self._taken:
                 self._taken.add(known_by)
-                self.stored[Fingerprint.of(json.loads(message["Body"]))] += 1
+                stored = Stored.from_queue(message["Body"], _envelope(message))
+                fingerprint = Fingerprint.of_stored(stored)
+                self.stored[fingerprint] += 1
+                self.audit(stored, fingerprint)
         if own:
             entries = _entries(message["ReceiptHandle"] for message in own)
             self._client.delete_message_batch(QueueUrl=self._url, Entries=entries)
@@ -240,6 +252,16 @@ class QueueDrain:
             entries = _entries(handles[start : start + QUEUE_BATCH], VisibilityTimeout=0)
             self._client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
         return self.stored
+
+
+def _envelope(message: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes of a queue message, and its ids of a FIFO queue."""
+    attributes = message.get("MessageAttributes", {})
+    system = message.get("Attributes", {})
+    return {
+        **{name: str(attribute.get("StringValue")) for name, attribute in attributes.items()},
+        **{name: system[name] for name in ("MessageGroupId", "MessageDeduplicationId") if name in system},
+    }
 
 
 def _customer_id(message: Mapping[str, Any]) -> str | None:

@@ -66,6 +66,7 @@ class Run:
     customers: int
     ledger: Ledger
     findings: Findings
+    in_batches: bool = False
 
     @property
     def answered_milliseconds(self) -> list[float]:
@@ -104,6 +105,7 @@ class Run:
             "contacts": findings.contacts and findings.contacts.contacts,
             "contacts_wrong": findings.contacts and findings.contacts.wrong,
             "contact_differences": findings.contacts and [one.to_json() for one in findings.contacts.differences],
+            "breaches": findings.breaches.to_json(),
             "answers_by_status": dict(statuses.most_common()),
             "answers": dict(ledger.tries.counts.most_common()),
             "refusals": dict(ledger.refusals.most_common(SHOWN_REFUSALS)),
@@ -139,7 +141,7 @@ def _numbers(run: Run, columns: int) -> RenderableType:
     what = f"{len(ledger.messages):,} messages of {run.customers:,} customers to {run.url}, seed {run.seed}"
     always: list[_Row] = [
         ("sent", ledger.begun, "", what),
-        *([("requests", ledger.requests, "", "with messages of one customer each")] if found.rejects else []),
+        *([("requests", ledger.requests, "", "with messages of one customer each")] if run.in_batches else []),
         ("delivered at first try", ledger.at_first_try, "", ""),
         ("delivered after retries", ledger.after_retries, "", ""),
         ("given up", ledger.given_up, DOUBTFUL if ledger.given_up else "", "after four hours of retries, compressed"),
@@ -243,6 +245,8 @@ def _verdicts(findings: Findings) -> Iterator[Text]:
         yield Text("What is kept among the rejects is not what was refused.", BAD)
     if findings.contacts:
         yield _verdict_on_contacts(findings.contacts)
+    if findings.breaches:
+        yield Text("\n".join(findings.breaches.lines()), BAD)
 
 
 def _verdict(result: Reconciliation, *, so_far: str) -> Text:

@@ -10,22 +10,24 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from random import Random
 from typing import Any, Protocol
 
 from cli.ping import segment_headers
-from cli.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
+from cli.segment.contract import (
+    DUPLICATE,
+    KEPT_ALONE,
+    KEPT_OF_A_BATCH,
+    RETRIED_BY_LIBRARIES,
+    RETRIED_BY_SEGMENT,
+    STATUS_BY_CODE,
+    JsonObject,
+)
+from cli.segment.due import repeated, stored_body, subject_of
 from cli.simulation.endpoint import Endpoint, Reply
-from cli.simulation.fingerprint import RejectKey
-from cli.simulation.ledger import End
-from cli.simulation.traffic import Kind, Parcel, Sending, Traffic, sent_at
-from handler.canonicalise import repeated
-from handler.decode import JsonObject
-from handler.errors import MessageTooLarge, NothingAccepted, Refusal
-from handler.items import json_text
-from handler.record import sha256, subject_of
-from handler.write import Outcome
+from cli.simulation.fingerprint import RejectKey, reject_key
+from cli.simulation.ledger import End, SentReject
+from cli.simulation.traffic import Parcel, Refusal, Sending, Traffic, sent_at
 
 LIBRARY_TIMEOUT_SECONDS = 10
 """That of the Node library, the shortest there is."""
@@ -43,11 +45,19 @@ Load = tuple[Sending, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a message by a final answer; `code` is that of one that was rejected in a batch."""
+    """What became of a message by a final answer.
+
+    `code` is why it was refused, and `answer` the status and the code of the answer, or the code alone in a batch.
+    `word` is what the answer to a single message says of one that was accepted. `is_kept` tells that a refused one is
+    said to be among the rejects, None where the answer does not say.
+    """
 
     end: End
     text: str = ""
     code: str = ""
+    answer: str = ""
+    word: str = ""
+    is_kept: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +85,14 @@ class Route(Protocol):
     def request(self, load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
         """Return head and body, always the same for the same load."""
 
-    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, str | None]]:
-        """Return, by their places, the messages that a reject can be made of, with their subjects."""
+    def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
+        """Return what is told once for all messages of a request."""
+
+    def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the answer that is due for each message, None for a message that must be accepted."""
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return, by their places, the messages that a reject can be made of."""
 
     def ruling(self, reply: Reply, messages: int) -> Ruling:
         """Read a final answer to so many messages."""
@@ -102,15 +118,37 @@ class SegmentRoute:
         headers = segment_headers(self.api_keys[parcel.customer], self.traffic.settings(parcel.customer))
         return self.endpoint.head(headers), parcel.body
 
-    def rejects(self, _load: Load, _parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, str | None]]:
-        """Return none: its answers say themselves what is kept, and Segment does not send it again."""
+    def fields(self, _load: Load, _parcels: Sequence[Parcel]) -> JsonObject:
+        """Return nothing: a message is alone."""
         return {}
+
+    def refusals(self, _load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the status and the code."""
+        return [None if parcel.refusal is None else answer_of(parcel.refusal.alone) for parcel in parcels]
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return what a schema must refuse: it is kept as it came, without the key of its source."""
+        [parcel], [sending] = parcels, load
+        if parcel.refusal is None or parcel.refusal.alone not in KEPT_ALONE:
+            return {}
+        headers = segment_headers("", self.traffic.settings(parcel.customer))
+        customer_id = self.traffic.customer_ids[parcel.customer]
+        key = reject_key(customer_id, kept_text(parcel.body), headers.get("X-Segment-Settings", ""))
+        subject = subject_by(customer_id, stored_body(parcel.plain))
+        return {0: (key, SentReject(sending=sending, subject=subject, code=parcel.refusal.alone))}
 
     def ruling(self, reply: Reply, _messages: int) -> Ruling:
         """Read what the status says."""
-        is_duplicate = content_of(reply).get("status") == Outcome.DUPLICATE
-        end = End.ACCEPTED if _is_success(reply) else End.REFUSED
-        return Ruling(verdicts=[Verdict(end=end, text=_text(reply))], duplicates=is_duplicate)
+        content = content_of(reply)
+        word, code, kept = (content.get(name) for name in ("status", "code", "kept"))
+        verdict = Verdict(
+            end=End.ACCEPTED if _is_success(reply) else End.REFUSED,
+            text=_text(reply),
+            answer=f"{reply.status} {code}" if code else str(reply.status),
+            word=f"{reply.status} {word}" if word else str(reply.status),
+            is_kept=kept if isinstance(kept, bool) else None,
+        )
+        return Ruling(verdicts=[verdict], duplicates=word == DUPLICATE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +190,7 @@ class BatchRoute:
         draw = self._draw(load, "request")
         key = self.api_keys[parcels[0].customer]
         headers = {"Content-Type": "application/json", "User-Agent": "analytics-python/2.3.3"}
-        fields, entries = self._fields(load, parcels), [_entry(parcel) for parcel in parcels]
+        fields, entries = self.fields(load, parcels), [_entry(parcel) for parcel in parcels]
         broken = None
         if _is_unreadable(parcels[0]):
             if draw.random() < WRONG_KEY_SHARE:
@@ -169,16 +207,22 @@ class BatchRoute:
             body = gzip.compress(body, compresslevel=6, mtime=0)
         return self.endpoint.head(headers), body
 
-    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, str | None]]:
-        """Return those that must be refused and can be read."""
-        fields, rejects = self._fields(load, parcels), {}
-        for place, parcel in enumerate(parcels):
-            if parcel.kind is Kind.INVALID and not _is_unreadable(parcel):
-                body = self.traffic.canonical(json.loads(parcel.body), fields).body
+    def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the code of a message in a batch, and of one that goes alone the status too."""
+        if _is_unreadable(parcels[0]):
+            is_nobodys = self._draw(load, "request").random() < WRONG_KEY_SHARE
+            return [answer_of("unknown_key" if is_nobodys else _refusal(parcels[0]).alone)]
+        return [None if parcel.refusal is None else parcel.refusal.in_batch for parcel in parcels]
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return those that must be refused and can be read: they are kept as they would be stored."""
+        fields, rejects = self.traffic.stored_fields(parcels[0].customer, self.fields(load, parcels)), {}
+        for place, (sending, parcel) in enumerate(zip(load, parcels, strict=True)):
+            if parcel.refusal is not None and parcel.refusal.in_batch in KEPT_OF_A_BATCH:
+                body = stored_body(parcel.plain, fields)
                 customer_id = self.traffic.customer_ids[parcel.customer]
-                key = RejectKey(customer_id=customer_id, body_hash=sha256(f"\n{json_text(repeated(body))}"))
-                if body:
-                    rejects[place] = key, subject_of(customer_id, body)
+                sent = SentReject(sending=sending, subject=subject_by(customer_id, body), code=parcel.refusal.in_batch)
+                rejects[place] = reject_key(customer_id, repeated(body), ""), sent
         return rejects
 
     def ruling(self, reply: Reply, messages: int) -> Ruling:
@@ -187,14 +231,15 @@ class BatchRoute:
         rejected = _rejected(content, messages)
         counts = [content.get(name) for name in ("accepted", "duplicates")]
         told = len(rejected) + sum(count if type(count) is int else -messages for count in counts)
-        is_counted = _is_success(reply) or content.get("code") == NothingAccepted.code
+        is_counted = _is_success(reply) or content.get("code") == "nothing_accepted"
         if not is_counted or told != messages:
             text = f"{_text(reply)} (which does not tell of each message)" if is_counted else _text(reply)
-            return Ruling(verdicts=[Verdict(end=End.REFUSED, text=text)] * messages)
+            answer = " ".join(str(part) for part in (reply.status, content.get("code")) if part)
+            return Ruling(verdicts=[Verdict(end=End.REFUSED, text=text, answer=answer)] * messages)
         verdicts = [rejected.get(place, Verdict(end=End.ACCEPTED)) for place in range(messages)]
         return Ruling(verdicts=verdicts, duplicates=content["duplicates"])
 
-    def _fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
+    def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
         """Return what a batch tells for its messages."""
         fields = self.traffic.shared(parcels[0].customer)
         if self._draw(load, "sentAt").random() < SENT_AT_SHARE:
@@ -208,29 +253,79 @@ class BatchRoute:
 
 def is_kept(code: str) -> bool:
     """Whether a message of a batch that was rejected with a code is among the rejects."""
-    return code in _KEPT_CODES
+    return code in KEPT_OF_A_BATCH
 
 
-def _codes(kind: type[Refusal]) -> Iterator[str]:
-    """Yield the codes of what is answered 400, of a kind and below."""
-    if "code" in vars(kind) and kind.status == HTTPStatus.BAD_REQUEST:
-        yield kind.code
-    for below in kind.__subclasses__():
-        yield from _codes(below)
+def answer_of(code: str) -> str:
+    """Return the answer that is due by its code: `400 invalid_message`."""
+    return f"{STATUS_BY_CODE[code]} {code}"
 
 
-_KEPT_CODES = frozenset(_codes(Refusal)) - {MessageTooLarge.code}
+def subject_by(customer_id: str, body: JsonObject) -> str | None:
+    """Return whose a message is that must be refused, None where it names nobody."""
+    for kind, name in (("user", "user_id"), ("anonymous", "anonymous_id")):
+        if isinstance(body.get(name), str):
+            return subject_of(customer_id, kind, body[name])
+    return None
+
+
+def kept_text(body: bytes) -> str:
+    """Return the text that is kept of a body: as it came, or without the key of its source where it has one."""
+    text = body.decode()
+    document = json.loads(text)
+    if not _names_write_key(document):
+        return text
+    return json_text(without_write_key(document))
+
+
+def json_text(document: object) -> str:
+    """Return JSON as it is stored: short, and escaped only where UTF-8 can't hold it."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, separators=(",", ":"))
+    return text
+
+
+def without_write_key(document: JsonObject) -> JsonObject:
+    """Return a message without the key of its source, whichever casing it has."""
+    return {
+        name: without_write_key(value) if _may_hold_write_key(name) and isinstance(value, dict) else value
+        for name, value in document.items()
+        if not is_write_key(name)
+    }
+
+
+def is_write_key(name: str) -> bool:
+    """Whether a name is that of the key of a source, in any casing."""
+    return _letters(name) == "writekey" and not name.startswith(("_", "-"))
+
+
+def _may_hold_write_key(name: str) -> bool:
+    return name == "_metadata" or _letters(name) == "context"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name)).lower()
+
+
+def _names_write_key(document: object) -> bool:
+    if isinstance(document, list):
+        return any(map(_names_write_key, document))
+    if isinstance(document, dict):
+        return any(is_write_key(name) or _names_write_key(value) for name, value in document.items())
+    return False
+
+
+def _refusal(parcel: Parcel) -> Refusal:
+    assert parcel.refusal is not None  # noqa: S101 -- of a message that must be refused
+    return parcel.refusal
 
 
 def _is_unreadable(parcel: Parcel) -> bool:
     """Whether a body is no JSON in UTF-8, and would break its batch."""
-    if parcel.kind is not Kind.INVALID:
-        return False
-    try:
-        json.loads(parcel.body.decode())
-    except ValueError:
-        return True
-    return False
+    return parcel.refusal is not None and parcel.refusal.in_batch is None
 
 
 def _entry(parcel: Parcel) -> bytes:
@@ -283,5 +378,6 @@ def _rejected(content: Mapping[str, Any], messages: int) -> dict[int, Verdict]:
         index = one.get("index") if isinstance(one, dict) else None
         if type(index) is int and 0 <= index < messages:
             code = str(one.get("code", ""))
-            rejected[index] = Verdict(end=End.REFUSED, text=f"{code} {one.get('message', '')}".strip(), code=code)
+            text = f"{code} {one.get('message', '')}".strip()
+            rejected[index] = Verdict(end=End.REFUSED, text=text, code=code, answer=code)
     return rejected

@@ -16,18 +16,20 @@ import click
 from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, deployment_url, parse_endpoint, trusted_authority
-from cli.simulation.deliver import Sender
+from cli.segment.contract import DELETE, MAX_BATCH_MESSAGES
+from cli.simulation.deliver import IsStored, Sender
 from cli.simulation.endpoint import Endpoint
 from cli.simulation.play import Play
+from cli.simulation.reconcile import is_stored
+from cli.simulation.replies import Circumstances
 from cli.simulation.report import Run
+from cli.simulation.required import required_fields
 from cli.simulation.routes import BATCH_MESSAGES, BATCH_PATH, LIBRARY_TIMEOUT_SECONDS, BatchRoute, Route, SegmentRoute
 from cli.simulation.traffic import Traffic
-from cli.stack import Stores, stack_outputs
+from cli.stack import ROOT, Stores, stack_outputs
 from cli.target import LOCAL_URL, Target, local_target, stack_target
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
-from handler.spec import DELETE
-from handler.split import MAX_BATCH_MESSAGES
 
 KEY_LIFETIME = timedelta(days=7)
 """Of the temporary keys, should the run be killed before it removes them; longer than any run."""
@@ -140,16 +142,50 @@ def simulate(
         replays=replays,
         invalid=invalid,
         deletes=deletes,
+        messages=messages,
+        required=tuple(required_fields(ROOT / "schemas", target.stores.supported_call_types.split(","))),
+        refuses_erased=target.stores.after_erasure == "refuse",
     )
     with _temporary_keys(target, traffic.customer_ids) as api_keys:
         sends: Route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys)
         if in_batches:
             most = batch_size or BATCH_MESSAGES
             sends = BatchRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys, most_messages=most)
-        sender = Sender(traffic, endpoint, sends, concurrency=concurrency, rate=rate, time_scale=time_scale)
-        play = Play(target, traffic, sender, messages=messages, duplicates=duplicates, reorder=reorder)
-        findings = play.run(contacts=contacts, may_have_sent=may_have_sent)
-    run = Run(url=endpoint_url, seed=seed, customers=customers, ledger=sender.ledger, findings=findings)
+        sender = Sender(
+            traffic,
+            endpoint,
+            sends,
+            concurrency=concurrency,
+            rate=rate,
+            time_scale=time_scale,
+            is_stored=_reader(target),
+            is_queue=target.stores.event_sink == "sqs",
+        )
+        circumstances = Circumstances(
+            has_faults=target.has_faults,
+            timeout_seconds=timeout_seconds,
+            is_table=target.stores.event_sink != "sqs",
+            in_batches=in_batches,
+            may_have_sent=may_have_sent,
+        )
+        play = Play(
+            target,
+            traffic,
+            sender,
+            circumstances=circumstances,
+            messages=messages,
+            duplicates=duplicates,
+            reorder=reorder,
+        )
+        findings = play.run(contacts=contacts)
+    run = Run(
+        url=endpoint_url,
+        seed=seed,
+        customers=customers,
+        ledger=sender.ledger,
+        findings=findings,
+        in_batches=in_batches,
+    )
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))
     else:
@@ -161,6 +197,21 @@ def simulate(
         raise click.ClickException(f"What is stored can't be read{again}: {findings.unreadable}")
     if findings.failed:
         raise click.exceptions.Exit(1)
+
+
+def _reader(target: Target) -> IsStored | None:
+    """Return what tells whether an item is in the event table, None for a queue, which can't be asked."""
+    if target.stores.event_sink == "sqs":
+        return None
+    client, table = target.account.dynamodb(), target.stores.event_table
+
+    async def read(subject: str, position: str) -> bool:
+        try:
+            return await asyncio.to_thread(is_stored, client, table, subject, position)
+        except STORE_ERRORS:
+            return True  # a store that can't be read is a matter of the reconciliation at the end
+
+    return read
 
 
 def _check_stores(stores: Stores, *, deletes: bool, contacts: bool) -> list[str]:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from cli.segment.contract import DELETE
+from cli.segment.due import sha256, subject_of
 from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import End, Ledger
-from cli.simulation.reconcile import READERS, Stored, read_subjects
+from cli.simulation.reconcile import READERS, read_subjects
+from cli.simulation.stored import Stored
 from cli.target import Target
 from consumer.erasures import ErasureTable, Receipt
-from handler.record import sha256, subject_key
-from handler.spec import DELETE
 
 PATIENCE_SECONDS = 120
 """For which the eraser may finish nothing, though something is left to erase."""
@@ -200,11 +201,13 @@ def _ends(ledger: Ledger) -> Iterator[tuple[str, End]]:
 
 
 def _holding(subject: str, stored: Collection[Stored], rejects: int) -> Holding:
-    deletes, messages = ([one for one in stored if (one["type"] == DELETE) is is_delete] for is_delete in (True, False))
-    linked = {other for one in messages for other in _linked_by(one["customer_id"], one["message"] or {})}
+    deletes, messages = (
+        [one for one in stored if (one.facts.get("type") == DELETE) is is_delete] for is_delete in (True, False)
+    )
+    linked = {other for one in messages for other in _linked_by(one.customer_id, one.message or {})}
     return Holding(
-        messages=tuple(map(Fingerprint.of, messages)),
-        deletes=tuple(map(Fingerprint.of, deletes)),
+        messages=tuple(map(Fingerprint.of_stored, messages)),
+        deletes=tuple(map(Fingerprint.of_stored, deletes)),
         rejects=rejects,
         linked=frozenset(linked - {subject}),
     )
@@ -214,4 +217,4 @@ def _linked_by(customer_id: str, message: Mapping[str, str]) -> Iterator[str]:
     """Yield the visitors that a message names."""
     for name in ("anonymous_id", "previous_id"):
         if name in message:
-            yield subject_key(customer_id, "anonymous", message[name])
+            yield subject_of(customer_id, "anonymous", message[name])

@@ -1,10 +1,13 @@
 """Whether `destination simulate` sees what an eraser did, and what it did not."""
 
 import math
+from collections import Counter
 
 import pytest
+from simulated import record_of
 
-from cli.simulation.fingerprint import fingerprint_of
+from cli.segment.due import Due, Moments, read_sortable, sha256
+from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import End, Ledger
 from cli.simulation.reconcile import read_table, reconcile
 from cli.simulation.traffic import Sending, Traffic
@@ -16,7 +19,6 @@ from consumer.erase import Eraser, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
-from handler.record import sha256
 from handler.reject import Reject, RejectTable
 from handler.spec import CALL_TYPES
 from handler.write import EventTable
@@ -25,10 +27,30 @@ TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
 TRAFFIC = Traffic(seed=1, customers=2, call_types=TYPES, deletes=0.3)
 MESSAGES = 60
 SUBJECTS = TRAFFIC.doomed_subjects
+
+
+def recorded(parcel):
+    return record_of(TRAFFIC, parcel)
+
+
+def fingerprint(record):
+    return Fingerprint.of_due(
+        Due(
+            customer_id=record.customer_id,
+            body=record.message.body,
+            settings=record.settings,
+            moments=Moments(
+                original=None if record.message.time == "undated" else read_sortable(record.message.time),
+                timestamp=None,
+            ),
+        )
+    )
+
+
 DOOMED = [
     record
     for index in range(MESSAGES)
-    if (record := TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))).subject in SUBJECTS
+    if (record := recorded(TRAFFIC.parcel(Sending(index=index)))).subject in SUBJECTS
 ]
 SUBJECT = DOOMED[0].subject
 """A user who has messages, and is to be erased."""
@@ -49,15 +71,15 @@ class Stage:
 
     def deliver(self, *sendings, end=End.ACCEPTED):
         for sending in sendings:
-            record = TRAFFIC.record(TRAFFIC.parcel(sending))
+            record = recorded(TRAFFIC.parcel(sending))
             EventTable(self.client, self.target.stores.event_table, retention_days=0).write(record)
             self.note(sending, end)
 
     def note(self, sending, end):
-        record = TRAFFIC.record(TRAFFIC.parcel(sending))
-        self.ledger.messages[fingerprint_of(record)] = end
+        record = recorded(TRAFFIC.parcel(sending))
+        self.ledger.messages[fingerprint(record)] = end
         if sending.deletes:
-            self.ledger.deletes[record.subject] = fingerprint_of(record)
+            self.ledger.deletes[record.subject] = fingerprint(record)
 
     def reject(self, subject, number):
         customer_id, _, user_id = subject.split("#")
@@ -110,10 +132,9 @@ class Stage:
 
     def reconcile(self):
         erasures = self.judge()
-        subjects = {TRAFFIC.record(TRAFFIC.parcel(Sending(index=index))).subject for index in range(MESSAGES)}
-        stored = read_table(
-            self.target, subjects=subjects, customer_ids=TRAFFIC.customer_ids, but=erasures.subjects
-        )  # fmt: skip
+        subjects = {recorded(TRAFFIC.parcel(Sending(index=index))).subject for index in range(MESSAGES)}
+        found = read_table(self.target, subjects=subjects, customer_ids=TRAFFIC.customer_ids)
+        stored = Counter(Fingerprint.of_stored(one) for one in found if one.subject not in erasures.subjects)
         return reconcile(self.ledger, stored + erasures.proven)
 
 
@@ -213,7 +234,7 @@ def test_a_message_of_another_user_that_is_erased_too_is_lost(stage):
     [other, *_] = (
         record
         for index in range(MESSAGES)
-        if (record := TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))).subject not in SUBJECTS
+        if (record := recorded(TRAFFIC.parcel(Sending(index=index)))).subject not in SUBJECTS
     )
     stage.erase()
     key = {"subject": {"S": other.subject}, "position": {"S": other.position}}
@@ -283,7 +304,7 @@ def test_linked_ids_are_erased_where_that_is_the_scope(aws):
 
 def links(index):
     """Yield the subjects of anonymous ids that a message of a user names."""
-    record = TRAFFIC.record(TRAFFIC.parcel(Sending(index=index)))
+    record = recorded(TRAFFIC.parcel(Sending(index=index)))
     anonymous_id = record.message.body.get("anonymous_id")
     if anonymous_id and record.subject in SUBJECTS:
         yield f"{record.customer_id}#anonymous#{anonymous_id.replace('#', '%23')}"
