@@ -65,15 +65,15 @@ export function showSide(title, first, { body, text, headers, bytes }, isOpen = 
   );
 }
 
-/** What a schema finds wrong, and where. */
-export function showViolations(violations) {
+/** What a schema finds wrong, and where; without the text of one that `shown` says already. */
+export function showViolations(violations, shown = null) {
   return (
     violations.length > 0 &&
     h(
       "ul",
       { class: "violations" },
       violations.map(({ pointer, message }) =>
-        h("li", null, long(message, 400), " ", h("code", null, long(pointer || "/", 200))),
+        h("li", null, message === shown ? "At " : [long(message, 400), " "], h("code", null, long(pointer || "/", 200))),
       ),
     )
   );

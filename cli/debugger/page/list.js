@@ -3,6 +3,7 @@
  *
  * It holds still while somebody reads: when it is paused or scrolled down, between press and release of a pointer, and
  * while a row is open that the keyboard opened. What comes meanwhile is counted. A row that has the focus keeps it.
+ * While a row is open, up and down open the next one.
  */
 
 import { count, h, halves, outcomeColour, statusColour } from "./dom.js";
@@ -12,7 +13,7 @@ const BEYOND = 4;
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 
 /** Make the list. `scroller` scrolls it together with what stands above; `head` stays in sight on top of it. */
-export function rowList({ scroller, head, words, open }) {
+export function rowList({ scroller, head, words, open, openNext }) {
   const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, the last answered first", tabindex: -1 });
   const slots = new Map();
   const size = { row: 36, view: 0, top: 0, head: 0 };
@@ -34,6 +35,7 @@ export function rowList({ scroller, head, words, open }) {
     release,
     refresh,
     enter: () => move(0),
+    walk,
   };
 
   const isScrolled = () => scrolled > size.top - size.head + 4;
@@ -138,7 +140,20 @@ export function rowList({ scroller, head, words, open }) {
     return Boolean(button);
   }
 
+  /** Open the row that is `by` rows below the open one. */
+  function walk(by) {
+    goTo(by);
+    if (!active || active.id === selected) return;
+    holds.opened = true;
+    openNext(active);
+  }
+
   function move(by) {
+    goTo(by);
+    focusRow(active);
+  }
+
+  function goTo(by) {
     const at = rows.lastIndexOf(active);
     const next = Math.max(0, Math.min(rows.length - 1, (at < 0 ? -1 : rows.length - 1 - at) + by));
     active = rows.at(-1 - next);
@@ -147,7 +162,6 @@ export function rowList({ scroller, head, words, open }) {
     else if (top + size.row > scrolled + size.view) scroller.scrollTop = scrolled = top + size.row - size.view;
     if (frame) cancelAnimationFrame(frame);
     draw();
-    focusRow(active);
   }
 
   const rowOf = (target) => [...slots].find(([, slot]) => slot.element.contains(target))?.[0];
@@ -164,7 +178,9 @@ export function rowList({ scroller, head, words, open }) {
   element.addEventListener("keydown", (event) => {
     if (!(event.key in steps) || event.ctrlKey || event.metaKey || event.altKey || rows.length === 0) return;
     event.preventDefault();
-    move(steps[event.key]());
+    const by = steps[event.key]();
+    if (selected === null) move(by);
+    else walk(by);
   });
   element.addEventListener("focusin", (event) => (active = rowOf(event.target) ?? active));
   element.addEventListener("focusout", refresh);

@@ -16,6 +16,7 @@ const WORDS = {
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 const MOST_CUSTOMERS = 300;
 const NARROW = 560;
+const WALKED_AFTER = 60;
 const SEARCHED =
   "Each word, or \"several words\" in quotes, must occur in one of: answered, status, outcome, call type, customer, " +
   "user, event, message id, code, remark, route. Upper and lower case are the same.";
@@ -113,7 +114,7 @@ export function live(page) {
   const drawings = charts(page);
   const about = intro(page);
   const scroller = h("div", { class: "scroller" });
-  const list = rowList({ scroller, head, words, open: (row) => page.go(`live/${row.id}`) });
+  const list = rowList({ scroller, head, words, open: (row) => page.go(`live/${row.id}`), openNext });
   const seen = h(
     "div",
     { class: "seen" },
@@ -233,6 +234,14 @@ export function live(page) {
     }
   }
 
+  /** Open a row in place of another one; while a key is held down, the last one only. */
+  let next = 0;
+  function openNext(row) {
+    list.select(row.id);
+    clearTimeout(next);
+    next = setTimeout(() => element.classList.contains("with-details") && page.replace(`live/${row.id}`), WALKED_AFTER);
+  }
+
   let frame = 0;
   feed.addEventListener(
     "change",
@@ -254,11 +263,16 @@ export function live(page) {
       event.preventDefault();
       text.focus();
     }
-    if (event.key === "ArrowDown" && (event.target === text || event.target === document.body)) {
+    const isOpen = element.classList.contains("with-details");
+    const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (isOpen && by && (event.target === document.body || panel.hasTitle(event.target))) {
+      event.preventDefault();
+      list.walk(by);
+    } else if (event.key === "ArrowDown" && (event.target === text || event.target === document.body)) {
       event.preventDefault();
       list.enter();
     }
-    if (event.key === "Escape" && element.classList.contains("with-details")) page.go("live");
+    if (event.key === "Escape" && isOpen) page.go("live");
   });
   update();
   return { element, show };

@@ -1,14 +1,14 @@
-/** The view "Rejects": what a schema refused and is kept; mend the schema, and take it in. */
+/** The view "Rejects": messages that a schema refused. After the schema was corrected, a retry stores them. */
 
 import { get, latest, post } from "./api.js";
-import { badge, bdi, count, h, labelled, long, outcomeColour, plain, plural, say, trouble } from "./dom.js";
+import { badge, bdi, count, h, labelled, long, outcomeColour, plain, plural, trouble } from "./dom.js";
 import { showLines, showViolations } from "./lines.js";
 import { folded } from "./messages.js";
 
 /** Make the view. */
 export function rejects({ deployment }) {
   const list = h("ol", { class: "rejects" });
-  const told = h("div", { class: "told", "aria-live": "polite" });
+  const told = h("div", { class: "told", "aria-live": "polite", tabindex: -1 });
   const rest = h("p", { class: "dim" });
   const retryAll = h(
     "button",
@@ -31,7 +31,7 @@ export function rejects({ deployment }) {
       },
     },
     labelled("Customer", customer),
-    h("div", { class: "field end" }, h("button", { type: "submit" }, "Look again")),
+    h("div", { class: "field end" }, h("button", { type: "submit" }, "Refresh")),
   );
   const ask = latest();
   const places = new Map();
@@ -43,9 +43,9 @@ export function rejects({ deployment }) {
     h(
       "p",
       { class: "dim" },
-      "Segment never sends again what was refused, but it is kept here: mend ",
+      "Segment does not send a refused message again. Messages that a schema refused are kept here. Correct ",
       h("code", null, "schemas/<call type>.json"),
-      ", then retry, and it is taken in as if it had just come.",
+      ", then retry: a message that passes is stored as if it had just arrived.",
     ),
     form,
     !deployment.read_only && h("div", { class: "buttons" }, retryAll),
@@ -81,13 +81,13 @@ export function rejects({ deployment }) {
   }
 
   function show(reject) {
-    const today =
+    const verdict =
       { true: badge("stored", "would pass today"), false: badge("refused", "still refused") }[reject.passes] ??
       badge("grey", "not judged");
     const fate = h("p", { class: "fate", hidden: true });
     const item = folded(
       [
-        h("span", { class: "grow" }, h("bdi", { class: "answer" }, plain(reject.answer, 160)), today),
+        h("span", { class: "grow" }, h("bdi", { class: "answer" }, plain(reject.answer, 160)), verdict),
         h(
           "span",
           { class: "dim" },
@@ -108,17 +108,9 @@ export function rejects({ deployment }) {
           settings,
         } = await get(`/_local/rejects/${encodeURIComponent(reject.key)}`);
         return [
-          h(
-            "p",
-            null,
-            answer === null
-              ? now.passes === false
-                ? "Today it would be refused."
-                : "Today it would be accepted."
-              : ["Today it would be refused: ", bdi(answer), "."],
-          ),
+          h("p", null, today(now, answer, reject.answer)),
           h("p", null, h("code", null, plain(now.code ?? ""))),
-          showViolations(violations),
+          showViolations(violations, reject.answer),
           showLines(body, "Body of the rejected message"),
           settings && [h("h2", null, "Settings"), h("pre", { class: "code raw" }, long(settings))],
         ]
@@ -132,6 +124,8 @@ export function rejects({ deployment }) {
         "button",
         {
           type: "button",
+          disabled: reject.passes !== true,
+          title: reject.passes === true ? null : "Today’s schemas do not let this message pass",
           "aria-label": `Retry: ${plain(reject.answer, 80)}, ${plain(reject.who ?? "", 60)}`,
           click: () => retry([reject.key]),
         },
@@ -139,7 +133,7 @@ export function rejects({ deployment }) {
       );
     if (button) item.firstChild.after(button);
     item.append(fate);
-    places.set(reject.key, { fate, button, today });
+    places.set(reject.key, { fate, button, verdict });
     return item;
   }
 
@@ -150,9 +144,9 @@ export function rejects({ deployment }) {
       const { results } = await post("/_local/rejects/retry", { keys });
       for (const { key, fate, answer } of results) showFate(key, fate, answer);
       const taken = results.filter(({ fate }) => ["stored", "queued", "duplicate"].includes(fate)).length;
-      told.replaceChildren(h("p", null, `${taken} of ${plural(results.length, "reject")} taken in.`));
-      say(told.textContent);
-      setPassing(passing.filter((key) => !results.some((one) => one.key === key && one.fate !== "refused")));
+      told.replaceChildren(h("p", null, `${taken} of ${plural(results.length, "reject")} stored.`));
+      told.focus(); // the button is inactive from now on
+      setPassing(passing.filter((key) => !results.some((one) => one.key === key)));
     } catch (error) {
       told.replaceChildren(trouble(error));
       for (const button of buttons) button.disabled = false;
@@ -164,9 +158,11 @@ export function rejects({ deployment }) {
     const place = places.get(key);
     if (!place) return;
     place.fate.hidden = false;
-    place.today.hidden = fate !== "refused";
+    place.verdict.hidden = fate !== "refused";
     const words = {
       refused: answer,
+      queued: "It is in the queue, and no longer a reject.",
+      duplicate: "It was stored already, and is no longer a reject.",
       gone: "It is no longer among the rejects.",
       erased: "Its user was erased: it is deleted and not stored.",
       missing: "It is not stored, and no longer among the rejects: another command deleted it, or it is lost.",
@@ -174,9 +170,15 @@ export function rejects({ deployment }) {
     place.fate.replaceChildren(
       badge(outcomeColour(fate), fate),
       " ",
-      bdi(words[fate] ?? "It is taken in, and no longer a reject."),
+      bdi(words[fate] ?? "It is stored, and no longer a reject."),
     );
-    if (place.button) place.button.disabled = fate !== "refused";
+    if (place.button) place.button.disabled = true;
   }
   return { element, show: load, judgeAnew: load };
+}
+
+/** Say what the schemas of today make of a reject, without the text that its row shows. */
+function today({ passes }, answer, shown) {
+  if (answer === null) return passes === false ? "Today it would be refused." : "Today it would be accepted.";
+  return answer === shown ? "Today it would be refused for the same reason." : ["Today it would be refused: ", bdi(answer)];
 }

@@ -54,7 +54,7 @@ export function requestPanel(page, { close, words }) {
     element.hidden = true;
     body.replaceChildren();
   }
-  return { element, open, shut };
+  return { element, open, shut, hasTitle: (target) => target === title };
 }
 
 function heading(row, words) {
@@ -117,7 +117,7 @@ function sections(data, page, words, pick) {
       section(
         `Canonical message${about}`,
         h("p", { class: "dim" }, "What the schemas check and the stores keep: one spelling for each field."),
-        showViolations(data.violations),
+        !data.canonical && showViolations(data.violations),
         data.canonical && showLines(data.canonical, "Canonical message"),
       ),
     data.left_out.length > 0 &&

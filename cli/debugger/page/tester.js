@@ -27,7 +27,6 @@ export function tester({ deployment }) {
   const sent = latest();
 
   const sample = h("select", { change: useSample });
-  const about = h("span", { class: "dim" });
   const path = h(
     "select",
     { change: checkSoon },
@@ -68,7 +67,7 @@ export function tester({ deployment }) {
   const verdict = h("div", { class: "verdict", role: "status" });
   const send = h(
     "button",
-    { type: "submit", class: "primary", "aria-keyshortcuts": "Control+Enter Meta+Enter" },
+    { type: "submit", class: "primary", disabled: true, "aria-keyshortcuts": "Control+Enter Meta+Enter" },
     "Send",
   );
   const again = h(
@@ -105,7 +104,6 @@ export function tester({ deployment }) {
       labelled("API key", key),
       otherField,
     ),
-    about,
     h("div", { class: "editing" }, numbers, text),
     verdict,
     settingsPart,
@@ -140,7 +138,6 @@ export function tester({ deployment }) {
     fill({ ...chosen, text: renewed(chosen.text) });
     result.replaceChildren(nothingSent());
     sample.value = value;
-    about.textContent = chosen.about;
   }
 
   function fill(request) {
@@ -159,7 +156,6 @@ export function tester({ deployment }) {
       settings.value = request.settings ?? "";
       settingsPart.open = settings.value !== "";
       sample.value = "";
-      about.textContent = "";
       text.scrollTop = text.scrollLeft = 0;
       typed();
     }
@@ -204,7 +200,8 @@ export function tester({ deployment }) {
     const some = isInPart
       ? `${count(data.accepted)} of ${count(data.accepted + data.refused)} messages`
       : data.call_type;
-    const what = isGood ? (some ?? "") : `${data.status} ${data.message ?? ""}`;
+    const isListed = data.problems.some(({ message }) => message === data.message);
+    const what = isGood ? (some ?? "") : `${data.status} ${isListed ? "" : data.message}`.trim();
     const cause = key.value === OTHER ? "if the key may" : `but with this key: ${CAUSES[key.value]}`;
     verdict.replaceChildren(
       h(
@@ -249,7 +246,7 @@ export function tester({ deployment }) {
   }
 
   async function deliver(request) {
-    if (!request) return;
+    if (!request || send.disabled) return;
     last = request;
     send.disabled = again.disabled = true;
     const { data, error } = await sent(post("/_local/send", request));
@@ -266,10 +263,10 @@ export function tester({ deployment }) {
     try {
       ({ samples } = await get("/_local/samples"));
     } catch (error) {
-      about.textContent = error.message;
+      verdict.replaceChildren(trouble(error));
       return;
     } finally {
-      text.readOnly = false;
+      text.readOnly = send.disabled = false;
     }
     const groups = new Map();
     samples.forEach((one, i) =>
@@ -296,7 +293,7 @@ export function tester({ deployment }) {
 
 function nothingSent() {
   const text =
-    "Send the message, and you see here the request as Segment makes it, beside what the destination answers.";
+    "Send the message to see the request as Segment makes it, and the answer of the destination.";
   return h("p", { class: "nothing" }, text);
 }
 
@@ -308,14 +305,14 @@ function showSent({ request_id: id, request, answer }) {
     h("h2", { class: "unseen" }, "What was sent and answered"),
     h(
       "div",
-      { class: "beside" },
-      showSide("Request from Segment", h("code", null, request.method, " ", long(request.url, 200)), request),
+      { class: "beside answer-first" },
       showSide(
         "Response from destination",
         [statusBadge(answer.status), answer.ms !== null && h("span", { class: "dim" }, `${answer.ms} ms`)],
         answer,
         true,
       ),
+      showSide("Request from Segment", h("code", null, request.method, " ", long(request.url, 200)), request),
     ),
     id &&
       h(
