@@ -43,6 +43,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: `1 message`, `2,000 messages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def _escaped(text: str) -> str:
     r"""Write each character as `\uXXXX`, which JSON reads as the same character."""
     units = text.encode("utf-16-be", "surrogatepass")

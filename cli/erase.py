@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cli import demo
-from cli.console import Rows, printable, progress, stdout
+from cli.console import Rows, counted, printable, progress, stdout
 from cli.target import ID, Target, target_options
 from consumer.erase import Link, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureRequest, ErasureTable, Receipt
@@ -109,7 +109,7 @@ def erase(
         return
     if not yes:
         stored = stored_under(target, person.subject)
-        question = f"Erase {stored.messages:,} messages and {stored.rejects:,} rejects of {person} for good?"
+        question = f"Erase {_both(stored)} of {person} for good?"
         click.confirm(question, abort=True, err=True)
     request = request_erasure(target, person)
     receipt = _wait_for(target, request, wait_seconds)
@@ -122,8 +122,12 @@ def erase(
         click.echo(json.dumps(receipt.to_json()))
     else:
         click.echo(
-            f"Erased {receipt.messages:,} messages and {receipt.rejects:,} rejects of {person}"
-            + (f", and {receipt.linked_messages:,} messages under linked ids" if receipt.linked_messages else "")
+            f"Erased {_both(receipt)} of {person}"
+            + (
+                f", and {counted(receipt.linked_messages, 'message')} under linked ids"
+                if receipt.linked_messages
+                else ""
+            )
             + f".\nReceipt: {receipt.user_hash[:12]} (destination erasures show)"
             + (CONSUMER_NOTE if target.stores.consumer == "on" else "")
         )
@@ -136,6 +140,10 @@ def parse_person(target: Target, customer_id: str | None, user: str | None, anon
     if customer_id is None and not target.is_local:
         raise click.UsageError("Name the --customer whose user this is")
     return Person(customer_id=customer_id or demo.CUSTOMER, user=user, anonymous=anonymous)
+
+
+def _both(counts: Stored | Receipt) -> str:
+    return f"{counted(counts.messages, 'message')} and {counted(counts.rejects, 'reject')}"
 
 
 def _tell_unread(key: Item) -> None:
@@ -206,7 +214,7 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
         documents: list[dict[str, Any]] = [{**one.link._asdict(), **asdict(one.stored)} for one in linked]
         click.echo(json.dumps({**asdict(stored), "scope": scope, "linked": documents}))
         return
-    click.echo(f"Stored of {person}: {stored.messages:,} messages, {stored.rejects:,} rejects.")
+    click.echo(f"Stored of {person}: {counted(stored.messages, 'message')}, {counted(stored.rejects, 'reject')}.")
     if stored.requests:
         click.echo(f"Not carried out yet: {stored.requests:,} delete messages.")
     rows = Rows("Linked id", "Kind", "Messages", "Rejects", right=(2, 3), folded=(0,))

@@ -7,26 +7,17 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from cli.console import Rows, progress, stdout
+from cli.console import Rows, counted, printable, progress, stdout
 from cli.erase import Person, erasures_of, parse_person, request_erasure
 from cli.target import ID, Target, target_options
 from consumer.erasures import Receipt
 from handler.items import read_json_attribute
-from handler.record import sha256
+from handler.record import sha256, subject_key
 from handler.spec import DELETE
 from handler.timestamps import sortable
 
 SHOWN_HASH_CHARS = 12
 MAX_MINUTES = 10 * 365 * 24 * 60
-
-
-class _UserHash(click.ParamType[str]):
-    name = "hash"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch("[0-9a-f]{4,64}", value):
-            self.fail(f"{value} is no hash of a user, nor its first 4 digits: `erasures list` shows them", param, ctx)
-        return value
 
 
 @click.group()
@@ -65,7 +56,7 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
         rows.add_row(*_columns(receipt, is_done_later=receipt in done))
     stdout().print(rows)
     more = "; --limit shows more" if len(receipts) > limit else ""
-    click.echo(f"{min(limit, len(receipts)):,} of {len(receipts):,} receipts{more}.", err=True)
+    click.echo(f"{min(limit, len(receipts)):,} of {counted(len(receipts), 'receipt')}{more}.", err=True)
 
 
 def _newest_first(receipts: Iterable[Receipt]) -> list[Receipt]:
@@ -100,39 +91,43 @@ def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
     )
 
 
+def _is_of(receipt: Receipt, who: str) -> bool:
+    """Whether a receipt is of an id, or of a hash or the beginning of one."""
+    subjects = (subject_key(receipt.customer_id, kind, who) for kind in ("user", "anonymous"))
+    is_hash = re.fullmatch("[0-9a-f]{4,64}", who) is not None
+    return (is_hash and receipt.user_hash.startswith(who)) or receipt.user_hash in map(sha256, subjects)
+
+
 @erasures.command()
-@click.argument("user_hash", metavar="[HASH]", required=False, type=_UserHash())
+@click.argument("who", metavar="[ID]", required=False, type=ID)
 @click.option(
-    "--customer", "customer_id", type=ID, help="The customer's id; on a local server it is `demo` unless you say."
+    "--customer", "customer_id", type=ID, help="The customer's id. A local server looks for all customers without it."
 )
-@click.option("--user", type=ID, help="The user id, in place of its hash.")
-@click.option("--anonymous", type=ID, help="The anonymous id, in place of its hash.")
+@click.option("--user", type=ID, help="A user id only.")
+@click.option("--anonymous", type=ID, help="An anonymous id only.")
 @target_options
-def show(
-    *, target: Target, user_hash: str | None, customer_id: str | None, user: str | None, anonymous: str | None
-) -> None:
-    """Show all receipts of one user, as JSON, by the user's id or by its hash or the start of that.
+def show(*, target: Target, who: str | None, customer_id: str | None, user: str | None, anonymous: str | None) -> None:
+    """Show all receipts of one user, as JSON.
+
+    ID is the user's id, an anonymous id, the hash of the user, or at least the first 4 digits of that.
 
     \b
     Example:
-      destination erasures show --customer acme --user 97980cfea0067
+      destination erasures show 97980cfea0067 --customer acme
     """
-    if user_hash is None:
+    if who is None:
         person = parse_person(target, customer_id, user, anonymous)
-        customer_id, user_hash = person.customer_id, sha256(person.subject)
+        customer_id, who = person.customer_id, sha256(person.subject)
     elif user or anonymous:
-        raise click.UsageError("Give a hash, or a --user or --anonymous id, and not both")
+        raise click.UsageError("Give an ID, or a --user or --anonymous id, and not both")
+    elif customer_id is None and not target.is_local:
+        raise click.UsageError("Name the --customer whose user this is")
     table = erasures_of(target)
-    if customer_id is None:
-        if not target.is_local:
-            raise click.UsageError("Name the --customer whose user this is")
-        receipts = _newest_first(one for one in table.everything() if one.user_hash.startswith(user_hash))
-    else:
-        receipts = _newest_first(table.receipts(customer_id, user_hash=user_hash))
+    found = table.everything() if customer_id is None else table.receipts(customer_id)
+    receipts = _newest_first(receipt for receipt in found if _is_of(receipt, who))
     if not receipts:
         raise click.ClickException(
-            f"No receipt has the user hash {user_hash[:SHOWN_HASH_CHARS]} here: either nobody requested an erasure, "
-            "or it has not begun"
+            f"No receipt is of {printable(who)} here: either nobody requested an erasure, or it has not begun"
         )
     click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
 
@@ -165,7 +160,7 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
     people = dict(_waiting(target, limit))
     if people and not yes:
-        click.confirm(f"Request {len(people):,} erasures again?", abort=True, err=True)
+        click.confirm(f"Request {counted(len(people), 'erasure')} again?", abort=True, err=True)
     with progress("Requesting", total=len(people)) as step:
         for person, happened_at in people.items():
             request_erasure(target, person, happened_at=happened_at)
@@ -173,9 +168,11 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     if as_json:
         click.echo(json.dumps({"requested": len(people)}))
     elif not people:
-        click.echo(f"Nothing to resume: no delete message is stored for longer than {older_than} minutes.")
+        click.echo(f"Nothing to resume: no delete message is stored for longer than {counted(older_than, 'minute')}.")
     else:
-        click.echo(f"Requested {len(people):,} erasures again: `destination erasures list` tells when they are done.")
+        click.echo(
+            f"Requested {counted(len(people), 'erasure')} again: `destination erasures list` tells when they are done."
+        )
 
 
 def _waiting(target: Target, limit: str) -> Iterator[tuple[Person, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cli import demo
-from cli.console import Rows, print_document, printable, progress, stdout
+from cli.console import Rows, counted, print_document, printable, progress, stdout
 from cli.target import ID, Key, Target, target_options
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
@@ -193,10 +193,15 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         rows.add_row(*_columns(item))
     stdout().print(rows)
     if latest is not None:
-        click.echo(f"The {len(newest):,} messages that arrived last. --scan reads the whole table.", err=True)
+        click.echo(f"The latest arrivals: {counted(len(newest), 'message')}. --scan reads the whole table.", err=True)
     elif selection.subject is None:
         further = sum(1 for _ in everything)
-        click.echo(f"Read the whole table; {len(newest)} of {len(newest) + further:,} messages shown.", err=True)
+        click.echo(
+            f"Read the whole table; {len(newest):,} of {counted(len(newest) + further, 'message')} shown.", err=True
+        )
+    else:  # to count what is not shown would cost as much as to show it
+        more = "; --limit shows more" if next(everything, None) is not None else ""
+        click.echo(f"{counted(len(newest), 'message')} shown{more}.", err=True)
 
 
 def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
@@ -260,7 +265,7 @@ def export(*, selection: Selection) -> None:
     for item in selection.stream():
         click.echo(json.dumps(read_json_attribute(item["message"])))
         count += 1
-    click.echo(f"{count:,} messages.", err=True)
+    click.echo(f"{counted(count, 'message')}.", err=True)
 
 
 def _time(item: Item) -> tuple[str, str]:

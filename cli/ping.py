@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cli.console import stdout
+from cli.console import printable, stdout
 from cli.stack import ROOT
 from cli.target import LOCAL_CA, LOCAL_URL, ask_local_server
 from handler.request import ROUTES
@@ -238,6 +238,11 @@ def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: An
         *(f"{name}: {value}" for name, value in answer.headers.items()),
     ]
     colour = "green" if answer.status in ACCEPTED else "red"
+    console = stdout()
+    if not console.is_terminal:  # a file or a program gets lines that are as long as what they say
+        for head, body in ((request, message), (received, answer.body)):
+            click.echo("\n".join([*map(printable, head), _shown(body), ""]))
+        return
     sides = Table.grid(expand=True, padding=(0, 1))
     sides.add_column(ratio=1)
     sides.add_column(ratio=1)
@@ -245,12 +250,17 @@ def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: An
         Panel(_page(request, message), title=message["type"]),
         Panel(_page(received, answer.body), title="answer", border_style=colour),
     )
-    stdout().print(sides)
+    console.print(sides)
 
 
-def _page(head: list[str], body: object) -> Group:
+def _shown(body: object) -> str:
     text = json.dumps(body, indent=2, ensure_ascii=False) if isinstance(body, dict) else str(body)
     if len(text) > MAX_SHOWN_CHARS:
         text = f"{text[:MAX_SHOWN_CHARS]} … ({len(text):,} characters)"
+    return text
+
+
+def _page(head: list[str], body: object) -> Group:
+    text = _shown(body)
     content = JSONHighlighter()(text) if isinstance(body, dict) else Text(text)
     return Group(Text("\n".join(head) + "\n", "dim"), content)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 from cli import demo
-from cli.console import printable, progress
+from cli.console import counted, printable, progress
 from cli.parallel import in_parallel
 from cli.stack import LOCAL_FOLDER
 from cli.target import ID, Target, target_options
@@ -189,7 +189,8 @@ def replay(
                 state.save(path)
     except EventStoreUnavailable as error:
         raise click.ClickException(
-            f"AWS answered: {error.__cause__ or error}. {state.queued:,} messages were queued; the same command goes on"
+            f"AWS answered: {error.__cause__ or error}. "
+            f"{counted(state.queued, 'message')} queued so far; the same command goes on"
         ) from error
     if not dry_run:
         path.unlink(missing_ok=True)
@@ -209,7 +210,7 @@ def _resumed(state: State, path: Path) -> State:
     kept = State.load(path)
     if replace(kept.history, end="") != replace(state.history, end=""):
         raise click.ClickException(f"{path} is the state of another replay: say --restart to begin anew")
-    click.echo(f"Goes on where it ended, after {kept.queued:,} messages.", err=True)
+    click.echo(f"Goes on where it ended, after {counted(kept.queued, 'message')}.", err=True)
     return kept
 
 
@@ -332,7 +333,7 @@ def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:
         )
     else:
         would = "Would queue" if dry_run else "Queued"
-        click.echo(f"{would} {state.queued:,} messages for the consumer; read {state.read:,} items.")
+        click.echo(f"{would} {counted(state.queued, 'message')} for the consumer; read {counted(state.read, 'item')}.")
         for message_id in state.too_large:
             click.echo(f"Too large for the queue: {printable(message_id)}", err=True)
         for message_id in state.unreadable:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cli import demo
 from cli.__main__ import main
-from cli.console import printable, stdout
+from cli.console import counted, printable, stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.stack import LOCAL_STACK, create_local_stack
 
@@ -200,3 +200,8 @@ def test_a_key_log_that_can_be_written_is_left_to_the_tls_library(tmp_path, monk
     assert run("ping", "--print").stderr == ""
     assert os.environ["SSLKEYLOGFILE"] == str(tmp_path / name)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "0 keys"), (1, "1 key"), (2, "2 keys"), (1000, "1,000 keys")])
+def test_a_number_agrees_with_its_noun(count, words):
+    assert counted(count, "key") == words

@@ -157,3 +157,11 @@ def test_a_ping_that_makes_no_sense_is_not_sent(options, sentence):
     result = run("ping", "--api-key", "some-key", *options)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_without_a_terminal_lines_are_as_long_as_what_they_say(server):
+    result = server.run("ping", "track")
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("POST http")
+    assert any(line.startswith("HTTP 200 in ") for line in lines)
+    assert all(line == line.rstrip() and "│" not in line for line in lines)

@@ -76,7 +76,7 @@ def cutting_off(call):
 )
 def test_what_is_queued_is_what_is_stored(message, destination, replay):
     assert destination.post(message, headers=SETTINGS).status in (200, 202)
-    assert replay().output == "Queued 1 messages for the consumer; read 1 items.\n"
+    assert replay().output == "Queued 1 message for the consumer; read 1 item.\n"
     assert taken(destination) == destination.stored()
 
 
@@ -152,7 +152,7 @@ def test_what_is_stored_after_it_began_is_not_of_it(destination, replay):
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z"])
 def test_a_message_with_any_time_is_queued_as_it_is_stored(time, destination, replay):
     destination.post({**TRACK, "userId": "user-1", "timestamp": time}, headers=SETTINGS)
-    assert replay().output == "Queued 1 messages for the consumer; read 1 items.\n"
+    assert replay().output == "Queued 1 message for the consumer; read 1 item.\n"
     assert taken(destination) == destination.stored()
 
 

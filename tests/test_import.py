@@ -148,6 +148,36 @@ def test_a_pipe_of_the_shell_is_read(tmp_path):
     assert report["accepted"] == FEW_LINES
 
 
+def test_a_pipe_needs_no_state(tmp_path, history):
+    destination = Destination()
+    for names in ((), (str(history),)):
+        reading, writing = os.pipe()
+        with os.fdopen(reading), os.fdopen(writing, "wb") as pipe, endpoint(destination) as server:
+            pipe.write(lines(3, first=100))
+            pipe.close()
+            name = f"/dev/fd/{reading}"
+            result = run("import", name, *names, "--url", server.url, *KEY)
+        assert result.exit_code == 0, result.output
+        assert f"A pipe can't be read again, so no state of it is kept: {name}." in result.stderr
+    assert len(destination.stored) == FEW_LINES + 3
+    assert [*tmp_path.glob(f"*{STATE_SUFFIX}")] == [tmp_path / f"{history.name}{STATE_SUFFIX}"]
+
+
+def test_the_rejects_of_an_earlier_import_are_passed_over_in_its_folder(tmp_path):
+    folder = tmp_path / "history"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(lines(2) + b"[1]\n")
+    rejects = tmp_path / "rejects.jsonl"
+    assert imported(Destination(), folder, "--rejects", rejects, exit_code=3)["rejected"] == 1
+    rejects.rename(folder / "rejects.jsonl")
+    report = imported(Destination(), folder, "--restart", exit_code=3)
+    assert report["rejects_files"] == [str(folder / "rejects.jsonl")]
+    assert counts(report) == {"accepted": 2, "duplicates": 0, "rejected": 1}
+    with endpoint(Destination()) as server:
+        told = run("import", str(folder), "--restart", "--url", server.url, *KEY).stdout
+    assert f"Passed over because an earlier --rejects wrote it: 1 file, such as {folder / 'rejects.jsonl'}." in told
+
+
 def test_a_file_that_is_named_twice_is_read_once(history):
     assert imported(Destination(), history, history.parent, history)["messages"] == FEW_LINES
 

@@ -10,13 +10,13 @@ from urllib.parse import urljoin, urlsplit
 
 import click
 
-from cli.console import Rows, printable, stdout
+from cli.console import Rows, counted, printable, stdout
 from cli.importing.batches import DEFAULT_BATCH_MESSAGES, batches
 from cli.importing.deliver import Sender
 from cli.importing.pace import Pace, Stopped
 from cli.importing.play import Play
 from cli.importing.progress import Display
-from cli.importing.sources import STANDARD_INPUT, SUFFIXES, Found, find_sources, state_beside
+from cli.importing.sources import STANDARD_INPUT, SUFFIXES, Found, find_sources, is_stream, source_name, state_beside
 from cli.importing.state import Recipient, State
 from cli.importing.tally import Tally
 from cli.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
@@ -104,7 +104,7 @@ def import_(
     recipient = Recipient.of(deployment, api_key, _local_stores(endpoint))
     state = _state(files, state_path, recipient, restart=restart)
     progress = {source.name: state.progress_of(source) for source in found.sources}
-    to_read = [source for source in found.sources if source.is_standard_input or not progress[source.name].is_whole]
+    to_read = [source for source in found.sources if source.is_stream or not progress[source.name].is_whole]
     tally = Tally()
     stopped = None
     if to_read:
@@ -165,6 +165,7 @@ class _Report:
             "files": len(self._found.sources),
             "already_imported": self._already,
             "passed_over": self._found.passed_over,
+            "rejects_files": self._found.rejects_files,
             "unreadable": tally.unreadable,
             "state": str(state.path) if state.path else None,
             "in_all_runs": {
@@ -189,6 +190,10 @@ class _Report:
         if self._found.passed_over:
             some = ", ".join(map(printable, self._found.passed_over[:3]))
             click.echo(f"Passed over because of their names: {_files(len(self._found.passed_over))}, such as {some}.")
+        if self._found.rejects_files:
+            some = ", ".join(map(printable, self._found.rejects_files[:3]))
+            count = _files(len(self._found.rejects_files))
+            click.echo(f"Passed over because an earlier --rejects wrote it: {count}, such as {some}.")
         for name, why in tally.unreadable.items():
             click.echo(f"Not read to its end: {printable(name)}: {printable(why)}.")
         if tally.examples:
@@ -236,7 +241,8 @@ def _find(files: Sequence[str]) -> Found:
         raise click.ClickException(f"The files can't be found: {error}") from error
     if not found.sources:
         raise click.ClickException(
-            f"No file there ends in {', '.join(SUFFIXES)}: {_files(len(found.passed_over))} passed over"
+            f"No file there ends in {', '.join(SUFFIXES)}: "
+            f"{_files(len(found.passed_over) + len(found.rejects_files))} passed over"
         )
     return found
 
@@ -252,13 +258,18 @@ def _state(files: Sequence[str], path: Path | None, recipient: Recipient, *, res
     """Return the state to go on from; what is known of standard input counts only where the state was named."""
     if path is not None:
         return State.load(path.absolute(), recipient, restart=restart)
-    named = next((name for name in files if name != STANDARD_INPUT), None)
-    if STANDARD_INPUT in files:
+    streams = [name for name in files if is_stream(name)]
+    named = next((name for name in files if name not in streams), None)
+    if STANDARD_INPUT in streams:
         click.echo("Standard input can't be resumed without --state: what is sent again is no harm.", err=True)
+    if pipes := [name for name in streams if name != STANDARD_INPUT]:
+        each = ", ".join(map(printable, pipes))
+        click.echo(f"A pipe can't be read again, so no state of it is kept: {each}. Nothing is stored twice.", err=True)
     if named is None:
         return State(path=None, recipient=recipient)
     state = State.load(state_beside(named), recipient, restart=restart)
-    state.files.pop(STANDARD_INPUT, None)
+    for name in streams:
+        state.files.pop(source_name(name), None)
     return state
 
 
@@ -278,13 +289,12 @@ def _open_rejects(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401 -- a tex
 
 
 def _files(count: int) -> str:
-    return f"{count:,} file" if count == 1 else f"{count:,} files"
+    return counted(count, "file")
 
 
 def _lines(count: int, examples: Sequence[str]) -> str:
-    return f"{count:,} {'line' if count == 1 else 'lines'}, such as {', '.join(map(printable, examples))}"
+    return f"{counted(count, 'line')}, such as {', '.join(map(printable, examples))}"
 
 
 def _counts(accepted: int, duplicates: int, rejected: int) -> str:
-    word = "duplicate" if duplicates == 1 else "duplicates"
-    return f"{accepted:,} accepted, {duplicates:,} {word}, {rejected:,} rejected"
+    return f"{accepted:,} accepted, {counted(duplicates, 'duplicate')}, {rejected:,} rejected"

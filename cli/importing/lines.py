@@ -46,7 +46,7 @@ def read_lines(source: Source, start: Mark) -> Iterator[Line]:
     """Yield the lines after a mark; raises `Unreadable`."""
     try:
         with source.open() as file:
-            yield from _Lines(file).after(start, may_seek=not source.is_standard_input)
+            yield from _Lines(file).after(start, may_seek=not source.is_stream)
     except (OSError, EOFError, zlib.error) as error:
         raise Unreadable(str(error)) from error
 

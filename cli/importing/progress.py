@@ -8,7 +8,7 @@ from typing import Self
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from cli.console import printable, stderr
+from cli.console import counted, printable, stderr
 from cli.importing.pace import Pace
 from cli.importing.sources import Source
 from cli.importing.state import State
@@ -70,7 +70,7 @@ class Display:
         return done
 
     def _text(self, done: int, tally: Tally, pace: Pace) -> str:
-        parts = [f"{tally.messages:,} messages", f"{tally.rate:,.0f}/s"]
+        parts = [counted(tally.messages, "message"), f"{tally.rate:,.0f}/s"]
         if self._total_bytes:
             parts.insert(0, f"{done / self._total_bytes:.0%}")
             gained = done - (self._first_bytes or 0)

@@ -5,17 +5,22 @@ message each, as its destinations receive them.
 https://www.twilio.com/docs/segment/connections/storage/catalog/aws-s3#data-format
 """
 
+import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 STANDARD_INPUT = "-"
 SUFFIXES = (".gz", ".jsonl", ".ndjson", ".json")
 """Of a folder, only files with such names are read."""
+REJECT_FIELDS = {"code", "file", "line", "message"}
+"""Of a line that --rejects writes. A message has at least a type and an id."""
+MAX_REJECT_BYTES = 64 * 1024
 STATE_SUFFIX = ".import-state.json"
 """The state of an import lies beside what it reads."""
 
@@ -30,8 +35,13 @@ class Source:
 
     @property
     def is_standard_input(self) -> bool:
-        """Whether it is standard input, which can't be read from its middle."""
+        """Whether it is standard input."""
         return self.name == STANDARD_INPUT
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is standard input or a pipe, which can't be read from its middle, nor a second time."""
+        return self.size is None
 
     @contextmanager
     def open(self) -> Iterator[Any]:
@@ -49,12 +59,15 @@ class Found:
 
     sources: list[Source]
     passed_over: list[str]
+    rejects_files: list[str] = field(default_factory=list)
+    """Files of folders that an earlier import wrote, by its option --rejects."""
 
 
 def find_sources(names: Iterable[str]) -> Found:
     """Find what is named, each file once; a folder's files come in the order of their paths. Raises `OSError`."""
     sources: dict[str, Source] = {}
     passed_over = []
+    rejects_files = []
     for name in names:
         if name == STANDARD_INPUT:
             sources[name] = Source(name=name)
@@ -67,8 +80,35 @@ def find_sources(names: Iterable[str]) -> Found:
                 passed_over.append(str(path))
                 continue
             about = path.stat()
+            if not stat.S_ISREG(about.st_mode):
+                sources[str(path)] = Source(name=str(path))
+                continue
+            if path != named and _is_rejects_file(path):
+                rejects_files.append(str(path))
+                continue
             sources[str(path)] = Source(name=str(path), size=about.st_size, modified_ns=about.st_mtime_ns)
-    return Found(sources=list(sources.values()), passed_over=passed_over)
+    return Found(sources=list(sources.values()), passed_over=passed_over, rejects_files=rejects_files)
+
+
+def is_stream(name: str) -> bool:
+    """Whether what is named can be read only once: standard input, or a pipe."""
+    return name == STANDARD_INPUT or not (Path(name).is_file() or Path(name).is_dir())
+
+
+def source_name(name: str) -> str:
+    """Return the name of the source that stands for what is named."""
+    return name if name == STANDARD_INPUT else str(_whole(name))
+
+
+def _is_rejects_file(path: Path) -> bool:
+    """Whether the first line of a file is one that --rejects writes."""
+    with path.open("rb") as file:
+        beginning = file.readline(MAX_REJECT_BYTES)
+    try:
+        line = json.loads(beginning)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(line, dict) and line.keys() == REJECT_FIELDS
 
 
 def state_beside(name: str) -> Path:

@@ -124,8 +124,8 @@ class State:
             progress = self.files[source.name] = unread
         if (progress.size, progress.modified_ns) != (source.size, source.modified_ns):
             raise click.ClickException(
-                f"{source.name} was changed since the import began: import what is new from a file of its own, or "
-                "all of it again with --restart. What is stored already is not stored twice"
+                f"{source.name} was changed since the import began: import what is new from a file of its own. If "
+                "you corrected the file, send all of it again with --restart. What is stored is not stored twice"
             )
         return progress
 

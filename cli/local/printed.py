@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from starlette.requests import Request
 
-from cli.console import printable
+from cli.console import counted, printable
 
 
 def readable(request: Request, line: str) -> Text:
@@ -17,7 +17,7 @@ def readable(request: Request, line: str) -> Text:
     try:
         facts: Mapping[str, Any] = json.loads(line)
         count = facts.get("messages")
-        messages = [] if count is None else ["1 message" if count == 1 else f"{count} messages"]
+        messages = [] if count is None else [counted(count, "message")]
         what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id"), *messages]
         words = [str(word) for word in [*what, facts.get("code")] if word is not None]
         return request_line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])

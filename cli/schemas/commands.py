@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cli.console import Rows, printable, progress, stdout
+from cli.console import Rows, counted, printable, progress, stdout
 from cli.retry import Judge
 from cli.schemas.check import SCHEMAS, check_schemas
 from cli.schemas.places import Fault
@@ -96,7 +96,7 @@ def _tell_faults(folder: Path, faults: Sequence[Fault], *, as_json: bool) -> Non
         return
     for fault in faults:
         click.echo(printable(str(fault)))
-    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}" if faults else "no faults"
+    count = counted(len(faults), "fault") if faults else "no faults"
     click.echo(f"The schemas in {folder} have {count}.", err=bool(faults))
 
 
