@@ -90,15 +90,20 @@ STORE_OUTPUTS = {
     "contact_table": "ContactTableName",
     "consumer": "Consumer",
     "after_erasure": "AfterErasure",
+    "key_cache_seconds": "KeyCacheSeconds",
+    "rejects_retention_days": "RejectsRetentionDays",
 }
 """Field of `Stores` -> output of the stack."""
-LATER_OUTPUTS = {"after_erasure"}
+LATER_OUTPUTS = {"after_erasure", "key_cache_seconds", "rejects_retention_days"}
 """Fields whose outputs a stack of an older version lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The names of a deployment's stores, and what it chose about what goes into them; texts, as outputs are."""
+    """The names of a deployment's stores, and what it chose about what goes into them; texts, as outputs are.
+
+    A field with a default is empty for a stack of an older version, which does not tell it.
+    """
 
     event_sink: str
     event_table: str
@@ -111,7 +116,9 @@ class Stores:
     erasure_scope: str
     contact_table: str
     consumer: str
-    after_erasure: str = "store"
+    after_erasure: str = ""
+    key_cache_seconds: str = ""
+    rejects_retention_days: str = ""
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:

@@ -24,12 +24,9 @@ from cli.certification.findings import (
     warned,
 )
 from cli.certification.wire import Exchange
+from cli.segment.contract import CALL_TYPES, DELETE, STATUS_BY_CODE, JsonObject
 from cli.simulation.spelling import SPELLINGS, spelled
-from handler import errors
-from handler.decode import MAX_BODY_BYTES, JsonObject
-from handler.errors import Refusal
 from handler.keys import new_key
-from handler.spec import CALL_TYPES, DELETE
 
 Send = Callable[[Examination], Exchange]
 Sending = tuple[JsonObject, Mapping[str, str] | None]
@@ -39,24 +36,31 @@ LARGE_BYTES = (40 * 1024, 512 * 1024)
 """Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
 LAMBDA_ERROR = {"errorMessage", "errorType"}
 """What a function that failed leaves, where a gateway passes it on as if it were an answer."""
+TOO_LARGE_BYTES = 1024 * 1024
+"""docs/answers.md: a body of more bytes is refused."""
 MANY_PROPERTIES = 9_900
 """Segment takes up to 10,000."""
 
 
+def due(code: str) -> str:
+    """Return the answer that the contract asks for, as `Exchange.came` spells it."""
+    return f"{STATUS_BY_CODE[code]} {code}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A request that must be refused, by a `Refusal` of the handler's."""
+    """A request that must be refused with a code of the contract, and with the status of that code."""
 
     id: str
     title: str
     source: str
-    refusal: type[Refusal]
+    code: str
     send: Send
 
     @property
     def expected(self) -> str:
         """The status and the code that are to be answered."""
-        return f"{self.refusal.status} {self.refusal.code}"
+        return due(self.code)
 
     def check(self, examination: Examination) -> Outcome:
         """Judge the answer."""
@@ -168,147 +172,147 @@ REFUSED = (
         id="auth.missing",
         title="No credentials are refused",
         source=STATUS,
-        refusal=errors.MissingCredentials,
+        code="missing_credentials",
         send=_authorized(None),
     ),
     Refused(
         id="auth.empty",
         title="An empty key is refused",
         source=STATUS,
-        refusal=errors.MissingCredentials,
+        code="missing_credentials",
         send=_authorized("Basic " + base64.b64encode(b":").decode()),
     ),
     Refused(
         id="auth.not-basic",
         title="Another scheme than Basic is refused",
         source=AUTHORIZATION,
-        refusal=errors.NotBasic,
+        code="not_basic",
         send=_authorized("Bearer {credentials}"),
     ),
     Refused(
         id="auth.not-base64",
         title="Credentials that are not base64 are refused",
         source=AUTHORIZATION,
-        refusal=errors.NotBase64,
+        code="not_base64",
         send=_authorized("Basic {credentials}!"),
     ),
     Refused(
         id="auth.no-colon",
         title="Credentials without a colon are refused",
         source=AUTHORIZATION,
-        refusal=errors.NoColon,
+        code="no_colon",
         send=_authorized("Basic {credentials in base64}"),
     ),
     Refused(
         id="auth.unknown",
         title="An unknown key is refused",
         source=STATUS,
-        refusal=errors.UnknownKey,
+        code="unknown_key",
         send=_unknown_key,
     ),
     Refused(
         id="auth.expired",
         title="An expired key is refused",
         source=STATUS,
-        refusal=errors.ExpiredKey,
+        code="expired_key",
         send=_by_key("expired"),
     ),
     Refused(
         id="auth.revoked",
         title="A revoked key is refused",
         source=STATUS,
-        refusal=errors.RevokedKey,
+        code="revoked_key",
         send=_by_key("revoked"),
     ),
     Refused(
         id="auth.suspended",
         title="A suspended key is refused",
         source=STATUS,
-        refusal=errors.SuspendedKey,
+        code="suspended_key",
         send=_by_key("suspended"),
     ),
     Refused(
         id="auth.scope",
         title="A key may send only the call types of its scope",
         source=STATUS,
-        refusal=errors.CallTypeNotAllowed,
+        code="call_type_not_allowed",
         send=_out_of_scope,
     ),
     Refused(
         id="body.empty",
         title="An empty body is refused",
         source=STATUS,
-        refusal=errors.InvalidJson,
+        code="invalid_json",
         send=_body(lambda _: b""),
     ),
     Refused(
         id="body.not-json",
         title="A body that is not JSON is refused",
         source=STATUS,
-        refusal=errors.InvalidJson,
+        code="invalid_json",
         send=_body(lambda examination: json.dumps(examination.personal()).encode()[:-1]),
     ),
     Refused(
         id="body.not-utf8",
         title="A body that is not UTF-8 is refused",
         source=f"inferred: {STATUS}",
-        refusal=errors.InvalidEncoding,
+        code="invalid_encoding",
         send=_body(_not_utf8),
     ),
     Refused(
         id="body.array",
         title="An array is refused",
         source=f"inferred: {BODY}",
-        refusal=errors.NotAnObject,
+        code="not_an_object",
         send=_body(lambda examination: json.dumps([examination.personal()]).encode()),
     ),
     Refused(
         id="body.too-large",
         title="A body that is too large is refused",
         source=f"inferred: {STATUS}",
-        refusal=errors.MessageTooLarge,
-        send=_body(lambda examination: _large(examination, MAX_BODY_BYTES)),
+        code="message_too_large",
+        send=_body(lambda examination: _large(examination, TOO_LARGE_BYTES)),
     ),
     Refused(
         id="message.no-type",
         title="A message without a type is refused",
         source=STATUS,
-        refusal=errors.MissingType,
+        code="missing_type",
         send=_body(_without(["type"])),
     ),
     Refused(
         id="message.unknown-type",
         title="An unknown call type is answered 501",
         source=STATUS,
-        refusal=errors.UnsupportedCallType,
+        code="unsupported_call_type",
         send=_body(_unknown_type),
     ),
     Refused(
         id="message.nobody",
         title="A message without userId and anonymousId is refused",
         source=SPEC,
-        refusal=errors.InvalidMessage,
+        code="invalid_message",
         send=_body(_without(["userId", "anonymousId"])),
     ),
     Refused(
         id="message.schema",
         title="A message that its schema refuses is refused",
         source=STATUS,
-        refusal=errors.InvalidMessage,
+        code="invalid_message",
         send=_not_of_its_schema,
     ),
     Refused(
         id="settings.not-base64",
         title="Settings that are not base64 are refused",
         source=HEADERS,
-        refusal=errors.InvalidSettings,
+        code="invalid_settings",
         send=_settings("{settings}!"),
     ),
     Refused(
         id="settings.not-json",
         title="Settings that are not JSON are refused",
         source=HEADERS,
-        refusal=errors.InvalidSettings,
+        code="invalid_settings",
         send=_settings("{settings in base64}"),
     ),
 )
@@ -320,13 +324,15 @@ MEND_REFUSED = (
 
 def _nearly(examination: Examination) -> Outcome:
     """Send with what differs little from the good key: it must be compared whole, its case too."""
-    good, due = examination.keys.good, f"{errors.UnknownKey.status} {errors.UnknownKey.code}"
+    good, expected = examination.keys.good, due("unknown_key")
     exchanges = []
     for key in {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}:
         examination.wire.keep_secret(key)
         exchanges.append(examination.post(examination.personal(), examination.headers(key)))
-    bad = [exchange for exchange in exchanges if exchange.came != due]
-    return failed(f"answered {bad[0].came}, where {due} is due", *bad) if bad else passed(f"answered {due}", *exchanges)
+    bad = [exchange for exchange in exchanges if exchange.came != expected]
+    if bad:
+        return failed(f"answered {bad[0].came}, where {expected} is due", *bad)
+    return passed(f"answered {expected}", *exchanges)
 
 
 NEARLY = Point(
@@ -558,7 +564,7 @@ def _call(call_type: str, examination: Examination) -> Outcome:
     """Judge a call type: that it is accepted, or that it is not supported and says so."""
     exchange = examination.call(call_type)
     is_off = examination.holdings is not None and call_type not in examination.holdings.call_types
-    unsupported = f"{errors.UnsupportedCallType.status} {errors.UnsupportedCallType.code}"
+    unsupported = due("unsupported_call_type")
     if exchange.is_accepted:
         fault = "although SupportedCallTypes leaves it out" if is_off else None
         fault = fault or (_odd_success(exchange) if examination.holdings is None else None)
@@ -569,12 +575,12 @@ def _call(call_type: str, examination: Examination) -> Outcome:
         if call_type == DELETE:
             return warned(f"{says}. Segment requires partners to erase users", exchange)
         return passed(says, exchange)
-    if exchange.came == f"{errors.InvalidMessage.status} {errors.InvalidMessage.code}":
+    if exchange.came == due("invalid_message"):
         return failed(
             f"the endpoint's schema refuses the message of events/{call_type}.json: {exchange.message}", exchange
         )
-    due = unsupported if is_off else "200 or 202"
-    return failed(f"answered {_what_came(exchange)}, where {due} is due", exchange)
+    expected = unsupported if is_off else "200 or 202"
+    return failed(f"answered {_what_came(exchange)}, where {expected} is due", exchange)
 
 
 def _odd_success(exchange: Exchange) -> str | None:

@@ -6,6 +6,7 @@ A key is never shown, whoever repeats it.
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,15 @@ from http import HTTPStatus
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from cli.segment.contract import RETRIED_BY_SEGMENT
 from cli.simulation.endpoint import Endpoint, Reply
 
 PATIENCE = 2
 """An answer is waited for as many times longer than it may take, so that one that comes too late is judged too."""
+RETRY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0)
+"""Before the second try of a request that failed, the third, and so on: a function that was killed starts meanwhile."""
+MAX_GIVEN_UP = 3
+"""Requests in a row that failed each time, after which no other one waits."""
 MASKED = "<API key>"
 NO_ROUTE = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 """An HTTP API answers 404, `sam local start-api` and a REST API 403."""
@@ -46,6 +52,8 @@ class Exchange:
     milliseconds: float
     was_reused: bool = False
     """Whether its connection had carried another request, and so may have been closed meanwhile."""
+    failures: int = 0
+    """How many times the same request was sent before, and failed."""
 
     @property
     def status(self) -> int | None:
@@ -56,6 +64,11 @@ class Exchange:
     def is_accepted(self) -> bool:
         """Whether Segment takes the message for delivered."""
         return self.status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether Segment sends the same request again; during maintenance that is useless within seconds."""
+        return self.status is None or (self.status in RETRIED_BY_SEGMENT and self.answer.get("code") != "maintenance")
 
     @property
     def is_redirect(self) -> bool:
@@ -109,6 +122,10 @@ class Wire:
         self.exchanges: list[Exchange] = []
         self._endpoint = Endpoint(url, timeout_seconds=limit_seconds * PATIENCE, ca_file=ca_file)
         self._runner = asyncio.Runner()
+        self.unanswered = 0
+        """Requests in a row that got no answer, however often they were sent."""
+        self._given_up = 0
+        self._tls_failed = False
         self._secrets: set[str] = set()
         if len(query := urlsplit(url).query) >= MIN_SECRET_CHARS:
             self._secrets.add(query)
@@ -143,23 +160,44 @@ class Wire:
         return text
 
     def send(self, sent: Sent) -> Exchange:
-        """Send a request; where a connection that was kept had been closed meanwhile, by a new one, as any client."""
-        exchange = self._try(sent)
+        """Send a request, and again while it fails, as Segment does, though it waits for seconds and not for hours.
+
+        Several requests in a row that failed each time end the waiting, until one is answered.
+        """
+        for failures, wait in enumerate((*RETRY_WAITS_SECONDS, None)):
+            exchange = self._send(sent, failures)
+            is_useless = self._given_up >= MAX_GIVEN_UP or self._is_final(exchange, failures)
+            if wait is None or not exchange.is_failure or is_useless:
+                break
+            time.sleep(wait)
+        self._given_up = self._given_up + 1 if exchange.is_failure else 0
+        self.unanswered = self.unanswered + 1 if exchange.reply is None else 0
+        return exchange
+
+    def _is_final(self, exchange: Exchange, failures: int) -> bool:
+        """Whether to wait for another answer is useless: TLS fails, or no whole answer came in time, twice."""
+        is_slow = exchange.milliseconds > self.limit_seconds * 1000
+        return self._tls_failed or (is_slow and failures > 0)
+
+    def _send(self, sent: Sent, failures: int) -> Exchange:
+        """Send a request; by a new connection if the server had closed the one that was kept, as any client does."""
+        exchange = self._try(sent, failures)
         self.exchanges.append(exchange)
         if exchange.reply is None and exchange.was_reused and exchange.milliseconds < self.limit_seconds * 1000:
-            exchange = self._try(sent)
+            exchange = self._try(sent, failures)
             self.exchanges.append(exchange)
         return exchange
 
-    def _try(self, sent: Sent) -> Exchange:
+    def _try(self, sent: Sent, failures: int) -> Exchange:
         head = self._endpoint.head(sent.headers, method=sent.method, target=sent.target)
-        reply, fault = None, None
+        reply, fault, self._tls_failed = None, None, False
         began = time.perf_counter()
         try:
             reply = self._runner.run(self._endpoint.post(head, sent.body))
         except TimeoutError:
             fault = f"no whole answer within {self.limit_seconds * PATIENCE:g} s"
         except OSError as error:
+            self._tls_failed = isinstance(error, ssl.SSLError)
             fault = f"no answer: {error.strerror or error}"
         milliseconds = (time.perf_counter() - began) * 1000
         return Exchange(
@@ -168,4 +206,5 @@ class Wire:
             fault=fault,
             milliseconds=milliseconds,
             was_reused=self._endpoint.last_was_reused,
+            failures=failures,
         )
