@@ -177,7 +177,7 @@ def _repeated(examination: Examination) -> Outcome:
     """Judge how many requests failed at first; those that failed each time are judged by the points that sent them."""
     examination.need_endpoint()
     exchanges = examination.wire.exchanges
-    failures = [exchange for exchange in exchanges if exchange.is_failure]
+    failures = [one for one in exchanges if one.is_failure and not (one.reply is None and one.was_reused)]
     if not failures:
         return passed(f"none of {len(exchanges)} requests had to be sent again")
     says = f"{len(failures)} of {len(exchanges)} failed, and were sent again as Segment does: {_kinds(failures)}"

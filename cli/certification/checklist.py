@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cli.certification import answers, requests, storage, transport
+from cli.certification import answers, erasure, identity, keys, requests, storage, transport
 from cli.certification.examination import Examination
 from cli.certification.findings import Finding, NotCheckable, Outcome, Point, Verdict, failed
 from handler.errors import STORE_ERRORS
@@ -10,9 +10,13 @@ from handler.errors import STORE_ERRORS
 POINTS: tuple[Point, ...] = (
     *transport.POINTS,
     *requests.POINTS,
+    *keys.POINTS,
     *storage.POINTS,
+    *identity.POINTS,
+    *erasure.POINTS,
     *answers.POINTS,
     storage.ALL_ACCEPTED,
+    keys.REVOKED_IN_TIME,
     *answers.FAULTS,
 )
 

@@ -10,9 +10,10 @@ import itertools
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cli.certification.findings import NotCheckable
@@ -20,9 +21,10 @@ from cli.certification.holdings import ApiKeys, Holdings
 from cli.certification.samples import Samples
 from cli.certification.wire import Exchange, Sent, Wire
 from cli.ping import deployment_url, segment_headers
-from handler.canonicalise import canonicalise
-from handler.decode import JsonObject
-from handler.spec import CALL_TYPES, DELETE
+from cli.segment.contract import CALL_TYPES, DELETE, JsonObject
+
+if TYPE_CHECKING:
+    from cli.certification.erasure import ErasedUser
 
 CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
 """The call types whose messages carry what is tried, the first that is supported."""
@@ -31,6 +33,19 @@ START_API = "werkzeug"
 MAX_SILENT = 3
 """Requests in a row without an answer, after which nobody waits for more."""
 WITH_STORES = "name the stores behind it: --stack, or --stores for a local server"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A message that was accepted, as Segment's documentation spells it, and its id."""
+
+    plain: JsonObject
+    message_id: str
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether it asks for an erasure, after which nothing of it is left."""
+        return self.plain.get("type") == DELETE
 
 
 class Examination:
@@ -44,8 +59,11 @@ class Examination:
         self.keys = keys
         self.samples = samples
         self.holdings = holdings
-        self.accepted: list[JsonObject] = []
-        """Valid messages that were accepted at the endpoint's own path; one may stand here more than once."""
+        self.accepted: list[Accepted] = []
+        """Valid messages that were accepted, by any route; one may stand here more than once."""
+        self.erased_user: ErasedUser | None = None
+        self.revoked_at: float | None = None
+        """When the key was revoked that had been in use, by the monotonic clock."""
         self._numbers = itertools.count(1)
         self._calls: dict[str, Exchange] = {}
         self._refusals: dict[tuple[str, int], Exchange] = {}
@@ -108,6 +126,17 @@ class Examination:
             message[self.own] = {**own, **holds}
         return {**message, **fields}
 
+    def broken(self) -> JsonObject:
+        """Return a message that the schema of the carrier refuses, by the schemas of this checkout."""
+        call_type = self.carrier
+        broken = self.personal(**{self.own: self.marks["a name"]})
+        if call_type in ("alias", "track"):
+            missing = {"alias": "previousId", "track": "event"}[call_type]
+            broken = {name: value for name, value in self.personal().items() if name != missing}
+        if self.samples.refusal(broken) is None:
+            raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
+        return broken
+
     def headers(self, key: str | None = None, **other: str) -> dict[str, str]:
         """Return the headers that Segment sends; an underscore stands for the hyphen of a name."""
         headers = segment_headers(key or self.keys.good, self.samples.settings)
@@ -120,12 +149,28 @@ class Examination:
         self._need_answers()
         return self._post(content, headers, target=target)
 
-    def post_valid(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
-        """Send what is to be accepted; raises `NotCheckable` where a message without anything odd is not."""
+    def post_valid(
+        self,
+        content: JsonObject | bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        plain: JsonObject | None = None,
+    ) -> Exchange:
+        """Send what is to be accepted; raises `NotCheckable` where a message without anything odd is not.
+
+        `plain` is the message as Segment's documentation spells it, where `content` disguises it.
+        """
         self._need_answers()
         if not self.first.is_accepted:
             raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
-        return self._noted(content, self._post(content, headers))
+        return self._noted(plain or content, self._post(content, headers))
+
+    def post_as_bystander(self, plain: JsonObject) -> Exchange:
+        """Send a valid message of the other customer."""
+        self._need_answers()
+        if self.holdings:
+            self.holdings.note_bystander(plain)
+        return self.wire.send(Sent(headers=self.headers(self.keys.bystander), body=json.dumps(plain).encode()))
 
     def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
         """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
@@ -142,28 +187,27 @@ class Examination:
                 self.holdings.note(message)
         return self.wire.send(Sent(headers=headers or self.headers(), body=body, target=target))
 
-    def _noted(self, content: JsonObject | bytes, exchange: Exchange) -> Exchange:
+    def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
         """Remember a message that is valid and was accepted."""
-        if exchange.is_accepted and isinstance(content, dict):
-            self.note_accepted(content)
+        if exchange.is_accepted and isinstance(plain, dict):
+            self.note_accepted(plain, exchange.answer.get("message_id"))
         return exchange
 
-    def note_accepted(self, message: JsonObject) -> None:
-        """Remember a valid message that was accepted, be it by another route."""
-        self.accepted.append(message)
+    def note_accepted(self, plain: JsonObject, told_id: object = None) -> None:
+        """Remember a valid message that was accepted; `told_id` is the id in the answer, for one that has none."""
+        self.accepted.append(Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id)))
         if self.holdings:
-            self.holdings.note_accepted(message)
+            self.holdings.note_plain(plain)
 
     @property
     def accepted_ids(self) -> set[str]:
         """The ids of the messages that were accepted."""
-        return {canonicalise(message)[0].message_id for message in self.accepted}
+        return {accepted.message_id for accepted in self.accepted}
 
     def forget(self, user_id: str) -> None:
         """Don't look for a user's messages at the end of the run, for the user is being erased: only for the delete."""
-        bodies = [(message, canonicalise(message)[0].body) for message in self.accepted]
         self.accepted = [
-            message for message, body in bodies if body["type"] == DELETE or body.get("user_id") != user_id
+            accepted for accepted in self.accepted if accepted.is_delete or str(accepted.plain.get("userId")) != user_id
         ]
 
     def send(self, sent: Sent) -> Exchange:
@@ -227,6 +271,14 @@ class Examination:
         """Whether there is any route of Segment's libraries."""
         paths = ("batch", *(call_type for call_type in CALL_TYPES if call_type != DELETE))
         return any(not self.post({}, target=self.target(f"/v1/{path}")).is_no_route for path in paths)
+
+    def need_libraries(self) -> None:
+        """Raise `NotCheckable` where there are no routes of Segment's libraries."""
+        self._need_answers()
+        if self.samples.settings:
+            raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+        if not self.has_library_routes:
+            raise NotCheckable("not offered here; it is not on Segment's checklist")
 
     def _need_answers(self) -> None:
         """Raise `NotCheckable` where waiting for one more answer would be in vain."""

@@ -1,28 +1,28 @@
-"""What a deployment holds because of a run: temporary keys, and what was stored of their customer.
+"""What a deployment holds because of a run: temporary keys, and what was stored of their customers.
 
-The customer is the run's own, so that all that is its is removed at the end, and nothing else.
+The customers are the run's own: one for almost all messages, and a bystander whose data nothing may touch. All that is
+theirs is removed at the end, and nothing else.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cli.certification.expected import Item, hashed, message_of, subject_key
 from cli.key_table import KeyRecord, KeyTable
 from cli.parallel import in_parallel
 from cli.reject_table import Contents, KeptReject, RejectTable, last_days
+from cli.segment.contract import DELETE, JsonObject
 from cli.target import Target
 from consumer.erase import EVENT_KEY
 from consumer.erasures import ErasureTable, Receipt
 from handler.canonicalise import canonicalise
-from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
-from handler.items import read_json_attribute
 from handler.keys import Status, new_key
-from handler.record import escape, sha256, subject_of
-from handler.spec import DELETE
+from handler.record import subject_of
 
 KEY_LABEL = "destination certify"
 KEY_LIFETIME = timedelta(days=1)
@@ -48,19 +48,15 @@ class ApiKeys:
     revoked: str | None = None
     suspended: str | None = None
     scoped: str | None = None
+    used: str | None = None
+    """A good one that is revoked after it was used."""
+    bystander: str | None = None
+    """A good one of the other customer."""
 
     @property
     def all(self) -> list[str]:
         """Those that there are."""
-        return [key for key in (self.good, self.expired, self.revoked, self.suspended, self.scoped) if key]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """A message in the event table."""
-
-    message: JsonObject
-    settings: JsonObject
+        return [key for key in asdict(self).values() if key]
 
 
 class _Left:
@@ -85,10 +81,16 @@ class Holdings:
         self.target = target
         self.customer_id = customer_id
         self._key_hashes: list[str] = []
+        self.bystander_id = f"{customer_id}-bystander"
         self._deletes: set[str] = set()
         self._client = target.account.dynamodb()
         self._subjects: set[str] = set()
         self._look_seconds = LOCAL_LOOK_SECONDS if target.is_local else LOOK_SECONDS
+
+    @property
+    def customer_ids(self) -> tuple[str, str]:
+        """The customers whose data is removed at the end."""
+        return self.customer_id, self.bystander_id
 
     @property
     def is_queue(self) -> bool:
@@ -109,6 +111,8 @@ class Holdings:
             "revoked": {"status": Status.REVOKED},
             "suspended": {"status": Status.SUSPENDED},
             "scoped": {"scopes": frozenset({scope})},
+            "used": {},
+            "bystander": {"customer_id": self.bystander_id},
         }
         keys = {name: new_key() for name in made}
         table = KeyTable(self._client, self.target.stores.key_table)
@@ -119,59 +123,81 @@ class Holdings:
             table.put(record)
         return ApiKeys(**keys)
 
+    def revoke(self, key: str) -> None:
+        """Revoke a temporary key; raises `STORE_ERRORS`."""
+        expires_at = datetime.now(UTC) + KEY_LIFETIME
+        fields = {"customer_id": self.customer_id, "label": KEY_LABEL, "expires_at": expires_at}
+        table = KeyTable(self._client, self.target.stores.key_table)
+        table.put(KeyRecord.of(key, **fields, status=Status.REVOKED))
+
     def note(self, message: JsonObject) -> None:
-        """Remember whom a message is about, before it is sent."""
+        """Remember whom a message is about, before it is sent, however it spells that: for the removal."""
         subject = subject_of(self.customer_id, canonicalise(message)[0].body)
         if subject is not None:
             self._subjects.add(subject)
 
-    def note_accepted(self, message: JsonObject) -> None:
-        """Remember who is being erased, if it is a `delete`; of what goes to a queue the eraser does not hear."""
-        [canonical] = canonicalise(message)
-        subject = subject_of(self.customer_id, canonical.body)
-        if canonical.type == DELETE and subject is not None and not self.is_queue:
+    def note_plain(self, plain: JsonObject) -> None:
+        """Remember the keys of a message, and who is being erased; of what goes to a queue the eraser does not hear."""
+        subject = subject_key(self.customer_id, plain)
+        self._subjects.add(subject)
+        if plain.get("type") == DELETE and not self.is_queue:
             self._deletes.add(subject)
 
-    def stored(self, message: JsonObject) -> list[Stored]:
-        """Return what is stored under the id of a message, which is once what was sent."""
-        message_id = canonicalise(message)[0].body["message_id"]
-        return [stored for stored in self.of_user(message) if stored.message.get("message_id") == message_id]
+    def note_bystander(self, plain: JsonObject) -> None:
+        """Remember a message of the other customer."""
+        self._subjects.add(subject_key(self.bystander_id, plain))
 
-    def of_user(self, message: JsonObject) -> list[Stored]:
-        """Return all that is stored of whom a message is about."""
-        subject = subject_of(self.customer_id, canonicalise(message)[0].body)
-        return [
-            Stored(
-                message=read_json_attribute(item["message"]),
-                settings=read_json_attribute(item["settings"]) if "settings" in item else {},
-            )
-            for item in self._events(subject or "")
-        ]
+    def items_of(self, plain: JsonObject, *, customer_id: str | None = None) -> list[Item]:
+        """Return all that is stored of the user of a message."""
+        return list(self._events(subject_key(customer_id or self.customer_id, plain)))
+
+    def stored(self, plain: JsonObject) -> list[Item]:
+        """Return what is stored under the id of a message, which is once what was sent."""
+        return [item for item in self.items_of(plain) if message_of(item).get("message_id") == plain["messageId"]]
+
+    @property
+    def retention_days(self) -> int:
+        """Days after which stored messages expire, 0 for never."""
+        return int(self.target.stores.event_retention_days)
+
+    def rejects_of(self, user_id: str, *, customer_id: str | None = None) -> int:
+        """Count the rejects of a user."""
+        rejects = self._rejects(customer_id or self.customer_id)
+        return sum(1 for reject in rejects if reject.facts.get("user_id") == user_id)
+
+    def contacts_with(self, text: str, *, customer_id: str | None = None) -> int:
+        """Count the items of the contact table in which a text stands."""
+        items = self._query(self.target.stores.contact_table, "customer", customer_id or self.customer_id)
+        return sum(1 for item in items if text in str(item))
+
+    def raw_reject(self, reject: KeptReject) -> Item:
+        """Return all attributes of a reject."""
+        table = self.target.stores.rejects_table
+        return self._client.get_item(TableName=table, Key=reject.key, ConsistentRead=True).get("Item", {})
 
     def kept(self, message_id: str) -> tuple[KeptReject, Contents | None] | None:
         """Return the reject of a message, if there is one."""
         table = RejectTable(self._client, self.target.stores.rejects_table)
-        for reject in table.of_customer(self.customer_id, last_days(2, datetime.now(UTC).date())):
+        for reject in self._rejects(self.customer_id):
             if reject.facts.get("message_id") == message_id:
                 return reject, table.contents(reject)
         return None
 
-    def is_erased(self, user: JsonObject) -> bool:
-        """Wait for the receipt of a user's erasure, and tell whether it came."""
-        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
-        return self._wait_for(lambda: self._is_finished(subject))
+    def _rejects(self, customer_id: str) -> Iterator[KeptReject]:
+        table = RejectTable(self._client, self.target.stores.rejects_table)
+        return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
 
-    def is_requested(self, user: JsonObject) -> bool:
+    def is_erased(self, plain: JsonObject) -> bool:
+        """Wait for the receipt of a user's erasure, and tell whether it came."""
+        subject = subject_key(self.customer_id, plain)
+        return self.wait_for(lambda: self._is_finished(subject))
+
+    def is_requested(self, plain: JsonObject) -> bool:
         """Tell whether a `delete` was noted: it is stored until it is carried out, which leaves a receipt."""
-        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
+        subject = subject_key(self.customer_id, plain)
         if any(item["type"]["S"] == DELETE for item in self._events(subject)):
             return True
         return any(self._receipts(subject))
-
-    def messages_of(self, user: JsonObject) -> int:
-        """Count what is stored of a user."""
-        subject = subject_of(self.customer_id, canonicalise(user)[0].body) or ""
-        return sum(1 for _ in self._events(subject))
 
     @property
     def stays(self) -> list[str]:
@@ -200,13 +226,14 @@ class Holdings:
         time.sleep(self._look_seconds)  # for a request that was under way when the run was ended
         of_customer = f"What is of {self.customer_id} in"
         with left.noting(f"{of_customer} {stores.erasure_table}"):
-            if not self._wait_for(lambda: all(map(self._is_settled, self._deletes))):
+            if not self.wait_for(lambda: all(map(self._is_settled, self._deletes))):
                 left.sentences["erasures"] = (
                     f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
                     "(destination erasures list)."
                 )
         with left.noting(f"{of_customer} {stores.rejects_table}"):
-            self._delete(self._kept_rejects())
+            for customer_id in self.customer_ids:
+                self._delete([(stores.rejects_table, reject.key) for reject in self._rejects(customer_id)])
         with left.noting(f"{of_customer} {stores.event_table}"):
             self._delete(self._stored_messages())
         quiet, looks = 0, PATIENCE_SECONDS / self._look_seconds
@@ -224,10 +251,6 @@ class Holdings:
             left.sentences["late"] = f"Items of {self.customer_id} still came up when the time was over."
         return list(left.sentences.values())
 
-    def _kept_rejects(self) -> list[_Place]:
-        table, days = self.target.stores.rejects_table, last_days(2, datetime.now(UTC).date())
-        return [(table, reject.key) for reject in RejectTable(self._client, table).of_customer(self.customer_id, days)]
-
     def _stored_messages(self) -> list[_Place]:
         table = self.target.stores.event_table
         of_subjects = in_parallel(lambda subject: list(self._events(subject)), self._subjects)
@@ -237,7 +260,8 @@ class Holdings:
         """Return what the eraser or the consumer has written by now."""
         return [
             (table, {"customer": item["customer"], sort_key: item[sort_key]})
-            for item in self._query(table, "customer", escape(self.customer_id))
+            for customer_id in self.customer_ids
+            for item in self._query(table, "customer", customer_id)
         ]
 
     def _delete(self, places: list[_Place]) -> int:
@@ -255,10 +279,11 @@ class Holdings:
 
     def _receipts(self, subject: str) -> Iterator[Receipt]:
         table = ErasureTable(self._client, self.target.stores.erasure_table)
-        return table.receipts(self.customer_id, user_hash=sha256(subject))
+        return table.receipts(self.customer_id, user_hash=hashed(subject))
 
-    def _wait_for(self, happened: Callable[[], bool]) -> bool:
-        looks = PATIENCE_SECONDS / self._look_seconds
+    def wait_for(self, happened: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+        """Look until something happened, and tell whether it did."""
+        looks = seconds / self._look_seconds
         while not happened():
             if looks <= 0:
                 return False

@@ -3,9 +3,10 @@
 import base64
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cli.certification.examination import WITH_STORES, Examination
 from cli.certification.findings import (
@@ -29,8 +30,15 @@ from cli.simulation.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
 Send = Callable[[Examination], Exchange]
-Sending = tuple[JsonObject, Mapping[str, str] | None]
-"""What is posted, and with which headers where they are not Segment's usual ones."""
+
+
+class Sending(NamedTuple):
+    """What is posted, with which headers if they are not Segment's usual ones, and the message if that disguises it."""
+
+    content: JsonObject
+    headers: Mapping[str, str] | None = None
+    plain: JsonObject | None = None
+
 
 LARGE_BYTES = (40 * 1024, 512 * 1024)
 """Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
@@ -132,15 +140,7 @@ def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
 
 def _not_of_its_schema(examination: Examination) -> Exchange:
     """Send a message that the schema of the carrier refuses, by the schemas of this checkout."""
-    call_type = examination.carrier
-    broken = examination.personal(**{examination.own: examination.marks["a name"]})
-    if call_type == "alias":
-        broken = _without(["previousId"])(examination)
-    if call_type == "track":
-        broken = _without(["event"])(examination)
-    if examination.samples.refusal(broken) is None:
-        raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
-    return examination.post_by_key(broken)
+    return examination.post_by_key(examination.broken())
 
 
 def _settings(header: str) -> Send:
@@ -358,11 +358,11 @@ class Accepted:
         """Judge the answers."""
         refusals = []
         exchanges = []
-        for message, headers in self.sendings(examination):
-            if refusal := examination.samples.refusal(message):
+        for sending in self.sendings(examination):
+            if refusal := examination.samples.refusal(sending.content):
                 refusals.append(refusal)
             else:
-                exchanges.append(examination.post_valid(message, headers))
+                exchanges.append(examination.post_valid(sending.content, sending.headers, plain=sending.plain))
         bad = [exchange for exchange in exchanges if not exchange.is_accepted]
         if bad:
             answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
@@ -382,18 +382,18 @@ def _what_came(exchange: Exchange) -> str:
 def _keys_with_white_space(examination: Examination) -> Iterator[Sending]:
     for key in (f" {examination.keys.good}", f"{examination.keys.good} \t", f"{examination.keys.good}\n"):
         examination.wire.keep_secret(key)
-        yield examination.message(), examination.headers(key)
+        yield Sending(examination.message(), examination.headers(key))
 
 
 def _password(examination: Examination) -> Iterator[Sending]:
     credentials = base64.b64encode(f"{examination.keys.good}:a password".encode()).decode()
-    yield examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"}
+    yield Sending(examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"})
 
 
 def _schemes(examination: Examination) -> Iterator[Sending]:
     token = examination.headers()["Authorization"].removeprefix("Basic ")
     for scheme in ("basic", "BASIC"):
-        yield examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"}
+        yield Sending(examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"})
 
 
 CONTENT_TYPES = (
@@ -405,71 +405,72 @@ CONTENT_TYPES = (
 
 def _content_types(examination: Examination) -> Iterator[Sending]:
     for content_type in CONTENT_TYPES:
-        yield examination.message(), examination.headers() | {"Content-Type": content_type}
+        yield Sending(examination.message(), examination.headers() | {"Content-Type": content_type})
 
 
 def _with_settings(examination: Examination) -> Iterator[Sending]:
     settings = {**examination.samples.settings, "customSettingOne": "custom setting value"}
     header = base64.b64encode(json.dumps(settings).encode()).decode()
-    yield examination.message(), examination.headers() | {"X-Segment-Settings": header}
+    yield Sending(examination.message(), examination.headers() | {"X-Segment-Settings": header})
 
 
 def _spellings(examination: Examination) -> Iterator[Sending]:
     for spell in SPELLINGS.values():
-        yield spelled(examination.message(), spell), None
+        message = examination.message()
+        yield Sending(spelled(deepcopy(message), spell), plain=message)
 
 
 def _odd_shapes(examination: Examination) -> Iterator[Sending]:
     shapes: tuple[Any, ...] = (None, {}, [], True, {"All": False, "certify": True, "Other": {"id": 1}})
     for integrations in shapes:
-        yield examination.message(integrations=integrations), None
+        yield Sending(examination.message(integrations=integrations))
     for version in (2, 1, "1.1"):
-        yield examination.message(version=version, projectId="certify", channel="server", _metadata={"a": []}), None
-    yield {**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}}, None
+        fields: JsonObject = {"version": version, "projectId": "certify", "channel": "server", "_metadata": {"a": []}}
+        yield Sending(examination.message(**fields))
+    yield Sending({**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}})
 
 
 def _times(examination: Examination) -> Iterator[Sending]:
     for time in ("1999-12-31T23:59:59.999Z", "2099-01-01T00:00:00Z", "2020-05-09T23:54:49+05:30"):
-        yield examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time), None
-    yield examination.message(sentAt=None, receivedAt=None), None
+        yield Sending(examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time))
+    yield Sending(examination.message(sentAt=None, receivedAt=None))
 
 
 def _integer_ids(examination: Examination) -> Iterator[Sending]:
     number = int.from_bytes(examination.name.encode()[-6:])
-    yield examination.message(userId=number, anonymousId=number + 1), None
+    yield Sending(examination.message(userId=number, anonymousId=number + 1))
 
 
 def _large_messages(examination: Examination) -> Iterator[Sending]:
     for size in LARGE_BYTES:
-        yield _large(examination, size), None
+        yield Sending(_large(examination, size))
     many = {f"property {number}": number for number in range(MANY_PROPERTIES)}
-    yield examination.message(**_added(examination, many)), None
+    yield Sending(examination.message(**_added(examination, many)))
 
 
 def _aliases(examination: Examination) -> Iterator[Sending]:
     if not examination.call("alias").is_accepted:
         raise NotCheckable(f"alias calls are not accepted ({examination.call('alias').came})")
+    yield Sending(examination.message("alias"))
     message = examination.message("alias")
-    yield message, None
+    old_names = {"previousId": "from", "userId": "to"}
+    yield Sending({old_names.get(name, name): value for name, value in message.items()}, plain=message)
     message = examination.message("alias")
-    yield {{"previousId": "from", "userId": "to"}.get(name, name): value for name, value in message.items()}, None
-    yield spelled(examination.message("alias"), SPELLINGS["User ID"]), None
+    yield Sending(spelled(deepcopy(message), SPELLINGS["User ID"]), plain=message)
 
 
 def _odd_deletes(examination: Examination) -> Iterator[Sending]:
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
     usual = examination.message(DELETE)
-    yield {**usual, "context": None, "integrations": None}, None
+    yield Sending({**usual, "context": None, "integrations": None})
     usual = examination.message(DELETE)
-    yield {**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"}, None
+    yield Sending({**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"})
     usual = examination.message(DELETE)
-    yield (
-        {**usual, "messageId": f"delete-reg-{examination.name}::job-0-certify", "context": [], "integrations": []},
-        None,
-    )
+    message_id = f"delete-reg-{examination.name}::job-0-certify"
+    yield Sending({**usual, "messageId": message_id, "context": [], "integrations": []})
     usual = examination.message(DELETE)
-    yield {name: usual[name] for name in ("type", "userId", "timestamp")}, None
+    yield Sending({name: usual[name] for name in ("type", "userId", "timestamp")})
 
 
 ACCEPTED = (
