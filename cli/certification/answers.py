@@ -26,7 +26,7 @@ from cli.certification.findings import (
 )
 from cli.certification.requests import REFUSALS, REFUSED
 from cli.certification.wire import Exchange, Sent
-from cli.segment.contract import CALL_TYPES, DELETE, JsonObject
+from cli.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, STORED, JsonObject
 
 WARM_MESSAGES = 50
 MAX_LATE = 5
@@ -35,6 +35,9 @@ MAX_CLOSED = 5
 """Of a run's connections, while they were idle; more look like requests that are dropped."""
 AGAIN = ("auth.unknown", "body.array", "message.unknown-type", "message.nobody", "message.schema")
 """Refusals whose texts must not depend on what was sent."""
+JSON_TYPE = "application/json"
+STATUS_WORDS = {200: (STORED, DUPLICATE), 202: (QUEUED, STORED, DUPLICATE)}
+"""What the answer to an accepted message may say by its HTTP status: a `delete` is stored, and carried out later."""
 CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
 """API Gateway renames the header in what a function answers."""
 
@@ -67,7 +70,7 @@ def _json(examination: Examination) -> Outcome:
 
 def _fault_of(exchange: Exchange) -> str | None:
     content_type = exchange.reply.headers.get("content-type", "") if exchange.reply else ""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
         return f"the Content-Type is {content_type or 'missing'}"
     return None if exchange.message else "there is no text in `message`"
 
@@ -107,6 +110,43 @@ def _few(examination: Examination) -> Outcome:
         if first.message != second.message:
             return failed("the same mistake got two texts, which Segment can't group", first, second)
     return passed(f"{len(pairs)} mistakes were made twice with other values, and got the same texts")
+
+
+def _successes(examination: Examination) -> Outcome:
+    """Judge how successes are written; their bodies may be empty."""
+    examination.need_endpoint()
+    accepted = [one for one in examination.wire.exchanges if one.is_accepted and one.sent.method == "POST"]
+    if not accepted:
+        raise NotCheckable("nothing was accepted")
+    for exchange in accepted:
+        if fault := _fault_of_success(exchange):
+            return failed(f"a success is not as it should be: {fault}", exchange)
+    return passed(f"{len(accepted)} of {len(accepted)} are")
+
+
+def _fault_of_success(exchange: Exchange) -> str | None:
+    reply = exchange.reply
+    if reply is None or not reply.body.strip():
+        return None
+    content_type = reply.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
+        return f"the Content-Type is {content_type or 'missing'}"
+    status = exchange.answer.get("status")
+    if status is not None and status not in STATUS_WORDS[reply.status]:
+        return f"the answer is {reply.status} and its status {status!r}"
+    return None
+
+
+def _retry_after(examination: Examination) -> Outcome:
+    """Judge the failures that the function answered itself; API Gateway's own have no code."""
+    examination.need_endpoint()
+    failures = [one for one in examination.wire.exchanges if one.status == 503 and "code" in one.answer]  # noqa: PLR2004
+    if not failures:
+        raise NotCheckable("no request failed: docs/reliability.md says how a store can be made to fail")
+    bad = [one for one in failures if one.reply and not one.reply.headers.get("retry-after", "").isdecimal()]
+    if bad:
+        return failed(f"{len(bad)} of {len(failures)} failures (503) have none", *bad)
+    return passed(f"{len(failures)} of {len(failures)} failures (503) have it", failures[0])
 
 
 def _challenge(examination: Examination) -> Outcome:
@@ -420,6 +460,20 @@ POINTS = (
             "status` and the function's log show why they failed; docs/runbook.md."
         ),
         check=_repeated,
+    ),
+    Point(
+        id="answers.success",
+        title="Every success is JSON, and says what became of the message",
+        source=RESPONSE,
+        mend="Answer with Content-Type application/json: 200 stored or duplicate, 202 queued; docs/answers.md.",
+        check=_successes,
+    ),
+    Point(
+        id="errors.retry-after",
+        title="A failure says when to try again",
+        source="RFC 9110, Retry-After; docs/answers.md",
+        mend="Answer Retry-After, in seconds, with each 503.",
+        check=_retry_after,
     ),
     Point(
         id="errors.json",

@@ -140,13 +140,20 @@ def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchan
 def _bystander(examination: Examination) -> Outcome:
     """Look for all that is left of an erased user, and for what another customer has of a user with the same id."""
     stores, user = examination.erasing_stores, _erased_user(examination)
-    if not stores.is_erased(user.message):
-        return failed(f"no receipt came within {PATIENCE_SECONDS} s", user.delete)
+    if fault := _unfinished(stores, user):
+        return failed(fault, user.delete)
     if fault := next(_faults(stores, user), None):
         return failed(fault, user.delete)
     what = ["message", *(["reject"] if user.has_reject else []), *(["contact"] if user.has_contact else [])]
     kinds = " and ".join(what)
     return passed(f"its {kinds} are gone, and those of another customer's user with the same id stay", user.delete)
+
+
+def _unfinished(stores: Holdings, user: ErasedUser) -> str | None:
+    """Wait until a user is erased, and return why that did not happen."""
+    if not stores.is_requested(user.message):
+        return "the delete was accepted, and not noted"
+    return None if stores.is_erased(user.message) else f"no receipt came within {PATIENCE_SECONDS} s"
 
 
 def _faults(stores: Holdings, user: ErasedUser) -> Iterator[str]:
@@ -172,8 +179,8 @@ def _around(examination: Examination) -> Outcome:
     mode = stores.target.stores.after_erasure
     if not mode:
         raise NotCheckable("this stack does not tell AfterErasure: deploy this version of template.yaml")
-    if not stores.is_erased(user.message):
-        return failed(f"no receipt came within {PATIENCE_SECONDS} s", user.delete)
+    if fault := _unfinished(stores, user):
+        return failed(fault, user.delete)
     user_id = user.message["userId"]
     messages = [{**examination.message(**user.times[when]), "userId": user_id} for when in ("earlier", "later")]
     answers = [examination.post_valid(message) for message in messages]

@@ -31,7 +31,8 @@ from cli.target import Target
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES
 
-ALWAYS_UNCHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled"}
+ALWAYS_UNCHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled", "errors.retry-after"}
+"""No request fails here, so that none can lack `Retry-After`."""
 WITHOUT_TLS = {"transport.https", "transport.certificate", "transport.tls", "transport.old-tls"}
 ON_THIS_MACHINE = {"transport.host"}
 
@@ -88,9 +89,7 @@ def test_a_local_server_with_tls_meets_every_point_that_can_be_checked(https_ser
 def test_what_is_left_of_a_run_is_nothing_even_where_the_messages_went_to_a_consumer_by_a_queue(queue_server):
     points, report = certify("--url", queue_server.url, exit_code=0)
     unread = {point.id for point in POINTS if point.id.startswith("stored.")} - {"stored.no-id", "stored.rejects"}
-    assert having("not checked", points) == (
-        ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | unread | {"delete.carried-out"}
-    )
+    assert having("not checked", points) == (ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | unread | ERASED)
     assert "queue" in points["stored.accepted"][1]
     assert "stay in the queue" in report["notes"][0]
     assert left(queue_server) == {}
@@ -329,7 +328,7 @@ def drops_odd_deletes(asked):
 
 
 def drops_what_libraries_send(asked):
-    return NO_CONTENT.saying(accepted=1, rejected=[]) if asked.path == "/v1/identify" else asked.answer()
+    return NO_CONTENT.saying(accepted=1, duplicates=0, rejected=[]) if asked.path == "/v1/identify" else asked.answer()
 
 
 def lacks_a_route(asked):
@@ -364,22 +363,25 @@ BODIES = {point.id for point in POINTS if point.id.startswith("body.")}
 REFUSED = AUTH_401 | BODIES | {"auth.suspended", "auth.scope", "settings.not-base64", "settings.not-json"}
 REFUSED |= {"message.no-type", "message.unknown-type", "message.nobody", "message.schema"}
 LIBRARIES = {point.id for point in POINTS if point.id.startswith("libraries.")}
-STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | {"delete.carried-out"}
+ERASED = {"delete.carried-out", "delete.bystander", "delete.around"}
+STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | ERASED
+ON_LIBRARY_ROUTES = {"auth.libraries", "auth.libraries-scope"}
+REVOKED = {"auth.revoked-in-time"}
 
 
 @pytest.mark.parametrize(
     ("break_", "failed"),
     [
-        (accepts_everything, REFUSED | STORED | LIBRARIES | {"request.methods"}),
+        (accepts_everything, REFUSED | STORED | LIBRARIES | ON_LIBRARY_ROUTES | REVOKED | {"request.methods"}),
         (fails_at_an_unknown_type, {"message.unknown-type"}),
         (stores_elsewhere, STORED),
-        (forgetful(), {"stored.duplicate", "stored.resend", "stored.accepted"}),
-        (answers_401_without_json, AUTH_401 | {"errors.json"}),
+        (forgetful(), {"stored.duplicate", "stored.resend", "stored.identity", "stored.accepted"}),
+        (answers_401_without_json, AUTH_401 | REVOKED | {"errors.json", "auth.libraries"}),
         (tells_an_email_address, {"errors.private"}),
         (tells_the_key, {"errors.private"}),
         (tells_the_request_id, {"errors.few"}),
         (redirects, {"transport.redirect"}),
-        (answers_errors_in_html, REFUSED | {"errors.json", "stored.rejects"}),
+        (answers_errors_in_html, REFUSED | ON_LIBRARY_ROUTES | REVOKED | {"errors.json", "stored.rejects"}),
         (asks_for_nothing, {"errors.challenge"}),
         (crashes_at_arrays, {"body.array"}),
         (answers_any_method, {"request.methods"}),
@@ -388,7 +390,10 @@ STORED = {point.id for point in POINTS if point.id.startswith("stored.")} | {"de
         (has_another_schema, {"calls.identify"}),
         (
             is_in_maintenance,
-            CALLS | REFUSED | {"transport.reachable", "stored.rejects", "request.methods", "health.answers"},
+            CALLS
+            | REFUSED
+            | ON_LIBRARY_ROUTES
+            | {"transport.reachable", "stored.rejects", "request.methods", "health.answers", "errors.retry-after"},
         ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -537,7 +542,8 @@ def with_a_key_alone(https_server):
         return certify("--url", url, "--api-key", key, exit_code=0)
 
 
-KEYS_UNKNOWN = {"auth.expired", "auth.revoked", "auth.suspended", "auth.scope"}
+KEYS_UNKNOWN = {"auth.expired", "auth.revoked", "auth.suspended", "auth.scope", "auth.libraries-scope"}
+KEYS_UNKNOWN |= {"auth.revoke-in-use", "auth.revoked-in-time"}
 
 
 def test_with_a_key_alone_what_only_the_stores_tell_is_not_checked(with_a_key_alone):
