@@ -4,7 +4,8 @@ wire          requests and answers, one by one
 samples       messages that the schemas of this checkout let pass
 holdings      temporary keys, what is stored, and how it is removed again
 examination   what the points of the checklist work with
-transport, requests, storage, answers      the points
+expected      what must be stored, by the documentation and not by the product
+transport, requests, keys, storage, identity, erasure, answers      the points
 checklist     all of them, in order
 report        what people read
 """

@@ -25,7 +25,7 @@ def _variants(examination: Examination) -> Iterator[_Variant]:
     user = examination.marks["a user id"]
     first = examination.message(originalTimestamp=TIMES[0], userId=f"{user}-Same")
     message_id = first["messageId"]
-    yield _Variant("the first one", first)
+    yield _Variant("of a user whose id has capital letters", first)
     yield _Variant("with one id at another time", {**first, "originalTimestamp": TIMES[1]})
     yield _Variant("with one id of another user", {**first, "userId": f"{user}-other"})
     yield _Variant("with one id of another customer", first, is_bystander=True)

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
@@ -97,13 +98,16 @@ def _fault_of(examination: Examination, plain: JsonObject, message_id: str, of_u
     """Return what is wrong with what is stored of a message, and of its user."""
     stores = examination.stores
     found = [item for item in of_user if message_of(item).get("message_id") == message_id]
-    position = position_key(plain, message_id)
-    if len(found) > 1 and position is not None:  # two times are two messages
-        found = [item for item in found if item["position"]["S"] == position]
     if not found:
-        return "are not stored under the key of their user, time and id"
-    if len(found) > 1:
-        return "are stored more than once"
+        return "are not stored under the key of their user"
+    same = [one for one in examination.accepted if one.message_id == message_id]
+    positions = {position_key(one.plain, message_id) for one in same}  # two times are two messages
+    if None not in positions and any(item["position"]["S"] not in positions for item in found):
+        return "are stored with another time or id in their key, or more than once"
+    if len(positions) > 1:
+        found = [item for item in found if item["position"]["S"] == position_key(plain, message_id)]
+    if len(found) != 1:
+        return f"are stored {len(found)} times"
     if any(message_of(item).get("message_id") not in examination.accepted_ids for item in of_user):
         return "are stored under another id too"
     return differences(
@@ -241,16 +245,30 @@ def _without_id(examination: Examination) -> Outcome:
 
 
 def _write_key(examination: Examination) -> Outcome:
+    """Send the key of a source in a message, in a batch and in a message that its schema refuses."""
     stores = examination.stores
     secret = f"write-key-of-{examination.name}"
-    message = examination.message(writeKey=secret, _metadata={"writeKey": secret})
-    exchange = examination.post_valid(message)
-    found = stores.stored(message)
-    if not exchange.is_accepted or not found:
-        return failed(f"answered {exchange.came}, stored {len(found)} times", exchange)
-    if any(secret in str(item) or secret in json_text(message_of(item)) for item in found):
-        return failed("the write key of the source is stored", exchange)
-    return passed("the message is stored without it", exchange)
+    holds: JsonObject = {"writeKey": secret, "_metadata": {"writeKey": secret}}
+    message = examination.message(**holds)
+    sent = {"a message": examination.post_valid(message)}
+    items = stores.stored(message)
+    if not sent["a message"].is_accepted or not items:
+        return failed(f"answered {sent['a message'].came}, stored {len(items)} times", *sent.values())
+    places: dict[str, list[Item]] = {"a message": items}
+    with suppress(NotCheckable):
+        examination.need_libraries()
+        other = examination.message(**holds)
+        sent["a message of a batch"] = examination.post({"batch": [other]}, target=examination.target("/v1/batch"))
+        places["a message of a batch"] = stores.stored(other)
+    with suppress(NotCheckable):
+        broken = {**examination.broken(), **holds}
+        sent["a reject"] = examination.post_by_key(broken)
+        kept = stores.kept(broken["messageId"])
+        places["a reject"] = [stores.raw_reject(kept[0])] if kept else []
+    for place, found in places.items():
+        if any(secret in f"{item}{message_of(item) if 'message' in item else ''}" for item in found):
+            return failed(f"the write key of the source is stored in {place}", sent[place])
+    return passed(f"{', '.join(places)} are stored without it", *sent.values())
 
 
 def _settings(examination: Examination) -> Outcome:
