@@ -678,6 +678,20 @@ def test_what_is_erased_does_not_count_while_its_message_is_under_way(dynamodb, 
     workers[0].finish()
 
 
+def test_an_event_that_was_erased_and_not_swept_yet_is_not_shown(dynamodb, aws):
+    take(dynamodb, track(time=MORNING), message("identify", time=EVENING))
+    client = aws.dynamodb()
+
+    def end(**_):
+        raise InterruptedError
+
+    client.meta.events.register("before-parameter-build.dynamodb.Query", end)
+    with pytest.raises(InterruptedError):
+        take(client, message("delete"))
+    assert [item for item in items(dynamodb) if "event" in item]
+    assert [contact["events"] for contact in shown(dynamodb)] == [{}]
+
+
 # Whose clock is wrong
 
 

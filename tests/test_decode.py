@@ -317,6 +317,13 @@ def test_what_is_compressed_badly_is_refused(octets):
         decode_body(base64.b64encode(octets).decode(), is_base64=True)
 
 
+@pytest.mark.parametrize("is_base64", [False, True])
+@pytest.mark.parametrize("decode", [decode_body, decode_batch])
+def test_a_bug_of_ours_is_not_a_refusal(decode, is_base64):
+    with pytest.raises((AttributeError, TypeError)):
+        decode(None, is_base64=is_base64)
+
+
 def test_what_is_compressed_and_no_text_is_refused():
     with pytest.raises(InvalidEncoding, match="UTF-8"):
         decode_body(base64.b64encode(gzip.compress(b"\xff")).decode(), is_base64=True)

@@ -271,6 +271,20 @@ def test_a_delete_that_comes_at_the_end_is_left_with_the_messages_before_it(plac
     assert len(deletes(place)) == 1
 
 
+def test_only_deletes_that_were_listed_before_the_last_sweep_are_removed(place):
+    """Else a message that is stored before such a delete would stay, and nothing would erase it any more."""
+    request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
+    lists = itertools.count(1)
+
+    def arrive(params, **_):
+        if "IndexName" not in params and next(lists) == 3:
+            place.post(track(userId="user-1"), {"type": "delete", "userId": "user-1", "messageId": "second"})
+
+    place.client.meta.events.register("before-parameter-build.dynamodb.Query", arrive)
+    place.eraser().erase(request, until=FOREVER)
+    assert len(deletes(place)) == len(place.stored()) == 1
+
+
 def with_arrivals(place, operation, *, then, index=False):
     """Let something happen before each call of an operation, or of those that read the index of rejects."""
 
@@ -491,6 +505,11 @@ def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
     )
     receipt = place.eraser(Scope.LINKED).erase(request, until=FOREVER)
     assert (receipt.linked_ids, place.stored()) == (0, ["demo#user#old-1"])
+
+
+def test_a_delete_links_nothing(place):
+    place.post({"type": "delete", "userId": "user-1", "anonymousId": "5f0c"})
+    assert list(links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1")) == []
 
 
 # Two at once

@@ -1,10 +1,12 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from handler.canonicalise import canonicalise
+from handler.compile import read_schemas
 from handler.diagnose import MAX_VIOLATIONS
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType
 from handler.spec import CALL_TYPES
@@ -425,3 +427,14 @@ def test_a_missing_schema_is_found_when_they_are_loaded(tmp_path):
     (folder / "alias.json").unlink()
     with pytest.raises(KeyError, match="alias"):
         Schemas.load(folder)
+
+
+def test_a_bug_in_compiled_schemas_is_not_a_refusal():
+    def validate(document, _):
+        if "page" in document:
+            raise ZeroDivisionError
+
+    compiled = SimpleNamespace(COMPILED={*CALL_TYPES, "settings"}, validate=validate, JsonSchemaValueException=KeyError)
+    schemas = Schemas(read_schemas(SCHEMAS), compiled)
+    with pytest.raises(ZeroDivisionError):
+        schemas.check_message("page", {"user_id": "u", "message_id": "m"})
