@@ -154,6 +154,10 @@ def test_an_item_of_the_rejects_table(of_batch, body_hash):
     assert put["Item"]["expires_at"] == {"N": "1939377600"}
 
 
+def test_json_with_half_of_a_surrogate_pair_is_escaped():
+    assert json_text({"é": ["\ud800", 1]}) == r'{"\u00e9":["\ud800",1]}'
+
+
 def test_the_hash_of_an_api_key():
     assert hash_key("dd_live_key") == "511700bf82aa2619332c8ee6581bf1e1e449ed2ed1b4e2f1ca98eb7b7034bd90"
 
