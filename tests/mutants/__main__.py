@@ -47,7 +47,6 @@ TESTS = {
     "handler/erased": "fixed_forms erased library_routes store_faults",
     "handler/errors": "respond destination authenticate library_routes reject docs",
     "handler/explain": "validate cli_schemas",
-    "handler/health": "health",
     "handler/items": "fixed_forms write stored contacts",
     "handler/keys": "fixed_forms keys key_races authenticate destination store_faults",
     "handler/observe": "observe destination library_routes watched",
@@ -61,7 +60,6 @@ TESTS = {
     "handler/spec": "canonicalise validate schemas request library_routes record",
     "handler/split": "split library_routes",
     "handler/timestamps": "timestamps canonicalise",
-    "handler/transport": "transport",
     "handler/validate": "validate compile schemas destination",
     "handler/write": "fixed_forms write store_faults library_routes destination",
     "consumer/batch": "consumers eraser",
@@ -77,7 +75,7 @@ TESTS = {
     "consumer/stored": "stored consumers",
     "consumer/stream": "consumers",
 }
-"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`."""
+"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`; by default of its own name."""
 
 LOADED_BEFORE = (
     "aws_lambda_powertools.metrics",
@@ -282,8 +280,12 @@ class Laboratory:
 
 
 def watchers_of(path: str) -> list[str]:
-    """Return the modules of tests that should notice the faults of a module."""
-    return [f"tests/test_{name}.py" for name in TESTS[path.removesuffix(".py")].split()]
+    """Return the modules of tests that should notice the faults of a module; raises `SystemExit` if there are none."""
+    module = path.removesuffix(".py")
+    tests = [f"tests/test_{name}.py" for name in TESTS.get(module, Path(module).name).split()]
+    if missing := [test for test in tests if not (ROOT / test).exists()]:
+        raise SystemExit(f"{missing[0]} does not exist. Name the tests of {path} in TESTS of {Path(__file__).name}.")
+    return tests
 
 
 def equivalent() -> list[dict[str, str]]:
@@ -347,6 +349,11 @@ def main(arguments: Sequence[str]) -> int:
         for mutant in mutants:
             print(shown(mutant))
         return 0
+    if stale := [
+        one for one in known if not any(is_equivalent(mutant, [one]) for mutant in all_mutants([one["path"]]))
+    ]:
+        places = ", ".join(f"{one['path']} ({one['old']})" for one in stale)
+        print(f"{EQUIVALENT.name} has faults that the code no longer has: {places}", file=sys.stderr)
     os.nice(5)
     verdicts = []
     for verdict in try_all(mutants, jobs=options.jobs):
