@@ -46,6 +46,7 @@ CODES = "|".join(f"{first}{second}{third}" for first in "ABCDEFGHIJ" for second 
         r"^\S+@\S+\.\S+$",
         r"^\s*(.*?)\s*$",
         r".*foo.*bar.*baz",
+        r".+(a*?-){20,}c",
         # only one place of the pattern
         r"^(?=(a+)+$)",
         r"^x(?=(a+)+$)",

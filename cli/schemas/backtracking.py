@@ -43,8 +43,8 @@ MAX_TEXTS = 20
 MAX_ENDINGS = 100
 MAX_STATES = 5000
 MAX_EDGES = 200_000
-MAX_WORK = 250_000
-"""Steps of a search, which take about a quarter of a second."""
+MAX_WORK = 150_000
+"""Steps of a search, which take about a tenth of a second. After more, a simpler automaton is searched too."""
 SLOW_SECONDS = 0.2
 """Processor time for one text."""
 TRIAL_SECONDS = 1
@@ -86,16 +86,22 @@ def is_slow(pattern: str, max_length: float | None = None) -> bool:
 def suspicious_texts(pattern: str, length: int) -> list[str]:
     """Return texts up to a length that a pattern can read in very many ways, those that it refuses first."""
     node = parse_pattern(pattern)
+    found: dict[str, None] = {}
     for max_copies in (MAX_REPEATS, 10, 1):
         try:
             automaton = _Automaton(node, max_copies)
         except OverflowError:
             continue
-        walked = [*_most_walks(automaton, length, refused=True), *_most_walks(automaton, length, refused=False)]
+        walked, is_complete = _most_walks(automaton, length, refused=True)
+        more, is_complete_too = _most_walks(automaton, length, refused=False)
+        walked += more
+        automaton.work = 0
         refused = [text for one in walked for text in _lengthened(one, automaton.refusal(one.walks), length)]
         others = [text for one in walked for end in automaton.alphabet for text in _lengthened(one, end, length)]
-        return list(dict.fromkeys([*refused, *others]))
-    return []
+        found |= dict.fromkeys([*refused, *others])
+        if is_complete and is_complete_too:
+            break
+    return list(found)
 
 
 def _lengthened(walked: "_Walked", end: str, length: int) -> Iterator[str]:
@@ -155,6 +161,8 @@ class _Automaton:
         endings = {frozenset(walks): ""}
         waiting = [frozenset(walks)]
         for states in waiting:  # which grows meanwhile
+            if self.work > MAX_WORK:
+                break
             can_end = any(not ends.isdisjoint(self._after[state]) for state in states)
             if not can_end and not self.accepts(states):
                 return endings[states]
@@ -297,17 +305,21 @@ class _Walked:
         return "".join(reversed(chars))
 
 
-def _most_walks(automaton: _Automaton, length: int, *, refused: bool) -> list[_Walked]:
-    """Return texts with very many walks: for each length and state, one with the most walks to it is made longer.
+def _most_walks(automaton: _Automaton, length: int, *, refused: bool) -> tuple[list[_Walked], bool]:
+    """Return texts with very many walks, and whether the search came to its end.
 
-    With `refused` a text ends where the pattern accepts it.
+    For each length and state, a text with the most walks to it is made longer. With `refused` a text ends where the
+    pattern accepts it.
     """
     texts = [_Walked(None, "", automaton.at_start(), 0, 0)]
     found: list[_Walked] = []
     most: dict[int, _Walked] = {}
     automaton.work = 0
     for _ in range(min(length, SEARCHED_CHARS)):
-        longer = [before.then(char, walks) for before in texts for char, walks in automaton.read(before.walks)]
+        longer: list[_Walked] = []
+        for before in texts:
+            if automaton.work <= MAX_WORK:
+                longer += [before.then(char, walks) for char, walks in automaton.read(before.walks)]
         if refused:
             longer = [walked for walked in longer if not automaton.accepts(walked.walks)]
         found += [walked for walked in longer if walked.total > ENOUGH_WALKS]
@@ -320,7 +332,7 @@ def _most_walks(automaton: _Automaton, length: int, *, refused: bool) -> list[_W
         if automaton.work > MAX_WORK or len(found) >= MAX_TEXTS:
             break
     found += [walked for walked in _distinct(most.values()) if walked.total > MANY_WALKS]
-    return sorted(found, key=_total, reverse=True)[:MAX_TEXTS]
+    return sorted(found, key=_total, reverse=True)[:MAX_TEXTS], automaton.work <= MAX_WORK
 
 
 def _total(walked: _Walked) -> int:
