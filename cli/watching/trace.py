@@ -16,7 +16,7 @@ from cli.watching.lines import AccessLine, FunctionLine
 from cli.watching.open_log import open_log
 from cli.watching.request_log import SINCE, Period, RequestLog
 from cli.watching.what_follows import what_follows
-from cli.watching.whereabouts import Search, Whereabouts, find, tell
+from cli.watching.whereabouts import Search, Whereabouts, find, is_missing, tell
 from handler.errors import STORE_ERRORS
 
 COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "failed": "red"}
@@ -82,12 +82,16 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What became of a message id of one customer; `now` are sentences about where it is."""
+    """What became of a message id of one customer; `now` are sentences about where it is.
+
+    It `is_missing` if it should be in a table and is not.
+    """
 
     customer_id: str
     deliveries: Sequence[Delivery]
     whereabouts: Whereabouts
     now: Sequence[str]
+    is_missing: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -99,6 +103,7 @@ class History:
             "stored": items and [{name: item[name]["S"] for name in facts} for item in items],
             "rejects": [reject.to_json() for reject in self.whereabouts.rejects],
             "now": self.now,
+            "missing": self.is_missing,
         }
 
     def picture(self, message_id: str) -> Iterator[Text]:
@@ -135,7 +140,7 @@ def trace(
 
     A stack's log is searched by CloudWatch Logs Insights, which is paid by what it reads. The event table has no
     index by message id: name the --user or the --anonymous id, or say --scan; on a local server neither is needed.
-    Exits with 1 when nothing is found.
+    Exits with 1 when nothing is found, and when a message that was accepted or kept is in no table and may be lost.
 
     \b
     Example:
@@ -171,9 +176,11 @@ def trace(
             customer_id=customer,
             deliveries=[one for one in deliveries if one.line.customer_id == customer],
             whereabouts=found.of(customer),
-            now=_now(found.of(customer), [line for line in lines if line.customer_id == customer], target, period),
+            now=_now(found.of(customer), of_customer, target, period),
+            is_missing=found.fault is None and is_missing(found.of(customer), of_customer),
         )
         for customer in sorted({*(line.customer_id or "" for line in lines), *found.customers})
+        for of_customer in [[line for line in lines if (line.customer_id or "") == customer]]
     ]
     if as_json:
         document = {
@@ -186,7 +193,7 @@ def trace(
         console = stdout()
         for text in itertools.chain.from_iterable(history.picture(message_id) for history in histories):
             console.print(text, soft_wrap=True)
-    if found.fault is not None:
+    if found.fault is not None or any(history.is_missing for history in histories):
         raise click.exceptions.Exit(1)
 
 

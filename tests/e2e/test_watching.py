@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import uuid
@@ -133,9 +134,10 @@ def test_a_refused_message_is_found_among_the_rejects(server):
     shown = server.json("rejects", "show", reject["id"])
     assert json.loads(shown["body"])["messageId"] == message["messageId"]
     server.run("rejects", "purge", "--yes")
-    assert trace(server, message["messageId"])["now"] == [
-        "It is not among the rejects any more: it was retried, purged, erased, or it expired."
-    ]
+    result = server.run("trace", message["messageId"], "--json")
+    [history] = json.loads(result.stdout)["customers"]
+    assert (result.exit_code, history["missing"]) == (1, True)
+    assert re.fullmatch("It is not among the rejects any more: .*it was purged, or it was lost.", history["now"][0])
 
 
 def test_messages_of_a_batch_are_traced_each(server):
@@ -176,7 +178,10 @@ def test_a_message_of_a_user_is_found_by_the_user(server):
     message = fresh()
     server.post(message)
     assert len(trace(server, message["messageId"], "--user", "watched")["stored"]) == 1
-    assert trace(server, message["messageId"], "--anonymous", "watched")["stored"] == []
+    result = server.run("trace", message["messageId"], "--anonymous", "watched", "--json")
+    [history] = json.loads(result.stdout)["customers"]
+    assert (result.exit_code, history["stored"], history["missing"]) == (1, [], True)
+    assert "it is of another user than the one that was named" in history["now"][0]
 
 
 def test_a_message_that_was_erased_is_not_there_any_more(server):
@@ -184,10 +189,13 @@ def test_a_message_that_was_erased_is_not_there_any_more(server):
     delete["userId"] = message["userId"]
     server.post(message)
     server.post(delete)
-    wait_until(lambda: not trace(server, delete["messageId"])["stored"])
-    [sentence] = trace(server, message["messageId"])["now"]
-    assert sentence.startswith("It was accepted and is not in the event table: its user was erased")
-    [sentence] = trace(server, delete["messageId"])["now"]
+    user = ("--user", message["userId"])
+    wait_until(lambda: not trace(server, delete["messageId"], *user)["stored"])
+    [sentence] = trace(server, message["messageId"], *user)["now"]
+    assert "its user was erased after it was accepted" in sentence
+    result = server.run("trace", message["messageId"])
+    assert (result.exit_code, "or it was lost." in result.stdout) == (1, True)
+    [sentence] = trace(server, delete["messageId"], *user)["now"]
     assert "was carried out" in sentence
 
 
