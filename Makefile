@@ -24,7 +24,7 @@ run: $(INSTALLED)
 	@$(VENV)/bin/destination serve $(ARGS)
 
 test: $(INSTALLED)
-	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal --durations=10 --cov --cov-report=term-missing:skip-covered $(ARGS)
+	$(VENV)/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "not processes" --durations=10 --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check --diff
@@ -35,9 +35,13 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
 
+# Python keeps compiled modules, even where the environment says otherwise (many container images do). Without them pytest
+# rewrites the assertions of all tests in each of its processes (5 s), and each server compiles its modules when it starts.
+unexport PYTHONDONTWRITEBYTECODE
+
 # What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-SLOWER := $(E2E) searches dynalite template audit
+SLOWER := searches e2e-certify e2e-simulate e2e-watching e2e-container $(E2E) processes template dynalite audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
@@ -60,6 +64,10 @@ searches: $(INSTALLED)
 .PHONY: mutants
 mutants: $(INSTALLED)
 	$(VENV)/bin/python -m tests.mutants $(ARGS)
+
+# The tests outside tests/e2e/ that start a server or processes.
+processes: $(INSTALLED)
+	$(PYTEST) -m processes $(ARGS)
 
 dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \

@@ -103,8 +103,17 @@ TABLE_MAKERS = {"deploy", "dynamodb"}
 """Fixtures of tests for which that matters: others that use AWS are about CloudFormation, or start a moto server."""
 
 
+SERVER_FIXTURES = {"server", "queue_server"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With another DynamoDB, leave out what does not use it, and the many examples of hypothesis."""
+    """Mark the tests that use a whole local server.
+
+    With another DynamoDB, deselect the tests that do not use it, and the many examples of hypothesis.
+    """
+    for item in items:
+        if not SERVER_FIXTURES.isdisjoint(item.fixturenames):
+            item.add_marker("processes")
     if OTHER_DYNAMODB:
         others = {
             item for item in items if TABLE_MAKERS.isdisjoint(item.fixturenames) or is_hypothesis_test(item.function)
@@ -176,16 +185,16 @@ def moto_state() -> dict[str, Json]:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """A stack with the demo keys, and a copy of moto's state when the stack was new."""
+    """What a preparation returned, and a copy of moto's state after it."""
 
-    stack: LocalStack
+    returned: Any
     state: dict[str, Json]
 
-    def restore(self) -> LocalStack:
-        """Put the copy back, which takes 2 ms. CloudFormation and the demo keys take 40 ms."""
+    def restore(self) -> Any:
+        """Put the copy back, and return what the preparation returned."""
         for service, attributes in deepcopy(self.state).items():
             moto_state()[service].update(attributes)
-        return self.stack
+        return self.returned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,27 +285,44 @@ def compiled() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def snapshots() -> dict[str, Snapshot]:
-    """Return the snapshots of stacks by their parameters."""
+    """Return the snapshots of all tests by their names."""
     return {}
 
 
 @pytest.fixture
-def make_stack(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[[Json], LocalStack]:
-    """Create the stores of the template and the demo keys: once for each set of parameters, later from a snapshot."""
+def prepare(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[[str, Callable[[], Any]], Any]:
+    """Prepare AWS for a test: by a function at the first time, and from a snapshot later.
+
+    A snapshot replaces all that is stored. A stack takes 40 ms without it, and 2 ms with it.
+    """
+    assert aws
+
+    def prepare(name: str, function: Callable[[], Any]) -> Any:
+        if name in snapshots:
+            return snapshots[name].restore()
+        returned = function()
+        if not OTHER_DYNAMODB:
+            snapshots[name] = Snapshot(returned=returned, state=deepcopy(moto_state()))
+        return returned
+
+    return prepare
+
+
+@pytest.fixture
+def make_stack(prepare: Callable[[str, Callable[[], Any]], Any]) -> Callable[[Json], LocalStack]:
+    """Create the stores of the template, and the demo keys."""
 
     def make_stack(parameters: Json) -> LocalStack:
-        name = json.dumps(parameters, sort_keys=True)
+        def create() -> LocalStack:
+            SHARED_ACCOUNT.sqs()  # before a test changes where its clients connect to
+            stack = create_local_stack(SHARED_ACCOUNT, parameters)
+            if OTHER_DYNAMODB:
+                copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), SHARED_ACCOUNT.dynamodb())
+            demo.seed_keys(KeyTable(SHARED_ACCOUNT.dynamodb(), stack.stores.key_table))
+            return stack
+
         is_first = not any(state.get("tables") or state.get("queues") for state in moto_state().values())
-        if is_first and name in snapshots:
-            return snapshots[name].restore()
-        SHARED_ACCOUNT.sqs()  # before a test changes where its clients connect to
-        stack = create_local_stack(SHARED_ACCOUNT, parameters)
-        if OTHER_DYNAMODB:
-            copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), aws.dynamodb())
-        demo.seed_keys(KeyTable(SHARED_ACCOUNT.dynamodb(), stack.stores.key_table))
-        if is_first and not OTHER_DYNAMODB:
-            snapshots[name] = Snapshot(stack=stack, state=deepcopy(moto_state()))
-        return stack
+        return prepare(f"stack {json.dumps(parameters, sort_keys=True)}", create) if is_first else create()
 
     return make_stack
 

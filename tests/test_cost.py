@@ -241,6 +241,7 @@ def store():
         yield store
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("sink", "kilobytes"), [(Store.DYNAMODB, 1), (Store.DYNAMODB, 300), (Store.SQS, 1)])
 def test_what_is_recorded_is_what_the_function_writes(sink, kilobytes, store, source):
     subject = store_subject(sink, kilobytes, code=checkout_codes().destination, store_url=store.url)
@@ -249,12 +250,14 @@ def test_what_is_recorded_is_what_the_function_writes(sink, kilobytes, store, so
     assert written == pytest.approx(recorded, rel=0.005), "python -m bench cost --write"  # zlib's differ by a little
 
 
+@pytest.mark.processes
 def test_the_line_that_is_recorded_is_about_as_long_as_the_functions_own(store, source):
     subject = store_subject(Store.DYNAMODB, 1, code=checkout_codes().destination, store_url=store.url)
     recorded = source.recorded.request_line_bytes
     assert measured_line_bytes(subject, store, PYTHON) == pytest.approx(recorded, rel=0.03), "bench cost --write"
 
 
+@pytest.mark.processes
 def test_batches_are_measured_by_what_single_messages_take(source):
     batches = measured_batches(checkout_codes().destination, PYTHON, rounds=1)
     for each, recorded in zip(batches, source.recorded.batches, strict=True):

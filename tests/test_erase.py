@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,7 @@ class Place:
     deployment: Any
     client: Any
     clock: Clock
+    prepare: Callable[[str, Callable[[], Any]], Any]
 
     def eraser(self, scope=Scope.USER, *, clock=None, hand_over=None, unread=print):
         stores = self.deployment.stack.stores
@@ -93,9 +95,9 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def place(deploy):
+def place(deploy, prepare):
     deployment = deploy()
-    return Place(deployment=deployment, client=patient_client("dynamodb"), clock=Clock())
+    return Place(deployment=deployment, client=patient_client("dynamodb"), clock=Clock(), prepare=prepare)
 
 
 def track(**fields):
@@ -557,11 +559,16 @@ MESSAGES = PAGE_KEYS + 7
 
 
 def crowd(place):
-    for number in range(MESSAGES):
-        place.post(track(userId="user-1", messageId=f"m-{number}"))
-    place.post(track(userId="user-2"), reject(userId="user-1"), track(userId="user-1", anonymousId="5f0c"))
-    place.post(track(anonymousId="5f0c"))
-    return place.request()
+    """Store more messages than a page holds, and a delete; return the request of that."""
+
+    def post_all():
+        for number in range(MESSAGES):
+            place.post(track(userId="user-1", messageId=f"m-{number}"))
+        place.post(track(userId="user-2"), reject(userId="user-1"), track(userId="user-1", anonymousId="5f0c"))
+        place.post(track(anonymousId="5f0c"))
+        return place.request()
+
+    return place.prepare("crowd", post_all)
 
 
 def kill_at(client, call, *, after):

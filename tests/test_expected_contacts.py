@@ -1,6 +1,7 @@
 """Whether `destination simulate` sees what is wrong with the contacts that a consumer keeps."""
 
 import json
+from functools import cache
 
 import pytest
 from simulated import record_of
@@ -8,7 +9,6 @@ from simulated import record_of
 from cli.simulation.contacts import SHOWN_DIFFERENCES, compare_contacts, differences_of, read_contacts
 from cli.simulation.expected import expected_contacts
 from cli.simulation.traffic import Sending, Traffic
-from cli.stack import create_local_stack
 from cli.target import Target
 from consumer.contact_table import ContactTable
 from consumer.stored import read_queue_message
@@ -20,6 +20,7 @@ NOW = "2031-05-17T12:00:00.000000Z"
 CUSTOMER = TRAFFIC.customer_ids[0]
 
 
+@cache
 def parcels_of(customer_id, messages=120):
     """Return what is stored of a customer: the messages, and then the deletes."""
     deletes = (Sending(index=index, deletes=True) for index in range(len(TRAFFIC.doomed)))
@@ -33,8 +34,8 @@ def expected_of(customer_id):
 
 
 @pytest.fixture
-def target(aws):
-    return Target(account=aws, stores=create_local_stack(aws, {"Consumer": "on"}).stores)
+def target(aws, make_stack):
+    return Target(account=aws, stores=make_stack({"Consumer": "on"}).stores)
 
 
 def consume(target, customer_id, *, backwards=False):
@@ -46,14 +47,27 @@ def consume(target, customer_id, *, backwards=False):
         table.take(read_queue_message(json.dumps(content)).message)
 
 
+@pytest.fixture
+def consumed(target, prepare):
+    """Return a target whose consumer has taken all messages in their order."""
+
+    def consume_all():
+        for customer_id in TRAFFIC.customer_ids:
+            consume(target, customer_id)
+        return target
+
+    return prepare("expected contacts", consume_all)
+
+
 def compare(target):
     return compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=str, patience_seconds=0)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_consumer_makes_of_messages_what_is_expected(target, backwards):
-    for customer_id in TRAFFIC.customer_ids:
-        consume(target, customer_id, backwards=backwards)
+def test_the_consumer_makes_of_messages_what_is_expected(request, backwards):
+    target = request.getfixturevalue("target" if backwards else "consumed")
+    for customer_id in TRAFFIC.customer_ids if backwards else ():
+        consume(target, customer_id, backwards=True)
     comparison = compare(target)
     assert [str(difference) for difference in comparison.differences] == []
     assert (comparison.wrong, comparison.contacts) == (0, sum(len(expected_of(each)) for each in TRAFFIC.customer_ids))
@@ -74,30 +88,24 @@ def test_a_consumer_that_does_not_run_is_given_up(target):
     assert str(comparison.differences[0]).endswith(" is missing")
 
 
-def test_a_contact_that_was_changed_is_found(target):
-    for customer_id in TRAFFIC.customer_ids:
-        consume(target, customer_id)
-    client, table = target.account.dynamodb(), target.stores.contact_table
+def test_a_contact_that_was_changed_is_found(consumed):
+    client, table = consumed.account.dynamodb(), consumed.stores.contact_table
     item = next(item for item in client.scan(TableName=table)["Items"] if "event" in item)
     client.delete_item(TableName=table, Key={name: item[name] for name in ("customer", "item")})
-    comparison = compare(target)
+    comparison = compare(consumed)
     assert comparison.wrong == 1
     assert comparison.differences[0].part == f"events.{item['event']['S']}"
 
 
-def test_a_consumer_that_lags_behind_is_waited_for(target):
-    waiting = [*TRAFFIC.customer_ids]
-
+def test_a_consumer_that_lags_behind_is_waited_for(target, request):
     def catch_up(_text):
-        while waiting:
-            consume(target, waiting.pop())
+        request.getfixturevalue("consumed")
 
     assert compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=catch_up).wrong == 0
 
 
-def test_contacts_are_read_as_the_command_prints_them(target):
-    consume(target, CUSTOMER)
-    assert read_contacts(target, CUSTOMER).keys() == expected_of(CUSTOMER).keys()
+def test_contacts_are_read_as_the_command_prints_them(consumed):
+    assert read_contacts(consumed, CUSTOMER).keys() == expected_of(CUSTOMER).keys()
 
 
 CONTACT = {"id": "u", "traits": {"plan": "pro", "none": None}, "groups": {"g": {"size": 1}}, "merged": []}
