@@ -1,4 +1,4 @@
-"""`destination trace`, `tail` and `status`: on a local server, and on a stack of moto with a played Insights."""
+"""`destination trace`, `tail` and `status` on a local server; `tests/test_watching_stack.py` has those of a stack."""
 
 import itertools
 import json
@@ -9,24 +9,17 @@ import signal
 import subprocess
 import uuid
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from endpoint import endpoint, response
-from insights import insights
 from local_server import PATIENCE_SECONDS, in_background, run, start, wait_until
-from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
+from request_lines import access_line, function_line
 
 from cli import demo
 from cli.key_table import KeyRecord, KeyTable
-from cli.stack import STORE_OUTPUTS, create_local_stack, load_template
-from cli.watching.request_log import SINCE
-from cli.watching.status import BETA_CUSTOMERS, NAMESPACE, Progress
 from handler.canonicalise import canonicalise
-from handler.errors import InvalidMessage, Violation
 from handler.record import Record
-from handler.reject import Reject
-from handler.reject import RejectTable as Keeper
 from handler.write import EventTable
 
 pytest_plugins = ["servers"]
@@ -271,15 +264,6 @@ def test_figures_are_shown_with_the_way_to_the_private_beta(server):
     assert beta["customers_period"] == "all that the log holds"
 
 
-@pytest.mark.parametrize(
-    ("customers", "events", "is_reached"),
-    [(9, 19_999_999, False), (BETA_CUSTOMERS, 0, True), (0, 20_000_000, True)],
-)
-def test_either_of_customers_and_events_reaches_the_bar(customers, events, is_reached):
-    progress = Progress(events=events, since=None, source="", customers=customers, period="", holders=0)
-    assert progress.is_reached is is_reached
-
-
 # Live
 
 
@@ -370,278 +354,7 @@ def test_a_terminal_is_shown_colours_unless_it_wants_none(server, environment, i
     assert (b"\x1b[33m400" in shown) is is_coloured
 
 
-# A stack
-
-
-LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
-
-
-@pytest.fixture
-def stack(aws):
-    """Return what makes a stack with all that template.yaml gives out, of which the log groups are played."""
-
-    def make(**parameters):
-        stores = create_local_stack(aws, parameters).stores
-        outputs = {output: getattr(stores, name) for name, output in STORE_OUTPUTS.items()} | LOG_GROUPS
-        template = {
-            "Resources": {"Any": {"Type": "AWS::SQS::Queue"}},
-            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
-        }
-        aws.cloudformation().create_stack(StackName="prod", TemplateBody=json.dumps(template))
-        return stores
-
-    return make
-
-
-@pytest.fixture
-def played(monkeypatch):
-    """Return Insights for the commands, whose rows a test sets: lines by group."""
-    lines = {"prod-Function": [], "prod-Api": []}
-    with insights(lambda group, _query: [{"@message": line} for line in lines[group]]) as insights_:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", insights_.url)
-        insights_.lines = lines
-        yield insights_
-
-
-def test_the_template_gives_out_the_log_groups():
-    outputs = load_template()["Outputs"]
-    declared = {name: outputs[name]["Value"]["Ref"] for name in LOG_GROUPS}
-    assert declared == {"FunctionLogGroupName": "DestinationLogGroup", "ApiLogGroupName": "ApiLogGroup"}
-
-
-def traced(*args):
-    result = run("trace", *args, "--stack", "prod", "--json")
-    assert result.exit_code == 0, result.output
-    [history] = json.loads(result.stdout)["customers"]
-    return history
-
-
-def test_a_message_of_a_stack_is_traced_by_its_logs(stack, played):
-    stack()
-    played.lines["prod-Function"] = [
-        function_line(answered, message_id="m", request_id=request_id, time=time)
-        for time, (answered, request_id) in enumerate([(FAILED, "r-1"), (ACCEPTED, "r-2"), (DUPLICATE, "r-3")], 10**12)
-    ]
-    played.lines["prod-Api"] = [access_line(503, request_id="r-1"), access_line(503, request_id="r-2")]
-    history = traced("m")
-    assert [(one["outcome"], one["answered"]) for one in history["deliveries"]] == [
-        ("failed", 503),
-        ("accepted", 503),
-        ("duplicate", None),
-    ]
-    assert history["stored"] is None
-    [sentence] = history["now"]
-    assert sentence.startswith("Whether it is in the event table was not looked up")
-
-
-@pytest.mark.parametrize(
-    "options", [("--user", "watched"), ("--user", "watched", "--customer", "acme"), ("--scan",)], ids=" ".join
-)
-def test_a_stored_message_of_a_stack_is_found_by_its_user_or_a_scan(stack, played, aws, options):
-    stores = stack()
-    EventTable(aws.dynamodb(), stores.event_table, retention_days=0).write(record_of(fresh(messageId="m"), "acme"))
-    played.lines["prod-Function"] = [function_line(message_id="m")]
-    assert [item["subject"] for item in traced("m", *options)["stored"]] == ["acme#user#watched"]
-
-
-def test_without_a_line_the_customer_of_a_user_must_be_named(stack, played):
-    stack()
-    result = run("trace", "m", "--user", "watched", "--stack", "prod")
-    assert result.exit_code == 2
-    assert "name the --customer whose user this is" in result.stderr
-    assert len(played.queries) == 1
-
-
-def test_a_reject_of_a_stack_is_found_on_the_days_of_its_lines(stack, played, aws):
-    stores = stack()
-    table = Keeper(aws.dynamodb(), stores.rejects_table, retention_days=30)
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    refusal = InvalidMessage((Violation(pointer="/event", message=EMPTY_EVENT),))
-    for message_id, when in (("m", midnight - timedelta(seconds=1)), ("other", midnight)):
-        [message] = canonicalise(fresh(event="", messageId=message_id), call_type=None)
-        table.keep(
-            Reject(
-                customer_id="acme",
-                message=message,
-                body=message_id,
-                settings_header="",
-                refusal=refusal,
-                rejected_at=when.timestamp(),
-            )
-        )
-    line = function_line(REFUSED, message_id="m", kept=True, time=int(midnight.timestamp() * 1000) + 500)
-    played.lines["prod-Function"] = [line]
-    assert [reject["message_id"] for reject in traced("m")["rejects"]] == ["m"]
-
-
-def test_a_queued_message_of_a_stack_is_told_as_such(stack, played):
-    stores = stack(EventSink="sqs")
-    played.lines["prod-Function"] = [function_line(message_id="m")]
-    assert traced("m")["now"][0].startswith(f"Queued in {stores.event_queue_url} ")
-
-
-def test_deliveries_are_told_although_the_tables_can_not_be_read(stack, played, aws):
-    stores = stack()
-    played.lines["prod-Function"] = [function_line(ACCEPTED, message_id="m", request_id="r-1")]
-    aws.dynamodb().delete_table(TableName=stores.event_table)
-    result = run("trace", "m", "--user", "u", "--stack", "prod", "--json")
-    assert result.exit_code == 1
-    [history] = json.loads(result.stdout)["customers"]
-    assert len(history["deliveries"]) == 1
-    assert history["now"][0].startswith("Where it is now can't be told: AWS answered: ")
-
-
-def test_what_was_read_is_told_beside_what_was_found(stack, played):
-    stack()
-    result = run("trace", "m", "--stack", "prod")
-    assert result.exit_code == 1
-    assert "CloudWatch Logs Insights scanned 2.5 MB." in result.stderr
-    assert "Searched: the logs of the stack prod, the last 7 days until " in result.stderr
-    assert "CloudWatch shows lines some seconds late" in result.stderr
-    assert len(played.queries) == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (
-            "AccessDeniedException",
-            "Error: AWS answered: An error occurred (AccessDeniedException) when calling the StartQuery",
-        ),
-        ("ResourceNotFoundException", "Error: The log group prod-Function is not there"),
-    ],
-)
-@pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
-def test_what_aws_refuses_is_told(stack, played, command, error, sentence):
-    stack()
-    played.error = error
-    result = run(*command, "--stack", "prod")
-    assert (result.exit_code, sentence in result.stderr) == (1, True), result.output
-
-
-def test_the_figures_of_a_stack_are_of_its_logs_and_its_metric(stack, played, aws):
-    stores = stack()
-    keys = KeyTable(aws.dynamodb(), stores.key_table)
-    for key, customer_id, status in (("a", "acme", "active"), ("b", "acme", "active"), ("c", "other", "revoked")):
-        keys.put(KeyRecord.of(key, customer_id=customer_id, status=status))
-    days = [datetime.now(UTC) - timedelta(days=days) for days in (0, 3, 3)]
-    for day in days:
-        data = {"MetricName": "Accepted", "Timestamp": day, "Value": 7.0}
-        for service in ("prod", "staging"):
-            dimensions = [{"Name": "service", "Value": service}]
-            aws.cloudwatch().put_metric_data(Namespace=NAMESPACE, MetricData=[{**data, "Dimensions": dimensions}])
-    moment = {"first": "1772323200000", "last": "1772323260000"}
-    played.rows = lambda group, _query: (
-        [{"route": "POST /segment", "status": "200", "integrationStatus": "200", "requests": "5", **moment}]
-        if group == "prod-Api"
-        else [{"customer_id": "acme", "call_type": "track", "accepted": "5", **moment}]
-    )
-    result = run("status", "--since", "7d", "--stack", "prod", "--json")
-    told = json.loads(result.stdout)
-    assert told["total"] == {"accepted": 5, "duplicates": 0, "refused": {}, "failed": {}}
-    assert told["requests"] == [{"route": "POST /segment", "status": 200, "by_function": True, "requests": 5}]
-    assert told["private_beta"] == {
-        "events": 21,
-        "events_since": str(min(days).date()),
-        "customers": 1,
-        "customers_period": "the last 7 days",
-        "customers_with_active_keys": 1,
-        "reached": False,
-    }
-    assert "scanned 5.0 MB" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {},
-        {"customer_id": "acme"},
-        {"customer_id": "acme", "accepted": "1", "first": "1772323200000"},
-        {"customer_id": "acme", "accepted": "1", "last": "1772323200000"},
-        {"first": "", "last": ""},
-        {"first": "-", "last": "never"},
-        {"first": "NaN", "last": "1e999"},
-        {"first": "99999999999999999999", "last": "-99999999999999999999"},
-        {"accepted": "-", "refused": "NaN", "failed": "Infinity", "requests": "many"},
-        {"refused": "3", "failed": "2"},
-        {"status": "-", "integrationStatus": "-", "requests": "1"},
-        {"status": "9" * 5000, "requests": "1"},
-        {"status": "٤٠٤", "route": "\x1b[31m", "requests": "1"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("as_json", [False, True], ids=["people", "json"])
-def test_a_row_of_insights_may_lack_any_field(stack, played, row, as_json):
-    stack()
-    played.rows = lambda _group, _query: [row]
-    result = run("status", "--stack", "prod", *(["--json"] if as_json else []))
-    assert (result.exit_code, "\x1b" in result.output) == (0, False)
-    if as_json:
-        [messages] = json.loads(result.stdout)["messages"]
-        assert (messages["last_seen"] is None) == (row.get("last") != "1772323200000")
-
-
-@pytest.mark.parametrize("status", ["Failed", "Cancelled", "Timeout", "SomethingNew"])
-@pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
-def test_a_query_that_ends_otherwise_is_an_error(stack, played, command, status):
-    stack()
-    played.statuses = ("Unknown", status)
-    result = run(*command, "--stack", "prod")
-    assert result.exit_code == 1
-    assert f"Error: CloudWatch Logs Insights ended a query as {status.lower()}: try again" in result.stderr
-
-
-@pytest.mark.parametrize("error", ["ThrottlingException", "LimitExceededException", "ServiceUnavailableException"])
-@pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
-def test_a_throttled_query_is_an_error_in_a_sentence(stack, played, command, error, monkeypatch):
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    stack()
-    played.error = error
-    result = run(*command, "--stack", "prod")
-    assert (result.exit_code, f"Error: AWS answered: An error occurred ({error})" in result.stderr) == (1, True)
-
-
-def test_figures_are_told_although_the_metric_is_not(stack, played, monkeypatch):
-    stack()
-    denied = response(
-        403, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
-    )
-    with endpoint(lambda _received: denied) as server:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", server.url.removesuffix("/segment"))
-        result = run("status", "--stack", "prod")
-    assert result.exit_code == 0
-    assert "How near Segment's private beta is can't be told: An error occurred" in result.stdout
-    assert len(played.queries) == 2
-
-
-def test_a_stack_may_be_named_by_its_arn(stack, played, aws):
-    stack()
-    arn = aws.cloudformation().describe_stacks(StackName="prod")["Stacks"][0]["StackId"]
-    result = run("trace", "m", "--stack", arn)
-    assert "the logs of the stack prod, " in result.stderr
-    assert len(played.queries) == 1
-
-
-def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
-    stack()
-    played.lines["prod-Function"] = [function_line(message_id="m")]
-    looks = iter([response(200, '{"events": []}'), response(400, '{"__type": "ResourceNotFoundException"}')])
-    played.FilterLogEvents = lambda _said: next(looks)
-    result = run("tail", "--stack", "prod", "--last", "1", "--customer", "acme")
-    assert " accepted track acme m " in result.stdout
-    cost, end = result.stderr.splitlines()
-    assert cost == "CloudWatch Logs Insights scanned 2.5 MB."
-    assert "The log group prod-Function is not there" in end
-
-
 # What can't be asked
-
-
-@pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
-def test_a_stack_of_an_older_version_is_told(aws, command):
-    create_local_stack(aws, {})
-    result = run(*command, "--stack", "direct-destination-local")
-    assert (result.exit_code, "This stack is of an older version" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
@@ -651,12 +364,6 @@ def test_a_server_of_an_older_version_is_told(server, command):
     with endpoint(lambda _received: response(200, json.dumps(about))) as older:
         result = run(*command, "--url", older.url.removesuffix("/segment"))
     assert (result.exit_code, "This local server is of an older version" in result.stderr) == (1, True)
-
-
-@pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
-def test_without_a_server_one_is_told_how_to_start_it(command):
-    result = run(*command, "--url", "http://127.0.0.1:1")
-    assert (result.exit_code, "start one with `make run`" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -674,22 +381,3 @@ def test_without_a_server_one_is_told_how_to_start_it(command):
 def test_options_that_make_no_sense_are_told(server, args, sentence):
     result = server.run(*args)
     assert (result.exit_code, sentence in result.stderr) == (2, True), result.output
-
-
-@pytest.mark.parametrize(
-    ("text", "hours", "words"),
-    [
-        ("30m", 0.5, "the last 30 minutes"),
-        ("1h", 1, "the last hour"),
-        ("24h", 24, "the last 24 hours"),
-        ("7d", 168, "the last 7 days"),
-    ],
-)
-def test_a_period_is_written_short(text, hours, words):
-    period = SINCE.convert(text, None, None)
-    assert (period.until - period.since, period.words) == (timedelta(hours=hours), words)
-    assert SINCE.convert(period, None, None) is period
-
-
-def test_a_period_may_be_all_that_there_is():
-    assert SINCE.convert("all", None, None).since < datetime(2020, 1, 1, tzinfo=UTC)
