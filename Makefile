@@ -39,9 +39,10 @@ format: $(INSTALLED)
 # rewrites the assertions of all tests in each of its processes (5 s), and each server compiles its modules when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run.
+# What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so that
+# no long step runs alone at the end.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-SLOWER := searches e2e-certify e2e-simulate e2e-watching e2e-container $(E2E) processes template dynalite audit
+SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(E2E) processes template dynalite audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 

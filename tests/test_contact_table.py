@@ -521,13 +521,12 @@ def seen_items(client):
 
 
 def test_messages_that_share_an_id_are_split_too(dynamodb):
-    count = 3 * MAX_SET_MESSAGES
-    messages = [track(message_id="const", time=f"2031-05-17T12:00:00.{number:06}Z") for number in range(count)]
+    messages = [track(message_id="const", time=f"2031-05-17T12:00:00.{number:06}Z") for number in range(MANY)]
     take(dynamodb, *messages)
     assert {len(name.split("#")[4:]) and len(name.split("#")[4]) for name in seen_items(dynamodb)} == {0, 1}
-    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": count}
+    assert shown(dynamodb)[0]["events"] == {"Lamp Lit": MANY}
     take(dynamodb, *messages[-30:], *messages[:30])
-    assert sum(map(len, seen_items(dynamodb).values())) == count
+    assert sum(map(len, seen_items(dynamodb).values())) == MANY
     take(dynamodb, message("delete", time=messages[-1]["original_timestamp"]), *messages[-5:])
     assert seen_items(dynamodb) == {}
 
