@@ -16,6 +16,7 @@ from cli.debugger.feed import LATENCY_EDGES_MS, Feed
 from cli.debugger.holdings import Holdings
 from cli.debugger.inspect import Inspector
 from cli.debugger.rows import Row
+from cli.debugger.sample_traffic import SampleTraffic
 from cli.debugger.site import Site
 from cli.debugger.tester import Tester, demo_keys
 from cli.retry import Judge
@@ -86,7 +87,14 @@ class LocalDebugger:
             target=self._target, dynamodb=self._dynamodb, load_judge=lambda: self._judge_of(load_schemas(SCHEMAS))
         )
         tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)
-        site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=tester)
+        site = Site(
+            deployment=deployment,
+            feed=self.feed,
+            inspect=self._inspect,
+            holdings=holdings,
+            tester=tester,
+            sample_traffic=SampleTraffic(post=tester.post),
+        )
         return [Route(ARRIVALS_PATH, self._tell_arrivals, methods=["GET"]), *site.routes]
 
     async def _tell_arrivals(self, request: Request) -> Response:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from cli.console import printable
 from cli.debugger.feed import Feed
 from cli.debugger.holdings import Holdings
+from cli.debugger.sample_traffic import SampleTraffic
 from cli.debugger.tester import Draft, Tester
 from cli.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable
@@ -59,6 +60,7 @@ class Site:
     inspect: Callable[[str, int | None], Content | None]
     holdings: Holdings
     tester: Tester | None
+    sample_traffic: SampleTraffic | None = None
 
     @property
     def routes(self) -> list[Route]:
@@ -84,6 +86,8 @@ class Site:
                 "/keys/{id}/revoke": lambda request, _: {"key": self.holdings.revoke_key(request.path_params["id"])},
                 "/rejects/retry": lambda _, content: {"results": self.holdings.retry(_texts(content, "keys"))},
             }
+        if (sample_traffic := self.sample_traffic) is not None:
+            posts["/sample-traffic"] = lambda *_: sample_traffic.start()
         return [
             Route("/", _answering(self._file), methods=["GET"]),
             Route(f"{ABOUT_PATH}/page/{{name}}", _answering(self._file), methods=["GET"]),

@@ -17,7 +17,7 @@ from cli import demo
 from cli.debugger.layout import Layout, lay_out
 from cli.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
 from cli.debugger.shown import shown_content, shown_headers
-from cli.ping import sample_message, segment_headers, send
+from cli.ping import Answer, sample_message, segment_headers, send
 from cli.retry import Judge
 from cli.stack import ROOT
 from cli.target import LOCAL_CA
@@ -111,7 +111,7 @@ class Tester:
 
     def send(self, draft: Draft) -> dict[str, Any]:
         """Send a draft and return both sides; raises `urllib3.exceptions.HTTPError`."""
-        answer = send(self.http, self.url + draft.path, draft.headers, draft.body)
+        answer = self.post(draft)
         return {
             "request_id": next((value for name, value in answer.headers.items() if name.lower() == REQUEST_ID), None),
             "request": {
@@ -127,6 +127,10 @@ class Tester:
                 **shown_content(answer.text),
             },
         }
+
+    def post(self, draft: Draft) -> Answer:
+        """Send a draft; raises `urllib3.exceptions.HTTPError`."""
+        return send(self.http, self.url + draft.path, draft.headers, draft.body)
 
     def curl(self, draft: Draft) -> str:
         """Return a command that sends the same; raises `ValueError` where none can."""

@@ -167,6 +167,20 @@ def test_whoever_opens_it_first_is_shown_what_it_is_and_sends_a_message_by_one_b
         expect(row(page, "identify")).to_be_visible()
 
 
+def test_sample_traffic_of_a_small_shop_is_sent_by_one_button(browser, tmp_path):
+    with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url, expects_errors=True) as page:
+        page.get_by_role("button", name="Send sample traffic").click()
+        expect(page.get_by_role("button", name="Sending")).to_be_disabled()
+        refused = server.request("POST", "/_local/sample-traffic", json={})
+        assert (refused.status, refused.body["message"][:28]) == (400, "Sample traffic is being sent")
+        expect(page.get_by_role("button", name="Send sample traffic")).to_be_enabled()
+        wait_until(lambda: number(page, "stored") > 50)
+        assert (number(page, "duplicate"), number(page, "refused"), number(page, "failed")) == (1, 1, 0)
+        for text in ("Home", "Product Viewed", "Order Completed", "previous id", "company-77", "must not be empty"):
+            page.get_by_label("Filter by text").fill(text)
+            expect(row(page, text)).to_be_visible()
+
+
 def test_a_request_appears_and_opens_into_all_there_is_to_know(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user, context=None))

@@ -2,7 +2,7 @@
 
 import { post, get } from "./api.js";
 import { charts, numbers, write } from "./charts.js";
-import { copyButton, count, h, options, plural, say } from "./dom.js";
+import { copyButton, count, h, options, plural, say, trouble } from "./dom.js";
 import { isBatch, rowList, soughtIn } from "./list.js";
 import { requestPanel } from "./request.js";
 
@@ -15,6 +15,8 @@ const WORDS = {
 };
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 const MOST_CUSTOMERS = 300;
+const SEND_TRAFFIC = "Send sample traffic";
+const SHOP = "Send about 60 messages of a small shop, in about 12 seconds";
 const NARROW = 560;
 const WALKED_AFTER = 60;
 const SEARCHED =
@@ -278,13 +280,35 @@ export function live(page) {
   return { element, show };
 }
 
-function intro({ deployment }) {
+/** A button that sends a small shop's messages, and where it says what went wrong. */
+function sampleTraffic({ deployment }) {
+  if (deployment.read_only) return [];
+  const told = h("div", { "aria-live": "polite" });
+  const button = h("button", { type: "button", title: SHOP, click: start }, SEND_TRAFFIC);
+  async function start() {
+    button.disabled = true;
+    told.replaceChildren();
+    try {
+      const { messages, seconds } = await post("/_local/sample-traffic", {});
+      say(`Sending ${plural(messages, "message")} in about ${plural(seconds, "second")}`);
+      write(button, "Sending …");
+      setTimeout(() => ((button.disabled = false), write(button, SEND_TRAFFIC)), seconds * 1000);
+    } catch (error) {
+      told.replaceChildren(trouble(error));
+      button.disabled = false;
+    }
+  }
+  return [button, told];
+}
+
+function intro(page) {
+  const { deployment } = page;
   const isQueue = deployment.sink === "sqs";
   const [place, does] = isQueue ? ["your queue", "queues it"] : ["your event table", "stores it once"];
   return h(
     "div",
     { class: "intro" },
-    h("p", null, `Direct Destination receives your customers’ data from Segment, checks each message and ${does}.`),
+    h("p", { class: "about" }, `Direct Destination receives your customers’ data from Segment, checks each message and ${does}.`),
     h(
       "p",
       { class: "flow", "aria-label": `Segment, then this endpoint, then ${place}`, role: "img" },
@@ -293,6 +317,7 @@ function intro({ deployment }) {
         h("span", { class: "step" }, step),
       ]),
     ),
+    sampleTraffic(page),
   );
 }
 
