@@ -135,10 +135,19 @@ def test_figures_are_counted_by_cloudwatch():
                 {"requests": "1", "first": "1772323200000"},
             ]
         assert query.startswith('filter message = "request" | stats sum(Accepted.0) as accepted, ')
-        assert query.endswith(" by `customer_id`, `call_type`, code")
+        assert query.endswith(" by `customer_id`, `call_type`, code, status")
         track = {"customer_id": "acme", "call_type": "track", "first": "1772323200000"}
         return [
-            {**track, "accepted": "5.0", "duplicate": "2", "refused": "", "failed": "NaN", "last": "1772323260000"},
+            {
+                **track,
+                "status": "200",
+                "requests": "4.75",
+                "accepted": "5.0",
+                "duplicate": "2",
+                "refused": "",
+                "failed": "NaN",
+                "last": "1772323260000",
+            },
             {**track, "code": "invalid_message", "accepted": "0", "refused": "3", "last": "1772323320000"},
             {"code": "key_store_unavailable", "failed": "4", "first": "1772323200000", "last": "1772323200000"},
         ]
@@ -149,6 +158,7 @@ def test_figures_are_counted_by_cloudwatch():
     tally = figures.tallies[("acme", "track")]
     assert (tally.accepted, tally.duplicates, tally.refused, tally.failed) == (5, 2, {"invalid_message": 3}, {})
     assert tally.last_seen == datetime.fromtimestamp(1772323320, UTC)
+    assert figures.answered == {200: 4.75}
     assert figures.tallies[(None, None)].failed == {"key_store_unavailable": 4}
     assert figures.answers == {("POST /segment", 200, True): 8, ("-", 404, False): 1, ("-", None, False): 1}
     assert figures.first == datetime.fromtimestamp(1.5, UTC)

@@ -6,11 +6,12 @@ import json
 import shutil
 import textwrap
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import click
 import pytest
-from request_lines import ACCEPTED, FAILED, REFUSED, access_line, function_line
+from request_lines import ACCEPTED, FAILED, REFUSED, access_line, function_line, function_lines
 
 from cli.local.functions import Function, Functions, FunctionTimeoutError
 from cli.local.gateway import AccessLog
@@ -303,3 +304,45 @@ def test_the_figures_of_a_customer_hold_nothing_of_others(begin, path):
     figures = LocalLog(path).figures(EVERYTHING)
     figures.keep("acme")
     assert ({customer for customer, _ in figures.tallies}, figures.answers) == ({"acme"}, {})
+
+
+# Whether the figures fit each other
+
+
+def contradictions(path, *lines):
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return LocalLog(path).figures(EVERYTHING).contradictions
+
+
+def refused_and_answered(count):
+    return [line for number in range(count) for line in (function_line(REFUSED), access_line(400))]
+
+
+def test_figures_that_fit_each_other_have_no_contradictions(path):
+    batch = function_lines(ACCEPTED, message_ids=["a"] * 7, route="/v1/batch")
+    health = access_line(200, routeKey="GET /health")
+    wrong_route = access_line(404, routeKey="-", integrationStatus="-")
+    lines = [*refused_and_answered(9), *batch, access_line(200), *[health] * 9, *[wrong_route] * 9]
+    assert contradictions(path, *lines) == []
+
+
+def test_answers_without_a_line_of_the_function_are_a_contradiction(path):
+    [sentence] = contradictions(path, *[access_line(401) for _ in range(49)])
+    assert sentence.startswith("The function's lines tell of 0 requests that it answered 4xx, and the API's of 49. ")
+
+
+def test_lines_without_an_answer_of_the_api_are_a_contradiction(path):
+    late = [line for _ in range(9) for line in (function_line(), access_line(503, integrationStatus="-"))]
+    [sentence] = contradictions(path, *late)
+    assert sentence.startswith("The function's lines tell of 9 requests that it answered 2xx, and the API's of 0. ")
+    assert "API Gateway answered otherwise, such as after a time-out" in sentence
+
+
+def test_a_refusal_that_is_counted_as_accepted_is_a_contradiction(path):
+    wrong = [line for _ in range(3) for line in (function_line(replace(REFUSED, metric="Accepted")), access_line(400))]
+    [sentence] = contradictions(path, *wrong)
+    assert sentence.startswith("3 messages are counted as accepted or duplicates, and were answered an error")
+
+
+def test_a_few_lines_that_are_still_missing_are_no_contradiction(path):
+    assert contradictions(path, *refused_and_answered(20), access_line(400), access_line(400)) == []

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +123,8 @@ class CloudLog:
         figures = Figures()
         query = (
             'filter message = "request" | stats sum(Accepted.0) as accepted, sum(Duplicate.0) as duplicate, '
-            "sum(Refused.0) as refused, sum(Failed.0) as failed, min(@timestamp) as first, max(@timestamp) as last "
-            "by `customer_id`, `call_type`, code"
+            "sum(Refused.0) as refused, sum(Failed.0) as failed, sum(requests) as requests, "
+            "min(@timestamp) as first, max(@timestamp) as last by `customer_id`, `call_type`, code, status"
         )
         until = period.until + CLOCK_MARGIN
         for row in self._ask(self._logs.function_group, query, period.since, until):
@@ -133,6 +134,9 @@ class CloudLog:
                 tally.refused[code] = refused
             if failed := _count(row, "failed"):
                 tally.failed[code] = failed
+            if known := status_of(row.get("status", "")):
+                accepted = tally.accepted + tally.duplicates
+                figures.note_answer(known, _share(row, "requests"), accepted=accepted)
             if last := _time(row.get("last")):
                 tally.last_seen = last
             if first := _time(row.get("first")):
@@ -344,10 +348,16 @@ def _pattern(message_id: str) -> str:
 
 def _count(row: Row, name: str) -> int:
     """Return a number of a row, 0 where there was nothing to add up: Insights writes that in several ways."""
+    return int(_share(row, name))
+
+
+def _share(row: Row, name: str) -> float:
+    """Return such a number with its fraction."""
     try:
-        return int(float(row.get(name) or 0))
-    except (ValueError, OverflowError):  # such as "-", NaN or Infinity
-        return 0
+        number = float(row.get(name) or 0)
+    except ValueError:  # such as "-"
+        return 0.0
+    return number if isfinite(number) else 0.0
 
 
 def _time(text: str | None) -> datetime | None:

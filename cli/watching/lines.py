@@ -20,7 +20,8 @@ class FunctionLine:
     """What the function wrote of a request, or of messages of a batch that share all but their ids.
 
     `status` is that of the whole answer, `code` and `text` are of these messages, and so is `kept`: whether they are
-    among the rejects, where that is told. `milliseconds` is what the function took.
+    among the rejects, where that is told. `milliseconds` is what the function took. `requests` is 1, or the share of a
+    batch that these messages are.
     """
 
     time: datetime
@@ -36,6 +37,7 @@ class FunctionLine:
     text: str | None
     kept: bool | None
     milliseconds: float
+    requests: float
     raw: str
 
     @classmethod
@@ -56,6 +58,7 @@ class FunctionLine:
             text=_text(facts.get("text")),
             kept=facts.get("kept"),
             milliseconds=float(facts["milliseconds"]["total"]),
+            requests=float(facts.get("requests", 1)),
             raw=raw,
         )
 

@@ -187,6 +187,8 @@ def _count(line: Line, figures: Figures) -> None:
         return
     tally = figures.tallies[(line.customer_id, line.call_type)]
     tally.last_seen = max(tally.last_seen, line.time)
+    is_accepted = line.outcome in ("accepted", "duplicate")
+    figures.note_answer(line.status, line.requests, accepted=line.messages if is_accepted else 0)
     match line.outcome:
         case "accepted":
             tally.accepted += line.messages

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Protocol, Self
 
 import click
@@ -56,6 +57,10 @@ SINCE = _Since()
 """How far back one looks: `30m`, `24h`, `7d` or `all`."""
 
 
+MAX_DIFFERENCE = 2
+MAX_DIFFERENCE_SHARE = 0.01
+"""By so many requests, or by this share, the lines of the function and of the API may differ: they are not written at
+once, and a period ends between them."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -86,11 +91,14 @@ Caller = tuple[str | None, str | None]
 class Figures:
     """What a log tells of a period: messages by callers, requests by route, status, and whether the function answered.
 
-    `first` is the time of the first line there is.
+    `answered` counts requests by their status as the function wrote it, `accepted_wrongly` messages that it calls
+    accepted or duplicate although it answered an error. `first` is the time of the first line there is.
     """
 
     tallies: defaultdict[Caller, Tally] = field(default_factory=lambda: defaultdict(Tally))
     answers: Counter[tuple[str, int | None, bool]] = field(default_factory=Counter)
+    answered: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
+    accepted_wrongly: int = 0
     first: datetime | None = None
 
     @property
@@ -109,8 +117,44 @@ class Figures:
     def keep(self, customer_id: str) -> None:
         """Leave out the messages of all others, and all requests, which name no customer."""
         self.answers.clear()
+        self.answered.clear()
         kept = {caller: tally for caller, tally in self.tallies.items() if caller[0] == customer_id}
         self.tallies = defaultdict(Tally, kept)
+
+    def note_answer(self, status: int, requests: float, *, accepted: int) -> None:
+        """Add what the function wrote of its answers with a status: requests, and messages that it calls accepted."""
+        self.answered[status] += requests
+        if status >= HTTPStatus.BAD_REQUEST:
+            self.accepted_wrongly += accepted
+
+    @property
+    def contradictions(self) -> Sequence[str]:
+        """Sentences about figures that do not fit each other, and what that can mean."""
+        found = []
+        if self.accepted_wrongly:
+            found.append(
+                f"{self.accepted_wrongly:,} messages are counted as accepted or duplicates, and were answered an "
+                "error: the function counts wrongly."
+            )
+        for kind in (2, 4) if self.answers else ():
+            by_function = round(sum(count for status, count in self.answered.items() if status // 100 == kind))
+            by_api = sum(
+                count
+                for (route, status, own), count in self.answers.items()
+                if own and status and status // 100 == kind and route.startswith("POST ")  # not /health
+            )
+            if abs(by_function - by_api) <= max(MAX_DIFFERENCE, MAX_DIFFERENCE_SHARE * max(by_function, by_api)):
+                continue
+            why = (
+                "Their functions ended before they could write a line, or they count what they answer wrongly."
+                if by_api > by_function
+                else "API Gateway answered otherwise, such as after a time-out, or its lines are missing."
+            )
+            found.append(
+                f"The function's lines tell of {by_function:,} requests that it answered {kind}xx, and the API's of "
+                f"{by_api:,}. {why}"
+            )
+        return found
 
     def begin(self, time: datetime) -> None:
         """Note that there is a line of a time."""

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from cli.console import Rows, stdout
@@ -100,12 +101,20 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
         console.print(reasons)
     if customer_id is not None:
         return  # requests name no customer, and the private beta is about all of them
-    if figures.answers:
-        console.print()
-        console.print(_requests(figures))
+    _show_requests(console, figures)
     console.print()
     for sentence in _beta(progress):
         console.print(Text(sentence), soft_wrap=True)
+
+
+def _show_requests(console: Console, figures: Figures) -> None:
+    """Print the table of requests, and what in it does not fit the tables of messages."""
+    if figures.answers:
+        console.print()
+        console.print(_requests(figures))
+    for sentence in figures.contradictions:
+        console.print()
+        console.print(Text(sentence, "yellow"), soft_wrap=True)
 
 
 def measure(target: Target, log: RequestLog, figures: Figures, period: Period) -> Progress:
@@ -253,6 +262,7 @@ def _to_json(figures: Figures, progress: Progress | str, period: Period) -> dict
             {"route": route, "status": answer, "by_function": by_function, "requests": count}
             for (route, answer, by_function), count in figures.answers.items()
         ],
+        "contradictions": list(figures.contradictions),
         "private_beta": {"error": progress}
         if isinstance(progress, str)
         else {
