@@ -58,6 +58,8 @@ def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
         ({"type": "page", "name": "Pricing"}, "Pricing"),
         ({"type": "group", "groupId": 5}, "group 5"),
         ({"type": "alias", "from": "old", "to": "new"}, "previous id old"),
+        ({"type": "group", "groupId": "g", "event": "Lamp Lit"}, "group g"),
+        ({"type": "track", "groupId": "g", "event": "Lamp Lit"}, "Lamp Lit"),
         ({"type": "identify"}, None),
         ({"type": "track", "event": {"odd": 1}}, '{"odd": 1}'),
         ({"type": "track", "event": True}, "true"),

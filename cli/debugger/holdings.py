@@ -3,7 +3,7 @@
 import base64
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,11 @@ from handler.spec import CALL_TYPES
 MAX_MESSAGES = 200
 MAX_REJECTS = 100
 """That the page shows of one choice."""
+MAX_SORTED = 20_000
+"""Messages that are read to sort them by the time at which they were stored."""
+BY_EVENT, BY_STORED = "event", "stored"
+SORTED_BY = {BY_EVENT: "timestamp", BY_STORED: "stored_at"}
+"""Attributes of an item by which the page sorts messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +82,16 @@ class Holdings:
             raise click.ClickException("This key was deleted")
         return record.to_json()
 
-    def messages(self, *, customer_id: str, user: str, anonymous: str) -> dict[str, Any]:
-        """Return the newest stored messages of a user, of an anonymous visitor, of a customer, or of all."""
+    def messages(
+        self, *, customer_id: str, user: str, anonymous: str, message_id: str = "", by: str = BY_EVENT
+    ) -> dict[str, Any]:
+        """Return the newest stored messages of a user, of an anonymous visitor, of a customer, or of all.
+
+        They are sorted by the time of the event, or by the time at which they were stored. A `message_id` selects one
+        of them.
+        """
+        if by not in SORTED_BY:
+            raise click.ClickException(f"Messages are sorted by {' or '.join(SORTED_BY)}")
         subject = None
         if user or anonymous:
             if not customer_id:
@@ -87,11 +100,16 @@ class Holdings:
         elif not self.target.is_local:
             raise click.ClickException("Name a customer, and a user or an anonymous id: the table has no other index")
         selection = Selection(target=self.target, customer_id=customer_id or None, subject=subject)
-        latest = selection.latest(MAX_MESSAGES)
-        items = iter(selection.read() if latest is None else latest)
-        newest = sorted(itertools.islice(items, MAX_MESSAGES), key=lambda item: item["timestamp"]["S"], reverse=True)
+        latest = selection.latest(1, message_id) if message_id else selection.latest(MAX_MESSAGES)
+        items: Iterator[Item] = iter(selection.read() if latest is None else latest)
+        if message_id:
+            items = (item for item in items if item["message_id"]["S"] == message_id)
+        if by == BY_STORED:  # the newest of these may be anywhere
+            items = iter(sorted(itertools.islice(items, MAX_SORTED), key=_time_of(by), reverse=True))
+        newest = sorted(itertools.islice(items, MAX_MESSAGES), key=_time_of(by), reverse=True)
         more = sum(1 for _ in items) if self.target.is_local else 0
-        return {"messages": [_message(item) for item in newest], "more": more, "latest": latest is not None}
+        is_latest = latest is not None and not message_id
+        return {"messages": [_message(item) for item in newest], "more": more, "latest": is_latest}
 
     def message(self, subject: str, position: str) -> dict[str, Any] | None:
         """Return one stored message whole, None where it is gone."""
@@ -148,13 +166,21 @@ class Holdings:
         return [{"key": key, **said.get(key, {"fate": Fate.GONE, "answer": ""})} for key in keys]
 
 
+def _time_of(by: str) -> Callable[[Item], str]:
+    return lambda item: str(item[SORTED_BY[by]]["S"])
+
+
 def _message(item: Item) -> dict[str, Any]:
     def text(name: str) -> str:
         return str(item.get(name, {"S": ""})["S"])
 
+    def time(name: str) -> str:
+        return text(name).replace("T", " ")[: len("2020-05-09 23:54:49.200")]
+
     kind = "user" if "user_id" in item else "anonymous"
     return {
-        "time": text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")],
+        "time": time("timestamp"),
+        "stored": time("stored_at"),
         "customer": text("customer_id"),
         "type": text("type"),
         "who": text(f"{kind}_id"),

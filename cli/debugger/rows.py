@@ -19,6 +19,8 @@ STORED, DUPLICATE, REFUSED, FAILED = OUTCOMES = ("stored", "duplicate", "refused
 ANSWERED = "answered"
 """Where no message is concerned, as by `GET /health`."""
 BY_FUNCTION, BY_API = "function", "API Gateway"
+_IDS = {"group_id": ("group", "group"), "previous_id": ("previous id", "alias")}
+"""How the page calls an id that a message is about, and the call type that is about it."""
 _GRAVEST_FIRST = (FAILED, REFUSED, STORED, DUPLICATE)
 
 
@@ -153,8 +155,8 @@ def _about(message: Message) -> dict[str, str | None]:
 
 
 def about_of(body: JsonObject) -> str:
-    """Say what a canonical message is about; an id is shown with its name."""
-    what = what_of(body)
-    if not what or body.get("event") or body.get("name"):
-        return what
-    return f"{'group' if body.get('group_id') else 'previous id'} {what}"
+    """Say what a canonical message is about; an id is shown with its name, "" where it tells nothing but who."""
+    for name, (label, call_type) in _IDS.items():
+        if body.get(name) and (body.get("type") == call_type or not (body.get("event") or body.get("name"))):
+            return f"{label} {value_text(body[name])}"
+    return what_of(body)

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from cli.console import printable
 from cli.debugger.feed import Feed
-from cli.debugger.holdings import Holdings
+from cli.debugger.holdings import BY_EVENT, Holdings
 from cli.debugger.sample_traffic import SampleTraffic
 from cli.debugger.tester import Draft, Tester
 from cli.target import ABOUT_PATH
@@ -124,6 +124,8 @@ class Site:
             customer_id=_asked(request, "customer"),
             user=_asked(request, "user"),
             anonymous=_asked(request, "anonymous"),
+            message_id=_asked(request, "message_id"),
+            by=_asked(request, "by") or BY_EVENT,
         )
 
     def _message(self, request: Request) -> Content | None:

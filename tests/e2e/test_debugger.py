@@ -505,6 +505,12 @@ def test_stored_messages_are_found_by_user_visitor_and_customer(server):
         (message["time"] for message in everything), reverse=True
     )
     assert get(server, "/messages", customer="nobody")["messages"] == []
+    by_stored = [message["stored"] for message in get(server, "/messages", by="stored")["messages"]]
+    assert by_stored == sorted(by_stored, reverse=True)
+    for scope in ({}, {"customer": "demo"}, {"customer": "demo", "user": user}):
+        assert get(server, "/messages", message_id=mine["message_id"], **scope)["messages"] == [mine]
+    assert get(server, "/messages", message_id=mine["message_id"], customer="nobody")["messages"] == []
+    assert server.request("GET", "/_local/messages", fields={"by": "size"}).status == 400
     item = get(server, "/message", subject=mine["subject"], position=mine["position"])["item"]
     assert mine["message_id"] in text_of(item)
 

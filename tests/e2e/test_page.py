@@ -122,7 +122,7 @@ WIDTHS = (390, 768, 1024, 1400)
 LONG_WORD = "An_event_name_without_any_space_" * 6
 LONGEST_ID = "m" * 100
 MISFITS = """() => {
-  const seen = (it) => it.checkVisibility({visibilityProperty: true}) && !it.closest('.unseen, svg, optgroup, option');
+  const seen = (it) => it.checkVisibility({visibilityProperty: true}) && !it.closest('.unseen, svg, select, input');
   const clips = (it) => getComputedStyle(it).overflowX !== 'visible';
   const isClipped = ({parentElement: up}) => up !== document.body && (clips(up) || isClipped(up));
   const isCut = (it) => ['hidden', 'clip'].includes(getComputedStyle(it).overflowX) && it.clientWidth > 1
@@ -640,6 +640,39 @@ def test_the_messages_of_a_user_are_a_timeline(page, server):
     assert timeline.inner_text().index("Later") < timeline.inner_text().index("Earlier")
     timeline.get_by_role("button").filter(has_text="Later").click()
     expect(timeline).to_contain_text(f"demo#user#{user}")
+
+
+def test_messages_show_their_ids_are_found_by_them_and_sorted_by_either_time(page, server):
+    user = str(uuid.uuid4())
+    first = fresh(userId=user, event="Later", timestamp="2026-03-13T09:30:00Z")
+    second = fresh(userId=user, event="Earlier")
+    group = fresh(type="group", userId=user, groupId="g-1", timestamp="2026-03-11T09:30:00Z")
+    for message in (
+        first,
+        second,
+        group,
+        fresh(type="alias", userId=user, previousId="p-1", timestamp="2026-03-10T09:30:00Z"),
+    ):
+        assert server.post(message).status == OK
+    visit(page, f"messages?customer=demo&user={user}")
+    rows = page.locator(".timeline .fold .grow")
+    expect(rows).to_have_text(["Later", "Earlier", "group g-1", "previous id p-1"])
+    expect(page.locator(".timeline")).to_contain_text("Sorted by the time of the event")
+    expect(page.locator(".timeline")).to_contain_text(first["messageId"])
+    page.get_by_label("Newest first, by").select_option("stored")
+    expect(rows).to_have_text(["previous id p-1", "group g-1", "Earlier", "Later"])
+    expect(page.locator(".timeline")).to_contain_text("Sorted by the time at which the destination stored")
+    for width in WIDTHS:
+        with sized(page, width):
+            assert page.evaluate(MISFITS) == []
+    for name in ("Customer", "User id", "or anonymous id"):
+        here(page).get_by_label(name, exact=True).fill("")
+    page.get_by_label("Message id").fill(second["messageId"])
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(rows).to_have_text(["Earlier"])
+    page.get_by_label("Message id").fill("nobody has this")
+    page.keyboard.press("Enter")
+    expect(page.locator(".timeline")).to_contain_text("No such message is stored")
 
 
 def test_a_reject_is_retried_once_its_schema_is_mended(page, server):

@@ -1,14 +1,26 @@
-/** The view "Messages": what is stored, of all or of one user, newest first. */
+/** The view "Messages": stored messages of all or of one user, or one message, newest first. */
 
 import { get, latest } from "./api.js";
-import { badge, bdi, count, h, labelled, plain, trouble } from "./dom.js";
+import { badge, count, h, labelled, middle, plain, trouble } from "./dom.js";
 import { showLines } from "./lines.js";
 
-/** Make the view; `show` takes customer, user and anonymous from the address. */
+const NAMES = ["customer", "user", "anonymous", "message_id", "by"];
+const SORTED = {
+  event: "Sorted by the time of the event: the timestamp of the message, else the time of its arrival.",
+  stored: "Sorted by the time at which the destination stored the message.",
+};
+
+/** Make the view; `show` takes the fields of the form from the address. */
 export function messages({ deployment, go }) {
   const field = () => h("input", { type: "text", autocomplete: "off", spellcheck: "false" });
-  const [customer, user, anonymous] = [field(), field(), field()];
-  const result = h("div", { class: "timeline" });
+  const by = h(
+    "select",
+    { change: () => submit() },
+    h("option", { value: "event" }, "event time"),
+    h("option", { value: "stored" }, "time stored"),
+  );
+  const fields = { customer: field(), user: field(), anonymous: field(), message_id: field(), by };
+  const result = h("div", { class: "timeline", "aria-live": "polite" });
   const ask = latest();
   const form = h(
     "form",
@@ -16,15 +28,14 @@ export function messages({ deployment, go }) {
       class: "panel choices",
       submit: (event) => {
         event.preventDefault();
-        const words = new URLSearchParams(Object.entries(wanted()).filter(([, value]) => value)).toString();
-        const hash = words ? `messages?${words}` : "messages";
-        if (location.hash === `#${hash}`) load();
-        else go(hash);
+        submit();
       },
     },
-    labelled("Customer", customer),
-    labelled("User id", user),
-    labelled("or anonymous id", anonymous),
+    labelled("Customer", fields.customer),
+    labelled("User id", fields.user),
+    labelled("or anonymous id", fields.anonymous),
+    labelled("Message id", fields.message_id),
+    labelled("Newest first, by", by),
     h("div", { class: "field end" }, h("button", { type: "submit", class: "primary" }, "Show")),
   );
   const element = h(
@@ -41,74 +52,85 @@ export function messages({ deployment, go }) {
         )
       : [form, result],
   );
-  const wanted = () => ({
-    customer: customer.value.trim(),
-    user: user.value.trim(),
-    anonymous: anonymous.value.trim(),
-  });
+  const wanted = () => Object.fromEntries(NAMES.map((name) => [name, fields[name].value.trim()]));
+
+  function submit() {
+    const words = Object.entries(wanted()).filter(([name, value]) => value && !(name === "by" && value === "event"));
+    const query = new URLSearchParams(words).toString();
+    const hash = query ? `messages?${query}` : "messages";
+    if (location.hash === `#${hash}`) load();
+    else go(hash);
+  }
 
   async function load() {
     if (deployment.sink === "sqs") return;
-    const subject = wanted();
-    if (deployment.messages_need_subject && !(subject.customer && (subject.user || subject.anonymous))) {
+    const asked = wanted();
+    if (deployment.messages_need_subject && !(asked.customer && (asked.user || asked.anonymous))) {
       ask(Promise.resolve());
       result.replaceChildren(
         h("p", { class: "nothing" }, "Name a customer, and a user or an anonymous id, to see what is stored."),
       );
       return;
     }
-    const { data, error } = await ask(get("/_local/messages", subject));
+    if (!result.firstChild) result.replaceChildren(h("p", { class: "dim" }, "Loading …"));
+    const { data, error } = await ask(get("/_local/messages", asked));
     if (error) result.replaceChildren(trouble(error));
-    if (data) result.replaceChildren(...timeline(data, Object.values(subject).some(Boolean)));
+    if (data) result.replaceChildren(...timeline(data, asked));
   }
 
   return {
     element,
     show: (rest, query) => {
-      if (["customer", "user", "anonymous"].some((name) => query.has(name))) {
-        [customer.value, user.value, anonymous.value] = ["customer", "user", "anonymous"].map(
-          (name) => query.get(name) ?? "",
-        );
-      }
+      if (NAMES.some((name) => query.has(name)))
+        for (const name of NAMES) fields[name].value = query.get(name) ?? "";
+      if (!by.value) by.value = "event";
       load();
     },
   };
 }
 
-function timeline({ messages: all, more, latest }, isOfSubject) {
+function timeline({ messages: all, more, latest }, asked) {
+  const isChosen = NAMES.some((name) => name !== "by" && asked[name]);
   if (all.length === 0)
     return [
       h(
         "p",
         { class: "nothing" },
-        isOfSubject ? "Nothing is stored of this customer and user." : "Nothing is stored yet. ",
-        !isOfSubject && h("a", { href: "#live" }, "See what arrives"),
+        isChosen ? "No such message is stored." : "Nothing is stored yet. ",
+        !isChosen && h("a", { href: "#live" }, "See what arrives"),
       ),
     ];
-  const days = Map.groupBy(all, (message) => message.time.slice(0, 10));
+  const time = asked.by === "stored" ? "stored" : "time";
+  const days = Map.groupBy(all, (message) => message[time].slice(0, 10));
   const parts = [...days].map(([day, ones]) => [
     h("h2", null, plain(day), h("span", { class: "dim" }, " UTC")),
-    h("ol", null, ones.map(show)),
+    h(
+      "ol",
+      null,
+      ones.map((message) => show(message, message[time])),
+    ),
   ]);
   const rest = latest
     ? `These are the ${count(all.length)} that arrived last. Name a customer or a user to see others.`
     : more > 0 && `${count(more)} older ones are not shown.`;
-  return [...parts.flat(), ...(rest ? [h("p", { class: "dim" }, rest)] : [])];
+  const sorted = h("p", { class: "dim" }, SORTED[asked.by] ?? SORTED.event);
+  return [sorted, ...parts.flat(), ...(rest ? [h("p", { class: "dim" }, rest)] : [])];
 }
 
-function show(message) {
+function show(message, time) {
   return folded(
     [
       badge("grey", plain(message.type, 30)),
       h("bdi", { class: "grow" }, plain(message.what || "–", 120)),
+      h("code", { class: "id" }, middle(message.message_id)),
       h(
         "span",
         { class: "dim who" },
-        bdi(message.customer, 40),
-        message.who_kind === "anonymous" ? " anonymous " : " ",
-        bdi(message.who, 60),
+        middle(message.customer),
+        message.who_kind === "anonymous" && h("span", null, "anonymous"),
+        middle(message.who),
       ),
-      h("time", { class: "dim" }, plain(message.time.slice(11), 30)),
+      h("time", { class: "dim" }, plain(time.slice(11), 30)),
     ],
     async () => {
       const { item } = await get("/_local/message", { subject: message.subject, position: message.position });
