@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cli.certification.findings import NotCheckable
-from cli.certification.holdings import ApiKeys, Holdings
+from cli.certification.holdings import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, Holdings
 from cli.certification.samples import Samples
 from cli.certification.wire import Exchange, Sent, Wire
 from cli.ping import deployment_url, segment_headers
@@ -304,6 +304,8 @@ class Examination:
                 "messages go to a queue, from which its consumer takes them; `destination simulate` with Consumer=off "
                 "reads them back"
             )
+        if self.wire.has_failures:
+            self.holdings.patience_seconds = PATIENCE_WITH_FAILURES_SECONDS
         return self.holdings
 
 

@@ -32,8 +32,10 @@ LOCAL_LOOK_SECONDS = 0.2
 """A local server reads its streams as often."""
 QUIET_LOOKS = 4
 """As many looks in a row must find nothing more of the consumer's, to which streams bring messages later."""
-PATIENCE_SECONDS = 30
-"""For functions that come after the answer: a stream's, with its cold start."""
+PATIENCE_SECONDS = 45
+"""For functions that come after the answer: a stream's, with its cold start, and the eraser's wait of up to 20 s."""
+PATIENCE_WITH_FAILURES_SECONDS = 180
+"""Where requests failed, since the eraser's calls fail likewise, and its stream tries again after a pause."""
 
 _Place = tuple[str, dict[str, Any]]
 """A table, and the key of an item in it."""
@@ -85,6 +87,7 @@ class Holdings:
         self._deletes: set[str] = set()
         self._client = target.account.dynamodb()
         self._subjects: set[str] = set()
+        self.patience_seconds = PATIENCE_SECONDS
         self._look_seconds = LOCAL_LOOK_SECONDS if target.is_local else LOOK_SECONDS
 
     @property
@@ -236,7 +239,7 @@ class Holdings:
                 self._delete([(stores.rejects_table, reject.key) for reject in self._rejects(customer_id)])
         with left.noting(f"{of_customer} {stores.event_table}"):
             self._delete(self._stored_messages())
-        quiet, looks = 0, PATIENCE_SECONDS / self._look_seconds
+        quiet, looks = 0, self.patience_seconds / self._look_seconds
         while quiet < QUIET_LOOKS and looks > 0:
             deleted = 0
             for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item")):
@@ -281,9 +284,9 @@ class Holdings:
         table = ErasureTable(self._client, self.target.stores.erasure_table)
         return table.receipts(self.customer_id, user_hash=hashed(subject))
 
-    def wait_for(self, happened: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
+    def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
         """Look until something happened, and tell whether it did."""
-        looks = seconds / self._look_seconds
+        looks = (seconds or self.patience_seconds) / self._look_seconds
         while not happened():
             if looks <= 0:
                 return False

@@ -149,6 +149,11 @@ class Wire:
             self._secrets |= {credentials, base64.b64encode(credentials.encode()).decode()}
 
     @property
+    def has_failures(self) -> bool:
+        """Whether any request failed, and not just a connection that had been idle."""
+        return any(one.is_failure and not (one.reply is None and one.was_reused) for one in self.exchanges)
+
+    @property
     def secrets(self) -> frozenset[str]:
         """What must stand in no answer."""
         return frozenset(secret for secret in self._secrets if len(secret) >= MIN_SECRET_CHARS)
@@ -176,7 +181,7 @@ class Wire:
 
     def _is_final(self, exchange: Exchange, failures: int) -> bool:
         """Whether to wait for another answer is useless: TLS fails, or no whole answer came in time, twice."""
-        is_slow = exchange.milliseconds > self.limit_seconds * 1000
+        is_slow = exchange.reply is None and exchange.milliseconds > self.limit_seconds * 1000
         return self._tls_failed or (is_slow and failures > 0)
 
     def _send(self, sent: Sent, failures: int) -> Exchange:
