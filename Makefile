@@ -4,6 +4,7 @@
 # make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
 # make check     formatting, lint and types (changes nothing)            make format  corrects what it can
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
+# make sabotage  faults in a copy that the product's own tools must notice
 # make mutants   small faults in the code that no test notices           make mutants ARGS="--sample 40"
 # make deploy    the stack of a stage, with your AWS credentials         make deploy STAGE=prod
 # make screenshots  the pictures of the page in docs/
@@ -69,6 +70,11 @@ mutants: $(INSTALLED)
 # The tests outside tests/e2e/ that start a server or processes.
 processes: $(INSTALLED)
 	$(PYTEST) -m processes $(ARGS)
+
+# Faults in a copy of the product that its own tools must notice; e2e-sabotage tries some of them.
+.PHONY: sabotage
+sabotage: $(INSTALLED)
+	SABOTAGE=all $(PYTEST) tests/e2e/test_sabotage.py $(ARGS)
 
 dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \

@@ -1,0 +1,194 @@
+"""The product's own tools notice when a promise breaks: faults are built into a copy of it, one at a time.
+
+The faults are data: `tests/cases/sabotage.toml`. A copy serves all faults of the same server. By default some of them
+are tried, others for each commit; `make sabotage` tries all.
+"""
+
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import tomllib
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from local_server import serving, wait_until
+
+from cli.stack import ROOT
+
+DATA = tomllib.loads((ROOT / "tests" / "cases" / "sabotage.toml").read_text())
+FAULTS = {fault["name"]: {"server": "table", "exit": 1, "slow": False, **fault} for fault in DATA["fault"]}
+HISTORY = [
+    {"type": "track", "event": "Lamp Lit", "userId": f"user-{number}", "timestamp": "2026-02-01T00:00:00Z"}
+    for number in range(20)
+]
+SAMPLE = 6
+GIT, PS = (shutil.which(name) or name for name in ("git", "ps"))
+PATIENCE_SECONDS = 600
+NO_AWS = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
+def commit():
+    """Return the name of the commit, by which the faults to try are chosen; "" where there is none."""
+    asked = subprocess.run([GIT, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
+
+
+def chosen():
+    """Return the faults to try: all, those whose name has a text, or some quick ones of one server."""
+    wanted = os.environ.get("SABOTAGE", "")
+    if wanted:
+        names = [name for name in FAULTS if wanted == "all" or wanted in name]
+    else:
+        quick = [name for name, fault in FAULTS.items() if fault["server"] == "table" and not fault["slow"]]
+        names = random.Random(commit()).sample(quick, SAMPLE)  # noqa: S311 -- the same ones for a commit
+    return sorted(names, key=lambda name: FAULTS[name]["server"])
+
+
+def copy_product(folder):
+    """Copy what is in version control, as it is in the working tree."""
+    listed = subprocess.run([GIT, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    (folder / "history.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, HISTORY)).encode()))
+    return folder
+
+
+class Copy:
+    """A copy of the product that a server runs from, and its tools."""
+
+    def __init__(self, server):
+        self._server = server
+        self._folder = server.checkout
+        self._reloads = 0
+
+    def run(self, *command):
+        """Run a tool of the copy on its server."""
+        words = [str(self._folder / "history.jsonl.gz") if word == "HISTORY" else word for word in command]
+        return subprocess.run(
+            [sys.executable, "-m", "cli", *words, "--url", self._server.url],
+            cwd=self._folder,
+            env={**NO_AWS, "COLUMNS": "240"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
+
+    @contextmanager
+    def sabotaged(self, fault):
+        """Build a fault into the copy, and take it out at the end."""
+        path = self._folder / fault["file"]
+        healthy = path.read_text()
+        path.write_text(healthy.replace(fault["old"], fault["new"]))
+        try:
+            self._reload()
+            yield
+        finally:
+            path.write_text(healthy)
+
+    def _reload(self):
+        """Let the server start its functions again: an edit of the schemas, and one of the consumer, make it do so."""
+        before = self._server.output
+        self._reloads += 1
+        for name, comment in (("schemas/common.json", "\n"), ("consumer/__init__.py", f"# {self._reloads}\n")):
+            with (self._folder / name).open("a") as file:
+                file.write(comment)
+        for words in ("schemas/ changed", "consumer/ changed"):
+            wait_until(lambda words=words: self._server.output.count(words) > before.count(words))
+
+    def functions(self):
+        """Return the ids of the processes of the functions."""
+        listed = subprocess.run([PS, "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True)
+        lines = [line.split(None, 2) for line in listed.stdout.splitlines()]
+        return [
+            int(pid)
+            for pid, parent, words in lines
+            if int(parent) == self._server.process.pid and "function_process" in words
+        ]
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Return what gives the copy of a server, one at a time: the faults come in the order of their servers."""
+    with ExitStack() as running:
+        current = {}
+
+        def copy(name):
+            if name not in current:
+                running.close()
+                current.clear()
+                folder = copy_product(tmp_path_factory.mktemp(name))
+                options = ("--processes", "2", *DATA["servers"].get(name, name.split()))
+                current[name] = Copy(running.enter_context(serving(folder, *options)))
+            return current[name]
+
+        yield copy
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_applies_to_the_text(name):
+    fault = FAULTS[name]
+    times = (ROOT / fault["file"]).read_text().count(fault["old"])
+    assert times == 1, f"{fault['file']} has the old text of this fault {times} times: adapt tests/cases/sabotage.toml"
+
+
+@pytest.mark.parametrize("name", chosen(), ids=lambda name: f"{FAULTS[name]['server']}: {name}")
+def test_fault_is_noticed(name, copies):
+    fault = FAULTS[name]
+    copy = copies(fault["server"])
+    with copy.sabotaged(fault):
+        ended = copy.run(*fault["tool"])
+    assert ended.returncode == fault["exit"], f"{fault['tool'][0]} did not notice that {name}:\n{ended.stdout}"
+    unsaid = [text for text in fault["says"] if not re.search(text, ended.stdout)]
+    assert not unsaid, f"{fault['tool'][0]} does not say {unsaid}:\n{ended.stdout}"
+
+
+@contextmanager
+def disturbed(copy):
+    """Kill a function's process now and then, and pause another one for a moment."""
+    over = threading.Event()
+    chance = random.Random(17)  # noqa: S311 -- repeatable
+
+    def disturb():
+        while not over.wait(2):
+            if functions := copy.functions():
+                os.kill(chance.choice(functions), signal.SIGKILL)
+            if functions := copy.functions():
+                paused = chance.choice(functions)
+                os.kill(paused, signal.SIGSTOP)
+                over.wait(0.5)
+                os.kill(paused, signal.SIGCONT)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        ("simulate", "--messages", "150", "--duplicates", "0.2", "--invalid", "0.1", "--time-scale", "3600"),
+        ("simulate", "--messages", "150", "--route", "batch", "--time-scale", "3600"),
+        ("certify",),
+    ],
+    ids=" ".join,
+)
+def test_healthy_copy_under_kills_pauses_and_faults_passes(tool, copies):
+    copy = copies("--faults 0.08 --faults-seed 7")
+    with disturbed(copy):
+        ended = copy.run(*tool)
+    assert ended.returncode == 0, ended.stdout
