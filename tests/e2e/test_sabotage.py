@@ -24,10 +24,11 @@ from cli.stack import ROOT
 
 DATA = tomllib.loads((ROOT / "tests" / "cases" / "sabotage.toml").read_text())
 FAULTS = {fault["name"]: {"server": "table", "exit": 1, "slow": False, **fault} for fault in DATA["fault"]}
-HISTORY = [
+LINES = [
     {"type": "track", "event": "Lamp Lit", "userId": f"user-{number}", "timestamp": "2026-02-01T00:00:00Z"}
     for number in range(20)
 ]
+HISTORY, SCHEMAS = "history.jsonl.gz", "schemas-that-refuse-nothing"
 SAMPLE = 6
 GIT, PS = (shutil.which(name) or name for name in ("git", "ps"))
 PATIENCE_SECONDS = 600
@@ -58,7 +59,10 @@ def copy_product(folder):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())
-    (folder / "history.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, HISTORY)).encode()))
+    (folder / HISTORY).write_bytes(gzip.compress("\n".join(map(json.dumps, LINES)).encode()))
+    shutil.copytree(folder / "schemas", folder / SCHEMAS)
+    for path in (folder / SCHEMAS).glob("[!c]*.json"):
+        path.write_text("{}")
     return folder
 
 
@@ -66,15 +70,15 @@ class Copy:
     """A copy of the product that a server runs from, and its tools."""
 
     def __init__(self, server):
-        self._server = server
+        self.server = server
         self._folder = server.checkout
         self._reloads = 0
 
     def run(self, *command):
         """Run a tool of the copy on its server."""
-        words = [str(self._folder / "history.jsonl.gz") if word == "HISTORY" else word for word in command]
+        words = [{"HISTORY": HISTORY, "SCHEMAS": SCHEMAS}.get(word, word) for word in command]
         return subprocess.run(
-            [sys.executable, "-m", "cli", *words, "--url", self._server.url],
+            [sys.executable, "-m", "cli", *words, "--url", self.server.url],
             cwd=self._folder,
             env={**NO_AWS, "COLUMNS": "240"},
             stdout=subprocess.PIPE,
@@ -98,13 +102,13 @@ class Copy:
 
     def _reload(self):
         """Let the server start its functions again: an edit of the schemas, and one of the consumer, make it do so."""
-        before = self._server.output
+        before = self.server.output
         self._reloads += 1
         for name, comment in (("schemas/common.json", "\n"), ("consumer/__init__.py", f"# {self._reloads}\n")):
             with (self._folder / name).open("a") as file:
                 file.write(comment)
         for words in ("schemas/ changed", "consumer/ changed"):
-            wait_until(lambda words=words: self._server.output.count(words) > before.count(words))
+            wait_until(lambda words=words: self.server.output.count(words) > before.count(words))
 
     def functions(self):
         """Return the ids of the processes of the functions."""
@@ -113,7 +117,7 @@ class Copy:
         return [
             int(pid)
             for pid, parent, words in lines
-            if int(parent) == self._server.process.pid and "function_process" in words
+            if int(parent) == self.server.process.pid and "function_process" in words
         ]
 
 
@@ -147,6 +151,8 @@ def test_fault_is_noticed(name, copies):
     fault = FAULTS[name]
     copy = copies(fault["server"])
     with copy.sabotaged(fault):
+        for message in fault.get("sends", ()):
+            copy.server.post(message)
         ended = copy.run(*fault["tool"])
     assert ended.returncode == fault["exit"], f"{fault['tool'][0]} did not notice that {name}:\n{ended.stdout}"
     unsaid = [text for text in fault["says"] if not re.search(text, ended.stdout)]
