@@ -68,7 +68,7 @@ def test_the_tests_of_each_module_exist():
 
 
 def test_a_module_without_tests_is_named():
-    assert watchers_of("handler/transport.py") == ["tests/test_transport.py"]
+    assert watchers_of("handler/transport.py") == ["tests/test_transport.py", "tests/test_limits.py"]
     with pytest.raises(
         SystemExit, match=r"^tests/test_lamp\.py does not exist\. Name the tests of handler/lamp\.py in "
     ):

@@ -75,7 +75,9 @@ TESTS = {
     "consumer/stored": "stored consumers",
     "consumer/stream": "consumers",
 }
-"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`; by default of its own name."""
+"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`; by default of its own name.
+
+Those of the limits are for all modules."""
 
 LOADED_BEFORE = (
     "aws_lambda_powertools.metrics",
@@ -282,7 +284,7 @@ class Laboratory:
 def watchers_of(path: str) -> list[str]:
     """Return the modules of tests that should notice the faults of a module; raises `SystemExit` if there are none."""
     module = path.removesuffix(".py")
-    tests = [f"tests/test_{name}.py" for name in TESTS.get(module, Path(module).name).split()]
+    tests = [f"tests/test_{name}.py" for name in (*TESTS.get(module, Path(module).name).split(), "limits")]
     if missing := [test for test in tests if not (ROOT / test).exists()]:
         raise SystemExit(f"{missing[0]} does not exist. Name the tests of {path} in TESTS of {Path(__file__).name}.")
     return tests
