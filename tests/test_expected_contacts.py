@@ -6,7 +6,13 @@ from functools import cache
 import pytest
 from simulated import record_of
 
-from cli.simulation.contacts import SHOWN_DIFFERENCES, compare_contacts, differences_of, read_contacts
+from cli.simulation.contacts import (
+    SHOWN_DIFFERENCES,
+    compare_contacts,
+    differences_of,
+    read_contacts,
+    remains_of_erased,
+)
 from cli.simulation.expected import expected_contacts
 from cli.simulation.traffic import Sending, Traffic
 from cli.target import Target
@@ -146,3 +152,20 @@ def test_a_long_value_is_cut_and_no_text_steers_the_terminal():
     [difference] = differences_of("acme", {"u": CONTACT}, found)
     assert len(str(difference)) < 200
     assert "\x1b" not in str(difference)
+
+
+def test_nothing_of_an_erased_user_remains_in_the_raw_table(target):
+    consume(target, CUSTOMER)
+    erased = {
+        TRAFFIC.due(parcel).body["user_id"] for parcel in parcels_of(CUSTOMER) if TRAFFIC.due(parcel).type == "delete"
+    } - expected_of(CUSTOMER).keys()
+    assert len(erased) > 3
+    assert list(remains_of_erased(target, CUSTOMER, erased)) == []
+
+
+def test_what_remains_of_an_erased_user_is_named(target):
+    consume(target, CUSTOMER)
+    users = list(expected_of(CUSTOMER))
+    remains = list(remains_of_erased(target, CUSTOMER, users))
+    assert {item.partition("#")[0] for _, item in remains} == {"contact", "seen"}
+    assert {user for user, _ in remains} <= set(users)

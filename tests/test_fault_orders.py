@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from random import Random
 
@@ -13,6 +14,7 @@ from cli.local.batches import Consumer
 from cli.local.faults import (
     ALL_FAULTS,
     KINDS,
+    REDELIVERY,
     BatchFault,
     Fault,
     FaultProxy,
@@ -20,6 +22,7 @@ from cli.local.faults import (
     parse_orders,
 )
 from cli.local.function_process import Invocation
+from cli.stack import ROOT
 
 
 def drawn(orders, *, is_batch=False, times=20_000):
@@ -173,3 +176,8 @@ def test_a_batch_with_failures_is_not_handed_over_again_at_once():
     consumer = Consumer(name="f", invoke=function, tell=str, redelivers=lambda: True)
     assert asyncio.run(consumer.hand_over({"1": {}, "2": {}}, reports_failures=True)) == {"1"}
     assert len(function.events) == 1
+
+
+def test_the_documentation_lists_the_kinds():
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    assert re.findall(r"^- `(\w+)`: ", text, re.MULTILINE) == [*KINDS, REDELIVERY]

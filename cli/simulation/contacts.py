@@ -2,12 +2,14 @@
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cli.console import printable
 from cli.segment.contract import JsonObject
+from cli.segment.due import escaped, sha256
 from cli.target import Target
 from consumer.contact_table import ContactTable
 
@@ -100,6 +102,41 @@ def compare_contacts(
             time.sleep(max(LOOK_SECONDS, (READING_SHARE - 1) * (time.monotonic() - began)))
         differences += wrong
     return Comparison(contacts=contacts, wrong=_ids(differences), differences=tuple(differences[:SHOWN_DIFFERENCES]))
+
+
+def remains_of_erased(target: Target, customer_id: str, user_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield what the raw contact table still holds of users who were erased: the user id, and the name of an item.
+
+    A contact leaves an item that says when it was erased, under a hash. It must not name the user, and the items of
+    what the user did must be gone. Raises `STORE_ERRORS`.
+    """
+    users = {sha256(f"{escaped(customer_id)}#{escaped(user_id)}"): user_id for user_id in user_ids}
+    pages = (
+        target.account.dynamodb()
+        .get_paginator("query")
+        .paginate(
+            TableName=target.stores.contact_table,
+            KeyConditionExpression="#customer = :customer",
+            ExpressionAttributeNames={"#customer": "customer"},
+            ExpressionAttributeValues={":customer": {"S": escaped(customer_id)}},
+            ConsistentRead=True,
+        )
+    )
+    for item in (item for page in pages for item in page["Items"]):
+        kind, _, rest = item["item"]["S"].partition("#")
+        user_id = users.get(rest.partition("#")[0])
+        if user_id is None:
+            continue
+        names = {json.dumps(user_id), json.dumps(user_id, ensure_ascii=False)}
+        text = _text(item.get("facts", {}))
+        if kind == "seen" or (kind == "contact" and (any(name in text for name in names) or "@example.com" in text)):
+            yield user_id, item["item"]["S"]
+
+
+def _text(attribute: Mapping[str, Any]) -> str:
+    if "B" in attribute:
+        return zlib.decompress(attribute["B"]).decode()
+    return str(attribute.get("S", ""))
 
 
 def read_contacts(target: Target, customer_id: str) -> dict[str, JsonObject]:

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,17 +18,19 @@ from cli.segment.contract import JsonObject
 from cli.segment.due import Due, sortable
 from cli.simulation.audit import Audit
 from cli.simulation.breaches import Breaches
-from cli.simulation.contacts import Comparison, compare_contacts
+from cli.simulation.contacts import Comparison, compare_contacts, remains_of_erased
 from cli.simulation.deliver import Sender
 from cli.simulation.expected import expected_contacts
 from cli.simulation.fingerprint import Fingerprint
+from cli.simulation.key_probes import KeyProbes
 from cli.simulation.ledger import End
+from cli.simulation.log_lines import LogLines
 from cli.simulation.reconcile import QueueDrain, Reconciliation, read_table, reconcile
 from cli.simulation.rejects import RejectComparison, compare_rejects
 from cli.simulation.replies import Circumstances, judge_replies
 from cli.simulation.traffic import Kind, Sending, Traffic, stages
 from cli.simulation.witness import Erasures, Witness
-from cli.target import Target
+from cli.target import LocalLog, Target
 from handler.errors import STORE_ERRORS
 
 PROGRESS_SECONDS = 0.1
@@ -82,6 +84,8 @@ class Play:
         sender: Sender,
         *,
         circumstances: Circumstances,
+        probes: KeyProbes | None = None,
+        api_keys: Collection[str] = (),
         messages: int,
         duplicates: float,
         reorder: float,
@@ -90,6 +94,10 @@ class Play:
         self._traffic = traffic
         self._sender = sender
         self._circumstances = circumstances
+        self._probes = probes
+        self._api_keys = api_keys
+        logs = target.logs
+        self._log_lines = LogLines(logs.file if isinstance(logs, LocalLog) else None)
         self._ledger = sender.ledger
         self._messages = messages
         self._stages = stages(traffic, messages=messages, duplicates=duplicates, reorder=reorder)
@@ -108,7 +116,12 @@ class Play:
             self._drain.audit = audit.take
         try:
             witness = Witness(self._target, self._traffic.customer_ids) if self._traffic.doomed else None
+            if self._probes:
+                self._probes.begin(self._ledger.breaches)
             findings.interrupted = self._deliver_all(witness)
+            if self._probes and not findings.interrupted:
+                with _status("Waiting until a revoked key is refused …"):
+                    self._probes.end(self._ledger.breaches)
             if witness and self._ledger.deletes:
                 findings.erasures = self._erasures(witness)
                 if not findings.interrupted:
@@ -120,8 +133,9 @@ class Play:
                 audit.finish(stored, findings.erasures.subjects if findings.erasures else ())
             if self._ledger.rejects:
                 findings.rejects = self._compare_rejects(findings.erasures, may_have_sent=may_have_sent)
+            self._log_lines.judge(self._api_keys, self._ledger.breaches)
             if contacts and not findings.interrupted:
-                findings.contacts = self._compare_contacts(stored)
+                findings.contacts = self._compare_contacts(stored, findings.erasures)
         except STORE_ERRORS as error:
             findings.unreadable = error
         return findings
@@ -205,15 +219,37 @@ class Play:
                 may_have_sent=may_have_sent,
             )
 
-    def _compare_contacts(self, stored: Collection[Fingerprint]) -> Comparison:
+    def _compare_contacts(self, stored: Collection[Fingerprint], erasures: Erasures | None) -> Comparison:
         """Compare the contacts that the consumer keeps with what it was given."""
+        made: dict[str, Mapping[str, JsonObject]] = {}
 
         def expected_of(customer_id: str) -> dict[str, JsonObject]:
             now = sortable(self._began_at)
-            return expected_contacts(self._messages_of(customer_id, stored), now=now)
+            made[customer_id] = contacts = expected_contacts(self._messages_of(customer_id, stored), now=now)
+            return contacts
 
         with _status("Waiting for the consumer …") as tell:
-            return compare_contacts(self._target, self._traffic.customer_ids, expected_of, tell=tell)
+            comparison = compare_contacts(self._target, self._traffic.customer_ids, expected_of, tell=tell)
+            if erasures and not comparison.wrong:
+                self._look_for_remains(erasures, made)
+            return comparison
+
+    def _look_for_remains(self, erasures: Erasures, made: Mapping[str, Mapping[str, JsonObject]]) -> None:
+        """Look into the raw contact table for users who were erased, and did nothing after that."""
+        traffic, gone = self._traffic, defaultdict[str, list[str]](list)
+        for index in range(len(traffic.doomed)):
+            due = traffic.due(traffic.parcel(Sending(index=index, deletes=True)))
+            user_id = due.body["user_id"]
+            if due.subject in erasures.subjects and user_id not in made[due.customer_id]:
+                gone[due.customer_id].append(user_id)
+        for customer_id, user_ids in gone.items():
+            for user_id, item in remains_of_erased(self._target, customer_id, user_ids):
+                self._ledger.breaches.add(
+                    "nothing of an erased user is left in the contact table",
+                    f"{customer_id}, user {user_id}",
+                    expected="no item that names the user or what the user did",
+                    found=item,
+                )
 
     def _messages_of(self, customer_id: str, stored: Collection[Fingerprint]) -> Iterator[Due]:
         """Yield the messages of a customer that were accepted, or stored although they were given up."""

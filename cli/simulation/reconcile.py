@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import End, Ledger
 from cli.simulation.stored import Stored
+from cli.simulation.traffic import Sending, Traffic
 from cli.target import Target
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 READERS = 8
 """Queries at once; botocore keeps ten connections."""
+LOOKED_UP = 50
+"""Messages of a seed whose users are looked up in a stack, to see whether an earlier run has sent them."""
 QUEUE_BATCH = 10
 """SQS's limit of messages in one request."""
 QUEUE_WAIT_SECONDS = 1
@@ -137,6 +140,21 @@ def read_table(target: Target, *, subjects: Collection[str], customer_ids: Colle
 def read_everything(target: Target) -> Iterator[Stored]:
     """Yield the whole table of a local server, whoever the customers are."""
     yield from _scan(target.account.dynamodb(), target.stores.event_table, None)
+
+
+def holds_some(target: Target, traffic: Traffic) -> bool:
+    """Return whether an earlier run with the same seed may have left something; raises `STORE_ERRORS`.
+
+    A queue tells nothing of what was taken from it.
+    """
+    if target.stores.event_sink == "sqs":
+        return True
+    client, table = target.account.dynamodb(), target.stores.event_table
+    if target.is_local:
+        return any(True for _ in _scan(client, table, frozenset(traffic.customer_ids)))
+    parcels = (traffic.parcel(Sending(index=index)) for index in range(LOOKED_UP))
+    subjects = {traffic.due(parcel).subject for parcel in parcels if parcel.refusal is None}
+    return any(read_subjects(client, table, subjects))
 
 
 def is_stored(client: "DynamoDBClient", table: str, subject: str, position: str) -> bool:

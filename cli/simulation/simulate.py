@@ -7,6 +7,7 @@ import secrets
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urljoin
@@ -16,11 +17,12 @@ import click
 from cli.console import stdout
 from cli.key_table import KeyRecord, KeyTable
 from cli.ping import SEGMENT_TIMEOUT_SECONDS, deployment_url, parse_endpoint, trusted_authority
-from cli.segment.contract import DELETE, MAX_BATCH_MESSAGES
+from cli.segment.contract import CALL_TYPES, DELETE, MAX_BATCH_MESSAGES
 from cli.simulation.deliver import IsStored, Sender
 from cli.simulation.endpoint import Endpoint
+from cli.simulation.key_probes import KeyProbes, ProbeKey
 from cli.simulation.play import Play
-from cli.simulation.reconcile import is_stored
+from cli.simulation.reconcile import holds_some, is_stored
 from cli.simulation.replies import Circumstances
 from cli.simulation.report import Run
 from cli.simulation.required import required_fields
@@ -132,7 +134,7 @@ def simulate(
     call_types = _check_stores(target.stores, deletes=deletes > 0, contacts=contacts)
     timeout_seconds = LIBRARY_TIMEOUT_SECONDS if in_batches else SEGMENT_TIMEOUT_SECONDS
     endpoint = _reachable_endpoint(endpoint_url, ca_file, timeout_seconds=timeout_seconds)
-    may_have_sent = seed is not None
+    is_seed_given = seed is not None
     seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     traffic = Traffic(
         seed=seed,
@@ -146,7 +148,14 @@ def simulate(
         required=tuple(required_fields(ROOT / "schemas", target.stores.supported_call_types.split(","))),
         refuses_erased=target.stores.after_erasure == "refuse",
     )
-    with _temporary_keys(target, traffic.customer_ids) as api_keys:
+    try:
+        may_have_sent = is_seed_given and holds_some(target, traffic)
+    except STORE_ERRORS:
+        may_have_sent = is_seed_given  # that the stores can't be read is told at the end
+    with (
+        _temporary_keys(target, traffic.customer_ids) as api_keys,
+        _key_probes(target, traffic, endpoint_url, ca_file, timeout_seconds) as probes,
+    ):
         sends: Route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys)
         if in_batches:
             most = batch_size or BATCH_MESSAGES
@@ -173,6 +182,8 @@ def simulate(
             traffic,
             sender,
             circumstances=circumstances,
+            probes=probes,
+            api_keys=api_keys,
             messages=messages,
             duplicates=duplicates,
             reorder=reorder,
@@ -279,6 +290,47 @@ def _reachable_endpoint(url: str, ca_file: str | None, *, timeout_seconds: float
 
 
 @contextmanager
+def _key_probes(
+    target: Target, traffic: Traffic, url: str, ca_file: str | None, timeout_seconds: float
+) -> Iterator[KeyProbes | None]:
+    """Make keys that must not be accepted, for a run that has set pieces, and remove just those at the end.
+
+    A key is revoked in use on a local server only: a stack may accept it for KeyCacheSeconds, and a run may be short.
+    """
+    if not traffic.pieces:
+        yield None
+        return
+    client = target.account.dynamodb()
+    table = KeyTable(client, target.stores.key_table)
+    now = datetime.now(UTC)
+    first, *others = target.stores.supported_call_types.split(",")
+    fields: dict[str, dict[str, Any]] = {
+        "expired": {"expires_at": now - timedelta(hours=1)},
+        "revoked": {"status": "revoked", "expires_at": now + KEY_LIFETIME},
+        "suspended": {"status": "suspended", "expires_at": now + KEY_LIFETIME},
+        "scoped": {"scopes": frozenset(others or CALL_TYPES) - {first}, "expires_at": now + KEY_LIFETIME},
+    }
+    keys = [ProbeKey(fault=fault, key=new_key()) for fault in fields]
+    customer_id, label = traffic.customer_ids[0], "destination simulate"
+    records = [KeyRecord.of(probe.key, customer_id=customer_id, label=label, **fields[probe.fault]) for probe in keys]
+    used_key = new_key()
+    used = KeyRecord.of(used_key, customer_id=customer_id, label=label, expires_at=now + KEY_LIFETIME)
+    try:
+        for record in (*records, used):
+            table.put(record)
+        yield KeyProbes(
+            Endpoint(url, ca_file=trusted_authority(url, ca_file), timeout_seconds=timeout_seconds),
+            keys,
+            used_key=used_key if target.is_local else None,
+            revoke=lambda: table.put(replace(used, status="revoked")),
+            call_type=first,
+            in_batches=traffic.in_batches,
+        )
+    finally:
+        _remove_keys(target, (*records, used))
+
+
+@contextmanager
 def _temporary_keys(target: Target, customer_ids: Sequence[str]) -> Iterator[list[str]]:
     """Make an API key for each customer, and remove just those at the end."""
     client = target.account.dynamodb()
@@ -294,8 +346,13 @@ def _temporary_keys(target: Target, customer_ids: Sequence[str]) -> Iterator[lis
             table.put(record)
         yield keys
     finally:
-        try:
-            for record in records:
-                client.delete_item(TableName=target.stores.key_table, Key={"key_hash": {"S": record.key_hash}})
-        except STORE_ERRORS as error:
-            click.echo(f"The keys of {customer_ids[0]} and on could not be removed; they expire: {error}", err=True)
+        _remove_keys(target, records)
+
+
+def _remove_keys(target: Target, records: Sequence[KeyRecord]) -> None:
+    client = target.account.dynamodb()
+    try:
+        for record in records:
+            client.delete_item(TableName=target.stores.key_table, Key={"key_hash": {"S": record.key_hash}})
+    except STORE_ERRORS as error:
+        click.echo(f"The keys of {records[0].customer_id} could not be removed; they expire: {error}", err=True)
