@@ -578,3 +578,18 @@ def test_an_endpoint_that_is_not_there_is_named(server):
     result = run("simulate", "--url", "http://127.0.0.1:1/segment", "--stores", server.url)
     assert result.exit_code == 1
     assert "http://127.0.0.1:1/segment does not answer: " in result.output
+
+
+def test_a_queue_that_takes_parts_of_batches_loses_nothing(tmp_path):
+    options = ("--parameter", "EventSink=sqs", "--parameter", "Consumer=off", "--faults", "partial:0.4")
+    with serving(tmp_path, *options) as server:
+        code, told = simulate(server.url, "--route", "batch", "--batch-size", "30", *SOON, seed=37, messages=120)
+    assert (code, told["lost"], told["breaches"]) == (0, 0, [])
+    assert told["stored"] == told["messages"]
+
+
+def test_consumers_that_get_batches_again_make_the_same_contacts(tmp_path):
+    options = ("--customers", "2", "--deletes", "0.2", "--contacts")
+    with serving(tmp_path, "--faults", "redeliver:0.5") as server:
+        code, told = simulate(server.url, *options, seed=38, messages=100)
+    assert (code, told["contacts_wrong"], told["receipts_wrong"], told["breaches"]) == (0, 0, 0, [])
