@@ -13,9 +13,9 @@ from cli.certification.requests import due
 from cli.certification.wire import Exchange
 from cli.segment.contract import DELETE, JsonObject
 
-MANY_MESSAGES = 105
-"""Of the user who is erased: more than the eraser deletes at once (100)."""
-BATCH_MESSAGES = 21
+MANY_MESSAGES = 205
+"""Of the user who is erased: more than the eraser deletes in two passes of one page (100) each."""
+BATCH_MESSAGES = 41
 """In one request: a store that fails now and then lets a larger batch fail each time."""
 BEFORE = timedelta(days=1)
 """How long before its `delete` a message happened, and how long after it another one."""
