@@ -64,6 +64,7 @@ class Examination:
         self.erased_user: ErasedUser | None = None
         self.revoked_at: float | None = None
         """When the key was revoked that had been in use, by the monotonic clock."""
+        self._accepted_ids: set[str] = set()
         self._numbers = itertools.count(1)
         self._calls: dict[str, Exchange] = {}
         self._refusals: dict[tuple[str, int], Exchange] = {}
@@ -195,14 +196,16 @@ class Examination:
 
     def note_accepted(self, plain: JsonObject, told_id: object = None) -> None:
         """Remember a valid message that was accepted; `told_id` is the id in the answer, for one that has none."""
-        self.accepted.append(Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id)))
+        accepted = Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id))
+        self.accepted.append(accepted)
+        self._accepted_ids.add(accepted.message_id)
         if self.holdings:
             self.holdings.note_plain(plain)
 
     @property
     def accepted_ids(self) -> set[str]:
-        """The ids of the messages that were accepted."""
-        return {accepted.message_id for accepted in self.accepted}
+        """The ids of all messages that were accepted, those of erased users too."""
+        return self._accepted_ids
 
     def forget(self, user_id: str) -> None:
         """Don't look for a user's messages at the end of the run, for the user is being erased: only for the delete."""

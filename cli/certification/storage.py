@@ -259,6 +259,8 @@ def _write_key(examination: Examination) -> Outcome:
         examination.need_libraries()
         other = examination.message(**holds)
         sent["a message of a batch"] = examination.post({"batch": [other]}, target=examination.target("/v1/batch"))
+        if sent["a message of a batch"].is_accepted:
+            examination.note_accepted(other)
         places["a message of a batch"] = stores.stored(other)
     with suppress(NotCheckable):
         broken = {**examination.broken(), **holds}
