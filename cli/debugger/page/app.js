@@ -22,7 +22,12 @@ const [main, tabs, banners, place] = ["main", "tabs", "banners", "deployment"].m
 async function start() {
   const deployment = await untilAnswered("/_local/deployment");
   const feed = new Feed();
-  const page = { deployment, feed, go: (hash) => (location.hash = hash), replace: (hash) => location.replace(`#${hash}`) };
+  const page = {
+    deployment,
+    feed,
+    go: (hash) => (location.hash = hash),
+    replace: (hash) => location.replace(`#${hash}`),
+  };
   const views = {};
   for (const [name, [title, make]] of Object.entries(VIEWS)) {
     if (name === "tester" && deployment.read_only) continue;

@@ -67,13 +67,19 @@ export function showSide(title, first, { body, text, headers, bytes }, isOpen = 
 
 /** What a schema finds wrong, and where; without the text of one that `shown` says already. */
 export function showViolations(violations, shown = null) {
+  const told = violations.filter(({ pointer, message }) => pointer || message !== shown);
   return (
-    violations.length > 0 &&
+    told.length > 0 &&
     h(
       "ul",
       { class: "violations" },
-      violations.map(({ pointer, message }) =>
-        h("li", null, message === shown ? "At " : [long(message, 400), " "], h("code", null, long(pointer || "/", 200))),
+      told.map(({ pointer, message }) =>
+        h(
+          "li",
+          null,
+          message === shown ? "At " : [long(message, 400), " "],
+          h("code", null, long(pointer || "/", 200)),
+        ),
       ),
     )
   );

@@ -14,7 +14,12 @@ const KINDS = ["stored", "duplicate", "refused", "failed"];
 
 /** Make the list. `scroller` scrolls it together with what stands above; `head` stays in sight on top of it. */
 export function rowList({ scroller, head, words, open, openNext }) {
-  const element = h("div", { class: "rows", role: "list", "aria-label": "Requests, the last answered first", tabindex: -1 });
+  const element = h("div", {
+    class: "rows",
+    role: "list",
+    "aria-label": "Requests, the last answered first",
+    tabindex: -1,
+  });
   const slots = new Map();
   const size = { row: 36, view: 0, top: 0, head: 0 };
   let rows = []; // what is shown, newest last

@@ -20,7 +20,7 @@ const SHOP = "Send about 60 messages of a small shop, in about 12 seconds";
 const NARROW = 560;
 const WALKED_AFTER = 60;
 const SEARCHED =
-  "Each word, or \"several words\" in quotes, must occur in one of: answered, status, outcome, call type, customer, " +
+  'Each word, or "several words" in quotes, must occur in one of: answered, status, outcome, call type, customer, ' +
   "user, event, message id, code, remark, route. Upper and lower case are the same.";
 
 /** Make the view; `show(rest)` opens the details of a row, or closes them. */
@@ -43,7 +43,7 @@ export function live(page) {
   );
   const text = h("input", {
     type: "search",
-    placeholder: "Filter: words of any column, or an id",
+    placeholder: "Filter all columns",
     title: SEARCHED,
     "aria-label": "Filter by text",
     "aria-description": SEARCHED,
@@ -84,11 +84,7 @@ export function live(page) {
       text,
       type,
       customer,
-      h(
-        "div",
-        { class: "toggles", role: "group", "aria-label": "Outcomes to show" },
-        Object.values(chips),
-      ),
+      h("div", { class: "toggles", role: "group", "aria-label": "Outcomes to show" }, Object.values(chips)),
       h("div", { class: "actions" }, pause, clear),
     ),
     h("div", { class: "found" }, found, searched),
@@ -150,7 +146,8 @@ export function live(page) {
     if (isFiltered) write(found, `${count(shown.length)} of ${plural(feed.rows.length, "request")} shown.`);
     searched.hidden = wanted.words.length === 0;
     older.hidden = isFiltered || feed.totals.requests <= feed.rows.length || shown.length === 0;
-    if (!older.hidden) write(older, `Of ${count(feed.totals.requests)} requests, the last ${count(feed.rows.length)} are listed.`);
+    if (!older.hidden)
+      write(older, `Of ${count(feed.totals.requests)} requests, the last ${count(feed.rows.length)} are listed.`);
     if (feed.begun) figures.draw(feed.totals);
     const isNew = feed.begun && !feed.everAny;
     if (greeting.hidden === isNew || seen.hidden !== isNew) {
@@ -267,7 +264,7 @@ export function live(page) {
     }
     const isOpen = element.classList.contains("with-details");
     const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    if (isOpen && by && (event.target === document.body || panel.hasTitle(event.target))) {
+    if (isOpen && by && (event.target === document.body || panel.isInBar(event.target))) {
       event.preventDefault();
       list.walk(by);
     } else if (event.key === "ArrowDown" && (event.target === text || event.target === document.body)) {
@@ -308,7 +305,11 @@ function intro(page) {
   return h(
     "div",
     { class: "intro" },
-    h("p", { class: "about" }, `Direct Destination receives your customers’ data from Segment, checks each message and ${does}.`),
+    h(
+      "p",
+      { class: "about" },
+      `Direct Destination receives your customers’ data from Segment, checks each message and ${does}.`,
+    ),
     h(
       "p",
       { class: "flow", "aria-label": `Segment, then this endpoint, then ${place}`, role: "img" },

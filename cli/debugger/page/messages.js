@@ -81,8 +81,7 @@ export function messages({ deployment, go }) {
   return {
     element,
     show: (rest, query) => {
-      if (NAMES.some((name) => query.has(name)))
-        for (const name of NAMES) fields[name].value = query.get(name) ?? "";
+      if (NAMES.some((name) => query.has(name))) for (const name of NAMES) fields[name].value = query.get(name) ?? "";
       if (!by.value) by.value = "event";
       load();
     },

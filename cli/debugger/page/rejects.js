@@ -180,5 +180,7 @@ export function rejects({ deployment }) {
 /** Say what the schemas of today make of a reject, without the text that its row shows. */
 function today({ passes }, answer, shown) {
   if (answer === null) return passes === false ? "Today it would be refused." : "Today it would be accepted.";
-  return answer === shown ? "Today it would be refused for the same reason." : ["Today it would be refused: ", bdi(answer)];
+  return answer === shown
+    ? "Today it would be refused for the same reason."
+    : ["Today it would be refused: ", bdi(answer)];
 }

@@ -54,7 +54,7 @@ export function requestPanel(page, { close, words }) {
     element.hidden = true;
     body.replaceChildren();
   }
-  return { element, open, shut, hasTitle: (target) => target === title };
+  return { element, open, shut, isInBar: (target) => element.firstChild.contains(target) };
 }
 
 function heading(row, words) {

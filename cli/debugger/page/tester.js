@@ -292,8 +292,7 @@ export function tester({ deployment }) {
 }
 
 function nothingSent() {
-  const text =
-    "Send the message to see the request as Segment makes it, and the answer of the destination.";
+  const text = "Send the message to see the request as Segment makes it, and the answer of the destination.";
   return h("p", { class: "nothing" }, text);
 }
 
