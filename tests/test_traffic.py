@@ -424,6 +424,17 @@ def test_a_small_run_has_no_set_pieces():
     assert 0 < len(few.pieces) <= 50
 
 
+@pytest.mark.parametrize("messages", [100, 101, 150, 300, 1000])
+def test_each_set_piece_has_a_number_of_its_own(messages):
+    traffic = Traffic(seed=1, customers=3, call_types=TYPES, messages=messages, deletes=0.1, required=REQUIRED)
+    whys = Counter(piece.why for piece in traffic.pieces.values())
+    assert max(traffic.pieces) < messages
+    assert whys["a reject of an erased user"] == 3
+    assert whys["one of many of an erased user"] == min(
+        250, int(messages * 0.7), messages - len(traffic.sent_again) - 3
+    )
+
+
 def test_each_set_piece_is_sent_again():
     before, _ = stages(STAGED, messages=1000, duplicates=0.0, reorder=0.0)
     copies = {sending.index for sending in before if sending.copy}

@@ -31,6 +31,7 @@ from cli.simulation.pieces import (
     CROWD,
     CROWD_SHARE,
     PIECES_FROM,
+    REJECTS_OF_ERASED,
     Piece,
     after_erasure,
     bystander,
@@ -205,20 +206,18 @@ class Traffic:
         if self.messages < PIECES_FROM:
             return {}
         own: list[Piece] = []
+        if self.doomed:
+            _, user = self.doomed[0]
+            others = [other for other in range(self.customers) if (other, user) not in self._doomed]
+            own = bystander(others[0], _user_id(user), self.call_types) if others else []
+        own += set_pieces(self.customers, self.call_types, self.required)[: self.messages // 2 - len(own)]
         crowded: list[Piece] = []
         if self.doomed:
             customer, user = self.doomed[0]
-            crowded = crowd(customer, user, _user_id(user), self.call_types, self._crowd_size)
-            others = [other for other in range(self.customers) if (other, user) not in self._doomed]
-            if others:
-                own = bystander(others[0], _user_id(user), self.call_types)
-        own += set_pieces(self.customers, self.call_types, self.required)[: self.messages // 2 - len(own)]
+            size = min(CROWD, int(self.messages * CROWD_SHARE), self.messages - len(own) - REJECTS_OF_ERASED)
+            crowded = crowd(customer, user, _user_id(user), self.call_types, size)
         pieces = [piece for pair in itertools.zip_longest(own, crowded) for piece in pair if piece is not None]
         return {number * self.messages // len(pieces): piece for number, piece in enumerate(pieces)}
-
-    @property
-    def _crowd_size(self) -> int:
-        return min(CROWD, int(self.messages * CROWD_SHARE))
 
     @cached_property
     def sent_again(self) -> frozenset[int]:
