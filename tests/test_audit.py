@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from simulated import record_of
@@ -12,7 +13,7 @@ from cli.simulation.fingerprint import Fingerprint, variant_of
 from cli.simulation.ledger import Book, Copy, End, Ledger
 from cli.simulation.reconcile import QueueDrain, read_table
 from cli.simulation.traffic import Sending, Traffic
-from cli.stack import create_local_stack
+from cli.stack import Account, create_local_stack
 from cli.target import Target
 from handler.write import EventQueue, EventTable
 
@@ -115,6 +116,20 @@ def test_a_lost_message_that_another_customer_has_is_named_with_that_customer(ta
     other = TRAFFIC.customer_ids[1]
     table.change(3, subject={"S": f"{other}#user#u"}, customer_id={"S": other})
     assert f"found it is stored for the customer {other}" in "\n".join(table.breaches().lines())
+
+
+@pytest.mark.parametrize(
+    ("stored_at", "found"),
+    [
+        ("2001-01-01T00:00:00.000000Z", "found none"),
+        ("2099-01-01T00:00:00.000000Z", "found it is stored for the customer stranger"),
+    ],
+)
+def test_lost_message_is_not_looked_for_in_items_of_earlier_runs(table, stored_at, found):
+    table.target = replace(table.target, account=Account(endpoint_url=table.client.meta.endpoint_url))
+    stranger = {"subject": {"S": "stranger#user#u"}, "customer_id": {"S": "stranger"}, "stored_at": {"S": stored_at}}
+    table.change(3, **stranger)
+    assert found in "\n".join(table.breaches().lines())
 
 
 def test_a_copy_that_replaced_the_first_one_is_found(aws):

@@ -219,6 +219,11 @@ def test_in_an_alias_the_present_names_win_and_the_old_ones_stay_beside_them():
     assert body_of(payload) == {"message_id": "m-1", "user_id": "new", "previous_id": "old", **OLD_ALIAS}
 
 
+def test_old_names_of_an_alias_that_are_null_or_empty_are_absent():
+    body = message_of({"type": "alias", "userId": "u", "previousId": "p", "from": None, "to": ""}).body
+    assert not body.keys() & {"from", "to"}
+
+
 def test_other_call_types_keep_from_and_to_as_fields_of_the_customer():
     assert body_of({"type": "track", "from": "Ulm", "to": "Bath"}).items() >= {"from": "Ulm", "to": "Bath"}.items()
 

@@ -1,6 +1,7 @@
 """Looks at each item that a store holds of a run: its key, every attribute, and which of its copies it is."""
 
 from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
 from math import inf
 
 from cli.segment.contract import DELETE
@@ -96,7 +97,13 @@ class Audit:
         elsewhere: list[Stored] = list(unknown)
         if lost and self._is_table and self._target.is_local:
             own = frozenset(self._traffic.customer_ids)
-            elsewhere += [stored for stored in read_everything(self._target) if stored.customer_id not in own]
+            # What was stored before is of earlier runs, which send the same message ids for other customers.
+            began_at = f"{datetime.fromtimestamp(self._began_at, UTC):%Y-%m-%dT%H:%M:%S}"
+            elsewhere += [
+                stored
+                for stored in read_everything(self._target)
+                if stored.customer_id not in own and stored.facts.get("stored_at", began_at) >= began_at
+            ]
         by_id: dict[str, list[Stored]] = {}
         for stored in elsewhere:
             by_id.setdefault(stored.facts.get("message_id", ""), []).append(stored)
