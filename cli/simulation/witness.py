@@ -126,6 +126,15 @@ class Witness:
         after = self._read(subjects)
         finished = {subject for subject in users if named[subject] and all(one.finished_at for one in named[subject])}
         counted = [one for subject in users for one in named[subject]]
+        for subject, holding in after.items():
+            if holding.size:
+                ledger.breaches.add(
+                    "nothing is left of an erased user",
+                    subject,
+                    expected="no messages, deletes and rejects",
+                    found=f"{len(holding.messages):,} messages, {len(holding.deletes):,} deletes, "
+                    f"{holding.rejects:,} rejects",
+                )
         proven = Counter(fingerprint for subject in subjects for fingerprint in self._before[subject].messages)
         proven.update(ledger.deletes[subject] for subject in users if named[subject] or after[subject].deletes)
         return Erasures(
