@@ -150,6 +150,11 @@ def make_key(server, customer, **fields):
     return server.request("POST", "/_local/keys", json={"customer_id": customer, **facts}).body
 
 
+def cut_texts(elements):
+    """Return the texts of the elements that show an ellipsis."""
+    return elements.evaluate_all("all => all.filter(it => it.scrollWidth > it.clientWidth).map(it => it.textContent)")
+
+
 def lines_of(element):
     """Return how many lines the text of an element takes."""
     return element.evaluate("it => it.clientHeight / parseFloat(getComputedStyle(it).lineHeight)")
@@ -228,14 +233,20 @@ def test_no_content_widens_the_details_of_a_request(page, server):
     server.post(fresh(userId=user, event=LONG_WORD, messageId=LONGEST_ID, properties={LONG_WORD: LONG_WORD * 9}))
     server.post(fresh(userId=user, event={LONG_WORD: LONG_WORD}, messageId=[LONG_WORD], type="track"))
     server.post(fresh(userId=user, type=LONG_WORD))
+    batch = [fresh(), fresh(event="")] * 50
+    body = json.dumps({"writeKey": demo.GOOD_KEY, "batch": batch}).encode()
+    server.request("POST", "/v1/batch", headers={"Content-Type": "application/json"}, body=body)
     rows = page.get_by_role("list", name="Requests").get_by_role("listitem").filter(has_text=user[:36])
     expect(rows).to_have_count(3)
     for index in range(3):
         rows.nth(index).click()
         expect(page.get_by_role("complementary")).to_contain_text("Request as received")
-        for width in WIDTHS:
+        for width in (*WIDTHS, DESKTOP["width"]):
             with sized(page, width):
                 assert page.evaluate(MISFITS) == []
+                if width >= 900:
+                    assert cut_texts(page.locator(".tally dt")) == []
+                    assert cut_texts(page.locator(".row .event").filter(has_text="batch of")) == []
                 box = page.get_by_role("button", name="Close the details").bounding_box()
                 assert box["x"] + box["width"] <= width
         page.get_by_role("button", name="Close the details").click()
@@ -304,10 +315,7 @@ def test_ids_that_differ_at_their_ends_look_different_and_no_outcome_is_cut(page
     expect(row(page, "part refused")).to_be_visible()
     for width in WIDTHS:
         with sized(page, width):
-            cut = page.locator(".row .outcome").evaluate_all(
-                "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.textContent)"
-            )
-            assert cut == []
+            assert cut_texts(page.locator(".row .outcome")) == []
             for name in ("customer", "user"):
                 ends = page.locator(f".row .{name} > :last-child:not(:empty):visible").filter(
                     has_text=re.compile("-[01]$")
