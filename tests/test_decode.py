@@ -342,6 +342,12 @@ def test_the_limit_is_that_of_what_was_compressed(decode, limit, refusal):
             decode(body, is_base64=is_base64)
 
 
+def test_a_bomb_after_a_small_member_is_too_large():
+    parts = gzip.compress(b" " * (MAX_BODY_BYTES // 2)) + gzip.compress(b" " * 10_000_000)
+    with pytest.raises(MessageTooLarge):
+        decode_body(base64.b64encode(parts).decode(), is_base64=True)
+
+
 def test_of_a_bomb_no_more_is_made_than_what_may_come():
     part = gzip.compress(b" " * 10_000_000, 9)
     bomb = base64.b64encode(part * 100).decode()
