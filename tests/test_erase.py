@@ -511,7 +511,7 @@ def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
 
 def test_a_delete_links_nothing(place):
     place.post({"type": "delete", "userId": "user-1", "anonymousId": "5f0c"})
-    assert list(links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1")) == []
+    assert list(links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1", print)) == []
 
 
 # Two at once
