@@ -94,12 +94,10 @@ class Tester:
             yield self._sample(None, odd["title"], Draft(path=odd["path"], text=text))
 
     def _sample(self, group: str | None, title: str, draft: Draft) -> dict[str, Any]:
-        verdict = self.check(draft)
-        accepted = verdict["status"] == ACCEPTED
+        accepted = self.check(draft)["status"] == ACCEPTED
         return {
             "group": group or ("Odd, and accepted" if accepted else "Refused"),
             "title": title,
-            "about": "" if accepted else f"{verdict['status']} {verdict['message']}",
             "path": draft.path,
             "text": draft.text,
             "settings": draft.settings,
