@@ -57,6 +57,7 @@ e2e-page: $(VENV)/.browser | chromium
 e2e-libraries: .libraries/.installed
 e2e-artifact: build
 e2e-container: build docker
+e2e-deploy: build
 
 # The tests with very many examples: all examples. `make test` tries a part of them.
 searches: $(INSTALLED)
