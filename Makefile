@@ -6,7 +6,10 @@
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
 # make sabotage  faults in a copy that the product's own tools must notice
 # make mutants   small faults in the code that no test notices           make mutants ARGS="--sample 40"
+# make plan      what make deploy would change, and a month's price      make plan STAGE=prod RATE=100
 # make deploy    the stack of a stage, with your AWS credentials         make deploy STAGE=prod
+# make undeploy  ends the stack of a stage; tables and queues stay       make undeploy STAGE=dev
+# make privileges  that no role has a permission too many, each in turn
 # make screenshots  the pictures of the page in docs/
 # make lock      pins the dependencies anew (needs uv)
 
@@ -57,7 +60,7 @@ e2e-page: $(VENV)/.browser | chromium
 e2e-libraries: .libraries/.installed
 e2e-artifact: build
 e2e-container: build docker
-e2e-deploy: build
+e2e-deploy e2e-privileges: build
 
 # The tests with very many examples: all examples. `make test` tries a part of them.
 searches: $(INSTALLED)
@@ -76,6 +79,11 @@ processes: $(INSTALLED)
 .PHONY: sabotage
 sabotage: $(INSTALLED)
 	SABOTAGE=all $(PYTEST) tests/e2e/test_sabotage.py $(ARGS)
+
+# All permissions; `make e2e-privileges` tries one of each statement.
+.PHONY: privileges
+privileges: build
+	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" TEST_PRIVILEGES=all $(PYTEST) tests/e2e/test_privileges.py $(ARGS)
 
 dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \
@@ -120,13 +128,26 @@ TAGS = "service=direct-destination stage=$(STAGE)"
 # An output and not a tag: a tag that changes updates every resource of the stack.
 COMMIT = $(or $(shell git describe --always --dirty 2>/dev/null),not-entered)
 CONFIG = $(if $(filter dev,$(STAGE)),default,$(STAGE))
-.PHONY: deploy
-deploy: $(SAM_VENV)/.installed
-	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
-		{ echo "samconfig.toml has no stage $(STAGE): write make deploy STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
-	$(SAM_VENV)/bin/sam build
+# Messages per second, for the price.
+RATE ?= 10
+.PHONY: deploy plan undeploy stage
+deploy: stage build
 	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) $(ARGS)
+
+# A change set that is shown and not carried out. Of a stage that is not there yet, it leaves an empty stack in review.
+plan: stage build
+	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
+	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) --no-execute-changeset $(ARGS)
+	@$(VENV)/bin/python -m bench month --rate $(RATE)
+
+undeploy: stage $(SAM_VENV)/.installed
+	$(SAM_VENV)/bin/sam delete --config-env $(CONFIG) $(ARGS)
+	@echo "Tables and queues stay, with what is in them: docs/deploy.md, Delete"
+
+stage:
+	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
+		{ echo "samconfig.toml has no stage $(STAGE): write make $(MAKECMDGOALS) STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
 
 # Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
 .PHONY: bench

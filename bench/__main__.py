@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from bench import batch, cold, cost, hostile, instructions, load, soak, warm
+from bench import batch, cold, cost, cost_docs, cost_model, hostile, instructions, load, soak, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -19,6 +19,13 @@ from cli.console import stdout
 from cli.stack import ROOT
 
 RESULTS = ROOT / "build" / "bench.json"
+
+
+MONTH_HELP = """Compute what a month costs at a rate of messages, from what bench/recorded.json keeps.
+
+\b
+Example:
+  python -m bench month --rate 100"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +174,18 @@ def _command(
 for each in MEASUREMENTS:
     _command((each,), each.name, each.help, each.flags)
 _command(MEASUREMENTS, "all", "Measure all of it, one after the other.")
+
+
+@main.command("month", help=MONTH_HELP)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True)
+def _month(*, rate: float) -> None:
+    source = cost_docs.Source(prices=cost_model.load_prices(), recorded=cost_model.Recorded.load())
+    click.echo(f"A month at {rate:,.10g} messages per second, of 1 KB each, in dollars of us-east-1 (docs/scale.md):")
+    for store in cost_model.Store:
+        month = cost_model.month_dollars(source.prices, source.case(store, rate=rate))
+        click.echo(f"  {store:<14} {month:>12,.2f}")
+    idle = source.prices["metrics"].dollars(cost_model.METRICS.value)
+    click.echo(f"  of which {idle:,.2f} are for metrics, however few the messages are")
 
 
 def _measure(

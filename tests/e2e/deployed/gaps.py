@@ -62,7 +62,7 @@ def _add_codedeploy() -> None:
 
 
 # AWS::CloudWatch::Alarm with Metrics: "metric math is not supported". Here it is stored and never evaluated.
-# tests/test_alarms.py evaluates the expressions of the template.
+# tests/test_watched.py evaluates the expressions of the template.
 
 MATH = {"MetricName": "metric-math", "Namespace": "not-evaluated", "Period": 60}
 
@@ -322,6 +322,25 @@ def _log_with_role() -> None:
     lambda_svc._emit_lambda_logs = emit
 
 
+# Events of FilterLogEvents have no eventId, by which `destination tail` tells them apart
+# (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilteredLogEvent.html).
+
+
+def _leaves_out_event_ids() -> bool:
+    [(event, _stream)] = cloudwatch_logs._stream_event_range([{"message": "probe"}], "stream", 0, 1)
+    return "eventId" not in event
+
+
+def _add_event_ids() -> None:
+    def events(
+        history: list[dict[str, Any]], stream: str, start: int, end: int
+    ) -> Iterator[tuple[dict[str, Any], str]]:
+        for index in range(start, end):
+            yield {**history[index], "eventId": f"{stream}-{index}"}, stream
+
+    cloudwatch_logs._stream_event_range = events
+
+
 # Functions run with the Python of ministack, whose packages would hide that one is missing in the artifact. This is a
 # choice of ministack rather than a gap: the interpreter must have no packages of its own.
 
@@ -367,4 +386,5 @@ GAPS = (
     Gap("actions of batches of SQS", _asks_for_batch_actions, _ask_for_single_actions),
     Gap("the role that reads an event source", _reads_without_permission, _read_with_role),
     Gap("the role that writes log lines", _logs_without_permission, _log_with_role),
+    Gap("ids of log events", _leaves_out_event_ids, _add_event_ids),
 )

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from local_server import PATIENCE_SECONDS
 
 from cli.artifact import find_python, lambda_version
 from cli.local.environment import local_environment
-from cli.stack import ROOT, stack_outputs
+from cli.stack import ROOT, load_template, stack_outputs
 
 BUILT = ROOT / ".aws-sam" / "build"
 REGION = "us-east-1"
@@ -107,7 +108,7 @@ class DeployedStack:
         """Deploy the built template as `make deploy` does, and return what SAM printed."""
         options = ["--config-env", "default", "--no-confirm-changeset", "--no-progressbar", "--stack-name", self.name]
         if template:
-            options += ["--template-file", str(template)]
+            options += ["--template-file", str(template), "--config-file", str(ROOT / "samconfig.toml")]
         if parameters:
             options += ["--parameter-overrides", " ".join(f"{name}={value}" for name, value in parameters.items())]
         done = self.account.sam("deploy", *options, credentials=credentials)
@@ -129,6 +130,38 @@ class DeployedStack:
         """Where the emulated API Gateway serves the API: the path names it, as the host name does on AWS."""
         api = (urlsplit(self.outputs()["EndpointUrl"]).hostname or "").split(".")[0]
         return f"{self.account.endpoint}/_aws/execute-api/{api}/segment"
+
+    def waiting(self, queue_url: str) -> int:
+        """Return how many messages are in a queue."""
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        attributes = self.account.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=list(names))
+        return sum(int(attributes["Attributes"][name]) for name in names)
+
+    def ran(self, *args: str) -> None:
+        """Run `destination`, which must succeed; a command that takes `--stack` gets it unless it names a URL."""
+        done = self.run_here(*args) if "--url" in args else self.run(*args)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def certify(self) -> None:
+        """Run `destination certify`, which must find no fault."""
+        self.ran("certify", "--stack", self.name, "--url", self.url)
+
+    @contextmanager
+    def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """Run `destination` with `--stack` until the end of the context."""
+        command = [sys.executable, "-m", "cli", *args, "--stack", self.name]
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=self.account.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run `destination` with `--stack`."""
@@ -178,6 +211,26 @@ def parse_all(text: str) -> list[Any]:
         values.append(value)
         rest = rest[end:].lstrip()
     return values
+
+
+def edited_template(
+    folder: Path,
+    *,
+    code: Mapping[str, Path] | None = None,
+    add: Mapping[str, Any] | None = None,
+    edit: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> Path:
+    """Write the template with changes into a folder: other code of functions, more resources, or any edit."""
+    template = load_template()
+    for name, resource in template["Resources"].items():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = str((code or {}).get(name, BUILT / name))
+    template["Resources"] |= add or {}
+    edit(template)
+    file = folder / "template.yaml"
+    file.unlink(missing_ok=True)  # it may be a link to that of the checkout
+    file.write_text(json.dumps(template))
+    return file
 
 
 def make_bare_python(folder: Path) -> Path:

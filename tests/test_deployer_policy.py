@@ -1,0 +1,134 @@
+"""`docs/deployer-policy.json`, the permissions of whoever deploys, against what CloudFormation says that it calls.
+
+CloudFormation publishes which permissions it uses for a type of resource, and cfn-lint ships that.
+https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html (`handlers`)
+"""
+
+import fnmatch
+import json
+from pathlib import Path
+
+import cfnlint
+import pytest
+from test_template import deployed
+
+from cli.stack import ROOT
+
+POLICY = json.loads((ROOT / "docs" / "deployer-policy.json").read_text())
+SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas" / "resources"
+MAX_POLICY_CHARS = 6144
+"""Of a managed policy, without spaces: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+OTHER_FEATURES = {
+    "AWS::ApiGatewayV2::Api": ("s3:*",),  # a definition in a bucket
+    "AWS::ApiGatewayV2::DomainName": ("s3:*",),  # mutual TLS
+    "AWS::CodeDeploy::DeploymentGroup": ("codedeploy:RegisterOnPremisesInstance",),
+    # Replicas, imports, exports to Kinesis, keys of one's own, policies of a table.
+    "AWS::DynamoDB::Table": (
+        "dynamodb:*Item",
+        "dynamodb:*Kinesis*",
+        "dynamodb:*Replica",
+        "dynamodb:ImportTable",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "dynamodb:DeleteResourcePolicy",
+        "dynamodb:PutResourcePolicy",
+        "iam:CreateServiceLinkedRole",
+        "kinesis:*",
+        "kms:*",
+        "logs:*",
+        "s3:*",
+    ),
+    "AWS::IAM::Role": ("iam:*PermissionsBoundary",),
+    "AWS::Lambda::EventSourceMapping": ("kms:*",),
+    # Networks, file systems, keys of one's own, signed code, layers, capacity providers.
+    "AWS::Lambda::Function": (
+        "ec2:*",
+        "elasticfilesystem:*",
+        "kms:*",
+        "lambda:*CodeSigningConfig",
+        "lambda:AssociateRuntimeAlias",
+        "lambda:GetLayerVersion",
+        "lambda:PassCapacityProvider",
+        "s3files:*",
+    ),
+    "AWS::Lambda::Alias": ("lambda:PutProvisionedConcurrencyConfig",),
+    "AWS::Lambda::Version": ("lambda:PutProvisionedConcurrencyConfig",),
+    # Keys of one's own, policies of data, indexes and tokens, protection.
+    "AWS::Logs::LogGroup": (
+        "firehose:*",
+        "logs:*KmsKey",
+        "logs:*BearerTokenAuthentication",
+        "logs:DeleteDataProtectionPolicy",
+        "logs:DeleteIndexPolicy",
+        "logs:DeleteResourcePolicy",
+        "logs:PutDataProtectionPolicy",
+        "logs:PutIndexPolicy",
+        "logs:PutLogGroupDeletionProtection",
+        "s3:REST.PUT.OBJECT",
+    ),
+}
+"""Permissions for features of a type that the template does not use."""
+
+
+def allowed_actions():
+    """Return the actions that the policy allows, as patterns."""
+    actions = [statement["Action"] for statement in POLICY["Statement"]]
+    return [action for some in actions for action in ([some] if isinstance(some, str) else some)]
+
+
+def is_one_of(action, patterns):
+    """Tell whether an action is one of some patterns. Their case does not count in IAM."""
+    return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
+
+
+def types():
+    """Return the types of all resources of the stack."""
+    return sorted({resource["Type"] for resource in deployed().values()})
+
+
+@pytest.fixture(scope="module")
+def handlers():
+    """Return what CloudFormation calls for each type of resource."""
+    found = {}
+    for file in SCHEMAS.glob("*.json"):
+        schema = json.loads(file.read_text("utf-8"))
+        found.setdefault(schema["typeName"], schema.get("handlers", {}))
+    return found
+
+
+@pytest.mark.parametrize("kind", types())
+def test_deployer_may_do_what_cloudformation_does_for_a_type(handlers, kind):
+    called = {
+        permission
+        for name, handler in handlers[kind].items()
+        if name != "list"
+        for permission in handler["permissions"]
+    }
+    assert called
+    needed = {action for action in called if not is_one_of(action, OTHER_FEATURES.get(kind, ()))}
+    assert {action for action in needed if not is_one_of(action, allowed_actions())} == set()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "dynamodb:GetRecords",
+        "sqs:SendMessage",
+        "sqs:ReceiveMessage",
+        "sqs:PurgeQueue",
+        "lambda:InvokeFunction",
+        "logs:FilterLogEvents",
+        "iam:CreateUser",
+        "iam:CreatePolicyVersion",
+    ],
+)
+def test_deployer_reads_and_writes_no_data_and_makes_no_users(action):
+    assert not is_one_of(action, allowed_actions())
+
+
+def test_policy_fits_into_a_managed_policy():
+    assert len("".join(json.dumps(POLICY).split())) <= MAX_POLICY_CHARS
