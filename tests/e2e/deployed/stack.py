@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -191,12 +192,25 @@ class DeployedStack:
         assert done.returncode == 0, done.stdout + done.stderr
         return str(json.loads(done.stdout)["api_key"])
 
-    def post(self, api_key: str, message: Mapping[str, Any], path: str = "/segment", **headers: str) -> tuple[int, Any]:
-        """Send a message, or a body of bytes, as Segment does; return status and answer."""
+    def post(
+        self,
+        api_key: str,
+        message: Mapping[str, Any] | bytes,
+        path: str = "/segment",
+        *,
+        retries: bool = True,
+        **headers: str,
+    ) -> tuple[int, Any]:
+        """Send a message, or a body of bytes, as Segment does, with its retries of a 5xx; return status and answer."""
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         sent = {"Content-Type": "application/json", **urllib3.make_headers(basic_auth=f"{api_key}:"), **headers}
-        answer = self.account.http.request("POST", self.url.removesuffix("/segment") + path, body=body, headers=sent)
-        return answer.status, json.loads(answer.data)
+        url = self.url.removesuffix("/segment") + path
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            answer = self.account.http.request("POST", url, body=body, headers=sent)
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR or not retries or time.monotonic() > deadline:
+                return answer.status, json.loads(answer.data)
+            time.sleep(0.5)
 
     def health(self) -> int:
         """Return the status of `GET /health`."""
