@@ -46,6 +46,7 @@ from tests.mutants.operators import mutants_of
         ("def a(b: 'c') -> 'd':\n    assert b, 'text'", set()),
         ("@dataclass(frozen=True)\nclass A:\n    b: int", set()),
         ("if TYPE_CHECKING:\n    a = 1", set()),
+        ("A = Mapping[str, int]", set()),
     ],
 )
 def test_a_statement_has_these_faults(source, faults):

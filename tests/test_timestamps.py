@@ -139,3 +139,10 @@ def test_any_time_that_is_read_is_the_one_that_the_standard_library_reads(form, 
         iso = re.sub(r" ([+-]\d{4}) UTC", r"\1", text).upper()
         read = datetime.fromisoformat(iso)
         assert datetime.fromisoformat(time) == (read if read.tzinfo else read.replace(tzinfo=UTC))
+
+
+@pytest.mark.parametrize("character", ["~", "\x00", "\xa0", "\u2028", "x"])
+def test_only_json_white_space_may_surround_a_time(character):
+    time = "2031-05-17T12:00:00Z"
+    assert parse_time(f" \t\r\n{time} \t\r\n") == parse_time(time) is not None
+    assert parse_time(f"{time}{character}") is parse_time(f"{character}{time}") is None

@@ -125,7 +125,8 @@ class _Module:
     def _children(self, node: ast.AST) -> Iterator[list[ast.AST]]:
         for name, value in ast.iter_fields(node):
             children = value if isinstance(value, list) else [value]
-            if name not in ("annotation", "returns", "ctx"):
+            is_of_type = name in ("annotation", "returns") or (name == "slice" and isinstance(value, ast.Tuple))
+            if not is_of_type and name != "ctx":
                 yield [child for child in children if isinstance(child, ast.AST) and not _is_docstring(child)]
 
     # Text
