@@ -17,6 +17,14 @@ from handler.decode import JsonObject
 from handler.timestamps import parse_time
 
 DRAFT7 = "http://json-schema.org/draft-07/schema"
+FORMATS: Mapping[str, Callable[[str], bool]] = {
+    "date-time": lambda text: parse_time(text) is not None,
+    "email": lambda text: "@" in text,
+}
+"""The formats of compiled schemas.
+
+`email` is checked as `jsonschema` does. The pattern of fastjsonschema is stricter, and takes quadratic time.
+"""
 
 _CERTAIN = {
     *("$comment", "default", "description", "errorMessage", "examples", "title"),
@@ -32,8 +40,7 @@ _CERTAIN_IF: Mapping[str, Callable[[Any], bool]] = {
     "$schema": lambda name: name.removesuffix("#") == DRAFT7,
     # In Python 1 == True, in JSON not.
     "enum": lambda values: all(value is None or isinstance(value, str) for value in values),
-    # The first is our own code for both; of the second fastjsonschema has a stricter notion.
-    "format": lambda name: name in {"date-time", "email"},
+    "format": lambda name: name in FORMATS,
     "items": lambda schema: not isinstance(schema, list),
     # The code would name infinity, which Python does not.
     **dict.fromkeys(
@@ -67,7 +74,7 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
 
     It has `DIGEST`, the set `COMPILED` of the names that could be compiled, the set `CAN_BE_SLOW` of those that take
     more than linear time, and `validate({name: document}, formats)`, which raises `JsonSchemaValueException` if a
-    document is not valid. `formats` has a function for `date-time`.
+    document is not valid. `formats` is `FORMATS`.
     Raises `PatternError` for a pattern that can't be used.
     """
     from handler.patterns import python_schema  # noqa: PLC0415 -- not needed where the code is there already
@@ -146,7 +153,7 @@ def _code(names: Iterable[str], documents: Mapping[str, JsonObject]) -> str:
         code = fastjsonschema.compile_to_code(
             {"$schema": DRAFT7, "properties": {name: {"$ref": f"{name}.json"} for name in names}},
             handlers={"": documents.__getitem__},
-            formats={"date-time": lambda text: parse_time(text) is not None},
+            formats=dict(FORMATS),
             use_default=False,
             detailed_exceptions=False,
         )

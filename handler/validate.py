@@ -12,12 +12,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 from handler.canonicalise import Message
-from handler.compile import compile_schemas, digest, read_schemas
+from handler.compile import FORMATS, compile_schemas, digest, read_schemas
 from handler.decode import JsonObject, type_name
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation, WrongType
 from handler.spec import CALL_TYPES, SETTINGS, TOP
 from handler.time_limit import CheckTime, TooSlowError
-from handler.timestamps import parse_time
 
 if TYPE_CHECKING:
     from handler.diagnose import Diagnosis
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
 
 TOO_SLOW = "This takes too long to check: a rule of our schema {name}.json needs too many steps for it"
-
-_FORMATS = {"date-time": lambda text: parse_time(text) is not None}
 
 
 def check_call_type(message: Message, supported: Collection[str], *, expected: str | None = None) -> str:
@@ -89,7 +86,7 @@ class Schemas:
         if name not in self._compiled.COMPILED:
             return False
         try:
-            self._compiled.validate({name: document}, _FORMATS)
+            self._compiled.validate({name: document}, FORMATS)
         except self._compiled.JsonSchemaValueException:
             return False
         return True

@@ -2,6 +2,7 @@ import functools
 import json
 import shutil
 import sys
+import time
 import types
 
 import pytest
@@ -10,16 +11,14 @@ from hypothesis import strategies as st
 from searches import search
 
 from cli.stack import ROOT
-from handler.compile import compile_schemas, digest, is_compilable, read_schemas
+from handler.compile import FORMATS, compile_schemas, digest, is_compilable, read_schemas
 from handler.diagnose import Diagnosis
 from handler.patterns import PatternError
 from handler.spec import CALL_TYPES
-from handler.timestamps import parse_time
 from handler.validate import SCHEMA_NAMES, Schemas
 
 DRAFT7 = "http://json-schema.org/draft-07/schema#"
 SHIPPED = read_schemas(ROOT / "schemas")
-FORMATS = {"date-time": lambda text: parse_time(text) is not None}
 
 
 def load(files, names):
@@ -232,6 +231,24 @@ def test_schemas_that_are_compiled_well_alone_may_not_be_together():
     }
     assert {"x"} == load(files, ("x",)).COMPILED
     assert not load(files, ("x", "y")).COMPILED
+
+
+@pytest.mark.parametrize(
+    ("text", "is_valid"), [("ada@example.com", True), ("a..b@c", True), ("@", True), ("", False), ("ada", False)]
+)
+def test_an_email_address_is_judged_as_by_jsonschema(text, is_valid):
+    files = {"x.json": b'{"format": "email"}'}
+    module = load(files, ("x",))
+    assert "x" in module.COMPILED
+    assert says_yes(module, "x", text) == is_valid == (not Diagnosis(files, ("x",)).violations("x", text))
+
+
+@pytest.mark.parametrize("text", ["." * 1_000_000, "@" * 1_000_000, "a" * 1_000_000 + "@"], ids=lambda text: text[-1])
+def test_an_email_address_takes_linear_time(text):
+    module = load({"x.json": b'{"format": "email"}'}, ("x",))
+    began = time.process_time()
+    says_yes(module, "x", text)
+    assert time.process_time() - began < 1
 
 
 def test_schemas_may_refer_to_each_other_in_a_circle():
