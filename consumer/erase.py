@@ -93,13 +93,14 @@ class Eraser:
         self._clock = clock
         self._sleep = sleep
 
-    def bury(self, request: ErasureRequest) -> None:
-        """Leave a tombstone, by which the endpoint knows who was erased, and open the receipt.
+    def bury(self, request: ErasureRequest) -> Receipt:
+        """Leave a tombstone, by which the endpoint knows who was erased, and return the receipt, opened if it is new.
 
-        Raises `STORE_ERRORS`, and `FinishedElsewhereError` where two do so at once.
+        The tombstone is at least as old as the receipt's `started_at`. Raises `STORE_ERRORS`, and
+        `FinishedElsewhereError` where two do so at once.
         """
         self._erasures.bury(request)
-        self._open(request)
+        return self._open(request).receipt
 
     def erase(self, request: ErasureRequest, *, until: float) -> Receipt | None:
         """Carry out a request, or the rest of it, and return its receipt; None where it was finished before.

@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -61,16 +62,18 @@ def carry_out(
 ) -> "PartialItemFailureResponse":
     """Bury all, wait for requests that are under way, and erase sequentially; raises `BatchFailed`.
 
-    A delete that fails does not keep the others from being carried out.
+    A delete that fails does not keep the others from being carried out. The wait counts from the newest tombstone, so
+    that the retry of a batch does not wait again.
     """
     until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
     not_buried: dict[str, Exception] = {}
+    buried_at = float("-inf")
     for record in event["Records"]:
         try:
-            eraser.bury(request_of(record))
+            buried_at = max(buried_at, _seconds(eraser.bury(request_of(record)).started_at))
         except Exception as error:  # noqa: BLE001 -- raised below, where it concerns this delete alone
             not_buried[record["dynamodb"]["SequenceNumber"]] = error
-    sleep(wait_seconds)
+    sleep(min(wait_seconds, max(0, buried_at + wait_seconds - time.time())))
 
     def erase(record: "DynamoDBRecord") -> None:
         request = None
@@ -92,6 +95,11 @@ def carry_out(
     if len(response["batchItemFailures"]) == len(event["Records"]):
         raise BatchFailed("No erasure of the batch was finished: each has a line of its own in the log")
     return response
+
+
+def _seconds(sortable: str) -> float:
+    """Return a time of a receipt in seconds since 1970."""
+    return datetime.fromisoformat(sortable).timestamp()
 
 
 def _write(facts: dict[str, Any]) -> None:

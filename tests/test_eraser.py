@@ -1,5 +1,6 @@
 """The eraser's function, handed what the stream of the event table would hand it."""
 
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,7 @@ from consumer import eraser
 from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, Scope
-from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, wait_seconds
+from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, request_of, wait_seconds
 from consumer.erasures import ErasureTable
 from handler.settings import AfterErasure
 
@@ -36,6 +37,18 @@ def deletes(destination, *users, **fields):
         for number, user in enumerate(users, start=1)
     ]
     return {"Records": records}
+
+
+def new_eraser(destination, *, clock=time.time):
+    client, stores = patient_client("dynamodb"), destination.stack.stores
+    return Eraser(
+        client,
+        event_table=stores.event_table,
+        rejects_table=stores.rejects_table,
+        erasures=ErasureTable(client, stores.erasure_table),
+        scope=Scope.USER,
+        clock=clock,
+    )
 
 
 def receipts(destination):
@@ -141,24 +154,37 @@ def test_a_delete_with_any_time_is_carried_out(deploy, time):
 def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
     destination = deploy(AfterErasure="refuse")
     event = deletes(destination, "user-1")
-    stores = destination.stack.stores
-    client = patient_client("dynamodb")
-    patient = Eraser(
-        client,
-        event_table=stores.event_table,
-        rejects_table=stores.rejects_table,
-        erasures=ErasureTable(client, stores.erasure_table),
-        scope=Scope.USER,
-    )
     seen = []
 
     def sleep(seconds):
         answer = destination.post({"type": "page", "userId": "user-1", "timestamp": "2020-01-01T00:00:00Z"})
         seen.append((seconds, answer.status, len(destination.stored())))
 
-    carry_out(event, Context(), patient, wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
-    assert seen == [(LATEST_WRITE_SECONDS, 403, 1)]
+    carry_out(event, Context(), new_eraser(destination), wait_seconds=LATEST_WRITE_SECONDS, sleep=sleep)
+    assert seen == [(pytest.approx(LATEST_WRITE_SECONDS, abs=5), 403, 1)]
     assert destination.stored() == []
+
+
+@pytest.mark.parametrize(("buried", "seconds"), [(["user-1", "user-2"], 0), (["user-1"], LATEST_WRITE_SECONDS)])
+def test_it_waits_only_after_new_tombstones(deploy, buried, seconds):
+    destination = deploy(AfterErasure="refuse")
+    event = deletes(destination, "user-1", "user-2")
+    early = new_eraser(destination, clock=lambda: time.time() - LATEST_WRITE_SECONDS)
+    for record in event["Records"][: len(buried)]:
+        early.bury(request_of(record))
+    waits = []
+    carry_out(event, Context(), new_eraser(destination), wait_seconds=LATEST_WRITE_SECONDS, sleep=waits.append)
+    assert waits == [pytest.approx(seconds, abs=5)]
+    assert destination.stored() == []
+
+
+def test_a_clock_that_is_ahead_does_not_prolong_the_wait(deploy):
+    destination = deploy(AfterErasure="refuse")
+    event = deletes(destination, "user-1")
+    new_eraser(destination, clock=lambda: time.time() + 3600).bury(request_of(event["Records"][0]))
+    waits = []
+    carry_out(event, Context(), new_eraser(destination), wait_seconds=LATEST_WRITE_SECONDS, sleep=waits.append)
+    assert waits == [LATEST_WRITE_SECONDS]
 
 
 @pytest.mark.parametrize(
