@@ -7,13 +7,19 @@ AWS, and docs/deploy.md what only AWS can show.
 
 import gzip
 import json
+import shutil
 
 import pytest
-from deployed.stack import BUILT, DeployedStack, EmulatedAccount, eventually
+from deployed.stack import BUILT, DeployedStack, EmulatedAccount, edited_template, eventually
+
+from handler.compile import compile_schemas, read_schemas
+from handler.validate import SCHEMA_NAMES
 
 pytestmark = pytest.mark.skipif(not (BUILT / "template.yaml").exists(), reason="nothing is built: make build")
 
 IDENTIFY = {"type": "identify", "userId": "ada", "traits": {"email": "ada@example.com", "name": "Ada"}}
+WITHOUT_EVENT = {"type": "track", "userId": "ada", "messageId": "without-event"}
+SIMULATED = ("--messages", "30", "--customers", "2", "--concurrency", "2", "--duplicates", "0.2", "--invalid", "0.2")
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +93,68 @@ def test_trace_and_tail_find_a_message(stack, key):
 def test_status_tells_customers_with_active_keys(stack):
     [status] = stack.read("status")
     assert status["private_beta"]["customers_with_active_keys"] == 1
+
+
+def test_refused_message_is_kept_until_a_redeployed_schema_accepts_it(stack, key, tmp_path):
+    assert stack.post(key, WITHOUT_EVENT)[0] == 400
+    [reject] = stack.read("rejects", "list", "--customer", "acme")
+    assert reject["code"] == "invalid_message"
+    function = make_function_without_required_event(tmp_path)
+    stack.deploy(edited_template(tmp_path, code={"DestinationFunction": function}), KeyCacheSeconds="0")
+    assert stack.post(key, {**WITHOUT_EVENT, "messageId": "after-the-change"})[0] == 200
+    [retried] = stack.read("rejects", "retry", "--customer", "acme", "--schemas", str(function / "schemas"))
+    assert retried["tried"] == 1
+    stored = stack.read("messages", "list", "--customer", "acme", "--user", "ada")
+    assert {"without-event", "after-the-change"} <= {message["message_id"] for message in stored}
+    assert stack.read("rejects", "list", "--customer", "acme") == []
+
+
+def make_function_without_required_event(folder):
+    """Copy the built function, with a schema in which a track call needs no event, as cli/artifact.py compiles it."""
+    function = folder / "DestinationFunction"
+    shutil.copytree(BUILT / "DestinationFunction", function)
+    track = function / "schemas" / "track.json"
+    schema = json.loads(track.read_text())
+    schema["required"].remove("event")
+    track.write_text(json.dumps(schema))
+    for compiled in (function / "handler" / "__pycache__").glob("compiled.*"):
+        compiled.unlink()
+    (function / "handler" / "compiled.py").write_text(compile_schemas(read_schemas(track.parent), SCHEMA_NAMES))
+    return function
+
+
+def test_consumer_keeps_contacts_and_takes_replays(stack, key):
+    stack.deploy(KeyCacheSeconds="0", Consumer="on")
+    assert stack.post(key, {**IDENTIFY, "messageId": "for-contacts"})[0] == 200
+    eventually(lambda: stack.read("contacts", "list", "--customer", "acme"))
+    stack.ran("contacts", "show", "ada", "--customer", "acme")
+    [replayed] = stack.read("replay", "--customer", "acme", "--restart", "--yes")
+    assert replayed["queued"] > 0
+    queue = stack.outputs()["EventQueueUrl"]
+    eventually(lambda: stack.waiting(queue) == 0)
+    assert stack.waiting(stack.outputs()["EventDeadLetterQueueUrl"]) == 0
+    assert stack.waiting(stack.outputs()["StreamDeadLetterQueueUrl"]) == 0
+
+
+def test_simulation_loses_and_doubles_nothing(stack):
+    stack.ran("simulate", "--stack", stack.name, "--url", stack.url, "--contacts", "--deletes", "0.2", *SIMULATED)
+
+
+@pytest.mark.parametrize("kind", ["standard", "fifo"])
+def test_certify_finds_no_fault_with_a_queue(stack, key, kind):
+    stack.deploy(KeyCacheSeconds="0", EventSink="sqs", EventQueueType=kind, Consumer="off")
+    eventually(lambda: stack.health() == 200)
+    assert stack.post(key, {**IDENTIFY, "userId": kind})[0] == 202
+    stack.certify()
+
+
+def test_deleted_stack_leaves_its_tables_and_queues(account, stack):
+    outputs = stack.outputs()
+    stack.delete()
+    tables = account.client("dynamodb").list_tables()["TableNames"]
+    queues = account.client("sqs").list_queues()["QueueUrls"]
+    assert len([name for name in tables if name.startswith(stack.name + "-")]) == 5
+    assert len([url for url in queues if f"/{stack.name}-" in url]) == 6
+    assert outputs["EventTableName"] in tables
+    functions = account.client("lambda").list_functions()["Functions"]
+    assert not [function for function in functions if function["FunctionName"].startswith(stack.name + "-")]

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import threading
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 
@@ -28,7 +29,14 @@ def main(python: str) -> None:
             sys.exit(
                 "ministack has closed these gaps; remove them from tests/e2e/deployed/gaps.py: " + "; ".join(closed)
             )
-        config = uvicorn.Config(app, lifespan="on", ws="none", log_level="warning", access_log=False)
+
+        async def behind_tls(scope: Any, receive: Any, send: Any) -> None:
+            # SAM's bucket denies requests without TLS.
+            if scope["type"] == "http":
+                scope = {**scope, "headers": [*scope["headers"], (b"x-forwarded-proto", b"https")]}
+            await app(scope, receive, send)
+
+        config = uvicorn.Config(behind_tls, lifespan="on", ws="none", log_level="warning", access_log=False)
         threading.Thread(target=_end_with_parent, daemon=True).start()
         out.write(f"{port}\n")
         out.flush()

@@ -28,6 +28,13 @@ ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"
 DEV_STACK = "direct-destination-dev"
 """The stack of the stage `dev`, as samconfig.toml has it."""
 
+RETRIED = {
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+
 
 class EmulatedAccount:
     """An AWS account with IAM enforced, in a process of its own, until `stop`."""
@@ -201,14 +208,14 @@ class DeployedStack:
         retries: bool = True,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Send a message, or a body of bytes, as Segment does, with its retries of a 5xx; return status and answer."""
+        """Send a message, or a body of bytes, as Segment does, with its retries; return status and answer."""
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         sent = {"Content-Type": "application/json", **urllib3.make_headers(basic_auth=f"{api_key}:"), **headers}
         url = self.url.removesuffix("/segment") + path
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             answer = self.account.http.request("POST", url, body=body, headers=sent)
-            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR or not retries or time.monotonic() > deadline:
+            if answer.status not in RETRIED or not retries or time.monotonic() > deadline:
                 return answer.status, json.loads(answer.data)
             time.sleep(0.5)
 
