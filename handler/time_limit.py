@@ -8,6 +8,7 @@ time, so that a message that is cheap to check is never refused because a proces
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,6 +16,8 @@ LIMIT_SECONDS = 0.2
 """Processor time for the first check. An ordinary one takes a thousandth of that."""
 LEAST_SECONDS = 0.005
 """Processor time for any check. Linux measures it in steps of a few milliseconds."""
+REPEAT_SECONDS = 0.1
+"""Processor time after which a check is interrupted again. Python ignores an exception in a finalizer."""
 TOTAL_SECONDS = 0.8
 """Processor time that the interrupted checks of one request may take together."""
 MAX_PATTERN_CHARS = 32 * 1024
@@ -69,21 +72,29 @@ class CheckTime:
             return check(*arguments)
         if self._left <= 0:
             raise TooSlowError
+        begun = time.process_time()
         if not CheckTime._has_handler:
             signal.signal(signal.SIGVTALRM, self._interrupt)
             CheckTime._has_handler = True
         try:
             try:
                 CheckTime._is_running = True
-                signal.setitimer(signal.ITIMER_VIRTUAL, self._limit)
+                signal.setitimer(signal.ITIMER_VIRTUAL, self._limit, REPEAT_SECONDS)
                 return check(*arguments)
             finally:
-                CheckTime._is_running = False
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+                self._stop()
         except _TimeIsUp:
-            self._left -= self._limit
+            # The signal may have come after the check, before the timer was stopped.
+            self._stop()
+            # `re` may look for the signal late.
+            self._left -= max(self._limit, time.process_time() - begun)
             self._limit = max(self._limit / 2, LEAST_SECONDS)
             raise TooSlowError from None
+
+    @staticmethod
+    def _stop() -> None:
+        CheckTime._is_running = False
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     @staticmethod
     def _interrupt(_number: int, _frame: object) -> None:

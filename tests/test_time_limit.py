@@ -174,3 +174,44 @@ def test_outside_the_main_thread_there_is_no_limit():
 
 def test_waiting_does_not_count_as_time():
     assert CheckTime().run(lambda: time.sleep(0.5) or "done") == "done"
+
+
+def test_a_long_list_of_values_has_the_limit(tmp_path):
+    values = [f"sku-{number:05}" for number in range(5000)]
+    judge = schemas(tmp_path, {"items": {"enum": values}})
+    status, content = answer(request({**FAST, "properties": {"label": values[-1:] * 40_000}}), schemas=judge)
+    assert (status, content["message"]) == (400, TEXT.format("track"))
+
+
+def test_a_short_list_of_values_has_no_limit(tmp_path):
+    judge = schemas(tmp_path, {"items": {"enum": ["EUR", "USD"]}})
+    assert answer(request({**FAST, "properties": {"label": ["USD"] * 40_000}}), schemas=judge)[0] == 200
+
+
+def test_an_email_address_is_checked_in_linear_time(tmp_path):
+    judge = schemas(tmp_path, {"format": "email"})
+    for address, status in (("." * 500_000 + "@a.example", 200), ("." * 500_000, 400)):
+        assert answer(request({**FAST, "properties": {"label": address}}), schemas=judge)[0] == status
+
+
+def test_a_check_that_ignores_the_first_interruptions_ends_and_uses_all_the_time(monkeypatch):
+    ignored = []
+    monkeypatch.setattr("sys.unraisablehook", ignored.append)
+
+    class Stubborn:
+        def __del__(self):
+            while True:
+                pass
+
+    def check():
+        while True:
+            Stubborn() if len(ignored) < 8 else None
+
+    time_for_checks = CheckTime()
+    for _ in range(2):
+        with pytest.raises(TooSlowError):
+            time_for_checks.run(check)
+    assert len(ignored) == 8
+    with pytest.raises(TooSlowError):
+        time_for_checks.run(max, 1, 2)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
