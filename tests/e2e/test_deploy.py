@@ -12,6 +12,7 @@ import shutil
 import pytest
 from deployed.stack import BUILT, DeployedStack, EmulatedAccount, edited_template, eventually
 
+from cli.stack import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 
@@ -146,6 +147,51 @@ def test_certify_finds_no_fault_with_a_queue(stack, key, kind):
     eventually(lambda: stack.health() == 200)
     assert stack.post(key, {**IDENTIFY, "userId": kind})[0] == 202
     stack.certify()
+
+
+def test_parameters_take_effect(stack, key):
+    stack.deploy(KeyCacheSeconds="0", EventSink="dynamodb", Maintenance="on")
+    assert stack.post(key, IDENTIFY, retries=False)[1]["code"] == "maintenance"
+    [receipt] = stack.read("erase", "--customer", "acme", "--user", "mallory", "--yes")
+    assert receipt["finished_at"]
+    stack.deploy(
+        KeyCacheSeconds="30", Maintenance="off", SupportedCallTypes="track,identify,delete", AfterErasure="refuse"
+    )
+    assert stack.post(key, {"type": "page", "userId": "ada"})[0] == 501
+    late = {**IDENTIFY, "userId": "mallory", "timestamp": "2020-01-01T00:00:00Z"}
+    assert stack.post(key, late)[1]["code"] == "user_erased"
+    assert stack.post(key, {**IDENTIFY, "userId": "grace"})[0] == 200
+
+
+def test_update_that_fails_leaves_the_old_version_in_service(stack, key, tmp_path):
+    counted = {"MetricName": "Any", "MetricNamespace": "Any", "MetricValue": "1"}
+    broken = {"LogGroupName": "does-not-exist", "FilterPattern": "", "MetricTransformations": [counted]}
+    added = {"Broken": {"Type": "AWS::Logs::MetricFilter", "DependsOn": "EraserFunction", "Properties": broken}}
+    template = edited_template(tmp_path, add=added)
+    printed = stack.deploy(template, succeeds=False, Maintenance="on")
+    assert "UPDATE_ROLLBACK" in printed
+    eventually(lambda: stack.health() == 200)
+    assert stack.post(key, {**IDENTIFY, "userId": "after-rollback"})[0] == 200
+
+
+def test_two_stacks_of_one_account_share_nothing(account, stack, key):
+    other = DeployedStack(account, "direct-destination-staging")
+    other.deploy(credentials=make_deployer(account))
+    assert other.post(key, IDENTIFY)[0] == 401
+    others_key = other.create_key("acme")
+    assert other.post(others_key, IDENTIFY)[0] == 200
+    assert stack.post(others_key, IDENTIFY)[0] == 401
+
+
+def make_deployer(account):
+    """Return credentials of a user who may do what docs/deployer-policy.json allows, and nothing else."""
+    iam = account.client("iam")
+    document = (ROOT / "docs" / "deployer-policy.json").read_text()
+    policy = iam.create_policy(PolicyName="deployer", PolicyDocument=document)["Policy"]["Arn"]
+    iam.create_user(UserName="deployer")
+    iam.attach_user_policy(UserName="deployer", PolicyArn=policy)
+    made = iam.create_access_key(UserName="deployer")["AccessKey"]
+    return {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
 
 
 def test_deleted_stack_leaves_its_tables_and_queues(account, stack):
