@@ -22,7 +22,7 @@ from cli.target import Target
 from consumer.erasures import ErasureTable, Receipt
 
 PATIENCE_SECONDS = 120
-"""For which the eraser may finish nothing, though something is left to erase."""
+"""How long the eraser may change no receipt and delete nothing while something is left to erase."""
 LOOK_SECONDS = 0.5
 
 
@@ -96,10 +96,13 @@ class Witness:
         """Wait until the deletes are carried out, and tell whether that is so; raises `STORE_ERRORS`.
 
         Settled is what has only finished receipts, one at least where the `delete` was accepted, and no `delete` in the
-        event table.
+        event table. A receipt counts messages by pages of a hundred: where stores fail often, one page may take longer
+        than the patience, so that what is left is counted too.
         """
         accepted = {sha256(subject) for subject, end in _ends(ledger) if end is End.ACCEPTED}
         asked = {sha256(subject) for subject in ledger.deletes}
+        subjects = {other for subject in ledger.deletes for other in (subject, *self._linked_to(subject))}
+        remaining = _remaining(self._before[subject] for subject in subjects)
         last, changed = None, time.monotonic()
         while True:
             receipts = frozenset(self._receipts())
@@ -112,7 +115,10 @@ class Witness:
             if receipts != last:
                 last, changed = receipts, time.monotonic()
             if time.monotonic() - changed >= patience_seconds:
-                return False
+                still = _remaining(self._read(subjects).values())
+                if still >= remaining:
+                    return False
+                remaining, changed = still, time.monotonic()
             time.sleep(LOOK_SECONDS)
 
     def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
@@ -202,6 +208,10 @@ class Witness:
                 subject: _holding(subject, stored, count)
                 for subject, stored, count in zip(subjects, messages, counts, strict=True)
             }
+
+
+def _remaining(holdings: Iterable[Holding]) -> int:
+    return sum(len(holding.messages) + holding.rejects for holding in holdings)
 
 
 def _ends(ledger: Ledger) -> Iterator[tuple[str, End]]:

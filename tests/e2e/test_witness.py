@@ -171,6 +171,19 @@ def test_an_eraser_that_is_slow_is_waited_for(stage):
     assert stage.witness.wait(stage.ledger, tell=lambda _text: stage.erase())
 
 
+def test_an_eraser_that_deletes_without_changing_receipts_is_waited_for(stage):
+    table = stage.target.stores.event_table
+    keys = [{"subject": {"S": one.subject}, "position": {"S": one.position}} for one in DOOMED[:2]]
+
+    def erase_slowly(_text):
+        if keys:
+            stage.client.delete_item(TableName=table, Key=keys.pop())
+        else:
+            stage.erase()
+
+    assert stage.witness.wait(stage.ledger, tell=erase_slowly, patience_seconds=0)
+
+
 def test_an_eraser_that_does_not_run_is_given_up(stage):
     erasures = stage.judge()
     assert (erasures.settled, erasures.erased, erasures.receipts) == (False, 0, 0)
