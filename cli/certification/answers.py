@@ -83,8 +83,10 @@ def _private(examination: Examination) -> Outcome:
         for what, mark in examination.marks.items():
             if mark in told:
                 return failed(f"an error tells what was sent: {what}", exchange)
+    secrets = examination.wire.secrets
     for exchange in examination.wire.exchanges:
-        if any(secret in _shown_by(exchange) for secret in examination.wire.secrets):
+        shown = _shown_by(exchange)
+        if any(secret in shown for secret in secrets):
             return failed("an answer tells an API key", exchange)
     return passed(f"none of {len(told_of)} errors tells what was sent")
 
@@ -444,6 +446,8 @@ POINTS = (
         mend=MEND_SPEED,
         check=_warm,
     ),
+)
+OVERALL = (
     Point(
         id="answers.in-time",
         title="No answer of the whole run came too late",
@@ -504,6 +508,7 @@ POINTS = (
         check=_challenge,
     ),
 )
+"""They judge all answers of a run."""
 FAULTS = (
     Point(
         id="faults.store",

@@ -1,4 +1,7 @@
-"""All points, in the order in which they are checked: what is judged over all answers comes after them."""
+"""All points, in the order in which they are checked.
+
+`stored.accepted` looks for all that was accepted before a user is erased. What is judged over all answers comes later.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,9 +16,11 @@ POINTS: tuple[Point, ...] = (
     *keys.POINTS,
     *storage.POINTS,
     *identity.POINTS,
-    *erasure.POINTS,
     *answers.POINTS,
     storage.ALL_ACCEPTED,
+    *requests.DELETES,
+    *erasure.POINTS,
+    *answers.OVERALL,
     keys.REVOKED_IN_TIME,
     *answers.FAULTS,
 )

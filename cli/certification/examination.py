@@ -207,12 +207,6 @@ class Examination:
         """The ids of all messages that were accepted, those of erased users too."""
         return self._accepted_ids
 
-    def forget(self, user_id: str) -> None:
-        """Don't look for a user's messages at the end of the run, for the user is being erased: only for the delete."""
-        self.accepted = [
-            accepted for accepted in self.accepted if accepted.is_delete or str(accepted.plain.get("userId")) != user_id
-        ]
-
     def send(self, sent: Sent) -> Exchange:
         """Send any request; raises `NotCheckable` where nothing answers."""
         self._need_answers()

@@ -4,7 +4,6 @@
 the key and the attributes.
 """
 
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -12,41 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cli.segment.contract import DELETE, JsonObject
+from cli.segment.due import FACTS, SECONDS_PER_DAY, UNDATED, escaped, sha256, sortable, stored_context, subject_of
+from cli.segment.names import TOP_NAMES, WRITE_KEY
 
 Item = Mapping[str, Any]
 """An item of the event table, as DynamoDB returns it."""
 
-TOP_NAMES = {
-    "anonymousId": "anonymous_id",
-    "userId": "user_id",
-    "messageId": "message_id",
-    "projectId": "project_id",
-    "groupId": "group_id",
-    "previousId": "previous_id",
-}
-"""Fields of a message that are stored under another name; all others keep theirs."""
-CONTEXT_NAMES = {
-    "externalIds": "external_ids",
-    "groupId": "group_id",
-    "userAgent": "user_agent",
-    "userAgentData": "user_agent_data",
-}
-"""Fields of `context`, likewise."""
-NESTED_NAMES = {
-    "device": {"adTrackingEnabled": "ad_tracking_enabled", "advertisingId": "advertising_id"},
-    "user_agent_data": {
-        "fullVersionList": "full_version_list",
-        "platformVersion": "platform_version",
-        "uaFullVersion": "ua_full_version",
-    },
-}
-"""Fields of objects in `context`, likewise."""
 IDS = ("userId", "anonymousId", "messageId", "groupId", "previousId")
 OBJECTS = ("context", "integrations", "properties", "traits")
-NOT_COMPARED = ("timestamp", "originalTimestamp", "sentAt", "receivedAt", "writeKey", "_metadata")
+NOT_COMPARED = ("timestamp", "originalTimestamp", "sentAt", "receivedAt", WRITE_KEY, "_metadata")
 """Times are compared as they stand in the key and the attributes; the key of a source is never stored."""
-ATTRIBUTES = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
-SECONDS_PER_DAY = 24 * 60 * 60
 CLOCKS_APART_SECONDS = 3600
 """Between this machine and the function, and the duration of a run."""
 
@@ -55,7 +29,7 @@ def subject_key(customer_id: str, plain: JsonObject) -> str:
     """Return the partition key of a message's user, or of its anonymous visitor, "" for a message of nobody."""
     for name, kind in (("userId", "user"), ("anonymousId", "anonymous")):
         if plain.get(name) not in (None, ""):
-            return f"{customer_id}#{kind}#{_escaped(str(plain[name]))}"
+            return subject_of(customer_id, kind, str(plain[name]))
     return ""
 
 
@@ -63,14 +37,14 @@ def position_key(plain: JsonObject, message_id: str) -> str | None:
     """Return the sort key of a message, None if its time is not ISO 8601."""
     time = plain.get("originalTimestamp") or plain.get("timestamp")
     if time is None:
-        return f"undated#{_escaped(message_id)}"
-    sortable = _sortable(time)
-    return sortable and f"{sortable}#{_escaped(message_id)}"
+        return f"{UNDATED}#{escaped(message_id)}"
+    stored_time = _stored_time(time)
+    return stored_time and f"{stored_time}#{escaped(message_id)}"
 
 
 def hashed(subject: str) -> str:
     """Return what stands for a subject in receipts."""
-    return hashlib.sha256(subject.encode()).hexdigest()
+    return sha256(subject)
 
 
 def stored_fields(plain: JsonObject) -> JsonObject:
@@ -83,7 +57,7 @@ def stored_fields(plain: JsonObject) -> JsonObject:
         if name in OBJECTS and value == []:
             expected = {}  # how PHP spells an empty object
         if name == "context" and isinstance(value, dict):
-            expected = _stored_context(value)
+            expected = stored_context(value)
         fields[TOP_NAMES.get(name, name)] = expected
     return fields
 
@@ -107,14 +81,14 @@ def differences(item: Item, plain: JsonObject, *, customer_id: str, message_id: 
     position = position_key(plain, message_id)
     if position is not None and item["position"]["S"] != position:
         return "have another key than time and message id make"
-    attributes = {name: expected.get(name) for name in ATTRIBUTES} | {
+    attributes = {name: expected.get(name) for name in FACTS} | {
         "customer_id": customer_id,
         "message_id": message_id,
     }
     for name, value in attributes.items():
         if isinstance(value, str) and value.isascii() and item.get(name, {}).get("S") != value:
             return f"have another attribute {name}"
-    time = _sortable(plain.get("timestamp"))
+    time = _stored_time(plain.get("timestamp"))
     if time is not None and item.get("timestamp", {}).get("S") != time:
         return "have another attribute timestamp than Segment's timestamp"
     return expiry_fault(item, 0 if plain.get("type") == DELETE else retention_days)
@@ -137,28 +111,16 @@ def json_text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _stored_context(context: JsonObject) -> JsonObject:
-    stored = {CONTEXT_NAMES.get(name, name): value for name, value in context.items()}
-    for name, names in NESTED_NAMES.items():
-        if isinstance(stored.get(name), dict):
-            stored[name] = {names.get(key, key): value for key, value in stored[name].items()}
-    return stored
-
-
 def _json(attribute: Mapping[str, Any]) -> JsonObject:
     text = attribute["S"] if "S" in attribute else zlib.decompress(attribute["B"])
     value: JsonObject = json.loads(text)
     return value
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("#", "%23")
-
-
-def _sortable(time: object) -> str | None:
+def _stored_time(time: object) -> str | None:
     """Return an ISO 8601 time as UTC that sorts, None for anything else."""
     try:
         moment = datetime.fromisoformat(str(time))
     except ValueError:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z") if moment.tzinfo else None
+    return sortable(moment) if moment.tzinfo else None

@@ -191,9 +191,9 @@ class Holdings:
         return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
 
     def is_erased(self, plain: JsonObject) -> bool:
-        """Wait for the receipt of a user's erasure, and tell whether it came."""
+        """Wait until all erasures of a user are finished, and at least one; tell whether that happened."""
         subject = subject_key(self.customer_id, plain)
-        return self.wait_for(lambda: self._is_finished(subject))
+        return self.wait_for(lambda: any(self._receipts(subject)) and self._is_settled(subject))
 
     def is_requested(self, plain: JsonObject) -> bool:
         """Tell whether a `delete` was noted: it is stored until it is carried out, which leaves a receipt."""
@@ -276,9 +276,6 @@ class Holdings:
         """Whether no erasure is under way, nor about to begin: the eraser deletes a `delete` last."""
         is_waiting = any(item["type"]["S"] == DELETE for item in self._events(subject))
         return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
-
-    def _is_finished(self, subject: str) -> bool:
-        return any(receipt.finished_at for receipt in self._receipts(subject))
 
     def _receipts(self, subject: str) -> Iterator[Receipt]:
         table = ErasureTable(self._client, self.target.stores.erasure_table)

@@ -4,6 +4,7 @@ import base64
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from cli.certification.examination import WITH_STORES, Examination
 from cli.certification.findings import OURS, STATUS, NotCheckable, Outcome, Point, failed, passed, warned
@@ -16,7 +17,7 @@ MAX_KEY_CACHE_SECONDS = 300
 """certify waits no longer for a revoked key."""
 CACHE_MARGIN_SECONDS = 1.0
 """For the time that a request takes, after the time that a key may be cached."""
-USES = 8
+USES = 5
 """Requests by a key before and after it is revoked: several functions may cache it."""
 
 
@@ -30,20 +31,20 @@ class _Bad:
 
 
 def _malformed(examination: Examination) -> Iterator[_Bad]:
-    """Yield credentials that can't be read, in turn: one kind for each route, since `auth` has them all."""
+    """Yield credentials that hold no key."""
     marks = examination.marks
-    while True:
-        yield _Bad(what="another scheme", code="not_basic", authorization=f"Bearer {marks['credentials']}")
-        yield _Bad(what="no base64", code="not_base64", authorization=f"Basic {marks['credentials']}!")
-        yield _Bad(what="no colon", code="no_colon", authorization=f"Basic {marks['credentials in base64']}")
-        yield _Bad(what="an empty key", code="missing_credentials", authorization=_basic(""))
+    yield _Bad(what="no credentials", code="missing_credentials", authorization=None)
+    yield _Bad(what="another scheme", code="not_basic", authorization=f"Bearer {marks['credentials']}")
+    yield _Bad(what="no base64", code="not_base64", authorization=f"Basic {marks['credentials']}!")
+    yield _Bad(what="no colon", code="no_colon", authorization=f"Basic {marks['credentials in base64']}")
+    yield _Bad(what="an empty key", code="missing_credentials", authorization=_basic(""))
 
 
-def _bad_credentials(examination: Examination) -> Iterator[_Bad]:
+def _bad_keys(examination: Examination) -> Iterator[_Bad]:
+    """Yield keys that must be refused."""
     keys = examination.keys
     unknown = new_key()
     examination.wire.keep_secret(unknown)
-    yield _Bad(what="no credentials", code="missing_credentials", authorization=None)
     yield _Bad(what="an unknown key", code="unknown_key", authorization=_basic(unknown))
     for name, key in (("expired", keys.expired), ("revoked", keys.revoked), ("suspended", keys.suspended)):
         if key is not None:
@@ -65,13 +66,14 @@ def _routes(examination: Examination) -> Iterator[tuple[str, JsonObject]]:
 
 
 def _on_each_route(examination: Examination) -> Outcome:
-    """Send bad credentials to each route of the libraries, and a call type outside a key's scope."""
+    """Send bad credentials to each route of the libraries: all bad keys to one, and some of each kind to the others."""
     examination.need_libraries()
     bad: dict[str, Exchange] = {}
     count = 0
-    malformed = _malformed(examination)
+    malformed, bad_keys = cycle(_malformed(examination)), cycle(_bad_keys(examination))
     for path, body in _routes(examination):
-        for credentials in (next(malformed), *_bad_credentials(examination)):
+        keys = _bad_keys(examination) if path == "/v1/batch" else islice(bad_keys, 2)
+        for credentials in (next(malformed), *keys):
             headers = examination.headers()
             del headers["Authorization"]
             if credentials.authorization is not None:

@@ -551,13 +551,6 @@ ACCEPTED = (
         mend="Take previousId and userId, from and to, and any casing.",
         sendings=_aliases,
     ),
-    Accepted(
-        id="delete.shapes",
-        title="All shapes of delete calls are taken",
-        source=DELETION,
-        mend="Take deletes with a null context, a time as Go prints it, and without a messageId.",
-        sendings=_odd_deletes,
-    ),
 )
 
 
@@ -605,17 +598,30 @@ def _call_point(call_type: str) -> Point:
     )
 
 
-CALLS = tuple(map(_call_point, CALL_TYPES))
+def _accepted_point(entry: Accepted) -> Point:
+    return Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
+
+
 REFUSALS = {entry.id: entry for entry in REFUSED}
 POINTS = (
-    *CALLS,
+    *(_call_point(call_type) for call_type in CALL_TYPES if call_type != DELETE),
     *(
         Point(id=entry.id, title=entry.title, source=entry.source, mend=MEND_REFUSED, check=entry.check)
         for entry in REFUSED
     ),
     NEARLY,
-    *(
-        Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
-        for entry in ACCEPTED
+    *map(_accepted_point, ACCEPTED),
+)
+DELETES = (
+    _call_point(DELETE),
+    _accepted_point(
+        Accepted(
+            id="delete.shapes",
+            title="All shapes of delete calls are taken",
+            source=DELETION,
+            mend="Take deletes with a null context, a time as Go prints it, and without a messageId.",
+            sendings=_odd_deletes,
+        )
     ),
 )
+"""They erase users. If the schemas allow one user only, that is the user of all other messages too."""
