@@ -105,14 +105,14 @@ def _carried_out(examination: Examination) -> Outcome:
     stores = examination.erasing_stores
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
+    with suppress(NotCheckable):
+        _erased_user(examination)  # first, since many messages would delay the consumer that keeps its contact
     message = examination.message()
     user_id = message["userId"]
     exchanges = [] if message["type"] == DELETE else [*_send_many(examination, message)]
     exchanges.append(examination.post_valid({**examination.message(DELETE), "userId": user_id}))
     if not all(exchange.is_accepted for exchange in exchanges):
         return failed(f"answered {' and '.join(exchange.came for exchange in exchanges)}", *exchanges)
-    with suppress(NotCheckable):
-        _erased_user(examination)  # before the wait, so that both are erased meanwhile
     deletes = [accepted.plain for accepted in examination.accepted if accepted.is_delete]
     for delete in deletes:
         if not stores.is_requested(delete):
