@@ -25,8 +25,8 @@ FORMATS: Mapping[str, Callable[[str], bool]] = {
 
 `email` is checked as `jsonschema` does. The pattern of fastjsonschema is stricter, and takes quadratic time.
 """
-MAX_ENUM_VALUES = 100
-"""A longer `enum` can be slow: its values are compared one by one, for each entry of an array."""
+MAX_LISTED = {"allOf": 100, "anyOf": 4, "enum": 100, "properties": 100, "required": 100}
+"""A keyword with a longer list can be slow: the list is tried one by one, for each entry of an array."""
 
 _CERTAIN = {
     *("$comment", "default", "description", "errorMessage", "examples", "title"),
@@ -100,10 +100,10 @@ def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
 
 
 def can_be_slow(file: str, documents: Mapping[str, JsonObject]) -> bool:
-    """Whether a compiled schema can take long: by a pattern, a long `enum`, or alternatives with references."""
+    """Whether a compiled schema can take long: by a pattern, a long list, or alternatives with references."""
     return any(
         keyword == "pattern"
-        or (keyword == "enum" and len(value) > MAX_ENUM_VALUES)
+        or (keyword in MAX_LISTED and len(value) > MAX_LISTED[keyword])
         or (keyword == "anyOf" and any(inner == "$ref" for one in value for inner, _ in _rules(one)))
         for rules in _rules_by_file(file, documents)
         for keyword, value in rules

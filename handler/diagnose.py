@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +20,7 @@ from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.explain import explain
 from handler.patterns import python_schema
-from handler.time_limit import ShortTexts
+from handler.time_limit import MAX_PATTERN_CHARS, ShortTexts, TooSlowError
 from handler.timestamps import parse_time
 
 MAX_VIOLATIONS = 10
@@ -105,7 +105,32 @@ def _hashable(value: object) -> object:
     return (bool, value) if isinstance(value, bool) else value
 
 
-OWN_RULES = {"multipleOf": _multiple_of, "pattern": _pattern, "uniqueItems": _unique_items}
+def _with_short_names(rule: Callable[..., Iterable[ValidationError]]) -> Callable[..., Iterator[ValidationError]]:
+    """Return a rule of `jsonschema` that matches patterns with names only up to the length that `ShortTexts` allows."""
+
+    def checked(
+        validator: Any,  # noqa: ANN401 -- of any dialect
+        value: object,
+        instance: object,
+        schema: Mapping[str, Any],
+    ) -> Iterator[ValidationError]:
+        names = instance if "patternProperties" in schema and isinstance(instance, dict) else ()
+        if any(len(name) > MAX_PATTERN_CHARS for name in names):
+            raise TooSlowError
+        yield from rule(validator, value, instance, schema)
+
+    return checked
+
+
+OWN_RULES = {
+    "multipleOf": _multiple_of,
+    "pattern": _pattern,
+    "uniqueItems": _unique_items,
+    **{
+        keyword: _with_short_names(Draft7Validator.VALIDATORS[keyword])
+        for keyword in ("additionalProperties", "patternProperties")
+    },
+}
 
 
 def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":

@@ -176,16 +176,31 @@ def test_waiting_does_not_count_as_time():
     assert CheckTime().run(lambda: time.sleep(0.5) or "done") == "done"
 
 
-def test_a_long_list_of_values_has_the_limit(tmp_path):
-    values = [f"sku-{number:05}" for number in range(5000)]
-    judge = schemas(tmp_path, {"items": {"enum": values}})
-    status, content = answer(request({**FAST, "properties": {"label": values[-1:] * 40_000}}), schemas=judge)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"enum": [f"sku-{number:05}" for number in range(5000)]},
+        {"anyOf": [{"enum": [f"sku-{number:05}"]} for number in range(4900, 5000)]},
+    ],
+    ids=["enum", "anyOf"],
+)
+def test_a_rule_with_a_long_list_has_the_limit(tmp_path, rule):
+    judge = schemas(tmp_path, {"items": rule})
+    status, content = answer(request({**FAST, "properties": {"label": ["sku-04999"] * 40_000}}), schemas=judge)
     assert (status, content["message"]) == (400, TEXT.format("track"))
 
 
-def test_a_short_list_of_values_has_no_limit(tmp_path):
-    judge = schemas(tmp_path, {"items": {"enum": ["EUR", "USD"]}})
-    assert answer(request({**FAST, "properties": {"label": ["USD"] * 40_000}}), schemas=judge)[0] == 200
+@pytest.mark.parametrize("closed", [{}, {"additionalProperties": False}])
+def test_a_pattern_is_not_tried_on_a_very_long_name(tmp_path, closed):
+    judge = schemas(tmp_path, {**closed, "patternProperties": {"^a+$": True}})
+    for length, status in ((32 * 1024, 200), (32 * 1024 + 1, 400)):
+        message = {**FAST, "properties": {"label": {"a" * length: 1}}}
+        assert answer(request(message), schemas=judge)[0] == status
+
+
+def test_a_very_long_name_is_allowed_without_patterns(tmp_path):
+    judge = schemas(tmp_path, {"additionalProperties": {"not": {"type": "null"}}})
+    assert answer(request({**FAST, "properties": {"label": {"a" * 100_000: 1}}}), schemas=judge)[0] == 200
 
 
 def test_an_email_address_is_checked_in_linear_time(tmp_path):
