@@ -85,7 +85,8 @@ class ConsumerEdits:
             if path.name != CONSUMER and not path.name.startswith("."):
                 (checkout / path.name).symlink_to(path)
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(self._consumer, checkout / CONSUMER, ignore=ignored)
+        # An editor may lock a file by a link that leads nowhere.
+        shutil.copytree(self._consumer, checkout / CONSUMER, ignore=ignored, ignore_dangling_symlinks=True)
         return checkout
 
 
