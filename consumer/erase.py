@@ -7,6 +7,7 @@ and then deleted, both at the end: a `delete` that is still in the event table i
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
 from consumer.stored import UNREADABLE, Image, Item, image_of
+from handler.errors import STORE_ERRORS
 from handler.items import read_json_attribute
 from handler.record import escape, sha256, subject_key
 from handler.spec import DELETE
@@ -21,6 +23,7 @@ from handler.timestamps import sortable
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import DeleteItemOutputTypeDef
 
 WRITE_UNITS_PER_SECOND = 250
 """What an eraser takes of a table: a quarter of what one partition can, so that new messages find their place.
@@ -28,6 +31,8 @@ WRITE_UNITS_PER_SECOND = 250
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
 """
 PAGE_KEYS = 100
+MAX_DELETE_TRIES = 3
+DELETE_RETRY_SECONDS = 0.2
 HASH_CHARS = 16
 REJECTS_INDEX = "by_subject"
 
@@ -185,10 +190,22 @@ class Eraser:
         """Delete an item, at a pace that leaves the table to others."""
         self._check_time(until)
         began = self._clock()
-        answer = self._client.delete_item(TableName=table, Key=key)
+        answer = self._delete_item(table, key, until)
         pause = answer["ConsumedCapacity"]["CapacityUnits"] / WRITE_UNITS_PER_SECOND - (self._clock() - began)
         if pause > 0:
             self._sleep(pause)
+
+    def _delete_item(self, table: str, key: Key, until: float) -> "DeleteItemOutputTypeDef":
+        """Delete an item. Retries errors that botocore does not retry, such as a garbled answer.
+
+        Without that, a user with many messages uses up Lambda's retries at a store that fails often.
+        """
+        for _ in range(MAX_DELETE_TRIES - 1):
+            with suppress(*STORE_ERRORS):
+                return self._client.delete_item(TableName=table, Key=key)
+            self._sleep(DELETE_RETRY_SECONDS)
+            self._check_time(until)
+        return self._client.delete_item(TableName=table, Key=key)
 
     def _now(self) -> str:
         return sortable(datetime.fromtimestamp(self._clock(), UTC))

@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ConnectionClosedError
+from botocore.parsers import ResponseParserError
 from searches import some
 
 from consumer.clients import patient_client
-from consumer.erase import PAGE_KEYS, WRITE_UNITS_PER_SECOND, Eraser, Link, OutOfTimeError, Scope, links_in, links_of
+from consumer.erase import (
+    MAX_DELETE_TRIES,
+    PAGE_KEYS,
+    WRITE_UNITS_PER_SECOND,
+    Eraser,
+    Link,
+    OutOfTimeError,
+    Scope,
+    links_in,
+    links_of,
+)
 from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
@@ -675,6 +686,34 @@ def test_a_fault_of_a_store_is_raised_and_nothing_is_finished(place):
     with pytest.raises(ConnectionClosedError):
         place.eraser().erase(request, until=FOREVER)
     assert [receipt.finished_at for receipt in place.receipts()] == [""]
+
+
+def test_a_delete_that_a_store_refuses_twice_is_tried_again(place):
+    request = crowd(place)
+    calls = itertools.count(1)
+
+    def refuse_often(**_):
+        if next(calls) % MAX_DELETE_TRIES:
+            raise ResponseParserError("The store's answer is no JSON object")
+
+    place.client.meta.events.register("before-send.dynamodb.DeleteItem", refuse_often)
+    receipt = place.eraser().erase(request, until=FOREVER)
+    assert counts(receipt) == (MESSAGES + 1, 1, 0, 0)
+    assert place.rejects() == []
+
+
+def test_a_delete_is_not_tried_again_when_the_time_is_over(place):
+    request = crowd(place)
+    tries = []
+
+    def refuse(**_):
+        tries.append(1)
+        raise ResponseParserError("The store's answer is no JSON object")
+
+    place.client.meta.events.register("before-send.dynamodb.DeleteItem", refuse)
+    with pytest.raises(OutOfTimeError):
+        place.eraser().erase(request, until=place.clock.now)
+    assert len(tries) == 1
 
 
 # The pace
