@@ -84,9 +84,12 @@ class Tombstones:
             )
         except STORE_ERRORS as error:
             raise ErasureStoreUnavailable from error
-        if not answer.get("ConsumedCapacity") or "Responses" not in answer:
+        if "Responses" not in answer:
             raise ErasureStoreUnavailable  # likewise
         unread = answer["UnprocessedKeys"][self._table]["Keys"] if answer.get("UnprocessedKeys") else []
+        # An emulator names the table and tells no capacity.
+        if not answer.get("ConsumedCapacity") and not unread and self._table not in answer["Responses"]:
+            raise ErasureStoreUnavailable
         return answer["Responses"].get(self._table, []), [dict(key) for key in unread]
 
 

@@ -96,9 +96,9 @@ CAPACITY = {"TableName": "erasures", "CapacityUnits": 1}
         (1, "get_item", {}),
         (1, "get_item", "ResourceNotFoundException"),
         (2, "batch_get_item", {}),
-        (2, "batch_get_item", {"Responses": {"erasures": []}}),
+        (2, "batch_get_item", {"Responses": {}}),
         (2, "batch_get_item", {"ConsumedCapacity": [CAPACITY]}),
-        (2, "batch_get_item", {"ConsumedCapacity": [], "Responses": {"erasures": []}}),
+        (2, "batch_get_item", {"ConsumedCapacity": [], "Responses": {"others": []}}),
         (2, "batch_get_item", "ProvisionedThroughputExceededException"),
         (
             *(2, "batch_get_item"),
@@ -119,6 +119,18 @@ def test_tombstones_that_cannot_be_read_let_nothing_through(count, operation, an
             stubber.add_response(operation, answer)
         with pytest.raises(ErasureStoreUnavailable):
             Tombstones(client, "erasures").refusals("demo", messages_of(count), at_once)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{"Responses": {"erasures": []}}, {"ConsumedCapacity": [CAPACITY], "Responses": {}}],
+    ids=["table", "capacity"],
+)
+def test_an_answer_that_names_the_table_or_its_capacity_confirms_that_nobody_was_erased(answer, aws):  # noqa: ARG001
+    client = connect("dynamodb")
+    with Stubber(client) as stubber:
+        stubber.add_response("batch_get_item", answer)
+        assert Tombstones(client, "erasures").refusals("demo", messages_of(2), at_once) == [None, None]
 
 
 def test_keys_that_were_throttled_are_read_again(aws):  # noqa: ARG001 -- credentials

@@ -7,7 +7,6 @@ ministack. docs/deploy.md lists what remains open: the first deployment on AWS v
 import asyncio
 import contextlib
 import io
-import json
 import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime, responses
-from ministack.services import apigateway, cloudwatch_logs, dynamodb, lambda_svc, sqs
+from ministack.services import apigateway, cloudwatch_logs, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
 
 HANDLERS: dict[str, dict[str, Any]] = provisioners._RESOURCE_HANDLERS
@@ -342,29 +341,6 @@ def _add_event_ids() -> None:
     cloudwatch_logs._stream_event_range = events
 
 
-# BatchGetItem tells no ConsumedCapacity, which is asked for, and by which the function knows that an answer is whole
-# (https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html).
-
-
-def _tells_no_capacity() -> bool:
-    _status, _headers, body = dynamodb._batch_get_item({"RequestItems": {}, "ReturnConsumedCapacity": "TOTAL"})
-    return "ConsumedCapacity" not in json.loads(body)
-
-
-def _tell_capacity() -> None:
-    original = dynamodb._batch_get_item
-
-    def get(data: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
-        status, headers, body = original(data)
-        answer = json.loads(body)
-        if "Responses" in answer and data.get("ReturnConsumedCapacity", "NONE") != "NONE":
-            units = [{"TableName": table, "CapacityUnits": 1.0} for table in data["RequestItems"]]
-            body = json.dumps({**answer, "ConsumedCapacity": units}).encode()
-        return status, headers, body
-
-    dynamodb._batch_get_item = get
-
-
 # Functions run with the Python of ministack, whose packages would hide that one is missing in the artifact. This is a
 # choice of ministack rather than a gap: the interpreter must have no packages of its own.
 
@@ -410,6 +386,5 @@ GAPS = (
     Gap("actions of batches of SQS", _asks_for_batch_actions, _ask_for_single_actions),
     Gap("the role that reads an event source", _reads_without_permission, _read_with_role),
     Gap("the role that writes log lines", _logs_without_permission, _log_with_role),
-    Gap("capacity of BatchGetItem", _tells_no_capacity, _tell_capacity),
     Gap("ids of log events", _leaves_out_event_ids, _add_event_ids),
 )
