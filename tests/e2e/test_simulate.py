@@ -371,7 +371,7 @@ def test_control_c_ends_with_a_reconciliation(server, tmp_path):
     printed = tmp_path / "printed"
     command = ("simulate", "--url", server.url, "--messages", "100000", "--rate", "100", "--seed", "13", "--json")
     with printed.open("w") as output, start(server.checkout, *command, stdout=output) as process:
-        wait_until(lambda: server.output.count("simulated-13-0") > 3)
+        wait_until(lambda: server.output.count("simulated-13-1") > 3)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 0
     told = json.loads(printed.read_text())
