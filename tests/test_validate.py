@@ -267,7 +267,7 @@ def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
         ([[1, 2], [2, 1]], True),
         ([[["a", 1]], {"a": 1}], True),
         ([["a"], ["a"]], False),
-        ([{"number": number} for number in range(20_000)], True),
+        ([{"number": number} for number in range(4000)], True),
     ],
     ids=lambda value: str(value)[:60],
 )
