@@ -15,7 +15,7 @@ from enum import StrEnum
 from threading import current_thread, main_thread
 from typing import Self
 
-from anyio import from_thread
+from anyio import NoEventLoopError, from_thread
 
 from cli.erase import Person, request_erasure
 from cli.parallel import in_parallel
@@ -91,11 +91,17 @@ class Judge:
 
 
 def _in_main_thread(check: Callable[..., None], *arguments: object) -> None:
-    """Check where a check has a time limit. A worker thread of the page's server hands it to the event loop."""
+    """Check where a check has a time limit. A worker thread of the page's server hands it to the event loop.
+
+    Another thread checks without a limit.
+    """
     if current_thread() is main_thread():
         check(*arguments)
-    else:
+        return
+    try:
         from_thread.run_sync(check, *arguments)
+    except NoEventLoopError:
+        check(*arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
