@@ -1,10 +1,15 @@
 """Whether the judge of `destination simulate` sees what is wrong with the answers of a whole run."""
 
+import json
+
 import pytest
 
+from cli.segment.contract import STATUS_BY_CODE
+from cli.simulation.endpoint import Reply
 from cli.simulation.fingerprint import Fingerprint
 from cli.simulation.ledger import TIMED_OUT, Book, End, Ledger
 from cli.simulation.replies import Circumstances, judge_replies
+from cli.simulation.routes import label_of
 from cli.simulation.traffic import Sending, Traffic
 
 TRAFFIC = Traffic(seed=1, customers=2, call_types=("track",))
@@ -90,3 +95,14 @@ def test_batches_are_judged_by_their_counts(deliveries, duplicates, words):
     text = judged(ledger, in_batches=True)
     assert words in text
     assert bool(text) == bool(words)
+
+
+@pytest.mark.parametrize("code", sorted(STATUS_BY_CODE))
+def test_every_code_is_in_the_name_of_its_answer(code):
+    reply = Reply(status=STATUS_BY_CODE[code], body=json.dumps({"code": code}).encode())
+    assert label_of(reply) == f"{STATUS_BY_CODE[code]} {code}"
+
+
+def test_a_word_longer_than_any_code_is_not_in_the_name_of_an_answer():
+    reply = Reply(status=503, body=json.dumps({"code": "x" * 40}).encode())
+    assert label_of(reply) == "503"

@@ -349,6 +349,10 @@ def content_of(reply: Reply) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+MAX_WORD_CHARS = max(map(len, STATUS_BY_CODE))
+"""Longest code of an answer. What is longer comes from somebody else, and would not fit into the report."""
+
+
 def label_of(reply: Reply) -> str:
     """Name an answer by its status and our word for it: `200 stored`, `503 event_store_unavailable`.
 
@@ -358,7 +362,7 @@ def label_of(reply: Reply) -> str:
     word = content.get("code", content.get("status"))
     if word is None and "rejected" in content:
         word = "some_rejected" if content["rejected"] else "none_rejected"
-    is_ours = isinstance(word, str) and word.isidentifier() and len(word) <= len("reject_store_unavailable")
+    is_ours = isinstance(word, str) and word.isidentifier() and len(word) <= MAX_WORD_CHARS
     return f"{reply.status} {word}" if is_ours else str(reply.status)
 
 
