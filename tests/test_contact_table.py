@@ -816,7 +816,8 @@ def ticking(seconds):
     return lambda: next(times)
 
 
-@pytest.mark.parametrize("looks", [1, 2, 5])
+@pytest.mark.many_examples
+@pytest.mark.parametrize("looks", some([5, 1, 2]))
 def test_an_erasure_that_takes_too_long_goes_on_where_it_ended(looks, dynamodb):
     take(dynamodb, *much())
     for hand_overs in itertools.count(1):  # noqa: B007 -- used at the end

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
+from searches import examples
 from simulated import record_of
 
 from cli.ping import segment_headers
@@ -56,10 +57,11 @@ def test_every_message_is_acceptable(parcels):
         judge(parcel.body)
 
 
+@pytest.mark.many_examples
 @pytest.mark.parametrize("in_batches", [False, True])
 def test_the_judge_and_the_handler_agree_on_what_must_be_stored(in_batches):
     traffic = Traffic(seed=3, customers=10, replays=0.1, in_batches=in_batches)
-    for index in range(MANY):
+    for index in range(examples(MANY)):
         parcel = traffic.parcel(Sending(index=index, copy=index % 2))
         due, record = traffic.due(parcel), record_of(traffic, parcel)
         facts = {name: text for name, text in record.facts.items() if name != "stored_at"}
