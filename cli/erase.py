@@ -136,7 +136,7 @@ def erase(
 def parse_person(target: Target, customer_id: str | None, user: str | None, anonymous: str | None) -> Person:
     """Read the options that name somebody; raises `click.UsageError`."""
     if (user is None) is (anonymous is None):
-        raise click.UsageError("Name a --user or an --anonymous id, and not both")
+        raise click.UsageError("Name either a --user or an --anonymous id")
     if customer_id is None and not target.is_local:
         raise click.UsageError("Name the --customer whose user this is")
     return Person(customer_id=customer_id or demo.CUSTOMER, user=user, anonymous=anonymous)

@@ -147,8 +147,8 @@ def test_it_asks_before_it_erases():
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--customer", "demo"), "Name a --user or an --anonymous id"),
-        ((*ADA, "--anonymous", "5f0c"), "Name a --user or an --anonymous id, and not both"),
+        (("--customer", "demo"), "Name either a --user or an --anonymous id"),
+        ((*ADA, "--anonymous", "5f0c"), "Name either a --user or an --anonymous id"),
         (("--user", "ada"), "Name the --customer whose user this is"),
         (("--customer", "demo", "--user", ""), "Invalid value for '--user': it is empty"),
         (("--customer", "", "--user", "ada"), "Invalid value for '--customer': it is empty"),
@@ -221,7 +221,7 @@ def test_the_receipts_of_a_user_are_shown_by_the_id_or_the_hash():
         (("abcd",), 2, "Name the --customer"),
         (("nobody", "--customer", "demo"), 1, "No receipt is of nobody here"),
         (("ad", "--customer", "demo"), 1, "No receipt is of ad here"),
-        ((), 2, "Name a --user"),
+        ((), 2, "Name either a --user"),
     ],
 )
 def test_which_receipt_must_be_clear(options, status, problem):

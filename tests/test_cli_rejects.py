@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -755,3 +756,12 @@ def test_on_a_local_server_it_all_works_without_a_scan(server):
         "came_again": 0,
         "customers": {customer_id: 1},
     }
+
+
+def test_a_judge_checks_in_any_thread():
+    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    [good], [bad] = (canonicalise({"type": "track", "userId": "u", **more}) for more in ({"event": "E"}, {}))
+    with ThreadPoolExecutor() as threads:
+        threads.submit(judge.check, good, None).result()
+        with pytest.raises(InvalidMessage):
+            threads.submit(judge.check, bad, None).result()

@@ -5,17 +5,13 @@ import re
 import shutil
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Thread
 
 import pytest
 from test_destination import Rejects, Sink, answer, encode, request
 
-from cli.retry import Judge
 from cli.stack import ROOT
-from handler.canonicalise import canonicalise
-from handler.errors import InvalidMessage
 from handler.time_limit import CheckTime, TooSlowError
 from handler.validate import Schemas
 
@@ -234,14 +230,3 @@ def test_a_check_that_ignores_the_first_interruptions_ends_and_uses_all_the_time
     with pytest.raises(TooSlowError):
         time_for_checks.run(max, 1, 2)
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
-
-
-def test_a_judge_checks_in_any_thread(tmp_path):
-    judge = Judge(
-        schemas=schemas(tmp_path, {"pattern": "^a$"}), supported_call_types=frozenset({"track"}), clock=time.time
-    )
-    [good], [bad] = (canonicalise({**FAST, "properties": {"label": label}}) for label in ("a", "b"))
-    with ThreadPoolExecutor() as threads:
-        threads.submit(judge.check, good, None).result()
-        with pytest.raises(InvalidMessage):
-            threads.submit(judge.check, bad, None).result()

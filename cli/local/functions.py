@@ -173,10 +173,14 @@ class Functions:
 
         Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then.
         """
-        process = await _FunctionProcess.start(self._function, self._environment, folder, self._niceness)
-        await process.stop()
+        await self.try_out(folder)
         self.use(folder)
         await self.renew()
+
+    async def try_out(self, folder: Path) -> None:
+        """Start a process in another checkout and end it; raises the same errors as `move`."""
+        process = await _FunctionProcess.start(self._function, self._environment, folder, self._niceness)
+        await process.stop()
 
     async def renew(self) -> None:
         """Replace those processes that are in another checkout, one after the other: the others serve meanwhile.

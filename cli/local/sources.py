@@ -109,13 +109,16 @@ class EventSources:
             functions.use(folder)
 
     async def move(self, folder: Path) -> None:
-        """Replace the functions' processes by those of another checkout.
+        """Replace the functions' processes by those of another checkout, if all of them can start there.
 
-        Raises `click.ClickException`, `FunctionError` or `TimeoutError` where one can't start there. A batch that is
-        being handed over ends in the old one.
+        Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then. A batch that
+        is being handed over ends in the old process.
         """
         for functions in self._functions:
-            await functions.move(folder)
+            await functions.try_out(folder)
+        for functions in self._functions:
+            functions.use(folder)
+            await functions.renew()
 
     async def run(self) -> None:
         """Read and hand over until it is cancelled, which ends what is under way."""

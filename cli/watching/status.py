@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from cli.console import Rows, stdout
+from cli.console import Rows, counted, stdout
 from cli.key_table import KeyTable
 from cli.target import ID, StackLogs, Target, target_options
 from cli.watching.open_log import open_log
@@ -230,8 +230,8 @@ def _beta(progress: Progress | str) -> Iterator[str]:
     )
     yield f"{progress.events:,} events were accepted{since}, as {progress.source} tells, your own tests among them;"
     yield (
-        f"{progress.customers:,} customers had one accepted in {progress.period}, without those of `destination "
-        f"simulate` and `certify`; {progress.holders:,} with active API keys."
+        f"{counted(progress.customers, 'customer')} had one accepted in {progress.period}, without those of "
+        f"`destination simulate` and `certify`; {progress.holders:,} with active API keys."
     )
 
 

@@ -46,6 +46,8 @@ def chosen():
     wanted = os.environ.get("SABOTAGE", "")
     if wanted:
         names = [name for name in FAULTS if wanted == "all" or wanted in name]
+        if not names:
+            pytest.exit(f"no fault has {wanted!r} in its name: tests/cases/sabotage.toml lists them", returncode=2)
     else:
         quick = [name for name, fault in FAULTS.items() if fault["server"] == "table" and not fault["slow"]]
         names = random.Random(commit()).sample(quick, SAMPLE)  # noqa: S311 -- the same ones for a commit

@@ -307,10 +307,14 @@ def all_mutants(places: Sequence[str]) -> list[Mutant]:
     for place in places or PACKAGES:
         name, _, line = place.partition(":")
         path = ROOT / name
+        if not path.is_dir() and (path.suffix != ".py" or not path.is_file()):
+            sys.exit(f"{name} is not a module or a folder of modules, such as handler/decode.py")
         files = sorted(path.glob("*.py")) if path.is_dir() else [path]
         for file in files:
             mutants = mutants_of(file.relative_to(ROOT).as_posix(), file.read_text())
-            found += [mutant for mutant in mutants if not line or mutant.line == int(line)]
+            found += [mutant for mutant in mutants if not line or str(mutant.line) == line]
+    if not found:
+        sys.exit(f"There is no fault to build into {' '.join(places)}")
     return found
 
 
