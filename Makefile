@@ -46,11 +46,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so that
 # no long step runs alone at the end.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(E2E) processes template dynalite audit
+SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(filter-out e2e-privileges,$(E2E)) processes template dynalite audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: ci test-all $(SLOWER) build chromium docker
+.PHONY: ci test-all $(SLOWER) $(E2E) build chromium docker
 ci: test check $(SLOWER)
 test-all: test $(SLOWER)
 
@@ -80,7 +80,7 @@ processes: $(INSTALLED)
 sabotage: $(INSTALLED)
 	SABOTAGE=all $(PYTEST) tests/e2e/test_sabotage.py $(ARGS)
 
-# All permissions; `make e2e-privileges` tries one of each statement.
+# All permissions; `make e2e-privileges` tries one of each statement. Not a part of .ci/run: each takes some seconds.
 .PHONY: privileges
 privileges: build
 	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" TEST_PRIVILEGES=all $(PYTEST) tests/e2e/test_privileges.py $(ARGS)

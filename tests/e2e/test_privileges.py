@@ -1,8 +1,8 @@
 """Each permission of each role is needed: without it, a scenario of the deployed stack fails.
 
 The stack is deployed into an emulated account that enforces IAM. A test takes one action from the policy of a role,
-lets a customer of its own go through the scenario that the action is for, and gives the action back. CI tries one
-action of each statement (`make e2e-privileges`), and `make privileges` tries all of them.
+lets a customer of its own go through the scenario that the action is for, and gives the action back. `make privileges`
+tries all of them, and `make e2e-privileges` one action of each statement.
 """
 
 import json
