@@ -128,7 +128,7 @@ def test_sam_local_start_api_takes_a_message_of_each_call_type(tmp_path):
 
 NOT_LIKE_AN_API = {"body.not-utf8", "libraries.gzip", "request.keep-alive"}
 NOT_ON_THIS_MACHINE = {f"transport.{name}" for name in ("https", "certificate", "tls", "old-tls", "host")}
-NEVER_CHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled"}
+NEVER_CHECKED = {"answers.cold", "errors.retry-after", "faults.store", "faults.bug", "faults.throttled"}
 
 
 def test_sam_local_start_api_passes_the_review_as_far_as_it_is_an_api(tmp_path, local_server):

@@ -58,7 +58,8 @@ def test_ping_stores_a_message_of_each_call_type(stack, key):
     eventually(lambda: stack.health() == 200)
     stack.ran("ping", "all", "--url", stack.url, "--api-key", key)
     stored = stack.read("messages", "list", "--customer", "acme", "--scan")
-    assert {message["type"] for message in stored} == {"identify", "track", "page", "screen", "group", "alias"}
+    # The delete is among them until it was carried out.
+    assert {message["type"] for message in stored} >= {"identify", "track", "page", "screen", "group", "alias"}
 
 
 def test_delete_leaves_a_finished_receipt(stack):
@@ -127,8 +128,7 @@ def make_function_without_required_event(folder):
 def test_consumer_keeps_contacts_and_takes_replays(stack, key):
     stack.deploy(KeyCacheSeconds="0", Consumer="on")
     assert stack.post(key, {**IDENTIFY, "messageId": "for-contacts"})[0] == 200
-    eventually(lambda: stack.read("contacts", "list", "--customer", "acme"))
-    stack.ran("contacts", "show", "ada", "--customer", "acme")
+    eventually(lambda: stack.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
     [replayed] = stack.read("replay", "--customer", "acme", "--restart", "--yes")
     assert replayed["queued"] > 0
     queue = stack.outputs()["EventQueueUrl"]
