@@ -185,7 +185,7 @@ def _month(*, rate: float) -> None:
         month = cost_model.month_dollars(source.prices, source.case(store, rate=rate))
         click.echo(f"  {store:<14} {month:>12,.2f}")
     idle = source.prices["metrics"].dollars(cost_model.METRICS.value)
-    click.echo(f"  of which {idle:,.2f} are for metrics, however few the messages are")
+    click.echo(f"  {idle:,.2f} of that is for metrics, however few the messages are")
 
 
 def _measure(

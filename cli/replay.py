@@ -250,7 +250,7 @@ def _replay(target: Target, state: State, *, rate: float | None, dry_run: bool) 
 
 
 def _chosen(history: History, items: Iterable[Item]) -> tuple[list[Item], list["Refused"]]:
-    """Return the items to replay, and those of which nobody can tell."""
+    """Return the items to replay, and the unreadable ones."""
     chosen: list[Item] = []
     refused: list[Refused] = []
     for item in items:

@@ -74,7 +74,7 @@ def digest(files: Mapping[str, bytes]) -> str:
 def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     """Return the source of a module for the schemas in `<name>.json`.
 
-    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, the set `CAN_BE_SLOW` of those that take
+    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, the set `CAN_BE_SLOW` of names that take
     more than linear time, and `validate({name: document}, formats)`, which raises `JsonSchemaValueException` if a
     document is not valid. `formats` is `FORMATS`.
     Raises `PatternError` for a pattern that can't be used.

@@ -244,7 +244,7 @@ def _code_point(escape: re.Match[str]) -> int:
 def _group_name(spelled: str) -> str:
     """Return the name of a group without its escapes, "" where it is not an identifier of ECMA-262."""
     name = _NAME_ESCAPE.sub(lambda escape: chr(_code_point(escape)), spelled)
-    # Python's identifiers are those of ECMA-262, without $ and the two joiners.
+    # Python has the identifiers of ECMA-262, without $ and the two joiners.
     is_name = name[:1] not in _JOINERS and re.sub(f"[${_JOINERS}]", "_", name).isidentifier()
     return name if is_name else ""
 

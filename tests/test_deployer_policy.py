@@ -77,7 +77,7 @@ def allowed_actions():
 
 
 def is_one_of(action, patterns):
-    """Tell whether an action is one of some patterns. Their case does not count in IAM."""
+    """Return whether an action fits one of some patterns. Their case does not count in IAM."""
     return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
 
 

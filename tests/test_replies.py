@@ -18,7 +18,7 @@ MESSAGES = 100
 
 
 def run_of(*, stored=1, duplicates=0, is_unclear=False, answers=(), **changes):
-    """Return the ledger of a run: how each message was answered, and answers beside these as (time, ms, label)."""
+    """Return the ledger of a run: how each message was answered, and other answers as (time, ms, label)."""
     ledger = Ledger(**changes)
     for index in range(MESSAGES):
         fingerprint = Fingerprint(identity=str(index).encode(), content=str(index).encode())

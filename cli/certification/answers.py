@@ -216,7 +216,7 @@ def _in_time(examination: Examination) -> Outcome:
 
 
 def _repeated(examination: Examination) -> Outcome:
-    """Judge how many requests failed at first; those that failed each time are judged by the points that sent them."""
+    """Judge how many requests failed at first. The points that sent a request judge one that failed each time."""
     examination.need_endpoint()
     exchanges = examination.wire.exchanges
     failures = [one for one in exchanges if one.is_failure and not (one.reply is None and one.was_reused)]

@@ -28,7 +28,7 @@ class ErasedUser:
     """A user of the run's customer for whom a delete was sent, and the bystander's user with the same id.
 
     Each has a message, and a reject and a contact if `has_reject` and `has_contact` say so. `name` is a trait of both,
-    `times` are those of messages from before and after the delete.
+    `times` are the times of messages from before and after the delete.
     """
 
     message: JsonObject
@@ -74,7 +74,7 @@ def _times(moment: datetime) -> JsonObject:
 
 
 def _make_contacts(examination: Examination, user_id: str, name: str) -> bool:
-    """Let the shipped consumer keep a contact of each customer; tell whether it does."""
+    """Let the shipped consumer keep a contact of each customer. Returns whether it does."""
     stores = examination.erasing_stores
     if stores.target.stores.consumer != "on" or not examination.call("identify").is_accepted:
         return False
@@ -89,7 +89,7 @@ def _make_contacts(examination: Examination, user_id: str, name: str) -> bool:
 
 
 def _make_rejects(examination: Examination, user_id: str) -> bool:
-    """Let a schema refuse a message of each customer; tell whether both are kept."""
+    """Let a schema refuse a message of each customer. Returns whether both are kept."""
     stores = examination.erasing_stores
     try:
         broken = {**examination.broken(), "userId": user_id}

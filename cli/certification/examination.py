@@ -204,7 +204,7 @@ class Examination:
 
     @property
     def accepted_ids(self) -> set[str]:
-        """The ids of all messages that were accepted, those of erased users too."""
+        """The ids of all messages that were accepted, also of erased users."""
         return self._accepted_ids
 
     def send(self, sent: Sent) -> Exchange:

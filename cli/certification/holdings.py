@@ -191,7 +191,7 @@ class Holdings:
         return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
 
     def is_erased(self, plain: JsonObject) -> bool:
-        """Wait until all erasures of a user are finished, and at least one; tell whether that happened."""
+        """Wait until all erasures of a user are finished, and at least one. Returns whether that happened."""
         subject = subject_key(self.customer_id, plain)
         return self.wait_for(lambda: any(self._receipts(subject)) and self._is_settled(subject))
 
@@ -282,7 +282,7 @@ class Holdings:
         return table.receipts(self.customer_id, user_hash=hashed(subject))
 
     def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Look until something happened, and tell whether it did."""
+        """Look until something happened. Returns whether it did."""
         looks = (seconds or self.patience_seconds) / self._look_seconds
         while not happened():
             if looks <= 0:

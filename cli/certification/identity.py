@@ -13,7 +13,7 @@ TIMES = ("2026-01-17T08:00:00.000Z", "2026-01-17T08:00:00.001Z")
 
 
 class _Variant(NamedTuple):
-    """A message that is stored beside the others, and what makes it another one."""
+    """A message that is stored in addition to the others, and its difference from them."""
 
     what: str
     message: JsonObject

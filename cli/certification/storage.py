@@ -324,7 +324,7 @@ ALL_ACCEPTED = Point(
     mend=MEND_LOSS,
     check=_all_accepted,
 )
-"""It comes after all points that send messages, and before those that erase users."""
+"""It comes after all points that send messages, and before the points that erase users."""
 POINTS = (
     Point(
         id="stored.casing",

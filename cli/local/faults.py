@@ -94,7 +94,7 @@ KINDS: Mapping[str, tuple[AnyFault, ...]] = {
     "missing": (Fault.MISSING,),
     "partial": (BatchFault.PARTIAL,),
 }
-"""The words of `serve --faults`, each with the faults of which one is drawn."""
+"""The words of `serve --faults`, each with its faults; one of them is drawn."""
 REDELIVERY = "redeliver"
 """The word of `serve --faults` for what is no fault of a store: a consumer gets a batch that is done once more."""
 
@@ -215,7 +215,7 @@ class _Request:
 
     @property
     def is_batch(self) -> bool:
-        """Whether the request carries several, of which a part can fail."""
+        """Whether the request carries several entries, so that a part can fail."""
         return self.operation in ("SendMessageBatch", "BatchGetItem", "BatchExecuteStatement")
 
 

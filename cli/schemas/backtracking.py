@@ -84,7 +84,7 @@ def is_slow(pattern: str, max_length: float | None = None) -> bool:
 
 
 def suspicious_texts(pattern: str, length: int) -> list[str]:
-    """Return texts up to a length that a pattern can read in very many ways, those that it refuses first."""
+    """Return texts up to a length that a pattern can read in very many ways. Texts that it refuses come first."""
     node = parse_pattern(pattern)
     found: dict[str, None] = {}
     for max_copies in (MAX_REPEATS, 10, 1):
@@ -147,7 +147,7 @@ class _Automaton:
         self._link(Counter({_START: 1}), self._whole.firsts)
         self._starts_anywhere = any(state not in self._text_starts for state in self._whole.firsts)
         self.alphabet: list[str] = []
-        """One character for each set of states that can read it, those of the smallest sets first."""
+        """One character for each set of states that can read it, the smallest sets first."""
         self._reads: list[list[int]] = [[] for _ in self._ranges]
         self._choose_alphabet()
 

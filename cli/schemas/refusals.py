@@ -40,7 +40,7 @@ REQUIRED = {
 """What messages of a call type always have, besides their type and message id."""
 REPAIRED_BY_A_FIELD = {"contains", "dependencies", "dependentRequired", "minContains", "required"}
 CLOSING = {"additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties"}
-"""The rules that judge fields by their names, or those that no other rule names."""
+"""The rules that judge fields by their names, or fields that no other rule names."""
 
 BOUNDS = {
     ("minLength", "maxLength"): ("string",),
@@ -52,7 +52,7 @@ BOUNDS = {
     ("exclusiveMinimum", "exclusiveMaximum"): ("integer", "number"),
     ("minContains", "maxContains"): ("array",),
 }
-"""Two rules of which the first may not exceed the second -> the types that they judge."""
+"""Two rules, where the first may not exceed the second -> the types that they judge."""
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 MAX_DEPTH = 12
 
@@ -135,7 +135,7 @@ def _hopeless(errors: Iterable[ValidationError]) -> Iterator[_Error]:
 
 
 def _is_always_ambiguous(branches: list[object]) -> bool:
-    """Whether two alternatives, of which one may hold, always do."""
+    """Whether two alternatives always hold, although only one may."""
     return sum(branch is True or branch == {} for branch in branches) > 1
 
 
@@ -337,7 +337,7 @@ def bound_faults(place: Place) -> list[Fault]:
 
 
 def _bound_faults(together: Iterable[Place], types: frozenset[str]) -> list[Fault]:
-    """Return where bounds exclude every value of some types; without types, those that exclude each other at all."""
+    """Return where bounds exclude every value of some types; without types, where they exclude each other."""
     bounds: dict[str, tuple[Any, Place]] = {}
     for place in together:
         for keyword in {keyword for pair in BOUNDS for keyword in pair} & place.schema.keys():

@@ -20,7 +20,7 @@ SHOWN_LOSSES = 20
 EXPIRY_TOLERANCE_SECONDS = 1
 """The function counts from a time with a fraction, and stores the rounded one."""
 CLOCK_TOLERANCE_SECONDS = 120
-"""By so much the clock of the function may differ from that of this machine."""
+"""The clock of the function may differ by so much from the clock of this machine."""
 
 SAME_CONTENT = "what is stored is what was sent"
 OWN_KEY = "a message is stored under its own subject and position"

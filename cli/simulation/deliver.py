@@ -34,7 +34,7 @@ READ_AT_ONCE = 20
 """One in so many messages is read from the store as soon as it was accepted."""
 
 IsStored = Callable[[str, str], Awaitable[bool]]
-"""Tells whether the store has an item, by its subject and position."""
+"""Returns whether the store has an item, by its subject and position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Sender:
 
     `rate` is in messages begun per second, None for as many as `concurrency` requests at once allow. The waits between
     tries are divided by `time_scale`; the seconds of a request are not. With `is_stored`, some messages are read
-    from the store as soon as they were accepted. `is_queue` tells that the store is a queue.
+    from the store as soon as they were accepted. `is_queue` is true if the store is a queue.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Sender:
                 self._check_success(entry.due, verdict.word)
 
     def _check_success(self, due: Due, word: str) -> None:
-        """Compare the answer to a message that was accepted alone with those that are due."""
+        """Compare the answer to a message that was accepted alone with the answers that are due."""
         allowed = ANSWERS_TO_DELETES if due.type == DELETE else ANSWERS_TO_MESSAGES
         allowed = ANSWERS_BY_QUEUE if self._is_queue else allowed
         if word and word not in allowed:
@@ -196,7 +196,7 @@ class Sender:
             self.ledger.breaches.add(promise, about(due.customer_id, due.body), expected=expected, found=word)
 
     def _check_refusals(self, load: Load, refusals: Sequence[str | None], verdicts: Sequence[Verdict]) -> None:
-        """Compare the answers to messages that must be refused with those that are due."""
+        """Compare the answers to messages that must be refused with the answers that are due."""
         for sending, due, verdict in zip(load, refusals, verdicts, strict=True):
             if due is not None and verdict.answer != due:
                 parcel = self._traffic.parcel(sending)

@@ -123,11 +123,11 @@ class KeyProbes:
         body = json.dumps({"batch": [message]} if self._in_batches else message).encode()
         try:
             return await self._endpoint.post(self._endpoint.head(headers), body)
-        except OSError:  # of which a time-out is one
+        except OSError:  # a time-out is one too
             return None
 
     def _read(self, reply: Reply) -> str:
-        """Return status and code, in a batch those of its one message."""
+        """Return status and code; for a batch, of its one message."""
         content = content_of(reply)
         rejected = content.get("rejected")
         if isinstance(rejected, list) and len(rejected) == 1 and isinstance(rejected[0], dict):

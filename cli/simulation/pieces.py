@@ -62,7 +62,7 @@ class Piece:
     is_sent_again: bool = True
 
     def message(self, copy: int) -> tuple[JsonObject, Moments]:
-        """Return the message with its times, of which a resend repeats the first one."""
+        """Return the message with its times. A resend repeats the first one."""
         delay = timedelta(seconds=1 + 90 * copy)
         received = self.happened + delay + timedelta(milliseconds=200 + 900 * copy)
         timestamp = received - delay

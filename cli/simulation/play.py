@@ -155,7 +155,7 @@ class Play:
         return False
 
     def _deliver_later(self) -> bool:
-        """Deliver what comes of erased users, once and again, and tell whether Control-C ended that early."""
+        """Deliver what comes of erased users, once and again. Returns whether Control-C ended that early."""
         numbers = range(len(self._traffic.later))
         try:
             self._deliver([Sending(index=index, copy=copy, later=True) for index in numbers for copy in (0, 1)])

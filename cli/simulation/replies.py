@@ -136,7 +136,7 @@ def _judge_times(ledger: Ledger, timeout_seconds: float) -> None:
 
 
 def _is_spread(ledger: Ledger, ended: list[float]) -> bool:
-    """Whether times are all over a run, and not those of an outage."""
+    """Whether times are spread over a run, unlike the times of an outage."""
     length = ledger.tries.seconds / SLICES or 1
     return len({min(SLICES, ceil(time / length)) for time in ended}) >= SPREAD_SLICES
 

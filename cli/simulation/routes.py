@@ -215,7 +215,7 @@ class BatchRoute:
         return [None if parcel.refusal is None else parcel.refusal.in_batch for parcel in parcels]
 
     def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
-        """Return those that must be refused and can be read: they are kept as they would be stored."""
+        """Return the messages that must be refused and can be read: they are kept as they would be stored."""
         fields, rejects = self.traffic.stored_fields(parcels[0].customer, self.fields(load, parcels)), {}
         for place, (sending, parcel) in enumerate(zip(load, parcels, strict=True)):
             if parcel.refusal is not None and parcel.refusal.in_batch in KEPT_OF_A_BATCH:
@@ -298,7 +298,7 @@ def without_write_key(document: JsonObject) -> JsonObject:
 
 
 def is_write_key(name: str) -> bool:
-    """Whether a name is that of the key of a source, in any casing."""
+    """Whether a name is the name of a source's key, in any casing."""
     return _letters(name) == "writekey" and not name.startswith(("_", "-"))
 
 
@@ -324,7 +324,7 @@ def _refusal(parcel: Parcel) -> Refusal:
 
 
 def _is_unreadable(parcel: Parcel) -> bool:
-    """Whether a body is no JSON in UTF-8, and would break its batch."""
+    """Whether a body is not JSON in UTF-8, and would break its batch."""
     return parcel.refusal is not None and parcel.refusal.in_batch is None
 
 

@@ -214,7 +214,7 @@ def simulate(
 
 
 def _reader(target: Target) -> IsStored | None:
-    """Return what tells whether an item is in the event table, None for a queue, which can't be asked."""
+    """Return a function that looks an item up in the event table; None for a queue, which can't be asked."""
     if target.stores.event_sink == "sqs":
         return None
     client, table = target.account.dynamodb(), target.stores.event_table

@@ -201,7 +201,7 @@ class Traffic:
     def pieces(self) -> dict[int, Piece]:
         """The set pieces by the numbers of the messages that they are, spread over the run.
 
-        They begin with what concerns a user who is erased: that user's many messages, and those of a bystander.
+        They begin with an erased user: that user's many messages, and the messages of a bystander.
         """
         if self.messages < PIECES_FROM:
             return {}
@@ -295,7 +295,7 @@ class Traffic:
     def due(self, parcel: Parcel, fields: JsonObject | None = None) -> Due:
         """Return what must be stored of a message: whose it is, where it must be found, and what it holds.
 
-        `fields` are those that its batch tells for all of its messages.
+        `fields` are the fields that its batch has for all of its messages.
         """
         body = stored_body(parcel.plain, self.stored_fields(parcel.customer, fields)) | (parcel.stored or {})
         return Due(

@@ -271,7 +271,7 @@ class PrivilegedStack(DeployedStack):
         return len(self.account.client("logs").filter_log_events(logGroupName=self.physical(group))["events"])
 
     def logged(self, group, text):
-        """Tell whether a log group has a line with a text."""
+        """Return whether a log group has a line with a text."""
         events = self.account.client("logs").filter_log_events(logGroupName=self.physical(group))["events"]
         return any(text in event["message"] for event in events)
 

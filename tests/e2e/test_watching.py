@@ -1,4 +1,4 @@
-"""`destination trace`, `tail` and `status` on a local server; `tests/test_watching_stack.py` has those of a stack."""
+"""`destination trace`, `tail` and `status` on a local server; `tests/test_watching_stack.py` tests them on a stack."""
 
 import itertools
 import json

@@ -77,7 +77,7 @@ TESTS = {
 }
 """Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`; by default of its own name.
 
-Those of the limits are for all modules."""
+The tests of the limits are for all modules."""
 
 LOADED_BEFORE = (
     "aws_lambda_powertools.metrics",
@@ -331,7 +331,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the arguments of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.mutants",
-        description="Build small faults into the code, and show those that no test notices.",
+        description="Build small faults into the code, and show the faults that no test notices.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -31,7 +31,7 @@ class Gap(NamedTuple):
 
 
 def close_all(python: str) -> list[str]:
-    """Close each gap. Returns the names of those that ministack itself has closed."""
+    """Close each gap. Returns the names of the gaps that ministack itself has closed."""
     with _account("000000000000", "us-east-1"):
         closed = [gap.name for gap in GAPS if not gap.is_open()]
     for gap in GAPS:
@@ -117,7 +117,7 @@ def _import_bodies() -> None:
 
 
 def _import_body(api: str, body: dict[str, Any]) -> None:
-    """Make the routes of an OpenAPI document, in place of those of an earlier one."""
+    """Make the routes of an OpenAPI document, in place of the routes of an earlier one."""
     integrations, routes = {}, {}
     for path, methods in body["paths"].items():
         for method, operation in methods.items():
@@ -221,7 +221,7 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-# sqs:SendMessageBatch and its like are no actions of IAM: sqs:SendMessage permits the call
+# sqs:SendMessageBatch and similar ones are not actions of IAM: sqs:SendMessage permits the call
 # (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
 
 

@@ -249,7 +249,7 @@ def edited_template(
     template["Resources"] |= add or {}
     edit(template)
     file = folder / "template.yaml"
-    file.unlink(missing_ok=True)  # it may be a link to that of the checkout
+    file.unlink(missing_ok=True)  # it may be a link into the checkout
     file.write_text(json.dumps(template))
     return file
 
