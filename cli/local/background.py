@@ -1,10 +1,10 @@
-"""Work in threads that the end of the process does not wait for, as it does for the threads of an executor."""
+"""Work that runs while the event loop goes on: in daemon threads, or until the first of several ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from threading import Thread
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -13,7 +13,10 @@ Result = TypeVar("Result")
 async def in_background(
     work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
 ) -> Result:
-    """Run a function in a daemon thread, and return what it returns or raise what it raises."""
+    """Run a function in a daemon thread, and return what it returns or raise what it raises.
+
+    The end of the process does not wait for it, as it does for the threads of an executor.
+    """
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
 
@@ -25,3 +28,14 @@ async def in_background(
 
     Thread(target=run, daemon=True).start()
     return await asyncio.wrap_future(future)
+
+
+async def first_to_end(works: Iterable[Coroutine[Any, Any, Result]]) -> Result:
+    """Return what the first of several returns, and cancel the others."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()

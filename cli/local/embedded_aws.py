@@ -14,6 +14,7 @@ from subprocess import PIPE
 
 import click
 
+from cli.local.background import first_to_end
 from cli.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST, FOR_CONTAINERS, LOOPBACK
 from cli.local.environment import local_environment
 from cli.stack import ROOT
@@ -75,13 +76,7 @@ class EmbeddedAws:
 
     async def watch(self, patience: Patience = PATIENCE) -> str:
         """Wait until its process ends or stops to answer, and say so."""
-        tasks = [asyncio.create_task(self._end()), asyncio.create_task(self._silence(patience))]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return done.pop().result()
-        finally:
-            for task in tasks:
-                task.cancel()
+        return await first_to_end([self._end(), self._silence(patience)])
 
     async def _silence(self, patience: Patience) -> str:
         """Wait until two requests in a row remain without an answer.

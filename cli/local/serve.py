@@ -29,6 +29,7 @@ from cli.debugger.local import LocalDebugger
 from cli.debugger.server import PageServer
 from cli.key_table import KeyRecord, KeyTable
 from cli.local.api import Api
+from cli.local.background import first_to_end
 from cli.local.consumer_edits import CONSUMER, ConsumerEdits
 from cli.local.edits import SchemaEdits
 from cli.local.embedded_aws import EmbeddedAws
@@ -331,7 +332,7 @@ async def _run(
                 welcome()
                 async with asyncio.TaskGroup() as group:
                     beside = [group.create_task(work()) for work in (sources.run, *edits)]
-                    broken = group.create_task(_first(watches))
+                    broken = group.create_task(first_to_end(watch() for watch in watches))
                     broken.add_done_callback(lambda _: server.end())
                     await server.serve(sockets=[listener])
                     await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
@@ -342,17 +343,6 @@ async def _run(
                 raise click.ClickException(f"{fault}. {RESTART}")
         finally:
             await asyncio.gather(api.functions.stop(), sources.stop())
-
-
-async def _first(watches: Iterable[Watch]) -> str:
-    """Return what the first watch says that ends."""
-    tasks = [asyncio.create_task(watch()) for watch in watches]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return done.pop().result()
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:
