@@ -160,9 +160,9 @@ class Retry:
         """
         waiting = iter(rejects)
         while portion := list(itertools.islice(waiting, PORTION)):
-            read = in_parallel(lambda reject: (reject, self.table.contents(reject)), portion)
+            contents = dict(in_parallel(lambda reject: (reject.key_text, self.table.contents(reject)), portion))
             # In this thread, not in parallel: only the main thread has a time limit for checks.
-            judged = [(reject, self._judge(reject, contents)) for reject, contents in read]
+            judged = [(reject, self._judge(reject, contents[reject.key_text])) for reject in portion]
             yield from in_parallel(lambda pair: self._carry_out(*pair), judged)
 
     def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
