@@ -213,15 +213,21 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@touch $@
 
 # `sam build` calls the target of each function, to put it together in $(ARTIFACTS_DIR) for Lambda's Python and Linux
-# whatever this machine is. All hold the same, and pip downloads it once. The compiled parts come for both processors, so
-# that an artifact runs on either.
+# whatever this machine is. The compiled parts come for both processors, so that an artifact runs on either.
+# All functions are equal, so only the first one is built, and the others are copies. `sam build` empties the folder of
+# all functions first: the file .whole there names a function that the same run has built.
 LAMBDA_PYTHON := 3.13
 LAMBDA_PIP = $(VENV)/bin/python $(PIP) install --quiet \
 	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile
 FUNCTIONS := build-DestinationFunction build-EraserFunction build-StreamConsumerFunction build-QueueConsumerFunction
+WHOLE = $(ARTIFACTS_DIR)/../.whole
 
-.PHONY: $(FUNCTIONS)
+.PHONY: $(FUNCTIONS) function
 $(FUNCTIONS): $(INSTALLED)
+	@if [ -e "$(WHOLE)" ]; then cp -R "$$(cat "$(WHOLE)")/." "$(ARTIFACTS_DIR)"; \
+	else $(MAKE) --no-print-directory function && echo "$(ARTIFACTS_DIR)" > "$(WHOLE)"; fi
+
+function:
 	$(LAMBDA_PIP) --platform manylinux2014_x86_64 --target "$(ARTIFACTS_DIR)" -r requirements.txt
 	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
 	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"
