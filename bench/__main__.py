@@ -15,8 +15,8 @@ from bench import batch, cold, cost, cost_docs, cost_model, hostile, instruction
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
-from cli.console import stdout
-from cli.stack import ROOT
+from destination.console import stdout
+from destination.deployment.stack import ROOT
 
 RESULTS = ROOT / "build" / "bench.json"
 

@@ -23,7 +23,7 @@ from bench.packages import chosen_codes
 from bench.samples import Sample
 from bench.store_server import StoreServer
 from bench.subjects import Code, Subject, SubjectProcess, Took, started
-from cli.console import progress
+from destination.console import progress
 from handler.settings import LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS
 from handler.split import MAX_BATCH_MESSAGES
 

@@ -40,7 +40,7 @@ from bench.pythons import lambda_python, runtime_python
 from bench.samples import ACCEPTED, Sample
 from bench.store_server import StoreServer
 from bench.subjects import Code, Subject
-from cli.console import progress
+from destination.console import progress
 
 REPETITIONS = 12
 QUICK_REPETITIONS = 2

@@ -25,8 +25,8 @@ from bench.packages import chosen_codes
 from bench.store_server import StoreServer
 from bench.subject import NUMBER
 from bench.subjects import Code, Subject, SubjectProcess, captured, started
-from cli.console import progress
-from cli.stack import ROOT
+from destination.console import progress
+from destination.deployment.stack import ROOT
 from handler.items import item_bytes
 
 COMMAND = "python -m bench cost --write"

@@ -30,7 +30,7 @@ from bench.cost_model import (
 )
 from bench.figures import Row, Table
 from bench.report import bar, number
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 
 DOCS = ROOT / "docs" / "scale.md"
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from cli.stack import load_template
+from destination.deployment.stack import load_template
 from handler.errors import Refusal
 from handler.parallel import CALLS_AT_ONCE
 from handler.spec import CALL_TYPES

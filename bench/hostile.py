@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from bench.figures import Options, Row, Table, median
-from cli.console import progress
+from destination.console import progress
 from handler.canonicalise import canonicalise, names_write_key, write_key_of
 from handler.decode import decode_batch, decode_body
 from handler.errors import Refusal

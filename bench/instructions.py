@@ -22,7 +22,7 @@ from bench.figures import NotRunError, Options, Row, Table, median
 from bench.packages import chosen_codes
 from bench.store_server import StoreServer
 from bench.subjects import Subject, SubjectProcess, warm_subjects
-from cli.console import progress
+from destination.console import progress
 
 WARM_UP_CALLS = 20
 CALLS = 100

@@ -7,8 +7,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.stack import FUNCTION, load_template
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.stack import FUNCTION, load_template
 
 EVENT_TABLE = "events"
 SESSION_TOKEN = "A" * 800

@@ -39,9 +39,9 @@ from bench.pythons import lambda_python, runtime_python
 from bench.samples import ACCEPTED
 from bench.store_server import LOOPBACK
 from bench.subjects import Code, Subject
-from cli.local.gateway import own_answer, to_event, to_response
-from cli.stack import ROOT
-from cli.target import ask_local_server
+from destination.deployment.stack import ROOT
+from destination.deployment.target import ask_local_server
+from destination.local.gateway import own_answer, to_event, to_response
 
 MESSAGES = 2000
 QUICK_MESSAGES = 200
@@ -51,7 +51,7 @@ RUN_SECONDS = 600
 STOP_SECONDS = 30
 POLL_SECONDS = 0.02
 
-CHECKOUT = ("cli", "consumer", "events", "handler", "schemas", "template.yaml")
+CHECKOUT = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
 """What the local server needs; it leaves files beside it, which must not be those of one that somebody works with."""
 NO_CONSUMER = ("--parameter", "Consumer=off")
 """What is measured is the way to the store."""
@@ -135,7 +135,7 @@ def serving(functions: int, *options: str) -> Iterator[Served]:
             [
                 sys.executable,
                 "-m",
-                "cli",
+                "destination",
                 "serve",
                 "--port",
                 "0",
@@ -196,7 +196,7 @@ def _read_on(process: "subprocess.Popen[bytes]") -> None:
 def simulate(url: str, stores: str, *options: str, messages: int, at_once: int, seed: int = SEED) -> dict[str, Any]:
     """Run `destination simulate`; raises `click.ClickException` where it finds a loss, or fails."""
     command = [
-        *(sys.executable, "-m", "cli", "simulate", "--json", "--url", url, "--stores", stores),
+        *(sys.executable, "-m", "destination", "simulate", "--json", "--url", url, "--stores", stores),
         *("--messages", str(messages), "--concurrency", str(at_once), "--seed", str(seed)),
         *options,
     ]

@@ -17,11 +17,11 @@ import click
 from bench.figures import FOLDER, Options
 from bench.pythons import lambda_python, run
 from bench.subjects import PEERS, Code, Codes, checkout_codes
-from cli.artifact import lambda_version
-from cli.stack import FUNCTION, ROOT
+from destination.deployment.artifact import lambda_version
+from destination.deployment.stack import FUNCTION, ROOT
 
 SCHEMAS = ROOT / "schemas"
-BUILD_INPUTS = ("Makefile", "cli", "handler", "requirements.txt", "schemas")
+BUILD_INPUTS = ("Makefile", ".ci", "destination", "handler", "requirements.txt", "schemas")
 """What the artifact is made from."""
 PINS = ("requirements.txt", "requirements-dev.txt")
 ZIP_LEVEL = 6

@@ -21,7 +21,7 @@ from bench.figures import Options, Row, Table, median
 from bench.packages import chosen_codes
 from bench.store_server import StoreServer
 from bench.subjects import Subject, SubjectProcess, started, warm_subjects
-from cli.console import progress
+from destination.console import progress
 
 ROUNDS = 15
 QUICK_ROUNDS = 5

@@ -28,10 +28,10 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from searches import DEFAULT_EXAMPLES, examples
 from strict_aws import KEEP_SESSION, strict_aws
 
-from cli import demo
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.key_table import KeyRecord, KeyTable
-from cli.stack import ROOT, Account, LocalStack, copy_tables, create_local_stack
+from destination.deployment import demo
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.stack import ROOT, Account, LocalStack, copy_tables, create_local_stack
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
 from handler.validate import SCHEMA_NAMES
@@ -70,10 +70,10 @@ def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
 
 @cache
 def is_of_command_line(module: ModuleType) -> bool:
-    """Whether a module of tests uses more of `cli` than what makes a deployment, or runs commands."""
+    """Whether a module of tests uses more of `destination` than what makes a deployment, or runs commands."""
     sources = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
-    known = {"cli.demo", "cli.key_table", "cli.stack"}
-    return any(str(source).startswith(("cli.", "local_server")) for source in sources - known)
+    known = {"destination.deployment.demo", "destination.deployment.key_table", "destination.deployment.stack"}
+    return any(str(source).startswith(("destination.", "local_server")) for source in sources - known)
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,11 +19,11 @@ from typing import Any
 import urllib3
 from click.testing import CliRunner, Result
 
-from cli import demo
-from cli.__main__ import main
-from cli.stack import ROOT, Account, Stores
+from destination.__main__ import main
+from destination.deployment import demo
+from destination.deployment.stack import ROOT, Account, Stores
 
-LINKED = ("cli", "consumer", "events", "handler", "schemas", "template.yaml")
+LINKED = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
 PATIENCE_SECONDS = 120
 """For what takes some seconds, and a simulation half a minute, on a machine that has nothing else to do."""
 
@@ -58,7 +58,7 @@ def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
         "start_new_session": True,
         "text": True,
     }
-    return _Process([sys.executable, "-m", "cli", *args], cwd=checkout, **(usual | options))
+    return _Process([sys.executable, "-m", "destination", *args], cwd=checkout, **(usual | options))
 
 
 @contextmanager

@@ -5,8 +5,8 @@ import io
 import json
 from typing import Any
 
-from cli.local.gateway import AccessLog
-from cli.stack import load_template
+from destination.deployment.stack import load_template
+from destination.local.gateway import AccessLog
 from handler.observe import Answered, RequestLine
 
 ACCEPTED = Answered(metric="Accepted", status=200)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from local_server import LocalServer, serving
 
-from cli.local.embedded_aws import EmbeddedAws
+from destination.local.embedded_aws import EmbeddedAws
 
 
 @pytest.fixture(scope="session")

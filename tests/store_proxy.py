@@ -1,4 +1,4 @@
-"""The fault proxy of cli/local/faults.py before a store, in an event loop of its own beside the test."""
+"""The fault proxy of destination/local/faults.py before a store, in an event loop of its own beside the test."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from enum import Enum
 from threading import Thread
 
-from cli.local import faults
-from cli.local.faults import LOOPBACK, FaultProxy, Rule, Store
+from destination.local import faults
+from destination.local.faults import LOOPBACK, FaultProxy, Rule, Store
 
 
 class Fault(Enum):

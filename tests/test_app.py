@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cli import demo
-from cli.key_table import KeyRecord
+from destination.deployment import demo
+from destination.deployment.key_table import KeyRecord
 from handler.keys import KEY_PREFIX, Status, new_key
 
 TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "messageId": "message-1"}

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pytest
 from strict_aws import MAX_WRITES
 
-from cli.debugger.arrivals import ArrivalOrder
-from cli.debugger.exchange import Exchange
-from cli.messages import MAX_ITEMS_READ_UNASKED, Selection
-from cli.stack import create_local_stack
-from cli.target import Target
+from destination.commands.messages import MAX_ITEMS_READ_UNASKED, Selection
+from destination.debugger.arrivals import ArrivalOrder
+from destination.debugger.exchange import Exchange
+from destination.deployment.stack import create_local_stack
+from destination.deployment.target import Target
 
 pytest_plugins = ["servers"]
 

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from cli.artifact import (
+from destination.deployment.artifact import (
     OURS,
     amazon_roots,
     compile_modules,
@@ -25,7 +25,7 @@ from cli.artifact import (
     python_version,
     reduce_models,
 )
-from cli.stack import load_template
+from destination.deployment.stack import load_template
 from handler.clients import AMAZON_ROOTS
 
 BUNDLE = (Path(botocore.__file__).parent / "cacert.pem").read_text()

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 from simulated import record_of
 
-from cli.simulation import audit as promises
-from cli.simulation.audit import Audit
-from cli.simulation.fingerprint import Fingerprint, variant_of
-from cli.simulation.ledger import Book, Copy, End, Ledger
-from cli.simulation.reconcile import QueueDrain, read_table
-from cli.simulation.traffic import Sending, Traffic
-from cli.stack import Account, create_local_stack
-from cli.target import Target
+from destination.deployment.stack import Account, create_local_stack
+from destination.deployment.target import Target
+from destination.simulation import audit as promises
+from destination.simulation.audit import Audit
+from destination.simulation.fingerprint import Fingerprint, variant_of
+from destination.simulation.ledger import Book, Copy, End, Ledger
+from destination.simulation.reconcile import QueueDrain, read_table
+from destination.simulation.traffic import Sending, Traffic
 from handler.write import EventQueue, EventTable
 
 TYPES = ("identify", "track", "page", "group")

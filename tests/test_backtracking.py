@@ -3,7 +3,7 @@
 import pytest
 from searches import some
 
-from cli.schemas.backtracking import MAX_CHARS, is_slow, suspicious_texts
+from destination.schemas.backtracking import MAX_CHARS, is_slow, suspicious_texts
 
 CODES = "|".join(f"{first}{second}{third}" for first in "ABCDEFGHIJ" for second in "ABCDEFGH" for third in "ABCDEFGH")
 

@@ -13,7 +13,7 @@ from bench.figures import Row, Table
 from bench.packages import zipped_bytes
 from bench.report import bar, comparison, picture
 from bench.samples import ACCEPTED
-from cli.console import stdout
+from destination.console import stdout
 from handler.decode import MAX_BATCH_BYTES
 
 

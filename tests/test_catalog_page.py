@@ -5,10 +5,10 @@ import re
 import pytest
 from local_server import run
 
-from cli.certification.catalog import ADVICE, NOT_THE_CUSTOMERS, TODO, Partner, page_of
-from cli.certification.samples import Samples
-from cli.stack import LOCAL_STACK, ROOT, create_local_stack
-from cli.target import Target
+from destination.certification.catalog import ADVICE, NOT_THE_CUSTOMERS, TODO, Partner, page_of
+from destination.certification.samples import Samples
+from destination.deployment.stack import LOCAL_STACK, ROOT, create_local_stack
+from destination.deployment.target import Target
 from handler.errors import Refusal, Unavailable
 from handler.spec import CALL_TYPES
 

@@ -10,11 +10,11 @@ from local_server import run
 from rich.table import Table
 from rich.text import Text
 
-from cli import demo
-from cli.__main__ import main
-from cli.console import counted, printable, stdout
-from cli.key_table import KeyRecord, KeyTable
-from cli.stack import LOCAL_STACK, create_local_stack
+from destination.__main__ import main
+from destination.console import counted, printable, stdout
+from destination.deployment import demo
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.stack import LOCAL_STACK, create_local_stack
 
 pytest_plugins = ["servers"]
 

@@ -7,8 +7,8 @@ import boto3
 import pytest
 from local_server import run
 
-from cli.stack import LOCAL_STACK
 from consumer.contact_table import ContactTable
+from destination.deployment.stack import LOCAL_STACK
 
 pytest_plugins = ["servers"]
 

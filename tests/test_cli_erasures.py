@@ -6,10 +6,10 @@ import pytest
 from local_server import run
 from test_eraser import Context
 
-from cli.stack import LOCAL_STACK
 from consumer import eraser
 from consumer.batch import BatchFailed
 from consumer.erasures import ErasureTable
+from destination.deployment.stack import LOCAL_STACK
 
 pytest_plugins = ["servers"]
 

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from local_server import run
 
-from cli.key_table import KeyRecord, KeyTable
-from cli.stack import create_local_stack
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.stack import create_local_stack
 from handler.keys import Status, hash_key, new_key
 
 pytest_plugins = ["servers"]

@@ -9,7 +9,7 @@ from threading import Timer
 import pytest
 from local_server import PATIENCE_SECONDS, run, start
 
-from cli.stack import LOCAL_STACK, create_local_stack
+from destination.deployment.stack import LOCAL_STACK, create_local_stack
 
 pytest_plugins = ["servers"]
 

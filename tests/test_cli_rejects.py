@@ -17,12 +17,12 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from local_server import PATIENCE_SECONDS, run, wait_until
 
-from cli.reject_table import RejectTable
-from cli.retry import ErasedUsers, Fate, Judge, retry, sink_of
-from cli.schemas.check import SCHEMAS
-from cli.stack import LOCAL_STACK
-from cli.target import Target
 from consumer.erasures import ErasureRequest, ErasureTable
+from destination.deployment.reject_table import RejectTable
+from destination.deployment.retry import ErasedUsers, Fate, Judge, retry, sink_of
+from destination.deployment.stack import LOCAL_STACK
+from destination.deployment.target import Target
+from destination.schemas.check import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation

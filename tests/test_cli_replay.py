@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 from local_server import run
 
-from cli.replay import Pace
-from cli.stack import LOCAL_STACK
+from destination.commands.replay import Pace
+from destination.deployment.stack import LOCAL_STACK
 
 TRACK = {"type": "track", "event": "Lamp Lit"}
 SETTINGS = {"x-segment-settings": "eyJyZWdpb24iOiAiZXUifQ=="}

@@ -5,8 +5,8 @@ import json
 import pytest
 from local_server import run
 
-from cli.schemas.check import FILES, SCHEMAS, check_schemas, load_schemas
-from cli.stack import LOCAL_STACK
+from destination.deployment.stack import LOCAL_STACK
+from destination.schemas.check import FILES, SCHEMAS, check_schemas, load_schemas
 from handler.spec import CALL_TYPES
 
 pytest_plugins = ["servers"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.local.consumer_edits import ConsumerEdits
+from destination.local.consumer_edits import ConsumerEdits
 
 
 class Sources:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import pytest
 from aws_lambda_powertools.utilities.batch.exceptions import UnexpectedBatchTypeError
 
-from cli.stack import load_template
 from consumer import forward, queue, stream
 from consumer.batch import MAX_TRACEBACK_CHARS, MAX_TRACEBACK_PART_CHARS, BatchFailed
 from consumer.errors import PermanentFailure
 from consumer.stored import image_of
 from consumer.stream import MESSAGE_SECONDS, Forwards
+from destination.deployment.stack import load_template
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from cli.segment.contract import (
+from destination.deployment.stack import ROOT
+from destination.segment.contract import (
     CALL_TYPES,
     KEPT_ALONE,
     KEPT_OF_A_BATCH,
@@ -14,7 +15,6 @@ from cli.segment.contract import (
     STATUS_BY_CODE,
     STORE_FAULT_CODES,
 )
-from cli.stack import ROOT
 from handler import spec, split
 from handler.errors import Refusal
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, function_line, function_lines
 
-from cli.debugger.exchange import Exchange
-from cli.debugger.inspect import Inspector
-from cli.retry import Judge
-from cli.schemas.check import SCHEMAS
-from cli.stack import create_local_stack
-from cli.target import Target
+from destination.debugger.exchange import Exchange
+from destination.debugger.inspect import Inspector
+from destination.deployment.retry import Judge
+from destination.deployment.stack import create_local_stack
+from destination.deployment.target import Target
+from destination.schemas.check import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.record import Record
 from handler.spec import CALL_TYPES

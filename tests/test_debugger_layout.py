@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.debugger.layout import MAX_LINES, MAX_SHOWN_CHARS, MAX_SHOWN_LINES, lay_out, lay_out_value
+from destination.debugger.layout import MAX_LINES, MAX_SHOWN_CHARS, MAX_SHOWN_LINES, lay_out, lay_out_value
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cli.debugger.layout import lay_out, lay_out_value
-from cli.debugger.marks import (
+from destination.debugger.layout import lay_out, lay_out_value
+from destination.debugger.marks import (
     INHERITED,
     compare,
     entry,
@@ -16,7 +16,7 @@ from cli.debugger.marks import (
     masked,
     old_names_in,
 )
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 from handler.canonicalise import CONFLICTS, canonicalise, canonicalise_batch
 from handler.errors import Violation
 

@@ -12,12 +12,12 @@ from random import Random
 import pytest
 from endpoint import endpoint, response
 
-from cli.segment.due import Moments
-from cli.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
-from cli.simulation.endpoint import Endpoint
-from cli.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
-from cli.simulation.routes import NOBODYS_KEY, BatchRoute, SegmentRoute
-from cli.simulation.traffic import Kind, Parcel, Sending, Traffic
+from destination.segment.due import Moments
+from destination.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
+from destination.simulation.endpoint import Endpoint
+from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
+from destination.simulation.routes import NOBODYS_KEY, BatchRoute, SegmentRoute
+from destination.simulation.traffic import Kind, Parcel, Sending, Traffic
 from handler.canonicalise import canonicalise_batch
 from handler.decode import MAX_BATCH_BYTES, decode_batch
 

@@ -12,7 +12,7 @@ import cfnlint
 import pytest
 from test_template import deployed
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 
 POLICY = json.loads((ROOT / "docs" / "deployer-policy.json").read_text())
 SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas" / "resources"

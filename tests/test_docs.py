@@ -7,9 +7,9 @@ import re
 import click
 import pytest
 
-from cli.__main__ import main
-from cli.local.faults import Fault
-from cli.stack import FUNCTION, ROOT, load_template
+from destination.__main__ import main
+from destination.deployment.stack import FUNCTION, ROOT, load_template
+from destination.local.faults import Fault
 from handler.decode import JsonObject
 from handler.errors import Refusal
 from handler.validate import Schemas

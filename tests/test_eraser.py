@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from cli.stack import FUNCTION, load_template
 from consumer import eraser
 from consumer.batch import BatchFailed
 from consumer.clients import patient_client
 from consumer.erase import Eraser, Scope
 from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, request_of, wait_seconds
 from consumer.erasures import ErasureTable
+from destination.deployment.stack import FUNCTION, load_template
 from handler.settings import AfterErasure
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from cli import demo
-from cli.stack import ROOT, load_template
 from consumer.clients import patient_client
 from consumer.contact_table import ContactTable
 from consumer.erasures import ErasureTable
+from destination.deployment import demo
+from destination.deployment.stack import ROOT, load_template
 
 EVENTS = ROOT / "events"
 TABLES = (EVENTS / "README.md").read_text()

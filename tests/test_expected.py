@@ -2,9 +2,9 @@
 
 import pytest
 
-from cli.segment.due import Due, Moments, read_sortable
-from cli.simulation.expected import expected_contacts
 from consumer.contacts import MAX_TRAITS
+from destination.segment.due import Due, Moments, read_sortable
+from destination.simulation.expected import expected_contacts
 from handler.canonicalise import canonicalise
 from handler.timestamps import parse_time
 

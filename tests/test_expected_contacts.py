@@ -6,18 +6,18 @@ from functools import cache
 import pytest
 from simulated import record_of
 
-from cli.simulation.contacts import (
+from consumer.contact_table import ContactTable
+from consumer.stored import read_queue_message
+from destination.deployment.target import Target
+from destination.simulation.contacts import (
     SHOWN_DIFFERENCES,
     compare_contacts,
     differences_of,
     read_contacts,
     remains_of_erased,
 )
-from cli.simulation.expected import expected_contacts
-from cli.simulation.traffic import Sending, Traffic
-from cli.target import Target
-from consumer.contact_table import ContactTable
-from consumer.stored import read_queue_message
+from destination.simulation.expected import expected_contacts
+from destination.simulation.traffic import Sending, Traffic
 from handler.spec import CALL_TYPES
 
 TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")

@@ -10,8 +10,9 @@ import pytest
 import urllib3
 from endpoint import endpoint, response
 
-from cli.local.batches import Consumer
-from cli.local.faults import (
+from destination.deployment.stack import ROOT
+from destination.local.batches import Consumer
+from destination.local.faults import (
     ALL_FAULTS,
     KINDS,
     REDELIVERY,
@@ -21,8 +22,7 @@ from cli.local.faults import (
     Rule,
     parse_orders,
 )
-from cli.local.function_process import Invocation
-from cli.stack import ROOT
+from destination.local.function_process import Invocation
 
 
 def drawn(orders, *, is_batch=False, times=20_000):

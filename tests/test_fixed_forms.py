@@ -5,10 +5,10 @@ A changed key or hash loses what is stored: a resend is stored again, an API key
 
 import pytest
 
-from cli.stack import load_template
 from consumer.contact_table import ContactTable
 from consumer.erase import Link, linked_subject
 from consumer.erasures import ErasureRequest, ErasureTable
+from destination.deployment.stack import load_template
 from handler.canonicalise import canonicalise, repeated
 from handler.erased import tombstone_key
 from handler.errors import InvalidMessage, Violation

@@ -6,8 +6,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from cli.addresses import is_host_name, is_loopback, is_same, parse_host
-from cli.guard import FORWARDED_BY_PROXY, Guard
+from destination.web.addresses import is_host_name, is_loopback, is_same, parse_host
+from destination.web.guard import FORWARDED_BY_PROXY, Guard
 
 API = "/segment"
 PRIVATE = ("/", "/_local", "/_local/keys", "/nowhere", "/segment/", "//segment", "http://127.0.0.1/segment")

@@ -18,8 +18,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from searches import search
 
-from cli import demo
-from cli.stack import ROOT
+from destination.deployment import demo
+from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.record import MAX_POSITION_BYTES, MAX_SUBJECT_BYTES, Record, subject_key

@@ -13,14 +13,14 @@ import pytest
 from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
 
-from cli.importing.batches import batches
-from cli.importing.deliver import Sender
-from cli.importing.pace import Pace
-from cli.importing.play import Play
-from cli.importing.sources import STATE_SUFFIX, find_sources, state_beside
-from cli.importing.state import Recipient, State
-from cli.importing.tally import Tally
-from cli.ping import deployment_url
+from destination.commands.ping import deployment_url
+from destination.importing.batches import batches
+from destination.importing.deliver import Sender
+from destination.importing.pace import Pace
+from destination.importing.play import Play
+from destination.importing.sources import STATE_SUFFIX, find_sources, state_beside
+from destination.importing.state import Recipient, State
+from destination.importing.tally import Tally
 
 KEY = ("--api-key", "some-key")
 FEW_LINES = 20

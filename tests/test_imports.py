@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 
 HANDLER = sorted((ROOT / "handler").glob("*.py"))
 CONSUMER = sorted((ROOT / "consumer").glob("*.py"))
@@ -87,7 +87,9 @@ def test_a_module_imports_only_those_before_it(path):
 
 @pytest.mark.parametrize("path", [*HANDLER, *CONSUMER], ids=module)
 def test_a_function_never_imports_the_command_line(path):
-    assert not {name for name in imports(path) if name.split(".")[0] in ("cli", "tests", "moto", "click", "rich")}
+    assert not {
+        name for name in imports(path) if name.split(".")[0] in ("destination", "tests", "moto", "click", "rich")
+    }
 
 
 @pytest.mark.parametrize("path", HANDLER, ids=module)
@@ -116,7 +118,7 @@ def test_only_what_makes_clients_reads_the_environment(path):
     assert "os" not in imports(path)
 
 
-JUDGES = [path for room in ("segment", "simulation") for path in sorted((ROOT / "cli" / room).glob("*.py"))]
+JUDGES = [path for room in ("segment", "simulation") for path in sorted((ROOT / "destination" / room).glob("*.py"))]
 """What judges the product. It would follow a fault of the handler if it shared the handler's code."""
 SHARED = {
     "simulation.play": {"handler.errors.STORE_ERRORS"},  # what boto3 raises, which is no judgement

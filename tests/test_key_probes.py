@@ -6,10 +6,10 @@ import json
 import pytest
 from endpoint import endpoint, response
 
-from cli.simulation.breaches import Breaches
-from cli.simulation.endpoint import Endpoint
-from cli.simulation.key_probes import CODES, USES, KeyProbes, ProbeKey
-from cli.simulation.routes import answer_of
+from destination.simulation.breaches import Breaches
+from destination.simulation.endpoint import Endpoint
+from destination.simulation.key_probes import CODES, USES, KeyProbes, ProbeKey
+from destination.simulation.routes import answer_of
 
 KEYS = [ProbeKey(fault=fault, key=f"key-{fault}") for fault in CODES]
 

@@ -9,7 +9,7 @@ import boto3
 import pytest
 from local_server import run
 
-from cli.key_table import KeyRecord, KeyTable
+from destination.deployment.key_table import KeyRecord, KeyTable
 from handler.keys import Status, new_key
 
 KEY = new_key()

@@ -9,7 +9,7 @@ import sys
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
-from cli import demo
+from destination.deployment import demo
 from handler.erased import tombstone_key
 from handler.spec import CALL_TYPES, DELETE
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from cli.local.traffic import WAIT_SECONDS_PER_RECORD, Traffic
+from destination.local.traffic import WAIT_SECONDS_PER_RECORD, Traffic
 
 LONG_SECONDS = 60
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from cli.simulation.breaches import Breaches
-from cli.simulation.log_lines import LogLines
+from destination.simulation.breaches import Breaches
+from destination.simulation.log_lines import LogLines
 
 KEY = "ddk_0123456789abcdef"
 GOOD = {"message": "request", "customer_id": "simulated-1-0", "message_id": "piece-7", "outcome": "accepted"}

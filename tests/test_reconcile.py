@@ -7,13 +7,13 @@ from collections import Counter
 import pytest
 from simulated import record_of
 
-from cli.simulation.fingerprint import Fingerprint, reject_key
-from cli.simulation.ledger import End, Ledger, SentReject
-from cli.simulation.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
-from cli.simulation.rejects import compare_rejects
-from cli.simulation.traffic import Sending, Traffic
-from cli.stack import Account, create_local_stack
-from cli.target import Target
+from destination.deployment.stack import Account, create_local_stack
+from destination.deployment.target import Target
+from destination.simulation.fingerprint import Fingerprint, reject_key
+from destination.simulation.ledger import End, Ledger, SentReject
+from destination.simulation.reconcile import MAX_EMPTY_RECEIVES, QueueDrain, read_table, reconcile
+from destination.simulation.rejects import compare_rejects
+from destination.simulation.traffic import Sending, Traffic
 from handler.canonicalise import Message
 from handler.errors import MissingType
 from handler.reject import Reject, RejectTable

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from cli.segment.contract import STATUS_BY_CODE
-from cli.simulation.endpoint import Reply
-from cli.simulation.fingerprint import Fingerprint
-from cli.simulation.ledger import TIMED_OUT, Book, End, Ledger
-from cli.simulation.replies import Circumstances, judge_replies
-from cli.simulation.routes import label_of
-from cli.simulation.traffic import Sending, Traffic
+from destination.segment.contract import STATUS_BY_CODE
+from destination.simulation.endpoint import Reply
+from destination.simulation.fingerprint import Fingerprint
+from destination.simulation.ledger import TIMED_OUT, Book, End, Ledger
+from destination.simulation.replies import Circumstances, judge_replies
+from destination.simulation.routes import label_of
+from destination.simulation.traffic import Sending, Traffic
 
 TRAFFIC = Traffic(seed=1, customers=2, call_types=("track",))
 QUIET = {"has_faults": False, "timeout_seconds": 5.0, "is_table": True, "in_batches": False, "may_have_sent": False}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cli.schemas.check import SCHEMAS, check_schemas
-from cli.schemas.refusals import samples
+from destination.schemas.check import SCHEMAS, check_schemas
+from destination.schemas.refusals import samples
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas
 

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from cli.local.serve import serve
-from cli.stack import ROOT
+from destination.commands.serve import serve
+from destination.deployment.stack import ROOT
 
 NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
 

@@ -8,9 +8,9 @@ from random import Random
 
 import pytest
 
-from cli.retry import Judge
-from cli.schemas.check import SCHEMAS, load_schemas
-from cli.shop import PEOPLE, shop_traffic
+from destination.deployment.retry import Judge
+from destination.schemas.check import SCHEMAS, load_schemas
+from destination.segment.shop import PEOPLE, shop_traffic
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.spec import CALL_TYPES

@@ -19,18 +19,18 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from local_server import PATIENCE_SECONDS, wait_until
 
-from cli.clients import LOCAL_REGION
-from cli.console import standard_streams
-from cli.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
-from cli.local.embedded_aws import EmbeddedAws
-from cli.local.function_process import Invocation
-from cli.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
-from cli.local.mappings import QueueMapping, StreamMapping
-from cli.local.queues import QueueSource
-from cli.local.sources import EventSources, connect
-from cli.local.streams import StreamSource
-from cli.local.traffic import Traffic
-from cli.stack import LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
+from destination.console import standard_streams
+from destination.deployment.clients import LOCAL_REGION
+from destination.deployment.stack import LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
+from destination.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
+from destination.local.embedded_aws import EmbeddedAws
+from destination.local.function_process import Invocation
+from destination.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
+from destination.local.mappings import QueueMapping, StreamMapping
+from destination.local.queues import QueueSource
+from destination.local.sources import EventSources, connect
+from destination.local.streams import StreamSource
+from destination.local.traffic import Traffic
 
 pytest_plugins = ["servers"]
 

@@ -6,7 +6,7 @@ from click import ClickException
 from endpoint import endpoint, response
 from store_proxy import Fault, store_proxy
 
-from cli.stack import (
+from destination.deployment.stack import (
     FUNCTION,
     LOCAL_STACK,
     STORE_OUTPUTS,

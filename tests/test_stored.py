@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from cli.stack import ROOT
 from consumer import stored
 from consumer.stored import Unreadable, read_item, read_queue_message
+from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.record import Record

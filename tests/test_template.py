@@ -9,10 +9,10 @@ import pytest
 from samtranslator.translator.transform import transform
 
 import consumer.handle
-from cli.clients import LOCAL_REGION
-from cli.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
 from consumer.eraser import LATEST_WRITE_SECONDS
 from consumer.stream import MESSAGE_SECONDS
+from destination.deployment.clients import LOCAL_REGION
+from destination.deployment.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
 from handler.request import HEALTH, ROUTES
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE

@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 from test_destination import Rejects, Sink, answer, encode, request
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 from handler.time_limit import CheckTime, TooSlowError
 from handler.validate import Schemas
 

@@ -11,13 +11,14 @@ import pytest
 from searches import examples
 from simulated import record_of
 
-from cli.ping import segment_headers
-from cli.segment.due import UNDATED, sortable, stored_body
-from cli.simulation.fingerprint import Fingerprint
-from cli.simulation.required import required_fields, without
-from cli.simulation.routes import subject_by
-from cli.simulation.stored import CHANGED_BY_RESENDS
-from cli.simulation.traffic import (
+from destination.commands.ping import segment_headers
+from destination.deployment.stack import ROOT
+from destination.segment.due import UNDATED, sortable, stored_body
+from destination.simulation.fingerprint import Fingerprint
+from destination.simulation.required import required_fields, without
+from destination.simulation.routes import subject_by
+from destination.simulation.stored import CHANGED_BY_RESENDS
+from destination.simulation.traffic import (
     CALL_TYPE_WEIGHTS,
     DESTINATION,
     REORDER_WINDOW,
@@ -27,7 +28,6 @@ from cli.simulation.traffic import (
     sendings,
     stages,
 )
-from cli.stack import ROOT
 from handler.canonicalise import canonicalise, canonicalise_batch
 from handler.decode import MAX_BODY_BYTES, decode_batch, decode_body, decode_settings
 from handler.errors import Refusal

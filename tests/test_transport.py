@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from endpoint import Endpoint, endpoint, response
 
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.clients import connect
 from handler.parallel import in_parallel
 from handler.transport import Connections

@@ -18,7 +18,7 @@ import pytest
 from request_lines import access_line
 from test_docs import commands, refusals
 
-from cli.stack import ROOT, load_template
+from destination.deployment.stack import ROOT, load_template
 from handler.errors import Invalid, Unavailable
 from handler.observe import Answered, RequestLine, write_health
 from handler.settings import STORE_CALL_SECONDS

@@ -12,12 +12,12 @@ from endpoint import endpoint, response
 from insights import insights
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
 
-from cli.clients import local_client
-from cli.stack import Account
-from cli.target import StackLogs
-from cli.watching.cloud_log import CLOCK_MARGIN, LATE, MAX_ROWS, PASSING_CODES, CloudLog
-from cli.watching.lines import Wanted, read_line
-from cli.watching.request_log import Period
+from destination.deployment.clients import local_client
+from destination.deployment.stack import Account
+from destination.deployment.target import StackLogs
+from destination.watching.cloud_log import CLOCK_MARGIN, LATE, MAX_ROWS, PASSING_CODES, CloudLog
+from destination.watching.lines import Wanted, read_line
+from destination.watching.request_log import Period
 
 LOGS = StackLogs(stack="prod", function_group="prod-Function", api_group="prod-Api")
 WEEK = Period.last(timedelta(days=7), "the last 7 days")

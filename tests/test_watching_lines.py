@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line, function_lines
 
-from cli.watching import lines as lines_module
-from cli.watching import status
-from cli.watching.lines import AccessLine, FunctionLine, Wanted, read_line
-from cli.watching.what_follows import what_follows
+from destination.commands import status
+from destination.watching import lines as lines_module
+from destination.watching.lines import AccessLine, FunctionLine, Wanted, read_line
+from destination.watching.what_follows import what_follows
 from handler import observe
 from handler.observe import MAX_LOGGED_MESSAGES, Answered
 

@@ -13,12 +13,12 @@ import click
 import pytest
 from request_lines import ACCEPTED, FAILED, REFUSED, access_line, function_line, function_lines
 
-from cli.local.functions import Function, Functions, FunctionTimeoutError
-from cli.local.gateway import AccessLog
-from cli.local.request_log import RequestLogFile, older
-from cli.watching.lines import Wanted
-from cli.watching.local_log import PIECE_BYTES, LocalLog
-from cli.watching.request_log import Period
+from destination.local.functions import Function, Functions, FunctionTimeoutError
+from destination.local.gateway import AccessLog
+from destination.local.request_log import RequestLogFile, older
+from destination.watching.lines import Wanted
+from destination.watching.local_log import PIECE_BYTES, LocalLog
+from destination.watching.request_log import Period
 
 EVERYTHING = Period.everything()
 

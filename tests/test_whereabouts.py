@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 from request_lines import ACCEPTED, FAILED, REFUSED, function_line
 
-from cli.stack import STORE_OUTPUTS, Account, Stores
-from cli.target import Target
-from cli.watching.lines import read_line
-from cli.watching.whereabouts import Whereabouts, is_missing, tell
 from consumer.erasures import Receipt
+from destination.deployment.stack import STORE_OUTPUTS, Account, Stores
+from destination.deployment.target import Target
+from destination.watching.lines import read_line
+from destination.watching.whereabouts import Whereabouts, is_missing, tell
 
 RECEIPT = Receipt(
     customer_id="acme",

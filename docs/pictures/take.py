@@ -21,7 +21,7 @@ from typing import Any
 import urllib3
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cli.ping import segment_headers, send
+from destination.commands.ping import segment_headers, send
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
@@ -57,7 +57,7 @@ def main() -> None:
 
 @contextmanager
 def _server() -> Iterator[None]:
-    command = [sys.executable, "-m", "cli", "serve", "--port", PORT]
+    command = [sys.executable, "-m", "destination", "serve", "--port", PORT]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         wait = iter(server.stdout or ())
         while "Control-C" not in next(wait):
@@ -111,7 +111,7 @@ def _message(chance: random.Random) -> dict[str, Any]:
 
 def _new_key(customer: str) -> str:
     arguments = ("keys", "create", "--customer", customer, "--json", "--url", URL)
-    made = subprocess.run([sys.executable, "-m", "cli", *arguments], cwd=ROOT, check=True, capture_output=True)
+    made = subprocess.run([sys.executable, "-m", "destination", *arguments], cwd=ROOT, check=True, capture_output=True)
     key: str = json.loads(made.stdout)["api_key"]
     return key
 

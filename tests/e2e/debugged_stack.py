@@ -14,9 +14,9 @@ import urllib3
 from local_server import PATIENCE_SECONDS, wait_until
 from request_lines import function_line
 
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.local.embedded_aws import SERVICES, EmbeddedAws
-from cli.stack import ROOT, STORE_OUTPUTS, Account, create_local_stack
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.stack import ROOT, STORE_OUTPUTS, Account, create_local_stack
+from destination.local.embedded_aws import SERVICES, EmbeddedAws
 
 LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
 
@@ -40,7 +40,7 @@ class Stack:
         self.printed = folder / "printed"
         with self.printed.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "debug", "--stack", "prod", "--port", "0", "--last", "0"],
+                [sys.executable, "-m", "destination", "debug", "--stack", "prod", "--port", "0", "--last", "0"],
                 cwd=ROOT,
                 env={**os.environ, **{name.upper(): value for name, value in environment.items()}},
                 stdout=output,

@@ -7,8 +7,8 @@ import zipfile
 
 import pytest
 
-from cli.artifact import find_python, lambda_version
-from cli.stack import FUNCTION, ROOT, load_template
+from destination.deployment.artifact import find_python, lambda_version
+from destination.deployment.stack import FUNCTION, ROOT, load_template
 
 BUILD = ROOT / ".aws-sam" / "build"
 ARTIFACT = BUILD / FUNCTION
@@ -53,7 +53,9 @@ def test_it_holds_what_is_made_for_cold_starts():
 
 
 def test_it_holds_nothing_of_ours_but_the_functions_and_their_schemas():
-    assert not {"cli", "tests", "docs", "bench", "events", "template.yaml"} & {path.name for path in ARTIFACT.iterdir()}
+    assert not {"destination", "tests", "docs", "bench", "events", "template.yaml"} & {
+        path.name for path in ARTIFACT.iterdir()
+    }
 
 
 @pytest.mark.parametrize("package", PINNED)

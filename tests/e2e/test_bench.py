@@ -14,8 +14,8 @@ from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
 from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, warm_subjects
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.stack import ROOT
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.stack import ROOT
 from handler.keys import hash_key
 from handler.split import MAX_BATCH_MESSAGES
 

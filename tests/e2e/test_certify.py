@@ -19,16 +19,16 @@ import trustme
 from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 
-from cli import demo
-from cli.certification.checklist import POINTS
-from cli.certification.holdings import Holdings
-from cli.certification.samples import Samples
-from cli.certification.wire import MASKED, Wire
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.key_table import KeyRecord, KeyTable
-from cli.ping import segment_headers
-from cli.stack import LOCAL_STACK, ROOT
-from cli.target import Target
+from destination.certification.checklist import POINTS
+from destination.certification.holdings import Holdings
+from destination.certification.samples import Samples
+from destination.certification.wire import MASKED, Wire
+from destination.commands.ping import segment_headers
+from destination.deployment import demo
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.stack import LOCAL_STACK, ROOT
+from destination.deployment.target import Target
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES
 

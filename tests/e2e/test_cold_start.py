@@ -10,8 +10,8 @@ from dataclasses import asdict
 import pytest
 from local_server import serving
 
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.stack import ROOT
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.stack import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 

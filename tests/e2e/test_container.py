@@ -24,12 +24,12 @@ import urllib3
 from local_server import wait_until
 from store_proxy import StoreProxy, store_proxy
 
-from cli import demo
-from cli.local.embedded_aws_process import CONTAINER_BRIDGE
-from cli.local.faults import LOOPBACK, Fault, Rule, Store
-from cli.local.serve import ENVIRONMENT_FILE
-from cli.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
-from cli.stack import FUNCTION, ROOT, Account, load_template
+from destination.commands.ping import SEGMENT_TIMEOUT_SECONDS, segment_headers
+from destination.commands.serve import ENVIRONMENT_FILE
+from destination.deployment import demo
+from destination.deployment.stack import FUNCTION, ROOT, Account, load_template
+from destination.local.embedded_aws_process import CONTAINER_BRIDGE
+from destination.local.faults import LOOPBACK, Fault, Rule, Store
 
 EVENTS = ROOT / "events"
 TABLES = (EVENTS / "README.md").read_text()
@@ -67,7 +67,7 @@ def running(printed, *command, until):
 @pytest.fixture(scope="module")
 def local_server(tmp_path_factory):
     """Run a local server, and return its endpoint."""
-    serve = (sys.executable, "-m", "cli", "serve", "--docker", "--port", "0", "--processes", "1")
+    serve = (sys.executable, "-m", "destination", "serve", "--docker", "--port", "0", "--processes", "1")
     printed = tmp_path_factory.mktemp("serve") / "printed"
     with running(printed, *serve, until="Control-C"):
         yield next(word for word in printed.read_text().split() if word.endswith("/segment"))
@@ -120,7 +120,7 @@ WARM = ("--warm-containers", "EAGER")
 @pytest.mark.usefixtures("local_server")
 def test_sam_local_start_api_takes_a_message_of_each_call_type(tmp_path):
     with start_api(tmp_path / "printed", *WARM) as url:
-        ping = [sys.executable, "-m", "cli", "ping", "all", "--json", "--api-key", demo.GOOD_KEY, "--url", url]
+        ping = [sys.executable, "-m", "destination", "ping", "all", "--json", "--api-key", demo.GOOD_KEY, "--url", url]
         run = subprocess.run(ping, cwd=ROOT, check=False, text=True, capture_output=True)
     answers = json.loads(run.stdout)
     assert [answer["status"] for answer in answers] == [200] * 6 + [202], run.stderr
@@ -134,7 +134,7 @@ NEVER_CHECKED = {"answers.cold", "errors.retry-after", "faults.store", "faults.b
 def test_sam_local_start_api_passes_the_review_as_far_as_it_is_an_api(tmp_path, local_server):
     with start_api(tmp_path / "printed", *WARM) as url:
         stores = local_server.removesuffix("/segment")
-        certify = [sys.executable, "-m", "cli", "certify", "--json", "--url", url, "--stores", stores]
+        certify = [sys.executable, "-m", "destination", "certify", "--json", "--url", url, "--stores", stores]
         run = subprocess.run(certify, cwd=ROOT, check=False, text=True, capture_output=True)
     points = {point["id"]: point["verdict"] for point in json.loads(run.stdout)["points"]}
     unchecked = NOT_LIKE_AN_API | NOT_ON_THIS_MACHINE | NEVER_CHECKED

@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 from local_server import PATIENCE_SECONDS, serving, wait_until
 
-from cli import demo
-from cli.stack import ROOT
+from destination.deployment import demo
+from destination.deployment.stack import ROOT
 
 pytest_plugins = ["servers"]
 
 TRACK = {"type": "track", "userId": "debugged", "event": "Lamp Lit"}
-PAGE_FILES = sorted(path.name for path in (ROOT / "cli" / "debugger" / "page").iterdir())
+PAGE_FILES = sorted(path.name for path in (ROOT / "destination" / "debugger" / "page").iterdir())
 
 
 def fresh(**fields):
@@ -707,7 +707,7 @@ def test_the_page_and_its_files_are_there_with_their_types(server):
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for name in PAGE_FILES:
         answer = server.http.request("GET", f"{server.url}/_local/page/{name}")
-        assert (answer.status, answer.data) == (200, (ROOT / "cli" / "debugger" / "page" / name).read_bytes())
+        assert (answer.status, answer.data) == (200, (ROOT / "destination" / "debugger" / "page" / name).read_bytes())
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 

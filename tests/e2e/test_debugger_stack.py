@@ -10,8 +10,8 @@ from debugged_stack import debugged_stack
 from local_server import run, wait_until
 from request_lines import FAILED, REFUSED, access_line, function_line
 
-from cli.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from cli.key_table import KeyRecord, KeyTable
+from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
+from destination.deployment.key_table import KeyRecord, KeyTable
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record

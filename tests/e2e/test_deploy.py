@@ -12,7 +12,7 @@ import shutil
 import pytest
 from deployed.stack import BUILT, DeployedStack, EmulatedAccount, edited_template, eventually
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 
@@ -112,7 +112,7 @@ def test_refused_message_is_kept_until_a_redeployed_schema_accepts_it(stack, key
 
 
 def make_function_without_required_event(folder):
-    """Copy the built function, with a schema in which a track call needs no event, as cli/artifact.py compiles it."""
+    """Copy the built function, with a compiled schema in which a track call needs no event."""
     function = folder / "DestinationFunction"
     shutil.copytree(BUILT / "DestinationFunction", function)
     track = function / "schemas" / "track.json"

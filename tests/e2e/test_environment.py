@@ -9,10 +9,10 @@ import boto3
 import pytest
 from local_server import PATIENCE_SECONDS, make_checkout, run, serving, start, wait_until
 
-from cli.clients import local_client
-from cli.local.environment import local_environment
-from cli.local.functions import Function, Functions
-from cli.stack import LOCAL_STACK, Account
+from destination.deployment.clients import local_client
+from destination.deployment.stack import LOCAL_STACK, Account
+from destination.local.environment import local_environment
+from destination.local.functions import Function, Functions
 
 pytest_plugins = ["servers"]
 
@@ -114,7 +114,7 @@ def test_certificate_authorities_count_for_https(monkeypatch):
 def test_a_function_has_the_variables_that_it_is_given_and_no_other_ones(monkeypatch, tmp_path, broken_files):
     set_all(monkeypatch, {**SETTINGS, **broken_files, "SECRET_OF_THE_SHELL": "x", "PYTHONPATH": "/nonexistent"})
     (tmp_path / "told.py").write_text("import os\ndef lambda_handler(event, context):\n    return dict(os.environ)\n")
-    (tmp_path / "cli").symlink_to(os.path.realpath("cli"))
+    (tmp_path / "destination").symlink_to(os.path.realpath("destination"))
     (tmp_path / "handler").symlink_to(os.path.realpath("handler"))
     (tmp_path / "consumer").symlink_to(os.path.realpath("consumer"))
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 
 LAMP = """
 def lit(hours):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
-from cli import demo
-from cli.stack import ROOT
+from destination.deployment import demo
+from destination.deployment.stack import ROOT
 
 pytest_plugins = ["servers"]
 

@@ -21,10 +21,10 @@ from local_server import run
 from rich.console import Console
 from rich.text import Text
 
-from cli import console
-from cli.__main__ import INTERRUPTED, main
-from cli.console import Rows, print_document, standard_streams, stdout
-from cli.stack import ROOT
+from destination import console
+from destination.__main__ import INTERRUPTED, main
+from destination.console import Rows, print_document, standard_streams, stdout
+from destination.deployment.stack import ROOT
 from handler.errors import Refusal
 
 pytest_plugins = ["servers"]
@@ -55,7 +55,7 @@ def shell(line, **environment):
     """Run a line of bash in which $D is `destination`."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LC_", "LANG"))}
     return subprocess.run(
-        ["/bin/bash", "-c", f"D='{sys.executable} -m cli'; {line}"],
+        ["/bin/bash", "-c", f"D='{sys.executable} -m destination'; {line}"],
         cwd=ROOT,
         env={**variables, **CLEAN, **environment},
         capture_output=True,
@@ -100,7 +100,7 @@ def test_json_stays_what_it_is(capsys):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_is_json_in_every_encoding(encoding):
     code = (
-        "import click, json; from cli.console import standard_streams\n"
+        "import click, json; from destination.console import standard_streams\n"
         "with standard_streams(): click.echo(json.dumps('ü \\u20ac \\U0001f600', ensure_ascii=False))"
     )
     result = subprocess.run(
@@ -136,7 +136,7 @@ def test_cells_are_one_line(capsys):
 def test_consoles_are_made_by_one_module():
     makers = [
         str(file.relative_to(ROOT))
-        for file in (ROOT / "cli").rglob("*.py")
+        for file in (ROOT / "destination").rglob("*.py")
         if "Console(" in file.read_text("utf-8") and file.name != "console.py"
     ]
     assert makers == []
@@ -226,7 +226,7 @@ def on_terminal(*args, columns=80, **environment):
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     with terminal(columns) as (descriptor, written):
         subprocess.run(
-            [sys.executable, "-m", "cli", *args],
+            [sys.executable, "-m", "destination", *args],
             cwd=ROOT,
             env={**variables, "TERM": "xterm", "NO_COLOR": "1", **environment},
             stdin=subprocess.DEVNULL,
@@ -380,7 +380,7 @@ def leaves(group=main, path=()):
 
 CALLS = """
 import sys
-from cli.__main__ import main
+from destination.__main__ import main
 for call in {calls!r}:
     try:
         main(call, prog_name="destination")
@@ -434,7 +434,7 @@ def test_control_c_ends_a_command_without_a_traceback(seconds):
 
     with endpoint(never) as server:
         process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "keys", "list", "--url", server.url],
+            [sys.executable, "-m", "destination", "keys", "list", "--url", server.url],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

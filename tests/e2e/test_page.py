@@ -18,8 +18,8 @@ from local_server import PATIENCE_SECONDS, serving, start, wait_until
 from playwright.sync_api import expect, sync_playwright
 from request_lines import REFUSED, function_line
 
-from cli import demo
-from cli.stack import ROOT
+from destination.deployment import demo
+from destination.deployment.stack import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -802,7 +802,7 @@ def test_a_stack_is_shown_and_nothing_can_be_changed(browser, tmp_path):
 
 
 def test_the_page_takes_nothing_from_elsewhere_and_no_text_for_html():
-    for path in (ROOT / "cli" / "debugger" / "page").iterdir():
+    for path in (ROOT / "destination" / "debugger" / "page").iterdir():
         text = Path(path).read_text()
         assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(", text), path.name
         assert not re.search("https?://(?!www.w3.org/2000/svg)", text), path.name

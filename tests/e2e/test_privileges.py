@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 from deployed.stack import BUILT, DeployedStack, EmulatedAccount
 
-from cli.stack import load_template
+from destination.deployment.stack import load_template
 from handler.health import KEPT_SECONDS
 
 pytestmark = pytest.mark.skipif(not (BUILT / "template.yaml").exists(), reason="nothing is built: make build")

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from local_server import serving, wait_until
 
-from cli.stack import ROOT
+from destination.deployment.stack import ROOT
 
 DATA = tomllib.loads((ROOT / "tests" / "cases" / "sabotage.toml").read_text())
 FAULTS = {fault["name"]: {"server": "table", "exit": 1, "slow": False, **fault} for fault in DATA["fault"]}
@@ -80,7 +80,7 @@ class Copy:
         """Run a tool of the copy on its server."""
         words = [{"HISTORY": HISTORY, "SCHEMAS": SCHEMAS}.get(word, word) for word in command]
         return subprocess.run(
-            [sys.executable, "-m", "cli", *words, "--url", self.server.url],
+            [sys.executable, "-m", "destination", *words, "--url", self.server.url],
             cwd=self._folder,
             env={**NO_AWS, "COLUMNS": "240"},
             stdout=subprocess.PIPE,

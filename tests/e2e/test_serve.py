@@ -17,12 +17,12 @@ import pytest
 from local_server import PATIENCE_SECONDS, in_background, make_checkout, run, serving, start, wait_until
 from store_proxy import Fault, store_proxy
 
-from cli import demo
-from cli.key_table import KeyRecord
-from cli.local.consumer_edits import place_of_error
-from cli.local.embedded_aws import EmbeddedAws, Patience
-from cli.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
-from cli.stack import ROOT, Account
+from destination.deployment import demo
+from destination.deployment.key_table import KeyRecord
+from destination.deployment.stack import ROOT, Account
+from destination.local.consumer_edits import place_of_error
+from destination.local.embedded_aws import EmbeddedAws, Patience
+from destination.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
 from handler.record import sha256, subject_key
 
 pytest_plugins = ["servers"]

@@ -19,19 +19,19 @@ from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 from rich.console import Console
 from store_proxy import store_proxy
 
-from cli import demo
-from cli.local.faults import Fault, Rule, Store
-from cli.simulation.contacts import Comparison, Difference
-from cli.simulation.fingerprint import Fingerprint
-from cli.simulation.ledger import End, Ledger
-from cli.simulation.play import Findings
-from cli.simulation.reconcile import reconcile
-from cli.simulation.rejects import RejectComparison
-from cli.simulation.report import Run
-from cli.simulation.traffic import Sending, Traffic
-from cli.simulation.witness import Erasures
-from cli.stack import LOCAL_STACK, ROOT
 from consumer.erasures import ErasureTable
+from destination.deployment import demo
+from destination.deployment.stack import LOCAL_STACK, ROOT
+from destination.local.faults import Fault, Rule, Store
+from destination.simulation.contacts import Comparison, Difference
+from destination.simulation.fingerprint import Fingerprint
+from destination.simulation.ledger import End, Ledger
+from destination.simulation.play import Findings
+from destination.simulation.reconcile import reconcile
+from destination.simulation.rejects import RejectComparison
+from destination.simulation.report import Run
+from destination.simulation.traffic import Sending, Traffic
+from destination.simulation.witness import Erasures
 from handler.spec import CALL_TYPES
 
 pytest_plugins = ["servers"]

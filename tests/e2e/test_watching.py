@@ -16,9 +16,9 @@ from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, in_background, run, start, wait_until
 from request_lines import access_line, function_line
 
-from cli import demo
-from cli.key_table import KeyRecord, KeyTable
-from cli.simulation.key_probes import CODES
+from destination.deployment import demo
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.simulation.key_probes import CODES
 from handler.canonicalise import canonicalise
 from handler.record import Record
 from handler.write import EventTable

@@ -6,17 +6,17 @@ from collections import Counter
 import pytest
 from simulated import record_of
 
-from cli.segment.due import Due, Moments, read_sortable, sha256
-from cli.simulation.fingerprint import Fingerprint
-from cli.simulation.ledger import End, Ledger
-from cli.simulation.reconcile import read_table, reconcile
-from cli.simulation.traffic import Sending, Traffic
-from cli.simulation.witness import Witness
-from cli.stack import create_local_stack
-from cli.target import Target
 from consumer.clients import patient_client
 from consumer.erase import Eraser, Scope
 from consumer.erasures import ErasureRequest, ErasureTable
+from destination.deployment.stack import create_local_stack
+from destination.deployment.target import Target
+from destination.segment.due import Due, Moments, read_sortable, sha256
+from destination.simulation.fingerprint import Fingerprint
+from destination.simulation.ledger import End, Ledger
+from destination.simulation.reconcile import read_table, reconcile
+from destination.simulation.traffic import Sending, Traffic
+from destination.simulation.witness import Witness
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.reject import Reject, RejectTable

@@ -172,7 +172,7 @@ def _leave_out_empty_endpoint() -> None:
 
 
 # A body that is compressed, or otherwise not UTF-8, with a JSON content type: ministack decodes its bytes as UTF-8 and
-# replaces what is not. API Gateway hands it over as base64, as the function and cli/local/gateway.py expect
+# replaces what is not. API Gateway hands it over as base64, as the function and destination/local/gateway.py expect
 # (docs/deploy.md: the first point to verify on AWS).
 
 _has_binary_body: ContextVar[bool] = ContextVar("has_binary_body", default=False)

@@ -17,9 +17,9 @@ import pytest
 import urllib3
 from local_server import PATIENCE_SECONDS
 
-from cli.artifact import find_python, lambda_version
-from cli.local.environment import local_environment
-from cli.stack import ROOT, load_template, stack_outputs
+from destination.deployment.artifact import find_python, lambda_version
+from destination.deployment.stack import ROOT, load_template, stack_outputs
+from destination.local.environment import local_environment
 
 BUILT = ROOT / ".aws-sam" / "build"
 REGION = "us-east-1"
@@ -157,7 +157,7 @@ class DeployedStack:
     @contextmanager
     def started(self, *args: str) -> Iterator[subprocess.Popen[str]]:
         """Run `destination` with `--stack` until the end of the context."""
-        command = [sys.executable, "-m", "cli", *args, "--stack", self.name]
+        command = [sys.executable, "-m", "destination", *args, "--stack", self.name]
         with subprocess.Popen(
             command,
             cwd=ROOT,
@@ -178,7 +178,7 @@ class DeployedStack:
     def run_here(self, *args: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run `destination`."""
         return subprocess.run(
-            [sys.executable, "-m", "cli", *args],
+            [sys.executable, "-m", "destination", *args],
             cwd=ROOT,
             env=self.account.environment(),
             input=stdin,

@@ -1,0 +1,542 @@
+"""The points about all answers together, how fast they are, and the routes beside the endpoint."""
+
+import gzip
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from destination.certification.examination import Examination
+from destination.certification.findings import (
+    AUTHORIZATION,
+    FAQ,
+    HEADERS,
+    HTTP_API,
+    OURS,
+    RESPONSE,
+    STATUS,
+    NotCheckable,
+    Outcome,
+    Point,
+    failed,
+    passed,
+    warned,
+)
+from destination.certification.requests import REFUSALS, REFUSED
+from destination.certification.wire import Exchange, Sent
+from destination.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, STORED, JsonObject
+
+WARM_MESSAGES = 50
+MAX_LATE = 5
+"""Of those, before the others are left out."""
+MAX_CLOSED = 5
+"""Of a run's connections, while they were idle; more look like requests that are dropped."""
+AGAIN = ("auth.unknown", "body.array", "message.unknown-type", "message.nobody", "message.schema")
+"""Refusals whose texts must not depend on what was sent."""
+JSON_TYPE = "application/json"
+STATUS_WORDS = {200: (STORED, DUPLICATE), 202: (QUEUED, STORED, DUPLICATE)}
+"""What the answer to an accepted message may say by its HTTP status: a `delete` is stored, and carried out later."""
+CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
+"""API Gateway renames the header in what a function answers."""
+
+
+def _refusals(examination: Examination) -> list[Exchange]:
+    """Send all that must be refused, if it was not sent yet; return all errors that a message ever got."""
+    examination.need_endpoint()
+    for entry in REFUSED:
+        _try_refusal(examination, entry.id)
+    exchanges = [one for one in examination.wire.exchanges if one.sent.method == "POST" and one.sent.target is None]
+    if not any(exchange.is_error for exchange in exchanges):
+        raise NotCheckable("no message was refused")
+    return [exchange for exchange in exchanges if exchange.is_error]
+
+
+def _try_refusal(examination: Examination, name: str, number: int = 0) -> Exchange | None:
+    try:
+        return examination.refused(name, REFUSALS[name].send, number)
+    except NotCheckable:
+        return None
+
+
+def _json(examination: Examination) -> Outcome:
+    errors = _refusals(examination)
+    bad = [exchange for exchange in errors if _fault_of(exchange)]
+    if bad:
+        return failed(f"{len(bad)} of {len(errors)} errors are not: {_fault_of(bad[0])}", *bad)
+    return passed(f"{len(errors)} of {len(errors)} are")
+
+
+def _fault_of(exchange: Exchange) -> str | None:
+    content_type = exchange.reply.headers.get("content-type", "") if exchange.reply else ""
+    if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
+        return f"the Content-Type is {content_type or 'missing'}"
+    return None if exchange.message else "there is no text in `message`"
+
+
+def _private(examination: Examination) -> Outcome:
+    _refusals(examination)
+    told_of = [one for one in examination.wire.exchanges if one.is_error or one.answer.get("rejected")]
+    for exchange in told_of:
+        told = _shown_by(exchange)
+        for what, mark in examination.marks.items():
+            if mark in told:
+                return failed(f"an error tells what was sent: {what}", exchange)
+    secrets = examination.wire.secrets
+    for exchange in examination.wire.exchanges:
+        shown = _shown_by(exchange)
+        if any(secret in shown for secret in secrets):
+            return failed("an answer tells an API key", exchange)
+    return passed(f"none of {len(told_of)} errors tells what was sent")
+
+
+def _shown_by(exchange: Exchange) -> str:
+    """Return all that an answer says, escapes of JSON undone."""
+    if exchange.reply is None:
+        return ""
+    body = exchange.reply.body.decode("utf-8", "replace")
+    texts = json.dumps(exchange.answer, ensure_ascii=False) if exchange.answer else ""
+    return "\n".join((*exchange.reply.headers.values(), body, texts))
+
+
+def _few(examination: Examination) -> Outcome:
+    pairs = []
+    for name in AGAIN:
+        first, second = _try_refusal(examination, name), _try_refusal(examination, name, 1)
+        if first and second and first.came == second.came and first.message and second.message:
+            pairs.append((first, second))
+    if not pairs:
+        raise NotCheckable("no mistake was answered twice with the same code and a text")
+    for first, second in pairs:
+        if first.message != second.message:
+            return failed("the same mistake got two texts, which Segment can't group", first, second)
+    return passed(f"{len(pairs)} mistakes were made twice with other values, and got the same texts")
+
+
+def _successes(examination: Examination) -> Outcome:
+    """Judge how successes are written; their bodies may be empty."""
+    examination.need_endpoint()
+    accepted = [one for one in examination.wire.exchanges if one.is_accepted and one.sent.method == "POST"]
+    if not accepted:
+        raise NotCheckable("nothing was accepted")
+    for exchange in accepted:
+        if fault := _fault_of_success(exchange):
+            return failed(f"a success is not as it should be: {fault}", exchange)
+    return passed(f"{len(accepted)} of {len(accepted)} are")
+
+
+def _fault_of_success(exchange: Exchange) -> str | None:
+    reply = exchange.reply
+    if reply is None or not reply.body.strip():
+        return None
+    content_type = reply.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
+        return f"the Content-Type is {content_type or 'missing'}"
+    status = exchange.answer.get("status")
+    if status is not None and status not in STATUS_WORDS[reply.status]:
+        return f"the answer is {reply.status} and its status {status!r}"
+    return None
+
+
+def _retry_after(examination: Examination) -> Outcome:
+    """Judge the failures that the function answered itself; API Gateway's own have no code."""
+    examination.need_endpoint()
+    failures = [one for one in examination.wire.exchanges if one.status == 503 and "code" in one.answer]  # noqa: PLR2004
+    if not failures:
+        raise NotCheckable("no request failed: docs/reliability.md says how a store can be made to fail")
+    bad = [one for one in failures if one.reply and not one.reply.headers.get("retry-after", "").isdecimal()]
+    if bad:
+        return failed(f"{len(bad)} of {len(failures)} failures (503) have none", *bad)
+    return passed(f"{len(failures)} of {len(failures)} failures (503) have it", failures[0])
+
+
+def _challenge(examination: Examination) -> Outcome:
+    unauthorized = [exchange for exchange in _refusals(examination) if exchange.status == 401]  # noqa: PLR2004
+    if not unauthorized:
+        raise NotCheckable("no answer was a 401")
+    bad = [exchange for exchange in unauthorized if not _asks_for_basic(exchange)]
+    if bad:
+        return failed(f"{len(bad)} of {len(unauthorized)} have none", *bad)
+    return passed(f"{len(unauthorized)} of {len(unauthorized)} have it", unauthorized[0])
+
+
+def _asks_for_basic(exchange: Exchange) -> bool:
+    headers = exchange.reply.headers if exchange.reply else {}
+    return any(headers.get(name, "").lower().startswith("basic") for name in CHALLENGES)
+
+
+def _cold(examination: Examination) -> Outcome:
+    examination.need_endpoint()
+    first = examination.wire.exchanges[0]
+    if first.milliseconds > examination.wire.limit_seconds * 1000:
+        return failed(f"the first answer took {first.milliseconds:,.0f} ms", first)
+    raise NotCheckable(
+        f"the first answer took {first.milliseconds:,.0f} ms; whether by a cold start can't be told from outside. "
+        "`make bench` measures cold starts, and the route's time-out ends those that take too long"
+    )
+
+
+def _warm(examination: Examination) -> Outcome:
+    limit = examination.wire.limit_seconds * 1000
+    exchanges: list[Exchange] = []
+    while len(exchanges) < WARM_MESSAGES and sum(one.milliseconds > limit for one in exchanges) < MAX_LATE:
+        exchanges.append(examination.post_valid(examination.message()))
+    times = sorted(exchange.milliseconds for exchange in exchanges)
+    p50, p99 = (times[math.ceil(share * len(times)) - 1] for share in (0.5, 0.99))
+    measured = f"{len(times)} messages: p50 {p50:,.0f} ms, p99 {p99:,.0f} ms"
+    slowest = max(exchanges, key=lambda exchange: exchange.milliseconds)
+    if p99 > limit:
+        return failed(measured, slowest)
+    bad = [exchange for exchange in exchanges if not exchange.is_accepted]
+    if bad:
+        return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {bad[0].came}", *bad)
+    return passed(measured, slowest)
+
+
+def _in_time(examination: Examination) -> Outcome:
+    examination.need_endpoint()
+    limit = examination.wire.limit_seconds * 1000
+    exchanges = examination.wire.exchanges
+    late = [exchange for exchange in exchanges if exchange.milliseconds > limit]
+    slowest = max(exchanges, key=lambda exchange: exchange.milliseconds)
+    late_failures = [exchange for exchange in late if exchange.is_failure and exchange.reply is not None]
+    if len(late) > len(late_failures):
+        return failed(f"{len(late)} of {len(exchanges)} came later than {limit / 1000:g} s", slowest)
+    if late_failures:
+        return warned(
+            f"{len(late_failures)} of {len(exchanges)} came later than {limit / 1000:g} s: {_kinds(late_failures)}",
+            *late_failures,
+        )
+    missing = [exchange for exchange in exchanges if exchange.reply is None]
+    dropped = [exchange for exchange in missing if exchange.was_reused]
+    again = f"; {len(dropped)} found that a connection which had been kept was closed, and were sent again"
+    says = f"the slowest of {len(exchanges)} took {slowest.milliseconds:,.0f} ms{again if dropped else ''}"
+    return warned(says, *dropped) if len(dropped) > MAX_CLOSED else passed(says, slowest)
+
+
+def _repeated(examination: Examination) -> Outcome:
+    """Judge how many requests failed at first. The points that sent a request judge one that failed each time."""
+    examination.need_endpoint()
+    exchanges = examination.wire.exchanges
+    failures = [one for one in exchanges if one.is_failure and not (one.reply is None and one.was_reused)]
+    if not failures:
+        return passed(f"none of {len(exchanges)} requests had to be sent again")
+    says = f"{len(failures)} of {len(exchanges)} failed, and were sent again as Segment does: {_kinds(failures)}"
+    return (failed if len(failures) * 2 >= len(exchanges) else warned)(says, *failures)
+
+
+def _kinds(exchanges: Sequence[Exchange]) -> str:
+    kinds = Counter(exchange.came for exchange in exchanges)
+    return ", ".join(f"{came} ({count})" for came, count in kinds.most_common())
+
+
+def _keep_alive(examination: Examination) -> Outcome:
+    exchanges = [examination.post_valid(examination.message()) for _ in range(3)]
+    if any(exchange.reply and exchange.reply.is_reused for exchange in exchanges):
+        return passed("several messages came over one connection")
+    examination.need_gateway("keeps no connections")
+    return warned("each answer closes the connection, so that each message costs one more", *exchanges)
+
+
+def _methods(examination: Examination) -> Outcome:
+    exchanges = [examination.send(Sent(method=name, headers=examination.headers())) for name in ("HEAD", "GET", "PUT")]
+    answers = ", ".join(f"{exchange.sent.method} {exchange.came}" for exchange in exchanges)
+    bad = [exchange for exchange in exchanges if exchange.status is None or not 400 <= exchange.status < 500]  # noqa: PLR2004
+    return failed(f"answered {answers}", *bad) if bad else passed(f"answered {answers}", *exchanges)
+
+
+def _health(examination: Examination) -> Outcome:
+    exchange = examination.send(Sent(method="GET", target=examination.target("/health")))
+    if exchange.is_no_route:
+        raise NotCheckable(f"not offered here ({exchange.came})")
+    if exchange.status != 200:  # noqa: PLR2004
+        return failed(f"answered {exchange.came}", exchange)
+    told = _shown_by(exchange)
+    if secret := next((name for name in _secrets(examination) if re.search(name, told)), None):
+        return failed(f"answered 200, and tells what nobody needs to know ({secret})", exchange)
+    return passed("answered 200, and tells nothing else", exchange)
+
+
+def _secrets(examination: Examination) -> Iterator[str]:
+    """Yield patterns of what an answer for anybody must not hold."""
+    yield from ("arn:aws", r"\bAKIA[0-9A-Z]{16}\b", "Traceback")
+    yield from map(re.escape, examination.wire.secrets)
+    if examination.holdings:
+        stores = asdict(examination.holdings.target.stores)
+        yield from (re.escape(value) for name, value in stores.items() if name.endswith(("_table", "_url")) and value)
+
+
+def _post_as_library(
+    examination: Examination,
+    path: str,
+    content: JsonObject | bytes,
+    messages: Sequence[JsonObject],
+    headers: dict[str, str] | None = None,
+    *,
+    rejected: int = 0,
+) -> tuple[Exchange, bool]:
+    """Send to a route of Segment's libraries; tell too whether as many were accepted as these messages, and rejected.
+
+    Raises `NotCheckable` where there are no such routes.
+    """
+    if examination.samples.settings:
+        raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+    if not examination.first.is_accepted:
+        raise NotCheckable(f"a valid {examination.carrier} call is not accepted ({examination.first.came})")
+    if examination.carrier == DELETE:
+        raise NotCheckable("only delete calls are supported here, which libraries don't send")
+    exchange = examination.post(content, headers, target=examination.target(path))
+    if exchange.is_no_route and not examination.has_library_routes:
+        raise NotCheckable(f"not offered here ({path}: {exchange.came}); it is not on Segment's checklist")
+    is_right = _counts(exchange, accepted=len(messages), rejected=rejected)
+    for message in messages if is_right else ():
+        examination.note_accepted(message)
+    return exchange, is_right
+
+
+def _single_routes(examination: Examination) -> Outcome:
+    sent = {}
+    for call_type in CALL_TYPES:
+        if call_type != DELETE and examination.call(call_type).is_accepted:
+            message = examination.message(call_type)
+            content = {name: value for name, value in message.items() if name != "type"}
+            sent[call_type] = _post_as_library(examination, f"/v1/{call_type}", content, [message])
+    bad = {call_type: exchange for call_type, (exchange, is_right) in sent.items() if not is_right}
+    if bad:
+        answers = ", ".join(f"/v1/{call_type} {exchange.came}" for call_type, exchange in bad.items())
+        return failed(f"{len(bad)} of {len(sent)} were not accepted: {answers}", *bad.values())
+    if not sent:
+        raise NotCheckable("no call type is accepted that libraries send")
+    return passed(f"{len(sent)} of {len(sent)} accepted", *(exchange for exchange, _ in sent.values()))
+
+
+def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
+    """Whether a library is told what it must be: some take nothing but a 200 for a success."""
+    refused = exchange.answer.get("rejected")
+    counted = [exchange.answer.get(name) for name in ("accepted", "duplicates")]
+    stored_before = range(accepted + 1 if exchange.failures else 1)  # by a request that failed and was sent again
+    return (
+        exchange.status == 200  # noqa: PLR2004
+        and counted in [[accepted - duplicates, duplicates] for duplicates in stored_before]
+        and isinstance(refused, list)
+        and len(refused) == rejected
+    )
+
+
+def _batch(examination: Examination) -> Outcome:
+    messages = [examination.message() for _ in range(3)]
+    batch = {"batch": messages, "sentAt": "2026-03-12T09:30:00.000Z"}
+    exchange, is_right = _post_as_library(examination, "/v1/batch", batch, messages)
+    if not is_right:
+        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+    return passed("3 of 3 accepted", exchange)
+
+
+def _bad_one(examination: Examination) -> Outcome:
+    good, bad = examination.message(), examination.message()
+    del bad["type"]
+    exchange, is_right = _post_as_library(examination, "/v1/batch", {"batch": [bad, good]}, [good], rejected=1)
+    if not is_right:
+        return failed(f"answered {exchange.came}, where 200 with 1 accepted and 1 rejected is due", exchange)
+    [rejected] = exchange.answer["rejected"]
+    if not isinstance(rejected, dict) or (rejected.get("index"), rejected.get("code")) != (0, "missing_type"):
+        return failed("the answer does not tell which was rejected, and why", exchange)
+    return passed("the good one is accepted, and the bad one told by its index and code", exchange)
+
+
+def _gzip(examination: Examination) -> Outcome:
+    examination.need_gateway("does not pass gzip bodies on")
+    messages = [examination.message() for _ in range(3)]
+    body = gzip.compress(json.dumps({"batch": messages}).encode())
+    headers = {**examination.headers(), "Content-Encoding": "gzip"}
+    exchange, is_right = _post_as_library(examination, "/v1/batch", body, messages, headers)
+    if not is_right:
+        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+    return passed("3 of 3 accepted", exchange)
+
+
+def _write_key(examination: Examination) -> Outcome:
+    headers = examination.headers()
+    del headers["Authorization"]
+    message = examination.message()
+    body = {"batch": [message], "writeKey": examination.keys.good}
+    exchange, is_right = _post_as_library(examination, "/v1/batch", body, [message], headers)
+    if not is_right:
+        return failed(f"answered {exchange.came}, where 200 with 1 accepted is due", exchange)
+    return passed("accepted", exchange)
+
+
+def _not_from_outside(reason: str) -> Outcome:
+    raise NotCheckable(reason)
+
+
+MEND_SPEED = (
+    "Give the function more memory (MemorySize), and look at its duration and at the store's; docs/configuration.md."
+)
+MEND_LIBRARIES = "See that all routes of template.yaml are deployed and lead to this function; docs/libraries.md."
+POINTS = (
+    Point(
+        id="request.keep-alive",
+        title="Connections are kept",
+        source=HEADERS,
+        mend="Let connections stay open; Segment uses them again where it can.",
+        check=_keep_alive,
+    ),
+    Point(
+        id="request.methods",
+        title="Other methods are refused",
+        source=f"inferred: {STATUS}",
+        mend="Let only POST lead to the function; other methods are answered 404 or 405.",
+        check=_methods,
+    ),
+    Point(
+        id="health.answers",
+        title="GET /health is 200 and tells no secret",
+        source=OURS,
+        mend="Its answer names the store that fails; docs/answers.md.",
+        check=_health,
+    ),
+    Point(
+        id="libraries.single",
+        title="Segment's libraries: single messages",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_single_routes,
+    ),
+    Point(
+        id="libraries.batch",
+        title="Segment's libraries: a batch",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_batch,
+    ),
+    Point(
+        id="libraries.bad-one",
+        title="Segment's libraries: a bad message stops no other",
+        source=OURS,
+        mend=MEND_LIBRARIES,
+        check=_bad_one,
+    ),
+    Point(
+        id="libraries.gzip",
+        title="Segment's libraries: gzip",
+        source=HTTP_API,
+        mend="Let what stands before the function pass bodies as they are, Content-Encoding included.",
+        check=_gzip,
+    ),
+    Point(
+        id="libraries.write-key",
+        title="Segment's libraries: the key as writeKey",
+        source=HTTP_API,
+        mend=MEND_LIBRARIES,
+        check=_write_key,
+    ),
+    Point(
+        id="answers.cold",
+        title="A cold start answers in time",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_cold,
+    ),
+    Point(
+        id="answers.warm",
+        title="Answers come in time, one message after the other",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_warm,
+    ),
+)
+OVERALL = (
+    Point(
+        id="answers.in-time",
+        title="No answer of the whole run came too late",
+        source="inferred: 5 seconds, as for webhooks and functions",
+        mend=MEND_SPEED,
+        check=_in_time,
+    ),
+    Point(
+        id="answers.repeated",
+        title="No request had to be sent again",
+        source=FAQ,
+        mend=(
+            "Segment repeats what fails for up to four hours, and less if half of all requests fail. `destination "
+            "status` and the function's log show why they failed; docs/runbook.md."
+        ),
+        check=_repeated,
+    ),
+    Point(
+        id="answers.success",
+        title="Every success is JSON, and says what became of the message",
+        source=RESPONSE,
+        mend="Answer with Content-Type application/json: 200 stored or duplicate, 202 queued; docs/answers.md.",
+        check=_successes,
+    ),
+    Point(
+        id="errors.retry-after",
+        title="A failure says when to try again",
+        source="RFC 9110, Retry-After; docs/answers.md",
+        mend="Answer Retry-After, in seconds, with each 503.",
+        check=_retry_after,
+    ),
+    Point(
+        id="errors.json",
+        title="Every error is JSON with a text for the customer",
+        source=RESPONSE,
+        mend="Answer errors with Content-Type application/json and a `message`; Segment shows nothing else.",
+        check=_json,
+    ),
+    Point(
+        id="errors.private",
+        title="No error tells personal data, and no answer a key",
+        source=f"inferred: {RESPONSE}",
+        mend="Let texts name the field and the mend, and never quote what was sent; see `errorMessage` in schemas/.",
+        check=_private,
+    ),
+    Point(
+        id="errors.few",
+        title="The same mistake gets the same text",
+        source=f"inferred: {RESPONSE} (summaries group them)",
+        mend="Leave ids, values and times out of the texts.",
+        check=_few,
+    ),
+    Point(
+        id="errors.challenge",
+        title="A 401 says that Basic credentials are asked for",
+        source=f"inferred: {AUTHORIZATION}; RFC 9110",
+        mend="Answer WWW-Authenticate: Basic with each 401.",
+        check=_challenge,
+    ),
+)
+"""They judge all answers of a run."""
+FAULTS = (
+    Point(
+        id="faults.store",
+        title="A store that fails is a 503, never a success or a 4xx",
+        source=STATUS,
+        mend="docs/reliability.md",
+        check=lambda _: _not_from_outside(
+            "a store can't be made to fail from outside; docs/reliability.md tells how each fault was tried, and "
+            "`destination serve --faults 0.05` with `destination simulate` tries them again"
+        ),
+    ),
+    Point(
+        id="faults.bug",
+        title="A bug is a 500 that tells nothing of it",
+        source=STATUS,
+        mend="docs/reliability.md",
+        check=lambda _: _not_from_outside(
+            "no request is known that makes the function fail; tests/test_app.py plays it"
+        ),
+    ),
+    Point(
+        id="faults.throttled",
+        title="A request too many is a 429, which Segment sends again",
+        source=FAQ,
+        mend="docs/configuration.md",
+        check=lambda _: _not_from_outside(
+            "to reach the API's limit would take the customers' share; the access log tells of each 429"
+        ),
+    ),
+)
+"""What can't be seen from outside is said, so that nobody takes it for checked."""

@@ -1,0 +1,288 @@
+"""`destination catalog-page`: a draft of the destination's public page in Segment's catalogue, from what is deployed.
+
+The order of its sections is that of Segment's template for Direct destinations:
+https://github.com/segmentio/segment-docs/blob/develop/templates/partners/direct-destination.md
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from destination.certification.samples import Samples
+from destination.deployment.target import Target, target_options
+from destination.schemas.check import SCHEMAS
+from handler import errors
+from handler.canonicalise import canonicalise
+from handler.decode import JsonObject
+from handler.errors import Refusal
+from handler.spec import CALL_TYPES, CONTEXT, DELETE, SETTINGS
+
+TODO = "TODO"
+"""Stands before what only the partner knows."""
+ONE_OF_SEVERAL = "message"
+"""How a rule is spelled that is about the whole message."""
+PURPOSES = {
+    "identify": "tell who a user is",
+    "track": "tell what a user did",
+    "page": "tell which page a user saw",
+    "screen": "tell which screen of an app a user saw",
+    "group": "tell which account a user belongs to",
+    "alias": "tell that two ids are one user",
+}
+ADVICE: dict[type[Refusal], tuple[str, str]] = {
+    errors.MissingCredentials: (
+        errors.MissingCredentials.text,
+        "Enter the API key in the settings of the destination.",
+    ),
+    errors.UnknownKey: (errors.UnknownKey.text, "Copy the API key once more, whole, into the settings."),
+    errors.ExpiredKey: (errors.ExpiredKey.text, "Get a new API key, and enter it in the settings."),
+    errors.RevokedKey: (errors.RevokedKey.text, "Get a new API key, and enter it in the settings."),
+    errors.SuspendedKey: (errors.SuspendedKey.text, "Contact support."),
+    errors.CallTypeNotAllowed: (
+        "This API key may not send … calls",
+        "Use an API key that may send these calls, or don't send them to this destination.",
+    ),
+    errors.InvalidMessage: (
+        "a text of one of the calls above, or that a field must be of another type",
+        "Send the field that the text names as it says, then send the call again.",
+    ),
+    errors.InvalidSettings: ("that a setting is required, or not valid", "Correct the settings of the destination."),
+    errors.UnsupportedCallType: (
+        "… calls are not supported",
+        "Don't send these calls to this destination: those it takes are described above.",
+    ),
+    errors.MessageTooLarge: (errors.MessageTooLarge.text, "Send less in one call."),
+    errors.NestedTooDeeply: (errors.NestedTooDeeply.text, "Send traits or properties with fewer levels."),
+    errors.NumberOutOfRange: (errors.NumberOutOfRange.text, "Send a smaller number, or send it as text."),
+    errors.UserErased: (errors.UserErased.text, "Nothing: the user was deleted."),
+}
+"""What a customer reads of a final error, and does about it; an ellipsis stands for what differs."""
+NOT_THE_CUSTOMERS = frozenset(
+    {
+        *(errors.NotBasic, errors.NotBase64, errors.NoColon, errors.InvalidEncoding, errors.InvalidJson),
+        *(errors.NotAnObject, errors.MissingType, errors.InternalError),
+        *(errors.BatchTooLarge, errors.MissingBatch, errors.NothingAccepted, errors.WrongType),
+    }
+)
+"""Errors that no customer brings about through Segment: it makes credentials and bodies, and sends no batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partner:
+    """What a partner tells about itself; None is left to be filled in."""
+
+    name: str
+    website: str | None
+    support: str | None
+    keys_at: str | None
+    rate: int | None
+
+
+class _WebAddress(click.ParamType[str]):
+    """Refuses what would not be a link to a page."""
+
+    name = "URL"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch(r"https?://[^\s()<>]+", value):
+            self.fail(f"{value} is no URL of a page: write https://…", param, ctx)
+        return value
+
+
+WEB_ADDRESS = _WebAddress()
+
+
+@click.command(name="catalog-page")
+@click.option("--name", required=True, help="The destination's name in the catalogue.")
+@click.option("--website", type=WEB_ADDRESS, help="Your website: a URL.")
+@click.option("--support", help="The address of your support.")
+@click.option("--keys-at", type=WEB_ADDRESS, help="Where your customers find their API key: a URL.")
+@click.option("--rate", type=click.IntRange(1), help="The messages a second that you take, replays included.")
+@click.option("--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="A file to write to.")
+@target_options
+def catalog_page(
+    *,
+    target: Target,
+    name: str,
+    website: str | None,
+    support: str | None,
+    keys_at: str | None,
+    rate: int | None,
+    output: Path | None,
+) -> None:
+    """Draft the destination's public page in Segment's catalogue, from what is deployed and from schemas/.
+
+    It is Markdown in the order of Segment's template. What only you know is marked with TODO.
+
+    \b
+    Example:
+      destination catalog-page --stack direct-destination --name Acme --output acme.md
+    """
+    partner = Partner(name=name, website=website, support=support, keys_at=keys_at, rate=rate)
+    page = page_of(partner, target, Samples(SCHEMAS))
+    if output is None:
+        click.echo(page)
+    else:
+        try:
+            output.write_text(page + "\n", "utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{output} can't be written: {error.strerror}") from error
+    if left := page.count(TODO):
+        click.echo(f"{left} places are left for you, each marked {TODO}.", err=True)
+
+
+def page_of(partner: Partner, target: Target, samples: Samples) -> str:
+    """Return the page of a deployment."""
+    return "\n".join(_page(partner, target, samples))
+
+
+def _page(partner: Partner, target: Target, samples: Samples) -> Iterator[str]:
+    supported = [name for name in CALL_TYPES if name in target.stores.supported_call_types.split(",")]
+    yield from ("---", f"title: {json.dumps(f'{partner.name} Destination', ensure_ascii=False)}", "---", "")
+    yield from _introduction(partner)
+    yield from _getting_started(partner)
+    yield from ("## Supported methods", "")
+    yield f"{partner.name} supports the following methods, as specified in the [Segment Spec](/docs/connections/spec)."
+    for call_type in supported:
+        if call_type != DELETE:
+            yield from _method(partner, call_type, samples)
+    yield from _settings(samples)
+    yield from _deletion(partner, target, supported)
+    yield from _errors(partner)
+    yield from _limits(partner, target)
+
+
+def _introduction(partner: Partner) -> Iterator[str]:
+    website = partner.website or f"{TODO}-your-website"
+    link = f"{website.rstrip('/')}/?utm_source=segmentio&utm_medium=docs&utm_campaign=partners"
+    yield f"[{partner.name}]({link}) {TODO}: one or two sentences about what it does for its customers."
+    yield ""
+    support = f"mailto:{partner.support or f'{TODO}-support-address'}"
+    yield (
+        f"This destination is maintained by {partner.name}. For any issues with the destination, "
+        f"[contact the {partner.name} support team]({support})."
+    )
+    yield ""
+
+
+def _getting_started(partner: Partner) -> Iterator[str]:
+    keys_at = f"[{partner.name}]({partner.keys_at})" if partner.keys_at else f"{partner.name} ({TODO}: where)"
+    yield from (
+        "## Getting started",
+        "",
+        "1. In the Segment app, open the catalogue of destinations and click **Add Destination**.",
+        f"2. Search for {partner.name} and select it.",
+        f"3. Choose the source that is to send data to {partner.name}.",
+        f"4. Copy your API key in {keys_at}.",
+        "5. Enter the API key in the settings of the destination, and enable it.",
+        "",
+        f"Calls that are sent from then on appear in {partner.name} {TODO}: where, and how soon.",
+        "",
+    )
+
+
+def _method(partner: Partner, call_type: str, samples: Samples) -> Iterator[str]:
+    title = call_type.capitalize()
+    yield from ("", f"### {title}", "")
+    yield f"Send [{title}](/docs/connections/spec/{call_type}) calls to {PURPOSES[call_type]}. For example:"
+    fields = dict(samples.mandatory(call_type))
+    context = {name.split(".")[1] for name in fields if name.startswith("context.")}
+    body = canonicalise(samples.message(call_type))[0].body
+    yield from ("", "```js", _snippet(call_type, body, context), "```", "")
+    yield f"In {partner.name} they become {TODO}: what, and where it is seen."
+    if fields:
+        if "userId" in fields:
+            fields.pop(ONE_OF_SEVERAL, None)  # which that satisfies
+        yield from ("", "Required:", "", "| field | what you read when it is missing |", "|---|---|")
+        for field, text in fields.items():
+            yield f"| {'one of several' if field == ONE_OF_SEVERAL else _code(field)} | {_cell(text)} |"
+
+
+def _snippet(call_type: str, body: JsonObject, context: set[str]) -> str:
+    """Return the call as Segment's library for browsers has it, with these fields of the context, as it spells them."""
+    traits, properties = body.get("traits", {}), body.get("properties", {})
+    arguments: dict[str, list[Any]] = {
+        "identify": [body.get("user_id"), traits],
+        "track": [body.get("event"), properties],
+        "page": [*filter(None, (body.get("category"),)), body.get("name"), properties],
+        "screen": [*filter(None, (body.get("category"),)), body.get("name"), properties],
+        "group": [body.get("group_id"), traits],
+        "alias": [body.get("user_id"), body.get("previous_id")],
+    }
+    spelled = {CONTEXT.spelling.get(name, name): value for name, value in body.get("context", {}).items()}
+    options = {"context": {name: value for name, value in spelled.items() if name in context}} if context else {}
+    given = [argument for argument in arguments[call_type] if argument is not None and (argument or options)]
+    given += [options] if options else []
+    texts = (json.dumps(argument, indent=2, ensure_ascii=False) for argument in given)
+    return f"analytics.{call_type}({', '.join(texts)});"
+
+
+def _settings(samples: Samples) -> Iterator[str]:
+    mandatory = dict(samples.mandatory(SETTINGS))
+    fields = samples.fields(SETTINGS)
+    yield from ("", "## Settings", "", "| setting | | what it is |", "|---|---|---|")
+    yield "| API Key | required | The key that Segment authenticates with. |"
+    for name in dict.fromkeys((*fields, *mandatory)):
+        schema = fields.get(name)
+        described = schema.get("description", "") if isinstance(schema, dict) else ""
+        is_required = "required" if name in mandatory else ""
+        yield f"| {_code(name)} | {is_required} | {_cell(described) or f'{TODO}: what it is'} |"
+
+
+def _deletion(partner: Partner, target: Target, supported: list[str]) -> Iterator[str]:
+    stores = target.stores
+    yield from ("", "## Deletion of users", "")
+    if DELETE not in supported:
+        yield f"{TODO}: this deployment does not support delete calls, which Segment requires (SupportedCallTypes)."
+        return
+    linked = ", and of anonymous ids that the user's calls named" if stores.erasure_scope == "linked" else ""
+    yield (
+        "When you [delete a user in Segment](/docs/privacy/user-deletion-and-suppression/), the request is passed on "
+        f"to {partner.name}, which erases what it stored of that `userId`{linked}."
+    )
+    if stores.event_sink == "sqs":
+        yield f"{TODO}: messages go to a queue here; say when your consumer erases the user."
+    if stores.event_retention_days != "0":
+        yield f"Calls are deleted after {stores.event_retention_days} days in any case."
+
+
+def _errors(partner: Partner) -> Iterator[str]:
+    yield from ("", "## Troubleshooting", "")
+    yield (
+        "When a call is not accepted, the Event Tester, the debugger and Event Delivery show why. Segment does not "
+        "send such a call again."
+    )
+    yield from ("", "| you read | what to do |", "|---|---|")
+    yield from (f"| {text} | {advice} |" for text, advice in ADVICE.values())
+    yield from ("| anything else | Contact support. |", "")
+    yield (
+        f"Answers 500 and 503 mean that {partner.name} can't take the call at the moment: Segment sends it again for "
+        "up to four hours, and it is stored once."
+    )
+
+
+def _limits(partner: Partner, target: Target) -> Iterator[str]:
+    region = None if target.is_local else target.account.dynamodb().meta.region_name
+    yield from ("", "## Replays, rates and regions", "")
+    yield (
+        f"{partner.name} respects the `timestamp` of a call, does not mind the order in which calls come, and stores a "
+        "call that comes again once, so that [replays](/docs/guides/what-is-replay/) are possible."
+    )
+    rate = f"{partner.rate:,}" if partner.rate else f"{TODO}: how many"
+    yield f"It takes up to {rate} calls a second. Data is stored in the AWS region {region or f'{TODO}: which'}."
+
+
+def _cell(text: str) -> str:
+    """Return a text as it is, in a cell of a table: no Markdown, no HTML, no variable of the page's."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("{", "&#123;")
+    return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)
+
+
+def _code(name: str) -> str:
+    """Return a name as code, in a cell of a table; one that code can't hold as it is, as a text."""
+    return _cell(name) if re.search(r"[|`{\n]", name) else f"`{name}`"

@@ -1,0 +1,61 @@
+"""All points, in the order in which they are checked.
+
+`stored.accepted` looks for all that was accepted before a user is erased. What is judged over all answers comes later.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from destination.certification import answers, erasure, identity, keys, requests, storage, transport
+from destination.certification.examination import Examination
+from destination.certification.findings import Finding, NotCheckable, Outcome, Point, Verdict, failed
+from handler.errors import STORE_ERRORS
+
+POINTS: tuple[Point, ...] = (
+    *transport.POINTS,
+    *requests.POINTS,
+    *keys.POINTS,
+    *storage.POINTS,
+    *identity.POINTS,
+    *answers.POINTS,
+    storage.ALL_ACCEPTED,
+    *requests.DELETES,
+    *erasure.POINTS,
+    *answers.OVERALL,
+    keys.REVOKED_IN_TIME,
+    *answers.FAULTS,
+)
+
+
+def chosen(names: Iterable[str]) -> list[Point]:
+    """Return the points with these ids, or of these groups (`auth`); all without any. Raises `KeyError`."""
+    wanted = list(names)
+    for name in wanted:
+        if not any(_is_meant(point, name) for point in POINTS):
+            raise KeyError(name)
+    return [point for point in POINTS if not wanted or any(_is_meant(point, name) for name in wanted)]
+
+
+def _is_meant(point: Point, name: str) -> bool:
+    return point.id == name or point.id.startswith(f"{name}.")
+
+
+def findings(examination: Examination, points: Sequence[Point]) -> Iterator[Finding]:
+    """Judge points, one after the other; that nothing takes messages is told whatever was asked for."""
+    for point in points:
+        yield _finding(examination, point)
+    if transport.REACHABLE not in points:
+        reachable = _finding(examination, transport.REACHABLE)
+        if reachable.verdict is Verdict.FAIL:
+            yield reachable
+
+
+def _finding(examination: Examination, point: Point) -> Finding:
+    try:
+        outcome = point.check(examination)
+    except NotCheckable as reason:
+        outcome = Outcome(verdict=Verdict.NOT_CHECKED, says=str(reason))
+    except STORE_ERRORS as error:
+        outcome = failed(f"the stores can't be read: {error}")
+    except Exception as error:  # noqa: BLE001 -- a bug in one point must not cost what the others find
+        outcome = failed(f"certify itself broke off ({type(error).__name__}: {error})")
+    return Finding(point=point, outcome=outcome)

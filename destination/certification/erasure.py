@@ -1,0 +1,246 @@
+"""The points about `delete` calls: what must be gone, what must stay, and what may come afterwards."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from destination.certification.examination import Examination
+from destination.certification.expected import message_of
+from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, Point, failed, passed, warned
+from destination.certification.holdings import Holdings
+from destination.certification.requests import due
+from destination.certification.wire import Exchange
+from destination.segment.contract import DELETE, JsonObject
+
+MANY_MESSAGES = 105
+"""Of the user who is erased: more than one page of the eraser (100)."""
+BATCH_MESSAGES = 35
+"""In one request: a store that fails now and then lets a larger batch fail each time."""
+BEFORE = timedelta(days=1)
+"""How long before its `delete` a message happened, and how long after it another one."""
+CONTACT_SECONDS = 10
+"""For the shipped consumer to keep a contact; a partner's own may keep none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasedUser:
+    """A user of the run's customer for whom a delete was sent, and the bystander's user with the same id.
+
+    Each has a message, and a reject and a contact if `has_reject` and `has_contact` say so. `name` is a trait of both,
+    `times` are the times of messages from before and after the delete.
+    """
+
+    message: JsonObject
+    name: str
+    delete: Exchange
+    has_reject: bool
+    has_contact: bool
+    times: Mapping[str, JsonObject]
+
+
+def _erased_user(examination: Examination) -> ErasedUser:
+    """Give two users with one id a message, a reject and a contact each, and send the delete of one; once in a run."""
+    if examination.erased_user is None:
+        examination.erased_user = _send_erased_user(examination)
+    return examination.erased_user
+
+
+def _send_erased_user(examination: Examination) -> ErasedUser:
+    stores = examination.erasing_stores
+    if not examination.call(DELETE).is_accepted or examination.carrier == DELETE:
+        raise NotCheckable("there is no user who could be erased: delete calls and others must be supported")
+    now = datetime.now(UTC)
+    message = examination.message(**_times(now))
+    user_id, name = message["userId"], f"{examination.marks['a name']}-erased"
+    for exchange in (examination.post_valid(message), examination.post_as_bystander(message)):
+        if not exchange.is_accepted:
+            raise NotCheckable(f"a message was not accepted before the delete ({exchange.came})")
+    has_contact = _make_contacts(examination, user_id, name)
+    has_reject = _make_rejects(examination, user_id)
+    delete = examination.post_valid({**examination.message(DELETE), "userId": user_id})
+    if not delete.is_accepted:
+        raise NotCheckable(f"the delete was not accepted ({delete.came})")
+    times = {"earlier": _times(now - BEFORE), "later": _times(now + BEFORE)}
+    stores.note_bystander(message)
+    return ErasedUser(
+        message=message, name=name, delete=delete, has_reject=has_reject, has_contact=has_contact, times=times
+    )
+
+
+def _times(moment: datetime) -> JsonObject:
+    text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"timestamp": text, "originalTimestamp": text, "sentAt": text, "receivedAt": text}
+
+
+def _make_contacts(examination: Examination, user_id: str, name: str) -> bool:
+    """Let the shipped consumer keep a contact of each customer. Returns whether it does."""
+    stores = examination.erasing_stores
+    if stores.target.stores.consumer != "on" or not examination.call("identify").is_accepted:
+        return False
+    message = examination.message("identify", userId=user_id, traits={"name": name}, **_times(datetime.now(UTC)))
+    if examination.samples.refusal(message) is not None:
+        return False
+    examination.post_valid(message)
+    examination.post_as_bystander(message)
+    return stores.wait_for(
+        lambda: all(stores.contacts_with(name, customer_id=one) for one in stores.customer_ids), CONTACT_SECONDS
+    )
+
+
+def _make_rejects(examination: Examination, user_id: str) -> bool:
+    """Let a schema refuse a message of each customer. Returns whether both are kept."""
+    stores = examination.erasing_stores
+    try:
+        broken = {**examination.broken(), "userId": user_id}
+    except NotCheckable:
+        return False
+    for key in (examination.keys.good, examination.keys.bystander):
+        examination.post_by_key(broken, examination.headers(key))
+    return all(stores.rejects_of(user_id, customer_id=one) for one in stores.customer_ids)
+
+
+def _carried_out(examination: Examination) -> Outcome:
+    """Erase a user who has messages, unless only deletes are supported; and look after all deletes of the run."""
+    stores = examination.erasing_stores
+    if not examination.call(DELETE).is_accepted:
+        raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
+    with suppress(NotCheckable):
+        _erased_user(examination)  # first, since many messages would delay the consumer that keeps its contact
+    message = examination.message()
+    user_id = message["userId"]
+    exchanges = [] if message["type"] == DELETE else [*_send_many(examination, message)]
+    exchanges.append(examination.post_valid({**examination.message(DELETE), "userId": user_id}))
+    if not all(exchange.is_accepted for exchange in exchanges):
+        return failed(f"answered {' and '.join(exchange.came for exchange in exchanges)}", *exchanges)
+    deletes = [accepted.plain for accepted in examination.accepted if accepted.is_delete]
+    for delete in deletes:
+        if not stores.is_requested(delete):
+            return failed(f"that of {delete['userId']} was accepted, and not noted", *exchanges)
+    for delete in deletes:
+        if unfinished := _unfinished(examination, delete, exchanges[-1]):
+            return unfinished
+    left = len(stores.items_of(message))
+    if left:
+        return failed(f"there is a receipt, and {left} of the user's {MANY_MESSAGES} messages are left", *exchanges)
+    count = f"{MANY_MESSAGES} messages are gone" if len(exchanges) > 1 else "messages are gone"
+    return passed(f"the user's {count}, and there are receipts of all {len(deletes)} deletes", exchanges[-1])
+
+
+def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchange]:
+    """Send many messages of one user, in a few requests where the routes of libraries take them."""
+    ids = {name: message[name] for name in ("userId", "anonymousId", "previousId") if name in message}
+    messages = [message, *({**examination.message(), **ids} for _ in range(MANY_MESSAGES - 1))]
+    if examination.samples.settings or not examination.has_library_routes:
+        return [examination.post_valid(one) for one in messages]
+    examination.erasing_stores.note_plain(message)
+    batches = [messages[begin : begin + BATCH_MESSAGES] for begin in range(0, len(messages), BATCH_MESSAGES)]
+    return [examination.post({"batch": batch}, target=examination.target("/v1/batch")) for batch in batches]
+
+
+def _bystander(examination: Examination) -> Outcome:
+    """Look for all that is left of an erased user, and for what another customer has of a user with the same id."""
+    stores, user = examination.erasing_stores, _erased_user(examination)
+    if unfinished := _unfinished(examination, user.message, user.delete):
+        return unfinished
+    if fault := next(_faults(stores, user), None):
+        return failed(fault, user.delete)
+    what = ["message", *(["reject"] if user.has_reject else []), *(["contact"] if user.has_contact else [])]
+    kinds = " and ".join(what)
+    return passed(f"its {kinds} are gone, and those of another customer's user with the same id stay", user.delete)
+
+
+def _unfinished(examination: Examination, user: JsonObject, delete: Exchange) -> Outcome | None:
+    """Wait until a user is erased; return an outcome if that does not happen, a warning if the run saw failures."""
+    stores = examination.erasing_stores
+    if not stores.is_requested(user):
+        return failed("the delete was accepted, and not noted", delete)
+    if stores.is_erased(user):
+        return None
+    says = f"no receipt of {user['userId']} came within {stores.patience_seconds} s"
+    if examination.wire.has_failures:
+        return warned(f"{says}; requests of this run failed too, so that the eraser may be late", delete)
+    return failed(says, delete)
+
+
+def _faults(stores: Holdings, user: ErasedUser) -> Iterator[str]:
+    user_id, other = user.message["userId"], stores.bystander_id
+    if left := len(stores.items_of(user.message)):
+        yield f"{left} messages of the erased user are left"
+    if left := stores.rejects_of(user_id):
+        yield f"{left} rejects of the erased user are left"
+    if user.has_contact and not stores.wait_for(lambda: not stores.contacts_with(user.name)):
+        yield "a contact of the erased user is left"
+    kept = {message_of(item).get("message_id") for item in stores.items_of(user.message, customer_id=other)}
+    if user.message["messageId"] not in kept:
+        yield "the delete of one customer erased a message of another customer's user"
+    if user.has_reject and not stores.rejects_of(user_id, customer_id=other):
+        yield "the delete of one customer erased a reject of another customer's user"
+    if user.has_contact and not stores.contacts_with(user.name, customer_id=other):
+        yield "the delete of one customer erased a contact of another customer's user"
+
+
+def _around(examination: Examination) -> Outcome:
+    """Send messages that happened before and after a delete, once the user is erased."""
+    stores, user = examination.erasing_stores, _erased_user(examination)
+    mode = stores.target.stores.after_erasure
+    if not mode:
+        raise NotCheckable("this stack does not tell AfterErasure: deploy this version of template.yaml")
+    if unfinished := _unfinished(examination, user.message, user.delete):
+        return unfinished
+    user_id = user.message["userId"]
+    messages = [{**examination.message(**user.times[when]), "userId": user_id} for when in ("earlier", "later")]
+    answers = [examination.post_valid(message) for message in messages]
+    return _judge_around(examination, mode, messages, answers)
+
+
+def _judge_around(
+    examination: Examination, mode: str, messages: Sequence[JsonObject], answers: Sequence[Exchange]
+) -> Outcome:
+    (earlier, later), (to_earlier, to_later) = messages, answers
+    expected = due("user_erased") if mode == "refuse" else "200"
+    says = f"AfterErasure={mode}: what happened"
+    if (to_earlier.came if mode == "refuse" else str(to_earlier.status)) != expected:
+        return failed(f"{says} before the delete is answered {to_earlier.came}, where {expected} is due", to_earlier)
+    if not to_later.is_accepted:
+        return failed(f"{says} after the delete is answered {to_later.came}, where a success is due", to_later)
+    stored = {message_of(item).get("message_id") for item in examination.erasing_stores.items_of(later)}
+    wanted = {later["messageId"]} | (set() if mode == "refuse" else {earlier["messageId"]})
+    if stored != wanted:
+        return failed(
+            f"AfterErasure={mode}: {len(stored)} messages are stored after the delete, where {len(wanted)} are due",
+            to_earlier,
+            to_later,
+        )
+    earlier_are = "refused" if mode == "refuse" else "stored"
+    return passed(f"AfterErasure={mode}: earlier messages are {earlier_are}, later ones are stored", *answers)
+
+
+POINTS = (
+    Point(
+        id="delete.carried-out",
+        title="A delete call erases the user",
+        source=DELETION,
+        mend="`destination erasures list` shows what is under way, docs/privacy.md what may keep the eraser from it.",
+        check=_carried_out,
+    ),
+    Point(
+        id="delete.bystander",
+        title="A delete call erases all of its user, and nothing of others",
+        source=DELETION,
+        mend=(
+            "Erase messages, rejects and contacts by customer and user, never by the user's id alone; docs/privacy.md."
+        ),
+        check=_bystander,
+    ),
+    Point(
+        id="delete.around",
+        title="What comes after a delete is treated as AfterErasure says",
+        source=OURS,
+        mend=(
+            "With AfterErasure=refuse answer 403 to what happened before the delete, and take what happened after it; "
+            "with store take both; docs/privacy.md."
+        ),
+        check=_around,
+    ),
+)

@@ -1,0 +1,320 @@
+"""What the points of the checklist work with: an endpoint, keys, valid messages, and the stores behind it, if known.
+
+The first message tells whether the others are worth sending: where none is answered, or where a valid message is not
+accepted, what needs that can't be checked.
+"""
+
+import base64
+import gzip
+import itertools
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from destination.certification.findings import NotCheckable
+from destination.certification.holdings import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, Holdings
+from destination.certification.samples import Samples
+from destination.certification.wire import Exchange, Sent, Wire
+from destination.commands.ping import deployment_url, segment_headers
+from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
+
+if TYPE_CHECKING:
+    from destination.certification.erasure import ErasedUser
+
+CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
+"""The call types whose messages carry what is tried, the first that is supported."""
+START_API = "werkzeug"
+"""How the server of `sam local start-api` names itself."""
+MAX_SILENT = 3
+"""Requests in a row without an answer, after which nobody waits for more."""
+WITH_STORES = "name the stores behind it: --stack, or --stores for a local server"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A message that was accepted, as Segment's documentation spells it, and its id."""
+
+    plain: JsonObject
+    message_id: str
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether it asks for an erasure, after which nothing of it is left."""
+        return self.plain.get("type") == DELETE
+
+
+class Examination:
+    """One run. `name` is the customer's where the run has stores, and part of all ids that are sent."""
+
+    def __init__(
+        self, wire: Wire, *, name: str, keys: ApiKeys, samples: Samples, holdings: Holdings | None = None
+    ) -> None:
+        self.wire = wire
+        self.name = name
+        self.keys = keys
+        self.samples = samples
+        self.holdings = holdings
+        self.accepted: list[Accepted] = []
+        """Valid messages that were accepted, by any route; one may stand here more than once."""
+        self.erased_user: ErasedUser | None = None
+        self.revoked_at: float | None = None
+        """When the key was revoked that had been in use, by the monotonic clock."""
+        self._accepted_ids: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._calls: dict[str, Exchange] = {}
+        self._refusals: dict[tuple[str, int], Exchange] = {}
+
+    # What is sent
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What is sent to be refused, by what it is: none of it may be told in an error."""
+        return {
+            "an e-mail address": f"ada.{self.name}@example.com",
+            "a user id": f"{self.name}-user",
+            "an anonymous id": f"{self.name}-visitor",
+            "a name": f"Lovelace-{self.name}",
+            "the name of a property": f"property-{self.name}",
+            "credentials": f"credentials-{self.name}",
+            "credentials in base64": _base64(f"credentials-{self.name}"),
+            "settings": f"settings-{self.name}",
+            "settings in base64": _base64(f"settings-{self.name}"),
+        }
+
+    @cached_property
+    def carrier(self) -> str:
+        """The call type of messages that carry something else that is tried: without stores, the answers tell it."""
+        if self.holdings:
+            return next(call_type for call_type in CARRIERS if call_type in self.holdings.call_types)
+        is_taken = (name for name in CARRIERS if self._called(name).status != HTTPStatus.NOT_IMPLEMENTED)
+        return next(is_taken, CARRIERS[0])
+
+    @property
+    def own(self) -> str:
+        """The field of the carrier whose keys are the customer's own."""
+        return "traits" if self.carrier in ("identify", "group") else "properties"
+
+    def message(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+        """Return a valid message of somebody of its own, with other fields."""
+        number = next(self._numbers)
+        ids = {
+            "userId": f"{self.marks['a user id']}-{number}",
+            "anonymousId": f"{self.marks['an anonymous id']}-{number}",
+            "messageId": f"certify-{uuid.uuid4()}",
+        }
+        call_type = call_type or self.carrier
+        if call_type == "alias":
+            ids["previousId"] = ids["anonymousId"]
+        if call_type == DELETE:
+            del ids["anonymousId"]
+        return {**self.samples.message(call_type, **ids), **fields}
+
+    def personal(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+        """Return a valid message with personal data in it, which is to be refused for something else."""
+        message = self.message(call_type)
+        holds = {
+            "email": self.marks["an e-mail address"],
+            "name": self.marks["a name"],
+            self.marks["the name of a property"]: self.marks["a name"],
+        }
+        own = message.get(self.own) if call_type in (None, self.carrier) else None
+        if isinstance(own, dict):
+            message[self.own] = {**own, **holds}
+        return {**message, **fields}
+
+    def broken(self) -> JsonObject:
+        """Return a message that the schema of the carrier refuses, by the schemas of this checkout."""
+        call_type = self.carrier
+        broken = self.personal(**{self.own: self.marks["a name"]})
+        if call_type in ("alias", "track"):
+            missing = {"alias": "previousId", "track": "event"}[call_type]
+            broken = {name: value for name, value in self.personal().items() if name != missing}
+        if self.samples.refusal(broken) is None:
+            raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
+        return broken
+
+    def headers(self, key: str | None = None, **other: str) -> dict[str, str]:
+        """Return the headers that Segment sends; an underscore stands for the hyphen of a name."""
+        headers = segment_headers(key or self.keys.good, self.samples.settings)
+        return {**headers, **{name.replace("_", "-"): value for name, value in other.items()}}
+
+    def post(
+        self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
+    ) -> Exchange:
+        """Send a message or any bytes; raises `NotCheckable` where nothing answers."""
+        self._need_answers()
+        return self._post(content, headers, target=target)
+
+    def post_valid(
+        self,
+        content: JsonObject | bytes,
+        headers: Mapping[str, str] | None = None,
+        *,
+        plain: JsonObject | None = None,
+    ) -> Exchange:
+        """Send what is to be accepted; raises `NotCheckable` where a message without anything odd is not.
+
+        `plain` is the message as Segment's documentation spells it, where `content` disguises it.
+        """
+        self._need_answers()
+        if not self.first.is_accepted:
+            raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
+        return self._noted(plain or content, self._post(content, headers))
+
+    def post_as_bystander(self, plain: JsonObject) -> Exchange:
+        """Send a valid message of the other customer."""
+        self._need_answers()
+        if self.holdings:
+            self.holdings.note_bystander(plain)
+        return self.wire.send(Sent(headers=self.headers(self.keys.bystander), body=json.dumps(plain).encode()))
+
+    def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
+        """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
+        self._need_answers()
+        self._need_key()
+        return self._post(content, headers)
+
+    def _post(
+        self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
+    ) -> Exchange:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        if self.holdings:
+            for message in _messages_in(body):
+                self.holdings.note(message)
+        return self.wire.send(Sent(headers=headers or self.headers(), body=body, target=target))
+
+    def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
+        """Remember a message that is valid and was accepted."""
+        if exchange.is_accepted and isinstance(plain, dict):
+            self.note_accepted(plain, exchange.answer.get("message_id"))
+        return exchange
+
+    def note_accepted(self, plain: JsonObject, told_id: object = None) -> None:
+        """Remember a valid message that was accepted; `told_id` is the id in the answer, for one that has none."""
+        accepted = Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id))
+        self.accepted.append(accepted)
+        self._accepted_ids.add(accepted.message_id)
+        if self.holdings:
+            self.holdings.note_plain(plain)
+
+    @property
+    def accepted_ids(self) -> set[str]:
+        """The ids of all messages that were accepted, also of erased users."""
+        return self._accepted_ids
+
+    def send(self, sent: Sent) -> Exchange:
+        """Send any request; raises `NotCheckable` where nothing answers."""
+        self._need_answers()
+        return self.wire.send(sent)
+
+    def target(self, path: str) -> str:
+        """Return where another route of the same deployment is."""
+        return urlsplit(deployment_url(self.wire.url)).path + path
+
+    # What came of it
+
+    @cached_property
+    def first(self) -> Exchange:
+        """The first message of the run, whatever came of it."""
+        return self._called(self.carrier)
+
+    def _called(self, call_type: str) -> Exchange:
+        if call_type not in self._calls:
+            message = self.message(call_type)
+            self._calls[call_type] = self._noted(message, self._post(message))
+        return self._calls[call_type]
+
+    def call(self, call_type: str) -> Exchange:
+        """Send a valid message of a call type, once in a run."""
+        self._need_answers()
+        if call_type != self.carrier:
+            self._need_key()
+        return self._called(call_type)
+
+    def refused(self, name: str, send: "Callable[[Examination], Exchange]", number: int = 0) -> Exchange:
+        """Send what is to be refused, of each number once in a run."""
+        if (name, number) not in self._refusals:
+            self._refusals[name, number] = send(self)
+        return self._refusals[name, number]
+
+    def need_endpoint(self) -> None:
+        """Raise `NotCheckable` where nothing takes messages."""
+        first = self.first
+        if first.reply is None:
+            raise NotCheckable(f"the endpoint can't be reached ({first.fault})")
+        if first.is_redirect:
+            raise NotCheckable(f"the endpoint redirects ({first.came}), and Segment does not follow")
+        if first.is_no_route:
+            raise NotCheckable(f"nothing takes messages at this URL ({first.came})")
+
+    def need_gateway(self, what: str) -> None:
+        """Raise `NotCheckable` where the server of `sam local start-api` can't do what an HTTP API does."""
+        reply = self.first.reply
+        if reply is not None and START_API in reply.headers.get("server", "").lower():
+            raise NotCheckable(f"`sam local start-api` {what}; an HTTP API does")
+
+    def _need_key(self) -> None:
+        """Raise `NotCheckable` where the key is refused."""
+        if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise NotCheckable(f"the API key is refused ({self.first.came})")
+
+    @cached_property
+    def has_library_routes(self) -> bool:
+        """Whether there is any route of Segment's libraries."""
+        paths = ("batch", *(call_type for call_type in CALL_TYPES if call_type != DELETE))
+        return any(not self.post({}, target=self.target(f"/v1/{path}")).is_no_route for path in paths)
+
+    def need_libraries(self) -> None:
+        """Raise `NotCheckable` where there are no routes of Segment's libraries."""
+        self._need_answers()
+        if self.samples.settings:
+            raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+        if not self.has_library_routes:
+            raise NotCheckable("not offered here; it is not on Segment's checklist")
+
+    def _need_answers(self) -> None:
+        """Raise `NotCheckable` where waiting for one more answer would be in vain."""
+        self.need_endpoint()
+        if self.wire.unanswered >= MAX_SILENT:
+            raise NotCheckable(f"the last {MAX_SILENT} requests got no answer, so nothing more was sent")
+
+    @property
+    def stores(self) -> Holdings:
+        """The stores, in which messages are found; raises `NotCheckable` where they are not."""
+        stores = self.erasing_stores
+        if self.carrier == DELETE:
+            raise NotCheckable("only delete calls are supported here, and they are not kept")
+        return stores
+
+    @property
+    def erasing_stores(self) -> Holdings:
+        """The stores behind the endpoint; raises `NotCheckable` where they can't be read."""
+        if self.holdings is None:
+            raise NotCheckable(f"only what is stored tells: {WITH_STORES}")
+        if self.holdings.is_queue:
+            raise NotCheckable(
+                "messages go to a queue, from which its consumer takes them; `destination simulate` with Consumer=off "
+                "reads them back"
+            )
+        if self.wire.has_failures:
+            self.holdings.patience_seconds = PATIENCE_WITH_FAILURES_SECONDS
+        return self.holdings
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _messages_in(body: bytes) -> Iterator[JsonObject]:
+    """Yield the messages of a body, as far as it can be read."""
+    try:
+        content = json.loads(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
+    except (ValueError, OSError, EOFError, RecursionError):
+        return
+    entries = content.get("batch", [content]) if isinstance(content, dict) else []
+    yield from (entry for entry in entries if isinstance(entry, dict))

@@ -1,0 +1,95 @@
+"""What a checklist consists of, and what is found for each of its points."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from destination.certification.wire import Exchange
+
+if TYPE_CHECKING:
+    from destination.certification.examination import Examination
+
+
+class Verdict(StrEnum):
+    """What is said of a point."""
+
+    PASS = "pass"  # noqa: S105 -- no password
+    FAIL = "fail"
+    WARNING = "warning"
+    NOT_CHECKED = "not checked"
+
+
+class NotCheckable(Exception):
+    """A point that can't be judged; the text says why, and what would."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A verdict, why, and the exchanges that show it."""
+
+    verdict: Verdict
+    says: str
+    evidence: tuple[Exchange, ...] = ()
+
+
+Check = Callable[["Examination"], Outcome]
+"""Judges a point; raises `NotCheckable`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A requirement: `source` is who asks for it, `mend` what to do where it is not met."""
+
+    id: str
+    title: str
+    source: str
+    mend: str
+    check: Check
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What was found for a point."""
+
+    point: Point
+    outcome: Outcome
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict."""
+        return self.outcome.verdict
+
+
+def passed(says: str, *evidence: Exchange) -> Outcome:
+    """Return that a point is met."""
+    return Outcome(verdict=Verdict.PASS, says=says, evidence=evidence)
+
+
+def failed(says: str, *evidence: Exchange) -> Outcome:
+    """Return that a point is not met."""
+    return Outcome(verdict=Verdict.FAIL, says=says, evidence=evidence)
+
+
+def warned(says: str, *evidence: Exchange) -> Outcome:
+    """Return that a point is met in a way that may do harm later."""
+    return Outcome(verdict=Verdict.WARNING, says=says, evidence=evidence)
+
+
+PAGE = "Building a Direct Destination"
+"""https://segment.com/docs/partners/direct-destination/"""
+ACCEPTING = f"{PAGE}, Accepting Segment Data"
+AUTHORIZATION = f"{PAGE}, Authorization"
+HEADERS = f"{PAGE}, Headers"
+BODY = f"{PAGE}, Request body"
+STATUS = f"{PAGE}, Status code"
+RESPONSE = f"{PAGE}, Response body"
+SPEC = "Segment Spec, Common Fields"
+"""https://segment.com/docs/connections/spec/common/"""
+FAQ = "Partner FAQs"
+"""https://segment.com/docs/partners/faqs/"""
+DELETION = "User Deletion and Suppression"
+"""https://segment.com/docs/privacy/user-deletion-and-suppression/"""
+HTTP_API = "HTTP API Source"
+"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/"""
+OURS = "this destination's own documentation"

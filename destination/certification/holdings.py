@@ -1,0 +1,308 @@
+"""What a deployment holds because of a run: temporary keys, and what was stored of their customers.
+
+The customers are the run's own: one for almost all messages, and a bystander whose data nothing may touch. All that is
+theirs is removed at the end, and nothing else.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from consumer.erase import EVENT_KEY
+from consumer.erasures import ErasureTable, Receipt
+from destination.certification.expected import Item, hashed, message_of, subject_key
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.parallel import in_parallel
+from destination.deployment.reject_table import Contents, KeptReject, RejectTable, last_days
+from destination.deployment.target import Target
+from destination.segment.contract import DELETE, JsonObject
+from handler.canonicalise import canonicalise
+from handler.errors import STORE_ERRORS
+from handler.keys import Status, new_key
+from handler.record import subject_of
+
+KEY_LABEL = "destination certify"
+KEY_LIFETIME = timedelta(days=1)
+"""Of the temporary keys, should the run be killed before it removes them."""
+LOOK_SECONDS = 2.0
+LOCAL_LOOK_SECONDS = 0.2
+"""A local server reads its streams as often."""
+QUIET_LOOKS = 4
+"""As many looks in a row must find nothing more of the consumer's, to which streams bring messages later."""
+PATIENCE_SECONDS = 45
+"""For functions that come after the answer: a stream's, with its cold start, and the eraser's wait of up to 20 s."""
+PATIENCE_WITH_FAILURES_SECONDS = 180
+"""Where requests failed, since the eraser's calls fail likewise, and its stream tries again after a pause."""
+
+_Place = tuple[str, dict[str, Any]]
+"""A table, and the key of an item in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKeys:
+    """Keys to send with; without the stores of the endpoint there is only a good one."""
+
+    good: str
+    expired: str | None = None
+    revoked: str | None = None
+    suspended: str | None = None
+    scoped: str | None = None
+    used: str | None = None
+    """A good one that is revoked after it was used."""
+    bystander: str | None = None
+    """A good one of the other customer."""
+
+    @property
+    def all(self) -> list[str]:
+        """Those that there are."""
+        return [key for key in asdict(self).values() if key]
+
+
+class _Left:
+    """What could not be removed, as sentences."""
+
+    def __init__(self) -> None:
+        self.sentences: dict[str, str] = {}
+
+    @contextmanager
+    def noting(self, what: str) -> Iterator[None]:
+        """Let an error of a store stop the removal of one thing, and of no other."""
+        try:
+            yield
+        except STORE_ERRORS as error:
+            self.sentences.setdefault(what, f"{what} could not be removed: {error}")
+
+
+class Holdings:
+    """The stores of a deployment, as far as they hold something of one run's customer."""
+
+    def __init__(self, target: Target, customer_id: str) -> None:
+        self.target = target
+        self.customer_id = customer_id
+        self._key_hashes: list[str] = []
+        self.bystander_id = f"{customer_id}-bystander"
+        self._deletes: set[str] = set()
+        self._client = target.account.dynamodb()
+        self._subjects: set[str] = set()
+        self.patience_seconds = PATIENCE_SECONDS
+        self._look_seconds = LOCAL_LOOK_SECONDS if target.is_local else LOOK_SECONDS
+
+    @property
+    def customer_ids(self) -> tuple[str, str]:
+        """The customers whose data is removed at the end."""
+        return self.customer_id, self.bystander_id
+
+    @property
+    def is_queue(self) -> bool:
+        """Whether messages go to a queue, where others may take them first."""
+        return self.target.stores.event_sink == "sqs"
+
+    @property
+    def call_types(self) -> frozenset[str]:
+        """The call types that the deployment supports."""
+        return frozenset(self.target.stores.supported_call_types.split(","))
+
+    def make_keys(self, *, scope: str) -> ApiKeys:
+        """Make the keys, the scoped one for one call type only; raises `STORE_ERRORS`."""
+        now = datetime.now(UTC)
+        made: dict[str, dict[str, Any]] = {
+            "good": {},
+            "expired": {"expires_at": now - timedelta(hours=1)},
+            "revoked": {"status": Status.REVOKED},
+            "suspended": {"status": Status.SUSPENDED},
+            "scoped": {"scopes": frozenset({scope})},
+            "used": {},
+            "bystander": {"customer_id": self.bystander_id},
+        }
+        keys = {name: new_key() for name in made}
+        table = KeyTable(self._client, self.target.stores.key_table)
+        for name, own in made.items():
+            fields = {"customer_id": self.customer_id, "label": KEY_LABEL, "expires_at": now + KEY_LIFETIME, **own}
+            record = KeyRecord.of(keys[name], **fields)
+            self._key_hashes.append(record.key_hash)
+            table.put(record)
+        return ApiKeys(**keys)
+
+    def revoke(self, key: str) -> None:
+        """Revoke a temporary key; raises `STORE_ERRORS`."""
+        expires_at = datetime.now(UTC) + KEY_LIFETIME
+        fields = {"customer_id": self.customer_id, "label": KEY_LABEL, "expires_at": expires_at}
+        table = KeyTable(self._client, self.target.stores.key_table)
+        table.put(KeyRecord.of(key, **fields, status=Status.REVOKED))
+
+    def note(self, message: JsonObject) -> None:
+        """Remember whom a message is about, before it is sent, however it spells that: for the removal."""
+        subject = subject_of(self.customer_id, canonicalise(message)[0].body)
+        if subject is not None:
+            self._subjects.add(subject)
+
+    def note_plain(self, plain: JsonObject) -> None:
+        """Remember the keys of a message, and who is being erased; of what goes to a queue the eraser does not hear."""
+        subject = subject_key(self.customer_id, plain)
+        self._subjects.add(subject)
+        if plain.get("type") == DELETE and not self.is_queue:
+            self._deletes.add(subject)
+
+    def note_bystander(self, plain: JsonObject) -> None:
+        """Remember a message of the other customer."""
+        self._subjects.add(subject_key(self.bystander_id, plain))
+
+    def items_of(self, plain: JsonObject, *, customer_id: str | None = None) -> list[Item]:
+        """Return all that is stored of the user of a message."""
+        return list(self._events(subject_key(customer_id or self.customer_id, plain)))
+
+    def stored(self, plain: JsonObject) -> list[Item]:
+        """Return what is stored under the id of a message, which is once what was sent."""
+        return [item for item in self.items_of(plain) if message_of(item).get("message_id") == plain["messageId"]]
+
+    @property
+    def retention_days(self) -> int:
+        """Days after which stored messages expire, 0 for never."""
+        return int(self.target.stores.event_retention_days)
+
+    def rejects_of(self, user_id: str, *, customer_id: str | None = None) -> int:
+        """Count the rejects of a user."""
+        rejects = self._rejects(customer_id or self.customer_id)
+        return sum(1 for reject in rejects if reject.facts.get("user_id") == user_id)
+
+    def contacts_with(self, text: str, *, customer_id: str | None = None) -> int:
+        """Count the items of the contact table in which a text stands."""
+        items = self._query(self.target.stores.contact_table, "customer", customer_id or self.customer_id)
+        return sum(1 for item in items if text in str(item))
+
+    def raw_reject(self, reject: KeptReject) -> Item:
+        """Return all attributes of a reject."""
+        table = self.target.stores.rejects_table
+        return self._client.get_item(TableName=table, Key=reject.key, ConsistentRead=True).get("Item", {})
+
+    def kept(self, message_id: str) -> tuple[KeptReject, Contents | None] | None:
+        """Return the reject of a message, if there is one."""
+        table = RejectTable(self._client, self.target.stores.rejects_table)
+        for reject in self._rejects(self.customer_id):
+            if reject.facts.get("message_id") == message_id:
+                return reject, table.contents(reject)
+        return None
+
+    def _rejects(self, customer_id: str) -> Iterator[KeptReject]:
+        table = RejectTable(self._client, self.target.stores.rejects_table)
+        return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
+
+    def is_erased(self, plain: JsonObject) -> bool:
+        """Wait until all erasures of a user are finished, and at least one. Returns whether that happened."""
+        subject = subject_key(self.customer_id, plain)
+        return self.wait_for(lambda: any(self._receipts(subject)) and self._is_settled(subject))
+
+    def is_requested(self, plain: JsonObject) -> bool:
+        """Tell whether a `delete` was noted: it is stored until it is carried out, which leaves a receipt."""
+        subject = subject_key(self.customer_id, plain)
+        if any(item["type"]["S"] == DELETE for item in self._events(subject)):
+            return True
+        return any(self._receipts(subject))
+
+    @property
+    def stays(self) -> list[str]:
+        """What nobody can remove, as sentences."""
+        if not self.is_queue:
+            return []
+        queue = self.target.stores.event_queue_url
+        return [f"Messages of {self.customer_id} stay in the queue {queue} until its consumer takes them."]
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables in which there may be something of the customer."""
+        stores = self.target.stores
+        return [
+            *(stores.key_table, stores.event_table, stores.rejects_table),
+            *(stores.erasure_table, stores.contact_table),
+        ]
+
+    def remove(self) -> list[str]:
+        """Remove the keys and all that is stored of the customer, and return what could not be, as sentences."""
+        left = _Left()
+        stores, client = self.target.stores, self._client
+        for key_hash in self._key_hashes:
+            with left.noting(f"A key of {self.customer_id} in {stores.key_table}, which ends within a day,"):
+                client.delete_item(TableName=stores.key_table, Key={"key_hash": {"S": key_hash}})
+        time.sleep(self._look_seconds)  # for a request that was under way when the run was ended
+        of_customer = f"What is of {self.customer_id} in"
+        with left.noting(f"{of_customer} {stores.erasure_table}"):
+            if not self.wait_for(lambda: all(map(self._is_settled, self._deletes))):
+                left.sentences["erasures"] = (
+                    f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
+                    "(destination erasures list)."
+                )
+        with left.noting(f"{of_customer} {stores.rejects_table}"):
+            for customer_id in self.customer_ids:
+                self._delete([(stores.rejects_table, reject.key) for reject in self._rejects(customer_id)])
+        with left.noting(f"{of_customer} {stores.event_table}"):
+            self._delete(self._stored_messages())
+        quiet, looks = 0, self.patience_seconds / self._look_seconds
+        while quiet < QUIET_LOOKS and looks > 0:
+            deleted = 0
+            for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item")):
+                with left.noting(f"{of_customer} {table}"):
+                    deleted += self._delete(self._written_later(table, sort_key))
+            if stores.consumer != "on":
+                break
+            time.sleep(self._look_seconds)
+            quiet = 0 if deleted else quiet + 1
+            looks -= 1
+        if looks <= 0:
+            left.sentences["late"] = f"Items of {self.customer_id} still came up when the time was over."
+        return list(left.sentences.values())
+
+    def _stored_messages(self) -> list[_Place]:
+        table = self.target.stores.event_table
+        of_subjects = in_parallel(lambda subject: list(self._events(subject)), self._subjects)
+        return [(table, {name: item[name] for name in EVENT_KEY}) for items in of_subjects for item in items]
+
+    def _written_later(self, table: str, sort_key: str) -> list[_Place]:
+        """Return what the eraser or the consumer has written by now."""
+        return [
+            (table, {"customer": item["customer"], sort_key: item[sort_key]})
+            for customer_id in self.customer_ids
+            for item in self._query(table, "customer", customer_id)
+        ]
+
+    def _delete(self, places: list[_Place]) -> int:
+        """Delete items, and count them."""
+        deleted = in_parallel(lambda place: self._client.delete_item(TableName=place[0], Key=place[1]), places)
+        return sum(1 for _ in deleted)
+
+    def _is_settled(self, subject: str) -> bool:
+        """Whether no erasure is under way, nor about to begin: the eraser deletes a `delete` last."""
+        is_waiting = any(item["type"]["S"] == DELETE for item in self._events(subject))
+        return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
+
+    def _receipts(self, subject: str) -> Iterator[Receipt]:
+        table = ErasureTable(self._client, self.target.stores.erasure_table)
+        return table.receipts(self.customer_id, user_hash=hashed(subject))
+
+    def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Look until something happened. Returns whether it did."""
+        looks = (seconds or self.patience_seconds) / self._look_seconds
+        while not happened():
+            if looks <= 0:
+                return False
+            looks -= 1
+            time.sleep(self._look_seconds)
+        return True
+
+    def _events(self, subject: str) -> Iterator[dict[str, Any]]:
+        if not subject:  # of a message that names nobody
+            return iter(())
+        return self._query(self.target.stores.event_table, "subject", subject)
+
+    def _query(self, table: str, name: str, value: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.get_paginator("query").paginate(
+            TableName=table,
+            KeyConditionExpression="#name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": {"S": value}},
+            ConsistentRead=True,
+        )
+        for page in pages:
+            yield from page["Items"]

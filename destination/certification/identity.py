@@ -1,0 +1,96 @@
+"""The point about which messages are one message, and which are not."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from destination.certification.examination import Examination
+from destination.certification.expected import Item, message_of, position_key, subject_key
+from destination.certification.findings import FAQ, NotCheckable, Outcome, Point, failed, passed
+from destination.certification.storage import copies_fault
+from destination.segment.contract import JsonObject
+
+TIMES = ("2026-01-17T08:00:00.000Z", "2026-01-17T08:00:00.001Z")
+
+
+class _Variant(NamedTuple):
+    """A message that is stored in addition to the others, and its difference from them."""
+
+    what: str
+    message: JsonObject
+    is_bystander: bool = False
+
+
+def _variants(examination: Examination) -> Iterator[_Variant]:
+    """Yield messages that differ from the first one in one thing; each is a message of its own."""
+    user = examination.marks["a user id"]
+    first = examination.message(originalTimestamp=TIMES[0], userId=f"{user}-Same")
+    message_id = first["messageId"]
+    yield _Variant("of a user whose id has capital letters", first)
+    yield _Variant("with one id at another time", {**first, "originalTimestamp": TIMES[1]})
+    yield _Variant("with one id of another user", {**first, "userId": f"{user}-other"})
+    yield _Variant("with one id of another customer", first, is_bystander=True)
+    yield _Variant("of a user whose id differs in case", {**first, "userId": f"{user}-same"})
+    yield _Variant("of a user whose id has a #", {**first, "userId": f"{user}-Same#1"})
+    yield _Variant("of a user whose id has a % where another has a #", {**first, "userId": f"{user}-Same%231"})
+    yield _Variant("with an id that differs in case", {**first, "messageId": message_id.upper()})
+    yield _Variant("with an id that has a #", {**first, "messageId": f"{message_id}#1"})
+    yield _Variant("with an id that has a % where another has a #", {**first, "messageId": f"{message_id}%231"})
+    if examination.carrier in ("track", "page", "screen", "group", "identify"):
+        visitor = {name: value for name, value in first.items() if name != "userId"}
+        yield _Variant("of a visitor with the id of the user", {**visitor, "anonymousId": first["userId"]})
+
+
+def _identity(examination: Examination) -> Outcome:
+    """Send messages that differ in one thing, the first of them once more with other contents."""
+    stores = examination.stores
+    variants = [one for one in _variants(examination) if examination.samples.refusal(one.message) is None]
+    if not variants or examination.keys.bystander is None:
+        raise NotCheckable("the schemas of this checkout refuse such messages")
+    for variant in variants:
+        send = examination.post_as_bystander if variant.is_bystander else examination.post_valid
+        copies = [variant.message] if variant is not variants[0] else _copies(examination, variant.message)
+        exchanges = [send(copy) for copy in copies]
+        refused = [exchange for exchange in exchanges if not exchange.is_accepted]
+        if refused:
+            return failed(f"a message {variant.what} is answered {refused[0].came}", *refused)
+        if fault := copies_fault(exchanges):
+            return failed(f"a message {variant.what}: {fault}", *exchanges)
+    for variant in variants:
+        customer_id = stores.customer_ids[variant.is_bystander]
+        found = stores.items_of(variant.message, customer_id=customer_id)
+        if fault := _fault_of(variant.message, found, customer_id):
+            return failed(f"a message {variant.what} {fault}")
+    return passed(f"{len(variants)} messages that differ in one thing are each stored once")
+
+
+def _copies(examination: Examination, message: JsonObject) -> list[JsonObject]:
+    """Return a message, and the same with other contents: what was stored first stays."""
+    own = message.get(examination.own)
+    again = {**message, examination.own: {**own, "changed": True}} if isinstance(own, dict) else message
+    return [message, message if examination.samples.refusal(again) else again]
+
+
+def _fault_of(message: JsonObject, found: list[Item], customer_id: str) -> str | None:
+    """Return what is wrong with the items of a user, as the second half of a sentence."""
+    position = position_key(message, message["messageId"])
+    own = [item for item in found if item["position"]["S"] == position]
+    if not own:
+        return f"is not stored under {subject_key(customer_id, message)} and {position}"
+    stored = message_of(own[0])
+    if "changed" in str(stored):
+        return "was replaced when it came again"
+    return None if stored.get("message_id") == message["messageId"] else "is stored with another id"
+
+
+POINTS = (
+    Point(
+        id="stored.identity",
+        title="Customer, user, time and id make a message, and nothing less",
+        source=FAQ,
+        mend=(
+            "Make the key of a message of its customer, its user, its time and its id, escape what separates these, "
+            "and put it on the condition that the key is new; docs/storage.md."
+        ),
+        check=_identity,
+    ),
+)

@@ -1,0 +1,205 @@
+"""The points about API keys on every route, and about a key that is revoked while it is in use."""
+
+import base64
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from destination.certification.examination import WITH_STORES, Examination
+from destination.certification.findings import OURS, STATUS, NotCheckable, Outcome, Point, failed, passed, warned
+from destination.certification.requests import due
+from destination.certification.wire import Exchange
+from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
+from handler.keys import new_key
+
+MAX_KEY_CACHE_SECONDS = 300
+"""certify waits no longer for a revoked key."""
+CACHE_MARGIN_SECONDS = 1.0
+"""For the time that a request takes, after the time that a key may be cached."""
+USES = 5
+"""Requests by a key before and after it is revoked: several functions may cache it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bad:
+    """Credentials that must be refused with a code."""
+
+    what: str
+    code: str
+    authorization: str | None
+
+
+def _malformed(examination: Examination) -> Iterator[_Bad]:
+    """Yield credentials that hold no key."""
+    marks = examination.marks
+    yield _Bad(what="no credentials", code="missing_credentials", authorization=None)
+    yield _Bad(what="another scheme", code="not_basic", authorization=f"Bearer {marks['credentials']}")
+    yield _Bad(what="no base64", code="not_base64", authorization=f"Basic {marks['credentials']}!")
+    yield _Bad(what="no colon", code="no_colon", authorization=f"Basic {marks['credentials in base64']}")
+    yield _Bad(what="an empty key", code="missing_credentials", authorization=_basic(""))
+
+
+def _bad_keys(examination: Examination) -> Iterator[_Bad]:
+    """Yield keys that must be refused."""
+    keys = examination.keys
+    unknown = new_key()
+    examination.wire.keep_secret(unknown)
+    yield _Bad(what="an unknown key", code="unknown_key", authorization=_basic(unknown))
+    for name, key in (("expired", keys.expired), ("revoked", keys.revoked), ("suspended", keys.suspended)):
+        if key is not None:
+            yield _Bad(what=f"a key that is {name}", code=f"{name}_key", authorization=_basic(key))
+
+
+def _basic(key: str) -> str:
+    return f"Basic {base64.b64encode(f'{key}:'.encode()).decode()}"
+
+
+def _routes(examination: Examination) -> Iterator[tuple[str, JsonObject]]:
+    """Yield the routes of Segment's libraries, each with a valid body."""
+    for call_type in CALL_TYPES:
+        if call_type != DELETE and examination.call(call_type).is_accepted:
+            message = examination.personal(call_type)
+            yield f"/v1/{call_type}", {name: value for name, value in message.items() if name != "type"}
+    yield "/v1/batch", {"batch": [examination.personal()]}
+    yield "/v1/import", {"batch": [examination.personal()]}
+
+
+def _on_each_route(examination: Examination) -> Outcome:
+    """Send bad credentials to each route of the libraries: all bad keys to one, and some of each kind to the others."""
+    examination.need_libraries()
+    bad: dict[str, Exchange] = {}
+    count = 0
+    malformed, bad_keys = cycle(_malformed(examination)), cycle(_bad_keys(examination))
+    for path, body in _routes(examination):
+        keys = _bad_keys(examination) if path == "/v1/batch" else islice(bad_keys, 2)
+        for credentials in (next(malformed), *keys):
+            headers = examination.headers()
+            del headers["Authorization"]
+            if credentials.authorization is not None:
+                headers["Authorization"] = credentials.authorization
+            exchange = examination.post(body, headers, target=examination.target(path))
+            count += 1
+            if exchange.came != due(credentials.code):
+                bad[f"{path} with {credentials.what} {exchange.came}, where {due(credentials.code)} is due"] = exchange
+    return _judged(bad, count)
+
+
+def _scope_on_each_route(examination: Examination) -> Outcome:
+    """Send call types outside a key's scope to each route of the libraries."""
+    examination.need_libraries()
+    key = examination.keys.scoped
+    if key is None or examination.holdings is None:
+        raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
+    carrier, code = examination.carrier, "call_type_not_allowed"
+    bad: dict[str, Exchange] = {}
+    count = 0
+    for path, body in _routes(examination):
+        if path == f"/v1/{carrier}":
+            continue
+        is_batch = "batch" in body
+        others = [name for name in CALL_TYPES if name in examination.holdings.call_types - {carrier, DELETE}]
+        if is_batch and not others:
+            continue
+        sent = {"batch": [examination.personal(others[0])]} if is_batch else body
+        exchange = examination.post(sent, examination.headers(key), target=examination.target(path))
+        count += 1
+        expected = due("nothing_accepted") if is_batch else due(code)
+        rejected = exchange.answer.get("rejected")
+        codes = [one.get("code") for one in rejected if isinstance(one, dict)] if isinstance(rejected, list) else []
+        if exchange.came != expected or (is_batch and codes != [code]):
+            bad[f"{path} with a key for {carrier} calls only {exchange.came}, where {due(code)} is due"] = exchange
+    if not count:
+        raise NotCheckable("only one call type is supported here, which the scoped key may send")
+    return _judged(bad, count)
+
+
+def _judged(bad: dict[str, Exchange], count: int) -> Outcome:
+    if bad:
+        return failed(f"{len(bad)} of {count} were answered otherwise: {'; '.join(bad)}", *bad.values())
+    return passed(f"{count} of {count} were refused with the code that is due")
+
+
+def _begin_to_revoke(examination: Examination) -> float:
+    """Use a key, revoke it, and return when that was."""
+    holdings, key = examination.holdings, examination.keys.used
+    if holdings is None or key is None:
+        raise NotCheckable(f"no key is known that could be revoked: {WITH_STORES}")
+    if not holdings.target.stores.key_cache_seconds:
+        raise NotCheckable("this stack does not tell KeyCacheSeconds: deploy this version of template.yaml")
+    for _ in range(USES):
+        exchange = examination.post_valid(examination.message(), examination.headers(key))
+        if not exchange.is_accepted:
+            raise NotCheckable(f"the key was not accepted before it was revoked ({exchange.came})")
+    holdings.revoke(key)
+    return time.monotonic()
+
+
+def _revoke_in_use(examination: Examination) -> Outcome:
+    """Revoke a key that is in use; it is tried again at the end of the run, when no function may know it any more."""
+    examination.revoked_at = _begin_to_revoke(examination)
+    return passed("a key was used, and then revoked: auth.revoked-in-time shows whether it is refused")
+
+
+def _revoked_in_time(examination: Examination) -> Outcome:
+    """Wait until a revoked key may not be cached any more, and send with it."""
+    if examination.revoked_at is None:
+        examination.revoked_at = _begin_to_revoke(examination)
+    holdings, key = examination.holdings, examination.keys.used
+    assert holdings is not None  # noqa: S101 -- without stores no key was revoked
+    seconds = int(holdings.target.stores.key_cache_seconds)
+    if seconds > MAX_KEY_CACHE_SECONDS:
+        raise NotCheckable(f"KeyCacheSeconds is {seconds}, and certify waits for {MAX_KEY_CACHE_SECONDS} s at most")
+    time.sleep(max(0.0, examination.revoked_at + seconds + CACHE_MARGIN_SECONDS - time.monotonic()))
+    accepted: list[Exchange] = []
+    for _ in range(2):  # a function that can't read the key table may use what it knows for longer
+        exchanges = [examination.post(examination.personal(), examination.headers(key)) for _ in range(USES)]
+        wrong = [one for one in exchanges if one.came != due("revoked_key") and not one.is_accepted]
+        if wrong:
+            return failed(f"answered {wrong[0].came}, where {due('revoked_key')} is due", *wrong)
+        taken = [exchange for exchange in exchanges if exchange.is_accepted]
+        if not taken:
+            says = f"refused {seconds} s after it was revoked, which is KeyCacheSeconds"
+            return (
+                warned(f"{says}; {len(accepted)} requests were accepted once", *accepted) if accepted else passed(says)
+            )
+        accepted += taken
+    return failed(
+        f"{len(accepted)} of {2 * USES} requests were accepted, {seconds} s (KeyCacheSeconds) and more after the key "
+        "was revoked",
+        *accepted,
+    )
+
+
+MEND_ROUTES = "Let all routes lead to this function, which checks the key before anything else; docs/answers.md."
+POINTS = (
+    Point(
+        id="auth.libraries",
+        title="Bad credentials are refused on the routes of libraries too",
+        source=STATUS,
+        mend=MEND_ROUTES,
+        check=_on_each_route,
+    ),
+    Point(
+        id="auth.libraries-scope",
+        title="A key's scope counts on the routes of libraries too",
+        source=STATUS,
+        mend=MEND_ROUTES,
+        check=_scope_on_each_route,
+    ),
+    Point(
+        id="auth.revoke-in-use",
+        title="A key works until it is revoked",
+        source=OURS,
+        mend="See why a key that was just made is not accepted: docs/reliability.md, The key table.",
+        check=_revoke_in_use,
+    ),
+)
+REVOKED_IN_TIME = Point(
+    id="auth.revoked-in-time",
+    title="A revoked key is refused after KeyCacheSeconds",
+    source=OURS,
+    mend="Cache a key for KeyCacheSeconds after it was read, and never longer because it is used; docs/reliability.md.",
+    check=_revoked_in_time,
+)
+"""One of the last points, so that the wait costs little."""

@@ -1,0 +1,327 @@
+"""What people read of a run: a table on a terminal, and a report to hand in, as Markdown and HTML."""
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from destination.certification.findings import Finding, Verdict
+from destination.certification.wire import Exchange, Wire
+from destination.console import Rows, printable
+
+SHOWN_EXCHANGES = 4
+"""Of a point; a dozen that are alike tell no more."""
+SHOWN_CHARS = 1200
+"""Of a body or a header."""
+MASKED_CHARS = 100 * SHOWN_CHARS
+"""In which keys are looked for: what is shown is the beginning of that, however long the keys in it are."""
+SHOWN_LINE_CHARS = 300
+"""Of a request or an answer on a terminal; the report to hand in has more."""
+COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.WARNING: "yellow", Verdict.NOT_CHECKED: "dim"}
+NOTES = (
+    "Not checked means: it could not be judged from where this was run, for the reason given. A warning fails no "
+    "run. What is marked as inferred stands on no page of Segment's about Direct destinations, but follows from one "
+    "about their siblings."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A run that is over; `notes` say what it left behind."""
+
+    url: str
+    only: Sequence[str]
+    name: str
+    began_at: datetime
+    version: str
+    findings: Sequence[Finding]
+    notes: Sequence[str]
+    wire: Wire
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a point is not met, or none could be checked."""
+        verdicts = {finding.verdict for finding in self.findings}
+        return Verdict.FAIL in verdicts or verdicts <= {Verdict.NOT_CHECKED}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many points have each verdict."""
+        counts = Counter(finding.verdict for finding in self.findings)
+        return {verdict.value: counts[verdict] for verdict in Verdict}
+
+    @property
+    def summary(self) -> str:
+        """The counts in a sentence."""
+        counts = self.counts
+        if counts["not checked"] == len(self.findings):
+            return "Nothing could be checked"
+        return (
+            f"{counts['pass']} passed, {counts['fail']} failed, {counts['warning']} with a warning, "
+            f"{counts['not checked']} not checked"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "url": self.url,
+            "name": self.name,
+            "began_at": self.began_at.isoformat(timespec="seconds"),
+            "version": self.version,
+            "only": list(self.only),
+            "limit_seconds": self.wire.limit_seconds,
+            "failed": self.has_failed,
+            "counts": self.counts,
+            "points": [
+                {
+                    "id": finding.point.id,
+                    "title": finding.point.title,
+                    "source": finding.point.source,
+                    "verdict": finding.verdict.value,
+                    "says": self._says(finding),
+                    "mend": finding.point.mend if finding.verdict in (Verdict.FAIL, Verdict.WARNING) else None,
+                    "evidence": [self._exchange_json(exchange) for exchange in _shown(finding)],
+                }
+                for finding in self.findings
+            ],
+            "notes": list(self.notes),
+        }
+
+    def _exchange_json(self, exchange: Exchange) -> dict[str, Any]:
+        return {
+            "sent": self.sent(exchange),
+            "received": self.received(exchange),
+            "milliseconds": round(exchange.milliseconds, 1),
+        }
+
+    def sent(self, exchange: Exchange) -> str:
+        """Return what was sent as text, without keys."""
+        sent = exchange.sent
+        head = [f"{sent.method} {sent.target or _path(self.url)} HTTP/1.1", *_header_lines(sent.headers.items())]
+        return self._page(head, sent.body)
+
+    def received(self, exchange: Exchange) -> str:
+        """Return what came back as text, without keys."""
+        if exchange.reply is None:
+            return printable(self.wire.masked(exchange.fault or ""))
+        head = [f"HTTP/1.1 {exchange.reply.status}", *_header_lines(exchange.reply.headers.items())]
+        return self._page(head, exchange.reply.body)
+
+    def _page(self, head: list[str], body: bytes) -> str:
+        lines = [self._cut(line) for line in head]
+        if body.startswith(b"\x1f\x8b"):
+            lines += ["", f"({len(body):,} bytes, compressed by gzip)"]
+        elif body:
+            lines += ["", self._cut(body.decode("utf-8", "replace"))]
+        return "\n".join(printable(line) for text in lines for line in text.split("\n"))
+
+    def _cut(self, text: str) -> str:
+        """Return the beginning of a text, without keys."""
+        shown = self.wire.masked(text[:MASKED_CHARS])
+        return shown if len(shown) <= SHOWN_CHARS else f"{shown[:SHOWN_CHARS]} … ({len(text):,} characters)"
+
+    # On a terminal
+
+    def picture(self) -> RenderableType:
+        """Return what people are shown: all points, and what is to be looked at."""
+        table = Rows("", "Point", "Title", "Found", whole=(0, 1), folded=(3,))
+        for finding in self.findings:
+            colour = COLOURS[finding.verdict]
+            table.add_row(
+                Text(finding.verdict, colour),
+                finding.point.id,
+                finding.point.title,
+                Text(self._says(finding), "" if finding.verdict is Verdict.FAIL else "dim"),
+            )
+        parts: list[RenderableType] = [table, ""]
+        for finding in self.findings:
+            if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
+                parts += [*self._details(finding), ""]
+        parts += [Text(note, "yellow") for note in self.notes]
+        parts.append(Text(f"{self.summary}.", COLOURS[Verdict.FAIL if self.has_failed else Verdict.PASS]))
+        return Group(*parts)
+
+    def _details(self, finding: Finding) -> Iterator[Text]:
+        colour = COLOURS[finding.verdict]
+        yield Text.assemble((f"{finding.verdict} {finding.point.id}", colour), f"  {finding.point.title}")
+        yield Text(f"  {self._says(finding)}")
+        yield Text(f"  Asked for by: {finding.point.source}", "dim")
+        yield Text(f"  To do: {finding.point.mend}")
+        for exchange in _shown(finding)[:1]:
+            yield Text(f"  > {_in_a_line(self.sent(exchange))}", "dim")
+            yield Text(f"  < {_in_a_line(self.received(exchange))}", "dim")
+
+    def _says(self, finding: Finding) -> str:
+        return printable(self._cut(finding.outcome.says))
+
+    # To hand in
+
+    def markdown(self) -> str:
+        """Return the report as Markdown."""
+        lines = [
+            f"# Certification of {_plain(self.url)}",
+            "",
+            f"{self._facts()}",
+            "",
+            f"**{self.summary}.** {NOTES}",
+            "",
+            *(f"- {_plain(note)}" for note in self.notes),
+            *([""] if self.notes else []),
+            "| verdict | point | what | found |",
+            "|---|---|---|---|",
+            *(f"| {' | '.join(self._row(finding))} |" for finding in self.findings),
+        ]
+        for finding in self.findings:
+            lines += [
+                "",
+                f"## {finding.point.id}: {finding.verdict}",
+                "",
+                f"{_plain(finding.point.title)}. Asked for by: {_plain(finding.point.source)}.",
+                "",
+                f"{_plain(self._says(finding))}.",
+            ]
+            if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
+                lines += ["", f"To do: {_plain(finding.point.mend)}"]
+            for exchange in _shown(finding):
+                lines += ["", *_fenced(self.sent(exchange)), "", f"After {exchange.milliseconds:,.0f} ms:", ""]
+                lines += _fenced(self.received(exchange))
+        return "\n".join(lines) + "\n"
+
+    def _row(self, finding: Finding) -> tuple[str, ...]:
+        point = finding.point
+        return finding.verdict, f"`{point.id}`", _plain(point.title), _plain(self._says(finding))
+
+    def html(self) -> str:
+        """Return the report as one HTML file, which loads nothing."""
+        rows = "\n".join(
+            f'<tr class="{_class(finding)}"><td>{finding.verdict}</td><td><a href="#{finding.point.id}">'
+            f"{finding.point.id}</a></td><td>{html.escape(finding.point.title)}</td>"
+            f"<td>{html.escape(self._says(finding))}</td></tr>"
+            for finding in self.findings
+        )
+        details = "\n".join(map(self._html_details, self.findings))
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Certification of {html.escape(self.url)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>Certification of {html.escape(self.url)}</h1>
+<p>{html.escape(self._facts())}</p>
+<p><strong>{self.summary}.</strong> {html.escape(NOTES)}</p>
+<ul>{notes}</ul>
+<table>
+<thead><tr><th>verdict</th><th>point</th><th>what</th><th>found</th></tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+{details}
+</body>
+</html>
+"""
+
+    def _html_details(self, finding: Finding) -> str:
+        mend = ""
+        if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
+            mend = f"<p>To do: {html.escape(finding.point.mend)}</p>"
+        exchanges = "".join(
+            f"<pre>{html.escape(self.sent(exchange))}</pre><p>After {exchange.milliseconds:,.0f} ms:</p>"
+            f"<pre>{html.escape(self.received(exchange))}</pre>"
+            for exchange in _shown(finding)
+        )
+        is_open = " open" if finding.verdict is Verdict.FAIL else ""
+        return (
+            f'<details id="{finding.point.id}" class="{_class(finding)}"{is_open}><summary>{finding.point.id}: '
+            f"{finding.verdict}</summary><p>{html.escape(finding.point.title)}. Asked for by: "
+            f"{html.escape(finding.point.source)}.</p><p>{html.escape(self._says(finding))}.</p>{mend}{exchanges}</details>"
+        )
+
+    def _facts(self) -> str:
+        points = f"only {', '.join(self.only)}" if self.only else "all points"
+        return (
+            f"Run at {self.began_at:%Y-%m-%d %H:%M} UTC by destination certify {self.version}: {points}; an answer may "
+            f"take {self.wire.limit_seconds:g} s. Its users' ids start with {self.name}. Keys are not shown."
+        )
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without its query, which may hold a secret."""
+    url, question_mark, _ = url.partition("?")
+    return f"{url}?…" if question_mark else url
+
+
+def _shown(finding: Finding) -> tuple[Exchange, ...]:
+    return finding.outcome.evidence[:SHOWN_EXCHANGES]
+
+
+def _in_a_line(page: str) -> str:
+    """Return the first line of a request or an answer, and its body."""
+    head, _, body = page.partition("\n\n")
+    line = f"{head.partition(chr(10))[0]}  {' '.join(body.split())}"
+    return line if len(line) <= SHOWN_LINE_CHARS else f"{line[:SHOWN_LINE_CHARS]} …"
+
+
+def _path(url: str) -> str:
+    return "/" + url.split("/", 3)[3]
+
+
+def _header_lines(headers: Iterable[tuple[str, str]]) -> list[str]:
+    """Return headers, the credentials masked whatever they are."""
+    return [f"{name}: {_credentials(value) if name.lower() == 'authorization' else value}" for name, value in headers]
+
+
+def _credentials(value: str) -> str:
+    scheme, space, rest = value.partition(" ")
+    return f"{scheme}{space}{'…' if rest else ''}"
+
+
+def _plain(text: str) -> str:
+    """Let nothing in a text be Markdown or HTML; what stands in backticks stays so."""
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\|*_\[\]])", r"\\\1", text)
+
+
+def _fenced(text: str) -> list[str]:
+    """Return a block of code, behind a longer fence than any in it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, text, fence]
+
+
+def _class(finding: Finding) -> str:
+    return finding.verdict.value.replace(" ", "-")
+
+
+STYLE = """
+:root { color-scheme: light dark; --line: #ccc; --soft: #f5f5f5; --pass: #176d2c; --fail: #b3121d; --warning: #8a5a00; }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #444; --soft: #1d1d1d; --pass: #6cd088; --fail: #ff8088; --warning: #e5b455; }
+}
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); }
+td:nth-child(-n+2) { white-space: nowrap; }
+td, p { overflow-wrap: anywhere; }
+.pass td:first-child, .pass > summary { color: var(--pass); }
+.fail td:first-child, .fail > summary { color: var(--fail); font-weight: bold; }
+.warning td:first-child, .warning > summary { color: var(--warning); }
+details { border-bottom: 1px solid var(--line); padding: .5rem 0; }
+summary { cursor: pointer; }
+pre { background: var(--soft); padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+@media print {
+  body { font-size: 10pt; margin: 0; max-width: none; }
+  details::details-content { content-visibility: visible; height: auto; }
+  tr, summary { break-inside: avoid; }
+}
+"""

@@ -1,0 +1,627 @@
+"""The points about single requests: what must be refused, and how, and what must be accepted."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from destination.certification.examination import WITH_STORES, Examination
+from destination.certification.findings import (
+    AUTHORIZATION,
+    BODY,
+    DELETION,
+    FAQ,
+    HEADERS,
+    SPEC,
+    STATUS,
+    NotCheckable,
+    Outcome,
+    Point,
+    failed,
+    passed,
+    warned,
+)
+from destination.certification.wire import Exchange
+from destination.segment.contract import CALL_TYPES, DELETE, STATUS_BY_CODE, JsonObject
+from destination.simulation.spelling import SPELLINGS, spelled
+from handler.keys import new_key
+
+Send = Callable[[Examination], Exchange]
+
+
+class Sending(NamedTuple):
+    """What is posted, with which headers if they are not Segment's usual ones, and the message if that disguises it."""
+
+    content: JsonObject
+    headers: Mapping[str, str] | None = None
+    plain: JsonObject | None = None
+
+
+LARGE_BYTES = (40 * 1024, 512 * 1024)
+"""Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
+LAMBDA_ERROR = {"errorMessage", "errorType"}
+"""What a function that failed leaves, where a gateway passes it on as if it were an answer."""
+TOO_LARGE_BYTES = 1024 * 1024
+"""docs/answers.md: a body of more bytes is refused."""
+MANY_PROPERTIES = 9_900
+"""Segment takes up to 10,000."""
+
+
+def due(code: str) -> str:
+    """Return the answer that the contract asks for, as `Exchange.came` spells it."""
+    return f"{STATUS_BY_CODE[code]} {code}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A request that must be refused with a code of the contract, and with the status of that code."""
+
+    id: str
+    title: str
+    source: str
+    code: str
+    send: Send
+
+    @property
+    def expected(self) -> str:
+        """The status and the code that are to be answered."""
+        return due(self.code)
+
+    def check(self, examination: Examination) -> Outcome:
+        """Judge the answer."""
+        exchange = examination.refused(self.id, self.send)
+        if exchange.came != self.expected:
+            return failed(f"answered {exchange.came}, where {self.expected} is due", exchange)
+        if not exchange.message:
+            return failed(f"answered {exchange.came} without a `message` for the customer", exchange)
+        return passed(f"{exchange.came}: {exchange.message}", exchange)
+
+
+def _authorized(authorization: str | None) -> Send:
+    """Send a valid message with other credentials, of which `{…}` are marks."""
+
+    def send(examination: Examination) -> Exchange:
+        headers = examination.headers()
+        del headers["Authorization"]
+        if authorization is not None:
+            headers["Authorization"] = authorization.format_map(examination.marks)
+        return examination.post(examination.personal(), headers)
+
+    return send
+
+
+def _unknown_key(examination: Examination) -> Exchange:
+    key = new_key()
+    examination.wire.keep_secret(key)
+    return examination.post(examination.personal(), examination.headers(key))
+
+
+def _by_key(name: str) -> Send:
+    """Send a valid message by one of the temporary keys."""
+
+    def send(examination: Examination) -> Exchange:
+        key = getattr(examination.keys, name)
+        if key is None:
+            raise NotCheckable(f"no {name} key is known: {WITH_STORES}")
+        return examination.post(examination.personal(), examination.headers(key))
+
+    return send
+
+
+def _out_of_scope(examination: Examination) -> Exchange:
+    key = examination.keys.scoped
+    if key is None or examination.holdings is None:
+        raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
+    others = [name for name in CALL_TYPES if name in examination.holdings.call_types and name != examination.carrier]
+    if not others:
+        raise NotCheckable("only one call type is supported here, which the scoped key may send")
+    return examination.post(examination.personal(others[0]), examination.headers(key))
+
+
+def _body(make: Callable[[Examination], JsonObject | bytes]) -> Send:
+    """Send a body with a good key."""
+    return lambda examination: examination.post_by_key(make(examination))
+
+
+def _not_utf8(examination: Examination) -> bytes:
+    examination.need_gateway("does not pass bodies on that are not UTF-8")
+    return json.dumps(examination.personal()).encode().replace(b"{", b'{"\xff": 1, ', 1)
+
+
+def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
+    def make(examination: Examination) -> JsonObject:
+        return {name: value for name, value in examination.personal().items() if name not in names}
+
+    return make
+
+
+def _not_of_its_schema(examination: Examination) -> Exchange:
+    """Send a message that the schema of the carrier refuses, by the schemas of this checkout."""
+    return examination.post_by_key(examination.broken())
+
+
+def _settings(header: str) -> Send:
+    """Send a valid message with other settings, of which `{…}` are marks."""
+
+    def send(examination: Examination) -> Exchange:
+        settings = {"X-Segment-Settings": header.format_map(examination.marks)}
+        return examination.post_by_key(examination.personal(), examination.headers() | settings)
+
+    return send
+
+
+def _large(examination: Examination, size: int, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+    return examination.message(**_added(examination, {"description": "certify " * (size // 8)}), **fields)
+
+
+def _added(examination: Examination, holds: JsonObject) -> JsonObject:
+    """Return the field of the carrier that holds the customer's own, with more in it."""
+    own = examination.message().get(examination.own)
+    return {examination.own: {**(own if isinstance(own, dict) else {}), **holds}}
+
+
+def _unknown_type(examination: Examination) -> JsonObject:
+    return examination.personal(type=f"sing {examination.marks['a name']}")
+
+
+REFUSED = (
+    Refused(
+        id="auth.missing",
+        title="No credentials are refused",
+        source=STATUS,
+        code="missing_credentials",
+        send=_authorized(None),
+    ),
+    Refused(
+        id="auth.empty",
+        title="An empty key is refused",
+        source=STATUS,
+        code="missing_credentials",
+        send=_authorized("Basic " + base64.b64encode(b":").decode()),
+    ),
+    Refused(
+        id="auth.not-basic",
+        title="Another scheme than Basic is refused",
+        source=AUTHORIZATION,
+        code="not_basic",
+        send=_authorized("Bearer {credentials}"),
+    ),
+    Refused(
+        id="auth.not-base64",
+        title="Credentials that are not base64 are refused",
+        source=AUTHORIZATION,
+        code="not_base64",
+        send=_authorized("Basic {credentials}!"),
+    ),
+    Refused(
+        id="auth.no-colon",
+        title="Credentials without a colon are refused",
+        source=AUTHORIZATION,
+        code="no_colon",
+        send=_authorized("Basic {credentials in base64}"),
+    ),
+    Refused(
+        id="auth.unknown",
+        title="An unknown key is refused",
+        source=STATUS,
+        code="unknown_key",
+        send=_unknown_key,
+    ),
+    Refused(
+        id="auth.expired",
+        title="An expired key is refused",
+        source=STATUS,
+        code="expired_key",
+        send=_by_key("expired"),
+    ),
+    Refused(
+        id="auth.revoked",
+        title="A revoked key is refused",
+        source=STATUS,
+        code="revoked_key",
+        send=_by_key("revoked"),
+    ),
+    Refused(
+        id="auth.suspended",
+        title="A suspended key is refused",
+        source=STATUS,
+        code="suspended_key",
+        send=_by_key("suspended"),
+    ),
+    Refused(
+        id="auth.scope",
+        title="A key may send only the call types of its scope",
+        source=STATUS,
+        code="call_type_not_allowed",
+        send=_out_of_scope,
+    ),
+    Refused(
+        id="body.empty",
+        title="An empty body is refused",
+        source=STATUS,
+        code="invalid_json",
+        send=_body(lambda _: b""),
+    ),
+    Refused(
+        id="body.not-json",
+        title="A body that is not JSON is refused",
+        source=STATUS,
+        code="invalid_json",
+        send=_body(lambda examination: json.dumps(examination.personal()).encode()[:-1]),
+    ),
+    Refused(
+        id="body.not-utf8",
+        title="A body that is not UTF-8 is refused",
+        source=f"inferred: {STATUS}",
+        code="invalid_encoding",
+        send=_body(_not_utf8),
+    ),
+    Refused(
+        id="body.array",
+        title="An array is refused",
+        source=f"inferred: {BODY}",
+        code="not_an_object",
+        send=_body(lambda examination: json.dumps([examination.personal()]).encode()),
+    ),
+    Refused(
+        id="body.too-large",
+        title="A body that is too large is refused",
+        source=f"inferred: {STATUS}",
+        code="message_too_large",
+        send=_body(lambda examination: _large(examination, TOO_LARGE_BYTES)),
+    ),
+    Refused(
+        id="message.no-type",
+        title="A message without a type is refused",
+        source=STATUS,
+        code="missing_type",
+        send=_body(_without(["type"])),
+    ),
+    Refused(
+        id="message.unknown-type",
+        title="An unknown call type is answered 501",
+        source=STATUS,
+        code="unsupported_call_type",
+        send=_body(_unknown_type),
+    ),
+    Refused(
+        id="message.nobody",
+        title="A message without userId and anonymousId is refused",
+        source=SPEC,
+        code="invalid_message",
+        send=_body(_without(["userId", "anonymousId"])),
+    ),
+    Refused(
+        id="message.schema",
+        title="A message that its schema refuses is refused",
+        source=STATUS,
+        code="invalid_message",
+        send=_not_of_its_schema,
+    ),
+    Refused(
+        id="settings.not-base64",
+        title="Settings that are not base64 are refused",
+        source=HEADERS,
+        code="invalid_settings",
+        send=_settings("{settings}!"),
+    ),
+    Refused(
+        id="settings.not-json",
+        title="Settings that are not JSON are refused",
+        source=HEADERS,
+        code="invalid_settings",
+        send=_settings("{settings in base64}"),
+    ),
+)
+MEND_REFUSED = (
+    "docs/answers.md says what is answered when. If something stands before the function (a proxy, a firewall, another "
+    "service at this URL), let it pass requests and answers as they are; else deploy this checkout."
+)
+
+
+def _nearly(examination: Examination) -> Outcome:
+    """Send with what differs little from the good key: it must be compared whole, its case too."""
+    good, expected = examination.keys.good, due("unknown_key")
+    exchanges = []
+    for key in {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}:
+        examination.wire.keep_secret(key)
+        exchanges.append(examination.post(examination.personal(), examination.headers(key)))
+    bad = [exchange for exchange in exchanges if exchange.came != expected]
+    if bad:
+        return failed(f"answered {bad[0].came}, where {expected} is due", *bad)
+    return passed(f"answered {expected}", *exchanges)
+
+
+NEARLY = Point(
+    id="auth.nearly",
+    title="A key of which one character, or the case, differs is refused",
+    source=STATUS,
+    mend="Compare keys whole, as they are: by their hash, not without their case, nor by their beginning.",
+    check=_nearly,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """Requests that must be accepted."""
+
+    id: str
+    title: str
+    source: str
+    mend: str
+    sendings: Callable[[Examination], Iterable[Sending]]
+
+    def check(self, examination: Examination) -> Outcome:
+        """Judge the answers."""
+        refusals = []
+        exchanges = []
+        for sending in self.sendings(examination):
+            if refusal := examination.samples.refusal(sending.content):
+                refusals.append(refusal)
+            else:
+                exchanges.append(examination.post_valid(sending.content, sending.headers, plain=sending.plain))
+        bad = [exchange for exchange in exchanges if not exchange.is_accepted]
+        if bad:
+            answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
+            return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {answers}", *bad)
+        if refusals:
+            raise NotCheckable(
+                f"{len(exchanges)} were accepted, and {len(refusals)} not sent, for the schemas of this checkout "
+                f"refuse them: {refusals[0]}"
+            )
+        return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
+
+
+def _what_came(exchange: Exchange) -> str:
+    return f"{exchange.came} ({exchange.message})" if exchange.message else exchange.came
+
+
+def _keys_with_white_space(examination: Examination) -> Iterator[Sending]:
+    for key in (f" {examination.keys.good}", f"{examination.keys.good} \t", f"{examination.keys.good}\n"):
+        examination.wire.keep_secret(key)
+        yield Sending(examination.message(), examination.headers(key))
+
+
+def _password(examination: Examination) -> Iterator[Sending]:
+    credentials = base64.b64encode(f"{examination.keys.good}:a password".encode()).decode()
+    yield Sending(examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"})
+
+
+def _schemes(examination: Examination) -> Iterator[Sending]:
+    token = examination.headers()["Authorization"].removeprefix("Basic ")
+    for scheme in ("basic", "BASIC"):
+        yield Sending(examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"})
+
+
+CONTENT_TYPES = (
+    "application/json; charset=utf-8",
+    "application/vnd.segment+json; charset=utf-8",
+    "application/vnd.x+json",
+)
+
+
+def _content_types(examination: Examination) -> Iterator[Sending]:
+    for content_type in CONTENT_TYPES:
+        yield Sending(examination.message(), examination.headers() | {"Content-Type": content_type})
+
+
+def _with_settings(examination: Examination) -> Iterator[Sending]:
+    settings = {**examination.samples.settings, "customSettingOne": "custom setting value"}
+    header = base64.b64encode(json.dumps(settings).encode()).decode()
+    yield Sending(examination.message(), examination.headers() | {"X-Segment-Settings": header})
+
+
+def _spellings(examination: Examination) -> Iterator[Sending]:
+    for spell in SPELLINGS.values():
+        message = examination.message()
+        yield Sending(spelled(deepcopy(message), spell), plain=message)
+
+
+def _odd_shapes(examination: Examination) -> Iterator[Sending]:
+    shapes: tuple[Any, ...] = (None, {}, [], True, {"All": False, "certify": True, "Other": {"id": 1}})
+    for integrations in shapes:
+        yield Sending(examination.message(integrations=integrations))
+    for version in (2, 1, "1.1"):
+        fields: JsonObject = {"version": version, "projectId": "certify", "channel": "server", "_metadata": {"a": []}}
+        yield Sending(examination.message(**fields))
+    yield Sending({**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}})
+
+
+def _times(examination: Examination) -> Iterator[Sending]:
+    for time in ("1999-12-31T23:59:59.999Z", "2099-01-01T00:00:00Z", "2020-05-09T23:54:49+05:30"):
+        yield Sending(examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time))
+    yield Sending(examination.message(sentAt=None, receivedAt=None))
+
+
+def _integer_ids(examination: Examination) -> Iterator[Sending]:
+    number = int.from_bytes(examination.name.encode()[-6:])
+    yield Sending(examination.message(userId=number, anonymousId=number + 1))
+
+
+def _large_messages(examination: Examination) -> Iterator[Sending]:
+    for size in LARGE_BYTES:
+        yield Sending(_large(examination, size))
+    many = {f"property {number}": number for number in range(MANY_PROPERTIES)}
+    yield Sending(examination.message(**_added(examination, many)))
+
+
+def _aliases(examination: Examination) -> Iterator[Sending]:
+    if not examination.call("alias").is_accepted:
+        raise NotCheckable(f"alias calls are not accepted ({examination.call('alias').came})")
+    yield Sending(examination.message("alias"))
+    message = examination.message("alias")
+    old_names = {"previousId": "from", "userId": "to"}
+    yield Sending({old_names.get(name, name): value for name, value in message.items()}, plain=message)
+    message = examination.message("alias")
+    yield Sending(spelled(deepcopy(message), SPELLINGS["User ID"]), plain=message)
+
+
+def _odd_deletes(examination: Examination) -> Iterator[Sending]:
+    if not examination.call(DELETE).is_accepted:
+        raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
+    usual = examination.message(DELETE)
+    yield Sending({**usual, "context": None, "integrations": None})
+    usual = examination.message(DELETE)
+    yield Sending({**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"})
+    usual = examination.message(DELETE)
+    message_id = f"delete-reg-{examination.name}::job-0-certify"
+    yield Sending({**usual, "messageId": message_id, "context": [], "integrations": []})
+    usual = examination.message(DELETE)
+    yield Sending({name: usual[name] for name in ("type", "userId", "timestamp")})
+
+
+ACCEPTED = (
+    Accepted(
+        id="auth.white-space",
+        title="White space around a key does no harm",
+        source=f"inferred: {AUTHORIZATION}",
+        mend="Customers paste keys: trim the user name of Basic credentials.",
+        sendings=_keys_with_white_space,
+    ),
+    Accepted(
+        id="auth.password",
+        title="A password beside the key does no harm",
+        source=AUTHORIZATION,
+        mend="Ignore the password of Basic credentials.",
+        sendings=_password,
+    ),
+    Accepted(
+        id="auth.scheme",
+        title="The name of the scheme may be in any case",
+        source="RFC 9110, Authentication Scheme",
+        mend="Compare the scheme without its case.",
+        sendings=_schemes,
+    ),
+    Accepted(
+        id="request.content-type",
+        title="JSON of any Content-Type is taken",
+        source=HEADERS,
+        mend="Don't ask for a Content-Type: read the body as JSON.",
+        sendings=_content_types,
+    ),
+    Accepted(
+        id="settings.accepted",
+        title="Settings of the customer are taken",
+        source=HEADERS,
+        mend="Read X-Segment-Settings as base64 of a JSON object; let schemas/settings.json allow further ones.",
+        sendings=_with_settings,
+    ),
+    Accepted(
+        id="message.casing",
+        title="Fields may be spelled in any casing",
+        source=BODY,
+        mend="Match the spec's fields by their letters alone.",
+        sendings=_spellings,
+    ),
+    Accepted(
+        id="message.shapes",
+        title="Odd but legal shapes are taken",
+        source=SPEC,
+        mend="Allow unknown fields at the top, and integrations that are null, boolean or empty.",
+        sendings=_odd_shapes,
+    ),
+    Accepted(
+        id="message.times",
+        title="Messages of any time are taken",
+        source=FAQ,
+        mend="Never refuse by age: retries, offline phones and replays bring old messages, wrong clocks future ones.",
+        sendings=_times,
+    ),
+    Accepted(
+        id="message.integer-id",
+        title="Ids that are integers are taken",
+        source=f"inferred: {SPEC}",
+        mend="Turn integers into their digits.",
+        sendings=_integer_ids,
+    ),
+    Accepted(
+        id="message.large",
+        title="Large messages are taken",
+        source="Segment Spec, limits; reverse ETL",
+        mend="Take 512 KiB and 10,000 properties; a limit of 32 KB would refuse legal messages.",
+        sendings=_large_messages,
+    ),
+    Accepted(
+        id="message.alias",
+        title="All shapes of alias calls are taken",
+        source="Segment Spec, Alias",
+        mend="Take previousId and userId, from and to, and any casing.",
+        sendings=_aliases,
+    ),
+)
+
+
+def _call(call_type: str, examination: Examination) -> Outcome:
+    """Judge a call type: that it is accepted, or that it is not supported and says so."""
+    exchange = examination.call(call_type)
+    is_off = examination.holdings is not None and call_type not in examination.holdings.call_types
+    unsupported = due("unsupported_call_type")
+    if exchange.is_accepted:
+        fault = "although SupportedCallTypes leaves it out" if is_off else None
+        fault = fault or (_odd_success(exchange) if examination.holdings is None else None)
+        answered = f"answered {exchange.status}"
+        return failed(f"{answered}, {fault}", exchange) if fault else passed(answered, exchange)
+    if exchange.came == unsupported and exchange.message and (is_off or examination.holdings is None):
+        says = f"not supported here, and answered {exchange.status}: {exchange.message}"
+        if call_type == DELETE:
+            return warned(f"{says}. Segment requires partners to erase users", exchange)
+        return passed(says, exchange)
+    if exchange.came == due("invalid_message"):
+        return failed(
+            f"the endpoint's schema refuses the message of events/{call_type}.json: {exchange.message}", exchange
+        )
+    expected = unsupported if is_off else "200 or 202"
+    return failed(f"answered {_what_came(exchange)}, where {expected} is due", exchange)
+
+
+def _odd_success(exchange: Exchange) -> str | None:
+    """Return what makes a success doubtful where no store tells whether it is one."""
+    if exchange.answer.keys() & LAMBDA_ERROR:
+        return "and its body tells of an error of AWS Lambda"
+    is_object = exchange.answer or not exchange.reply or exchange.reply.body.strip() in (b"", b"{}")
+    return None if is_object else "and its body is no JSON object"
+
+
+def _call_point(call_type: str) -> Point:
+    return Point(
+        id=f"calls.{call_type}",
+        title=f"{call_type.capitalize()} calls are accepted, or answered 501",
+        source=DELETION if call_type == DELETE else STATUS,
+        mend=(
+            "With `maintenance` wait until it is over. Where a schema refuses the sample, deploy this checkout, or "
+            f"edit events/{call_type}.json until it is a message that you accept."
+        ),
+        check=partial(_call, call_type),
+    )
+
+
+def _accepted_point(entry: Accepted) -> Point:
+    return Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
+
+
+REFUSALS = {entry.id: entry for entry in REFUSED}
+POINTS = (
+    *(_call_point(call_type) for call_type in CALL_TYPES if call_type != DELETE),
+    *(
+        Point(id=entry.id, title=entry.title, source=entry.source, mend=MEND_REFUSED, check=entry.check)
+        for entry in REFUSED
+    ),
+    NEARLY,
+    *map(_accepted_point, ACCEPTED),
+)
+DELETES = (
+    _call_point(DELETE),
+    _accepted_point(
+        Accepted(
+            id="delete.shapes",
+            title="All shapes of delete calls are taken",
+            source=DELETION,
+            mend="Take deletes with a null context, a time as Go prints it, and without a messageId.",
+            sendings=_odd_deletes,
+        )
+    ),
+)
+"""They erase users. If the schemas allow one user only, that is the user of all other messages too."""

@@ -1,0 +1,1 @@
+"""The commands of `destination`, one module each: options, calls and output."""

@@ -1,0 +1,124 @@
+"""`destination contacts`: what the shipped consumer knows of a customer's users."""
+
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from consumer.contact_table import ContactTable
+from consumer.contacts import Profile
+from destination.console import Rows, print_document, printable, stdout
+from destination.deployment import demo
+from destination.deployment.target import ID, Target, target_options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The contacts of one customer."""
+
+    target: Target
+    customer_id: str
+
+    @property
+    def table(self) -> ContactTable:
+        """The table to read."""
+        stores = self.target.stores
+        return ContactTable(self.target.account.dynamodb(), stores.contact_table, customer=self.customer_id)
+
+    @property
+    def why_none(self) -> str:
+        """What to say after that nothing was found."""
+        if self.target.stores.consumer == "on":
+            return ""
+        return ": the consumer of this deployment is off, and keeps none until it is deployed with Consumer=on"
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that select contacts, and hand it the `selection`."""
+
+    @click.option(
+        "--customer",
+        "customer_id",
+        type=ID,
+        help="The customer's id; on a local server `demo` unless you name another.",
+    )
+    @target_options
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        target: Target,
+        customer_id: str | None,
+        **options: Any,  # noqa: ANN401 -- click's
+    ) -> Any:  # noqa: ANN401 -- click's
+        if customer_id is None and not target.is_local:
+            raise click.UsageError("Name the --customer whose contacts these are")
+        return command(selection=Selection(target=target, customer_id=customer_id or demo.CUSTOMER), **options)
+
+    return wrapped
+
+
+@click.group()
+def contacts() -> None:
+    """Show the contacts that the consumer keeps."""
+
+
+@contacts.command(name="list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, at the most.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, each as `show` has it.")
+@selection_options
+def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
+    """List the contacts of a customer, merged ones once, in no particular order.
+
+    \b
+    Example:
+      destination contacts list --customer acme
+    """
+    table = selection.table
+    profiles = table.profiles()
+    some = itertools.islice(profiles, limit)
+    if as_json:
+        for profile in some:
+            click.echo(json.dumps(table.to_json(profile)))
+        return
+    rows = Rows("Contact", "Name", "Groups", "Last seen (UTC)", whole=(3,), folded=(0, 1, 2))
+    for profile in some:
+        rows.add_row(*_columns(profile))
+    stdout().print(rows)
+    more = "; there are more: --limit shows them" if next(profiles, None) else ""
+    count = f"{rows.row_count:,} contact{'' if rows.row_count == 1 else 's'}"
+    why_none = "" if rows.row_count else selection.why_none
+    click.echo(f"{count} of {selection.customer_id}{more}{why_none}.", err=True)
+
+
+def _columns(profile: Profile) -> tuple[str, ...]:
+    name = profile.traits.get("name") or profile.traits.get("email") or ""
+    moment = profile.last_seen.replace("T", " ")[: len("2020-05-09 23:54:49")]
+    return profile.contact_id, str(name), ", ".join(profile.groups), moment or "unknown"
+
+
+@contacts.command()
+@click.argument("contact_id", type=ID, metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@selection_options
+def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:
+    """Show one contact whole, by its user id or anonymous id, or by one that was merged into it.
+
+    \b
+    Example:
+      destination contacts show 97980cfea0067 --customer acme
+    """
+    table = selection.table
+    profile = table.find(contact_id)
+    if profile is None:
+        raise click.ClickException(
+            f"No contact of {selection.customer_id} has the id {printable(contact_id)}{selection.why_none}"
+        )
+    document = table.to_json(profile)
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        print_document(document)

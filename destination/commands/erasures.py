@@ -1,0 +1,195 @@
+"""`destination erasures`: the receipts of what was erased, and what was not carried out."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from consumer.erasures import Receipt
+from destination.commands.erase import Person, erasures_of, parse_person, request_erasure
+from destination.console import Rows, counted, printable, progress, stdout
+from destination.deployment.target import ID, Target, target_options
+from handler.items import read_json_attribute
+from handler.record import sha256, subject_key
+from handler.spec import DELETE
+from handler.timestamps import sortable
+
+SHOWN_HASH_CHARS = 12
+MAX_MINUTES = 10 * 365 * 24 * 60
+
+
+@click.group()
+def erasures() -> None:
+    """Show what was erased, as receipts for an auditor, and request again what was not."""
+
+
+@erasures.command(name="list")
+@click.option("--customer", "customer_id", type=ID, help="The customer's id.")
+@click.option("--unfinished", is_flag=True, help="Only those that are under way, or were given up.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@click.option("--scan", is_flag=True, help="Of all customers: read the whole table of erasures.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@target_options
+def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: int, scan: bool, as_json: bool) -> None:
+    """List receipts, newest first: of a customer, or of all.
+
+    \b
+    Example:
+      destination erasures list --customer acme
+    """
+    if customer_id is None and not scan and not target.is_local:
+        raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+    table = erasures_of(target)
+    found = table.everything() if customer_id is None else table.receipts(customer_id)
+    receipts = _newest_first(found)
+    done = _done_later(receipts)
+    if unfinished:
+        receipts = [receipt for receipt in receipts if not receipt.finished_at and receipt not in done]
+    if as_json:
+        for receipt in receipts[:limit]:
+            click.echo(json.dumps(receipt.to_json()))
+        return
+    rows = Rows("Requested (UTC)", "Customer", "User hash", "Messages", "Rejects", "Linked", "Finished", folded=(1, 2))
+    for receipt in receipts[:limit]:
+        rows.add_row(*_columns(receipt, is_done_later=receipt in done))
+    stdout().print(rows)
+    more = "; --limit shows more" if len(receipts) > limit else ""
+    click.echo(f"{min(limit, len(receipts)):,} of {counted(len(receipts), 'receipt')}{more}.", err=True)
+
+
+def _newest_first(receipts: Iterable[Receipt]) -> list[Receipt]:
+    return sorted(receipts, key=lambda receipt: (receipt.requested_at, receipt.user_hash), reverse=True)
+
+
+def _done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
+    """Return those, of receipts with the newest first, after which the same user was erased by another request."""
+    finished: set[tuple[str, str]] = set()
+    done = set()
+    for receipt in receipts:
+        whose = receipt.customer_id, receipt.user_hash
+        if receipt.finished_at:
+            finished.add(whose)
+        elif whose in finished:
+            done.add(receipt)
+    return done
+
+
+def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
+    def moment(time: str) -> str:
+        return time.replace("T", " ")[: len("2020-05-09 23:54:49")]
+
+    return (
+        moment(receipt.requested_at),
+        receipt.customer_id,
+        receipt.user_hash[:SHOWN_HASH_CHARS],
+        f"{receipt.messages:,}",
+        f"{receipt.rejects:,}",
+        f"{receipt.linked_messages + receipt.linked_rejects:,}",
+        moment(receipt.finished_at) or ("by a later one" if is_done_later else "under way"),
+    )
+
+
+def _is_of(receipt: Receipt, who: str) -> bool:
+    """Whether a receipt is of an id, or of a hash or the beginning of one."""
+    subjects = (subject_key(receipt.customer_id, kind, who) for kind in ("user", "anonymous"))
+    is_hash = re.fullmatch("[0-9a-f]{4,64}", who) is not None
+    return (is_hash and receipt.user_hash.startswith(who)) or receipt.user_hash in map(sha256, subjects)
+
+
+@erasures.command()
+@click.argument("who", metavar="[ID]", required=False, type=ID)
+@click.option(
+    "--customer", "customer_id", type=ID, help="The customer's id. A local server looks for all customers without it."
+)
+@click.option("--user", type=ID, help="A user id only.")
+@click.option("--anonymous", type=ID, help="An anonymous id only.")
+@target_options
+def show(*, target: Target, who: str | None, customer_id: str | None, user: str | None, anonymous: str | None) -> None:
+    """Show all receipts of one user, as JSON.
+
+    ID is the user's id, an anonymous id, the hash of the user, or at least the first 4 digits of that.
+
+    \b
+    Example:
+      destination erasures show 97980cfea0067 --customer acme
+    """
+    if who is None:
+        person = parse_person(target, customer_id, user, anonymous)
+        customer_id, who = person.customer_id, sha256(person.subject)
+    elif user or anonymous:
+        raise click.UsageError("Give an ID, or a --user or --anonymous id, and not both")
+    elif customer_id is None and not target.is_local:
+        raise click.UsageError("Name the --customer whose user this is")
+    table = erasures_of(target)
+    found = table.everything() if customer_id is None else table.receipts(customer_id)
+    receipts = _newest_first(receipt for receipt in found if _is_of(receipt, who))
+    if not receipts:
+        raise click.ClickException(
+            f"No receipt is of {printable(who)} here: either nobody requested an erasure, or it has not begun"
+        )
+    click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
+
+
+@erasures.command()
+@click.option(
+    "--older-than",
+    default=60,
+    show_default=True,
+    type=click.IntRange(0, MAX_MINUTES),
+    metavar="MINUTES",
+    help="Only such requests.",
+)
+@click.option("--scan", is_flag=True, help="Read the whole event table; on a stack that costs what its size costs.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@target_options
+def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: bool) -> None:
+    """Request again what was never carried out: the delete messages that are still stored.
+
+    An erasure deletes its delete message last, so that one which is there is one that is not done, be it that it is
+    under way or that it ended among the dead letters.
+
+    \b
+    Example:
+      destination erasures resume --stack direct-destination --scan
+    """
+    if not scan and not target.is_local:
+        raise click.UsageError("Say --scan to read the whole event table, which tells what was not carried out")
+    limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
+    people = dict(_waiting(target, limit))
+    if people and not yes:
+        click.confirm(f"Request {counted(len(people), 'erasure')} again?", abort=True, err=True)
+    with progress("Requesting", total=len(people)) as step:
+        for person, happened_at in people.items():
+            request_erasure(target, person, happened_at=happened_at)
+            step()
+    if as_json:
+        click.echo(json.dumps({"requested": len(people)}))
+    elif not people:
+        click.echo(f"Nothing to resume: no delete message is stored for longer than {counted(older_than, 'minute')}.")
+    else:
+        click.echo(
+            f"Requested {counted(len(people), 'erasure')} again: `destination erasures list` tells when they are done."
+        )
+
+
+def _waiting(target: Target, limit: str) -> Iterator[tuple[Person, str]]:
+    """Yield whom the `delete` messages name that were stored before a time, and when those happened."""
+    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at", "timestamp")}
+    pages = target.account.dynamodb().get_paginator("scan").paginate(
+        TableName=target.stores.event_table,
+        FilterExpression="#type = :delete AND #stored_at <= :limit",
+        ProjectionExpression=", ".join(names),
+        ExpressionAttributeNames=names,
+        ExpressionAttributeValues={":delete": {"S": DELETE}, ":limit": {"S": limit}},
+        ConsistentRead=True,
+    )  # fmt: skip
+    for page in pages:
+        for item in page["Items"]:
+            message = read_json_attribute(item["message"])
+            user = message.get("user_id")
+            anonymous = message["anonymous_id"] if user is None else None
+            person = Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)
+            yield person, item["timestamp"]["S"]

@@ -1,0 +1,337 @@
+"""`destination keys`: give API keys to customers, and take them back."""
+
+import csv
+import functools
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO
+
+import click
+from rich.text import Text
+
+from destination.console import Rows, stdout
+from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.stack import Account
+from destination.deployment.target import LOCAL_URL, local_target, stack_target
+from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
+from handler.spec import CALL_TYPES
+from handler.timestamps import parse_time
+
+MAX_CUSTOMER_ID_CHARS = 256
+MIN_IMPORTED_KEY_CHARS = 8
+"""A shorter one can be guessed; a heading in a file (`key`, `api_key`) is shorter too."""
+
+
+def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--url`, `--stack`, `--table` and `--json`, and hand it the key `table` that they name."""
+
+    @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
+    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+    @click.option("--table", "table_name", help="A key table by its name instead, by your own AWS credentials.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @functools.wraps(command)
+    def wrapped(*, url: str, stack: str | None, table_name: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
+        if stack and table_name:
+            raise click.UsageError("--stack and --table exclude each other")
+        if table_name:
+            return command(table=KeyTable(Account().dynamodb(), table_name), **options)
+        target = stack_target(stack) if stack else local_target(url)
+        return command(table=KeyTable(target.account.dynamodb(), target.stores.key_table), **options)
+
+    return wrapped
+
+
+class _CustomerId(click.ParamType[str]):
+    name = "customer"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip() or not value.isprintable() or len(value) > MAX_CUSTOMER_ID_CHARS:
+            self.fail(f"a customer id is 1 to {MAX_CUSTOMER_ID_CHARS} printable characters", param, ctx)
+        return value
+
+
+class _Expiry(click.ParamType[datetime]):
+    """A date, a time, or a number of hours or days from now."""
+
+    name = "time"
+
+    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        if span := re.fullmatch(r"(\d{1,6})([hd])", value):
+            return datetime.now(UTC) + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            time = None
+        if time is None or parse_time(value) is None:  # fromisoformat takes epoch milliseconds for a year
+            self.fail(f"{value} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        if time <= datetime.now(UTC):
+            self.fail(f"{value} is over already", param, ctx)
+        return time
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+_COLOURS = {"active": "green", "suspended": "yellow", "expired": "yellow"}
+
+CUSTOMER_ID = _CustomerId()
+EXPIRY = _Expiry()
+
+
+@click.group()
+def keys() -> None:
+    """Give API keys to customers, and take them back.
+
+    A key is shown once, when it is made; only its hash is stored. A key that worked until now may work for
+    KEY_CACHE_SECONDS (60) after it was revoked or suspended. A key that was refused until now works within 5 seconds.
+    """
+
+
+@keys.command()
+@click.option("--customer", "customer_id", type=CUSTOMER_ID, required=True, help="The customer to give it to.")
+@click.option("--label", help="A note for people.")
+@click.option("--expires", "expires_at", type=EXPIRY, help="When it ends: 90d, 12h, 2027-01-31.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(CALL_TYPES), help="A call type it may send; repeatable."
+)
+@key_table_options
+def create(
+    *,
+    table: KeyTable,
+    customer_id: str,
+    label: str | None,
+    expires_at: datetime | None,
+    scopes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make an API key for a customer and show it, this once.
+
+    \b
+    Example:
+      destination keys create --customer acme --expires 365d --scope identify --scope track
+    """
+    key = new_key()
+    record = KeyRecord.of(
+        key, customer_id=customer_id, label=label, expires_at=expires_at, scopes=frozenset(scopes) or None
+    )
+    table.add(record)
+    _show_new(key, record, as_json=as_json)
+
+
+@keys.command(name="list")
+@click.option("--customer", "customer_id", help="Only this customer's.")
+@key_table_options
+def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
+    """Show all API keys, without the keys themselves.
+
+    \b
+    Example:
+      destination keys list --customer acme
+    """
+    records = sorted(
+        (record for record in table if customer_id in (None, record.customer_id)),
+        key=lambda record: (record.customer_id, record.created_at or _LONG_AGO),
+    )
+    if as_json:
+        click.echo(json.dumps([record.to_json() for record in records], indent=2))
+        return
+    rows = Rows(
+        "ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", whole=(0,), folded=(1, 4)
+    )
+    for record in records:
+        rows.add_row(
+            record.key_id,
+            record.customer_id,
+            Text(record.standing, _COLOURS.get(record.standing, "red")),
+            f"…{record.last_four}",
+            record.label or "",
+            ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",
+            f"{record.created_at:%Y-%m-%d %H:%M}" if record.created_at else "",
+            f"{record.expires_at:%Y-%m-%d %H:%M}" if record.expires_at else "never",
+        )
+    stdout().print(rows)
+
+
+@keys.command()
+@click.argument("key_id")
+@key_table_options
+def show(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+    """Show one API key by its id.
+
+    \b
+    Example:
+      destination keys show 3f1c09aa7be2
+    """
+    _show(table.find(key_id), as_json=as_json)
+
+
+def _change_status(name: str, status: Status, summary: str) -> None:
+    """Add a command that only sets the status of a key."""
+
+    @keys.command(name=name, help=f"{summary}\n\n\b\nExample:\n  destination keys {name} 3f1c09aa7be2")
+    @click.argument("key_id")
+    @key_table_options
+    def change(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+        changed = table.set_status(table.find(key_id), status)
+        if changed is None:
+            table.find(key_id)  # raises if it was deleted meanwhile
+            raise click.ClickException("This key is revoked, which is for good: make a new one")
+        _show(changed, as_json=as_json)
+        click.echo(
+            "Functions that accept the key now may do so for KEY_CACHE_SECONDS: 60 by default, 1 on a local server.",
+            err=True,
+        )
+
+
+_change_status("revoke", Status.REVOKED, "End an API key for good; requests with it are answered 401.")
+_change_status(
+    "suspend", Status.SUSPENDED, "Suspend an API key; requests with it are answered 403 until it is resumed."
+)
+_change_status("resume", Status.ACTIVE, "Let a suspended API key work again.")
+
+
+@keys.command()
+@click.argument("key_id")
+@click.option("--overlap", "ends_at", type=EXPIRY, default="7d", show_default=True, help="When the old key ends.")
+@key_table_options
+def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) -> None:
+    """Make a new API key like another one, which goes on working for a while.
+
+    \b
+    Example:
+      destination keys rotate 3f1c09aa7be2 --overlap 48h
+    """
+    old = table.find(key_id)
+    if old.status == Status.REVOKED:
+        raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
+    key = new_key()
+    record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
+    table.add(record)
+    if not table.end(old, ends_at):
+        table.set_status(record, Status.REVOKED)  # so that nothing outlives a revocation of the old key
+        raise click.ClickException(
+            "Somebody else changed this key at the same time, so it was not rotated: look at it with "
+            "`destination keys show`, and run this again"
+        )
+    _show_new(key, record, as_json=as_json)
+
+
+@keys.command()
+@key_table_options
+def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is JSON either way
+    """Print all keys for another deployment, a JSON object per line: their hashes, and never the keys themselves.
+
+    `destination keys import` reads them there, and what customers send with their keys goes on working.
+
+    \b
+    Example:
+      destination keys export --stack direct-destination > keys.jsonl
+    """
+    for record in table:
+        click.echo(json.dumps(record.exported()))
+
+
+@keys.command(name="import")
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
+@click.option("--replace", is_flag=True, help="Let the file win over what is there, but for what is revoked.")
+@key_table_options
+def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> None:
+    """Take over API keys: those that customers have already, or those of another deployment.
+
+    A file has lines of `customer,key` or `customer,key,label` (CSV), or is what `destination keys export` wrote. Keys
+    are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that are
+    there already are left as they are, and those of another customer always.
+
+    \b
+    Example:
+      destination keys import keys.csv
+    """
+    try:
+        records = [*_read(file.read())]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise click.ClickException(f"This is not CSV in UTF-8: {error}") from error
+    there_already = [record for record in records if not table.add(record)]
+    owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
+    strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
+    replaced = [record for record in there_already if replace and record not in strangers and table.replace(record)]
+    imported = len(records) - len(there_already)
+    if as_json:
+        counts = {
+            "imported": imported,
+            "replaced": len(replaced),
+            "already_there": len(there_already) - len(replaced),
+            "of_another_customer": len(strangers),
+        }
+        click.echo(json.dumps(counts))
+    elif replace:
+        left = len(there_already) - len(strangers) - len(replaced)
+        click.echo(f"Imported {imported} keys, and replaced {len(replaced)}; {left} are revoked here, and stay so.")
+    else:
+        click.echo(f"Imported {imported} keys; {len(there_already)} were there already.")
+    if strangers:
+        names = ", ".join(f"…{record.last_four} of {record.customer_id}" for record in strangers)
+        raise click.ClickException(f"These keys belong to another customer already, and were left as they are: {names}")
+
+
+def _read(text: str) -> Iterator[KeyRecord]:
+    """Yield the keys of a file, which is CSV or JSON Lines; raises `csv.Error` or `click.ClickException`."""
+    if text.lstrip().startswith("{"):
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield _exported(line, number)
+        return
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        if row:
+            yield _imported(row, number)
+
+
+def _exported(line: str, number: int) -> KeyRecord:
+    try:
+        fields = json.loads(line)
+        record = KeyRecord.from_exported(fields if isinstance(fields, dict) else {})
+        CUSTOMER_ID.convert(record.customer_id, None, None)
+    except click.BadParameter as error:
+        raise click.ClickException(f"Line {number}: {error.message}") from error
+    except ValueError as error:
+        raise click.ClickException(f"Line {number} is no key of `destination keys export`: {error}") from error
+    return record
+
+
+def _imported(row: list[str], number: int) -> KeyRecord:
+    customer_id, key, label = [part.strip() for part in [*row, "", ""]][:3]
+    if not key or len(row) > 3:  # noqa: PLR2004 -- as the sentence says
+        raise click.ClickException(f"Line {number} is not `customer,key` or `customer,key,label`")
+    if key.startswith(DEMO_KEY_PREFIX):
+        raise click.ClickException(f"Line {number}: keys that start with {DEMO_KEY_PREFIX} are for local servers only")
+    if not is_well_formed(key) or len(key) < MIN_IMPORTED_KEY_CHARS:
+        raise click.ClickException(
+            f"Line {number}: a key must be {MIN_IMPORTED_KEY_CHARS} to 256 printable ASCII characters without a colon; "
+            "one that starts with ddk_ must be complete. The file has no line of headings"
+        )
+    try:
+        CUSTOMER_ID.convert(customer_id, None, None)
+    except click.BadParameter as error:
+        raise click.ClickException(f"Line {number}: {error.message}") from error
+    return KeyRecord.of(key, customer_id=customer_id, label=label or None)
+
+
+def _show_new(key: str, record: KeyRecord, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"api_key": key, **record.to_json()}, indent=2))
+        return
+    click.echo(f"API key: {key}")
+    click.echo("Give it to the customer now: it is not stored and can't be shown again.\n", err=True)
+    _show(record, as_json=False)
+
+
+def _show(record: KeyRecord, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(record.to_json(), indent=2))
+        return
+    for name, value in record.to_json().items():
+        text = ", ".join(value) if isinstance(value, list) else value
+        click.echo(f"{name.replace('_', ' ')}: {text if text is not None else '-'}")

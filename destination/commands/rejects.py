@@ -1,0 +1,357 @@
+"""`destination rejects`: what schemas refused, and how to take it in once they are mended."""
+
+import functools
+import itertools
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from destination.console import Rows, print_document, progress, stdout
+from destination.deployment.parallel import in_parallel
+from destination.deployment.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
+from destination.deployment.retry import ErasedUsers, Fate, Judge, Retry, Verdict, sink_of
+from destination.deployment.target import ID, Target, target_options
+from destination.schemas.check import SCHEMAS, load_schemas
+from handler.decode import decode_settings
+from handler.errors import STORE_ERRORS, InvalidSettings, Unavailable
+
+DEFAULT_DAYS = 7
+DAYS = click.IntRange(1, 3660)
+SHOWN_MISSING = 10
+"""Ids of rejects in an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Rejects of the last days of one customer, or (by a scan) of one customer or of all; no days means all."""
+
+    target: Target
+    customer_id: str | None
+    days: int | None
+    scan: bool
+
+    @property
+    def table(self) -> RejectTable:
+        """The table to read."""
+        return RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+
+    def read(self, *, hash_start: str = "") -> Iterable[KeptReject]:
+        """Return the selected rejects, newest first."""
+        today = datetime.now(UTC).date()
+        if not self.scan and self.customer_id is not None:
+            days = last_days(self.days or DEFAULT_DAYS, today)
+            return self.table.of_customer(self.customer_id, days, hash_start=hash_start)
+        first_day = str(last_days(self.days, today)[-1]) if self.days else ""
+        return newest_first(
+            reject
+            for reject in self.table.everything()
+            if self.customer_id in (None, reject.customer_id)
+            and reject.rejected_at >= first_day
+            and reject.body_hash.startswith(hash_start)
+        )
+
+    def find(self, reject_id: str) -> list[KeptReject]:
+        """Return what has an id, newest first: one body, maybe of several days; raises `click.ClickException`."""
+        rejects = list(self.read(hash_start=reject_id))
+        if not rejects:
+            raise click.ClickException(
+                f"No reject {self} has the id {reject_id}: `destination rejects list` shows them"
+            )
+        if len({(reject.customer_id, reject.body_hash) for reject in rejects}) > 1:
+            otherwise = "" if self.customer_id else ", or --customer"
+            raise click.ClickException(
+                f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
+            )
+        return rejects
+
+    def __str__(self) -> str:
+        """Say what is selected, after the word `rejects`."""
+        whose = f"of {self.customer_id}" if self.customer_id else "of all customers"
+        days = self.days or (None if self.scan else DEFAULT_DAYS)
+        return f"{whose} in the last {days} days" if days else whose
+
+
+def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that select rejects, and hand it the `selection`."""
+
+    @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
+    @click.option(
+        "--days",
+        type=DAYS,
+        help=f"How many days back, today included. By default {DEFAULT_DAYS} of a customer, and all with --scan.",
+    )
+    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
+    @target_options
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        target: Target,
+        customer_id: str | None,
+        days: int | None,
+        scan: bool,
+        **options: Any,  # noqa: ANN401 -- click's
+    ) -> Any:  # noqa: ANN401 -- click's
+        if customer_id is None and not scan and not target.is_local:
+            raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+        scan = scan or customer_id is None
+        selection = Selection(target=target, customer_id=customer_id, days=days, scan=scan)
+        return command(selection=selection, **options)
+
+    return wrapped
+
+
+class _RejectId(click.ParamType[str]):
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not re.fullmatch("[0-9a-f]{1,64}", value):
+            self.fail(f"{value} is no id of a reject: `destination rejects list` shows them", param, ctx)
+        return value
+
+
+REJECT_ID = _RejectId()
+
+
+@click.group()
+def rejects() -> None:
+    """Show what schemas refused, and take it in once they are mended."""
+
+
+@rejects.command(name="list")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@selection_options
+def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
+    """List rejects, newest first: of a customer, or of all.
+
+    On a local server reading everything needs no --scan.
+
+    \b
+    Example:
+      destination rejects list --customer acme --days 30
+    """
+    newest = list(itertools.islice(selection.read(), limit + 1))
+    if as_json:
+        for reject in newest[:limit]:
+            click.echo(json.dumps(reject.to_json()))
+        return
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", whole=(0,), folded=(1, 3, 5))
+    for reject in newest[:limit]:
+        rows.add_row(*_columns(reject))
+    stdout().print(rows)
+    more = "; there are more: --limit shows them" if len(newest) > limit else ""
+    click.echo(f"{_rejects(len(newest[:limit]))} {selection}{more}.", err=True)
+
+
+def _rejects(count: int) -> str:
+    return f"{count:,} reject{'' if count == 1 else 's'}"
+
+
+def _columns(reject: KeptReject) -> tuple[str, ...]:
+    facts = reject.facts
+    moment = reject.rejected_at.replace("T", " ")[: len("2020-05-09 23:54:49")]
+    who = facts.get("user_id") or facts.get("anonymous_id") or ""
+    return moment, reject.customer_id, reject.call_type, who, facts["code"], reject.answer, reject.reject_id
+
+
+@rejects.command()
+@click.argument("reject_id", metavar="ID", type=REJECT_ID)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the body as it came, for programs.")
+@selection_options
+def show(*, selection: Selection, reject_id: str, as_json: bool) -> None:
+    """Show one reject whole, by its id or the start of it.
+
+    \b
+    Example:
+      destination rejects show 9c04f1aa7be2 --customer acme
+    """
+    reject = selection.find(reject_id)[0]
+    contents = selection.table.contents(reject)
+    if contents is None:
+        raise click.ClickException(f"The reject {reject_id} is gone by now")
+    document = {**reject.to_json(), "settings": _settings(contents), "body": contents.body}
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        document["body"] = json.loads(contents.body)
+        print_document(document)
+
+
+def _settings(contents: Contents) -> object:
+    """Return the settings, or the header as it came where they may be what was refused."""
+    try:
+        return decode_settings(contents.settings_header)
+    except InvalidSettings:
+        return contents.settings_header
+
+
+@rejects.command(name="retry")
+@click.argument("reject_ids", metavar="[ID]...", nargs=-1, type=REJECT_ID)
+@click.option(
+    "--schemas",
+    "folder",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The schemas to judge by; those of this checkout if you don't say.",
+)
+@click.option("--dry-run", is_flag=True, help="Only tell what would pass.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@selection_options
+def retry_(
+    *, selection: Selection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
+) -> None:
+    """Judge rejects by today's schemas, and store what passes where the function stores.
+
+    A message that was stored, or was there already, is deleted from the rejects. One that is still refused stays. A
+    reject that came before its user was erased is deleted and not stored. Whatever ends it half-way, nothing is lost:
+    run it again. Exits with 1 when something is still refused, or when a store fails; then it reads the other rejects
+    again and names those that are missing.
+
+    \b
+    Example:
+      destination rejects retry --customer acme --dry-run
+    """
+    target = selection.target
+    judge = Judge(
+        schemas=load_schemas(folder or SCHEMAS),
+        supported_call_types=frozenset(target.stores.supported_call_types.split(",")),
+        clock=time.time,
+    )
+    chosen = _chosen(selection, reject_ids)
+    verdicts: list[Verdict] = []
+    sink = None if dry_run else sink_of(target)
+    retry = Retry(table=selection.table, judge=judge, sink=sink, erased=ErasedUsers.of(target))
+    try:
+        with progress("Retrying", total=len(chosen)) as step:
+            for verdict in retry.run(chosen):
+                verdicts.append(verdict)
+                step()
+    except (Unavailable, *STORE_ERRORS) as error:
+        where = _where_the_others_are(chosen, verdicts, retry)
+        _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+        raise click.ClickException(f"AWS answered: {error.__cause__ or error}. {where}") from error
+    _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+    if missing := _missing(verdicts):
+        raise click.ClickException(missing)
+    if any(verdict.fate is Fate.REFUSED for verdict in verdicts):
+        raise click.exceptions.Exit(1)
+
+
+def _where_the_others_are(chosen: Sequence[KeptReject], verdicts: list[Verdict], retry: Retry) -> str:
+    """Read the rejects without a verdict again; add a verdict for each that is missing, and return a sentence."""
+    judged = {verdict.reject.key_text for verdict in verdicts}
+    others = [reject for reject in chosen if reject.key_text not in judged]
+    try:
+        verdicts += retry.find_missing(others)
+    except STORE_ERRORS as error:
+        return (
+            f"{_rejects(len(others))} not confirmed as stored. Whether they are still in the table is not known, "
+            f"because it can't be read ({error}): run this again"
+        )
+    return _missing(verdicts) or "What was not stored is still among the rejects: run this again"
+
+
+def _missing(verdicts: Iterable[Verdict]) -> str:
+    """Return a sentence about the rejects that are missing, "" without any."""
+    ids = [verdict.reject.reject_id for verdict in verdicts if verdict.fate is Fate.MISSING]
+    if not ids:
+        return ""
+    shown = ", ".join(ids[:SHOWN_MISSING]) + (" …" if len(ids) > SHOWN_MISSING else "")
+    return (
+        f"{_rejects(len(ids))} not confirmed as stored, and not among the rejects any more: {shown}. Another command "
+        "deleted them meanwhile, or they are lost"
+    )
+
+
+def _chosen(selection: Selection, reject_ids: Sequence[str]) -> list[KeptReject]:
+    """Return rejects oldest first, as their messages happened, each once."""
+    found = itertools.chain.from_iterable(map(selection.find, reject_ids)) if reject_ids else selection.read()
+    unique = {reject.key_text: reject for reject in found}
+    return newest_first(unique.values())[::-1]
+
+
+_WORDS = {
+    Fate.STORED: "stored",
+    Fate.QUEUED: "queued",
+    Fate.DUPLICATE: "duplicates",
+    Fate.PASSES: "would pass",
+    Fate.REFUSED: "still refused",
+    Fate.GONE: "gone meanwhile",
+    Fate.ERASED: "of erased users",
+    Fate.MISSING: "missing",
+}
+
+
+def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, dry_run: bool) -> None:
+    fates = Counter(verdict.fate for verdict in verdicts)
+    answers = Counter(verdict.answer for verdict in verdicts if verdict.fate is Fate.REFUSED).most_common()
+    if as_json:
+        counts = {word.replace(" ", "_"): fates[fate] for fate, word in _WORDS.items()}
+        click.echo(json.dumps({"tried": len(verdicts), "dry_run": dry_run, **counts, "answers": dict(answers)}))
+        return
+    counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
+    click.echo(f"Tried {_rejects(len(verdicts))} {selection}{': ' if counted else ''}{counted}.")
+    if answers:
+        rows = Rows("Count", "Still refused because", right=(0,), folded=(1,))
+        for answer, count in answers:
+            rows.add_row(f"{count:,}", answer)
+        stdout().print(rows)
+
+
+@rejects.command()
+@click.option("--older-than", type=DAYS, metavar="DAYS", help="Only those older than this; a scan.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@selection_options
+def purge(*, selection: Selection, older_than: int | None, yes: bool, as_json: bool) -> None:
+    """Delete rejects for good: of a customer, old ones, or all. Asks before it does.
+
+    What comes again meanwhile stays.
+
+    \b
+    Example:
+      destination rejects purge --scan --older-than 14
+    """
+    chosen = list(selection.read())
+    if older_than is not None:
+        if not selection.scan:
+            raise click.UsageError("--older-than needs --scan: by customer, only the last days are read")
+        limit = (datetime.now(UTC) - timedelta(days=older_than)).isoformat()
+        chosen = [reject for reject in chosen if reject.rejected_at < limit]
+    which = f"{selection}" + (f", older than {older_than} days" if older_than else "")
+    if chosen and not yes:
+        click.confirm(f"Delete {_rejects(len(chosen))} {which} for good?", abort=True, err=True)
+    table = selection.table
+    deleted: list[KeptReject] = []
+    stayed = 0
+    try:
+        with progress("Deleting", total=len(chosen)) as step:
+            for reject, is_gone in in_parallel(lambda reject: (reject, table.delete(reject)), chosen):
+                if is_gone:
+                    deleted.append(reject)
+                else:
+                    stayed += 1
+                step()
+    finally:
+        _tell_deleted(deleted, stayed, which, as_json=as_json)
+
+
+def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_json: bool) -> None:
+    customers = Counter(reject.customer_id for reject in deleted)
+    if as_json:
+        click.echo(json.dumps({"deleted": len(deleted), "came_again": stayed, "customers": customers}))
+        return
+    again = f"; {stayed:,} came again meanwhile and stayed" if stayed else ""
+    click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
+    if customers:
+        rows = Rows("Count", "Customer", right=(0,), folded=(1,))
+        for customer_id, count in customers.most_common():
+            rows.add_row(f"{count:,}", customer_id)
+        stdout().print(rows)

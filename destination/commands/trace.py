@@ -1,0 +1,217 @@
+"""`destination trace`: what became of one message."""
+
+import itertools
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import click
+from rich.text import Text
+
+from destination.console import printable, stdout
+from destination.deployment.target import ID, Target, target_options
+from destination.watching.lines import AccessLine, FunctionLine
+from destination.watching.open_log import open_log
+from destination.watching.request_log import SINCE, Period, RequestLog
+from destination.watching.what_follows import what_follows
+from destination.watching.whereabouts import Search, Whereabouts, find, is_missing, tell
+from handler.errors import STORE_ERRORS
+
+COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "failed": "red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What the function wrote of a message, and what the API answered, where that is known."""
+
+    line: FunctionLine
+    answer: AccessLine | None
+
+    @property
+    def answered_otherwise(self) -> bool:
+        """Whether the sender got another answer than the function gave; one that raised gives none."""
+        if self.answer is None or self.answer.status is None or self.line.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            return False
+        return self.answer.status != self.line.status or not self.answer.is_by_function
+
+    @property
+    def follows(self) -> str:
+        """What the sender did then."""
+        return what_follows(self.line, self.answer)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        line, answer = self.line, self.answer
+        return {
+            "time": line.time.isoformat(timespec="milliseconds"),
+            "request_id": line.request_id,
+            "route": line.route,
+            "customer_id": line.customer_id,
+            "call_type": line.call_type,
+            "outcome": line.outcome,
+            "status": line.status,
+            "code": line.code,
+            "text": line.text,
+            "kept": line.kept,
+            "milliseconds": line.milliseconds,
+            "answered": answer and answer.status,
+            "error": answer and answer.error,
+            "follows": self.follows,
+        }
+
+    def picture(self) -> Iterator[Text]:
+        """Yield lines for people."""
+        line, answer = self.line, self.answer
+        words = [line.outcome, line.call_type, line.code]
+        yield Text.assemble(
+            (f"{line.time:%Y-%m-%d %H:%M:%S.%f}"[:-3], "dim"),
+            f" {line.route} ",
+            (str(line.status), COLOURS.get(line.outcome, "")),
+            f" {printable(' '.join(word for word in words if word))}",
+            (f"  {line.milliseconds:.1f} ms  request {printable(line.request_id)}", "dim"),
+        )
+        if line.text:
+            yield Text(f"    {printable(line.text)}")
+        if self.answered_otherwise and answer is not None:
+            why = f": {answer.error}" if answer.error else ""
+            yield Text(f"    API Gateway had answered {answer.status} by itself{printable(why)}.", "red")
+        yield Text(f"    {self.follows}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What became of a message id of one customer; `now` are sentences about where it is.
+
+    It `is_missing` if it should be in a table and is not.
+    """
+
+    customer_id: str
+    deliveries: Sequence[Delivery]
+    whereabouts: Whereabouts
+    now: Sequence[str]
+    is_missing: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        items = self.whereabouts.items
+        facts = ("subject", "position", "type", "timestamp", "stored_at")
+        return {
+            "customer_id": self.customer_id,
+            "deliveries": [delivery.to_json() for delivery in self.deliveries],
+            "stored": items and [{name: item[name]["S"] for name in facts} for item in items],
+            "rejects": [reject.to_json() for reject in self.whereabouts.rejects],
+            "now": self.now,
+            "missing": self.is_missing,
+        }
+
+    def picture(self, message_id: str) -> Iterator[Text]:
+        """Yield lines for people."""
+        yield Text(printable(f"Message {message_id} of customer {self.customer_id or '(unknown)'}"), "bold")
+        for delivery in self.deliveries:
+            yield from delivery.picture()
+        for sentence in self.now:
+            yield Text(printable(sentence))
+        yield Text("")
+
+
+@click.command()
+@click.argument("message_id", type=ID)
+@click.option("--since", "period", type=SINCE, default="7d", show_default=True, help="How far back: 30m, 24h, 7d, all.")
+@click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
+@click.option("--user", type=ID, help="Look for it among the stored messages of this user id.")
+@click.option("--anonymous", type=ID, help="Likewise of this anonymous id, where it names no user.")
+@click.option("--scan", is_flag=True, help="Look for it in the whole table; on a stack that costs what its size costs.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@target_options
+def trace(
+    *,
+    target: Target,
+    message_id: str,
+    period: Period,
+    customer_id: str | None,
+    user: str | None,
+    anonymous: str | None,
+    scan: bool,
+    as_json: bool,
+) -> None:
+    """Tell what became of a message: each delivery, what was answered, what the sender did then, and where it is now.
+
+    A stack's log is searched by CloudWatch Logs Insights, which is paid by what it reads. The event table has no
+    index by message id: name the --user or the --anonymous id, or say --scan; on a local server neither is needed.
+    Exits with 1 when nothing is found, and when a message that was accepted or kept is in no table and may be lost.
+
+    \b
+    Example:
+      destination trace ajs-next-1700000000000-17e0 --stack direct-destination --user 97980cfea0067
+    """
+    if user is not None and anonymous is not None:
+        raise click.UsageError("--user and --anonymous exclude each other")
+    search = Search(
+        message_id=message_id,
+        customer_id=customer_id,
+        kind="user" if user is not None else "anonymous",
+        subject_id=user or anonymous,
+        scan=scan,
+    )
+    log = open_log(target)
+    try:
+        lines = [line for line in log.lines_of(message_id, period) if customer_id in (None, line.customer_id)]
+        answers = log.answers(lines)
+    finally:
+        for remark in log.remarks:
+            click.echo(remark, err=True)
+    try:
+        found = find(target, search, lines)
+    except STORE_ERRORS as error:
+        if not lines:
+            raise
+        found = Whereabouts(items=None, rejects=(), fault=f"AWS answered: {error}")
+    if not (lines or found.items or found.rejects):
+        raise click.ClickException(_nothing(search, target, log, period))
+    deliveries = [Delivery(line=line, answer=answers.get(line.request_id)) for line in lines]
+    histories = [
+        History(
+            customer_id=customer,
+            deliveries=[one for one in deliveries if one.line.customer_id == customer],
+            whereabouts=found.of(customer),
+            now=_now(found.of(customer), of_customer, target, period),
+            is_missing=found.fault is None and is_missing(found.of(customer), of_customer),
+        )
+        for customer in sorted({*(line.customer_id or "" for line in lines), *found.customers})
+        for of_customer in [[line for line in lines if (line.customer_id or "") == customer]]
+    ]
+    if as_json:
+        document = {
+            "message_id": message_id,
+            "searched": {"log": str(log), "since": period.since.isoformat(), "until": period.until.isoformat()},
+            "customers": [history.to_json() for history in histories],
+        }
+        click.echo(json.dumps(document))
+    else:
+        console = stdout()
+        for text in itertools.chain.from_iterable(history.picture(message_id) for history in histories):
+            console.print(text, soft_wrap=True)
+    if found.fault is not None or any(history.is_missing for history in histories):
+        raise click.exceptions.Exit(1)
+
+
+def _now(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
+    if whereabouts.fault is not None:
+        return [f"Where it is now can't be told: {whereabouts.fault}"]
+    return list(tell(whereabouts, lines, target, period.words))
+
+
+def _nothing(search: Search, target: Target, log: RequestLog, period: Period) -> str:
+    whose = f" of {search.customer_id}" if search.customer_id else ""
+    places = [f"{log}, {period.words} until {period.until:%Y-%m-%d %H:%M:%S} UTC"]
+    if target.stores.event_sink != "sqs" and (target.is_local or search.scan or search.subject_id):
+        places.append(f"the event table {target.stores.event_table}")
+    if target.is_local:
+        places.append("the rejects")
+    late = "" if target.is_local else " CloudWatch shows lines some seconds late."
+    return printable(
+        f"Nothing is known of a message {search.message_id}{whose}. Searched: {'; '.join(places)}. --since says "
+        f"how far back.{late} A request that failed before its message was read tells no message id"
+    )

@@ -1,0 +1,135 @@
+"""The rows and numbers of the page, as they come: kept here, and told to each browser that follows."""
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from bisect import bisect_right
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from destination.debugger.rows import OUTCOMES, Row
+
+MAX_ROWS = 10_000
+KEPT_SECONDS = 300
+TOLD_EVERY_SECONDS = 0.2
+HEARTBEAT_SECONDS = 15.0
+LATENCY_EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+"""Between the bins of the histogram; the last bin has no end."""
+
+
+@dataclass(kw_only=True)
+class Second:
+    """What was answered within one second, in seconds since 1970."""
+
+    second: int
+    counts: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)
+    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_EDGES_MS) + 1))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page is told."""
+        return {"second": self.second, **_counted(self.counts), "latency": self.latency, "types": self.types}
+
+
+def _counted(counts: Counter[str]) -> dict[str, int]:
+    return {name: counts[name] for name in ("requests", *OUTCOMES)}
+
+
+class Feed:
+    """Rows, of which the latest are kept, and numbers of all of them; for one event loop.
+
+    A browser that is slow, or does not read at all, costs nothing: each is told what it has not been told yet, when
+    it has taken the last.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
+        self._run = str(uuid.uuid4())
+        self._rows: deque[str] = deque(maxlen=MAX_ROWS)
+        self._added = 0
+        self._totals: Counter[str] = Counter()
+        self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
+        self._notice: str | None = None
+        self._schemas = 0
+        self._changes = 0
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    def add(self, row: Row) -> None:
+        """Take a row in, and count it."""
+        self._added += 1
+        self._rows.append(json.dumps({"number": self._added, **row.to_json()}))
+        now = math.floor(self._clock())
+        if not self._seconds or self._seconds[-1].second < now:
+            self._seconds.append(Second(second=now))
+        second = self._seconds[-1]
+        for counts in (self._totals, second.counts):
+            counts["requests"] += 1
+            counts.update(row.counts)
+        second.types.update(row.types)
+        if row.ms is not None:
+            second.latency[bisect_right(LATENCY_EDGES_MS, row.ms)] += 1
+        self._wake()
+
+    def notify(self, notice: str | None) -> None:
+        """Say what everybody should know now, or that there is nothing any more."""
+        self._notice = notice
+        self._wake()
+
+    def note_schemas(self) -> None:
+        """Say that messages are judged by other schemas from now on."""
+        self._schemas += 1
+        self._wake()
+
+    def close(self) -> None:
+        """End what all are told."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changes += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def follow(self) -> AsyncIterator[str]:
+        """Yield server-sent events: all there is, then what comes.
+
+        https://html.spec.whatwg.org/multipage/server-sent-events.html
+        """
+        changes, told, since = self._changes, self._added, 0
+        yield self._event("snapshot", self._rows, self._seconds, started=self._run)
+        while not self._closed:
+            if changes == self._changes and not await self._waited():
+                yield ": still here\n\n"
+                continue
+            await asyncio.sleep(TOLD_EVERY_SECONDS)  # what comes meanwhile is told along
+            count = min(self._added - told, len(self._rows))
+            rows = islice(self._rows, len(self._rows) - count, None)
+            seconds = [second for second in self._seconds if second.second >= since]
+            changes, told, since = self._changes, self._added, seconds[-1].second if seconds else 0
+            yield self._event("more", rows, seconds)
+
+    async def _waited(self) -> bool:
+        """Wait for a change, and tell whether one came."""
+        try:
+            async with asyncio.timeout(self._heartbeat_seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _event(self, name: str, rows: Iterable[str], seconds: Iterable[Second], **more: object) -> str:
+        facts = {
+            "totals": _counted(self._totals),
+            "seconds": [second.to_json() for second in seconds],
+            "notice": self._notice,
+            "schemas": self._schemas,
+            **more,
+        }
+        return f'event: {name}\ndata: {{"rows": [{", ".join(rows)}], {json.dumps(facts)[1:]}\n\n'

@@ -1,0 +1,218 @@
+"""All there is to know of one request: what came, what was made of it, what was answered, and where it is now."""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from destination.commands.messages import to_json, value_text
+from destination.debugger.exchange import Exchange
+from destination.debugger.layout import Layout, lay_out_value
+from destination.debugger.marks import (
+    INHERITED,
+    compare,
+    entry,
+    entry_ranges,
+    left_out_sentences,
+    mark_violations,
+    mask_write_keys,
+    old_names_in,
+)
+from destination.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
+from destination.debugger.shown import json_layout, shown_content, shown_headers
+from destination.debugger.verdicts import Verdict, verdicts_of
+from destination.deployment.retry import Judge
+from destination.deployment.target import Target
+from destination.watching.lines import AccessLine, FunctionLine
+from destination.watching.what_follows import what_follows
+from destination.watching.whereabouts import Whereabouts, tell
+from handler.canonicalise import Message
+from handler.errors import STORE_ERRORS, Invalid, InvalidMessage, InvalidSettings, Refusal, Violation
+from handler.record import Record, subject_of
+from handler.request import SEGMENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspector:
+    """Looks into the requests of a local server; `judge` has the schemas of now."""
+
+    target: Target
+    dynamodb: Any
+    judge: Judge
+
+    def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
+        """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
+        reading = exchange.read()
+        verdicts = verdicts_of(exchange, reading.messages)
+        if index is None:
+            index = next((n for n, said in enumerate(verdicts) if said.outcome not in (STORED, DUPLICATE)), 0)
+        body = json_layout(reading.text)
+        facts: dict[str, Any] = {
+            "row": Row.of_exchange(exchange).to_json(),
+            "messages": [
+                {
+                    "index": number,
+                    "call_type": _text(message.type),
+                    "message_id": _text(message.body.get("message_id")),
+                    **vars(said),
+                }
+                for number, (message, said) in enumerate(zip(reading.messages, verdicts, strict=True))
+            ],
+            "message": None,
+            "subject": {},
+            "canonical": None,
+            "left_out": [],
+            "violations": [],
+            "answer": {
+                "status": exchange.status,
+                "headers": [*exchange.answer_headers],
+                **shown_content(exchange.answer),
+            },
+            **steps_of(exchange.lines),
+            "stored": None,
+            "line": None,
+            "now": [*_remarks(exchange)],
+        }
+        if index < len(reading.messages):
+            message = reading.messages[index]
+            violations = self._violations(exchange, message, verdicts[index])
+            facts |= {"message": index, "violations": [vars(violation) for violation in violations]}
+            facts["subject"] = {
+                name: subject_id
+                for name in ("user_id", "anonymous_id")
+                if isinstance(subject_id := message.body.get(name), str)
+            }
+            if message.body and body is not None:
+                marked = violations if verdicts[index].code == InvalidMessage.code else ()
+                body, canonical, left_out = _mark(body, exchange, message, index, marked)
+                facts |= {"canonical": mask_write_keys(canonical).to_json(), "left_out": left_out}
+            facts |= self._whereabouts(exchange, message, verdicts[index])
+        elif exchange.lines:
+            facts["now"].append(what_follows(FunctionLine.from_json(exchange.lines[0], ""), None))
+        facts["request"] = {
+            "method": exchange.method,
+            "path": exchange.path,
+            "headers": shown_headers(exchange.headers),
+            "bytes": exchange.size,
+            **shown_content(reading.text, body),
+        }
+        return facts
+
+    def _violations(self, exchange: Exchange, message: Message, said: Verdict) -> Sequence[Violation]:
+        """Return what was wrong with a message: of a single one as was answered, of one of many as it is judged now."""
+        if said.code not in (InvalidMessage.code, InvalidSettings.code):
+            return ()
+        try:
+            told = json.loads(exchange.answer).get("violations")
+        except (ValueError, AttributeError):
+            told = None
+        if told:
+            return [Violation(**violation) for violation in told]
+        try:
+            self.judge.check(
+                message, exchange.settings_header, expected=exchange.route.call_type if exchange.route else None
+            )
+        except Invalid as refusal:
+            return refusal.violations
+        except Refusal:
+            pass
+        return ()
+
+    def _whereabouts(self, exchange: Exchange, message: Message, said: Verdict) -> dict[str, Any]:
+        """Return the stored item of a message, and sentences about where it is."""
+        matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome)
+        line = next(matching, None) or next(iter(exchange.late), None)
+        if line is None:
+            return {}
+        read = FunctionLine.from_json(line, "")
+        now = [*_remarks(exchange), what_follows(read, _answer_of_api(exchange))]
+        if read.outcome == DUPLICATE:
+            now.append("It was there already: nothing was written this time.")
+        if read.outcome == REFUSED or read.customer_id is None:
+            return {"now": now}
+        items: Sequence[Mapping[str, Any]] | None = None
+        fault = None
+        if self.target.stores.event_sink == "dynamodb":
+            try:
+                items = self._items(read.customer_id, message)
+            except STORE_ERRORS as error:
+                fault = f"Where it is now can't be told: {error}"
+        if fault is not None:
+            now.append(fault)
+        elif read.outcome != FAILED:
+            now += tell(Whereabouts(items=items, rejects=()), [read], self.target, "this request")
+        elif items:
+            now.append("It is stored by now: another try has written it, or this one had before it failed.")
+        stored = mask_write_keys(lay_out_value(to_json(items[0]))).to_json() if items else None
+        return {"stored": stored, "now": now}
+
+    def _items(self, customer_id: str, message: Message) -> Sequence[Mapping[str, Any]]:
+        if subject_of(customer_id, message.body) is None or not isinstance(message.body.get("message_id"), str):
+            return ()  # it failed before its schema could refuse it
+        record = Record(customer_id=customer_id, message=message, settings={}, stored_at=0)
+        key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
+        answer = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True)
+        return [answer["Item"]] if "Item" in answer else []
+
+
+def _mark(
+    body: Layout, exchange: Exchange, message: Message, index: int, violations: Collection[Violation]
+) -> tuple[Layout, Layout, list[str]]:
+    """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
+    old_names = old_names_in(message.body)
+    is_batch = exchange.route is not None and exchange.route.is_batch
+    place = entry_ranges(body).get(index, range(0)) if is_batch else range(len(body.lines))
+    received, canonical = compare(
+        entry(body, place) if is_batch else body,
+        lay_out_value(message.body),
+        old_names,
+        added=INHERITED if is_batch else "added",
+    )
+    left_out = left_out_sentences(received)
+    received = mark_violations(received, violations, old_names)
+    if is_batch:
+        lines = [*body.lines]
+        for number, line in zip(place, received.lines, strict=True):
+            lines[number] = replace(lines[number], marks=line.marks)
+        received = replace(body, lines=lines)
+    return received, mark_violations(canonical, violations, old_names), left_out
+
+
+def _text(value: object) -> str | None:
+    """Return a value that may be of any type as text."""
+    return None if value is None else value_text(value)
+
+
+def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how many milliseconds each step took, and all of them."""
+    milliseconds = dict(lines[-1]["milliseconds"]) if lines else {}
+    total = milliseconds.pop("total", None)
+    return {"steps": [*milliseconds.items()], "total": total}
+
+
+def _answer_of_api(exchange: Exchange) -> AccessLine | None:
+    """Return what the API answered by itself, None where it passed on what the function did."""
+    if exchange.error is None:
+        return None
+    return AccessLine(
+        time=exchange.time,
+        request_id=exchange.id,
+        route=f"{exchange.method} {exchange.path}",
+        status=exchange.status,
+        milliseconds=exchange.milliseconds,
+        error=exchange.error,
+        is_by_function=False,
+        raw="",
+    )
+
+
+def _remarks(exchange: Exchange) -> Sequence[str]:
+    if exchange.error is None:
+        return ()
+    late = [f"The function went on, and came to an end: {line['outcome']}." for line in exchange.late[:1]]
+    ways = [f"Messages go to POST {SEGMENT.path}, those of libraries to routes below /v1/."]
+    return [
+        f"API Gateway answered {exchange.status} by itself: {exchange.error}.",
+        *late,
+        *(ways if exchange.route is None else ()),
+    ]

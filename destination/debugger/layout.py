@@ -1,0 +1,159 @@
+"""JSON as lines for people: each value as it was written, with its place as a JSON Pointer (RFC 6901).
+
+Python's reader would lose how numbers were written, and names that stand twice.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from destination.schemas.places import Path, json_pointer
+
+MAX_LINES = 20_000
+"""That are made of one document: one of a megabyte can have half a million."""
+MAX_SHOWN_LINES = 2000
+MAX_SHOWN_CHARS = 10_000
+"""Of one value."""
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
+_LITERALS = ("true", "false", "null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What is said of a line."""
+
+    kind: Literal["renamed", "changed", "added", "left-out", "violation"]
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A value, the bracket that begins or ends one, or an empty one; `row` is where it begins in the text, from 1."""
+
+    path: Path
+    depth: int
+    name: str | None
+    value: str
+    row: int
+    comma: bool = False
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def pointer(self) -> str:
+        """Where the value is."""
+        return json_pointer(self.path)
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it ends a value that began above."""
+        return self.value in ("}", "]")
+
+    @property
+    def kind(self) -> Literal["string", "number", "literal", "bracket"]:
+        """What it shows."""
+        if self.value.startswith('"'):
+            return "string"
+        if self.value[0] in "{}[]":
+            return "bracket"
+        return "literal" if self.value in _LITERALS else "number"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page is told."""
+        return {
+            "depth": self.depth,
+            "name": self.name and _short(self.name),
+            "value": _short(self.value),
+            "kind": self.kind,
+            "comma": self.comma,
+            "marks": [{"kind": mark.kind, "text": mark.text} for mark in self.marks],
+        }
+
+
+def _short(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    return f"{text[:MAX_SHOWN_CHARS]}… ({len(text):,} characters)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The lines of a document, and of about how many it has more."""
+
+    lines: Sequence[Line]
+    omitted: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the page is shown all of it."""
+        is_short = all(len(line.value) <= MAX_SHOWN_CHARS for line in self.lines)
+        return is_short and not self.omitted and len(self.lines) <= MAX_SHOWN_LINES
+
+    @property
+    def values(self) -> Iterator[Line]:
+        """The lines that begin a value."""
+        return (line for line in self.lines if not line.is_end)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the page is told."""
+        return {
+            "lines": [line.to_json() for line in self.lines[:MAX_SHOWN_LINES]],
+            "omitted": max(0, len(self.lines) - MAX_SHOWN_LINES) + self.omitted,
+            "whole": self.is_whole,
+        }
+
+
+@dataclass(kw_only=True)
+class _Container:
+    """An object or array that has begun; `entries` are those of an array so far."""
+
+    path: Path
+    is_object: bool
+    entries: int = 0
+
+    def place(self, name: str | None) -> Path:
+        """Return the path of the next value."""
+        if name is not None:
+            return (*self.path, json.loads(name, strict=False))
+        self.entries += 1
+        return (*self.path, self.entries - 1)
+
+
+def lay_out(text: str) -> Layout:
+    """Return the lines of a text, which must be JSON."""
+    lines: list[Line] = []
+    around: list[_Container] = []
+    name: str | None = None
+    row, counted = 1, 0
+    tokens = _TOKEN.finditer(text)
+    for match in tokens:
+        piece = match[0]
+        row, counted = row + text.count("\n", counted, match.start()), match.start()
+        if piece == ":":
+            continue
+        if piece == ",":
+            lines[-1] = replace(lines[-1], comma=True)
+        elif piece in "}]":
+            path = around.pop().path
+            if lines[-1].path == path and lines[-1].value in "{[":
+                lines[-1] = replace(lines[-1], value=lines[-1].value + piece)
+            else:
+                lines.append(Line(path=path, depth=len(around), name=None, value=piece, row=row))
+        elif around and around[-1].is_object and name is None:
+            name = piece
+        else:
+            path = around[-1].place(name) if around else ()
+            lines.append(Line(path=path, depth=len(around), name=name, value=piece, row=row))
+            name = None
+            if piece in "{[":
+                around.append(_Container(path=path, is_object=piece == "{"))
+            if len(lines) >= MAX_LINES:
+                break
+    return Layout(lines=lines, omitted=sum(match[0] not in ",:" for match in tokens))
+
+
+def lay_out_value(value: object) -> Layout:
+    """Return the lines of a value as Python reads JSON."""
+    return lay_out(json.dumps(value, ensure_ascii=False))

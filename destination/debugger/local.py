@@ -1,0 +1,112 @@
+"""The page of a local server, which knows all of each request."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import urllib3
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from destination.debugger.arrivals import ArrivalOrder
+from destination.debugger.exchange import Exchange, Exchanges
+from destination.debugger.feed import LATENCY_EDGES_MS, Feed
+from destination.debugger.holdings import Holdings
+from destination.debugger.inspect import Inspector
+from destination.debugger.rows import Row
+from destination.debugger.sample_traffic import SampleTraffic
+from destination.debugger.site import Site
+from destination.debugger.tester import Tester, demo_keys
+from destination.deployment.retry import Judge
+from destination.deployment.target import ARRIVALS_PATH, Target
+from destination.schemas.check import SCHEMAS, load_schemas
+from handler.request import ROUTES, SEGMENT
+from handler.validate import Schemas
+
+MAX_LIMIT_DIGITS = 6
+"""Of the number of messages that somebody asks for; fewer requests are kept."""
+
+
+class LocalDebugger:
+    """Is told of each request by the local server at `url`, whose certificate `ca_file` has signed where it has one.
+
+    `judge_by` must have been told before the page is asked for.
+    """
+
+    def __init__(self, target: Target, url: str, *, ca_file: str | None = None) -> None:
+        self.feed = Feed()
+        self._arrivals = ArrivalOrder()
+        self._target = replace(target, arrivals=self._arrivals.latest)
+        self._url = url
+        self._exchanges = Exchanges()
+        self._judge: Judge
+        self._dynamodb = target.account.dynamodb()
+        self._http = urllib3.PoolManager(ca_certs=ca_file)
+
+    def _judge_of(self, schemas: Schemas) -> Judge:
+        supported = frozenset(self._target.stores.supported_call_types.split(","))
+        return Judge(schemas=schemas, supported_call_types=supported, clock=time.time)
+
+    def judge_by(self, schemas: Schemas) -> None:
+        """Note which schemas the function judges by from now on."""
+        self._judge = self._judge_of(schemas)
+        self.feed.note_schemas()
+
+    def note(self, exchange: Exchange) -> None:
+        """Show a request that was answered."""
+        self._exchanges.add(exchange)
+        reading = exchange.read() if sum(line.get("messages", 1) for line in exchange.lines) <= 1 else None
+        self._arrivals.note(exchange, reading)
+        self.feed.add(Row.of_exchange(exchange, reading))
+
+    def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Note what the function wrote of a request that was answered without it."""
+        if exchange := self._exchanges.add_late(exchange_id, lines):
+            self._arrivals.note(exchange)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes of the page."""
+        stores = self._target.stores
+        deployment = {
+            "name": "local server",
+            "read_only": False,
+            "endpoint": self._url + SEGMENT.path,
+            "sink": stores.event_sink,
+            "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
+            "routes": [route.path for route in ROUTES.values()],
+            "call_types": stores.supported_call_types.split(","),
+            "keys": demo_keys(),
+            "latency_edges": LATENCY_EDGES_MS,
+            "tells_who": True,
+            "messages_need_subject": False,
+        }
+        holdings = Holdings(
+            target=self._target, dynamodb=self._dynamodb, load_judge=lambda: self._judge_of(load_schemas(SCHEMAS))
+        )
+        tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)
+        site = Site(
+            deployment=deployment,
+            feed=self.feed,
+            inspect=self._inspect,
+            holdings=holdings,
+            tester=tester,
+            sample_traffic=SampleTraffic(post=tester.post),
+        )
+        return [Route(ARRIVALS_PATH, self._tell_arrivals, methods=["GET"]), *site.routes]
+
+    async def _tell_arrivals(self, request: Request) -> Response:
+        asked = request.query_params
+        limit = asked.get("limit", "")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= MAX_LIMIT_DIGITS):
+            return JSONResponse({"message": "limit must be a number"}, status_code=400)
+        keys = self._arrivals.latest(asked.get("customer"), asked.get("message_id"), int(limit))
+        return JSONResponse({"keys": keys})
+
+    def _inspect(self, exchange_id: str, index: int | None) -> Mapping[str, Any] | None:
+        exchange = self._exchanges.find(exchange_id)
+        if exchange is None:
+            return None
+        return Inspector(target=self._target, dynamodb=self._dynamodb, judge=self._judge).inspect(exchange, index)

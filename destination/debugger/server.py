@@ -1,0 +1,42 @@
+"""The HTTP server below the page, which ends what browsers follow when it ends: that would else go on for ever."""
+
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from destination.debugger.feed import Feed
+from destination.web.joined_writes import JoinedWritesProtocol
+
+SHUTDOWN_SECONDS = 10
+"""For requests that are under way at the end, which take no longer."""
+
+
+class PageServer(uvicorn.Server):
+    """Serves an application whose page tells of a feed."""
+
+    def __init__(self, app: ASGIApp, feed: Feed, **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_level="critical",
+                proxy_headers=False,  # nobody says who somebody else is
+                # It uses h11, which leaves `Host` and the target of a request unchanged, for the guard.
+                http=JoinedWritesProtocol,
+                ws="none",
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                **options,
+            )
+        )
+        self._feed = feed
+
+    def end(self) -> None:
+        """Begin to end."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, after what is under way."""
+        self._feed.close()
+        await super().shutdown(sockets)

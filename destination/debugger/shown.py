@@ -1,0 +1,50 @@
+"""What of a request may be shown: its headers without keys, and its body as lines."""
+
+import json
+import re
+from typing import Any
+
+from destination.debugger.exchange import Headers
+from destination.debugger.layout import Layout, lay_out
+from destination.debugger.marks import mask_write_keys, masked
+from handler.authenticate import parse_basic
+from handler.errors import Refusal
+
+_SECRET = re.compile("auth|cookie|key|password|secret|token", re.IGNORECASE)
+"""In names of headers that may hold what lets somebody in."""
+_WRITE_KEY = re.compile(r"""(write[\s_-]*key["']?\s*[:=]\s*["']?)[^"'&,\s}]+""", re.IGNORECASE)
+"""In a text that is no JSON, such as one that ends too early."""
+MAX_TEXT_CHARS = 20_000
+"""That are shown of a body which is no JSON."""
+NOT_SHOWN = "(not shown)"
+
+
+def shown_headers(headers: Headers) -> list[tuple[str, str]]:
+    """Return headers as they may be shown: without keys."""
+    return [(name, _shown_value(name.lower(), value)) for name, value in headers]
+
+
+def _shown_value(name: str, value: str) -> str:
+    if not _SECRET.search(name):
+        return value
+    try:
+        return f"Basic {masked(parse_basic(value))}"
+    except Refusal:
+        return NOT_SHOWN
+
+
+def shown_content(text: str | None, layout: Layout | None = None) -> dict[str, Any]:
+    """Return what the page is told of a body: its lines, or the text where that is no JSON."""
+    layout = layout or json_layout(text)
+    if layout is not None:
+        return {"body": mask_write_keys(layout).to_json(), "text": None}
+    return {"body": None, "text": text and _WRITE_KEY.sub(r"\1…", text)[:MAX_TEXT_CHARS]}
+
+
+def json_layout(text: str | None) -> Layout | None:
+    """Return the lines of a text, None where it is no JSON."""
+    try:
+        json.loads(text or "", parse_int=str, parse_float=str)  # of any length
+    except (ValueError, RecursionError):
+        return None
+    return lay_out(text or "")

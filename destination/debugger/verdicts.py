@@ -1,0 +1,57 @@
+"""What was said of each message of a request."""
+
+import json
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from destination.debugger.exchange import Exchange
+from destination.debugger.rows import DUPLICATE, REFUSED, Row, outcome_of
+from destination.watching.lines import LOGGED_ID_CHARS
+from handler.canonicalise import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What was said of one message."""
+
+    outcome: str
+    code: str | None
+    text: str | None
+
+
+def verdicts_of(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
+    """Return what was said of each message: the answer tells which were refused, and lines name the others by ids."""
+    refused = {
+        one["index"]: Verdict(outcome=REFUSED, code=one["code"], text=one["message"]) for one in _rejected(exchange)
+    }
+    said: defaultdict[str, deque[Verdict]] = defaultdict(deque)
+    others: deque[Verdict] = deque()
+    lines = [line for line in exchange.lines if not (refused and line["outcome"] == REFUSED)]
+    for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):  # which come after what they repeat
+        verdict = Verdict(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
+        for message_id in line.get("message_ids", ()):
+            said[message_id].append(verdict)
+        if "message_ids" not in line:
+            others.extend([verdict] * line.get("messages", 1))
+    row = Row.of_exchange(exchange)
+    unknown = Verdict(outcome=row.outcome, code=row.code, text=row.text)
+
+    def verdict_of(index: int, message: Message) -> Verdict:
+        if index in refused:
+            return refused[index]
+        message_id = message.body.get("message_id")
+        named = said[message_id[:LOGGED_ID_CHARS] if isinstance(message_id, str) else ""]
+        return named.popleft() if named else others.popleft() if others else unknown
+
+    return [verdict_of(index, message) for index, message in enumerate(messages)]
+
+
+def _rejected(exchange: Exchange) -> Sequence[Mapping[str, Any]]:
+    """Return what the answer to a library tells of messages that were refused."""
+    try:
+        rejected: list[dict[str, Any]] = json.loads(exchange.answer)["rejected"]
+    except (ValueError, LookupError, TypeError):
+        return ()
+    return rejected

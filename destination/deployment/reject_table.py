@@ -1,0 +1,187 @@
+"""The rejects table as the partner's side of it: to find, read and delete rejects. `handler/reject.py` writes them."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from destination.deployment.parallel import in_parallel
+from handler.items import read_text_attribute
+from handler.record import escape
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+REJECT_ID_CHARS = 12
+SHARDS = "0123456789abcdef"
+"""The first digit of a reject's hash is its shard."""
+
+HEAD = (
+    "customer_day_shard",
+    "body_hash",
+    "customer_id",
+    "type",
+    "message_id",
+    "user_id",
+    "anonymous_id",
+    "rejected_at",
+    "batch_index",
+    "code",
+    "answer",
+    "violations",
+)
+"""The attributes that tell about a reject without its contents."""
+CONTENTS = ("body", "settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptReject:
+    """What is known of a reject without its contents; `facts` are the texts of `HEAD`, of which some may be missing."""
+
+    facts: Mapping[str, str]
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """Read a DynamoDB item."""
+        return cls(facts={name: item[name]["S"] for name in HEAD if name in item})
+
+    @property
+    def body_hash(self) -> str:
+        """SHA-256 of the settings header and the body, in hexadecimal."""
+        return self.facts["body_hash"]
+
+    @property
+    def reject_id(self) -> str:
+        """How people name a reject: the start of its hash."""
+        return self.body_hash[:REJECT_ID_CHARS]
+
+    @property
+    def customer_id(self) -> str:
+        """Whose message it is."""
+        return self.facts["customer_id"]
+
+    @property
+    def call_type(self) -> str:
+        """The call type of the message, "" where it tells none."""
+        return self.facts.get("type", "")
+
+    @property
+    def answer(self) -> str:
+        """What the customer read."""
+        return self.facts["answer"]
+
+    @property
+    def rejected_at(self) -> str:
+        """When, as UTC that sorts."""
+        return self.facts["rejected_at"]
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The key of the item."""
+        return {name: {"S": self.facts[name]} for name in ("customer_day_shard", "body_hash")}
+
+    @property
+    def key_text(self) -> tuple[str, str]:
+        """The key as two texts."""
+        return self.facts["customer_day_shard"], self.body_hash
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        index = {"batch_index": int(self.facts["batch_index"])} if "batch_index" in self.facts else {}
+        return {"id": self.reject_id, **self.facts, "violations": json.loads(self.facts["violations"]), **index}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What came: the body, and `X-Segment-Settings`, "" where there was none."""
+
+    body: str
+    settings_header: str
+
+
+class RejectTable:
+    """Finds, reads and deletes rejects, by a client of `Account`, which lets pass no answer that confirms nothing."""
+
+    def __init__(self, client: "DynamoDBClient", name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def of_customer(self, customer_id: str, days: Iterable[date], *, hash_start: str = "") -> Iterator[KeptReject]:
+        """Yield the rejects of a customer on some days (UTC), day by day, newest first within each.
+
+        The start of a hash tells the shard, and so needs one query a day and not sixteen.
+        """
+        for day in days:
+            shards = [f"{escape(customer_id)}#{day}#{digit}" for digit in hash_start[:1] or SHARDS]
+            found = in_parallel(lambda shard: list(self._query(shard, hash_start)), shards)
+            yield from newest_first(reject for rejects in found for reject in rejects)
+
+    def _query(self, shard: str, hash_start: str) -> Iterator[KeptReject]:
+        condition, values = "customer_day_shard = :shard", {":shard": {"S": shard}}
+        if hash_start:
+            condition += " AND begins_with(body_hash, :start)"
+            values[":start"] = {"S": hash_start}
+        pages = self._client.get_paginator("query").paginate(
+            TableName=self._name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues=values,
+            ConsistentRead=True,
+            **_only(HEAD),
+        )
+        for page in pages:
+            yield from map(KeptReject.from_item, page["Items"])
+
+    def everything(self) -> Iterator[KeptReject]:
+        """Yield all rejects, in no order."""
+        pages = self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True, **_only(HEAD))
+        for page in pages:
+            yield from map(KeptReject.from_item, page["Items"])
+
+    def find(self, customer_day_shard: str, body_hash: str) -> KeptReject | None:
+        """Return the reject of a key, None where it is gone."""
+        key = {"customer_day_shard": {"S": customer_day_shard}, "body_hash": {"S": body_hash}}
+        item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True, **_only(HEAD)).get("Item")
+        return KeptReject.from_item(item) if item else None
+
+    def has(self, reject: KeptReject) -> bool:
+        """Read again whether a reject, or the same body of the same day, is in the table."""
+        return self.find(*reject.key_text) is not None
+
+    def contents(self, reject: KeptReject) -> Contents | None:
+        """Read what a reject holds; None where it is gone by now."""
+        item = self._client.get_item(
+            TableName=self._name, Key=reject.key, ConsistentRead=True, **_only(CONTENTS)
+        ).get("Item")  # fmt: skip
+        if item is None:
+            return None
+        return Contents(body=read_text_attribute(item["body"]), settings_header=item["settings"]["S"])
+
+    def delete(self, reject: KeptReject) -> bool:
+        """Delete a reject, and tell whether it is gone: if the same has come again since it was found, that stays."""
+        try:
+            self._client.delete_item(
+                TableName=self._name,
+                Key=reject.key,
+                ConditionExpression="attribute_not_exists(body_hash) OR rejected_at = :found",
+                ExpressionAttributeValues={":found": {"S": reject.rejected_at}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+
+def newest_first(rejects: Iterable[KeptReject]) -> list[KeptReject]:
+    """Sort rejects."""
+    return sorted(rejects, key=lambda reject: (reject.rejected_at, reject.body_hash), reverse=True)
+
+
+def last_days(days: int, today: date) -> list[date]:
+    """Return today and the days before it, newest first."""
+    return [today - timedelta(days=number) for number in range(days)]
+
+
+def _only(names: Iterable[str]) -> dict[str, Any]:
+    """Read only these attributes; some of their names are words of DynamoDB's own, so that they need others."""
+    aliases = {f"#{name}": name for name in names}
+    return {"ProjectionExpression": ", ".join(aliases), "ExpressionAttributeNames": aliases}

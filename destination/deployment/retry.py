@@ -1,0 +1,230 @@
+"""Rejects once more: judged by today's schemas, in the order in which the function judges, and stored where they pass.
+
+A reject is deleted only after its message is durable, so that whatever ends a retry half-way loses nothing. What was
+stored but not yet deleted is a duplicate the next time.
+
+A reject that came before its user was erased is deleted and not stored. The eraser may leave the tombstone while the
+message is written, and then search the table before the write. So the tombstone is read again after the write, and the
+erasure is requested again if it is there by then.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from threading import current_thread, main_thread
+from typing import Self
+
+from anyio import NoEventLoopError, from_thread
+
+from destination.commands.erase import Person, request_erasure
+from destination.deployment.parallel import in_parallel
+from destination.deployment.reject_table import Contents, KeptReject, RejectTable
+from destination.deployment.target import Target
+from handler.canonicalise import Message, canonicalise
+from handler.decode import decode_settings, parse_body
+from handler.erased import Tombstones
+from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
+from handler.record import Record
+from handler.validate import Schemas, check_call_type
+from handler.write import EventQueue, EventSink, EventTable, Outcome
+
+PORTION = 200
+"""Rejects whose contents are in memory at once, at most 1 MB each."""
+
+
+class Fate(StrEnum):
+    """What became of a reject."""
+
+    STORED = Outcome.STORED
+    QUEUED = Outcome.QUEUED
+    DUPLICATE = Outcome.DUPLICATE
+    PASSES = "passes"
+    REFUSED = "refused"
+    GONE = "gone"
+    """Somebody else retried or purged it, or it expired."""
+    ERASED = "erased"
+    """Its user was erased after it came."""
+    MISSING = "missing"
+    """Neither confirmed as stored nor among the rejects any more: another command deleted it, or it was lost."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a reject; `answer` is why where it is still refused."""
+
+    reject: KeptReject
+    fate: Fate
+    answer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Judges as the function does, once it knows whose message it is; `clock` gives seconds since 1970."""
+
+    schemas: Schemas
+    supported_call_types: frozenset[str]
+    clock: Callable[[], float]
+
+    def check(self, message: Message, settings_header: str | None, *, expected: str | None = None) -> None:
+        """Raise the `Refusal` of a message that does not pass; `expected` is the call type that its route tells."""
+        if message.fault is not None:
+            raise message.fault
+        call_type = check_call_type(message, self.supported_call_types, expected=expected)
+        _in_main_thread(self.schemas.check_settings, decode_settings(settings_header))
+        _in_main_thread(self.schemas.check_message, call_type, message.body)
+
+    def record(self, reject: KeptReject, contents: Contents) -> Record:
+        """Return the record of what passes; raises a `Refusal`.
+
+        The limit of a request's size is for what comes: a body that was written anew may have become longer.
+        """
+        [message] = canonicalise(parse_body(contents.body))
+        self.check(message, contents.settings_header)
+        return Record(
+            customer_id=reject.customer_id,
+            message=message,
+            settings=decode_settings(contents.settings_header),
+            stored_at=self.clock(),
+            received_at=reject.rejected_at,
+        )
+
+
+def _in_main_thread(check: Callable[..., None], *arguments: object) -> None:
+    """Check where a check has a time limit. A worker thread of the page's server hands it to the event loop.
+
+    Another thread checks without a limit.
+    """
+    if current_thread() is main_thread():
+        check(*arguments)
+        return
+    try:
+        from_thread.run_sync(check, *arguments)
+    except NoEventLoopError:
+        check(*arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasedUsers:
+    """Knows whose rejects may not be stored any more, and erases what was stored meanwhile."""
+
+    target: Target
+    tombstones: Tombstones
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """Return the erased users of a deployment."""
+        return cls(target=target, tombstones=Tombstones(target.account.dynamodb(), target.stores.erasure_table))
+
+    def covers(self, reject: KeptReject, message: Message) -> bool:
+        """Whether a user was erased after a reject came; raises `ErasureStoreUnavailable`."""
+        came = replace(message, timestamp=reject.rejected_at)
+        [refusal] = self.tombstones.refusals(reject.customer_id, [came], lambda read: read())
+        return refusal is not None
+
+    def erase_again(self, record: Record) -> None:
+        """Request the erasure of a record's user, which the eraser carries out."""
+        body = record.message.body
+        user = body.get("user_id")
+        anonymous = None if user is not None else body["anonymous_id"]
+        request_erasure(self.target, Person(customer_id=record.customer_id, user=user, anonymous=anonymous))
+
+
+def sink_of(target: Target) -> EventSink:
+    """Return where the function of a deployment writes."""
+    stores = target.stores
+    if stores.event_sink == "sqs":
+        return EventQueue(target.account.sqs(), stores.event_queue_url)
+    retention_days = int(stores.event_retention_days)
+    return EventTable(target.account.dynamodb(), stores.event_table, retention_days=retention_days)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """Tries rejects again; without a sink it only judges them, and without `erased` no user counts as erased.
+
+    `deletable` has the keys of the rejects whose message is confirmed as durable, or whose user was erased.
+    """
+
+    table: RejectTable
+    judge: Judge
+    sink: EventSink | None
+    erased: ErasedUsers | None
+    deletable: set[tuple[str, str]] = field(default_factory=set)
+
+    def run(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+        """Yield what becomes of each reject.
+
+        Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
+        others was yielded, and with the reject still there.
+        """
+        waiting = iter(rejects)
+        while portion := list(itertools.islice(waiting, PORTION)):
+            contents = dict(in_parallel(lambda reject: (reject.key_text, self.table.contents(reject)), portion))
+            # In this thread, not in parallel: only the main thread has a time limit for checks.
+            judged = [(reject, self._judge(reject, contents[reject.key_text])) for reject in portion]
+            yield from in_parallel(lambda pair: self._carry_out(*pair), judged)
+
+    def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+        """Yield a verdict for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
+        others = (reject for reject in rejects if reject.key_text not in self.deletable)
+        for reject, is_there in in_parallel(lambda reject: (reject, self.table.has(reject)), others):
+            if not is_there:
+                yield Verdict(reject=reject, fate=Fate.MISSING)
+
+    def _judge(self, reject: KeptReject, contents: Contents | None) -> Record | Refusal | None:
+        """Return the record of a reject that passes, why it is still refused, or None if it is gone."""
+        if contents is None:
+            return None
+        try:
+            return self.judge.record(reject, contents)
+        except Refusal as refusal:
+            return refusal
+        except Exception as bug:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
+            return InternalError(bug)
+
+    def _carry_out(self, reject: KeptReject, judged: Record | Refusal | None) -> Verdict:
+        if judged is None:
+            return Verdict(reject=reject, fate=Fate.GONE)
+        if isinstance(judged, Refusal):
+            return self._refused(reject, str(judged))
+        try:
+            fate = self._store(reject, judged)
+        except (Unavailable, *STORE_ERRORS):
+            raise
+        except Refusal as refusal:
+            return self._refused(reject, str(refusal))
+        except Exception:  # noqa: BLE001 -- as above
+            return self._refused(reject, InternalError.text)
+        if self.sink is not None:
+            self.deletable.add(reject.key_text)
+            self.table.delete(reject)
+        return Verdict(reject=reject, fate=fate)
+
+    def _store(self, reject: KeptReject, record: Record) -> Fate:
+        """Store a message that passes, unless its user was erased; without a sink say what would become of it."""
+        if self.erased is not None and self.erased.covers(reject, record.message):
+            return Fate.ERASED
+        if self.sink is None:
+            return Fate.PASSES
+        outcome = self.sink.write(record)
+        if self.erased is not None and self.erased.covers(reject, record.message):
+            self.erased.erase_again(record)
+            return Fate.ERASED
+        return Fate(outcome)
+
+    def _refused(self, reject: KeptReject, answer: str) -> Verdict:
+        if self.sink is None or self.table.has(reject):
+            return Verdict(reject=reject, fate=Fate.REFUSED, answer=answer)
+        return Verdict(reject=reject, fate=Fate.MISSING)
+
+
+def retry(
+    rejects: Iterable[KeptReject],
+    table: RejectTable,
+    judge: Judge,
+    sink: EventSink | None,
+    erased: ErasedUsers | None,
+) -> Iterator[Verdict]:
+    """Yield what becomes of each reject, as `Retry.run` does."""
+    return Retry(table=table, judge=judge, sink=sink, erased=erased).run(rejects)

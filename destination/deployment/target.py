@@ -1,0 +1,192 @@
+"""Which deployment a command works on: that of a running local server (`--url`), or a stack (`--stack`)."""
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
+
+from destination.deployment.stack import LOCAL_FOLDER, Account, Stores, stack_outputs
+
+LOCAL_URL = "http://127.0.0.1:8080"
+LOCAL_CA = LOCAL_FOLDER / "ca.pem"
+"""The authority that signed the certificate of `serve --tls`."""
+ABOUT_PATH = "/_local"
+"""Where a local server tells its stores; it is not part of the deployed API."""
+ARRIVALS_PATH = f"{ABOUT_PATH}/arrivals"
+"""Where it tells which messages arrived last."""
+MAX_ABOUT_BYTES = 64 * 1024
+"""What says more about itself is no local server."""
+
+
+LOG_OUTPUTS = ("FunctionLogGroupName", "ApiLogGroupName")
+"""The outputs of a stack that name its log groups."""
+
+
+class _Id(click.ParamType[str]):
+    """Refuses what an unset variable of a shell leaves."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("it is empty", param, ctx)
+        return value
+
+
+ID = _Id()
+"""The id of a customer or a user."""
+
+
+Key = tuple[str, str]
+"""Subject and position: the key of an item of the event table."""
+Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
+"""Takes a customer id and a message id, which may be None, and a limit. Returns keys, of what arrived last first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalLog:
+    """The file with the request lines of a local server."""
+
+    file: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackLogs:
+    """The log groups of a stack's function and of its API, and the name that its metrics have as `service`."""
+
+    stack: str
+    function_group: str
+    api_group: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell.
+
+    `arrivals` returns what arrived last. Only a local server keeps that. `has_faults` tells that its stores meet faults
+    to order (`serve --faults`), None where that is not known.
+    """
+
+    account: Account
+    stores: Stores
+    logs: LocalLog | StackLogs | None = None
+    arrivals: Arrivals | None = None
+    has_faults: bool | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a local server, where reading everything costs nothing."""
+        return self.account.endpoint_url is not None
+
+
+def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--url` and `--stack`, and hand it the `target` they name."""
+
+    @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
+    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, url: str, stack: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
+        target = stack_target(stack) if stack else local_target(url)
+        return command(*args, target=target, **options)
+
+    return wrapped
+
+
+_MEND: Mapping[type[Exception], str] = {
+    NoRegionError: " Set AWS_REGION to the stack's, or AWS_PROFILE to a profile that has it.",
+    ProfileNotFound: ". Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
+    NoCredentialsError: ". Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+}
+"""What botocore does not say."""
+
+
+def stack_target(stack: str) -> Target:
+    """Find a deployed stack by its outputs; raises `click.ClickException`."""
+    account = Account()
+    try:
+        outputs = stack_outputs(account.cloudformation(), stack)
+    except (BotoCoreError, ClientError) as error:
+        raise click.ClickException(f"The stack {stack} can't be read: {error}{_MEND.get(type(error), '')}") from error
+    groups = [outputs.get(name) for name in LOG_OUTPUTS]
+    logs = None
+    if groups[0] and groups[1]:
+        name = stack.split("/")[1] if stack.startswith("arn:") else stack
+        logs = StackLogs(stack=name, function_group=groups[0], api_group=groups[1])
+    try:
+        return Target(account=account, stores=Stores.from_outputs(outputs), logs=logs)
+    except KeyError as error:
+        raise click.ClickException(f"The stack {stack} has no output {error}: is it a destination?") from error
+
+
+def local_target(url: str, *, ca_file: str | None = None) -> Target:
+    """Ask a local server for its stores; raises `click.ClickException` when it does not answer."""
+    about = ask_local_server(url, ca_file=ca_file)
+    try:
+        file = about.get("request_log")
+        return Target(
+            account=Account(endpoint_url=_checked_url(about["endpoint_url"])),
+            stores=Stores(**about["stores"]),
+            logs=LocalLog(file=Path(file)) if file else None,
+            arrivals=functools.partial(_ask_arrivals, url, ca_file),
+            has_faults=about.get("has_faults"),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is a server of another kind
+        raise click.ClickException(_NO_SERVER.format(url=url)) from error
+
+
+def _checked_url(text: str) -> str:
+    """Return a URL; raises `ValueError` for what no client takes as one."""
+    if urlsplit(text).scheme not in ("http", "https"):
+        raise ValueError(f"{text} is not a URL")
+    return text
+
+
+def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
+    """Return what a local server tells about itself; raises `click.ClickException`."""
+    with _local_pool(ca_file) as http:
+        try:
+            answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False, preload_content=False)
+            about = json.loads(answer.read(MAX_ABOUT_BYTES))
+        except urllib3.exceptions.SSLError as error:
+            raise click.ClickException(
+                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was "
+                "started last with --tls in this checkout"
+            ) from error
+        except (urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
+            raise click.ClickException(_NO_SERVER.format(url=url)) from error
+    if not isinstance(about, dict) or "stores" not in about:
+        raise click.ClickException(_NO_SERVER.format(url=url))
+    return about
+
+
+def _local_pool(ca_file: str | None) -> urllib3.PoolManager:
+    return urllib3.PoolManager(ca_certs=ca_file or (str(LOCAL_CA) if LOCAL_CA.exists() else None))
+
+
+def _ask_arrivals(
+    url: str, ca_file: str | None, customer_id: str | None, message_id: str | None, limit: int
+) -> Sequence[Key]:
+    """Ask a local server what arrived last. One that does not tell, such as an older version, knows of nothing."""
+    asked = {"customer": customer_id, "message_id": message_id, "limit": str(limit)}
+    fields = {name: value for name, value in asked.items() if value is not None}
+    with _local_pool(ca_file) as http:
+        try:
+            answer = http.request("GET", url.rstrip("/") + ARRIVALS_PATH, fields=fields, timeout=10, retries=False)
+            keys = json.loads(answer.data)["keys"] if answer.status == HTTPStatus.OK else []
+        except (urllib3.exceptions.HTTPError, ValueError, LookupError, TypeError):
+            return []
+    return [(subject, position) for subject, position in keys]
+
+
+_NO_SERVER = (
+    "No local server answers at {url}: start one with `make run`, or name another with --url, or a deployed one with "
+    "--stack"
+)

@@ -1,0 +1,191 @@
+"""Lines -> batches: the raw lines that are sent together, within the limits of `POST /v1/import`.
+
+A line that is not a JSON object, or whose time can't be read, is not sent and becomes a reject. The endpoint judges
+everything else.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Never
+
+from destination.importing.lines import BYTE_ORDER_MARK, Line, Mark, Unreadable, read_lines
+from destination.importing.sources import Source
+from destination.importing.times import read_times
+from handler.decode import MAX_BODY_BYTES, JsonObject, type_name
+from handler.errors import InvalidEncoding, InvalidJson, MessageTooLarge, NestedTooDeeply, NotAnObject, NumberOutOfRange
+
+MAX_BATCH_BYTES = 480_000
+"""The endpoint takes 512,000, and Segment's own 500 KB; what is longer goes alone to `/segment`, which takes 1 MiB."""
+DEFAULT_BATCH_MESSAGES = 500
+LINES_OF_NO_MESSAGES = 1_000
+"""A file that begins with so many lines, and none of them a JSON object, is another kind of file."""
+ARRAY_HINT = "jq -c '.[]' FILE makes lines of it"
+UNREADABLE_TIME = "unreadable_time"
+SHOWN_CHARS = 40
+
+
+class _NotSent(Exception):
+    """Why a line is not sent."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reject:
+    """A line that will never be accepted as it is; `code` is one of those of the endpoint."""
+
+    file: str
+    line: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """A line to send, and where it stands.
+
+    `rewritten` describes a time of it that is sent in another form than the file has; `is_dated` is whether it has a
+    time at all.
+    """
+
+    file: str
+    line: int
+    raw: bytes
+    rewritten: str | None = None
+    is_dated: bool = True
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """What is sent together, and how far that brings the import, once all of it is durable.
+
+    `rejects` are lines that are not sent, `blank` is the number of lines without a message, `marks` is how far each
+    file was read, `whole` the files that end here, and `unreadable` those of which the rest can't be read, with the
+    reason.
+    """
+
+    messages: list[Message] = field(default_factory=list)
+    size_bytes: int = 0
+    rejects: list[Reject] = field(default_factory=list)
+    blank: int = 0
+    marks: dict[str, Mark] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[], int]) -> Iterator[Batch]:
+    """Yield batches of the lines of files after a mark of each; a batch may hold the lines of several files.
+
+    `most_messages` says how many messages a batch may hold at the moment.
+    """
+    batch = Batch()
+    for source, start in starts:
+        name = source.name
+        batch.marks[name] = start
+        is_begun = is_of_messages = False
+        try:
+            for line in read_lines(source, start):
+                found = _read(name, line)
+                if isinstance(found, Reject) and not start.line and not is_begun:
+                    _check_beginning(line)
+                is_begun = is_begun or found is not None
+                size_bytes = len(found.raw) if isinstance(found, Message) else 0
+                most = most_messages()
+                is_full = len(batch.messages) >= most or batch.size_bytes + size_bytes > MAX_BATCH_BYTES
+                if (is_full and batch.messages) or len(batch.rejects) >= most:
+                    yield batch
+                    batch = Batch()
+                batch.marks[name] = line.mark
+                if isinstance(found, Reject):
+                    batch.rejects.append(found)
+                    is_of_messages = is_of_messages or found.code == UNREADABLE_TIME
+                    if not is_of_messages:
+                        _check_kind(line.mark.line - start.line)
+                elif found is None:
+                    batch.blank += 1
+                else:
+                    batch.messages.append(found)
+                    batch.size_bytes += size_bytes + 1
+                    is_of_messages = True
+            batch.whole.add(name)
+        except Unreadable as error:
+            batch.unreadable[name] = str(error)
+    if batch.marks:
+        yield batch
+
+
+def _check_beginning(line: Line) -> None:
+    """Raise `Unreadable` if the first line that is not blank begins a JSON value that can't be read line by line."""
+    beginning = line.beginning.removeprefix(BYTE_ORDER_MARK).strip()
+    if beginning.startswith(b"[") and not _is_json(line.raw):
+        raise Unreadable(f"it is a JSON array: {ARRAY_HINT}")
+    if beginning == b"{":
+        raise Unreadable("its messages are spread over several lines: jq -c . FILE writes each on one line")
+
+
+def _check_kind(lines: int) -> None:
+    """Raise `Unreadable` where so many lines without a message are no accident."""
+    if lines >= LINES_OF_NO_MESSAGES:
+        raise Unreadable(f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object. If it is an array, {ARRAY_HINT}")
+
+
+def _read(name: str, line: Line) -> Message | Reject | None:
+    """Return what a line holds: a message to send, the reason why it can't be sent, or None if it is blank."""
+    raw = None if line.raw is None else line.raw.strip()
+    if raw == b"":
+        return None
+    try:
+        return _message(name, line.mark.line, *_decode(raw))
+    except _NotSent as error:
+        return Reject(file=name, line=line.mark.line, code=error.code, message=str(error))
+
+
+def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
+    """Return a line with the message that it holds; raises `_NotSent`."""
+    if raw is None or len(raw) > MAX_BODY_BYTES:
+        raise _NotSent(MessageTooLarge.code, f"The line is longer than {MAX_BODY_BYTES:,} bytes")
+    try:
+        value = _DECODER.decode(raw.decode())
+    except UnicodeDecodeError as error:
+        raise _NotSent(InvalidEncoding.code, "The line is not UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise _NotSent(InvalidJson.code, f"The line is not JSON (column {error.colno})") from error
+    except ValueError as error:
+        raise _NotSent(NumberOutOfRange.code, f"The line is not JSON: {error}") from error
+    except RecursionError as error:
+        raise _NotSent(NestedTooDeeply.code, "The line has too many objects inside each other") from error
+    if not isinstance(value, dict):
+        hint = f": {ARRAY_HINT}" if isinstance(value, list) else ""
+        raise _NotSent(NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}{hint}")
+    return raw, value
+
+
+def _message(name: str, number: int, raw: bytes, value: JsonObject) -> Message:
+    """Return a message with times that the endpoint can read; raises `_NotSent`."""
+    times = read_times(value)
+    if times.unreadable is not None:
+        raise _NotSent(UNREADABLE_TIME, f"{times.unreadable} is not a time that can be read: write it in ISO 8601")
+    rewritten = None
+    for field_name, time in times.rewritten.items():
+        # Of two members with one name the last one counts, so the rest of the line stays as it is.
+        raw = raw[:-1] + f",{json.dumps(field_name)}:{json.dumps(time)}}}".encode()
+        rewritten = rewritten or f"{str(value[field_name])[:SHOWN_CHARS]} is {time}"
+    return Message(name, number, raw, rewritten, times.is_dated)
+
+
+def _is_json(raw: bytes | None) -> bool:
+    try:
+        _DECODER.decode((raw or b"").strip().decode())
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -1,0 +1,143 @@
+"""Bytes -> lines, plain or gzip (RFC 1952, known by its magic number; several members too), in constant memory."""
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from destination.importing.sources import Source
+from handler.decode import MAX_BODY_BYTES
+
+CHUNK_BYTES = 256 * 1024
+BEGINNING_BYTES = 16
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP_WBITS = 16 + zlib.MAX_WBITS
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Unreadable(Exception):
+    """A file that can't be read to its end; the text says why."""
+
+
+class Mark(NamedTuple):
+    """A place between two lines: bytes and lines until there, unpacked, and bytes that were read of the file itself.
+
+    `head` is a hash of the first line, by which standard input is known.
+    """
+
+    offset: int = 0
+    line: int = 0
+    position: int = 0
+    head: str = ""
+
+
+class Line(NamedTuple):
+    """A line without its end, where its number is `mark.line`, and where the next begins.
+
+    Of one that is longer than any message may be, `raw` is None. `beginning` has the first bytes of any line.
+    """
+
+    raw: bytes | None
+    mark: Mark
+    beginning: bytes
+
+
+def read_lines(source: Source, start: Mark) -> Iterator[Line]:
+    """Yield the lines after a mark; raises `Unreadable`."""
+    try:
+        with source.open() as file:
+            yield from _Lines(file).after(start, may_seek=not source.is_stream)
+    except (OSError, EOFError, zlib.error) as error:
+        raise Unreadable(str(error)) from error
+
+
+class _Lines:
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 -- a raw file, or what stands for standard input
+        self._file = file
+        self._position = 0
+
+    def after(self, start: Mark, *, may_seek: bool) -> Iterator[Line]:
+        chunks = self._chunks()
+        head = b""
+        while len(head) < len(GZIP_MAGIC) and (chunk := next(chunks, b"")):
+            head += chunk
+        if head == b"" and start.offset:
+            raise EOFError("it is empty now")
+        if may_seek and start.offset and not head.startswith(GZIP_MAGIC):
+            self._position = self._file.seek(start.offset)
+            yield from self._split(chunks, start)
+            return
+        all_chunks = _chained(head, chunks)
+        unpacked = _unpack(all_chunks) if head.startswith(GZIP_MAGIC) else all_chunks
+        mark = Mark()
+        for line in self._split(unpacked, mark):
+            mark = line.mark
+            if start.offset and mark.head != start.head:
+                raise EOFError("it begins otherwise than what was imported before: was something else meant?")
+            if mark.offset > start.offset:
+                yield line
+        if mark.offset < start.offset:
+            raise EOFError(f"it ends after {mark.offset:,} bytes, and {start.offset:,} of it were imported before")
+
+    def _chunks(self) -> Iterator[bytes]:
+        while chunk := self._file.read(CHUNK_BYTES):
+            self._position += len(chunk)
+            yield chunk
+        if chunk is None:  # and not its end
+            raise BlockingIOError("it does not wait for what comes: it is a non-blocking file")
+
+    def _split(self, chunks: Iterator[bytes], start: Mark) -> Iterator[Line]:
+        """Yield the lines of what begins at a mark; what is too long for a message is counted, not kept."""
+        offset, number, _, head = start
+        rest, dropped, beginning = b"", 0, b""
+        for chunk in chunks:
+            *ends, rest = (rest + chunk).split(b"\n")
+            for end in ends:
+                offset += dropped + len(end) + 1
+                number += 1
+                raw, beginning = (None, beginning) if dropped else (end, end[:BEGINNING_BYTES])
+                dropped = 0
+                if number == 1:
+                    raw, head = _first(raw)
+                yield Line(raw, Mark(offset, number, self._position, head), beginning)
+            if dropped or len(rest) > MAX_BODY_BYTES:
+                beginning = beginning if dropped else rest[:BEGINNING_BYTES]
+                dropped += len(rest)
+                rest = b""
+        if rest or dropped:
+            offset += dropped + len(rest)
+            raw, beginning = (None, beginning) if dropped else (rest, rest[:BEGINNING_BYTES])
+            if not number:
+                raw, head = _first(raw)
+            yield Line(raw, Mark(offset, number + 1, self._position, head), beginning)
+
+
+def _first(raw: bytes | None) -> tuple[bytes | None, str]:
+    """Return the first line of all without a byte order mark, and its hash."""
+    raw = raw and raw.removeprefix(BYTE_ORDER_MARK)
+    return raw, hashlib.sha256(raw or b"").hexdigest()[:16]
+
+
+def _chained(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from chunks
+
+
+def _unpack(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack gzip, members one after the other, at most `CHUNK_BYTES` at once; raises `EOFError` and `zlib.error`."""
+    member = zlib.decompressobj(GZIP_WBITS)
+    for packed in chunks:
+        left = packed
+        while left:
+            if member.eof:
+                left = left.lstrip(b"\0")  # tapes and disks are filled up
+                if not left:
+                    break
+                member = zlib.decompressobj(GZIP_WBITS)
+            yield member.decompress(left, CHUNK_BYTES)
+            left = member.unused_data if member.eof else member.unconsumed_tail
+    while not member.eof:
+        piece = member.decompress(b"", CHUNK_BYTES)
+        if not piece:
+            raise EOFError("it breaks off: the gzip file is not whole")
+        yield piece

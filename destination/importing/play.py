@@ -1,0 +1,128 @@
+"""All of an import: batches are sent beside each other, and count in the order of the files.
+
+So the state has one place in each file, up to which all is durable. A batch that has to wait holds the others back
+after a while, and with them the memory.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+import click
+
+from destination.importing.batches import Batch
+from destination.importing.deliver import Delivered, Sender
+from destination.importing.pace import Pace, Stopped
+from destination.importing.state import State
+from destination.importing.tally import Tally
+
+BATCHES_PER_SENDER = 3
+"""Read ahead, under way, or answered before an earlier one."""
+ENDINGS = (signal.SIGINT, signal.SIGTERM)
+SHOWN_EVERY_SECONDS = 0.2
+
+Told = Callable[[State, Tally, Pace], None]
+"""Shows how it goes, if it is time to."""
+
+
+class Play:
+    """Sends batches, and keeps state and tally of what came of them."""
+
+    def __init__(self, sender: Sender, pace: Pace, state: State, tally: Tally, *, concurrency: int, told: Told) -> None:
+        self._sender = sender
+        self._pace = pace
+        self._state = state
+        self._tally = tally
+        self._concurrency = concurrency
+        self._told = told
+        self._is_reading = False
+        self._pending: deque[tuple[Batch, Future[Delivered]]] = deque()
+
+    def run(self, batches: Iterator[Batch]) -> Stopped | None:
+        """Send all batches; return why it ended before, if it did.
+
+        The first Control-C, or SIGTERM, waits for the requests that are under way; another one ends at once.
+        """
+        stopped = None
+        with self._ended_by_signals(), ThreadPoolExecutor(self._concurrency) as senders:
+            try:
+                while (batch := self._next(batches)) is not None:
+                    self._pending.append((batch, senders.submit(self._sender.deliver, batch)))
+                    while self._pending and (
+                        len(self._pending) >= self._concurrency * BATCHES_PER_SENDER or self._pending[0][1].done()
+                    ):
+                        self._settle()
+                while self._pending:
+                    self._settle()
+            except (Stopped, KeyboardInterrupt):
+                self._pace.stop()
+                self._save()
+                with suppress(Stopped):
+                    while self._pending:
+                        self._settle()
+                stopped = self._pace.failure or Stopped("Interrupted")
+            finally:
+                self._pace.stop()
+        self._sender.close()
+        self._save()
+        return stopped
+
+    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+        """Read the next batch; only here a signal breaks in, since nobody knows when standard input goes on."""
+        self._is_reading = True
+        try:
+            if self._pace.stopping.is_set():
+                raise Stopped
+            return next(batches, None)
+        finally:
+            self._is_reading = False
+
+    def _settle(self) -> None:
+        """Wait for the oldest batch, and count it."""
+        batch, future = self._pending[0]
+        while not future.done():
+            wait([future], timeout=SHOWN_EVERY_SECONDS)
+            self._told(self._state, self._tally, self._pace)
+        delivered = future.result()
+        self._pending.popleft()
+        self._tally.add(batch, delivered)
+        self._state.accepted += delivered.accepted
+        self._state.duplicates += delivered.duplicates
+        self._state.rejected.update(reject.code for reject in (*batch.rejects, *delivered.rejects))
+        lines = 0
+        for name, mark in batch.marks.items():
+            lines += mark.line - self._state.files[name].mark.line
+            self._state.files[name].mark = mark
+            self._state.files[name].is_whole = name in batch.whole
+        self._tally.lines += lines
+        answered = delivered.accepted + delivered.duplicates + len(delivered.rejects)
+        self._state.unaccounted += abs(lines - batch.blank - len(batch.rejects) - answered)
+        if self._state.is_due:
+            self._save()
+        self._told(self._state, self._tally, self._pace)
+
+    def _save(self) -> None:
+        """Save what is known: first the rejects, so that none is missing where the state says that it was told."""
+        if self._tally.rejects_file is not None:
+            self._tally.rejects_file.flush()
+        self._state.save()
+
+    @contextmanager
+    def _ended_by_signals(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._end) for number in ENDINGS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        self._pace.stop()
+        if self._pending:
+            click.echo("Waiting for what is under way; Control-C again ends at once.", err=True)
+        if self._is_reading:
+            raise KeyboardInterrupt

@@ -1,0 +1,192 @@
+"""How far an import has come, in a file that is replaced as a whole, so that another run goes on from there.
+
+What it says is durable; what was sent beyond it is sent again after a kill, and is a duplicate then.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from destination.importing.lines import Mark
+from destination.importing.sources import Source
+
+KIND = "destination import 1"
+KEY_HASH_CHARS = 12
+SAVED_EVERY_SECONDS = 1.0
+SHARE_OF_TIME = 0.05
+"""Of an archive with very many files the state is large: it is saved more seldom, so that it takes no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipient:
+    """Whom messages go to: the deployment's URL, a hash of the API key, and of a local server its stores."""
+
+    url: str
+    key_hash: str
+    stores: str | None = None
+
+    @classmethod
+    def of(cls, url: str, api_key: str, stores: str | None) -> "Recipient":
+        """Return the one that an API key stands for."""
+        return cls(url=url, key_hash=hashlib.sha256(api_key.encode()).hexdigest()[:KEY_HASH_CHARS], stores=stores)
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far a file was read; size and time are of when that began."""
+
+    size: int | None
+    modified_ns: int | None
+    mark: Mark = field(default_factory=Mark)
+    is_whole: bool = False
+
+
+@dataclass(kw_only=True)
+class State:
+    """All of an import so far, over all its runs.
+
+    `unaccounted` is the number of lines that were read, are not blank, and have no answer. It is more than 0 only if
+    the import itself has a bug.
+    """
+
+    path: Path | None
+    recipient: Recipient
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    unaccounted: int = 0
+    files: dict[str, Progress] = field(default_factory=dict)
+    _save_at: float = 0.0
+
+    @classmethod
+    def load(cls, path: Path, recipient: Recipient, *, restart: bool) -> "State":
+        """Read the state of an import, or begin one; raises `click.ClickException` where it is another's."""
+        try:
+            text = path.read_text("utf-8")
+        except FileNotFoundError:
+            return cls(path=path, recipient=recipient)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"The state {path} can't be read: {error}") from error
+        try:
+            state = cls._of(path, **json.loads(text))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise click.ClickException(
+                f"{path} is no state of an import: name another file with --state, or remove it"
+            ) from error
+        if restart:
+            return cls(path=path, recipient=recipient)
+        if state.recipient != recipient:
+            raise click.ClickException(
+                f"The state {path} is of an import {_difference(state.recipient, recipient)}: name another file with "
+                "--state, or send all of it again with --restart"
+            )
+        return state
+
+    @classmethod
+    def _of(
+        cls,
+        path: Path,
+        *,
+        kind: str,
+        recipient: dict[str, Any],
+        accepted: int,
+        duplicates: int,
+        rejected: dict[str, int],
+        files: dict[str, dict[str, Any]],
+        unaccounted: int = 0,
+    ) -> "State":
+        places = [progress[name] for progress in files.values() for name in ("offset", "line", "position")]
+        numbers = [accepted, duplicates, unaccounted, *rejected.values(), *places]
+        if kind != KIND or not all(isinstance(number, int) and number >= 0 for number in numbers):
+            raise ValueError(kind)
+        return cls(
+            path=path,
+            recipient=Recipient(**recipient),
+            accepted=accepted,
+            duplicates=duplicates,
+            rejected=Counter(rejected),
+            unaccounted=unaccounted,
+            files={name: _progress(**progress) for name, progress in files.items()},
+        )
+
+    def progress_of(self, source: Source) -> Progress:
+        """Return how far a file was read; raises `click.ClickException` where it is not the same any more."""
+        unread = Progress(size=source.size, modified_ns=source.modified_ns)
+        progress = self.files.setdefault(source.name, unread)
+        if not progress.mark.offset and not progress.is_whole:  # it may be corrected now
+            progress = self.files[source.name] = unread
+        if (progress.size, progress.modified_ns) != (source.size, source.modified_ns):
+            raise click.ClickException(
+                f"{source.name} was changed since the import began: import what is new from a file of its own. If "
+                "you corrected the file, send all of it again with --restart. What is stored is not stored twice"
+            )
+        return progress
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing came of it yet."""
+        begun = any(progress.mark.offset or progress.is_whole for progress in self.files.values())
+        return not (begun or self.accepted or self.duplicates or self.rejected)
+
+    def remove(self) -> None:
+        """Remove the file, which knows nothing, so that the next run may send elsewhere."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() >= self._save_at
+
+    def save(self) -> None:
+        """Replace the file; raises `click.ClickException`."""
+        if self.path is None:
+            return
+        began = time.monotonic()
+        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        try:
+            with beside.open("w", encoding="utf-8") as file:
+                json.dump(self._to_json(), file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self.path)
+        except OSError as error:
+            raise click.ClickException(
+                f"The state can't be written to {self.path}: {error}. Name another file with --state"
+            ) from error
+        now = time.monotonic()
+        self._save_at = now + max(SAVED_EVERY_SECONDS, (now - began) / SHARE_OF_TIME)
+
+    def _to_json(self) -> dict[str, Any]:
+        return {
+            "kind": KIND,
+            "recipient": asdict(self.recipient),
+            "accepted": self.accepted,
+            "duplicates": self.duplicates,
+            "rejected": self.rejected,
+            "unaccounted": self.unaccounted,
+            "files": {
+                name: {"size": progress.size, "modified_ns": progress.modified_ns, "is_whole": progress.is_whole}
+                | progress.mark._asdict()
+                for name, progress in self.files.items()
+            },
+        }
+
+
+def _progress(*, size: int | None, modified_ns: int | None, is_whole: bool, **mark: Any) -> Progress:  # noqa: ANN401 -- of a Mark
+    return Progress(size=size, modified_ns=modified_ns, is_whole=is_whole, mark=Mark(**mark))
+
+
+def _difference(was: Recipient, wanted: Recipient) -> str:
+    if was.url != wanted.url:
+        return f"to {was.url}"
+    if was.key_hash != wanted.key_hash:
+        return "with another API key"
+    return "to a local server that has ended, and its stores with it"

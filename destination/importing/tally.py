@@ -1,0 +1,75 @@
+"""What comes of an import: counts, a few examples of rejects, and all rejects in a file where one is named."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TextIO
+
+from destination.importing.batches import Batch, Reject
+from destination.importing.deliver import Delivered
+
+EXAMPLES = 3
+"""Of each code; the others are counted, and written to the file of --rejects."""
+CODES = 50
+"""An endpoint that makes up codes does not fill the memory."""
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What this run has done: messages by what became of them, and the file to which all rejects are written."""
+
+    lines: int = 0
+    blank: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[Reject]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    rewritten: int = 0
+    rewritten_examples: list[str] = field(default_factory=list)
+    undated: int = 0
+    undated_examples: list[str] = field(default_factory=list)
+    rejects_file: TextIO | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def messages(self) -> int:
+        """How many messages came to an end."""
+        return self.accepted + self.duplicates + self.rejected.total()
+
+    @property
+    def seconds(self) -> float:
+        """How long it goes on."""
+        return time.monotonic() - self.began
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return self.messages / max(self.seconds, 0.001)
+
+    def add(self, batch: Batch, delivered: Delivered) -> None:
+        """Note what became of a batch."""
+        self.blank += batch.blank
+        self.accepted += delivered.accepted
+        self.duplicates += delivered.duplicates
+        self.unreadable |= batch.unreadable
+        for message in batch.messages:
+            place = f"{message.file}:{message.line}"
+            if message.rewritten is not None:
+                self.rewritten += 1
+                self.rewritten_examples += [f"{place}: {message.rewritten}"][: EXAMPLES - len(self.rewritten_examples)]
+            if not message.is_dated:
+                self.undated += 1
+                self.undated_examples += [place][: EXAMPLES - len(self.undated_examples)]
+        for reject in sorted((*batch.rejects, *delivered.rejects), key=lambda reject: (reject.file, reject.line)):
+            self._add_reject(reject)
+
+    def _add_reject(self, reject: Reject) -> None:
+        self.rejected[reject.code] += 1
+        if len(self.examples) < CODES:
+            examples = self.examples.setdefault(reject.code, [])
+            if len(examples) < EXAMPLES:
+                examples.append(reject)
+        if self.rejects_file is not None:
+            self.rejects_file.write(json.dumps(asdict(reject)) + "\n")

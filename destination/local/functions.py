@@ -1,0 +1,301 @@
+"""Lambda on this machine: processes that each hold a function of template.yaml and serve one event at a time."""
+
+import asyncio
+import codecs
+import json
+import os
+import sys
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import click
+
+from destination.deployment.stack import ROOT
+from destination.local.environment import local_environment
+from destination.local.function_process import Invocation
+
+START_SECONDS = 60
+RESTART_SECONDS = 1.0
+"""Between two attempts to replace a process."""
+MAX_RESTARTS = 10
+"""Attempts to replace a process, which then is given up: somebody who edits code may need some seconds."""
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""Lambda takes and gives at most 6 MB; escaping makes it a little more."""
+
+
+class FunctionError(Exception):
+    """The function's process died in the middle of an event."""
+
+
+class FunctionTimeoutError(Exception):
+    """The function did not answer in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """A function of template.yaml: its logical name, `module.function`, and how long it may take."""
+
+    name: str
+    handler: str
+    timeout_seconds: float
+
+    @classmethod
+    def of(cls, name: str, properties: Mapping[str, Any]) -> Self:
+        """Read the properties of a resource."""
+        return cls(name=name, handler=properties["Handler"], timeout_seconds=properties["Timeout"])
+
+
+class _FunctionProcess:
+    """One process, which is told events and tells invocations."""
+
+    def __init__(self, process: Process, events: StreamWriter, invocations: StreamReader, errors: StreamReader) -> None:
+        self._process = process
+        self._relay = asyncio.create_task(_relay(errors))
+        self._events = events
+        self._invocations = invocations
+        self.generation = 0
+
+    @classmethod
+    async def start(cls, function: Function, environment: Mapping[str, str], folder: Path, niceness: int = 0) -> Self:
+        """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-X", "utf8", "-m", "destination.local.function_process"),  # Lambda's encoding is UTF-8
+            *(function.name, function.handler, str(function.timeout_seconds)),
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=MAX_LINE_BYTES,
+            cwd=folder,
+            # Lambda sets this variable, by which the function chooses its own connections to the stores.
+            env=local_environment({**environment, "AWS_LAMBDA_FUNCTION_NAME": function.name}),
+            process_group=0,  # Control-C is for the parent
+        )
+        os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
+        started = cls(
+            process,
+            cast("StreamWriter", process.stdin),
+            cast("StreamReader", process.stdout),
+            cast("StreamReader", process.stderr),
+        )
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                word = await started.finish()
+        except (asyncio.CancelledError, TimeoutError, FunctionError):
+            await started.kill()
+            raise
+        if word.raised:
+            await started.stop()
+            raise click.ClickException(f"{function.name} did not start:\n{word.log}")
+        return started
+
+    async def invoke(self, event: Mapping[str, Any]) -> Invocation:
+        """Serve an event; raises `FunctionError`."""
+        try:
+            self._events.write(json.dumps(event).encode() + b"\n")
+            await self._events.drain()
+        except ConnectionError as error:
+            raise FunctionError("The function's process is gone") from error
+        return await self.finish()
+
+    async def finish(self) -> Invocation:
+        """Wait for what the process says next; raises `FunctionError`."""
+        try:
+            line = await self._invocations.readline()
+            return Invocation(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise FunctionError("The function's process died, or said what is no invocation") from error
+
+    async def kill(self) -> None:
+        """End the process, whatever it does."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """End the process, which waits for an event."""
+        self._events.close()
+        await self._process.wait()
+
+
+async def _relay(errors: StreamReader) -> None:
+    """Print the standard error of a process, which its log does not hold, on ours, which escapes control characters."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while piece := await errors.read(MAX_LINE_BYTES):
+        click.echo(decoder.decode(piece), nl=False, err=True)
+
+
+class Functions:
+    """A number of processes of a function; an event waits for one that is free.
+
+    A process whose time is over is replaced, as Lambda does. `niceness` lowers the priority of its processes.
+    """
+
+    def __init__(self, function: Function, environment: Mapping[str, str], *, niceness: int = 0) -> None:
+        self._function = function
+        self._environment = environment
+        self._niceness = niceness
+        self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._given_up = asyncio.Event()
+        self._folder = ROOT
+        self._generation = 0
+
+    async def start(self, count: int) -> None:
+        """Start that many processes; raises `click.ClickException` when the function can't load."""
+        for _ in range(count):
+            self._do_beside(self._add())
+        await asyncio.gather(*self._beside)
+
+    async def stop(self) -> None:
+        """End the processes, when no event is under way any more."""
+        self._stopped = True
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        while not self._free.empty():
+            await self._free.get_nowait().stop()
+
+    async def watch(self) -> str:
+        """Wait until a process can't be replaced, and say so."""
+        await self._given_up.wait()
+        return f"{self._function.name} could not be started again {MAX_RESTARTS} times"
+
+    def use(self, folder: Path) -> None:
+        """Start processes in a checkout from now on."""
+        self._folder = folder
+        self._generation += 1
+
+    async def move(self, folder: Path) -> None:
+        """Replace the processes by those of another checkout, if one can start there.
+
+        Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then.
+        """
+        await self.try_out(folder)
+        self.use(folder)
+        await self.renew()
+
+    async def try_out(self, folder: Path) -> None:
+        """Start a process in another checkout and end it; raises the same errors as `move`."""
+        process = await _FunctionProcess.start(self._function, self._environment, folder, self._niceness)
+        await process.stop()
+
+    async def renew(self) -> None:
+        """Replace those processes that are in another checkout, one after the other: the others serve meanwhile.
+
+        One that serves an event is replaced when it has ended.
+        """
+        for _ in range(self._free.qsize()):
+            if self._free.empty():
+                return
+            process = self._free.get_nowait()
+            if process.generation == self._generation:
+                self._free.put_nowait(process)
+            else:
+                await self._exchange(process)
+
+    async def invoke(
+        self,
+        event: Mapping[str, Any],
+        *,
+        integration_seconds: float | None = None,
+        late: Callable[[Invocation], None] | None = None,
+    ) -> Invocation:
+        """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`.
+
+        With `integration_seconds` it may take so long in all, and a function that was given up then goes on within its
+        own time: `late` gets what came of that.
+        """
+        process = None
+        try:
+            async with asyncio.timeout(integration_seconds):
+                process = await self._free.get()
+                async with asyncio.timeout(self._function.timeout_seconds):
+                    invocation = await process.invoke(event)
+        except TimeoutError as error:
+            if process is not None:
+                self._do_beside(self._outlast(process, integration_seconds, late))
+            raise FunctionTimeoutError("The function did not answer in time") from error
+        except FunctionError:
+            if process is not None:
+                self._do_beside(self._replace(process))
+            raise
+        except asyncio.CancelledError:  # at the end of all: nobody waits for what it does
+            if process is not None:
+                self._do_beside(process.kill())
+            raise
+        self._release(process)
+        return invocation
+
+    async def _add(self) -> None:
+        self._free.put_nowait(await self._start())
+
+    async def _start(self) -> _FunctionProcess:
+        while True:
+            generation = self._generation
+            process = await _FunctionProcess.start(self._function, self._environment, self._folder, self._niceness)
+            process.generation = generation
+            if generation == self._generation:
+                return process
+            await process.stop()  # there is another checkout by now
+
+    def _release(self, process: _FunctionProcess) -> None:
+        """Let the next event have a process, or another one in its place."""
+        if process.generation == self._generation:
+            self._free.put_nowait(process)
+        else:
+            self._do_beside(self._exchange(process))
+
+    async def _exchange(self, process: _FunctionProcess) -> None:
+        """Start a process in place of one that still works, which stays where no other can start."""
+        other = process
+        try:
+            other = await self._start()
+        except (click.ClickException, FunctionError, TimeoutError) as error:
+            click.echo(f"{self._function.name} could not start anew: {error}", err=True)
+            process.generation = self._generation
+        finally:
+            self._free.put_nowait(other)
+        if other is not process:
+            await process.stop()
+
+    async def _outlast(
+        self,
+        process: _FunctionProcess,
+        integration_seconds: float | None,
+        late: Callable[[Invocation], None] | None,
+    ) -> None:
+        """Let a function that was given up finish, or end it."""
+        seconds = self._function.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds - (integration_seconds or seconds)):
+                invocation = await process.finish()
+        except (TimeoutError, FunctionError):
+            await self._replace(process)
+        else:
+            self._release(process)
+            if late is not None:
+                late(invocation)
+
+    async def _replace(self, process: _FunctionProcess) -> None:
+        """End a process and start another one, which may take some attempts while its code is edited."""
+        await process.kill()
+        for _ in range(MAX_RESTARTS):
+            if self._stopped:
+                return
+            try:
+                await self._add()
+            except (click.ClickException, FunctionError, TimeoutError) as error:
+                click.echo(f"{self._function.name} could not start again: {error}", err=True)
+                await asyncio.sleep(RESTART_SECONDS)
+            else:
+                return
+        self._given_up.set()
+
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start or replace a process beside the requests; asyncio forgets tasks that nobody holds."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)

@@ -1,0 +1,89 @@
+"""What people see of a local server in its terminal: a line for each request, and for what its consumers do."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from starlette.requests import Request
+
+from destination.console import counted, printable
+
+
+def readable(request: Request, line: str) -> Text:
+    """Say in one line what a request line says; other output of the function as it is."""
+    try:
+        facts: Mapping[str, Any] = json.loads(line)
+        count = facts.get("messages")
+        messages = [] if count is None else [counted(count, "message")]
+        what = [facts["outcome"], facts.get("call_type"), facts.get("customer_id"), facts.get("message_id"), *messages]
+        words = [str(word) for word in [*what, facts.get("code")] if word is not None]
+        return request_line(request, facts["status"], " ".join(words), facts["milliseconds"]["total"])
+    except (ValueError, KeyError, TypeError):
+        return Text(printable(line))
+
+
+class Printed:
+    """What becomes visible of the functions that read streams and queues."""
+
+    def __init__(self, console: Console, *, as_json: bool) -> None:
+        self._console = console
+        self._as_json = as_json
+
+    def tell(self, function: str, text: str) -> None:
+        """Print what happened to a function."""
+        self._console.print(Text.assemble(_now(), (f" {function} {printable(text)}", "yellow")))
+
+    def show(self, function: str, log: str) -> None:
+        """Print what a function printed."""
+        for line in log.splitlines():
+            for text in [Text(printable(line))] if self._as_json else _readable_facts(function, line):
+                self._console.print(text)
+
+
+MAX_SHOWN_CHARS = 40
+"""Of a fact: hashes say enough by then."""
+_FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp", "traceback", "xray_trace_id")
+"""What log lines hold beside their facts."""
+
+
+def _readable_facts(function: str, line: str) -> Iterator[Text]:
+    """Say in one line what a line about an outcome says, its traceback below; other output of a function as it is.
+
+    A line that only counts, for CloudWatch, is left out.
+    """
+    try:
+        facts = json.loads(line)
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict) or facts.keys().isdisjoint({"outcome", "_aws"}):
+        yield Text(printable(line))
+    elif "outcome" in facts:
+        words = [
+            f"{name}={str(value)[:MAX_SHOWN_CHARS]}"
+            for name, value in facts.items()
+            if isinstance(value, str | int | float) and name not in ("outcome", *_FOR_MACHINES)
+        ]
+        yield Text.assemble(_now(), (f" {function} {printable(' '.join([str(facts['outcome']), *words]))}", "dim"))
+        yield from (Text(printable(row)) for row in str(facts.get("traceback", "")).splitlines())
+
+
+_COLOURS = {2: "green", 4: "yellow", 5: "red"}
+
+
+def request_line(request: Request, status: int, words: str, milliseconds: float | None = None) -> Text:
+    """Return the line of a request."""
+    took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
+    return Text.assemble(
+        _now(),
+        f" {request.method} {printable(request.scope['path'])} ",
+        (str(status), _COLOURS.get(status // 100, "")),
+        f" {printable(words)}",
+        (took, "dim"),
+    )
+
+
+def _now() -> tuple[str, str]:
+    return datetime.now().astimezone().strftime("%H:%M:%S"), "dim"

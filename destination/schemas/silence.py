@@ -1,0 +1,169 @@
+"""Rules and texts of a schema that JSON Schema, or this destination, would pass over in silence.
+
+JSON Schema ignores what it does not know, so that a mistyped keyword is a rule that is missing. Words of one's own are
+legal, though: only those that look like a keyword are faults, and `x-…` never is.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+
+from jsonschema import Draft7Validator, Draft202012Validator
+
+from destination.schemas.places import Fault, Place
+from handler.decode import JsonObject
+from handler.diagnose import FORMATS
+
+LIKENESS = 0.75
+"""From which on a word passes for a mistyped one; difflib's ratio."""
+
+ERROR_MESSAGE = "errorMessage"
+COMMENTS = {
+    "$comment",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "default",
+    "deprecated",
+    "description",
+    "examples",
+    "readOnly",
+    "title",
+    "writeOnly",
+}
+"""The words that only tell: nothing is lost where one of them is mistyped."""
+STRUCTURE = {
+    "$anchor",
+    "$defs",
+    "$dynamicAnchor",
+    "$id",
+    "$schema",
+    "$vocabulary",
+    "definitions",
+    "else",
+    "maxContains",
+    "minContains",
+    "then",
+    ERROR_MESSAGE,
+}
+"""The words that count, besides the rules for which a validator of `jsonschema` stands."""
+ERRORS_INSIDE = {
+    "$dynamicRef",
+    "$ref",
+    "allOf",
+    "dependentSchemas",
+    "if",
+    "items",
+    "patternProperties",
+    "prefixItems",
+    "properties",
+    "propertyNames",
+}
+"""The rules whose errors are those of the schemas inside, which carry the texts."""
+
+FORMAT_NAMES = {
+    *FORMATS.checkers,
+    "duration",
+    "hostname",
+    "idn-email",
+    "idn-hostname",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "regex",
+    "relative-json-pointer",
+    "time",
+    "uri",
+    "uri-reference",
+    "uri-template",
+}
+"""Those of JSON Schema, of which the destination checks the ones of `FORMATS`."""
+
+DIALECT_NAMES = {Draft7Validator: "draft-07", Draft202012Validator: "2020-12"}
+
+
+def silent_faults(place: Place) -> Iterator[Fault]:
+    """Yield what a schema says in vain."""
+    schema, rules = place.schema, place.dialect.VALIDATORS.keys()
+    foreign = (Draft7Validator.VALIDATORS.keys() | Draft202012Validator.VALIDATORS.keys()) - rules
+    for keyword in schema:
+        if keyword in foreign:
+            yield place.fault(f"{keyword} never counts in {DIALECT_NAMES[place.dialect]}: it is not in it", keyword)
+        elif (meant := _meant(keyword, rules | STRUCTURE | COMMENTS)) and meant not in COMMENTS | {keyword}:
+            yield place.fault(f"{keyword} is no keyword and never counts: did you mean {meant}?", keyword)
+    name = schema.get("format", "x-none")
+    if name not in FORMATS.checkers and not name.startswith("x-"):
+        if name not in FORMAT_NAMES and (meant := _meant(name, FORMATS.checkers)):
+            yield place.fault(f"{name} is no format and never counts: did you mean {meant}?", "format")
+        else:
+            checked = ", ".join(sorted(FORMATS.checkers))
+            yield place.fault(f"the format {name} is not checked here: use pattern, or one of {checked}", "format")
+    if place.dialect is Draft7Validator and "$ref" in schema:
+        for keyword in sorted(schema.keys() & (rules | {"else", "then", ERROR_MESSAGE}) - {"$ref"}):
+            yield place.fault(
+                f'{keyword} never counts beside $ref in draft-07: put the $ref into "allOf": [{{"$ref": …}}]', keyword
+            )
+    elif ERROR_MESSAGE in schema:
+        yield from _text_faults(place, schema[ERROR_MESSAGE])
+
+
+def _meant(word: str, known: Iterable[str]) -> str | None:
+    """Return the word that was meant, which is the very word where it is a known one; None for words of one's own."""
+    if word.startswith("x-"):
+        return None
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=LIKENESS)), None)
+
+
+def _text_faults(place: Place, texts: object) -> Iterator[Fault]:
+    """Yield where a schema's own texts are not as `handler/explain.py` reads them."""
+    if isinstance(texts, str):
+        if not texts.strip():
+            yield place.fault("the text is empty: say what to mend", ERROR_MESSAGE)
+        if not any(_can_speak(place, keyword) for keyword in place.schema):
+            yield place.fault("it speaks for no rule: put it right beside the rule that it is for", ERROR_MESSAGE)
+    elif not isinstance(texts, dict) or not texts:
+        yield place.fault("it must be a text, or an object of texts by keyword", ERROR_MESSAGE)
+    else:
+        for keyword, text in texts.items():
+            yield from _keyword_text_faults(place, keyword, text)
+
+
+def _keyword_text_faults(place: Place, keyword: str, text: object) -> Iterator[Fault]:
+    here = (ERROR_MESSAGE, keyword)
+    if keyword not in place.schema:
+        yield place.fault(f"there is no {keyword} beside this {ERROR_MESSAGE}", *here)
+    elif not _can_speak(place, keyword):
+        yield place.fault(f"{keyword} has no text of its own: put {ERROR_MESSAGE} into the schemas inside it", *here)
+    elif keyword != "required":
+        if not _is_text(text):
+            yield place.fault("it must be a text", *here)
+    elif isinstance(text, dict) and text:
+        yield from _property_text_faults(place, text)
+    elif not _is_text(text):
+        yield place.fault("it must be a text, or an object of texts by property", *here)
+
+
+def _property_text_faults(place: Place, texts: JsonObject) -> Iterator[Fault]:
+    for name, text in texts.items():
+        here = (ERROR_MESSAGE, "required", name)
+        if name not in place.schema["required"]:
+            yield place.fault(f"required does not list {name}", *here)
+        elif not _is_text(text):
+            yield place.fault("it must be a text", *here)
+
+
+def _is_text(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip())
+
+
+def _can_speak(place: Place, keyword: str) -> bool:
+    """Whether errors of a keyword are of its own schema, and not of the schemas inside it."""
+    value = place.schema[keyword]
+    if keyword in ("additionalItems", "additionalProperties"):
+        return value is False
+    if keyword == "items" and place.dialect is Draft202012Validator:
+        return value is False
+    if keyword == "dependencies":
+        return any(isinstance(names, list) for names in value.values())
+    if keyword in ("maxContains", "minContains"):
+        return "contains" in place.schema
+    return keyword in place.dialect.VALIDATORS and keyword not in ERRORS_INSIDE

@@ -1,0 +1,69 @@
+"""Schemas tried on what a deployment holds: messages that passed, and rejects that did not, each at their time."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from destination.deployment.reject_table import RejectTable
+from destination.deployment.retry import Fate, Judge, retry
+from destination.deployment.target import Target
+from handler.errors import Invalid
+from handler.items import read_json_attribute
+from handler.validate import Schemas
+
+TRIED = ("customer_id", "type", "message", "settings")
+"""The attributes of a stored message that are read."""
+
+Kind = tuple[str, str, str]
+"""Customer, call type, and an answer: what is told of messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Schemas, and what to try them on: messages of one customer or of all, at most so many stored, so many refused."""
+
+    target: Target
+    judge: Judge
+    customer_id: str | None
+    limit: int | None
+
+    def stored(self) -> Iterator[Kind | None]:
+        """Yield for each stored message what would newly be answered, None where it passes again."""
+        for item in itertools.islice(self._items(), self.limit):
+            yield _judge(self.judge.schemas, item)
+
+    def _items(self) -> Iterator[Mapping[str, Any]]:
+        names = {f"#{name}": name for name in TRIED}
+        chosen: dict[str, Any] = {}
+        if self.customer_id is not None:
+            values = {":customer": {"S": self.customer_id}}
+            chosen = {"FilterExpression": "#customer_id = :customer", "ExpressionAttributeValues": values}
+        pages = self.target.account.dynamodb().get_paginator("scan").paginate(
+            TableName=self.target.stores.event_table,
+            ProjectionExpression=", ".join(names),
+            ExpressionAttributeNames=names,
+            **chosen,
+        )  # fmt: skip
+        for page in pages:
+            yield from page["Items"]
+
+    def rejects(self) -> Iterator[Kind | None]:
+        """Yield for each reject what was answered and would not be any more, None where it is still refused."""
+        table = RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+        chosen = (reject for reject in table.everything() if self.customer_id in (None, reject.customer_id))
+        for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, None, None):
+            reject = verdict.reject
+            passes = verdict.fate is Fate.PASSES
+            yield (reject.customer_id, reject.call_type, reject.answer) if passes else None
+
+
+def _judge(schemas: Schemas, item: Mapping[str, Any]) -> Kind | None:
+    """Judge a stored message, which is canonical already."""
+    customer_id, call_type = item["customer_id"]["S"], item["type"]["S"]
+    try:
+        schemas.check_settings(read_json_attribute(item["settings"]) if "settings" in item else {})
+        schemas.check_message(call_type, read_json_attribute(item["message"]))
+    except Invalid as refusal:
+        return customer_id, call_type, str(refusal)
+    return None

@@ -1,0 +1,387 @@
+"""How messages get to the destination: one by one as Segment sends them, or in batches as its server libraries do.
+
+What is retried, and for how long: https://segment.com/docs/connections/destinations/#retries and
+https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#errors
+"""
+
+import base64
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from destination.commands.ping import segment_headers
+from destination.segment.contract import (
+    DUPLICATE,
+    KEPT_ALONE,
+    KEPT_OF_A_BATCH,
+    RETRIED_BY_LIBRARIES,
+    RETRIED_BY_SEGMENT,
+    STATUS_BY_CODE,
+    JsonObject,
+)
+from destination.segment.due import repeated, stored_body, subject_of
+from destination.simulation.endpoint import Endpoint, Reply
+from destination.simulation.fingerprint import RejectKey, reject_key
+from destination.simulation.ledger import End, SentReject
+from destination.simulation.traffic import Parcel, Refusal, Sending, Traffic, sent_at
+
+LIBRARY_TIMEOUT_SECONDS = 10
+"""That of the Node library, the shortest there is."""
+BATCH_PATH = "/v1/batch"
+BATCH_MESSAGES = 100
+"""What the libraries send at once unless they are told otherwise."""
+MAX_BATCH_BYTES = 475_000
+"""The Python library's limit, below Segment's of 500 KB; here for the messages alone."""
+NOBODYS_KEY = "key-of-nobody"
+GZIP_SHARE, SENT_AT_SHARE, WRITE_KEY_SHARE, WRONG_KEY_SHARE = 0.5, 0.7, 0.3, 0.3
+
+Load = tuple[Sending, ...]
+"""What goes in one request."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What became of a message by a final answer.
+
+    `code` is why it was refused, and `answer` the status and the code of the answer, or the code alone in a batch.
+    `word` is what the answer to a single message says of one that was accepted. `is_kept` tells that a refused one is
+    said to be among the rejects, None where the answer does not say.
+    """
+
+    end: End
+    text: str = ""
+    code: str = ""
+    answer: str = ""
+    word: str = ""
+    is_kept: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruling:
+    """What a final answer says: a verdict for each message, and how many were stored before."""
+
+    verdicts: Sequence[Verdict]
+    duplicates: int = 0
+
+
+class Route(Protocol):
+    """How those send who use a route of the destination."""
+
+    @property
+    def retried(self) -> frozenset[int]:
+        """The statuses after which they send the same again."""
+
+    @property
+    def most_messages(self) -> int:
+        """How many go in one request."""
+
+    def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
+        """Yield what is sent together."""
+
+    def request(self, load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
+        """Return head and body, always the same for the same load."""
+
+    def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
+        """Return what is told once for all messages of a request."""
+
+    def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the answer that is due for each message, None for a message that must be accepted."""
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return, by their places, the messages that a reject can be made of."""
+
+    def ruling(self, reply: Reply, messages: int) -> Ruling:
+        """Read a final answer to so many messages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRoute:
+    """`POST /segment`: one message in each request, with the settings of its customer."""
+
+    traffic: Traffic
+    endpoint: Endpoint
+    api_keys: Sequence[str]
+    retried = RETRIED_BY_SEGMENT
+    most_messages = 1
+
+    def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
+        """Yield each alone."""
+        return ((sending,) for sending in sendings)
+
+    def request(self, _load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
+        """Return what Segment sends."""
+        [parcel] = parcels
+        headers = segment_headers(self.api_keys[parcel.customer], self.traffic.settings(parcel.customer))
+        return self.endpoint.head(headers), parcel.body
+
+    def fields(self, _load: Load, _parcels: Sequence[Parcel]) -> JsonObject:
+        """Return nothing: a message is alone."""
+        return {}
+
+    def refusals(self, _load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the status and the code."""
+        return [None if parcel.refusal is None else answer_of(parcel.refusal.alone) for parcel in parcels]
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return what a schema must refuse: it is kept as it came, without the key of its source."""
+        [parcel], [sending] = parcels, load
+        if parcel.refusal is None or parcel.refusal.alone not in KEPT_ALONE:
+            return {}
+        headers = segment_headers("", self.traffic.settings(parcel.customer))
+        customer_id = self.traffic.customer_ids[parcel.customer]
+        key = reject_key(customer_id, kept_text(parcel.body), headers.get("X-Segment-Settings", ""))
+        subject = subject_by(customer_id, stored_body(parcel.plain))
+        return {0: (key, SentReject(sending=sending, subject=subject, code=parcel.refusal.alone))}
+
+    def ruling(self, reply: Reply, _messages: int) -> Ruling:
+        """Read what the status says."""
+        content = content_of(reply)
+        word, code, kept = (content.get(name) for name in ("status", "code", "kept"))
+        verdict = Verdict(
+            end=End.ACCEPTED if _is_success(reply) else End.REFUSED,
+            text=_text(reply),
+            answer=f"{reply.status} {code}" if code else str(reply.status),
+            word=f"{reply.status} {word}" if word else str(reply.status),
+            is_kept=kept if isinstance(kept, bool) else None,
+        )
+        return Ruling(verdicts=[verdict], duplicates=word == DUPLICATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRoute:
+    """`POST /v1/batch`: messages of a customer together, with what the batch tells for all of them.
+
+    What is no JSON goes alone, in place of a batch; so does some of it that is made a good batch with a key of nobody.
+    """
+
+    traffic: Traffic
+    endpoint: Endpoint
+    api_keys: Sequence[str]
+    most_messages: int = BATCH_MESSAGES
+    retried: frozenset[int] = field(default=RETRIED_BY_LIBRARIES, init=False)
+
+    def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
+        """Yield batches as they become full, and the others at the end."""
+        waiting: dict[int, list[Sending]] = defaultdict(list)
+        sizes: dict[int, int] = defaultdict(int)
+        for sending in sendings:
+            parcel = self.traffic.parcel(sending)
+            customer = parcel.customer
+            if _is_unreadable(parcel):
+                yield (sending,)
+                continue
+            size = len(_entry(parcel))
+            if waiting[customer] and sizes[customer] + size > MAX_BATCH_BYTES:
+                yield tuple(waiting.pop(customer))
+                del sizes[customer]
+            waiting[customer].append(sending)
+            sizes[customer] += size
+            if len(waiting[customer]) == self.most_messages:
+                yield tuple(waiting.pop(customer))
+                del sizes[customer]
+        yield from map(tuple, waiting.values())
+
+    def request(self, load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
+        """Return what a library sends: some compressed, some with the key in the body in place of a header."""
+        draw = self._draw(load, "request")
+        key = self.api_keys[parcels[0].customer]
+        headers = {"Content-Type": "application/json", "User-Agent": "analytics-python/2.3.3"}
+        fields, entries = self.fields(load, parcels), [_entry(parcel) for parcel in parcels]
+        broken = None
+        if _is_unreadable(parcels[0]):
+            if draw.random() < WRONG_KEY_SHARE:
+                key, entries = NOBODYS_KEY, [json.dumps(parcels[0].message).encode()]
+            else:
+                broken = parcels[0].body
+        if draw.random() < WRITE_KEY_SHARE and broken is None:
+            fields["writeKey"] = key
+        else:
+            headers["Authorization"] = "Basic " + base64.b64encode(f"{key}:".encode()).decode()
+        body = _batch(entries, fields) if broken is None else broken
+        if draw.random() < GZIP_SHARE:
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, compresslevel=6, mtime=0)
+        return self.endpoint.head(headers), body
+
+    def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
+        """Return the code of a message in a batch, and of one that goes alone the status too."""
+        if _is_unreadable(parcels[0]):
+            is_nobodys = self._draw(load, "request").random() < WRONG_KEY_SHARE
+            return [answer_of("unknown_key" if is_nobodys else _refusal(parcels[0]).alone)]
+        return [None if parcel.refusal is None else parcel.refusal.in_batch for parcel in parcels]
+
+    def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
+        """Return the messages that must be refused and can be read: they are kept as they would be stored."""
+        fields, rejects = self.traffic.stored_fields(parcels[0].customer, self.fields(load, parcels)), {}
+        for place, (sending, parcel) in enumerate(zip(load, parcels, strict=True)):
+            if parcel.refusal is not None and parcel.refusal.in_batch in KEPT_OF_A_BATCH:
+                body = stored_body(parcel.plain, fields)
+                customer_id = self.traffic.customer_ids[parcel.customer]
+                sent = SentReject(sending=sending, subject=subject_by(customer_id, body), code=parcel.refusal.in_batch)
+                rejects[place] = reject_key(customer_id, repeated(body), ""), sent
+        return rejects
+
+    def ruling(self, reply: Reply, messages: int) -> Ruling:
+        """Read which messages are rejected; all are refused by an answer that does not tell of each."""
+        content = content_of(reply)
+        rejected = _rejected(content, messages)
+        counts = [content.get(name) for name in ("accepted", "duplicates")]
+        told = len(rejected) + sum(count if type(count) is int else -messages for count in counts)
+        is_counted = _is_success(reply) or content.get("code") == "nothing_accepted"
+        if not is_counted or told != messages:
+            text = f"{_text(reply)} (which does not tell of each message)" if is_counted else _text(reply)
+            answer = " ".join(str(part) for part in (reply.status, content.get("code")) if part)
+            return Ruling(verdicts=[Verdict(end=End.REFUSED, text=text, answer=answer)] * messages)
+        verdicts = [rejected.get(place, Verdict(end=End.ACCEPTED)) for place in range(messages)]
+        return Ruling(verdicts=verdicts, duplicates=content["duplicates"])
+
+    def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
+        """Return what a batch tells for its messages."""
+        fields = self.traffic.shared(parcels[0].customer)
+        if self._draw(load, "sentAt").random() < SENT_AT_SHARE:
+            fields["sentAt"] = sent_at(load[-1])
+        return fields
+
+    def _draw(self, load: Load, what: str) -> Random:
+        """Return what decides about a batch: the same when it is sent again."""
+        return Random(f"{self.traffic.seed}/{load}/{what}")  # noqa: S311 -- to be repeatable, not secret
+
+
+def is_kept(code: str) -> bool:
+    """Whether a message of a batch that was rejected with a code is among the rejects."""
+    return code in KEPT_OF_A_BATCH
+
+
+def answer_of(code: str) -> str:
+    """Return the answer that is due by its code: `400 invalid_message`."""
+    return f"{STATUS_BY_CODE[code]} {code}"
+
+
+def subject_by(customer_id: str, body: JsonObject) -> str | None:
+    """Return whose a message is that must be refused, None where it names nobody."""
+    for kind, name in (("user", "user_id"), ("anonymous", "anonymous_id")):
+        if isinstance(body.get(name), str):
+            return subject_of(customer_id, kind, body[name])
+    return None
+
+
+def kept_text(body: bytes) -> str:
+    """Return the text that is kept of a body: as it came, or without the key of its source where it has one."""
+    text = body.decode()
+    document = json.loads(text)
+    if not _names_write_key(document):
+        return text
+    return json_text(without_write_key(document))
+
+
+def json_text(document: object) -> str:
+    """Return JSON as it is stored: short, and escaped only where UTF-8 can't hold it."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(document, separators=(",", ":"))
+    return text
+
+
+def without_write_key(document: JsonObject) -> JsonObject:
+    """Return a message without the key of its source, whichever casing it has."""
+    return {
+        name: without_write_key(value) if _may_hold_write_key(name) and isinstance(value, dict) else value
+        for name, value in document.items()
+        if not is_write_key(name)
+    }
+
+
+def is_write_key(name: str) -> bool:
+    """Whether a name is the name of a source's key, in any casing."""
+    return _letters(name) == "writekey" and not name.startswith(("_", "-"))
+
+
+def _may_hold_write_key(name: str) -> bool:
+    return name == "_metadata" or _letters(name) == "context"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalpha, name)).lower()
+
+
+def _names_write_key(document: object) -> bool:
+    if isinstance(document, list):
+        return any(map(_names_write_key, document))
+    if isinstance(document, dict):
+        return any(is_write_key(name) or _names_write_key(value) for name, value in document.items())
+    return False
+
+
+def _refusal(parcel: Parcel) -> Refusal:
+    assert parcel.refusal is not None  # noqa: S101 -- of a message that must be refused
+    return parcel.refusal
+
+
+def _is_unreadable(parcel: Parcel) -> bool:
+    """Whether a body is not JSON in UTF-8, and would break its batch."""
+    return parcel.refusal is not None and parcel.refusal.in_batch is None
+
+
+def _entry(parcel: Parcel) -> bytes:
+    """Return a message as it stands in a batch; one that is too long only by its escapes is sent with few of them."""
+    if len(parcel.body) <= MAX_BATCH_BYTES:
+        return parcel.body
+    text = json.dumps(parcel.message, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # of a lone surrogate this makes what JSON has for it
+
+
+def _batch(entries: Iterable[bytes], fields: Mapping[str, Any]) -> bytes:
+    return b'{"batch":[' + b",".join(entries) + (b"]," if fields else b"]") + json.dumps(fields).encode()[1:]
+
+
+def content_of(reply: Reply) -> dict[str, Any]:
+    """Return the JSON object of an answer, an empty one where it holds none."""
+    try:
+        content = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+MAX_WORD_CHARS = max(map(len, STATUS_BY_CODE))
+"""Longest code of an answer. What is longer comes from somebody else, and would not fit into the report."""
+
+
+def label_of(reply: Reply) -> str:
+    """Name an answer by its status and our word for it: `200 stored`, `503 event_store_unavailable`.
+
+    That for a batch says whether all of its messages were accepted.
+    """
+    content = content_of(reply)
+    word = content.get("code", content.get("status"))
+    if word is None and "rejected" in content:
+        word = "some_rejected" if content["rejected"] else "none_rejected"
+    is_ours = isinstance(word, str) and word.isidentifier() and len(word) <= MAX_WORD_CHARS
+    return f"{reply.status} {word}" if is_ours else str(reply.status)
+
+
+def _is_success(reply: Reply) -> bool:
+    return 200 <= reply.status < 300  # noqa: PLR2004 -- RFC 9110: 2xx
+
+
+def _text(reply: Reply) -> str:
+    return f"{reply.status} {content_of(reply).get('message', '')}".strip()
+
+
+def _rejected(content: Mapping[str, Any], messages: int) -> dict[int, Verdict]:
+    """Return what an answer says of messages by their index, each once."""
+    rejected: dict[int, Verdict] = {}
+    told = content.get("rejected")
+    for one in told if isinstance(told, list) else []:
+        index = one.get("index") if isinstance(one, dict) else None
+        if type(index) is int and 0 <= index < messages:
+            code = str(one.get("code", ""))
+            text = f"{code} {one.get('message', '')}".strip()
+            rejected[index] = Verdict(end=End.REFUSED, text=text, code=code, answer=code)
+    return rejected

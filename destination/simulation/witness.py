@@ -1,0 +1,239 @@
+"""What becomes of the users whom `destination simulate` has erased: whether all of theirs is gone, and is counted.
+
+What there is to erase is read from the stores after all that was sent before the deletes has come to its end, and no
+request is under way any more. So it is known exactly, whatever faults there were: a message that its sender gave up may
+have been written all the same. What is there then was sent, as the reconciliation shows; and each message of it must be
+counted by just one receipt, however often the `delete` came and was carried out.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from consumer.erasures import ErasureTable, Receipt
+from destination.deployment.target import Target
+from destination.segment.contract import DELETE
+from destination.segment.due import sha256, subject_of
+from destination.simulation.fingerprint import Fingerprint
+from destination.simulation.ledger import End, Ledger
+from destination.simulation.reconcile import READERS, read_subjects
+from destination.simulation.stored import Stored
+
+PATIENCE_SECONDS = 120
+"""How long the eraser may change no receipt and delete nothing while something is left to erase."""
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holding:
+    """What is stored of a subject: messages, deletes that are not carried out, and how many rejects.
+
+    `linked` are the subjects of anonymous ids that its messages name.
+    """
+
+    messages: tuple[Fingerprint, ...]
+    deletes: tuple[Fingerprint, ...]
+    rejects: int
+    linked: frozenset[str]
+
+    @property
+    def size(self) -> int:
+        """How many items there are in all."""
+        return len(self.messages) + len(self.deletes) + self.rejects
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasures:
+    """What became of the users whom deletes name.
+
+    `erased` users have receipts, all of them finished; these count `messages` and `rejects`. `not_erased` counts what
+    is left of users whose `delete` was accepted or has a receipt, and `receipts_wrong` the users of whom the receipts
+    are missing, unfinished or count other than there was, or whom nobody had erased. Where the eraser is not `settled`,
+    it was given up. `proven` are the messages of which is known without the event table that they were stored.
+    """
+
+    erased: int
+    messages: int
+    rejects: int
+    receipts: int
+    not_erased: int
+    receipts_wrong: int
+    settled: bool
+    subjects: frozenset[str]
+    proven: Counter[Fingerprint]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.not_erased or self.receipts_wrong or not self.settled)
+
+
+class Witness:
+    """Watches the eraser in a run; made before anything is sent, so that it knows the receipts of earlier runs.
+
+    With the scope `linked` what is stored under anonymous ids that a user's messages name goes too.
+    """
+
+    def __init__(self, target: Target, customer_ids: Iterable[str]) -> None:
+        self._target = target
+        self._customer_ids = tuple(customer_ids)
+        self._earlier = frozenset(self._all_receipts())
+        self._linked = target.stores.erasure_scope == "linked"
+        self._before: dict[str, Holding] = {}
+
+    def look(self, subjects: Iterable[str]) -> None:
+        """Read what there is to erase of these users; raises `STORE_ERRORS`."""
+        self._before = self._read(subjects)
+        if self._linked:
+            others = {other for holding in self._before.values() for other in holding.linked}
+            self._before |= self._read(others - self._before.keys())
+
+    def wait(
+        self, ledger: Ledger, *, tell: Callable[[str], object], patience_seconds: float = PATIENCE_SECONDS
+    ) -> bool:
+        """Wait until the deletes are carried out, and tell whether that is so; raises `STORE_ERRORS`.
+
+        Settled is what has only finished receipts, one at least where the `delete` was accepted, and no `delete` in the
+        event table. A receipt counts messages by pages of a hundred: where stores fail often, one page may take longer
+        than the patience, so that what is left is counted too.
+        """
+        accepted = {sha256(subject) for subject, end in _ends(ledger) if end is End.ACCEPTED}
+        asked = {sha256(subject) for subject in ledger.deletes}
+        subjects = {other for subject in ledger.deletes for other in (subject, *self._linked_to(subject))}
+        remaining = _remaining(self._before[subject] for subject in subjects)
+        last, changed = None, time.monotonic()
+        while True:
+            receipts = frozenset(self._receipts())
+            unfinished = {receipt.user_hash for receipt in receipts if not receipt.finished_at}
+            finished = {receipt.user_hash for receipt in receipts} - unfinished
+            tell(f"Waiting for the eraser: {len(finished):,} of {len(accepted):,} users are erased …")
+            left = accepted - finished or unfinished & asked
+            if not left and not any(holding.deletes for holding in self._read(ledger.deletes).values()):
+                return True
+            if receipts != last:
+                last, changed = receipts, time.monotonic()
+            if time.monotonic() - changed >= patience_seconds:
+                still = _remaining(self._read(subjects).values())
+                if still >= remaining:
+                    return False
+                remaining, changed = still, time.monotonic()
+            time.sleep(LOOK_SECONDS)
+
+    def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
+        """Compare what is there now, and the receipts, with what there was to erase; raises `STORE_ERRORS`."""
+        receipts: dict[str, list[Receipt]] = {}
+        for receipt in self._receipts():
+            receipts.setdefault(receipt.user_hash, []).append(receipt)
+        named = {subject: receipts.pop(sha256(subject), []) for subject in ledger.deletes}
+        users = {subject for subject, end in _ends(ledger) if end is End.ACCEPTED or named[subject]}
+        subjects = users | {other for subject in users for other in self._linked_to(subject)}
+        after = self._read(subjects)
+        finished = {subject for subject in users if named[subject] and all(one.finished_at for one in named[subject])}
+        counted = [one for subject in users for one in named[subject]]
+        for subject, holding in after.items():
+            if holding.size:
+                ledger.breaches.add(
+                    "nothing is left of an erased user",
+                    subject,
+                    expected="no messages, deletes and rejects",
+                    found=f"{len(holding.messages):,} messages, {len(holding.deletes):,} deletes, "
+                    f"{holding.rejects:,} rejects",
+                )
+        proven = Counter(fingerprint for subject in subjects for fingerprint in self._before[subject].messages)
+        proven.update(ledger.deletes[subject] for subject in users if named[subject] or after[subject].deletes)
+        return Erasures(
+            erased=len(finished),
+            messages=sum(one.messages + one.linked_messages for one in counted),
+            rejects=sum(one.rejects + one.linked_rejects for one in counted),
+            receipts=len(counted),
+            not_erased=sum(holding.size for holding in after.values()),
+            receipts_wrong=len(receipts)
+            + sum(subject not in finished or not self._is_counted(subject, named[subject]) for subject in users),
+            settled=settled,
+            subjects=frozenset(subjects),
+            proven=proven,
+        )
+
+    def _is_counted(self, subject: str, receipts: Iterable[Receipt]) -> bool:
+        """Whether the receipts of a user together count what there was."""
+        total = Counter[str]()
+        for one in receipts:
+            total.update(
+                messages=one.messages,
+                rejects=one.rejects,
+                linked_messages=one.linked_messages,
+                linked_rejects=one.linked_rejects,
+            )
+        own, linked = self._before[subject], [self._before[other] for other in self._linked_to(subject)]
+        return total == {
+            "messages": len(own.messages),
+            "rejects": own.rejects,
+            "linked_messages": sum(len(holding.messages) for holding in linked),
+            "linked_rejects": sum(holding.rejects for holding in linked),
+        }
+
+    def _linked_to(self, subject: str) -> frozenset[str]:
+        return self._before[subject].linked if self._linked else frozenset()
+
+    def _receipts(self) -> Iterator[Receipt]:
+        """Yield the receipts of this run."""
+        earlier = {(one.user_hash, one.requested_at) for one in self._earlier}
+        return (one for one in self._all_receipts() if (one.user_hash, one.requested_at) not in earlier)
+
+    def _all_receipts(self) -> Iterator[Receipt]:
+        table = ErasureTable(self._target.account.dynamodb(), self._target.stores.erasure_table)
+        for customer_id in self._customer_ids:
+            yield from table.receipts(customer_id)
+
+    def _read(self, subjects: Iterable[str]) -> dict[str, Holding]:
+        """Read what is stored of subjects."""
+        subjects = tuple(subjects)
+        client, stores = self._target.account.dynamodb(), self._target.stores
+        messages = list(read_subjects(client, stores.event_table, subjects))
+
+        def rejects(subject: str) -> int:
+            pages = client.get_paginator("query").paginate(
+                TableName=stores.rejects_table,
+                IndexName="by_subject",
+                KeyConditionExpression="subject = :subject",
+                ExpressionAttributeValues={":subject": {"S": subject}},
+            )
+            return sum(len(page["Items"]) for page in pages)
+
+        with ThreadPoolExecutor(READERS) as readers:
+            counts = readers.map(rejects, subjects)
+            return {
+                subject: _holding(subject, stored, count)
+                for subject, stored, count in zip(subjects, messages, counts, strict=True)
+            }
+
+
+def _remaining(holdings: Iterable[Holding]) -> int:
+    return sum(len(holding.messages) + holding.rejects for holding in holdings)
+
+
+def _ends(ledger: Ledger) -> Iterator[tuple[str, End]]:
+    """Yield the users whom deletes name, each with what became of the `delete` for its sender."""
+    return ((subject, ledger.messages[fingerprint]) for subject, fingerprint in ledger.deletes.items())
+
+
+def _holding(subject: str, stored: Collection[Stored], rejects: int) -> Holding:
+    deletes, messages = (
+        [one for one in stored if (one.facts.get("type") == DELETE) is is_delete] for is_delete in (True, False)
+    )
+    linked = {other for one in messages for other in _linked_by(one.customer_id, one.message or {})}
+    return Holding(
+        messages=tuple(map(Fingerprint.of_stored, messages)),
+        deletes=tuple(map(Fingerprint.of_stored, deletes)),
+        rejects=rejects,
+        linked=frozenset(linked - {subject}),
+    )
+
+
+def _linked_by(customer_id: str, message: Mapping[str, str]) -> Iterator[str]:
+    """Yield the visitors that a message names."""
+    for name in ("anonymous_id", "previous_id"):
+        if name in message:
+            yield subject_of(customer_id, "anonymous", message[name])

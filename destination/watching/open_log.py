@@ -1,0 +1,22 @@
+"""Which log a deployment has."""
+
+import click
+
+from destination.deployment.target import LocalLog as LocalPlace
+from destination.deployment.target import Target
+from destination.watching.cloud_log import CloudLog
+from destination.watching.local_log import LocalLog
+from destination.watching.request_log import RequestLog
+
+
+def open_log(target: Target) -> RequestLog:
+    """Return the request log of a deployment; raises `click.ClickException` for one that tells none."""
+    if target.logs is None:
+        raise click.ClickException(
+            "This local server is of an older version, which keeps no request log: start it again"
+            if target.is_local
+            else "This stack is of an older version, which does not name its log groups: deploy it again"
+        )
+    if isinstance(target.logs, LocalPlace):
+        return LocalLog(target.logs.file)
+    return CloudLog(target.account.logs(), target.logs)

@@ -1,0 +1,30 @@
+"""What the sender of a message did after an answer, in words; `docs/answers.md` has the rules."""
+
+from http import HTTPStatus
+
+from destination.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
+from destination.watching.lines import AccessLine, FunctionLine
+from handler.request import SEGMENT
+
+
+def what_follows(line: FunctionLine, answer: AccessLine | None) -> str:
+    """Return sentences about one delivery; of the answer of the API where that is known, else of the function's."""
+    status = line.status if answer is None or answer.status is None else answer.status
+    is_segment = line.route == SEGMENT.path
+    sender = "Segment" if is_segment else "The library"
+    was_taken = line.outcome in ("accepted", "duplicate")
+    if status in (RETRIED_BY_SEGMENT if is_segment else RETRIED_BY_LIBRARIES):
+        how_long = "for up to four hours" if is_segment else "as often as it is set to"
+        taken = ", although the message was taken: what comes again is a duplicate" if was_taken else ""
+        return f"{sender} sends it again, {how_long}{taken}."
+    if status < HTTPStatus.MULTIPLE_CHOICES:
+        if was_taken:
+            return 'Segment shows "Delivered".' if is_segment else "The library is done with it."
+        return f"{sender} is told so in a {status}, and does not send it again.{_kept(line)}"
+    return f"Final: {sender} does not send it again.{_kept(line)}"
+
+
+def _kept(line: FunctionLine) -> str:
+    if line.kept is None:
+        return ""
+    return " It was kept among the rejects." if line.kept else " It was not kept among the rejects."

@@ -1,0 +1,277 @@
+"""Where a message is now: in the event table, among the rejects, in the queue, or nowhere any more."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Literal
+
+import click
+
+from consumer.erasures import ErasureTable, Receipt
+from destination.commands.messages import fetch_items
+from destination.deployment import demo
+from destination.deployment.reject_table import KeptReject, RejectTable, newest_first
+from destination.deployment.target import Target
+from destination.watching.lines import FunctionLine
+from handler.errors import STORE_ERRORS
+from handler.record import sha256, subject_key, utf8
+from handler.spec import DELETE
+from handler.timestamps import sortable
+
+CLOCKS_APART = timedelta(seconds=10)
+"""Between the time of a line and that of its reject, which are taken one after the other."""
+
+MAX_FOUND = 1000
+"""Messages of one id that are shown: an id is unique only within a customer and a user."""
+
+HAS_ID = "message_id = :message_id"
+
+Item = Mapping[str, Any]
+"""An item of the event table, as DynamoDB returns it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Which message is looked for; `subject_id` is of a user or an anonymous visitor, where one is named."""
+
+    message_id: str
+    customer_id: str | None
+    kind: Literal["user", "anonymous"]
+    subject_id: str | None
+    scan: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whereabouts:
+    """The items of the event table, None where that was not searched, and the rejects, oldest first.
+
+    `receipts` are those of erasures that finished after the message was accepted: of its user if `names_user`, else of
+    all users of its customer; None where they were not looked up. `fault` says why nothing is known, where the tables
+    could not be read.
+    """
+
+    items: Sequence[Item] | None
+    rejects: Sequence[KeptReject]
+    receipts: Sequence[Receipt] | None = None
+    names_user: bool = False
+    fault: str | None = None
+
+    @property
+    def customers(self) -> set[str]:
+        """Whose they are."""
+        return {item["customer_id"]["S"] for item in self.items or ()} | {one.customer_id for one in self.rejects}
+
+    def of(self, customer_id: str) -> "Whereabouts":
+        """Return those of one customer."""
+        return Whereabouts(
+            items=None if self.items is None else [one for one in self.items if one["customer_id"]["S"] == customer_id],
+            rejects=[reject for reject in self.rejects if reject.customer_id == customer_id],
+            receipts=None
+            if self.receipts is None
+            else [one for one in self.receipts if one.customer_id == customer_id],
+            names_user=self.names_user,
+            fault=self.fault,
+        )
+
+
+def find(target: Target, search: Search, lines: Collection[FunctionLine]) -> Whereabouts:
+    """Look for a message of which there are some lines."""
+    items = _items(target, search, {line.customer_id for line in lines if line.customer_id is not None})
+    return Whereabouts(
+        items=items,
+        rejects=_rejects(target, search, lines),
+        receipts=None if items is None or items else _receipts(target, search, lines),
+        names_user=search.subject_id is not None,
+    )
+
+
+def _receipts(target: Target, search: Search, lines: Collection[FunctionLine]) -> Sequence[Receipt] | None:
+    """Return the receipts that may explain why a message is gone; None if they can't be read."""
+    table = ErasureTable(target.account.dynamodb(), target.stores.erasure_table)
+    since: dict[str, str] = {}
+    for line in lines:
+        if line.customer_id is not None:
+            time = sortable(line.time - CLOCKS_APART)
+            since[line.customer_id] = min(time, since.get(line.customer_id, time))
+    found: list[Receipt] = []
+    try:
+        for customer, time in since.items():
+            named = search.subject_id and sha256(subject_key(customer, search.kind, search.subject_id))
+            receipts = table.receipts(customer, user_hash=named) if named else table.receipts(customer)
+            found += (one for one in receipts if one.finished_at >= time)
+    except STORE_ERRORS:
+        return None
+    return found
+
+
+def _rejects(target: Target, search: Search, lines: Collection[FunctionLine]) -> Sequence[KeptReject]:
+    """Return the rejects of the days on which it was refused; on a local server of all days."""
+    table = RejectTable(target.account.dynamodb(), target.stores.rejects_table)
+    if target.is_local:
+        rejects: Iterable[KeptReject] = table.everything()
+    else:
+        days: defaultdict[str, set[date]] = defaultdict(set)
+        for line in lines:
+            if line.outcome == "refused" and line.customer_id is not None:
+                days[line.customer_id] |= {(line.time - CLOCKS_APART).date(), line.time.date()}
+        rejects = itertools.chain.from_iterable(table.of_customer(whose, sorted(when)) for whose, when in days.items())
+    chosen = [
+        reject
+        for reject in rejects
+        if reject.facts.get("message_id") == utf8(search.message_id)
+        and search.customer_id in (None, reject.customer_id)
+    ]
+    return newest_first(chosen)[::-1]
+
+
+def _items(target: Target, search: Search, customers: Collection[str]) -> Sequence[Item] | None:
+    """Return the items with the message id, None where that would take a scan that nobody asked for."""
+    if target.stores.event_sink == "sqs":
+        return None
+    client = target.account.dynamodb()
+    values = {":message_id": {"S": utf8(search.message_id)}}
+    if search.subject_id is None:
+        if not search.scan and not target.is_local:
+            return None
+        if target.arrivals is not None and not search.scan:
+            keys = target.arrivals(search.customer_id, search.message_id, MAX_FOUND)
+            if keys:
+                return list(fetch_items(target, keys))
+        pages = client.get_paginator("scan").paginate(
+            TableName=target.stores.event_table,
+            FilterExpression=HAS_ID,
+            ExpressionAttributeValues=values,
+            ConsistentRead=True,
+        )
+        items = [item for page in pages for item in page["Items"]]
+        return [item for item in items if search.customer_id in (None, item["customer_id"]["S"])]
+    known = {search.customer_id} if search.customer_id is not None else customers
+    if not known and target.is_local:
+        known = {demo.CUSTOMER}
+    if not known:
+        raise click.UsageError("No line tells whose message it is: name the --customer whose user this is")
+    subjects = [subject_key(customer, search.kind, search.subject_id) for customer in known]
+    return [
+        item
+        for subject in subjects
+        for page in client.get_paginator("query").paginate(
+            TableName=target.stores.event_table,
+            FilterExpression=HAS_ID,
+            KeyConditionExpression="subject = :subject",
+            ExpressionAttributeValues={**values, ":subject": {"S": subject}},
+            ConsistentRead=True,
+        )
+        for item in page["Items"]
+    ]
+
+
+def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, words: str) -> Iterator[str]:
+    """Yield sentences about where a message of one customer is, and what of that does not fit its lines.
+
+    `words` say of which time the lines are.
+    """
+    taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
+    refused = [line for line in lines if line.outcome == "refused"]
+    for item in whereabouts.items or ():
+        key = f"{item['subject']['S']} at {item['position']['S']}"
+        yield f"Stored at {_moment(item['stored_at']['S'])} UTC in the event table, as {key}."
+        if item["type"]["S"] == DELETE:
+            yield "The erasure that it asks for is not carried out yet: that would delete it."
+    if whereabouts.items and not taken:
+        yield (
+            f"No line of {words} tells that it was accepted: it was stored before that, or by `destination rejects "
+            "retry`, or its function ended before it could write one."
+        )
+    if whereabouts.items is None and target.stores.event_sink == "sqs":
+        if taken:
+            yield (
+                f"Queued in {target.stores.event_queue_url} until a consumer takes it from there. A queue can't be "
+                "searched."
+            )
+    elif whereabouts.items is None:
+        yield (
+            "Whether it is in the event table was not looked up, which has no index by message id: name its --user or "
+            "its --anonymous id, or say --scan to read the whole table."
+        )
+    elif taken and not whereabouts.items:
+        yield _why_not_stored(whereabouts, taken, target)
+    for reject in whereabouts.rejects:
+        yield (
+            f"Among the rejects since {_moment(reject.rejected_at)} UTC as {reject.reject_id}: "
+            "`destination rejects show` has all of it, `destination rejects retry` takes it in once the schema is "
+            "mended."
+        )
+    if refused and not whereabouts.rejects:
+        was_kept = any(line.kept for line in refused)
+        yield _why_not_kept(whereabouts, refused, target) if was_kept else "It is not among the rejects."
+
+
+def is_missing(whereabouts: Whereabouts, lines: Collection[FunctionLine]) -> bool:
+    """Return whether a message of one customer should be in a table that was read, and may be lost."""
+    taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
+    if whereabouts.items is None or whereabouts.items or whereabouts.rejects:
+        return False
+    if taken:
+        return not _is_explained(whereabouts, taken)
+    return any(line.outcome == "refused" and line.kept for line in lines)
+
+
+def _is_explained(whereabouts: Whereabouts, taken: Collection[FunctionLine]) -> bool:
+    """Whether a receipt shows that an erasure deleted a message: the one it asked for, or one of its user."""
+    if all(line.call_type == DELETE for line in taken):
+        return whereabouts.receipts is None or bool(whereabouts.receipts)
+    return whereabouts.names_user and bool(whereabouts.receipts)
+
+
+def _why_not_stored(whereabouts: Whereabouts, taken: Collection[FunctionLine], target: Target) -> str:
+    """Say why a message is not in the event table, by what the configuration and the receipts leave possible."""
+    is_delete = all(line.call_type == DELETE for line in taken)
+    if _is_explained(whereabouts, taken):
+        return (
+            "It is not in the event table any more: the erasure that it asked for was carried out, of which "
+            "`destination erasures list` shows the receipt."
+            if is_delete
+            else "It is not in the event table any more: its user was erased after it was accepted (`destination "
+            "erasures list`)."
+        )
+    reasons = [*_erasures(whereabouts), *_expiry(taken, target.stores.event_retention_days, "EventRetentionDays")]
+    if whereabouts.names_user:
+        reasons.append("it is of another user than the one that was named")
+    reasons.append("somebody deleted it")
+    receipt = ", and there is no receipt of the erasure that it asked for" if is_delete else ""
+    return f"It was accepted and is not in the event table{receipt}: {', '.join(reasons)}, or it was lost."
+
+
+def _why_not_kept(whereabouts: Whereabouts, refused: Collection[FunctionLine], target: Target) -> str:
+    """Say why a message is not among the rejects, likewise."""
+    if whereabouts.items:
+        return "It is not among the rejects any more: it was retried, or stored by another delivery and purged."
+    expiry = _expiry(refused, target.stores.rejects_retention_days, "RejectsRetentionDays")
+    reasons = [*_erasures(whereabouts), *expiry, "it was purged"]
+    if whereabouts.items is None:
+        reasons.insert(0, "it was retried")
+    return f"It is not among the rejects any more: {', '.join(reasons)}, or it was lost."
+
+
+def _erasures(whereabouts: Whereabouts) -> Iterator[str]:
+    """Yield that a user may have been erased, unless the receipts show that none was."""
+    if whereabouts.receipts is None:
+        yield "its user was erased (`destination erasures list`)"
+    elif whereabouts.receipts and not whereabouts.names_user:
+        count = len(whereabouts.receipts)
+        which = "an erasure of this customer has" if count == 1 else f"{count:,} erasures of this customer have"
+        yield f"its user was erased ({which} finished since: `destination erasures list`)"
+
+
+def _expiry(lines: Collection[FunctionLine], days: str, parameter: str) -> Iterator[str]:
+    """Yield that a message expired, if the days of its retention have passed; a stack may not tell them."""
+    if not days:
+        yield f"it expired by {parameter}"
+    elif int(days) and max(line.time for line in lines) + timedelta(days=int(days)) <= datetime.now(UTC):
+        yield f"it expired after {parameter}={days}"
+
+
+def _moment(text: str) -> str:
+    return text.replace("T", " ")[: len("2020-05-09 23:54:49.200")]

@@ -1,0 +1,1 @@
+"""What the local server and `destination debug` need of a web server."""
