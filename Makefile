@@ -18,7 +18,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 SAM_VENV := .venv-sam
 # pip with the user's package index, proxy and certificates, and without other settings such as `user` or `target`.
-PIP := -I destination/run_pip.py
+PIP := -I .ci/run_pip.py
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 NPM_LOCK := npm install --silent --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
 # which writes hashes, and no address of a registry

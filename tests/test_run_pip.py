@@ -48,7 +48,7 @@ def settings(tmp_path):
     def settings(**variables):
         others = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
         run = subprocess.run(
-            [sys.executable, "-I", str(ROOT / "destination" / "run_pip.py"), "config", "list"],
+            [sys.executable, "-I", str(ROOT / ".ci" / "run_pip.py"), "config", "list"],
             env={**others, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / ".config"), **variables},
             cwd=tmp_path,
             check=True,
