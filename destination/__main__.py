@@ -30,6 +30,7 @@ from destination.commands.schemas import schemas
 from destination.commands.serve import serve
 from destination.commands.simulate import simulate
 from destination.commands.status import status
+from destination.commands.subject import subject
 from destination.commands.tail import tail
 from destination.commands.trace import trace
 from destination.console import standard_streams
@@ -107,6 +108,7 @@ for command in (
     rejects,
     erase,
     erasures,
+    subject,
     contacts,
     replay,
     schemas,

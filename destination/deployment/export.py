@@ -1,0 +1,109 @@
+"""Export what is stored of one person, for a request of access (GDPR, article 15).
+
+It reads with the finders of `consumer/erase.py`. What an export shows is therefore what an erasure deletes and counts.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from consumer.contact_table import ContactTable
+from consumer.erase import REJECT_KEY, Scope, linked_subject, links_of, rejects_of, stored_of
+from consumer.erasures import ErasureTable
+from consumer.stored import UNREADABLE, Item, image_of
+from destination.commands.erase import Person
+from destination.commands.messages import fetch_items, to_json
+from destination.deployment.reject_table import RejectTable
+from destination.deployment.target import Target
+from handler.decode import JsonObject
+from handler.record import sha256
+from handler.spec import DELETE
+
+PAGE_ITEMS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is stored of a person: under the id, and with `ErasureScope=linked` under the linked anonymous ids.
+
+    `counts` counts the documents by kind, as far as they were read.
+    """
+
+    target: Target
+    person: Person
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def documents(self) -> Iterator[JsonObject]:
+        """Yield a JSON object for each stored item, whose `kind` says what it is; raises `STORE_ERRORS`.
+
+        The kinds are `message`, `erasure_request` (a `delete` message that the eraser has not carried out), `reject`,
+        `contact` and `receipt`. What is stored under a linked id has the kind `linked_message` or `linked_reject`.
+        """
+        for document in self._documents():
+            self.counts[document["kind"]] += 1
+            yield document
+
+    @cached_property
+    def linked_subjects(self) -> tuple[str, ...]:
+        """Return the subjects of the anonymous ids that the person's messages name."""
+        client, table = self.target.account.dynamodb(), self.target.stores.event_table
+        links = links_of(client, table, self.person.subject, lambda _: None)
+        subjects = {linked_subject(self.person.customer_id, link) for link in links}
+        return tuple(sorted(subjects - {self.person.subject}))
+
+    @property
+    def has_linked(self) -> bool:
+        """Whether the export includes what is stored under linked ids, as an erasure would."""
+        return self.target.stores.erasure_scope == Scope.LINKED
+
+    def _documents(self) -> Iterator[JsonObject]:
+        yield from self._messages(self.person.subject, "message")
+        yield from self._rejects(self.person.subject, "reject")
+        if self.has_linked:
+            for subject in self.linked_subjects:
+                yield from self._messages(subject, "linked_message")
+                yield from self._rejects(subject, "linked_reject")
+        yield from self._contact()
+        yield from self._receipts()
+
+    def _messages(self, subject: str, kind: str) -> Iterator[JsonObject]:
+        client, table = self.target.account.dynamodb(), self.target.stores.event_table
+        keys = [(item["subject"]["S"], item["position"]["S"]) for item in stored_of(client, table, subject)]
+        for begin in range(0, len(keys), PAGE_ITEMS):
+            items = fetch_items(self.target, keys[begin : begin + PAGE_ITEMS])
+            for item in sorted(items, key=lambda item: item["position"]["S"]):
+                is_delete = item.get("type") == {"S": DELETE}
+                if not (is_delete and subject != self.person.subject):  # which is a request of its own
+                    yield {"kind": "erasure_request" if is_delete else kind, **_message(item)}
+
+    def _rejects(self, subject: str, kind: str) -> Iterator[JsonObject]:
+        client, name = self.target.account.dynamodb(), self.target.stores.rejects_table
+        table = RejectTable(client, name)
+        for key in rejects_of(client, name, subject):
+            reject = table.find(*(key[part]["S"] for part in REJECT_KEY))
+            contents = reject and table.contents(reject)
+            if reject and contents:
+                yield {"kind": kind, **reject.to_json(), "body": contents.body, "settings": contents.settings_header}
+
+    def _contact(self) -> Iterator[JsonObject]:
+        stores = self.target.stores
+        if stores.consumer == "on":
+            table = ContactTable(self.target.account.dynamodb(), stores.contact_table, customer=self.person.customer_id)
+            [contact_id] = self.person.ids.values()
+            profile = table.find(contact_id)
+            if profile is not None:
+                yield {"kind": "contact", **table.to_json(profile)}
+
+    def _receipts(self) -> Iterator[JsonObject]:
+        table = ErasureTable(self.target.account.dynamodb(), self.target.stores.erasure_table)
+        for receipt in table.receipts(self.person.customer_id, user_hash=sha256(self.person.subject)):
+            yield {"kind": "receipt", **receipt.to_json()}
+
+
+def _message(item: Item) -> JsonObject:
+    """Return a stored message as `messages show` does; one that somebody has edited as the attributes that it has."""
+    try:
+        return to_json(item)
+    except UNREADABLE:
+        return {"unreadable": image_of(item)}
