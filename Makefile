@@ -143,7 +143,7 @@ plan: stage build
 
 undeploy: stage $(SAM_VENV)/.installed
 	$(SAM_VENV)/bin/sam delete --config-env $(CONFIG) $(ARGS)
-	@echo "Tables and queues stay, with what is in them: docs/deploy.md, Delete"
+	@echo "Tables and queues stay, with what is in them: docs/how-to/deploy.md, Delete"
 
 stage:
 	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
@@ -181,7 +181,7 @@ $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
 screenshots: $(VENV)/.browser
 	@$(VENV)/bin/python docs/pictures/take.py
 
-# The libraries that the destination is tested with (docs/libraries.md), each in an environment of its own.
+# The libraries that the destination is tested with (docs/reference/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
 NODE_LIBRARY := tests/e2e/libraries/node
 LOCKED := $(wildcard tests/e2e/libraries/*.txt) $(NODE_LIBRARY)/package-lock.json

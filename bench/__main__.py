@@ -96,7 +96,7 @@ MEASUREMENTS = (
         By store, size, memory and rate; beside a collector that is always on; and which limit of AWS is met first.""",
         measure=cost.measure,
         flags={
-            "write": "Keep what was measured in bench/recorded.json, and write the tables of docs/scale.md from it.",
+            "write": "Save what was measured in bench/recorded.json, update the tables of docs/explanation/scale.md.",
             "recorded": "Measure nothing, and take what bench/recorded.json keeps.",
         },
     ),
@@ -180,7 +180,9 @@ _command(MEASUREMENTS, "all", "Measure all of it, one after the other.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True)
 def _month(*, rate: float) -> None:
     source = cost_docs.Source(prices=cost_model.load_prices(), recorded=cost_model.Recorded.load())
-    click.echo(f"A month at {rate:,.10g} messages per second, of 1 KB each, in dollars of us-east-1 (docs/scale.md):")
+    click.echo(
+        f"A month at {rate:,.10g} messages per second, of 1 KB, in dollars of us-east-1 (docs/explanation/scale.md):"
+    )
     for store in cost_model.Store:
         month = cost_model.month_dollars(source.prices, source.case(store, rate=rate))
         click.echo(f"  {store:<14} {month:>12,.2f}")

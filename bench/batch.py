@@ -36,7 +36,7 @@ MESSAGES = 200
 QUICK_MESSAGES = 50
 """Of each kind in one round; of batches one at least."""
 STORE_WAIT_SECONDS = 0.005
-"""As docs/scale.md takes it for DynamoDB."""
+"""As docs/explanation/scale.md takes it for DynamoDB."""
 
 SINGLE = "single"
 MICROSECONDS = "processor µs"

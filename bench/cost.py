@@ -2,8 +2,8 @@
 
 Measured are the processor time of a request by size and store, the bytes that are written for it, and its line in the
 log; the prices are in `prices.json`, and the rest is `cost_model`. `--write` keeps what was measured in
-`recorded.json`, and writes the tables of `docs/scale.md` from it; `--recorded` measures nothing, and takes what is
-kept.
+`recorded.json`, and updates the tables of `docs/explanation/scale.md`; `--recorded` measures nothing, and reads that
+file.
 """
 
 import base64

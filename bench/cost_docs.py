@@ -1,4 +1,4 @@
-"""The tables and pictures of `docs/scale.md`, between marks that name them, and the same as tables of the bench."""
+"""Tables and pictures of `docs/explanation/scale.md`, between marks that name them; the bench prints them too."""
 
 import math
 import re
@@ -32,7 +32,7 @@ from bench.figures import Row, Table
 from bench.report import bar, number
 from destination.deployment.stack import ROOT
 
-DOCS = ROOT / "docs" / "scale.md"
+DOCS = ROOT / "docs" / "explanation" / "scale.md"
 
 MEMORIES_MB = (128, 256, 512, 1024, 1769)
 RATES = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000)

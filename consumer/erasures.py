@@ -1,7 +1,7 @@
 """The erasure table: whom a `delete` call erased, as tombstones and receipts that name nobody.
 
 A tombstone is what the endpoint looks up (`handler/erased.py`); a receipt is what an auditor reads. Both have the hash
-of the subject in place of the user. `docs/privacy.md` describes the attributes.
+of the subject in place of the user. `docs/explanation/privacy.md` describes the attributes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -9,7 +9,7 @@
   stored, which is not the order in which they happened. A message from the event table that fails does not hold back
   the later ones: it comes again from the queue, after them. In a FIFO queue it holds back the later ones of its user. A
   standard queue and a replay keep no order.
-- Form. A message is as `docs/storage.md` describes it: the spec's names in snake_case, no write keys. `timestamp` and
+- Form. `docs/reference/storage.md` describes a message: the spec's names in snake_case, no write keys. `timestamp` and
   `received_at` are always there, as UTC text that sorts. Nothing is received after it was stored.
 - Failure. To return means done. An exception means that the message comes again: up to 5 times from a queue. A message
   of the event table that fails goes to the queue first. After that it is moved to the dead letters, whole. Raise

@@ -1,6 +1,6 @@
 """Read a stored message back, as DynamoDB's stream or the event queue hands it to Lambda.
 
-`handler/write.py` writes both, and `docs/storage.md` describes them.
+`handler/write.py` writes both, and `docs/reference/storage.md` describes them.
 """
 
 import base64

@@ -1,6 +1,7 @@
 """Step 3 b, where `AfterErasure` is `refuse`: what happened before its user was erased is not stored again.
 
-The eraser (`consumer/erase.py`) leaves a tombstone for each user: a hash, and until when. `docs/privacy.md` tells more.
+The eraser (`consumer/erase.py`) leaves a tombstone for each user: a hash and an end time
+(`docs/explanation/privacy.md`).
 """
 
 from collections.abc import Callable, Iterator, Sequence

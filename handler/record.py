@@ -1,7 +1,7 @@
 """One message of one customer, as both sinks store it.
 
 Subject and position (the two parts of its key) hold only what every resend of a message repeats, so that a message that
-comes again is recognised, and the records of a subject are its timeline. `docs/storage.md` describes all parts.
+comes again is recognised, and the records of a subject are its timeline. See `docs/reference/storage.md`.
 """
 
 import hashlib

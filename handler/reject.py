@@ -3,7 +3,7 @@
 The schema is the partner's, and so may be the mistake. The body is kept as it came, without a write key, beside the
 answer and its reasons. The key spreads a surge of one customer over sixteen partitions, and makes the same body of one
 day, with the same settings, one item. By the subject, an index, the eraser finds what names a user.
-`docs/storage.md` describes the attributes.
+`docs/reference/storage.md` describes the attributes.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What a deployment can choose, read once from the environment; `docs/configuration.md` explains each."""
+"""What a deployment can choose, read once from the environment; `docs/reference/configuration.md` explains each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Times as Segment's sources write them -> text that sorts as time does.
 
-ISO 8601 and RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), in the forms that docs/storage.md lists. A text that is
-written differently is not a time. `datetime.fromisoformat` alone does not decide: it takes any character between
-date and time, reads epoch milliseconds as a year, and differs between versions of Python.
+ISO 8601 and RFC 3339 (https://www.rfc-editor.org/rfc/rfc3339), in the forms that docs/reference/storage.md lists. A
+text that is written differently is not a time. `datetime.fromisoformat` alone does not decide: it takes any character
+between date and time, reads epoch milliseconds as a year, and differs between versions of Python.
 """
 
 import re

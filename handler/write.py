@@ -1,7 +1,7 @@
 """Step 5: a durable record, in a DynamoDB table or an SQS queue; a message that was there already is a duplicate.
 
 One conditional put is at once the write and the idempotency; those of a batch go beside each other, since DynamoDB's
-own batches know no conditions. `docs/storage.md` describes attributes and queue messages.
+own batches know no conditions. `docs/reference/storage.md` describes attributes and queue messages.
 """
 
 import itertools

@@ -18,7 +18,7 @@ from destination.segment.contract import (
 from handler import spec, split
 from handler.errors import Refusal
 
-ANSWERS = (ROOT / "docs" / "answers.md").read_text("utf-8")
+ANSWERS = (ROOT / "docs" / "reference" / "answers.md").read_text("utf-8")
 
 
 def refusals(kind=Refusal):

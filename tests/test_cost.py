@@ -1,4 +1,4 @@
-"""What messages cost, and that `docs/scale.md` says so."""
+"""What messages cost, and that `docs/explanation/scale.md` says so."""
 
 import itertools
 import json

@@ -14,12 +14,12 @@ from handler.decode import JsonObject
 from handler.errors import Refusal
 from handler.validate import Schemas
 
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = ROOT / "schemas"
 
 
-def read(name):
-    return (ROOT / "docs" / name).read_text()
+def read(path):
+    return (ROOT / "docs" / path).read_text()
 
 
 def refusals(base=Refusal):
@@ -37,12 +37,12 @@ def commands(command=main, path="destination"):
 
 
 def test_the_answers_are_those_of_the_code():
-    documented = set(re.findall(r"^\| (\d+) \| `(\w+)` \|", read("answers.md"), re.MULTILINE))
+    documented = set(re.findall(r"^\| (\d+) \| `(\w+)` \|", read("reference/answers.md"), re.MULTILINE))
     assert documented == {(str(kind.status), kind.code) for kind in refusals()}
 
 
 def test_what_segment_does_follows_from_the_status():
-    rows = re.findall(r"^\| (\d+) \| .* \| ([\w \"]+) \|$", read("answers.md"), re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| .* \| ([\w \"]+) \|$", read("reference/answers.md"), re.MULTILINE)
     assert len(rows) > 20
     for status, then in rows:
         final = "drops the message" if status in ("400", "401", "403", "501") else "tries again for four hours"
@@ -51,7 +51,7 @@ def test_what_segment_does_follows_from_the_status():
 
 def test_the_configuration_is_that_of_the_template():
     template = load_template()
-    rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("configuration.md"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("reference/configuration.md"), re.MULTILINE)
     assert {name for name, _, _ in rows} == set(template["Parameters"])
     environment = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
     for name, variable, default in rows:
@@ -60,16 +60,16 @@ def test_the_configuration_is_that_of_the_template():
         if default not in ("all seven", "none"):
             assert default.strip("`") == str(template["Parameters"][name]["Default"])
     for variable in environment:
-        assert f"`{variable}`" in read("configuration.md")
+        assert f"`{variable}`" in read("reference/configuration.md")
 
 
 def test_the_commands_are_those_of_the_command_line():
-    documented = re.findall(r"^\| `(destination [a-z -]+)` \|", read("cli.md"), re.MULTILINE)
+    documented = re.findall(r"^\| `(destination [a-z -]+)` \|", read("reference/cli.md"), re.MULTILINE)
     assert sorted(documented) == sorted(path for path, _ in commands())
 
 
 def test_the_faults_are_those_that_are_tried():
-    documented = re.findall(r"^\| ([^|]+) \| 50", read("reliability.md"), re.MULTILINE)
+    documented = re.findall(r"^\| ([^|]+) \| 50", read("explanation/reliability.md"), re.MULTILINE)
     assert documented == list(Fault)
 
 
@@ -96,7 +96,7 @@ def edited(tmp_path):
     def edit(name, heading):
         for path in SCHEMAS.glob("*.json"):
             (tmp_path / path.name).write_bytes(path.read_bytes())
-        (tmp_path / name).write_text(json.dumps(schema_of("schemas.md", heading)))
+        (tmp_path / name).write_text(json.dumps(schema_of("how-to/schemas.md", heading)))
         return Schemas.load(tmp_path)
 
     return edit
@@ -128,7 +128,7 @@ def test_the_edit_for_encrypted_fields_refuses_other_values(quantity, edited):
 
 
 def test_the_example_of_a_consumer_passes_its_test(monkeypatch):
-    section = read("consuming.md").split("## Write your own\n")[1].split("\n## ")[0]
+    section = read("how-to/consuming.md").split("## Write your own\n")[1].split("\n## ")[0]
     example, test = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
     names = {"JsonObject": JsonObject}
     exec(example, names)  # noqa: S102 -- what the page tells to write into consumer/handle.py

@@ -179,5 +179,5 @@ def test_a_batch_with_failures_is_not_handed_over_again_at_once():
 
 
 def test_the_documentation_lists_the_kinds():
-    text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    text = (ROOT / "docs" / "explanation" / "reliability.md").read_text("utf-8")
     assert re.findall(r"^- `(\w+)`: ", text, re.MULTILINE) == [*KINDS, REDELIVERY]

@@ -1,4 +1,4 @@
-"""docs/openapi.yaml describes the endpoint as it is."""
+"""docs/reference/openapi.yaml describes the endpoint as it is."""
 
 import json
 
@@ -15,7 +15,7 @@ from handler.spec import CALL_TYPES
 from handler.split import MAX_BATCH_MESSAGES
 from handler.write import Outcome
 
-DOCUMENT = yaml.safe_load((ROOT / "docs" / "openapi.yaml").read_text())
+DOCUMENT = yaml.safe_load((ROOT / "docs" / "reference" / "openapi.yaml").read_text())
 OPERATIONS = {path: operation for path, item in DOCUMENT["paths"].items() for operation in item.values()}
 COMPONENTS = DOCUMENT["components"]
 PATHS = ["/segment", "/v1/track", "/v1/batch"]

@@ -1,4 +1,4 @@
-"""docs/security.md names tests that exist."""
+"""docs/explanation/security.md names tests that exist."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ import pytest
 from destination.commands.serve import serve
 from destination.deployment.stack import ROOT
 
-NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text())
+PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
+NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
@@ -18,9 +19,7 @@ def test_a_test_that_is_named_exists(file, name):
 
 
 def test_every_threat_names_one():
-    rows = re.findall(
-        r"^\| (?!what could happen|---)(.+) \|$", (ROOT / "docs" / "security.md").read_text(), re.MULTILINE
-    )
+    rows = re.findall(r"^\| (?!what could happen|---)(.+) \|$", PAGE, re.MULTILINE)
     assert len(rows) > 20
     assert [row for row in rows if "::" not in row] == []
 

@@ -103,7 +103,7 @@ FUNCTIONS = {name: resource["Properties"] for name, resource in of_type("AWS::Se
 BODY = json.loads(text_of(DASHBOARD["Properties"]["DashboardBody"]))
 WIDGETS = {widget["properties"].get("title", "text"): widget for widget in BODY["widgets"]}
 GRAPHS = {title: widget["properties"] for title, widget in WIDGETS.items() if widget["type"] == "metric"}
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+RUNBOOK = (ROOT / "docs" / "reference" / "alarms.md").read_text()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,7 +360,7 @@ def test_an_alarm_tells_the_topic_when_it_begins_and_when_it_ends(name):
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_says_what_happened_and_where_to_read_on(name):
-    assert re.fullmatch(rf"[A-Z].*[^.]\. docs/runbook\.md#{name.lower()}", ALARMS[name]["AlarmDescription"])
+    assert re.fullmatch(rf"[A-Z].*[^.]\. docs/reference/alarms\.md#{name.lower()}", ALARMS[name]["AlarmDescription"])
 
 
 @pytest.mark.parametrize("name", ALARMS)

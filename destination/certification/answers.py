@@ -144,7 +144,7 @@ def _retry_after(examination: Examination) -> Outcome:
     examination.need_endpoint()
     failures = [one for one in examination.wire.exchanges if one.status == 503 and "code" in one.answer]  # noqa: PLR2004
     if not failures:
-        raise NotCheckable("no request failed: docs/reliability.md says how a store can be made to fail")
+        raise NotCheckable("no request failed: docs/explanation/reliability.md says how a store can be made to fail")
     bad = [one for one in failures if one.reply and not one.reply.headers.get("retry-after", "").isdecimal()]
     if bad:
         return failed(f"{len(bad)} of {len(failures)} failures (503) have none", *bad)
@@ -372,9 +372,10 @@ def _not_from_outside(reason: str) -> Outcome:
 
 
 MEND_SPEED = (
-    "Give the function more memory (MemorySize), and look at its duration and at the store's; docs/configuration.md."
+    "Give the function more memory (MemorySize), and compare its duration with the store's; "
+    "docs/reference/configuration.md."
 )
-MEND_LIBRARIES = "See that all routes of template.yaml are deployed and lead to this function; docs/libraries.md."
+MEND_LIBRARIES = "Deploy all routes of template.yaml, and let them lead to this function; docs/reference/libraries.md."
 POINTS = (
     Point(
         id="request.keep-alive",
@@ -394,7 +395,7 @@ POINTS = (
         id="health.answers",
         title="GET /health is 200 and tells no secret",
         source=OURS,
-        mend="Its answer names the store that fails; docs/answers.md.",
+        mend="Its answer names the store that fails; docs/reference/answers.md.",
         check=_health,
     ),
     Point(
@@ -461,7 +462,7 @@ OVERALL = (
         source=FAQ,
         mend=(
             "Segment repeats what fails for up to four hours, and less if half of all requests fail. `destination "
-            "status` and the function's log show why they failed; docs/runbook.md."
+            "status` and the function's log show why they failed; docs/reference/alarms.md."
         ),
         check=_repeated,
     ),
@@ -469,13 +470,13 @@ OVERALL = (
         id="answers.success",
         title="Every success is JSON, and says what became of the message",
         source=RESPONSE,
-        mend="Answer with Content-Type application/json: 200 stored or duplicate, 202 queued; docs/answers.md.",
+        mend="Answer as application/json: 200 stored or duplicate, 202 queued; docs/reference/answers.md.",
         check=_successes,
     ),
     Point(
         id="errors.retry-after",
         title="A failure says when to try again",
-        source="RFC 9110, Retry-After; docs/answers.md",
+        source="RFC 9110, Retry-After; docs/reference/answers.md",
         mend="Answer Retry-After, in seconds, with each 503.",
         check=_retry_after,
     ),
@@ -514,17 +515,17 @@ FAULTS = (
         id="faults.store",
         title="A store that fails is a 503, never a success or a 4xx",
         source=STATUS,
-        mend="docs/reliability.md",
+        mend="docs/explanation/reliability.md",
         check=lambda _: _not_from_outside(
-            "a store can't be made to fail from outside; docs/reliability.md tells how each fault was tried, and "
-            "`destination serve --faults 0.05` with `destination simulate` tries them again"
+            "a store can't be made to fail from outside; docs/explanation/reliability.md says how each was tried, "
+            "and `destination serve --faults 0.05` with `destination simulate` tries them again"
         ),
     ),
     Point(
         id="faults.bug",
         title="A bug is a 500 that tells nothing of it",
         source=STATUS,
-        mend="docs/reliability.md",
+        mend="docs/explanation/reliability.md",
         check=lambda _: _not_from_outside(
             "no request is known that makes the function fail; tests/test_app.py plays it"
         ),
@@ -533,7 +534,7 @@ FAULTS = (
         id="faults.throttled",
         title="A request too many is a 429, which Segment sends again",
         source=FAQ,
-        mend="docs/configuration.md",
+        mend="docs/reference/configuration.md",
         check=lambda _: _not_from_outside(
             "to reach the API's limit would take the customers' share; the access log tells of each 429"
         ),

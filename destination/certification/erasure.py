@@ -221,7 +221,7 @@ POINTS = (
         id="delete.carried-out",
         title="A delete call erases the user",
         source=DELETION,
-        mend="`destination erasures list` shows what is under way, docs/privacy.md what may keep the eraser from it.",
+        mend="`destination erasures list` shows what is under way, docs/explanation/privacy.md what may stop it.",
         check=_carried_out,
     ),
     Point(
@@ -229,7 +229,8 @@ POINTS = (
         title="A delete call erases all of its user, and nothing of others",
         source=DELETION,
         mend=(
-            "Erase messages, rejects and contacts by customer and user, never by the user's id alone; docs/privacy.md."
+            "Erase messages, rejects and contacts by customer and user, never by the user's id alone; "
+            "docs/explanation/privacy.md."
         ),
         check=_bystander,
     ),
@@ -239,7 +240,7 @@ POINTS = (
         source=OURS,
         mend=(
             "With AfterErasure=refuse answer 403 to what happened before the delete, and take what happened after it; "
-            "with store take both; docs/privacy.md."
+            "with store take both; docs/explanation/privacy.md."
         ),
         check=_around,
     ),

@@ -1,7 +1,7 @@
 """What must be stored of a message, written out by the documentation and not computed by the product itself.
 
-`plain` is a message in the spelling of Segment's documentation, before anything disguises it. docs/storage.md describes
-the key and the attributes.
+`plain` is a message in the spelling of Segment's documentation, before anything disguises it.
+docs/reference/storage.md describes the key and the attributes.
 """
 
 import json

@@ -89,7 +89,7 @@ POINTS = (
         source=FAQ,
         mend=(
             "Make the key of a message of its customer, its user, its time and its id, escape what separates these, "
-            "and put it on the condition that the key is new; docs/storage.md."
+            "and put it on the condition that the key is new; docs/reference/storage.md."
         ),
         check=_identity,
     ),

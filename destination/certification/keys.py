@@ -171,7 +171,7 @@ def _revoked_in_time(examination: Examination) -> Outcome:
     )
 
 
-MEND_ROUTES = "Let all routes lead to this function, which checks the key before anything else; docs/answers.md."
+MEND_ROUTES = "Let all routes lead to this function, which checks the key first; docs/reference/answers.md."
 POINTS = (
     Point(
         id="auth.libraries",
@@ -191,7 +191,7 @@ POINTS = (
         id="auth.revoke-in-use",
         title="A key works until it is revoked",
         source=OURS,
-        mend="See why a key that was just made is not accepted: docs/reliability.md, The key table.",
+        mend="See why a key that was just made is not accepted: docs/explanation/reliability.md, The key table.",
         check=_revoke_in_use,
     ),
 )
@@ -199,7 +199,7 @@ REVOKED_IN_TIME = Point(
     id="auth.revoked-in-time",
     title="A revoked key is refused after KeyCacheSeconds",
     source=OURS,
-    mend="Cache a key for KeyCacheSeconds after it was read, and never longer because it is used; docs/reliability.md.",
+    mend="Cache a key for KeyCacheSeconds after a read; use must not extend that. docs/explanation/reliability.md.",
     check=_revoked_in_time,
 )
 """One of the last points, so that the wait costs little."""

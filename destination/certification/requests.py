@@ -45,7 +45,7 @@ LARGE_BYTES = (40 * 1024, 512 * 1024)
 LAMBDA_ERROR = {"errorMessage", "errorType"}
 """What a function that failed leaves, where a gateway passes it on as if it were an answer."""
 TOO_LARGE_BYTES = 1024 * 1024
-"""docs/answers.md: a body of more bytes is refused."""
+"""docs/reference/answers.md: a body of more bytes is refused."""
 MANY_PROPERTIES = 9_900
 """Segment takes up to 10,000."""
 
@@ -317,8 +317,8 @@ REFUSED = (
     ),
 )
 MEND_REFUSED = (
-    "docs/answers.md says what is answered when. If something stands before the function (a proxy, a firewall, another "
-    "service at this URL), let it pass requests and answers as they are; else deploy this checkout."
+    "docs/reference/answers.md lists the answers. If something stands before the function (a proxy, a firewall, "
+    "another service at this URL), let it pass requests and answers as they are; else deploy this checkout."
 )
 
 

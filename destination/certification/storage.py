@@ -315,7 +315,7 @@ MEND_LOSS = (
     "no other; then `destination simulate` tells more."
 )
 MEND_DUPLICATE = (
-    "Make the key of a message of what each resend repeats: messageId and originalTimestamp; docs/storage.md."
+    "Make the key of a message of what each resend repeats: messageId and originalTimestamp; docs/reference/storage.md."
 )
 ALL_ACCEPTED = Point(
     id="stored.accepted",
@@ -378,7 +378,7 @@ POINTS = (
     Point(
         id="stored.rejects",
         title="What a schema refuses is kept",
-        source="this destination, docs/rejects.md",
+        source="this destination, docs/how-to/rejects.md",
         mend="See that the function may write the rejects table, and that the answer says `kept` only when it did.",
         check=_rejects,
     ),

@@ -236,7 +236,7 @@ POINTS = (
         id="transport.host",
         title="The URL can stay for ever",
         source=f"{ACCEPTING} (a static endpoint)",
-        mend="Put a domain of your own before the API (docs/deploy.md), and give that to Segment.",
+        mend="Put a domain of your own before the API (docs/how-to/deploy.md), and give that to Segment.",
         check=_host,
     ),
 )

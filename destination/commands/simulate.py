@@ -125,8 +125,8 @@ def simulate(
 
     It makes API keys for customers of its own and removes them at the end; what they sent stays stored. With a queue,
     it takes their messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged
-    wrongly, when a user was not erased, or a contact is wrong, and when any other promise of docs/simulate.md was
-    broken: it names the message, what is expected and what was found.
+    wrongly, when a user was not erased, or a contact is wrong, and when any other promise of docs/how-to/simulate.md
+    was broken: it names the message, what is expected and what was found.
 
     Control-C ends it with a reconciliation of what was
     sent so far.

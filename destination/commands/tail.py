@@ -37,7 +37,7 @@ class _Status(click.ParamType[str]):
 @click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
 @click.option("--call-type", type=click.Choice((*CALL_TYPES, OTHER_TYPE)), help="Only of this call type.")
 @click.option("--status", type=_Status(), help="Only this answer: 503, or 5xx.")
-@click.option("--code", type=ID, help="Only this code of an error (docs/answers.md has them).")
+@click.option("--code", type=ID, help="Only this code of an error (docs/reference/answers.md has them).")
 @click.option("--last", default=0, type=click.IntRange(0, 10_000), help="Begin with so many lines of before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as they were written, for programs.")
 @target_options

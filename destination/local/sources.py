@@ -1,6 +1,6 @@
 """Lambda's event source mappings on this machine: all functions of template.yaml that read streams and queues.
 
-docs/cli.md tells what differs from Lambda.
+docs/reference/cli.md tells what differs from Lambda.
 """
 
 import asyncio

@@ -62,7 +62,7 @@ STATUS_BY_CODE = {
     "erasure_store_unavailable": 503,
     "deadline_close": 503,
 }
-"""The codes of all answers that are not a success, with the status of each; docs/answers.md explains them."""
+"""The codes of all answers that are not a success, with the status of each; docs/reference/answers.md explains them."""
 
 KEPT_OF_A_BATCH = frozenset(
     {"invalid_message", "missing_type", "number_out_of_range", "wrong_type", "invalid_settings", "internal_error"}

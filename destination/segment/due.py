@@ -1,7 +1,7 @@
 """What must be stored of a message: its key and each attribute, computed without any code of the product.
 
 The message comes as its source wrote it, in the spelling of the spec, before it is disguised in another casing. Times
-come as times, so that none has to be parsed. docs/storage.md describes the same in words.
+come as times, so that none has to be parsed. docs/reference/storage.md describes the same in words.
 """
 
 import hashlib

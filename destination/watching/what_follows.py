@@ -1,4 +1,4 @@
-"""What the sender of a message did after an answer, in words; `docs/answers.md` has the rules."""
+"""What the sender of a message did after an answer, in words; `docs/reference/answers.md` has the rules."""
 
 from http import HTTPStatus
 

@@ -824,7 +824,7 @@ def test_points_have_ids_of_their_own():
 
 
 def test_the_groups_of_points_are_those_of_the_docs():
-    section = (ROOT / "docs" / "submission.md").read_text().split("## What certify checks")[1]
+    section = (ROOT / "docs" / "how-to" / "submission.md").read_text().split("## What certify checks")[1]
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert sorted(documented) == sorted({point.id.partition(".")[0] for point in POINTS})
 

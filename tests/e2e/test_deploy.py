@@ -2,7 +2,7 @@
 
 The functions run from the built artifact, each with the permissions of its role. The tests share a stack and follow
 each other: each begins with what the last one left. `deployed/gaps.py` names what the emulator does otherwise than
-AWS, and docs/deploy.md what only AWS can show.
+AWS, and docs/how-to/deploy.md what only AWS can show.
 """
 
 import gzip

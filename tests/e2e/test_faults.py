@@ -138,7 +138,7 @@ class Cloud:
         return {**self.stack.environment, **changes}
 
     def copies(self, row: Row) -> dict[str, list[str]]:
-        """Take all that a store has: message id -> the key of each copy (docs/storage.md)."""
+        """Take all that a store has: message id -> the key of each copy (docs/reference/storage.md)."""
         copies = defaultdict(list)
         for record in self.queued(row) if row.store is Store.QUEUE else self.stored(row):
             key = "body_hash" if row.store is Store.REJECTS else "position"

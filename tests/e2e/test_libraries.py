@@ -399,6 +399,7 @@ def test_a_batch_of_which_nothing_is_accepted_is_told_at_once(library, customer)
 
 
 def test_the_docs_name_what_is_tested():
-    rows = re.findall(r"^\| `([@/\w-]+)` \| ([\d., ]+) \|", (ROOT / "docs" / "libraries.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "reference" / "libraries.md").read_text()
+    rows = re.findall(r"^\| `([@/\w-]+)` \| ([\d., ]+) \|", page, re.MULTILINE)
     documented = {(name, version) for name, versions in rows for version in versions.split(", ")}
     assert documented == {(library.name.rpartition("-")[0] or library.tells[0], library.tells[1]) for library in PLAIN}

@@ -1,4 +1,4 @@
-"""What schemathesis makes of docs/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
+"""What schemathesis makes of docs/reference/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
 
 Requests that fit the description are accepted, and all others are answered as it says.
 """
@@ -15,7 +15,7 @@ from destination.deployment.stack import ROOT
 pytest_plugins = ["servers"]
 
 load_all_checks()
-OPERATION = schemathesis.openapi.from_path(ROOT / "docs" / "openapi.yaml")["/segment"]["POST"]
+OPERATION = schemathesis.openapi.from_path(ROOT / "docs" / "reference" / "openapi.yaml")["/segment"]["POST"]
 DESCRIBED = CHECKS.get_by_names(
     [
         "content_type_conformance",

@@ -1,7 +1,7 @@
 """What ministack does otherwise than AWS and the stack needs, each with a reproduction.
 
 `close_all` closes every gap. It reports a gap that is no longer there, so that this file shrinks with each release of
-ministack. docs/deploy.md lists what remains open: the first deployment on AWS verifies it.
+ministack. docs/how-to/deploy.md lists what remains open: the first deployment on AWS verifies it.
 """
 
 import asyncio
@@ -173,7 +173,7 @@ def _leave_out_empty_endpoint() -> None:
 
 # A body that is compressed, or otherwise not UTF-8, with a JSON content type: ministack decodes its bytes as UTF-8 and
 # replaces what is not. API Gateway hands it over as base64, as the function and destination/local/gateway.py expect
-# (docs/deploy.md: the first point to verify on AWS).
+# (docs/how-to/deploy.md: the first point to verify on AWS).
 
 _has_binary_body: ContextVar[bool] = ContextVar("has_binary_body", default=False)
 
