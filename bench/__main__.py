@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from bench import batch, cold, cost, cost_docs, cost_model, hostile, instructions, load, soak, warm
+from bench import batch, cold, cost, cost_model, hostile, instructions, load, soak, warm
 from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
@@ -93,11 +93,11 @@ MEASUREMENTS = (
         name="cost",
         help="""Compute what messages cost in dollars, from what is measured here and the prices in bench/prices.json.
 
-        By store, size, memory and rate; beside a collector that is always on; and which limit of AWS is met first.""",
+        By store, size, memory and rate, with the limits of AWS that a rate meets.""",
         measure=cost.measure,
         flags={
             "write": "Save what was measured in bench/recorded.json, update the tables of docs/explanation/scale.md.",
-            "recorded": "Measure nothing, and take what bench/recorded.json keeps.",
+            "recorded": "Measure nothing, and read bench/recorded.json.",
         },
     ),
 )
@@ -179,15 +179,13 @@ _command(MEASUREMENTS, "all", "Measure all of it, one after the other.")
 @main.command("month", help=MONTH_HELP)
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True)
 def _month(*, rate: float) -> None:
-    source = cost_docs.Source(prices=cost_model.load_prices(), recorded=cost_model.Recorded.load())
+    data = cost_model.Data.load()
     click.echo(
         f"A month at {rate:,.10g} messages per second, of 1 KB, in dollars of us-east-1 (docs/explanation/scale.md):"
     )
     for store in cost_model.Store:
-        month = cost_model.month_dollars(source.prices, source.case(store, rate=rate))
-        click.echo(f"  {store:<14} {month:>12,.2f}")
-    idle = source.prices["metrics"].dollars(cost_model.METRICS.value)
-    click.echo(f"  {idle:,.2f} of that is for metrics, however few the messages are")
+        click.echo(f"  {store:<14} {cost_model.month_dollars(data, data.case(store), rate):>12,.2f}")
+    click.echo(f"  {cost_model.metrics_dollars(data):,.2f} of that is for metrics, whatever the rate")
 
 
 def _measure(

@@ -3,6 +3,7 @@
 import base64
 import json
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 from bench.store_server import GOOD_KEY, UNKNOWN_KEY
@@ -32,6 +33,31 @@ def sample(name: str, *, status: int, word: str, key: str = GOOD_KEY, number: st
     return Sample(event=json.dumps(event), status=status, word=word)
 
 
+def order(kilobytes: float, *, status: int) -> Sample:
+    """Make an event whose body has exactly so many KB: an order, filled up with products."""
+    event: dict[str, Any] = json.loads(ACCEPTED.event)
+    body = json.loads(event["body"])
+    draw = Random(round(kilobytes))  # noqa: S311 -- to be repeatable, not secret
+    spare = round(kilobytes * 1024) - _size(body)  # a call's number is as long as NUMBER
+    while (size := _size(product := _product(draw)) + len(",")) <= spare:
+        body["properties"]["products"].append(product)
+        spare -= size
+    body["context"]["page"]["title"] += "." * spare
+    return _with_body(event, body, status=status, word="")
+
+
+def _product(draw: Random) -> dict[str, Any]:
+    name = " ".join(draw.choices(("green", "black", "tea", "pot", "cup", "spoon", "tin", "box"), k=3))
+    return {
+        "product_id": f"{draw.getrandbits(64):016x}",
+        "sku": f"G-{draw.randint(1, 99999)}",
+        "name": name,
+        "price": round(draw.uniform(1, 200), 2),
+        "quantity": draw.randint(1, 9),
+        "url": f"https://shop.example.com/{name.replace(' ', '-')}",
+    }
+
+
 def batch(of: Sample, messages: int) -> Sample:
     """Return so many of a sample's message in a batch, each with another id."""
     event: dict[str, Any] = json.loads(of.event)
@@ -51,8 +77,16 @@ def shortened(of: Sample) -> Sample:
     return _with_body(event, {name: body[name] for name in names}, status=of.status, word=of.word)
 
 
+def _encoded(body: dict[str, Any]) -> str:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+
+
+def _size(body: dict[str, Any]) -> int:
+    return len(_encoded(body).encode())
+
+
 def _with_body(event: dict[str, Any], body: dict[str, Any], *, status: int, word: str) -> Sample:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    text = _encoded(body)
     headers = {**event["headers"], "content-length": str(len(text.encode()))}
     return Sample(event=json.dumps({**event, "headers": headers, "body": text}), status=status, word=word)
 
