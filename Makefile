@@ -11,6 +11,7 @@
 # make undeploy  ends the stack of a stage; tables and queues stay       make undeploy STAGE=dev
 # make privileges  that no role has a permission too many, each in turn
 # make screenshots  the pictures of the page in docs/
+# make docs      builds the documentation site and serves it on this machine
 # make lock      pins the dependencies anew (needs uv)
 
 PYTHON ?= python3
@@ -46,7 +47,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so that
 # no long step runs alone at the end.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(filter-out e2e-privileges,$(E2E)) processes template dynalite audit
+SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(filter-out e2e-privileges,$(E2E)) processes template dynalite docs-site audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
@@ -117,8 +118,9 @@ lock:
 	$(LOCK) --output-file requirements-sam.txt --group sam
 	$(LOCK) --output-file requirements-audit.txt --group audit
 	$(LOCK) --output-file requirements-template.txt --group template
+	$(LOCK) --output-file requirements-docs.txt --group docs
 	for library in $(LIBRARIES); do echo $$library | $(LOCK) --output-file tests/e2e/libraries/$$(echo $$library | sed s/==/-/).txt -; done
-	for folder in .ci/dynalite $(NODE_LIBRARY); do \
+	for folder in .ci/dynalite docs/site $(NODE_LIBRARY); do \
 		rm -f $$folder/package-lock.json && (cd $$folder && $(NPM_LOCK)) || exit 1; \
 	done
 
@@ -181,6 +183,26 @@ $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
 screenshots: $(VENV)/.browser
 	@$(VENV)/bin/python docs/pictures/take.py
 
+# The documentation site in build/site. It fails on a broken link.
+docs-site: $(INSTALLED) .venv-docs/.installed build/mermaid/.installed
+	@if [ -e build/mermaid/node_modules ]; then $(VENV)/bin/python docs/site/build.py; \
+	else echo "not built: there is no npm on this machine, which brings the diagrams"; fi
+
+.PHONY: docs
+docs: docs-site
+	@echo "The documentation is at http://127.0.0.1:8000/ (Control-C ends it)"
+	@$(PYTHON) -m http.server --directory build/site --bind 127.0.0.1 8000 2>/dev/null
+
+.venv-docs/.installed: requirements-docs.txt | $(INSTALLED)
+	@$(PYTHON) -I -m venv --clear .venv-docs
+	@.venv-docs/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-docs.txt
+	@cp requirements-docs.txt $@
+
+build/mermaid/.installed: docs/site/package.json docs/site/package-lock.json
+	@mkdir -p build/mermaid && cp $^ build/mermaid/
+	@if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --prefix build/mermaid; fi
+	@touch $@
+
 # The libraries that the destination is tested with (docs/reference/libraries.md), each in an environment of its own.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
 NODE_LIBRARY := tests/e2e/libraries/node
@@ -201,7 +223,7 @@ LOCKED := $(wildcard tests/e2e/libraries/*.txt) $(NODE_LIBRARY)/package-lock.jso
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .libraries .venv-audit .venv-sam .venv-template .aws-sam .dynalite .coverage* .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .libraries .venv-audit .venv-docs .venv-sam .venv-template .aws-sam .dynalite .coverage* .hypothesis .local .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " \

@@ -1,8 +1,10 @@
 """What the docs say is what the code does."""
 
+import importlib.util
 import inspect
 import json
 import re
+import tomllib
 
 import click
 import pytest
@@ -14,7 +16,7 @@ from handler.decode import JsonObject
 from handler.errors import Refusal
 from handler.validate import Schemas
 
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "DECISIONS.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 SCHEMAS = ROOT / "schemas"
 
 
@@ -76,6 +78,25 @@ def test_the_faults_are_those_that_are_tried():
 @pytest.mark.parametrize(("path", "command"), list(commands()))
 def test_every_command_shows_an_example(path, command):
     assert f"Example:\n  {path}" in inspect.cleandoc(command.help).replace("\b\n", "")
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    config = tomllib.loads((ROOT / "docs" / "site" / "zensical.toml").read_text())
+    sections = [pages for section in config["project"]["nav"] for pages in section.values()]
+    listed = {path for pages in sections if isinstance(pages, list) for page in pages for path in page.values()}
+    assert {str(path.relative_to(ROOT)) for path in DOCS} - {"README.md"} == listed - {"events/README.md"}
+
+
+def test_the_command_reference_has_a_section_for_each_command_and_each_option():
+    spec = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "site" / "commands.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sections = dict(re.findall(r"^### (.+)\n((?:(?!^### ).*\n)*)", module.reference(main, "destination"), re.MULTILINE))
+    assert list(sections) == sorted(path for path, _ in commands())
+    for path, command in commands():
+        options = {name for option in command.params for name in option.opts if name.startswith("--")}
+        assert options <= set(re.findall(r"--[a-z-]+", sections[path]))
+        assert f"Example:\n\n```\n{path}" in sections[path]
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
