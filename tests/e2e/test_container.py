@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,6 +33,7 @@ from destination.local.embedded_aws_process import CONTAINER_BRIDGE
 from destination.local.faults import LOOPBACK, Fault, Rule, Store
 
 EVENTS = ROOT / "events"
+SAM_COMMANDS = Path(__file__).parent / "sam_commands.py"
 TABLES = (EVENTS / "README.md").read_text()
 ROWS = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| `(\w+)` \|", TABLES, re.MULTILINE)
 COUNTED = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| (\d+) \| ?[`\w ]*? ?\|$", TABLES, re.MULTILINE)
@@ -73,32 +75,40 @@ def local_server(tmp_path_factory):
         yield next(word for word in printed.read_text().split() if word.endswith("/segment"))
 
 
-def invoke(function, file):
-    """Run a built function with an event, and return what it answered and what was printed beside that."""
-    command = ["sam", "local", "invoke", function, "--event", str(EVENTS / file), "--skip-pull-image"]
-    run = subprocess.run(command, cwd=ROOT, check=True, text=True, capture_output=True)
-    return json.loads(run.stdout.splitlines()[-1]), run.stderr
+@pytest.fixture(scope="module")
+def invoke(local_server):  # noqa: ARG001 -- the server has written the environment
+    """Return what runs a built function with an event. It returns the answer and the standard error."""
+    python = Path(shutil.which("sam")).with_name("python")
+    with subprocess.Popen([python, SAM_COMMANDS], cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as sam:
+
+        def invoke(function, file):
+            command = ["local", "invoke", function, "--event", str(EVENTS / file), "--skip-pull-image"]
+            sam.stdin.write(json.dumps(command) + "\n")
+            sam.stdin.flush()
+            exit_code, out, errors = json.loads(sam.stdout.readline())
+            assert exit_code == 0, errors
+            return json.loads(out.splitlines()[-1]), errors
+
+        yield invoke
+        sam.stdin.close()
 
 
-@pytest.mark.usefixtures("local_server")
 @pytest.mark.parametrize(("file", "status", "code"), ROWS)
-def test_sam_local_invoke_answers_what_the_table_says(file, status, code):
+def test_sam_local_invoke_answers_what_the_table_says(invoke, file, status, code):
     answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
     assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), printed
 
 
-@pytest.mark.usefixtures("local_server")
 @pytest.mark.parametrize(("file", "status", "accepted"), COUNTED)
-def test_sam_local_invoke_takes_what_a_library_sends(file, status, accepted):
+def test_sam_local_invoke_takes_what_a_library_sends(invoke, file, status, accepted):
     answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
     assert (str(answer["statusCode"]), body["accepted"] + body["duplicates"]) == (status, int(accepted)), printed
 
 
-@pytest.mark.usefixtures("local_server")
 @pytest.mark.parametrize(("file", "function"), HANDED_OVER)
-def test_sam_local_invoke_carries_out_what_is_for_another_function(file, function):
+def test_sam_local_invoke_carries_out_what_is_for_another_function(invoke, file, function):
     answer, printed = invoke(function, file)
     assert answer == {"batchItemFailures": []}, printed
 
