@@ -1,6 +1,6 @@
 """What schemathesis makes of docs/reference/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
 
-Requests that fit the description are accepted, and all others are answered as it says.
+Requests that fit the description are accepted, and all others are answered as it says. `make nightly` sends ten times as many.
 """
 
 import pytest
@@ -8,6 +8,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
+from searches import MIN_EXAMPLES, search
 
 from destination.deployment import demo
 from destination.deployment.stack import ROOT
@@ -24,7 +25,7 @@ DESCRIBED = CHECKS.get_by_names(
         "status_code_conformance",
     ]
 )
-many = settings(max_examples=300, suppress_health_check=list(HealthCheck))
+some = search(300, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(params=["server", "queue_server"])
@@ -39,20 +40,20 @@ def send(case, url, key=demo.GOOD_KEY):
     return answer
 
 
-@many
+@some
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
 def test_a_message_as_described_is_accepted(url, case):
     case.headers.pop("X-Segment-Settings", None)
     assert send(case, url).status_code in (200, 202)
 
 
-@many
+@some
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.NEGATIVE))
 def test_whatever_else_comes_is_answered_as_described(url, case):
     send(case, url)
 
 
-@settings(many, max_examples=30)
+@settings(some, max_examples=MIN_EXAMPLES)
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
 def test_nothing_is_accepted_without_a_key(url, case):
     assert send(case, url, "demo-key-revoked").status_code == 401
