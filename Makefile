@@ -3,6 +3,7 @@
 # make test-all  the fast suite, and all that is slower
 # make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
 # make check     formatting, lint and types (changes nothing)            make format  corrects what it can
+# make nightly   what takes too long for each change: all examples, all faults, all permissions
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
 # make sabotage  faults in a copy that the product's own tools must notice
 # make mutants   small faults in the code that no test notices           make mutants ARGS="--sample 40"
@@ -44,16 +45,21 @@ format: $(INSTALLED)
 # rewrites the assertions of all tests in each of its processes (5 s), and each server compiles its modules when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
-# What is slower. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so that
-# no long step runs alone at the end.
+# The slower steps. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so
+# that no long step runs alone at the end.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-SLOWER := searches e2e-container e2e-certify e2e-simulate e2e-serve e2e-page e2e-debugger $(filter-out e2e-privileges,$(E2E)) processes template dynalite docs-site audit
+LONGEST := e2e-container e2e-deploy e2e-certify e2e-faults e2e-page e2e-simulate
+SLOWER := $(LONGEST) $(filter-out $(LONGEST) e2e-privileges,$(E2E)) processes template dynalite docs-site audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: ci test-all $(SLOWER) $(E2E) build chromium docker
+.PHONY: ci test-all nightly $(SLOWER) $(E2E) build chromium docker
 ci: test check $(SLOWER)
-test-all: test $(SLOWER)
+test-all: test $(SLOWER) searches
+
+# What takes too long for each change. .ci/run tries a part of it: some of the examples, faults and permissions.
+nightly: searches sabotage privileges
+	TEST_SEARCHES=thorough $(MAKE) --no-print-directory e2e-openapi
 
 $(E2E): e2e-%: $(INSTALLED)
 	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" $(PYTEST) tests/e2e/test_$*.py $(ARGS)
@@ -63,7 +69,8 @@ e2e-artifact: build
 e2e-container: build docker
 e2e-deploy e2e-privileges: build
 
-# The tests with very many examples: all examples. `make test` tries a part of them.
+# The tests with very many examples: all examples. `make test` tries a tenth of them.
+.PHONY: searches
 searches: $(INSTALLED)
 	TEST_SEARCHES=thorough $(PYTEST) -m "hypothesis or many_examples" $(ARGS)
 
