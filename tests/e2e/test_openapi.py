@@ -1,6 +1,7 @@
 """What schemathesis makes of docs/reference/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
 
-Requests that fit the description are accepted, and all others are answered as it says. `make nightly` sends ten times as many.
+Requests that fit the description are accepted, and all others are answered as it says.
+`make nightly` sends ten times as many.
 """
 
 import pytest
