@@ -261,4 +261,4 @@ function:
 	$(LAMBDA_PIP) --platform manylinux2014_aarch64 --target "$(ARTIFACTS_DIR)/.aarch64" -r requirements.txt
 	cp -Rn "$(ARTIFACTS_DIR)/.aarch64/." "$(ARTIFACTS_DIR)/"
 	rm -rf "$(ARTIFACTS_DIR)/.aarch64"
-	$(VENV)/bin/python -m destination.deployment.artifact "$(ARTIFACTS_DIR)"
+	$(VENV)/bin/python -m destination.artifact "$(ARTIFACTS_DIR)"

@@ -17,7 +17,7 @@ import click
 from bench.figures import FOLDER, Options
 from bench.pythons import lambda_python, run
 from bench.subjects import PEERS, Code, Codes, checkout_codes
-from destination.deployment.artifact import lambda_version
+from destination.artifact import lambda_version
 from destination.deployment.stack import FUNCTION, ROOT
 
 SCHEMAS = ROOT / "schemas"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bench.figures import FOLDER, NotRunError, Options
-from destination.deployment.artifact import find_python, lambda_version, python_version
+from destination.artifact import find_python, lambda_version, python_version
 
 RUNTIME_CLIENT = "awslambdaric==4.2.2"
 """What runs a function in Lambda's own images. https://pypi.org/project/awslambdaric/"""

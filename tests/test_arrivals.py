@@ -11,9 +11,9 @@ from strict_aws import MAX_WRITES
 
 from destination.commands.messages import MAX_ITEMS_READ_UNASKED, Selection
 from destination.debugger.arrivals import ArrivalOrder
-from destination.debugger.exchange import Exchange
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
+from destination.local.exchange import Exchange
 
 pytest_plugins = ["servers"]
 

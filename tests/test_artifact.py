@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from destination.deployment.artifact import (
+from destination.artifact import (
     OURS,
     amazon_roots,
     compile_modules,

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 import pytest
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, function_line, function_lines
 
-from destination.debugger.exchange import Exchange
 from destination.debugger.inspect import Inspector
 from destination.deployment.retry import Judge
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
+from destination.local.exchange import Exchange
 from destination.schemas.check import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.record import Record

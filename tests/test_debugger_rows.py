@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from request_lines import DUPLICATE, FAILED, REFUSED, access_line, function_line, function_lines
 
-from destination.debugger.exchange import Exchange
 from destination.debugger.rows import MAX_CHARS, Row
+from destination.local.exchange import Exchange
 from destination.watching.lines import read_line
 
 TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "messageId": "m"}

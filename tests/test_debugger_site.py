@@ -9,12 +9,12 @@ from local_server import run
 from request_lines import ACCEPTED, function_line
 from starlette.applications import Starlette
 
-from destination.debugger.exchange import Exchange
 from destination.debugger.local import LocalDebugger
 from destination.debugger.site import HEADERS, MAX_BODY_BYTES, MAX_LABEL_CHARS
 from destination.deployment.clients import LOCAL_REGION
 from destination.deployment.stack import LOCAL_STACK, Account
 from destination.deployment.target import Target
+from destination.local.exchange import Exchange
 from destination.schemas.check import SCHEMAS
 from handler.validate import Schemas
 

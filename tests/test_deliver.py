@@ -13,8 +13,8 @@ import pytest
 from endpoint import endpoint, response
 
 from destination.segment.due import Moments
+from destination.segment.endpoint import Endpoint
 from destination.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
-from destination.simulation.endpoint import Endpoint
 from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
 from destination.simulation.routes import NOBODYS_KEY, BatchRoute, SegmentRoute
 from destination.simulation.traffic import Kind, Parcel, Sending, Traffic

@@ -6,8 +6,8 @@ import json
 import pytest
 from endpoint import endpoint, response
 
+from destination.segment.endpoint import Endpoint
 from destination.simulation.breaches import Breaches
-from destination.simulation.endpoint import Endpoint
 from destination.simulation.key_probes import CODES, USES, KeyProbes, ProbeKey
 from destination.simulation.routes import answer_of
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from destination.segment.contract import STATUS_BY_CODE
-from destination.simulation.endpoint import Reply
+from destination.segment.endpoint import Reply
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.ledger import TIMED_OUT, Book, End, Ledger
 from destination.simulation.replies import Circumstances, judge_replies

@@ -15,9 +15,9 @@ from request_lines import ACCEPTED, FAILED, REFUSED, access_line, function_line,
 
 from destination.local.functions import Function, Functions, FunctionTimeoutError
 from destination.local.gateway import AccessLog
-from destination.local.request_log import RequestLogFile, older
 from destination.watching.lines import Wanted
 from destination.watching.local_log import PIECE_BYTES, LocalLog
+from destination.watching.log_file import RequestLogFile, older
 from destination.watching.request_log import Period
 
 EVERYTHING = Period.everything()

@@ -26,7 +26,7 @@ from destination.certification.findings import (
 )
 from destination.certification.wire import Exchange
 from destination.segment.contract import CALL_TYPES, DELETE, STATUS_BY_CODE, JsonObject
-from destination.simulation.spelling import SPELLINGS, spelled
+from destination.segment.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
 Send = Callable[[Examination], Exchange]

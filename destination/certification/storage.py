@@ -32,7 +32,7 @@ from destination.certification.findings import (
 )
 from destination.certification.wire import Exchange
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
-from destination.simulation.spelling import SPELLINGS, spelled
+from destination.segment.spelling import SPELLINGS, spelled
 
 SHOWN_LOSSES = 5
 ODD_EVENT = "注文完了 <b>null</b>"

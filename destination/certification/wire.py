@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from destination.segment.contract import RETRIED_BY_SEGMENT
-from destination.simulation.endpoint import Endpoint, Reply
+from destination.segment.endpoint import Endpoint, Reply
 
 PATIENCE = 2
 """An answer is waited for as many times longer than it may take, so that one that comes too late is judged too."""

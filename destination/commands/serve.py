@@ -45,10 +45,10 @@ from destination.local.edits import SchemaEdits
 from destination.local.embedded_aws import EmbeddedAws
 from destination.local.faults import KINDS, REDELIVERY, FaultProxy, Orders, parse_orders
 from destination.local.printed import Printed
-from destination.local.request_log import RequestLogFile, file_of
 from destination.local.sources import EventSources
 from destination.local.traffic import Traffic
 from destination.schemas.check import SCHEMAS
+from destination.watching.log_file import RequestLogFile, file_of
 from destination.web.addresses import is_host_name, parse_address
 from handler.keys import is_well_formed
 

@@ -20,8 +20,8 @@ from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import ROOT, Stores, stack_outputs
 from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target
 from destination.segment.contract import CALL_TYPES, DELETE, MAX_BATCH_MESSAGES
+from destination.segment.endpoint import Endpoint
 from destination.simulation.deliver import IsStored, Sender
-from destination.simulation.endpoint import Endpoint
 from destination.simulation.key_probes import KeyProbes, ProbeKey
 from destination.simulation.play import Play
 from destination.simulation.reconcile import holds_some, is_stored

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from destination.debugger.exchange import Exchange, Reading
 from destination.deployment.target import Key
+from destination.local.exchange import Exchange, Reading
 from handler.record import Record, subject_of
 
 MAX_ARRIVALS = 50_000

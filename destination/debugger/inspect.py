@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from destination.commands.messages import to_json, value_text
-from destination.debugger.exchange import Exchange
 from destination.debugger.layout import Layout, lay_out_value
 from destination.debugger.marks import (
     INHERITED,
@@ -23,6 +22,7 @@ from destination.debugger.shown import json_layout, shown_content, shown_headers
 from destination.debugger.verdicts import Verdict, verdicts_of
 from destination.deployment.retry import Judge
 from destination.deployment.target import Target
+from destination.local.exchange import Exchange
 from destination.watching.lines import AccessLine, FunctionLine
 from destination.watching.what_follows import what_follows
 from destination.watching.whereabouts import Whereabouts, tell

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from destination.debugger.arrivals import ArrivalOrder
-from destination.debugger.exchange import Exchange, Exchanges
 from destination.debugger.feed import LATENCY_EDGES_MS, Feed
 from destination.debugger.holdings import Holdings
 from destination.debugger.inspect import Inspector
@@ -21,6 +20,7 @@ from destination.debugger.site import Site
 from destination.debugger.tester import Tester, demo_keys
 from destination.deployment.retry import Judge
 from destination.deployment.target import ARRIVALS_PATH, Target
+from destination.local.exchange import Exchange, Exchanges
 from destination.schemas.check import SCHEMAS, load_schemas
 from handler.request import ROUTES, SEGMENT
 from handler.validate import Schemas

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from destination.commands.messages import value_text, what_of
-from destination.debugger.exchange import Exchange, Reading
+from destination.local.exchange import Exchange, Reading
 from destination.segment.contract import RETRIED_BY_SEGMENT
 from destination.watching.lines import AccessLine, Line
 from handler.canonicalise import Message

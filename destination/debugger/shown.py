@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any
 
-from destination.debugger.exchange import Headers
 from destination.debugger.layout import Layout, lay_out
 from destination.debugger.marks import mask_write_keys, masked
+from destination.local.exchange import Headers
 from handler.authenticate import parse_basic
 from handler.errors import Refusal
 

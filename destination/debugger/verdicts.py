@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from destination.debugger.exchange import Exchange
 from destination.debugger.rows import DUPLICATE, REFUSED, Row, outcome_of
+from destination.local.exchange import Exchange
 from destination.watching.lines import LOGGED_ID_CHARS
 from handler.canonicalise import Message
 

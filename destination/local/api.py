@@ -17,17 +17,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from destination.console import printable
-from destination.debugger.exchange import Exchange
 from destination.debugger.local import LocalDebugger
 from destination.debugger.tester import REQUEST_ID
 from destination.deployment import demo
 from destination.deployment.stack import FUNCTION, Account, LocalStack, load_template
 from destination.deployment.target import ABOUT_PATH
 from destination.local import gateway, printed
+from destination.local.exchange import Exchange
 from destination.local.function_process import Invocation
 from destination.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
-from destination.local.request_log import RequestLogFile
 from destination.local.traffic import Traffic
+from destination.watching.log_file import RequestLogFile
 from destination.web.guard import FORBIDDEN, Guard
 from handler.decode import JsonObject
 

@@ -15,7 +15,7 @@ from destination.segment.contract import (
     JsonObject,
 )
 from destination.segment.due import Due
-from destination.simulation.endpoint import Endpoint, Reply
+from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.fingerprint import Fingerprint, variant_of
 from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, Book, Copy, End, Ledger
 from destination.simulation.routes import Load, Route, Verdict, is_kept, label_of

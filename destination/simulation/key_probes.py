@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from destination.commands.ping import segment_headers
 from destination.segment.contract import JsonObject
+from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.breaches import Breaches
-from destination.simulation.endpoint import Endpoint, Reply
 from destination.simulation.routes import answer_of, content_of
 
 REFUSED = "a key that must not be accepted is refused with the answer that is due"

@@ -24,7 +24,7 @@ from destination.segment.contract import (
     JsonObject,
 )
 from destination.segment.due import repeated, stored_body, subject_of
-from destination.simulation.endpoint import Endpoint, Reply
+from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.fingerprint import RejectKey, reject_key
 from destination.simulation.ledger import End, SentReject
 from destination.simulation.traffic import Parcel, Refusal, Sending, Traffic, sent_at

@@ -18,6 +18,7 @@ from random import Random
 
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from destination.segment.due import Due, Moments, cut_to_seconds, stored_body
+from destination.segment.spelling import respelled
 from destination.simulation.content import (
     FIELDS_BY_CALL_TYPE,
     anonymous_id,
@@ -39,7 +40,6 @@ from destination.simulation.pieces import (
     set_pieces,
 )
 from destination.simulation.required import Required
-from destination.simulation.spelling import respelled
 
 DESTINATION = "Direct Destination"
 """Our name in `integrations`; the function reads none of them."""

@@ -13,8 +13,8 @@ from time import sleep
 
 import click
 
-from destination.local.request_log import older
 from destination.watching.lines import LOGGED_ID_CHARS, AccessLine, FunctionLine, Line, Wanted, read_line
+from destination.watching.log_file import older
 from destination.watching.request_log import Figures, Period, oldest_first
 
 LOOK_SECONDS = 0.2

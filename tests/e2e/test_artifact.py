@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from destination.deployment.artifact import find_python, lambda_version
+from destination.artifact import find_python, lambda_version
 from destination.deployment.stack import FUNCTION, ROOT, load_template
 
 BUILD = ROOT / ".aws-sam" / "build"

@@ -17,7 +17,7 @@ import pytest
 import urllib3
 from local_server import PATIENCE_SECONDS
 
-from destination.deployment.artifact import find_python, lambda_version
+from destination.artifact import find_python, lambda_version
 from destination.deployment.stack import ROOT, load_template, stack_outputs
 from destination.local.environment import local_environment
 

@@ -1,4 +1,4 @@
-"""The second half of `sam build`: `python -m destination.deployment.artifact FOLDER`, where the packages are.
+"""The second half of `sam build`: `python -m destination.artifact FOLDER`, where the packages are.
 
 All functions of the template get the same, and differ by their handlers.
 
@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
 
     \b
     Example:
-      python -m destination.deployment.artifact .aws-sam/build/DestinationFunction
+      python -m destination.artifact .aws-sam/build/DestinationFunction
     """
     if faults := check_schemas(SCHEMAS):
         raise click.ClickException("\n".join(["The schemas have faults, so nothing was built.", *map(str, faults)]))
@@ -66,7 +66,7 @@ def amazon_roots(bundle: str) -> str:
         certificate = re.search(rf"# Subject: CN={name} .*?-----END CERTIFICATE-----\n", bundle, re.DOTALL)
         if certificate is None:
             raise click.ClickException(
-                f"botocore's cacert.pem has no certificate {name}: mend ROOTS in destination/deployment/artifact.py"
+                f"botocore's cacert.pem has no certificate {name}: mend ROOTS in destination/artifact.py"
             )
         found.append(certificate[0])
     return "".join(found)
@@ -160,4 +160,4 @@ def python_version(path: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    main(prog_name="python -m destination.deployment.artifact")
+    main(prog_name="python -m destination.artifact")
