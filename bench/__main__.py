@@ -16,7 +16,7 @@ from bench.figures import NotRunError, Options, Table
 from bench.machine import facts
 from bench.report import comparison, picture
 from destination.console import stdout
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 RESULTS = ROOT / "build" / "bench.json"
 

@@ -22,7 +22,7 @@ from bench.packages import chosen_codes
 from bench.store_server import StoreServer
 from bench.subjects import Code, Subject, SubjectProcess, started
 from destination.console import progress
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.items import item_bytes
 
 SIZES_KB = (1, 4, 32, 300)

@@ -18,7 +18,7 @@ from bench.cost_model import (
 )
 from bench.figures import Row, Table
 from bench.report import number
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 DOCS = ROOT / "docs" / "explanation" / "scale.md"
 MEMORIES_MB = (128, 256, 512, 1024, 1769)

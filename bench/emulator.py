@@ -28,7 +28,7 @@ from bench.lambda_environment import lambda_environment
 from bench.store_server import LOOPBACK
 from bench.subject import NUMBER
 from bench.subjects import Subject
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 INVOKE_PATH = "/2015-03-31/functions/function/invocations"
 START_SECONDS = 20

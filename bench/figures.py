@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 FOLDER = ROOT / "build" / "bench"
 """What measurements need and keep from one run to the next."""

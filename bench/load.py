@@ -39,9 +39,9 @@ from bench.pythons import lambda_python, runtime_python
 from bench.samples import ACCEPTED
 from bench.store_server import LOOPBACK
 from bench.subjects import Code, Subject
-from destination.deployment.stack import ROOT
 from destination.deployment.target import ask_local_server
 from destination.local.gateway import own_answer, to_event, to_response
+from destination.paths import ROOT
 
 MESSAGES = 2000
 QUICK_MESSAGES = 200

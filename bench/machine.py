@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 PACKAGES = ("boto3", "botocore", "aws-lambda-powertools", "jsonschema", "urllib3")
 GIT_SECONDS = 30

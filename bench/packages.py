@@ -18,7 +18,8 @@ from bench.figures import FOLDER, Options
 from bench.pythons import lambda_python, run
 from bench.subjects import PEERS, Code, Codes, checkout_codes
 from destination.artifact import lambda_version
-from destination.deployment.stack import FUNCTION, ROOT
+from destination.deployment.stack import FUNCTION
+from destination.paths import ROOT
 
 SCHEMAS = ROOT / "schemas"
 BUILD_INPUTS = ("Makefile", ".ci", "destination", "handler", "requirements.txt", "schemas")

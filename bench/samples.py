@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.store_server import GOOD_KEY, UNKNOWN_KEY
 from bench.subject import NUMBER
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 BATCH_PATH = "/v1/batch"
 

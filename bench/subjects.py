@@ -18,7 +18,7 @@ from bench import subject as subject_script
 from bench.lambda_environment import destination_environment, lambda_environment, peer_environment
 from bench.samples import ACCEPTED, DUPLICATE, QUEUED, REFUSED, SENT_AGAIN, UNAUTHORISED, Sample
 from bench.store_server import DUPLICATES_TABLE, StoreServer
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 PEERS = ROOT / "bench" / "peers"
 ANSWER_SECONDS = 120

@@ -18,8 +18,9 @@ from typing import Any
 
 import click
 
-from destination.deployment.stack import FUNCTION, ROOT, load_template
-from destination.schemas.check import SCHEMAS, check_schemas
+from destination.deployment.stack import FUNCTION, load_template
+from destination.paths import ROOT, SCHEMAS
+from destination.schemas.check import check_schemas
 from handler.clients import AMAZON_ROOTS
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import pytest
 from strict_aws import MAX_WRITES
 
-from destination.commands.messages import MAX_ITEMS_READ_UNASKED, Selection
 from destination.debugger.arrivals import ArrivalOrder
+from destination.deployment.event_table import MAX_ITEMS_READ_UNASKED, MessageSelection
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
@@ -105,7 +105,7 @@ def selection(aws):
         def arrivals(_customer_id, _message_id, limit):
             return keys[::-1][:kept][:limit]
 
-        return Selection(target=Target(account=aws, stores=stores, arrivals=arrivals), customer_id=None, **more)
+        return MessageSelection(target=Target(account=aws, stores=stores, arrivals=arrivals), customer_id=None, **more)
 
     return select, stores, client, keys
 

@@ -22,7 +22,7 @@ from destination.deployment.reject_table import RejectTable
 from destination.deployment.retry import ErasedUsers, Fate, Judge, retry, sink_of
 from destination.deployment.stack import LOCAL_STACK
 from destination.deployment.target import Target
-from destination.schemas.check import SCHEMAS
+from destination.paths import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation

@@ -6,7 +6,8 @@ import pytest
 from local_server import run
 
 from destination.deployment.stack import LOCAL_STACK
-from destination.schemas.check import FILES, SCHEMAS, check_schemas, load_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import FILES, check_schemas, load_schemas
 from handler.spec import CALL_TYPES
 
 pytest_plugins = ["servers"]

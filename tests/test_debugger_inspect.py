@@ -11,7 +11,7 @@ from destination.deployment.retry import Judge
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
-from destination.schemas.check import SCHEMAS
+from destination.paths import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.record import Record
 from handler.spec import CALL_TYPES

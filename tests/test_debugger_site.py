@@ -15,7 +15,7 @@ from destination.deployment.clients import LOCAL_REGION
 from destination.deployment.stack import LOCAL_STACK, Account
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
-from destination.schemas.check import SCHEMAS
+from destination.paths import SCHEMAS
 from handler.validate import Schemas
 
 MOTO = f"https://dynamodb.{LOCAL_REGION}.amazonaws.com"

@@ -13,7 +13,6 @@ import pytest
 from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
 
-from destination.commands.ping import deployment_url
 from destination.importing.batches import batches
 from destination.importing.deliver import Sender
 from destination.importing.pace import Pace
@@ -21,6 +20,7 @@ from destination.importing.play import Play
 from destination.importing.sources import STATE_SUFFIX, find_sources, state_beside
 from destination.importing.state import Recipient, State
 from destination.importing.tally import Tally
+from destination.segment.client import deployment_url
 
 KEY = ("--api-key", "some-key")
 FEW_LINES = 20

@@ -8,10 +8,10 @@ import pytest
 import trustme
 from endpoint import endpoint, response
 
-from destination.commands.ping import deployment_url
 from destination.importing.batches import Batch, Message
 from destination.importing.deliver import Sender
 from destination.importing.pace import FIRST_MESSAGES, LONGEST_PAUSE_SECONDS, SWIFT_SECONDS, Pace, Stopped
+from destination.segment.client import deployment_url
 
 
 def all_accepted(received):

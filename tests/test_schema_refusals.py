@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from destination.schemas.check import SCHEMAS, check_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import check_schemas
 from destination.schemas.refusals import samples
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas

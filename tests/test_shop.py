@@ -9,7 +9,8 @@ from random import Random
 import pytest
 
 from destination.deployment.retry import Judge
-from destination.schemas.check import SCHEMAS, load_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import load_schemas
 from destination.segment.shop import PEOPLE, shop_traffic
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal

@@ -11,8 +11,8 @@ import pytest
 from searches import examples
 from simulated import record_of
 
-from destination.commands.ping import segment_headers
 from destination.deployment.stack import ROOT
+from destination.segment.client import segment_headers
 from destination.segment.due import UNDATED, sortable, stored_body
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.required import required_fields, without

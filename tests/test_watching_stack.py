@@ -9,10 +9,10 @@ from insights import insights
 from local_server import run
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
 
+from destination.commands.options import SINCE
 from destination.commands.status import BETA_CUSTOMERS, NAMESPACE, Progress
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import STORE_OUTPUTS, create_local_stack, load_template
-from destination.watching.request_log import SINCE
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record

@@ -14,8 +14,9 @@ from typing import Any
 import click
 
 from destination.certification.samples import Samples
-from destination.deployment.target import Target, target_options
-from destination.schemas.check import SCHEMAS
+from destination.commands.options import target_options
+from destination.deployment.target import Target
+from destination.paths import SCHEMAS
 from handler import errors
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject

@@ -20,7 +20,7 @@ from destination.certification.findings import NotCheckable
 from destination.certification.holdings import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, Holdings
 from destination.certification.samples import Samples
 from destination.certification.wire import Exchange, Sent, Wire
-from destination.commands.ping import deployment_url, segment_headers
+from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 from jsonschema import Draft7Validator, ValidationError
 from jsonschema.validators import validator_for
 
-from destination.commands.ping import sample_message
 from destination.schemas.check import load_schemas
+from destination.segment.samples import sample_message
 from handler.canonicalise import canonicalise
 from handler.compile import read_schemas
 from handler.decode import JsonObject

@@ -22,12 +22,12 @@ from destination.certification.report import Report, shown_url
 from destination.certification.samples import Samples
 from destination.certification.transport import LOOPBACK
 from destination.certification.wire import Wire
-from destination.commands.ping import SEGMENT_TIMEOUT_SECONDS, parse_endpoint, trusted_authority
-from destination.commands.simulate import FiniteRange
+from destination.commands.options import FiniteRange, parse_endpoint
 from destination.console import progress, stdout
 from destination.deployment.stack import stack_outputs
-from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target
-from destination.schemas.check import SCHEMAS
+from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target, trusted_authority
+from destination.paths import SCHEMAS
+from destination.segment.client import SEGMENT_TIMEOUT_SECONDS
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 """They end a run as Control-C does."""

@@ -11,9 +11,10 @@ import click
 
 from consumer.contact_table import ContactTable
 from consumer.contacts import Profile
+from destination.commands.options import ID, target_options
 from destination.console import Rows, print_document, printable, stdout
 from destination.deployment import demo
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.target import Target
 
 
 @dataclass(frozen=True, kw_only=True)

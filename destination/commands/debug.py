@@ -23,7 +23,8 @@ from destination.debugger.server import PageServer
 from destination.debugger.site import Site
 from destination.deployment.retry import Judge
 from destination.deployment.target import Target, stack_target
-from destination.schemas.check import SCHEMAS, load_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import load_schemas
 from destination.watching.lines import AccessLine, Line, Wanted
 from destination.watching.open_log import open_log
 from destination.watching.request_log import RequestLog

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from consumer.erasures import Receipt
-from destination.commands.erase import Person, erasures_of, parse_person, request_erasure
+from destination.commands.options import ID, parse_person, target_options
 from destination.console import Rows, counted, printable, progress, stdout
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.erasure import Person, erasures_of, request_erasure
+from destination.deployment.target import Target
 from handler.items import read_json_attribute
 from handler.record import sha256, subject_key
 from handler.spec import DELETE

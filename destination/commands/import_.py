@@ -10,9 +10,9 @@ from urllib.parse import urljoin, urlsplit
 
 import click
 
-from destination.commands.ping import ask_for_key, deployment_url, parse_endpoint, trusted_authority
+from destination.commands.options import parse_endpoint
 from destination.console import Rows, counted, printable, stdout
-from destination.deployment.target import LOCAL_URL, ask_local_server
+from destination.deployment.target import LOCAL_URL, ask_local_server, demo_key_of, trusted_authority
 from destination.importing.batches import DEFAULT_BATCH_MESSAGES, batches
 from destination.importing.deliver import Sender
 from destination.importing.pace import Pace, Stopped
@@ -29,6 +29,7 @@ from destination.importing.sources import (
 )
 from destination.importing.state import Recipient, State
 from destination.importing.tally import Tally
+from destination.segment.client import deployment_url
 from handler.split import MAX_BATCH_MESSAGES
 
 GIVE_UP_AFTER_SECONDS = 600
@@ -107,7 +108,7 @@ def import_(
     found = _find(files)
     for option, path in {"--state": state_path, "--rejects": rejects_path}.items():
         _check_apart(option, path, files)
-    api_key = api_key or ask_for_key(endpoint)
+    api_key = api_key or demo_key_of(endpoint)
     deployment = deployment_url(endpoint)
     recipient = Recipient.of(deployment, api_key, _local_stores(endpoint))
     state = _state(files, state_path, recipient, restart=restart)

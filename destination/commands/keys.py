@@ -4,23 +4,21 @@ import csv
 import functools
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import click
 from rich.text import Text
 
+from destination.commands.options import Parsed
 from destination.console import Rows, stdout
-from destination.deployment.key_table import KeyRecord, KeyTable
+from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.stack import Account
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
 from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
 from handler.spec import CALL_TYPES
-from handler.timestamps import parse_time
 
-MAX_CUSTOMER_ID_CHARS = 256
 MIN_IMPORTED_KEY_CHARS = 8
 """A shorter one can be guessed; a heading in a file (`key`, `api_key`) is shorter too."""
 
@@ -44,42 +42,11 @@ def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-class _CustomerId(click.ParamType[str]):
-    name = "customer"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not value.strip() or not value.isprintable() or len(value) > MAX_CUSTOMER_ID_CHARS:
-            self.fail(f"a customer id is 1 to {MAX_CUSTOMER_ID_CHARS} printable characters", param, ctx)
-        return value
-
-
-class _Expiry(click.ParamType[datetime]):
-    """A date, a time, or a number of hours or days from now."""
-
-    name = "time"
-
-    def convert(self, value: str | datetime, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        if span := re.fullmatch(r"(\d{1,6})([hd])", value):
-            return datetime.now(UTC) + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            time = None
-        if time is None or parse_time(value) is None:  # fromisoformat takes epoch milliseconds for a year
-            self.fail(f"{value} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z", param, ctx)
-        time = time if time.tzinfo else time.replace(tzinfo=UTC)
-        if time <= datetime.now(UTC):
-            self.fail(f"{value} is over already", param, ctx)
-        return time
-
-
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _COLOURS = {"active": "green", "suspended": "yellow", "expired": "yellow"}
 
-CUSTOMER_ID = _CustomerId()
-EXPIRY = _Expiry()
+CUSTOMER_ID = Parsed("customer", parse_customer_id)
+EXPIRY = Parsed("time", parse_expiry)
 
 
 @click.group()
@@ -313,9 +280,9 @@ def _imported(row: list[str], number: int) -> KeyRecord:
             "one that starts with ddk_ must be complete. The file has no line of headings"
         )
     try:
-        CUSTOMER_ID.convert(customer_id, None, None)
-    except click.BadParameter as error:
-        raise click.ClickException(f"Line {number}: {error.message}") from error
+        parse_customer_id(customer_id)
+    except ValueError as error:
+        raise click.ClickException(f"Line {number}: {error}") from error
     return KeyRecord.of(key, customer_id=customer_id, label=label or None)
 
 

@@ -3,18 +3,18 @@
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
 
 import click
 
+from destination.commands.options import ID, target_options
 from destination.console import Rows, counted, print_document, printable, progress, stdout
 from destination.deployment import demo
-from destination.deployment.target import ID, Key, Target, target_options
-from handler.decode import JsonObject
+from destination.deployment.event_table import Item, MessageSelection, fetch_items, key_of, time_of, to_json, what_of
+from destination.deployment.target import Target
 from handler.items import read_json_attribute
 from handler.record import subject_key
 
@@ -23,95 +23,6 @@ FOLLOW_SHARE = 10
 """How many times as long as a read of the table is the pause after it, at least: a large table is read rarely."""
 MAX_FOLLOWED = 1000
 """Messages that arrived between two looks, which are found without a read of the table."""
-MAX_ITEMS_READ_UNASKED = 2000
-"""Of a table on a local server that is read whole, which then takes less than half a second."""
-KEYS_OF_A_CALL = 100
-"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
-
-Item = Mapping[str, Any]
-"""An item of the event table, as DynamoDB returns it."""
-
-
-def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
-    """Yield the items of some keys of the event table, in no order, without the items that are gone."""
-    client, table = target.account.dynamodb(), target.stores.event_table
-    for begin in range(0, len(keys), KEYS_OF_A_CALL):
-        part = keys[begin : begin + KEYS_OF_A_CALL]
-        asked: Any = [{"subject": {"S": subject}, "position": {"S": position}} for subject, position in part]
-        while asked:
-            answer = client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": True}})
-            yield from answer["Responses"].get(table, [])
-            unprocessed: Any = answer.get("UnprocessedKeys", {})
-            asked = unprocessed.get(table, {}).get("Keys")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Messages of one subject, or (by a scan) of one customer or of all."""
-
-    target: Target
-    customer_id: str | None
-    subject: str | None
-
-    reads_all: bool = False
-    """Whether somebody asked to read the whole table."""
-
-    def read(self) -> Iterator[Item]:
-        """Yield the selected items, newest first."""
-        if self.subject is not None:
-            yield from self.stream()
-            return
-        items = []
-        with progress("Messages read") as advance:
-            for item in self.stream():
-                items.append(item)
-                advance()
-        yield from sorted(items, key=_time, reverse=True)
-
-    def latest(self, limit: int, message_id: str | None = None) -> list[Item] | None:
-        """Return the items that arrived last, by what a local server keeps of its requests, the newest first.
-
-        It does not read the table. Returns None where the table must be read: a small one, one of a stack, or one of a
-        server that keeps fewer messages than `limit`.
-        """
-        if self.reads_all or not self._is_large():
-            return None
-        keys = self.arrived(2 * limit, message_id)  # some may be gone since
-        found = {_key(item): item for item in fetch_items(self.target, keys)}
-        latest = [found[key] for key in keys if key in found][:limit]
-        return sorted(latest, key=_time, reverse=True) if len(latest) == limit else None
-
-    def arrived(self, limit: int, message_id: str | None = None) -> Sequence[Key]:
-        """Return the keys of what arrived last, as far as a local server keeps it, the latest first."""
-        if self.subject is not None or self.target.arrivals is None:
-            return ()
-        return self.target.arrivals(self.customer_id, message_id, limit)
-
-    def _is_large(self) -> bool:
-        if self.subject is not None or self.target.arrivals is None:
-            return False
-        described = self.target.account.dynamodb().describe_table(TableName=self.target.stores.event_table)
-        return described["Table"].get("ItemCount", 0) > MAX_ITEMS_READ_UNASKED
-
-    def stream(self) -> Iterator[Item]:
-        """Yield the selected items as they come; those of a scan have no order."""
-        return self._scan() if self.subject is None else self._query(self.subject)
-
-    def _query(self, subject: str) -> Iterator[Item]:
-        pages = self.target.account.dynamodb().get_paginator("query").paginate(
-            TableName=self.target.stores.event_table,
-            KeyConditionExpression="subject = :subject",
-            ExpressionAttributeValues={":subject": {"S": subject}},
-            ConsistentRead=True,
-            ScanIndexForward=False,
-        )  # fmt: skip
-        for page in pages:
-            yield from page["Items"]
-
-    def _scan(self) -> Iterator[Item]:
-        pages = self.target.account.dynamodb().get_paginator("scan").paginate(TableName=self.target.stores.event_table)
-        for page in pages:
-            yield from (item for item in page["Items"] if self.customer_id in (None, item["customer_id"]["S"]))
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -139,7 +50,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         subject = _subject(target, customer_id, user, anonymous)
         if subject is None and not scan and not target.is_local:
             raise click.UsageError("Name a --user or an --anonymous id, or say --scan to read the whole table")
-        selection = Selection(target=target, customer_id=customer_id, subject=subject, reads_all=scan)
+        selection = MessageSelection(target=target, customer_id=customer_id, subject=subject, reads_all=scan)
         return command(selection=selection, **options)
 
     return wrapped
@@ -166,7 +77,7 @@ def messages() -> None:
 @click.option("--follow", is_flag=True, help="Go on showing messages as they come, oldest first.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
 @selection_options
-def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> None:
+def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: bool) -> None:
     """List stored messages, newest first: of a user or an anonymous id, of a customer, or of all.
 
     With --user, the customer of a local server is `demo` unless you name another. Without --user, a small table is read
@@ -182,8 +93,8 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
             _follow(selection, limit, as_json=as_json)
         return
     latest = selection.latest(limit)
-    everything = selection.read() if latest is None else iter(latest)
-    newest = sorted(itertools.islice(everything, limit), key=_time, reverse=True)
+    everything = _read(selection) if latest is None else iter(latest)
+    newest = sorted(itertools.islice(everything, limit), key=time_of, reverse=True)
     if as_json:
         for item in newest:
             click.echo(json.dumps(to_json(item)))
@@ -204,41 +115,49 @@ def list_(*, selection: Selection, limit: int, follow: bool, as_json: bool) -> N
         click.echo(f"{counted(len(newest), 'message')} shown{more}.", err=True)
 
 
-def _follow(selection: Selection, limit: int, *, as_json: bool) -> None:
+def _read(selection: MessageSelection) -> Iterator[Item]:
+    """Return the selected items, newest first; a bar shows how many of a whole table were read."""
+    if selection.subject is not None:
+        return selection.read()
+    with progress("Messages read") as step:
+        return selection.read(step)
+
+
+def _follow(selection: MessageSelection, limit: int, *, as_json: bool) -> None:
     console = stdout()
     seen = set(selection.arrived(MAX_FOLLOWED))
     latest = selection.latest(limit)
-    items = list(selection.read()) if latest is None else latest
+    items = list(_read(selection)) if latest is None else latest
     fresh = items[:limit]
     next_read = 0.0
     while True:
-        for item in sorted(fresh, key=_time):
+        for item in sorted(fresh, key=time_of):
             if as_json:
                 click.echo(json.dumps(to_json(item)))
             else:
                 console.print(printable("  ".join(_columns(item))), soft_wrap=True)
-        seen.update(map(_key, items))
+        seen.update(map(key_of, items))
         sleep(FOLLOW_SECONDS)
         items = list(fetch_items(selection.target, [key for key in selection.arrived(MAX_FOLLOWED) if key not in seen]))
         if latest is None and monotonic() >= next_read:
             began = monotonic()
-            items = list(selection.read())
+            items = list(_read(selection))
             next_read = monotonic() + FOLLOW_SHARE * (monotonic() - began)
-        fresh = [item for item in items if _key(item) not in seen]
+        fresh = [item for item in items if key_of(item) not in seen]
 
 
 @messages.command()
 @click.argument("message_id")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @selection_options
-def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
+def show(*, selection: MessageSelection, message_id: str, as_json: bool) -> None:
     """Show one stored message whole, by its id.
 
     \b
     Example:
       destination messages show ajs-next-1700000000000-17e0 --customer acme --user 97980cfea0067
     """
-    for item in selection.latest(1, message_id) or selection.read():
+    for item in selection.latest(1, message_id) or _read(selection):
         if item["message_id"]["S"] == message_id:
             if as_json:
                 click.echo(json.dumps(to_json(item)))
@@ -250,7 +169,7 @@ def show(*, selection: Selection, message_id: str, as_json: bool) -> None:
 
 @messages.command()
 @selection_options
-def export(*, selection: Selection) -> None:
+def export(*, selection: MessageSelection) -> None:
     """Print stored messages as they are, a JSON object per line, for `destination import` into another deployment.
 
     They are of one customer, in no order, and without the settings that came beside them.
@@ -268,24 +187,6 @@ def export(*, selection: Selection) -> None:
     click.echo(f"{counted(count, 'message')}.", err=True)
 
 
-def _time(item: Item) -> tuple[str, str]:
-    return item["timestamp"]["S"], item["stored_at"]["S"]
-
-
-def _key(item: Item) -> Key:
-    return item["subject"]["S"], item["position"]["S"]
-
-
-def what_of(message: JsonObject) -> str:
-    """Say what a canonical message is about, "" where it tells nothing but who."""
-    return value_text(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
-
-
-def value_text(value: object) -> str:
-    """Return a string as it is, and any other JSON value as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _columns(item: Item) -> tuple[str, ...]:
     def text(name: str) -> str:
         return str(item.get(name, {"S": ""})["S"])
@@ -294,11 +195,3 @@ def _columns(item: Item) -> tuple[str, ...]:
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
     return time, text("customer_id"), text("type"), who, what_of(message), text("message_id")
-
-
-def to_json(item: Item) -> dict[str, Any]:
-    """Return an item as it was before DynamoDB's types and our compression."""
-    documents = {name: read_json_attribute(item[name]) for name in ("message", "settings") if name in item}
-    texts = {name: value["S"] for name, value in item.items() if "S" in value and name not in documents}
-    numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
-    return {**texts, **numbers, **documents}

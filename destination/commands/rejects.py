@@ -7,76 +7,32 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
+from destination.commands.options import ID, Parsed, target_options
 from destination.console import Rows, print_document, progress, stdout
 from destination.deployment.parallel import in_parallel
-from destination.deployment.reject_table import Contents, KeptReject, RejectTable, last_days, newest_first
+from destination.deployment.reject_table import (
+    DEFAULT_DAYS,
+    Contents,
+    KeptReject,
+    RejectSelection,
+    newest_first,
+)
 from destination.deployment.retry import ErasedUsers, Fate, Judge, Retry, Verdict, sink_of
-from destination.deployment.target import ID, Target, target_options
-from destination.schemas.check import SCHEMAS, load_schemas
+from destination.deployment.target import Target
+from destination.paths import SCHEMAS
+from destination.schemas.check import load_schemas
 from handler.decode import decode_settings
 from handler.errors import STORE_ERRORS, InvalidSettings, Unavailable
 
-DEFAULT_DAYS = 7
 DAYS = click.IntRange(1, 3660)
 SHOWN_MISSING = 10
 """Ids of rejects in an error."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Rejects of the last days of one customer, or (by a scan) of one customer or of all; no days means all."""
-
-    target: Target
-    customer_id: str | None
-    days: int | None
-    scan: bool
-
-    @property
-    def table(self) -> RejectTable:
-        """The table to read."""
-        return RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
-
-    def read(self, *, hash_start: str = "") -> Iterable[KeptReject]:
-        """Return the selected rejects, newest first."""
-        today = datetime.now(UTC).date()
-        if not self.scan and self.customer_id is not None:
-            days = last_days(self.days or DEFAULT_DAYS, today)
-            return self.table.of_customer(self.customer_id, days, hash_start=hash_start)
-        first_day = str(last_days(self.days, today)[-1]) if self.days else ""
-        return newest_first(
-            reject
-            for reject in self.table.everything()
-            if self.customer_id in (None, reject.customer_id)
-            and reject.rejected_at >= first_day
-            and reject.body_hash.startswith(hash_start)
-        )
-
-    def find(self, reject_id: str) -> list[KeptReject]:
-        """Return what has an id, newest first: one body, maybe of several days; raises `click.ClickException`."""
-        rejects = list(self.read(hash_start=reject_id))
-        if not rejects:
-            raise click.ClickException(
-                f"No reject {self} has the id {reject_id}: `destination rejects list` shows them"
-            )
-        if len({(reject.customer_id, reject.body_hash) for reject in rejects}) > 1:
-            otherwise = "" if self.customer_id else ", or --customer"
-            raise click.ClickException(
-                f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
-            )
-        return rejects
-
-    def __str__(self) -> str:
-        """Say what is selected, after the word `rejects`."""
-        whose = f"of {self.customer_id}" if self.customer_id else "of all customers"
-        days = self.days or (None if self.scan else DEFAULT_DAYS)
-        return f"{whose} in the last {days} days" if days else whose
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,22 +58,19 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if customer_id is None and not scan and not target.is_local:
             raise click.UsageError("Name a --customer, or say --scan to read the whole table")
         scan = scan or customer_id is None
-        selection = Selection(target=target, customer_id=customer_id, days=days, scan=scan)
+        selection = RejectSelection(target=target, customer_id=customer_id, days=days, scan=scan)
         return command(selection=selection, **options)
 
     return wrapped
 
 
-class _RejectId(click.ParamType[str]):
-    name = "id"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch("[0-9a-f]{1,64}", value):
-            self.fail(f"{value} is no id of a reject: `destination rejects list` shows them", param, ctx)
-        return value
+def _parse_reject_id(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{1,64}", text):
+        raise ValueError(f"{text} is no id of a reject: `destination rejects list` shows them")
+    return text
 
 
-REJECT_ID = _RejectId()
+REJECT_ID = Parsed("id", _parse_reject_id)
 
 
 @click.group()
@@ -129,7 +82,7 @@ def rejects() -> None:
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
 @selection_options
-def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
+def list_(*, selection: RejectSelection, limit: int, as_json: bool) -> None:
     """List rejects, newest first: of a customer, or of all.
 
     On a local server reading everything needs no --scan.
@@ -166,7 +119,7 @@ def _columns(reject: KeptReject) -> tuple[str, ...]:
 @click.argument("reject_id", metavar="ID", type=REJECT_ID)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the body as it came, for programs.")
 @selection_options
-def show(*, selection: Selection, reject_id: str, as_json: bool) -> None:
+def show(*, selection: RejectSelection, reject_id: str, as_json: bool) -> None:
     """Show one reject whole, by its id or the start of it.
 
     \b
@@ -205,7 +158,7 @@ def _settings(contents: Contents) -> object:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @selection_options
 def retry_(
-    *, selection: Selection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
+    *, selection: RejectSelection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
 ) -> None:
     """Judge rejects by today's schemas, and store what passes where the function stores.
 
@@ -270,7 +223,7 @@ def _missing(verdicts: Iterable[Verdict]) -> str:
     )
 
 
-def _chosen(selection: Selection, reject_ids: Sequence[str]) -> list[KeptReject]:
+def _chosen(selection: RejectSelection, reject_ids: Sequence[str]) -> list[KeptReject]:
     """Return rejects oldest first, as their messages happened, each once."""
     found = itertools.chain.from_iterable(map(selection.find, reject_ids)) if reject_ids else selection.read()
     unique = {reject.key_text: reject for reject in found}
@@ -289,7 +242,7 @@ _WORDS = {
 }
 
 
-def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, dry_run: bool) -> None:
+def _tell(verdicts: Sequence[Verdict], selection: RejectSelection, *, as_json: bool, dry_run: bool) -> None:
     fates = Counter(verdict.fate for verdict in verdicts)
     answers = Counter(verdict.answer for verdict in verdicts if verdict.fate is Fate.REFUSED).most_common()
     if as_json:
@@ -310,7 +263,7 @@ def _tell(verdicts: Sequence[Verdict], selection: Selection, *, as_json: bool, d
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @selection_options
-def purge(*, selection: Selection, older_than: int | None, yes: bool, as_json: bool) -> None:
+def purge(*, selection: RejectSelection, older_than: int | None, yes: bool, as_json: bool) -> None:
     """Delete rejects for good: of a customer, old ones, or all. Asks before it does.
 
     What comes again meanwhile stays.

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import click
 
 from consumer.stored import Unreadable, image_of, record_of
+from destination.commands.options import ID, Parsed, target_options
 from destination.console import counted, printable, progress
 from destination.deployment import demo
 from destination.deployment.parallel import in_parallel
-from destination.deployment.stack import LOCAL_FOLDER
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.target import Target
+from destination.paths import LOCAL_FOLDER
 from handler.errors import EventStoreUnavailable, MessageTooLarge
 from handler.record import subject_key
 from handler.timestamps import parse_time, sortable
@@ -34,17 +35,14 @@ TIMES = {"stored": "stored_at", "happened": "timestamp"}
 Item = Mapping[str, Any]
 
 
-class _Time(click.ParamType[str]):
-    name = "time"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        moment = parse_time(value)
-        if moment is None:
-            self.fail(f"{value} is no time: write 2026-03-12 or 2026-03-12T09:30:00Z", param, ctx)
-        return moment
+def _parse_time(text: str) -> str:
+    moment = parse_time(text)
+    if moment is None:
+        raise ValueError(f"{text} is no time: write 2026-03-12 or 2026-03-12T09:30:00Z")
+    return moment
 
 
-TIME = _Time()
+TIME = Parsed("time", _parse_time)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ import click
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.retry import Judge
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
-from destination.schemas.check import SCHEMAS, check_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import check_schemas
 from destination.schemas.places import Fault
 from destination.schemas.trial import Kind, Trial
 from handler.validate import Schemas

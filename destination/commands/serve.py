@@ -21,22 +21,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.text import Text
 
+from destination.commands.options import Parsed
 from destination.console import printable, server_stdout
 from destination.debugger.feed import Feed
 from destination.debugger.local import LocalDebugger
 from destination.debugger.server import PageServer
 from destination.deployment import demo
 from destination.deployment.key_table import KeyRecord, KeyTable
-from destination.deployment.stack import (
-    LOCAL_FOLDER,
-    ROOT,
-    Account,
-    LocalStack,
-    Stores,
-    copy_stores,
-    create_local_stack,
-    load_template,
-)
+from destination.deployment.stack import Account, LocalStack, Stores, copy_stores, create_local_stack, load_template
 from destination.deployment.target import LOCAL_CA, LOCAL_URL, Target
 from destination.local.api import Api
 from destination.local.background import first_to_end
@@ -47,7 +39,7 @@ from destination.local.faults import KINDS, REDELIVERY, FaultProxy, Orders, pars
 from destination.local.printed import Printed
 from destination.local.sources import EventSources
 from destination.local.traffic import Traffic
-from destination.schemas.check import SCHEMAS
+from destination.paths import LOCAL_FOLDER, ROOT, SCHEMAS
 from destination.watching.log_file import RequestLogFile, file_of
 from destination.web.addresses import is_host_name, parse_address
 from handler.keys import is_well_formed
@@ -66,29 +58,10 @@ Watch = Callable[[], Coroutine[Any, Any, str]]
 """Waits until something is broken that the server can't do without, and says what."""
 
 
-class _HostName(click.ParamType[str]):
-    """A host name in lower case."""
-
-    name = "name"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not is_host_name(value):
-            self.fail(f"{value} is not a host name: write it alone, such as abc.ngrok.app", param, ctx)
-        return value.lower()
-
-
-class _Orders(click.ParamType[Orders]):
-    """A rate of faults, or kinds of faults with a rate of each."""
-
-    name = "faults"
-
-    def convert(self, value: str | Orders, param: click.Parameter | None, ctx: click.Context | None) -> Orders:
-        if isinstance(value, Orders):
-            return value
-        try:
-            return parse_orders(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _parse_host_name(text: str) -> str:
+    if not is_host_name(text):
+        raise ValueError(f"{text} is not a host name: write it alone, such as abc.ngrok.app")
+    return text.lower()
 
 
 @click.command()
@@ -103,7 +76,7 @@ class _Orders(click.ParamType[Orders]):
 @click.option(
     "--allow-host",
     "allowed_hosts",
-    type=_HostName(),
+    type=Parsed("name", _parse_host_name),
     multiple=True,
     help="Answer to this host name too, such as the name of a tunnel for Segment; repeatable. It reaches the API only.",
 )
@@ -119,7 +92,7 @@ class _Orders(click.ParamType[Orders]):
     "--faults",
     "orders",
     default="0",
-    type=_Orders(),
+    type=Parsed("faults", parse_orders),
     metavar="RATE|KIND:RATE,...",
     help="How likely each call of a store meets a fault, such as a time-out or a 500: 0.05 is one in twenty. By kind: "
     f"throttle:0.1,partial:0.05. Kinds: {', '.join((*KINDS, REDELIVERY))}.",

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import secrets
 import ssl
 from collections.abc import Iterator, Sequence
@@ -14,12 +13,14 @@ from urllib.parse import urljoin
 
 import click
 
-from destination.commands.ping import SEGMENT_TIMEOUT_SECONDS, deployment_url, parse_endpoint, trusted_authority
+from destination.commands.options import FiniteRange, parse_endpoint
 from destination.console import stdout
 from destination.deployment.key_table import KeyRecord, KeyTable
-from destination.deployment.stack import ROOT, Stores, stack_outputs
-from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target
-from destination.segment.contract import CALL_TYPES, DELETE, MAX_BATCH_MESSAGES
+from destination.deployment.stack import Stores, stack_outputs
+from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target, trusted_authority
+from destination.paths import ROOT
+from destination.segment.client import SEGMENT_TIMEOUT_SECONDS, deployment_url
+from destination.segment.contract import BATCH_PATH, CALL_TYPES, DELETE, MAX_BATCH_MESSAGES
 from destination.segment.endpoint import Endpoint
 from destination.simulation.deliver import IsStored, Sender
 from destination.simulation.key_probes import KeyProbes, ProbeKey
@@ -30,7 +31,6 @@ from destination.simulation.report import Run
 from destination.simulation.required import required_fields
 from destination.simulation.routes import (
     BATCH_MESSAGES,
-    BATCH_PATH,
     LIBRARY_TIMEOUT_SECONDS,
     BatchRoute,
     Route,
@@ -43,19 +43,6 @@ from handler.keys import new_key
 KEY_LIFETIME = timedelta(days=7)
 """Of the temporary keys, should the run be killed before it removes them; longer than any run."""
 MAX_SEED = 10**9
-
-
-class FiniteRange(click.FloatRange):
-    """Refuses infinity too, and what is no number, of which `click.FloatRange` takes both."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
-        """Return the number; fails as click's types do."""
-        number: float = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
-        return number
-
-
 SHARE = FiniteRange(0, 1)
 
 

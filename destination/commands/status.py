@@ -11,11 +11,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from destination.commands.options import ID, SINCE, target_options
 from destination.console import Rows, counted, stdout
 from destination.deployment.key_table import KeyTable
-from destination.deployment.target import ID, StackLogs, Target, target_options
+from destination.deployment.target import StackLogs, Target
 from destination.watching.open_log import open_log
-from destination.watching.request_log import NEVER, SINCE, Caller, Figures, Period, RequestLog, Tally
+from destination.watching.request_log import NEVER, Caller, Figures, Period, RequestLog, Tally
 from handler.errors import STORE_ERRORS
 from handler.keys import Status
 

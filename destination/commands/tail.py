@@ -9,8 +9,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from destination.commands.options import ID, Parsed, target_options
 from destination.console import printable, stdout
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.target import Target
 from destination.watching.lines import AccessLine, Line, Wanted
 from destination.watching.open_log import open_log
 from destination.watching.request_log import RequestLog
@@ -23,20 +24,17 @@ COLOURS = {2: "green", 4: "yellow", 5: "red"}
 """By the first digit of a status."""
 
 
-class _Status(click.ParamType[str]):
-    name = "status"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not re.fullmatch("[1-5](xx|[0-9]{2})", value):
-            self.fail(f"{value} is no status: write 503, or 5xx", param, ctx)
-        return value
+def _parse_status(text: str) -> str:
+    if not re.fullmatch("[1-5](xx|[0-9]{2})", text):
+        raise ValueError(f"{text} is no status: write 503, or 5xx")
+    return text
 
 
 @click.command()
 @click.option("--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES), help="Only this one; repeatable.")
 @click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
 @click.option("--call-type", type=click.Choice((*CALL_TYPES, OTHER_TYPE)), help="Only of this call type.")
-@click.option("--status", type=_Status(), help="Only this answer: 503, or 5xx.")
+@click.option("--status", type=Parsed("status", _parse_status), help="Only this answer: 503, or 5xx.")
 @click.option("--code", type=ID, help="Only this code of an error (docs/reference/answers.md has them).")
 @click.option("--last", default=0, type=click.IntRange(0, 10_000), help="Begin with so many lines of before.")
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as they were written, for programs.")

@@ -10,11 +10,12 @@ from typing import Any
 import click
 from rich.text import Text
 
+from destination.commands.options import ID, SINCE, target_options
 from destination.console import printable, stdout
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.target import Target
 from destination.watching.lines import AccessLine, FunctionLine
 from destination.watching.open_log import open_log
-from destination.watching.request_log import SINCE, Period, RequestLog
+from destination.watching.request_log import Period, RequestLog
 from destination.watching.what_follows import what_follows
 from destination.watching.whereabouts import Search, Whereabouts, find, is_missing, tell
 from handler.errors import STORE_ERRORS

@@ -10,15 +10,13 @@ from typing import Any
 
 import click
 
-from destination.commands.keys import CUSTOMER_ID, EXPIRY
-from destination.commands.messages import Item, Selection, to_json
-from destination.commands.rejects import DEFAULT_DAYS
 from destination.debugger.layout import lay_out_value
 from destination.debugger.marks import mask_write_keys
 from destination.debugger.rows import about_of
 from destination.debugger.shown import shown_content
-from destination.deployment.key_table import KeyRecord, KeyTable
-from destination.deployment.reject_table import KeptReject, RejectTable, last_days, newest_first
+from destination.deployment.event_table import Item, MessageSelection, to_json
+from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
+from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, RejectTable, last_days, newest_first
 from destination.deployment.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
 from destination.deployment.target import Target
 from handler.items import read_json_attribute
@@ -65,13 +63,16 @@ class Holdings:
         if unknown := set(scopes) - set(CALL_TYPES):
             raise click.ClickException(f"There is no call type {', '.join(sorted(unknown))}")
         key = new_key()
-        record = KeyRecord.of(
-            key,
-            customer_id=CUSTOMER_ID.convert(customer_id.strip(), None, None),
-            label=label.strip() or None,
-            expires_at=EXPIRY.convert(expires.strip(), None, None) if expires.strip() else None,
-            scopes=frozenset(scopes) or None,
-        )
+        try:
+            record = KeyRecord.of(
+                key,
+                customer_id=parse_customer_id(customer_id.strip()),
+                label=label.strip() or None,
+                expires_at=parse_expiry(expires.strip()) if expires.strip() else None,
+                scopes=frozenset(scopes) or None,
+            )
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
         self._keys.add(record)
         return {"api_key": key, "key": record.to_json()}
 
@@ -99,7 +100,7 @@ class Holdings:
             subject = subject_key(customer_id, "user" if user else "anonymous", user or anonymous)
         elif not self.target.is_local:
             raise click.ClickException("Name a customer, and a user or an anonymous id: the table has no other index")
-        selection = Selection(target=self.target, customer_id=customer_id or None, subject=subject)
+        selection = MessageSelection(target=self.target, customer_id=customer_id or None, subject=subject)
         latest = selection.latest(1, message_id) if message_id else selection.latest(MAX_MESSAGES)
         items: Iterator[Item] = iter(selection.read() if latest is None else latest)
         if message_id:

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from destination.commands.messages import to_json, value_text
 from destination.debugger.layout import Layout, lay_out_value
 from destination.debugger.marks import (
     INHERITED,
@@ -20,6 +19,7 @@ from destination.debugger.marks import (
 from destination.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from destination.debugger.shown import json_layout, shown_content, shown_headers
 from destination.debugger.verdicts import Verdict, verdicts_of
+from destination.deployment.event_table import to_json, value_text
 from destination.deployment.retry import Judge
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange

@@ -21,7 +21,8 @@ from destination.debugger.tester import Tester, demo_keys
 from destination.deployment.retry import Judge
 from destination.deployment.target import ARRIVALS_PATH, Target
 from destination.local.exchange import Exchange, Exchanges
-from destination.schemas.check import SCHEMAS, load_schemas
+from destination.paths import SCHEMAS
+from destination.schemas.check import load_schemas
 from handler.request import ROUTES, SEGMENT
 from handler.validate import Schemas
 

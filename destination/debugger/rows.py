@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
 
-from destination.commands.messages import value_text, what_of
+from destination.deployment.event_table import value_text, what_of
 from destination.local.exchange import Exchange, Reading
 from destination.segment.contract import RETRIED_BY_SEGMENT
 from destination.watching.lines import AccessLine, Line

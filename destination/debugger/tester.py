@@ -13,14 +13,15 @@ from typing import Any
 
 import urllib3
 
-from destination.commands.ping import Answer, sample_message, segment_headers, send
 from destination.debugger.layout import Layout, lay_out
 from destination.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
 from destination.debugger.shown import shown_content, shown_headers
 from destination.deployment import demo
 from destination.deployment.retry import Judge
-from destination.deployment.stack import ROOT
 from destination.deployment.target import LOCAL_CA
+from destination.paths import ROOT
+from destination.segment.client import Answer, segment_headers, send
+from destination.segment.samples import sample_message
 from handler.canonicalise import Message, canonicalise, canonicalise_batch
 from handler.decode import decode_batch, decode_body, decode_settings, decode_text
 from handler.errors import InvalidSettings, NothingAccepted, Refusal, Violation

@@ -18,8 +18,6 @@ LOCAL_REGION = "us-east-1"
 LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
 """Variables that name certificate authorities, as botocore reads them."""
-
-
 KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
 """Names a file to which TLS libraries append the keys of connections; urllib3 and botocore fail if they can't."""
 

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 KEY_ID_CHARS = 12
+MAX_CUSTOMER_ID_CHARS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +245,30 @@ class KeyTable:
         if len(records) > 1:
             raise click.ClickException(f"Several keys have an id that starts with {key_id}: give more of it")
         return records[0]
+
+
+def parse_customer_id(text: str) -> str:
+    """Return the id of a customer; raises `ValueError` for a text that can't be one."""
+    if not text.strip() or not text.isprintable() or len(text) > MAX_CUSTOMER_ID_CHARS:
+        raise ValueError(f"a customer id is 1 to {MAX_CUSTOMER_ID_CHARS} printable characters")
+    return text
+
+
+def parse_expiry(text: str) -> datetime:
+    """Return a future time from a date, a time, or a number of hours or days from now; raises `ValueError`."""
+    now = datetime.now(UTC)
+    if span := re.fullmatch(r"(\d{1,6})([hd])", text):
+        return now + timedelta(hours=int(span[1]) * (24 if span[2] == "d" else 1))
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or parse_time(text) is None:  # fromisoformat reads epoch milliseconds as a year
+        raise ValueError(f"{text} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z")
+    time = time if time.tzinfo else time.replace(tzinfo=UTC)
+    if time <= now:
+        raise ValueError(f"{text} is over already")
+    return time
 
 
 def _condition(status: str, *, customer_id: str) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+import click
+
 from destination.deployment.parallel import in_parallel
+from destination.deployment.target import Target
 from handler.items import read_text_attribute
 from handler.record import escape
 
@@ -185,3 +188,56 @@ def _only(names: Iterable[str]) -> dict[str, Any]:
     """Read only these attributes; some of their names are words of DynamoDB's own, so that they need others."""
     aliases = {f"#{name}": name for name in names}
     return {"ProjectionExpression": ", ".join(aliases), "ExpressionAttributeNames": aliases}
+
+
+DEFAULT_DAYS = 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectSelection:
+    """Rejects of the last days of one customer, or (by a scan) of one customer or of all; no days means all."""
+
+    target: Target
+    customer_id: str | None
+    days: int | None
+    scan: bool
+
+    @property
+    def table(self) -> RejectTable:
+        """The table to read."""
+        return RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+
+    def read(self, *, hash_start: str = "") -> Iterable[KeptReject]:
+        """Return the selected rejects, newest first."""
+        today = datetime.now(UTC).date()
+        if not self.scan and self.customer_id is not None:
+            days = last_days(self.days or DEFAULT_DAYS, today)
+            return self.table.of_customer(self.customer_id, days, hash_start=hash_start)
+        first_day = str(last_days(self.days, today)[-1]) if self.days else ""
+        return newest_first(
+            reject
+            for reject in self.table.everything()
+            if self.customer_id in (None, reject.customer_id)
+            and reject.rejected_at >= first_day
+            and reject.body_hash.startswith(hash_start)
+        )
+
+    def find(self, reject_id: str) -> list[KeptReject]:
+        """Return what has an id, newest first: one body, maybe of several days; raises `click.ClickException`."""
+        rejects = list(self.read(hash_start=reject_id))
+        if not rejects:
+            raise click.ClickException(
+                f"No reject {self} has the id {reject_id}: `destination rejects list` shows them"
+            )
+        if len({(reject.customer_id, reject.body_hash) for reject in rejects}) > 1:
+            otherwise = "" if self.customer_id else ", or --customer"
+            raise click.ClickException(
+                f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
+            )
+        return rejects
+
+    def __str__(self) -> str:
+        """Say what is selected, after the word `rejects`."""
+        whose = f"of {self.customer_id}" if self.customer_id else "of all customers"
+        days = self.days or (None if self.scan else DEFAULT_DAYS)
+        return f"{whose} in the last {days} days" if days else whose

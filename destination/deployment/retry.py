@@ -17,7 +17,7 @@ from typing import Self
 
 from anyio import NoEventLoopError, from_thread
 
-from destination.commands.erase import Person, request_erasure
+from destination.deployment.erasure import Person, request_erasure
 from destination.deployment.parallel import in_parallel
 from destination.deployment.reject_table import Contents, KeptReject, RejectTable
 from destination.deployment.target import Target

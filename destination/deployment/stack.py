@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
@@ -20,6 +19,7 @@ from botocore.config import Config
 
 from consumer.clients import listening
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION, aws_client, local_client
+from destination.paths import ROOT
 from handler.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import StreamSpecificationTypeDef, TableDescriptionTypeDef
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_sqs import SQSClient
-
-ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "template.yaml"
-LOCAL_FOLDER = ROOT / ".local"
-"""What a local server leaves for others: the environment for `sam local`, and the authority of its certificate."""
 
 FUNCTION = "DestinationFunction"
 STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
@@ -42,8 +38,6 @@ LOCAL_STACK = "direct-destination-local"
 
 STORE_CONFIG = Config(connect_timeout=5, read_timeout=10)
 """In seconds, for each of botocore's tries: a page of a table comes within one, and a person is waiting."""
-
-
 _SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's loader is ten times as fast. Not every PyYAML has it."""
 

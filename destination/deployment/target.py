@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import click
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError, ProfileNotFound
 
-from destination.deployment.stack import LOCAL_FOLDER, Account, Stores, stack_outputs
+from destination.deployment.stack import Account, Stores, stack_outputs
+from destination.paths import LOCAL_FOLDER
 
 LOCAL_URL = "http://127.0.0.1:8080"
 LOCAL_CA = LOCAL_FOLDER / "ca.pem"
@@ -24,27 +25,8 @@ ARRIVALS_PATH = f"{ABOUT_PATH}/arrivals"
 """Where it tells which messages arrived last."""
 MAX_ABOUT_BYTES = 64 * 1024
 """What says more about itself is no local server."""
-
-
 LOG_OUTPUTS = ("FunctionLogGroupName", "ApiLogGroupName")
 """The outputs of a stack that name its log groups."""
-
-
-class _Id(click.ParamType[str]):
-    """Refuses what an unset variable of a shell leaves."""
-
-    name = "id"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not value:
-            self.fail("it is empty", param, ctx)
-        return value
-
-
-ID = _Id()
-"""The id of a customer or a user."""
-
-
 Key = tuple[str, str]
 """Subject and position: the key of an item of the event table."""
 Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
@@ -85,19 +67,6 @@ class Target:
     def is_local(self) -> bool:
         """Whether this is a local server, where reading everything costs nothing."""
         return self.account.endpoint_url is not None
-
-
-def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--url` and `--stack`, and hand it the `target` they name."""
-
-    @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
-    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, url: str, stack: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
-        target = stack_target(stack) if stack else local_target(url)
-        return command(*args, target=target, **options)
-
-    return wrapped
 
 
 _MEND: Mapping[type[Exception], str] = {
@@ -190,3 +159,21 @@ _NO_SERVER = (
     "No local server answers at {url}: start one with `make run`, or name another with --url, or a deployed one with "
     "--stack"
 )
+
+
+def demo_key_of(endpoint: str) -> str:
+    """Return the good demo key of a local server; raises `click.ClickException` where there is none."""
+    server = urljoin(endpoint, "/")
+    try:
+        return str(ask_local_server(server)["api_key"])
+    except (click.ClickException, KeyError) as error:
+        raise click.ClickException(
+            f"No local server answers at {server}: start one with `make run`, name its --url, or an --api-key of "
+            "the endpoint"
+        ) from error
+
+
+def trusted_authority(endpoint: str, ca_file: str | None) -> str | None:
+    """Return the file of the authority to trust: the one that was named, or for this machine the local server's own."""
+    is_here = urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1")
+    return ca_file or (str(LOCAL_CA) if is_here and LOCAL_CA.exists() else None)

@@ -8,10 +8,10 @@ from typing import Any
 
 import urllib3
 
-from destination.commands.ping import segment_headers
 from destination.importing.batches import MAX_BATCH_BYTES, Batch, Message, Reject
 from destination.importing.pace import Pace, Stopped
-from destination.segment.contract import RETRIED_BY_LIBRARIES
+from destination.segment.client import segment_headers
+from destination.segment.contract import IMPORT_PATH, RETRIED_BY_LIBRARIES, SEGMENT_PATH
 from handler.decode import JsonObject
 from handler.errors import (
     BatchTooLarge,
@@ -36,8 +36,6 @@ the type `application/json` as text; AWS does not say whether `Content-Encoding`
 by its first bytes.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html"""
 
-IMPORT_PATH = "/v1/import"
-SINGLE_PATH = "/segment"
 
 OK, ACCEPTED, BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 200, 202, 400, 401, 403
 NOT_FOUND, CONTENT_TOO_LARGE, TOO_MANY, NOT_IMPLEMENTED = 404, 413, 429, 501
@@ -133,7 +131,7 @@ class Sender:
         began = self._pace.begin()
         raw = [message.raw for message in messages]
         is_alone = len(messages) == 1 and len(raw[0]) > MAX_BATCH_BYTES
-        path, body = (SINGLE_PATH, raw[0]) if is_alone else (IMPORT_PATH, b'{"batch":[' + b",".join(raw) + b"]}")
+        path, body = (SEGMENT_PATH, raw[0]) if is_alone else (IMPORT_PATH, b'{"batch":[' + b",".join(raw) + b"]}")
         try:
             answer = self._post(path, body)
         except urllib3.exceptions.HTTPError as error:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from destination.deployment.stack import ROOT
 from destination.local.background import in_background
 from destination.local.functions import FunctionError
 from destination.local.sources import EventSources
+from destination.paths import ROOT
 
 LOOK_SECONDS = 1.0
 CONSUMER = "consumer"

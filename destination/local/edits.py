@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from destination.deployment.stack import ROOT
 from destination.local.background import in_background
 from destination.local.functions import Functions
+from destination.paths import ROOT
 from destination.schemas.check import check_schemas
 from destination.schemas.places import Fault
 from handler.compile import digest

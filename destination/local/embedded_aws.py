@@ -14,10 +14,10 @@ from subprocess import PIPE
 
 import click
 
-from destination.deployment.stack import ROOT
 from destination.local.background import first_to_end
 from destination.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST, FOR_CONTAINERS, LOOPBACK
 from destination.local.environment import local_environment
+from destination.paths import ROOT
 
 START_SECONDS = 60
 

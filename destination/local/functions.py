@@ -14,9 +14,9 @@ from typing import Any, Self, cast
 
 import click
 
-from destination.deployment.stack import ROOT
 from destination.local.environment import local_environment
 from destination.local.function_process import Invocation
+from destination.paths import ROOT
 
 START_SECONDS = 60
 RESTART_SECONDS = 1.0

@@ -12,7 +12,6 @@ from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker, Val
 from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 
-from destination.deployment.stack import ROOT
 from destination.schemas.canonical import canonical_faults, value_faults
 from destination.schemas.patterns import pattern_faults
 from destination.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
@@ -24,7 +23,6 @@ from handler.explain import rule_text, spell_path
 from handler.spec import CALL_TYPES, SETTINGS
 from handler.validate import SCHEMA_NAMES, Schemas
 
-SCHEMAS = ROOT / "schemas"
 FILES = tuple(f"{name}.json" for name in (*SCHEMA_NAMES, "common"))
 DIALECTS: Mapping[str, Dialect] = {
     "http://json-schema.org/draft-07/schema": Draft7Validator,

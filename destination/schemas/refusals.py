@@ -16,7 +16,7 @@ from typing import Any, cast
 from jsonschema import Draft7Validator, ValidationError
 from jsonschema.validators import extend
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from destination.schemas.places import Fault, Place
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject

@@ -17,6 +17,12 @@ DELETE = "delete"
 CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", DELETE)
 """https://segment.com/docs/connections/spec/"""
 
+SEGMENT_PATH = "/segment"
+"""The route of the Direct destination."""
+CALL_PATHS = tuple(f"/v1/{call_type}" for call_type in CALL_TYPES if call_type != DELETE)
+BATCH_PATH, IMPORT_PATH = BATCH_PATHS = ("/v1/batch", "/v1/import")
+"""https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/"""
+
 RETRIED_BY_LIBRARIES = frozenset({408, 429, *range(500, 600)} - {501})
 RETRIED_BY_SEGMENT = RETRIED_BY_LIBRARIES | {423}
 """Every other answer is final. Segment's open framework names 408, 423 and 501, its pages name the others."""

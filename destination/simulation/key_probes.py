@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from destination.commands.ping import segment_headers
+from destination.segment.client import segment_headers
 from destination.segment.contract import JsonObject
 from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.breaches import Breaches

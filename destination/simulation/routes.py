@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from destination.commands.ping import segment_headers
+from destination.segment.client import segment_headers
 from destination.segment.contract import (
     DUPLICATE,
     KEPT_ALONE,
@@ -31,7 +31,6 @@ from destination.simulation.traffic import Parcel, Refusal, Sending, Traffic, se
 
 LIBRARY_TIMEOUT_SECONDS = 10
 """That of the Node library, the shortest there is."""
-BATCH_PATH = "/v1/batch"
 BATCH_MESSAGES = 100
 """What the libraries send at once unless they are told otherwise."""
 MAX_BATCH_BYTES = 475_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from destination.deployment.stack import LOCAL_FOLDER
+from destination.paths import LOCAL_FOLDER
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 USUAL_HOST = "127.0.0.1"

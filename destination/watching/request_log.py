@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Protocol, Self
 
-import click
-
 from destination.watching.lines import AccessLine, FunctionLine, Line, Wanted
 
 LONGEST_RETENTION = timedelta(days=3653)
@@ -37,24 +35,16 @@ class Period:
         return cls.last(LONGEST_RETENTION, "all that the log holds")
 
 
-class _Since(click.ParamType[Period]):
-    name = "time"
-
-    def convert(self, value: str | Period, param: click.Parameter | None, ctx: click.Context | None) -> Period:
-        if isinstance(value, Period):
-            return value
-        if value == "all":
-            return Period.everything()
-        parts = re.fullmatch(r"([1-9]\d{0,3})([mhd])", value)
-        if not parts:
-            self.fail(f"{value} is no time: write 30m, 24h, 7d, or all", param, ctx)
-        number, unit = int(parts[1]), _UNITS[parts[2]]
-        words = f"the last {unit[:-1]}" if number == 1 else f"the last {number} {unit}"
-        return Period.last(timedelta(**{unit: number}), words)
-
-
-SINCE = _Since()
-"""How far back one looks: `30m`, `24h`, `7d` or `all`."""
+def parse_period(text: str) -> Period:
+    """Return the period until now: of `30m`, `24h`, `7d` or `all`; raises `ValueError`."""
+    if text == "all":
+        return Period.everything()
+    parts = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text)
+    if not parts:
+        raise ValueError(f"{text} is no time: write 30m, 24h, 7d, or all")
+    number, unit = int(parts[1]), _UNITS[parts[2]]
+    words = f"the last {unit[:-1]}" if number == 1 else f"the last {number} {unit}"
+    return Period.last(timedelta(**{unit: number}), words)
 
 
 MAX_DIFFERENCE = 2

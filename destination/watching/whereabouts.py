@@ -10,8 +10,8 @@ from typing import Any, Literal
 import click
 
 from consumer.erasures import ErasureTable, Receipt
-from destination.commands.messages import fetch_items
 from destination.deployment import demo
+from destination.deployment.event_table import fetch_items
 from destination.deployment.reject_table import KeptReject, RejectTable, newest_first
 from destination.deployment.target import Target
 from destination.watching.lines import FunctionLine

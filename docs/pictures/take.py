@@ -21,7 +21,7 @@ from typing import Any
 import urllib3
 from playwright.sync_api import Page, expect, sync_playwright
 
-from destination.commands.ping import segment_headers, send
+from destination.segment.client import segment_headers, send
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent

@@ -23,12 +23,12 @@ from destination.certification.checklist import POINTS
 from destination.certification.holdings import Holdings
 from destination.certification.samples import Samples
 from destination.certification.wire import MASKED, Wire
-from destination.commands.ping import segment_headers
 from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import LOCAL_STACK, ROOT
 from destination.deployment.target import Target
+from destination.segment.client import segment_headers
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES
 

@@ -25,13 +25,14 @@ import uvicorn
 from local_server import serving
 from rich.console import Console
 
-from destination.commands.ping import SEGMENT_TIMEOUT_SECONDS, sample_message, segment_headers
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import Account, LocalStack, create_local_stack
 from destination.local.api import Api
 from destination.local.embedded_aws import EmbeddedAws
 from destination.local.faults import APPLIED, Fault, FaultProxy, Rule, Store
 from destination.local.functions import Functions
+from destination.segment.client import SEGMENT_TIMEOUT_SECONDS, segment_headers
+from destination.segment.samples import sample_message
 from handler.keys import Status
 
 THREADS = 64

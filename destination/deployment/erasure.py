@@ -1,0 +1,129 @@
+"""Who can be erased, how much is stored of them, and the request that the eraser carries out."""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from consumer.erase import Link, linked_subject, links_of, rejects_of, stored_of
+from consumer.erasures import ErasureRequest, ErasureTable, Receipt
+from consumer.stored import Item
+from destination.console import printable
+from destination.deployment.target import Target
+from handler.canonicalise import canonicalise
+from handler.errors import Refusal
+from handler.record import Record, subject_key
+from handler.spec import DELETE
+from handler.write import EventTable
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Person:
+    """Whom to erase: a user, or an anonymous visitor, of a customer."""
+
+    customer_id: str
+    user: str | None
+    anonymous: str | None
+
+    @property
+    def subject(self) -> str:
+        """The partition key of what is stored of them."""
+        if self.user is not None:
+            return subject_key(self.customer_id, "user", self.user)
+        return subject_key(self.customer_id, "anonymous", self.anonymous or "")
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """How a message names them."""
+        ids = {"userId": self.user, "anonymousId": self.anonymous}
+        return {name: value for name, value in ids.items() if value is not None}
+
+    def __str__(self) -> str:
+        """Say whom, for people."""
+        [(name, value)] = self.ids.items()
+        return printable(f"{name} {value} of {self.customer_id}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """How much is stored of a subject; `requests` are `delete` messages that are not carried out."""
+
+    messages: int
+    requests: int
+    rejects: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linked:
+    """An id that somebody's messages name, and how much is stored under it."""
+
+    link: Link
+    stored: Stored
+
+
+def erasures_of(target: Target) -> ErasureTable:
+    """Return the table of tombstones and receipts of a deployment."""
+    return ErasureTable(target.account.dynamodb(), target.stores.erasure_table)
+
+
+def request_erasure(target: Target, person: Person, *, happened_at: str | None = None) -> ErasureRequest:
+    """Store a `delete` message, which the eraser carries out and then hands to the consumer.
+
+    `happened_at` is the time of the message that it repeats.
+    """
+    stores, now = target.stores, time.time()
+    moment = happened_at or datetime.fromtimestamp(now, UTC).isoformat()
+    [message] = canonicalise({"type": DELETE, **person.ids, "messageId": f"erase-{uuid.uuid4()}", "timestamp": moment})
+    record = Record(customer_id=person.customer_id, message=message, settings={}, stored_at=now)
+    try:
+        EventTable(
+            target.account.dynamodb(), stores.event_table, retention_days=int(stores.event_retention_days)
+        ).write(record)
+    except Refusal as refusal:
+        raise click.ClickException(f"The request can't be stored: {refusal.__cause__ or refusal}") from refusal
+    return ErasureRequest(
+        customer_id=person.customer_id, subject=record.subject, requested_at=record.facts["stored_at"]
+    )
+
+
+def wait_for_receipt(
+    target: Target, request: ErasureRequest, wait_seconds: int, step: Callable[[], None]
+) -> Receipt | None:
+    """Wait for the receipt of a request, and call `step` for each look; None where it does not come in time."""
+    table, deadline = erasures_of(target), time.monotonic() + wait_seconds
+    while True:
+        state = table.progress(request)
+        if state is not None and state.receipt.finished_at:
+            return state.receipt
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(LOOK_SECONDS)
+        step()
+
+
+def stored_under(target: Target, subject: str) -> Stored:
+    """Count what is stored of a subject."""
+    client, stores = target.account.dynamodb(), target.stores
+    types = Counter(item["type"]["S"] for item in stored_of(client, stores.event_table, subject))
+    rejects = sum(1 for _ in rejects_of(client, stores.rejects_table, subject))
+    return Stored(messages=types.total() - types[DELETE], requests=types[DELETE], rejects=rejects)
+
+
+def linked_ids(target: Target, person: Person, tell_unread: Callable[[Item], None]) -> Iterator[Linked]:
+    """Yield the other ids that somebody's messages name: visitors, or the users that an alias says they were.
+
+    `tell_unread` gets the key of each item that can't be read, so that the ids that it names are unknown.
+    """
+    links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject, tell_unread))
+    users = {Link("user", link.id) for link in links if link.kind == "previous"}
+    for link in sorted(links | users):
+        visitor, user = linked_subject(person.customer_id, link), subject_key(person.customer_id, "user", link.id)
+        subject = user if link.kind == "user" else visitor
+        if subject != person.subject:
+            yield Linked(link=link, stored=stored_under(target, subject))

@@ -1,0 +1,126 @@
+"""The event table as the partner's side of it: to select and read stored messages. `handler/write.py` writes them."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from destination.deployment.target import Key, Target
+from handler.decode import JsonObject
+from handler.items import read_json_attribute
+
+MAX_ITEMS_READ_UNASKED = 2000
+"""Of a table on a local server that is read whole, which then takes less than half a second."""
+KEYS_OF_A_CALL = 100
+"""https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
+Item = Mapping[str, Any]
+"""An item of the event table, as DynamoDB returns it."""
+
+
+def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
+    """Yield the items of some keys of the event table, in no order, without the items that are gone."""
+    client, table = target.account.dynamodb(), target.stores.event_table
+    for begin in range(0, len(keys), KEYS_OF_A_CALL):
+        part = keys[begin : begin + KEYS_OF_A_CALL]
+        asked: Any = [{"subject": {"S": subject}, "position": {"S": position}} for subject, position in part]
+        while asked:
+            answer = client.batch_get_item(RequestItems={table: {"Keys": asked, "ConsistentRead": True}})
+            yield from answer["Responses"].get(table, [])
+            unprocessed: Any = answer.get("UnprocessedKeys", {})
+            asked = unprocessed.get(table, {}).get("Keys")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageSelection:
+    """Messages of one subject, or (by a scan) of one customer or of all."""
+
+    target: Target
+    customer_id: str | None
+    subject: str | None
+
+    reads_all: bool = False
+    """Whether somebody asked to read the whole table."""
+
+    def read(self, step: Callable[[], None] | None = None) -> Iterator[Item]:
+        """Return the selected items, newest first; calls `step` for each item that it reads before it returns."""
+        if self.subject is not None:
+            return self.stream()
+        items = []
+        for item in self.stream():
+            items.append(item)
+            if step:
+                step()
+        return iter(sorted(items, key=time_of, reverse=True))
+
+    def latest(self, limit: int, message_id: str | None = None) -> list[Item] | None:
+        """Return the items that arrived last, by what a local server keeps of its requests, the newest first.
+
+        It does not read the table. Returns None where the table must be read: a small one, one of a stack, or one of a
+        server that keeps fewer messages than `limit`.
+        """
+        if self.reads_all or not self._is_large():
+            return None
+        keys = self.arrived(2 * limit, message_id)  # some may be gone since
+        found = {key_of(item): item for item in fetch_items(self.target, keys)}
+        latest = [found[key] for key in keys if key in found][:limit]
+        return sorted(latest, key=time_of, reverse=True) if len(latest) == limit else None
+
+    def arrived(self, limit: int, message_id: str | None = None) -> Sequence[Key]:
+        """Return the keys of what arrived last, as far as a local server keeps it, the latest first."""
+        if self.subject is not None or self.target.arrivals is None:
+            return ()
+        return self.target.arrivals(self.customer_id, message_id, limit)
+
+    def _is_large(self) -> bool:
+        if self.subject is not None or self.target.arrivals is None:
+            return False
+        described = self.target.account.dynamodb().describe_table(TableName=self.target.stores.event_table)
+        return described["Table"].get("ItemCount", 0) > MAX_ITEMS_READ_UNASKED
+
+    def stream(self) -> Iterator[Item]:
+        """Yield the selected items as they come; those of a scan have no order."""
+        return self._scan() if self.subject is None else self._query(self.subject)
+
+    def _query(self, subject: str) -> Iterator[Item]:
+        pages = self.target.account.dynamodb().get_paginator("query").paginate(
+            TableName=self.target.stores.event_table,
+            KeyConditionExpression="subject = :subject",
+            ExpressionAttributeValues={":subject": {"S": subject}},
+            ConsistentRead=True,
+            ScanIndexForward=False,
+        )  # fmt: skip
+        for page in pages:
+            yield from page["Items"]
+
+    def _scan(self) -> Iterator[Item]:
+        pages = self.target.account.dynamodb().get_paginator("scan").paginate(TableName=self.target.stores.event_table)
+        for page in pages:
+            yield from (item for item in page["Items"] if self.customer_id in (None, item["customer_id"]["S"]))
+
+
+def time_of(item: Item) -> tuple[str, str]:
+    """Return what sorts items: the time of the message, then the time at which it was stored."""
+    return item["timestamp"]["S"], item["stored_at"]["S"]
+
+
+def key_of(item: Item) -> Key:
+    """Return the key of an item."""
+    return item["subject"]["S"], item["position"]["S"]
+
+
+def what_of(message: JsonObject) -> str:
+    """Say what a canonical message is about, "" where it tells nothing but who."""
+    return value_text(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
+
+
+def value_text(value: object) -> str:
+    """Return a string as it is, and any other JSON value as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def to_json(item: Item) -> dict[str, Any]:
+    """Return an item as it was before DynamoDB's types and our compression."""
+    documents = {name: read_json_attribute(item[name]) for name in ("message", "settings") if name in item}
+    texts = {name: value["S"] for name, value in item.items() if "S" in value and name not in documents}
+    numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}
+    return {**texts, **numbers, **documents}
