@@ -9,10 +9,10 @@ from typing import TextIO
 
 import click
 
-from destination.commands.erase import parse_person
+from destination.commands.options import ID, parse_person, target_options
 from destination.console import counted, progress
 from destination.deployment.export import Export
-from destination.deployment.target import ID, Target, target_options
+from destination.deployment.target import Target
 
 OWNER_ONLY = 0o600
 

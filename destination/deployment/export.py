@@ -12,8 +12,8 @@ from consumer.contact_table import ContactTable
 from consumer.erase import REJECT_KEY, Scope, linked_subject, links_of, rejects_of, stored_of
 from consumer.erasures import ErasureTable
 from consumer.stored import UNREADABLE, Item, image_of
-from destination.commands.erase import Person
-from destination.commands.messages import fetch_items, to_json
+from destination.deployment.erasure import Person
+from destination.deployment.event_table import fetch_items, to_json
 from destination.deployment.reject_table import RejectTable
 from destination.deployment.target import Target
 from handler.decode import JsonObject
