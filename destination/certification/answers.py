@@ -6,9 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from typing import NamedTuple
 
-from destination.certification.examination import Examination
+from destination.certification.examination import Examination, Sending
 from destination.certification.findings import (
     AUTHORIZATION,
     FAQ,
@@ -24,7 +26,7 @@ from destination.certification.findings import (
     passed,
     warned,
 )
-from destination.certification.requests import REFUSALS, REFUSED
+from destination.certification.requests import REFUSALS, send_refusals
 from destination.certification.wire import Exchange, Sent
 from destination.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, STORED, JsonObject
 
@@ -45,19 +47,12 @@ CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
 def _refusals(examination: Examination) -> list[Exchange]:
     """Send all that must be refused, if it was not sent yet; return all errors that a message ever got."""
     examination.need_endpoint()
-    for entry in REFUSED:
-        _try_refusal(examination, entry.id)
+    with suppress(NotCheckable):
+        send_refusals(examination, REFUSALS)
     exchanges = [one for one in examination.wire.exchanges if one.sent.method == "POST" and one.sent.target is None]
     if not any(exchange.is_error for exchange in exchanges):
         raise NotCheckable("no message was refused")
     return [exchange for exchange in exchanges if exchange.is_error]
-
-
-def _try_refusal(examination: Examination, name: str, number: int = 0) -> Exchange | None:
-    try:
-        return examination.refused(name, REFUSALS[name].send, number)
-    except NotCheckable:
-        return None
 
 
 def _json(examination: Examination) -> Outcome:
@@ -102,8 +97,11 @@ def _shown_by(exchange: Exchange) -> str:
 
 def _few(examination: Examination) -> Outcome:
     pairs = []
+    with suppress(NotCheckable):
+        for number in (0, 1):
+            send_refusals(examination, AGAIN, number)
     for name in AGAIN:
-        first, second = _try_refusal(examination, name), _try_refusal(examination, name, 1)
+        first, second = examination.refusals.get((name, 0)), examination.refusals.get((name, 1))
         if first and second and first.came == second.came and first.message and second.message:
             pairs.append((first, second))
     if not pairs:
@@ -267,16 +265,18 @@ def _secrets(examination: Examination) -> Iterator[str]:
         yield from (re.escape(value) for name, value in stores.items() if name.endswith(("_table", "_url")) and value)
 
 
-def _post_as_library(
-    examination: Examination,
-    path: str,
-    content: JsonObject | bytes,
-    messages: Sequence[JsonObject],
-    headers: dict[str, str] | None = None,
-    *,
-    rejected: int = 0,
-) -> tuple[Exchange, bool]:
-    """Send to a route of Segment's libraries; tell too whether as many were accepted as these messages, and rejected.
+class _Library(NamedTuple):
+    """A request to a route of Segment's libraries, its messages that must be accepted, and how many must be refused."""
+
+    path: str
+    content: JsonObject | bytes
+    messages: Sequence[JsonObject]
+    headers: dict[str, str] | None = None
+    rejected: int = 0
+
+
+def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -> Iterator[tuple[Exchange, bool]]:
+    """Send to routes of Segment's libraries. Yields each answer, and whether it counts the messages that it must.
 
     Raises `NotCheckable` where there are no such routes.
     """
@@ -286,29 +286,33 @@ def _post_as_library(
         raise NotCheckable(f"a valid {examination.carrier} call is not accepted ({examination.first.came})")
     if examination.carrier == DELETE:
         raise NotCheckable("only delete calls are supported here, which libraries don't send")
-    exchange = examination.post(content, headers, target=examination.target(path))
-    if exchange.is_no_route and not examination.has_library_routes:
-        raise NotCheckable(f"not offered here ({path}: {exchange.came}); it is not on Segment's checklist")
-    is_right = _counts(exchange, accepted=len(messages), rejected=rejected)
-    for message in messages if is_right else ():
-        examination.note_accepted(message)
-    return exchange, is_right
+    exchanges = examination.post_all(
+        Sending(one.content, one.headers, target=examination.target(one.path)) for one in requests
+    )
+    for request, exchange in zip(requests, exchanges, strict=True):
+        if exchange.is_no_route and not examination.has_library_routes:
+            raise NotCheckable(f"not offered here ({request.path}: {exchange.came}); it is not on Segment's checklist")
+        is_right = _counts(exchange, accepted=len(request.messages), rejected=request.rejected)
+        for message in request.messages if is_right else ():
+            examination.note_accepted(message)
+        yield exchange, is_right
 
 
 def _single_routes(examination: Examination) -> Outcome:
-    sent = {}
+    requests = []
     for call_type in CALL_TYPES:
         if call_type != DELETE and examination.call(call_type).is_accepted:
             message = examination.message(call_type)
             content = {name: value for name, value in message.items() if name != "type"}
-            sent[call_type] = _post_as_library(examination, f"/v1/{call_type}", content, [message])
-    bad = {call_type: exchange for call_type, (exchange, is_right) in sent.items() if not is_right}
+            requests.append(_Library(f"/v1/{call_type}", content, [message]))
+    answers = list(_post_as_libraries(examination, requests))
+    bad = [(one.path, exchange) for one, (exchange, is_right) in zip(requests, answers, strict=True) if not is_right]
     if bad:
-        answers = ", ".join(f"/v1/{call_type} {exchange.came}" for call_type, exchange in bad.items())
-        return failed(f"{len(bad)} of {len(sent)} were not accepted: {answers}", *bad.values())
-    if not sent:
+        paths = ", ".join(f"{path} {exchange.came}" for path, exchange in bad)
+        return failed(f"{len(bad)} of {len(answers)} were not accepted: {paths}", *(exchange for _, exchange in bad))
+    if not answers:
         raise NotCheckable("no call type is accepted that libraries send")
-    return passed(f"{len(sent)} of {len(sent)} accepted", *(exchange for exchange, _ in sent.values()))
+    return passed(f"{len(answers)} of {len(answers)} accepted", *(exchange for exchange, _ in answers))
 
 
 def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
@@ -327,7 +331,7 @@ def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
 def _batch(examination: Examination) -> Outcome:
     messages = [examination.message() for _ in range(3)]
     batch = {"batch": messages, "sentAt": "2026-03-12T09:30:00.000Z"}
-    exchange, is_right = _post_as_library(examination, "/v1/batch", batch, messages)
+    [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", batch, messages)])
     if not is_right:
         return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
     return passed("3 of 3 accepted", exchange)
@@ -336,7 +340,8 @@ def _batch(examination: Examination) -> Outcome:
 def _bad_one(examination: Examination) -> Outcome:
     good, bad = examination.message(), examination.message()
     del bad["type"]
-    exchange, is_right = _post_as_library(examination, "/v1/batch", {"batch": [bad, good]}, [good], rejected=1)
+    request = _Library("/v1/batch", {"batch": [bad, good]}, [good], rejected=1)
+    [(exchange, is_right)] = _post_as_libraries(examination, [request])
     if not is_right:
         return failed(f"answered {exchange.came}, where 200 with 1 accepted and 1 rejected is due", exchange)
     [rejected] = exchange.answer["rejected"]
@@ -350,7 +355,7 @@ def _gzip(examination: Examination) -> Outcome:
     messages = [examination.message() for _ in range(3)]
     body = gzip.compress(json.dumps({"batch": messages}).encode())
     headers = {**examination.headers(), "Content-Encoding": "gzip"}
-    exchange, is_right = _post_as_library(examination, "/v1/batch", body, messages, headers)
+    [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", body, messages, headers)])
     if not is_right:
         return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
     return passed("3 of 3 accepted", exchange)
@@ -361,7 +366,7 @@ def _write_key(examination: Examination) -> Outcome:
     del headers["Authorization"]
     message = examination.message()
     body = {"batch": [message], "writeKey": examination.keys.good}
-    exchange, is_right = _post_as_library(examination, "/v1/batch", body, [message], headers)
+    [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", body, [message], headers)])
     if not is_right:
         return failed(f"answered {exchange.came}, where 200 with 1 accepted is due", exchange)
     return passed("accepted", exchange)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from destination.certification import answers, erasure, identity, keys, requests, storage, transport
 from destination.certification.examination import Examination
@@ -24,6 +25,8 @@ POINTS: tuple[Point, ...] = (
     keys.REVOKED_IN_TIME,
     *answers.FAULTS,
 )
+BEGINNINGS = (keys.begin, erasure.begin, requests.begin)
+"""Called with the ids of the wanted points before any point is judged."""
 
 
 def chosen(names: Iterable[str]) -> list[Point]:
@@ -40,7 +43,13 @@ def _is_meant(point: Point, name: str) -> bool:
 
 
 def findings(examination: Examination, points: Sequence[Point]) -> Iterator[Finding]:
-    """Judge points, one after the other; that nothing takes messages is told whatever was asked for."""
+    """Judge points, one after the other; that nothing takes messages is told whatever was asked for.
+
+    What takes time, and what depends on nothing else, is sent before.
+    """
+    for begin in BEGINNINGS:
+        with suppress(Exception):  # the check of the point tries it again, and judges the error
+            begin(examination, [point.id for point in points])
     for point in points:
         yield _finding(examination, point)
     if transport.REACHABLE not in points:

@@ -1,11 +1,11 @@
 """The points about `delete` calls: what must be gone, what must stay, and what may come afterwards."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from destination.certification.examination import Examination
+from destination.certification.examination import Examination, Sending
 from destination.certification.expected import message_of
 from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, Point, failed, passed, warned
 from destination.certification.holdings import Holdings
@@ -24,80 +24,103 @@ CONTACT_SECONDS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class ErasedUser:
-    """A user of the run's customer for whom a delete was sent, and the bystander's user with the same id.
+class UserToErase:
+    """A user of the run's customer, and the bystander's user with the same id: each has a message.
 
-    Each has a message, and a reject and a contact if `has_reject` and `has_contact` say so. `name` is a trait of both,
-    `times` are the times of messages from before and after the delete.
+    `name` is a trait of both. With `has_identify` and `has_broken` each also sent what the shipped consumer makes a
+    contact of, and what a schema refuses. `times` are the times of messages from before and after the delete.
     """
 
     message: JsonObject
     name: str
-    delete: Exchange
-    has_reject: bool
-    has_contact: bool
+    has_identify: bool
+    has_broken: bool
     times: Mapping[str, JsonObject]
 
 
-def _erased_user(examination: Examination) -> ErasedUser:
-    """Give two users with one id a message, a reject and a contact each, and send the delete of one; once in a run."""
-    if examination.erased_user is None:
-        examination.erased_user = _send_erased_user(examination)
-    return examination.erased_user
+@dataclass(frozen=True, kw_only=True)
+class ErasedUser(UserToErase):
+    """Such a user, for whom a delete was sent; `has_reject` and `has_contact` say what was kept of both before."""
+
+    delete: Exchange
+    has_reject: bool
+    has_contact: bool
 
 
-def _send_erased_user(examination: Examination) -> ErasedUser:
+def begin(examination: Examination, wanted: Collection[str]) -> None:
+    """Send what is to be erased early, so that the consumer has kept its contacts when the delete is sent."""
+    if {point.id for point in POINTS} & set(wanted):
+        _user_to_erase(examination)
+
+
+def _user_to_erase(examination: Examination) -> UserToErase:
+    """Give two users with one id a message, a reject and a contact each, once in a run."""
+    if examination.user_to_erase is None:
+        examination.user_to_erase = _send_user_to_erase(examination)
+    return examination.user_to_erase
+
+
+def _send_user_to_erase(examination: Examination) -> UserToErase:
     stores = examination.erasing_stores
-    if not examination.call(DELETE).is_accepted or examination.carrier == DELETE:
+    if examination.carrier == DELETE or DELETE not in stores.call_types:
         raise NotCheckable("there is no user who could be erased: delete calls and others must be supported")
     now = datetime.now(UTC)
     message = examination.message(**_times(now))
     user_id, name = message["userId"], f"{examination.marks['a name']}-erased"
-    for exchange in (examination.post_valid(message), examination.post_as_bystander(message)):
+    identify = _identify(examination, user_id, name)
+    broken = None
+    with suppress(NotCheckable):
+        broken = {**examination.broken(), "userId": user_id}
+    valid = [message, *([identify] if identify else [])]
+    exchanges = examination.post_all_valid(map(Sending, valid))
+    bystander = examination.headers(examination.keys.bystander)
+    exchanges += examination.post_all(map(examination.bystanders, valid))
+    for exchange in exchanges:
         if not exchange.is_accepted:
             raise NotCheckable(f"a message was not accepted before the delete ({exchange.came})")
-    has_contact = _make_contacts(examination, user_id, name)
-    has_reject = _make_rejects(examination, user_id)
+    examination.post_all([Sending(broken), Sending(broken, bystander)] if broken else [])
+    return UserToErase(
+        message=message,
+        name=name,
+        has_identify=identify is not None,
+        has_broken=broken is not None,
+        times={"earlier": _times(now - BEFORE), "later": _times(now + BEFORE)},
+    )
+
+
+def _identify(examination: Examination, user_id: str, name: str) -> JsonObject | None:
+    """Return what the shipped consumer makes a contact of; None where it is off, or where a schema refuses it."""
+    if examination.erasing_stores.target.stores.consumer != "on" or not examination.call("identify").is_accepted:
+        return None
+    message = examination.message("identify", userId=user_id, traits={"name": name}, **_times(datetime.now(UTC)))
+    return message if examination.samples.refusal(message) is None else None
+
+
+def _erased_user(examination: Examination) -> ErasedUser:
+    """Send the delete of the user who is to be erased, once in a run."""
+    if examination.erased_user is None:
+        examination.erased_user = _send_delete(examination, _user_to_erase(examination))
+    return examination.erased_user
+
+
+def _send_delete(examination: Examination, user: UserToErase) -> ErasedUser:
+    """Send the delete when contacts and rejects of both users are kept, or will not be kept."""
+    stores, user_id = examination.erasing_stores, user.message["userId"]
+    if not examination.call(DELETE).is_accepted:
+        raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
+    has_contact = user.has_identify and stores.wait_for(
+        lambda: all(stores.contacts_with(user.name, customer_id=one) for one in stores.customer_ids), CONTACT_SECONDS
+    )
+    has_reject = user.has_broken and all(stores.rejects_of(user_id, customer_id=one) for one in stores.customer_ids)
     delete = examination.post_valid({**examination.message(DELETE), "userId": user_id})
     if not delete.is_accepted:
         raise NotCheckable(f"the delete was not accepted ({delete.came})")
-    times = {"earlier": _times(now - BEFORE), "later": _times(now + BEFORE)}
-    stores.note_bystander(message)
-    return ErasedUser(
-        message=message, name=name, delete=delete, has_reject=has_reject, has_contact=has_contact, times=times
-    )
+    return ErasedUser(**vars(user), delete=delete, has_reject=has_reject, has_contact=has_contact)
 
 
 def _times(moment: datetime) -> JsonObject:
     text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {"timestamp": text, "originalTimestamp": text, "sentAt": text, "receivedAt": text}
-
-
-def _make_contacts(examination: Examination, user_id: str, name: str) -> bool:
-    """Let the shipped consumer keep a contact of each customer. Returns whether it does."""
-    stores = examination.erasing_stores
-    if stores.target.stores.consumer != "on" or not examination.call("identify").is_accepted:
-        return False
-    message = examination.message("identify", userId=user_id, traits={"name": name}, **_times(datetime.now(UTC)))
-    if examination.samples.refusal(message) is not None:
-        return False
-    examination.post_valid(message)
-    examination.post_as_bystander(message)
-    return stores.wait_for(
-        lambda: all(stores.contacts_with(name, customer_id=one) for one in stores.customer_ids), CONTACT_SECONDS
-    )
-
-
-def _make_rejects(examination: Examination, user_id: str) -> bool:
-    """Let a schema refuse a message of each customer. Returns whether both are kept."""
-    stores = examination.erasing_stores
-    try:
-        broken = {**examination.broken(), "userId": user_id}
-    except NotCheckable:
-        return False
-    for key in (examination.keys.good, examination.keys.bystander):
-        examination.post_by_key(broken, examination.headers(key))
-    return all(stores.rejects_of(user_id, customer_id=one) for one in stores.customer_ids)
 
 
 def _carried_out(examination: Examination) -> Outcome:
@@ -106,7 +129,7 @@ def _carried_out(examination: Examination) -> Outcome:
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
     with suppress(NotCheckable):
-        _erased_user(examination)  # first, since many messages would delay the consumer that keeps its contact
+        _erased_user(examination)
     message = examination.message()
     user_id = message["userId"]
     exchanges = [] if message["type"] == DELETE else [*_send_many(examination, message)]
@@ -132,10 +155,11 @@ def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchan
     ids = {name: message[name] for name in ("userId", "anonymousId", "previousId") if name in message}
     messages = [message, *({**examination.message(), **ids} for _ in range(MANY_MESSAGES - 1))]
     if examination.samples.settings or not examination.has_library_routes:
-        return [examination.post_valid(one) for one in messages]
+        return examination.post_all_valid(map(Sending, messages))
     examination.erasing_stores.note_plain(message)
     batches = [messages[begin : begin + BATCH_MESSAGES] for begin in range(0, len(messages), BATCH_MESSAGES)]
-    return [examination.post({"batch": batch}, target=examination.target("/v1/batch")) for batch in batches]
+    path = examination.target("/v1/batch")
+    return examination.post_all(Sending({"batch": batch}, target=path) for batch in batches)
 
 
 def _bystander(examination: Examination) -> Outcome:
@@ -190,7 +214,7 @@ def _around(examination: Examination) -> Outcome:
         return unfinished
     user_id = user.message["userId"]
     messages = [{**examination.message(**user.times[when]), "userId": user_id} for when in ("earlier", "later")]
-    answers = [examination.post_valid(message) for message in messages]
+    answers = examination.post_all_valid(map(Sending, messages))
     return _judge_around(examination, mode, messages, answers)
 
 

@@ -9,29 +9,28 @@ import gzip
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from destination.certification.findings import NotCheckable
 from destination.certification.holdings import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, Holdings
 from destination.certification.samples import Samples
-from destination.certification.wire import Exchange, Sent, Wire
+from destination.certification.wire import MAX_SILENT, Exchange, Sent, Wire
 from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 
 if TYPE_CHECKING:
-    from destination.certification.erasure import ErasedUser
+    from destination.certification.erasure import ErasedUser, UserToErase
 
 CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
 """The call types whose messages carry what is tried, the first that is supported."""
 START_API = "werkzeug"
 """How the server of `sam local start-api` names itself."""
-MAX_SILENT = 3
-"""Requests in a row without an answer, after which nobody waits for more."""
+SILENT = f"the last {MAX_SILENT} requests got no answer, so nothing more was sent"
 WITH_STORES = "name the stores behind it: --stack, or --stores for a local server"
 
 
@@ -48,6 +47,18 @@ class Accepted:
         return self.plain.get("type") == DELETE
 
 
+class Sending(NamedTuple):
+    """A message or any bytes to post, by default with the headers that Segment sends, and to the endpoint itself.
+
+    `plain` is the message as Segment's documentation spells it, where `content` disguises it.
+    """
+
+    content: JsonObject | bytes
+    headers: Mapping[str, str] | None = None
+    plain: JsonObject | None = None
+    target: str | None = None
+
+
 class Examination:
     """One run. `name` is the customer's where the run has stores, and part of all ids that are sent."""
 
@@ -61,13 +72,15 @@ class Examination:
         self.holdings = holdings
         self.accepted: list[Accepted] = []
         """Valid messages that were accepted, by any route; one may stand here more than once."""
+        self.user_to_erase: UserToErase | None = None
         self.erased_user: ErasedUser | None = None
         self.revoked_at: float | None = None
         """When the key was revoked that had been in use, by the monotonic clock."""
         self._accepted_ids: set[str] = set()
         self._numbers = itertools.count(1)
         self._calls: dict[str, Exchange] = {}
-        self._refusals: dict[tuple[str, int], Exchange] = {}
+        self.refusals: dict[tuple[str, int], Exchange] = {}
+        """The answers to what is to be refused, by the id of its point and by how many times the point sent before."""
 
     # What is sent
 
@@ -161,32 +174,50 @@ class Examination:
 
         `plain` is the message as Segment's documentation spells it, where `content` disguises it.
         """
-        self._need_answers()
-        if not self.first.is_accepted:
-            raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
+        self._need_acceptance()
         return self._noted(plain or content, self._post(content, headers))
 
-    def post_as_bystander(self, plain: JsonObject) -> Exchange:
-        """Send a valid message of the other customer."""
+    def post_all(self, sendings: Iterable[Sending]) -> list[Exchange]:
+        """Send several messages or any bytes concurrently; raises `NotCheckable` where nothing answers."""
         self._need_answers()
+        several = [self._sent(one.content, one.headers, target=one.target) for one in sendings]
+        exchanges = self.wire.send_all(several)
+        if len(exchanges) < len(several):
+            raise NotCheckable(SILENT)
+        return exchanges
+
+    def post_all_valid(self, sendings: Iterable[Sending]) -> list[Exchange]:
+        """Send concurrently what is to be accepted; raises `NotCheckable` as `post_valid` does."""
+        self._need_acceptance()
+        several = list(sendings)
+        exchanges = self.post_all(several)
+        return [
+            self._noted(one.plain or one.content, exchange) for one, exchange in zip(several, exchanges, strict=True)
+        ]
+
+    def bystanders(self, plain: JsonObject) -> Sending:
+        """Return how to send a valid message of the other customer."""
         if self.holdings:
             self.holdings.note_bystander(plain)
-        return self.wire.send(Sent(headers=self.headers(self.keys.bystander), body=json.dumps(plain).encode()))
+        return Sending(plain, self.headers(self.keys.bystander))
 
     def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
         """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
-        self._need_answers()
-        self._need_key()
+        self.need_key()
         return self._post(content, headers)
 
     def _post(
         self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
     ) -> Exchange:
+        return self.wire.send(self._sent(content, headers, target=target))
+
+    def _sent(self, content: JsonObject | bytes, headers: Mapping[str, str] | None, *, target: str | None) -> Sent:
+        """Return a request; remembers whom its messages are about."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         if self.holdings:
             for message in _messages_in(body):
                 self.holdings.note(message)
-        return self.wire.send(Sent(headers=headers or self.headers(), body=body, target=target))
+        return Sent(headers=headers or self.headers(), body=body, target=target)
 
     def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
         """Remember a message that is valid and was accepted."""
@@ -233,14 +264,8 @@ class Examination:
         """Send a valid message of a call type, once in a run."""
         self._need_answers()
         if call_type != self.carrier:
-            self._need_key()
+            self.need_key()
         return self._called(call_type)
-
-    def refused(self, name: str, send: "Callable[[Examination], Exchange]", number: int = 0) -> Exchange:
-        """Send what is to be refused, of each number once in a run."""
-        if (name, number) not in self._refusals:
-            self._refusals[name, number] = send(self)
-        return self._refusals[name, number]
 
     def need_endpoint(self) -> None:
         """Raise `NotCheckable` where nothing takes messages."""
@@ -258,8 +283,15 @@ class Examination:
         if reply is not None and START_API in reply.headers.get("server", "").lower():
             raise NotCheckable(f"`sam local start-api` {what}; an HTTP API does")
 
-    def _need_key(self) -> None:
-        """Raise `NotCheckable` where the key is refused."""
+    def _need_acceptance(self) -> None:
+        """Raise `NotCheckable` where nothing answers, or where a message without anything odd is not accepted."""
+        self._need_answers()
+        if not self.first.is_accepted:
+            raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
+
+    def need_key(self) -> None:
+        """Raise `NotCheckable` where nothing answers, or where the key is refused."""
+        self._need_answers()
         if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise NotCheckable(f"the API key is refused ({self.first.came})")
 
@@ -280,8 +312,8 @@ class Examination:
     def _need_answers(self) -> None:
         """Raise `NotCheckable` where waiting for one more answer would be in vain."""
         self.need_endpoint()
-        if self.wire.unanswered >= MAX_SILENT:
-            raise NotCheckable(f"the last {MAX_SILENT} requests got no answer, so nothing more was sent")
+        if self.wire.is_silent:
+            raise NotCheckable(SILENT)
 
     @property
     def stores(self) -> Holdings:

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from destination.certification.examination import Examination
+from destination.certification.examination import Examination, Sending
 from destination.certification.expected import Item, message_of, position_key, subject_key
 from destination.certification.findings import FAQ, NotCheckable, Outcome, Point, failed, passed
 from destination.certification.storage import copies_fault
+from destination.certification.wire import Exchange
 from destination.segment.contract import JsonObject
 
 TIMES = ("2026-01-17T08:00:00.000Z", "2026-01-17T08:00:00.001Z")
@@ -46,10 +47,7 @@ def _identity(examination: Examination) -> Outcome:
     variants = [one for one in _variants(examination) if examination.samples.refusal(one.message) is None]
     if not variants or examination.keys.bystander is None:
         raise NotCheckable("the schemas of this checkout refuse such messages")
-    for variant in variants:
-        send = examination.post_as_bystander if variant.is_bystander else examination.post_valid
-        copies = [variant.message] if variant is not variants[0] else _copies(examination, variant.message)
-        exchanges = [send(copy) for copy in copies]
+    for variant, exchanges in _send(examination, variants):
         refused = [exchange for exchange in exchanges if not exchange.is_accepted]
         if refused:
             return failed(f"a message {variant.what} is answered {refused[0].came}", *refused)
@@ -61,6 +59,19 @@ def _identity(examination: Examination) -> Outcome:
         if fault := _fault_of(variant.message, found, customer_id):
             return failed(f"a message {variant.what} {fault}")
     return passed(f"{len(variants)} messages that differ in one thing are each stored once")
+
+
+def _send(examination: Examination, variants: list[_Variant]) -> Iterator[tuple[_Variant, list[Exchange]]]:
+    """Send the first of these messages twice, and the others concurrently. Yields each with its answers."""
+    first, *others = variants
+    yield first, [examination.post_valid(copy) for copy in _copies(examination, first.message)]
+    own = [one for one in others if not one.is_bystander]
+    for variant, exchange in zip(own, examination.post_all_valid(Sending(one.message) for one in own), strict=True):
+        yield variant, [exchange]
+    foreign = [one for one in others if one.is_bystander]
+    answers = examination.post_all(examination.bystanders(one.message) for one in foreign)
+    for variant, exchange in zip(foreign, answers, strict=True):
+        yield variant, [exchange]
 
 
 def _copies(examination: Examination, message: JsonObject) -> list[JsonObject]:

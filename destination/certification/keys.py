@@ -2,11 +2,11 @@
 
 import base64
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from destination.certification.examination import WITH_STORES, Examination
+from destination.certification.examination import WITH_STORES, Examination, Sending
 from destination.certification.findings import OURS, STATUS, NotCheckable, Outcome, Point, failed, passed, warned
 from destination.certification.requests import due
 from destination.certification.wire import Exchange
@@ -17,6 +17,7 @@ MAX_KEY_CACHE_SECONDS = 300
 """certify waits no longer for a revoked key."""
 CACHE_MARGIN_SECONDS = 1.0
 """For the time that a request takes, after the time that a key may be cached."""
+OUT_OF_SCOPE = "call_type_not_allowed"
 USES = 5
 """Requests by a key before and after it is revoked: several functions may cache it."""
 
@@ -68,8 +69,8 @@ def _routes(examination: Examination) -> Iterator[tuple[str, JsonObject]]:
 def _on_each_route(examination: Examination) -> Outcome:
     """Send bad credentials to each route of the libraries: all bad keys to one, and some of each kind to the others."""
     examination.need_libraries()
-    bad: dict[str, Exchange] = {}
-    count = 0
+    tried: list[tuple[str, _Bad]] = []
+    sendings = []
     malformed, bad_keys = cycle(_malformed(examination)), cycle(_bad_keys(examination))
     for path, body in _routes(examination):
         keys = _bad_keys(examination) if path == "/v1/batch" else islice(bad_keys, 2)
@@ -78,11 +79,14 @@ def _on_each_route(examination: Examination) -> Outcome:
             del headers["Authorization"]
             if credentials.authorization is not None:
                 headers["Authorization"] = credentials.authorization
-            exchange = examination.post(body, headers, target=examination.target(path))
-            count += 1
-            if exchange.came != due(credentials.code):
-                bad[f"{path} with {credentials.what} {exchange.came}, where {due(credentials.code)} is due"] = exchange
-    return _judged(bad, count)
+            tried.append((path, credentials))
+            sendings.append(Sending(body, headers, target=examination.target(path)))
+    bad = {
+        f"{path} with {credentials.what} {exchange.came}, where {due(credentials.code)} is due": exchange
+        for (path, credentials), exchange in zip(tried, examination.post_all(sendings), strict=True)
+        if exchange.came != due(credentials.code)
+    }
+    return _judged(bad, len(tried))
 
 
 def _scope_on_each_route(examination: Examination) -> Outcome:
@@ -91,27 +95,35 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
     key = examination.keys.scoped
     if key is None or examination.holdings is None:
         raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
-    carrier, code = examination.carrier, "call_type_not_allowed"
-    bad: dict[str, Exchange] = {}
-    count = 0
+    carrier = examination.carrier
+    others = [name for name in CALL_TYPES if name in examination.holdings.call_types - {carrier, DELETE}]
+    bodies: dict[str, JsonObject] = {}
     for path, body in _routes(examination):
-        if path == f"/v1/{carrier}":
-            continue
-        is_batch = "batch" in body
-        others = [name for name in CALL_TYPES if name in examination.holdings.call_types - {carrier, DELETE}]
-        if is_batch and not others:
-            continue
-        sent = {"batch": [examination.personal(others[0])]} if is_batch else body
-        exchange = examination.post(sent, examination.headers(key), target=examination.target(path))
-        count += 1
-        expected = due("nothing_accepted") if is_batch else due(code)
-        rejected = exchange.answer.get("rejected")
-        codes = [one.get("code") for one in rejected if isinstance(one, dict)] if isinstance(rejected, list) else []
-        if exchange.came != expected or (is_batch and codes != [code]):
-            bad[f"{path} with a key for {carrier} calls only {exchange.came}, where {due(code)} is due"] = exchange
-    if not count:
+        if "batch" not in body and path != f"/v1/{carrier}":
+            bodies[path] = body
+        elif "batch" in body and others:
+            bodies[path] = {"batch": [examination.personal(others[0])]}
+    if not bodies:
         raise NotCheckable("only one call type is supported here, which the scoped key may send")
-    return _judged(bad, count)
+    headers = examination.headers(key)
+    exchanges = examination.post_all(
+        Sending(body, headers, target=examination.target(path)) for path, body in bodies.items()
+    )
+    bad = {
+        f"{path} with a key for {carrier} calls only {exchange.came}, where {due(OUT_OF_SCOPE)} is due": exchange
+        for path, exchange in zip(bodies, exchanges, strict=True)
+        if not _is_out_of_scope(exchange, is_batch="batch" in bodies[path])
+    }
+    return _judged(bad, len(bodies))
+
+
+def _is_out_of_scope(exchange: Exchange, *, is_batch: bool) -> bool:
+    """Whether a message was refused because of its call type, which the answer to a batch says of each message."""
+    if not is_batch:
+        return exchange.came == due(OUT_OF_SCOPE)
+    rejected = exchange.answer.get("rejected")
+    codes = [one.get("code") for one in rejected if isinstance(one, dict)] if isinstance(rejected, list) else []
+    return exchange.came == due("nothing_accepted") and codes == [OUT_OF_SCOPE]
 
 
 def _judged(bad: dict[str, Exchange], count: int) -> Outcome:
@@ -120,40 +132,48 @@ def _judged(bad: dict[str, Exchange], count: int) -> Outcome:
     return passed(f"{count} of {count} were refused with the code that is due")
 
 
-def _begin_to_revoke(examination: Examination) -> float:
-    """Use a key, revoke it, and return when that was."""
+def begin(examination: Examination, wanted: Collection[str]) -> None:
+    """Revoke a key that is in use, early, so that the time is over soon for which it may be cached."""
+    if {"auth.revoke-in-use", REVOKED_IN_TIME.id} & set(wanted):
+        _revoke(examination)
+
+
+def _revoke(examination: Examination) -> None:
+    """Use a key and revoke it, once in a run."""
+    if examination.revoked_at is not None:
+        return
     holdings, key = examination.holdings, examination.keys.used
     if holdings is None or key is None:
         raise NotCheckable(f"no key is known that could be revoked: {WITH_STORES}")
     if not holdings.target.stores.key_cache_seconds:
         raise NotCheckable("this stack does not tell KeyCacheSeconds: deploy this version of template.yaml")
-    for _ in range(USES):
-        exchange = examination.post_valid(examination.message(), examination.headers(key))
+    headers = examination.headers(key)
+    for exchange in examination.post_all_valid(Sending(examination.message(), headers) for _ in range(USES)):
         if not exchange.is_accepted:
             raise NotCheckable(f"the key was not accepted before it was revoked ({exchange.came})")
     holdings.revoke(key)
-    return time.monotonic()
+    examination.revoked_at = time.monotonic()
 
 
 def _revoke_in_use(examination: Examination) -> Outcome:
     """Revoke a key that is in use; it is tried again at the end of the run, when no function may know it any more."""
-    examination.revoked_at = _begin_to_revoke(examination)
+    _revoke(examination)
     return passed("a key was used, and then revoked: auth.revoked-in-time shows whether it is refused")
 
 
 def _revoked_in_time(examination: Examination) -> Outcome:
     """Wait until a revoked key may not be cached any more, and send with it."""
-    if examination.revoked_at is None:
-        examination.revoked_at = _begin_to_revoke(examination)
+    _revoke(examination)
     holdings, key = examination.holdings, examination.keys.used
-    assert holdings is not None  # noqa: S101 -- without stores no key was revoked
+    assert holdings is not None and examination.revoked_at is not None  # noqa: S101, PT018 -- without, nothing is revoked
     seconds = int(holdings.target.stores.key_cache_seconds)
     if seconds > MAX_KEY_CACHE_SECONDS:
         raise NotCheckable(f"KeyCacheSeconds is {seconds}, and certify waits for {MAX_KEY_CACHE_SECONDS} s at most")
     time.sleep(max(0.0, examination.revoked_at + seconds + CACHE_MARGIN_SECONDS - time.monotonic()))
     accepted: list[Exchange] = []
+    headers = examination.headers(key)
     for _ in range(2):  # a function that can't read the key table may use what it knows for longer
-        exchanges = [examination.post(examination.personal(), examination.headers(key)) for _ in range(USES)]
+        exchanges = examination.post_all(Sending(examination.personal(), headers) for _ in range(USES))
         wrong = [one for one in exchanges if one.came != due("revoked_key") and not one.is_accepted]
         if wrong:
             return failed(f"answered {wrong[0].came}, where {due('revoked_key')} is due", *wrong)

@@ -2,13 +2,14 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from destination.certification.examination import WITH_STORES, Examination
+from destination.certification.examination import WITH_STORES, Examination, Sending
 from destination.certification.findings import (
     AUTHORIZATION,
     BODY,
@@ -29,16 +30,8 @@ from destination.segment.contract import CALL_TYPES, DELETE, STATUS_BY_CODE, Jso
 from destination.segment.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
-Send = Callable[[Examination], Exchange]
-
-
-class Sending(NamedTuple):
-    """What is posted, with which headers if they are not Segment's usual ones, and the message if that disguises it."""
-
-    content: JsonObject
-    headers: Mapping[str, str] | None = None
-    plain: JsonObject | None = None
-
+Make = Callable[[Examination], Sending]
+"""Makes a request that is to be refused; raises `NotCheckable`."""
 
 LARGE_BYTES = (40 * 1024, 512 * 1024)
 """Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
@@ -63,7 +56,7 @@ class Refused:
     title: str
     source: str
     code: str
-    send: Send
+    make: Make
 
     @property
     def expected(self) -> str:
@@ -72,7 +65,7 @@ class Refused:
 
     def check(self, examination: Examination) -> Outcome:
         """Judge the answer."""
-        exchange = examination.refused(self.id, self.send)
+        exchange = refused(examination, self.id)
         if exchange.came != self.expected:
             return failed(f"answered {exchange.came}, where {self.expected} is due", exchange)
         if not exchange.message:
@@ -80,50 +73,55 @@ class Refused:
         return passed(f"{exchange.came}: {exchange.message}", exchange)
 
 
-def _authorized(authorization: str | None) -> Send:
-    """Send a valid message with other credentials, of which `{…}` are marks."""
+def _authorized(authorization: str | None) -> Make:
+    """Make a valid message with other credentials, of which `{…}` are marks."""
 
-    def send(examination: Examination) -> Exchange:
+    def make(examination: Examination) -> Sending:
         headers = examination.headers()
         del headers["Authorization"]
         if authorization is not None:
             headers["Authorization"] = authorization.format_map(examination.marks)
-        return examination.post(examination.personal(), headers)
+        return Sending(examination.personal(), headers)
 
-    return send
+    return make
 
 
-def _unknown_key(examination: Examination) -> Exchange:
+def _unknown_key(examination: Examination) -> Sending:
     key = new_key()
     examination.wire.keep_secret(key)
-    return examination.post(examination.personal(), examination.headers(key))
+    return Sending(examination.personal(), examination.headers(key))
 
 
-def _by_key(name: str) -> Send:
-    """Send a valid message by one of the temporary keys."""
+def _by_key(name: str) -> Make:
+    """Make a valid message by one of the temporary keys."""
 
-    def send(examination: Examination) -> Exchange:
+    def make(examination: Examination) -> Sending:
         key = getattr(examination.keys, name)
         if key is None:
             raise NotCheckable(f"no {name} key is known: {WITH_STORES}")
-        return examination.post(examination.personal(), examination.headers(key))
+        return Sending(examination.personal(), examination.headers(key))
 
-    return send
+    return make
 
 
-def _out_of_scope(examination: Examination) -> Exchange:
+def _out_of_scope(examination: Examination) -> Sending:
     key = examination.keys.scoped
     if key is None or examination.holdings is None:
         raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
     others = [name for name in CALL_TYPES if name in examination.holdings.call_types and name != examination.carrier]
     if not others:
         raise NotCheckable("only one call type is supported here, which the scoped key may send")
-    return examination.post(examination.personal(others[0]), examination.headers(key))
+    return Sending(examination.personal(others[0]), examination.headers(key))
 
 
-def _body(make: Callable[[Examination], JsonObject | bytes]) -> Send:
-    """Send a body with a good key."""
-    return lambda examination: examination.post_by_key(make(examination))
+def _body(content: Callable[[Examination], JsonObject | bytes]) -> Make:
+    """Make a body with a good key."""
+
+    def make(examination: Examination) -> Sending:
+        examination.need_key()
+        return Sending(content(examination))
+
+    return make
 
 
 def _not_utf8(examination: Examination) -> bytes:
@@ -138,19 +136,15 @@ def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
     return make
 
 
-def _not_of_its_schema(examination: Examination) -> Exchange:
-    """Send a message that the schema of the carrier refuses, by the schemas of this checkout."""
-    return examination.post_by_key(examination.broken())
+def _settings(header: str) -> Make:
+    """Make a valid message with other settings, of which `{…}` are marks."""
 
-
-def _settings(header: str) -> Send:
-    """Send a valid message with other settings, of which `{…}` are marks."""
-
-    def send(examination: Examination) -> Exchange:
+    def make(examination: Examination) -> Sending:
+        examination.need_key()
         settings = {"X-Segment-Settings": header.format_map(examination.marks)}
-        return examination.post_by_key(examination.personal(), examination.headers() | settings)
+        return Sending(examination.personal(), examination.headers() | settings)
 
-    return send
+    return make
 
 
 def _large(examination: Examination, size: int, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
@@ -173,147 +167,147 @@ REFUSED = (
         title="No credentials are refused",
         source=STATUS,
         code="missing_credentials",
-        send=_authorized(None),
+        make=_authorized(None),
     ),
     Refused(
         id="auth.empty",
         title="An empty key is refused",
         source=STATUS,
         code="missing_credentials",
-        send=_authorized("Basic " + base64.b64encode(b":").decode()),
+        make=_authorized("Basic " + base64.b64encode(b":").decode()),
     ),
     Refused(
         id="auth.not-basic",
         title="Another scheme than Basic is refused",
         source=AUTHORIZATION,
         code="not_basic",
-        send=_authorized("Bearer {credentials}"),
+        make=_authorized("Bearer {credentials}"),
     ),
     Refused(
         id="auth.not-base64",
         title="Credentials that are not base64 are refused",
         source=AUTHORIZATION,
         code="not_base64",
-        send=_authorized("Basic {credentials}!"),
+        make=_authorized("Basic {credentials}!"),
     ),
     Refused(
         id="auth.no-colon",
         title="Credentials without a colon are refused",
         source=AUTHORIZATION,
         code="no_colon",
-        send=_authorized("Basic {credentials in base64}"),
+        make=_authorized("Basic {credentials in base64}"),
     ),
     Refused(
         id="auth.unknown",
         title="An unknown key is refused",
         source=STATUS,
         code="unknown_key",
-        send=_unknown_key,
+        make=_unknown_key,
     ),
     Refused(
         id="auth.expired",
         title="An expired key is refused",
         source=STATUS,
         code="expired_key",
-        send=_by_key("expired"),
+        make=_by_key("expired"),
     ),
     Refused(
         id="auth.revoked",
         title="A revoked key is refused",
         source=STATUS,
         code="revoked_key",
-        send=_by_key("revoked"),
+        make=_by_key("revoked"),
     ),
     Refused(
         id="auth.suspended",
         title="A suspended key is refused",
         source=STATUS,
         code="suspended_key",
-        send=_by_key("suspended"),
+        make=_by_key("suspended"),
     ),
     Refused(
         id="auth.scope",
         title="A key may send only the call types of its scope",
         source=STATUS,
         code="call_type_not_allowed",
-        send=_out_of_scope,
+        make=_out_of_scope,
     ),
     Refused(
         id="body.empty",
         title="An empty body is refused",
         source=STATUS,
         code="invalid_json",
-        send=_body(lambda _: b""),
+        make=_body(lambda _: b""),
     ),
     Refused(
         id="body.not-json",
         title="A body that is not JSON is refused",
         source=STATUS,
         code="invalid_json",
-        send=_body(lambda examination: json.dumps(examination.personal()).encode()[:-1]),
+        make=_body(lambda examination: json.dumps(examination.personal()).encode()[:-1]),
     ),
     Refused(
         id="body.not-utf8",
         title="A body that is not UTF-8 is refused",
         source=f"inferred: {STATUS}",
         code="invalid_encoding",
-        send=_body(_not_utf8),
+        make=_body(_not_utf8),
     ),
     Refused(
         id="body.array",
         title="An array is refused",
         source=f"inferred: {BODY}",
         code="not_an_object",
-        send=_body(lambda examination: json.dumps([examination.personal()]).encode()),
+        make=_body(lambda examination: json.dumps([examination.personal()]).encode()),
     ),
     Refused(
         id="body.too-large",
         title="A body that is too large is refused",
         source=f"inferred: {STATUS}",
         code="message_too_large",
-        send=_body(lambda examination: _large(examination, TOO_LARGE_BYTES)),
+        make=_body(lambda examination: _large(examination, TOO_LARGE_BYTES)),
     ),
     Refused(
         id="message.no-type",
         title="A message without a type is refused",
         source=STATUS,
         code="missing_type",
-        send=_body(_without(["type"])),
+        make=_body(_without(["type"])),
     ),
     Refused(
         id="message.unknown-type",
         title="An unknown call type is answered 501",
         source=STATUS,
         code="unsupported_call_type",
-        send=_body(_unknown_type),
+        make=_body(_unknown_type),
     ),
     Refused(
         id="message.nobody",
         title="A message without userId and anonymousId is refused",
         source=SPEC,
         code="invalid_message",
-        send=_body(_without(["userId", "anonymousId"])),
+        make=_body(_without(["userId", "anonymousId"])),
     ),
     Refused(
         id="message.schema",
         title="A message that its schema refuses is refused",
         source=STATUS,
         code="invalid_message",
-        send=_not_of_its_schema,
+        make=_body(Examination.broken),
     ),
     Refused(
         id="settings.not-base64",
         title="Settings that are not base64 are refused",
         source=HEADERS,
         code="invalid_settings",
-        send=_settings("{settings}!"),
+        make=_settings("{settings}!"),
     ),
     Refused(
         id="settings.not-json",
         title="Settings that are not JSON are refused",
         source=HEADERS,
         code="invalid_settings",
-        send=_settings("{settings in base64}"),
+        make=_settings("{settings in base64}"),
     ),
 )
 MEND_REFUSED = (
@@ -325,10 +319,10 @@ MEND_REFUSED = (
 def _nearly(examination: Examination) -> Outcome:
     """Send with what differs little from the good key: it must be compared whole, its case too."""
     good, expected = examination.keys.good, due("unknown_key")
-    exchanges = []
-    for key in {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}:
+    keys = {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}
+    for key in keys:
         examination.wire.keep_secret(key)
-        exchanges.append(examination.post(examination.personal(), examination.headers(key)))
+    exchanges = examination.post_all(Sending(examination.personal(), examination.headers(key)) for key in keys)
     bad = [exchange for exchange in exchanges if exchange.came != expected]
     if bad:
         return failed(f"answered {bad[0].came}, where {expected} is due", *bad)
@@ -357,12 +351,14 @@ class Accepted:
     def check(self, examination: Examination) -> Outcome:
         """Judge the answers."""
         refusals = []
-        exchanges = []
+        sendings = []
         for sending in self.sendings(examination):
+            assert isinstance(sending.content, dict)  # noqa: S101 -- for mypy: these are messages
             if refusal := examination.samples.refusal(sending.content):
                 refusals.append(refusal)
             else:
-                exchanges.append(examination.post_valid(sending.content, sending.headers, plain=sending.plain))
+                sendings.append(sending)
+        exchanges = examination.post_all_valid(sendings)
         bad = [exchange for exchange in exchanges if not exchange.is_accepted]
         if bad:
             answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
@@ -603,6 +599,31 @@ def _accepted_point(entry: Accepted) -> Point:
 
 
 REFUSALS = {entry.id: entry for entry in REFUSED}
+
+
+def send_refusals(examination: Examination, ids: Iterable[str], number: int = 0) -> None:
+    """Send concurrently what these points have refused, each once in a run for each number, and leave out the rest."""
+    sendings: dict[str, Sending] = {}
+    for name in ids:
+        if (name, number) not in examination.refusals:
+            with suppress(NotCheckable):
+                sendings[name] = REFUSALS[name].make(examination)
+    exchanges = examination.post_all(sendings.values())
+    examination.refusals |= {(name, number): one for name, one in zip(sendings, exchanges, strict=True)}
+
+
+def refused(examination: Examination, name: str) -> Exchange:
+    """Return the answer to what a point has refused, which is sent once in a run; raises `NotCheckable`."""
+    if (name, 0) not in examination.refusals:
+        [examination.refusals[name, 0]] = examination.post_all([REFUSALS[name].make(examination)])
+    return examination.refusals[name, 0]
+
+
+def begin(examination: Examination, wanted: Collection[str]) -> None:
+    """Send at once what the wanted points have refused."""
+    send_refusals(examination, [name for name in REFUSALS if name in wanted])
+
+
 POINTS = (
     *(_call_point(call_type) for call_type in CALL_TYPES if call_type != DELETE),
     *(

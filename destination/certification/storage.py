@@ -7,7 +7,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
-from destination.certification.examination import Accepted, Examination
+from destination.certification.examination import Accepted, Examination, Sending
 from destination.certification.expected import (
     Item,
     differences,
@@ -31,6 +31,7 @@ from destination.certification.findings import (
     passed,
 )
 from destination.certification.wire import Exchange
+from destination.deployment.parallel import in_parallel
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from destination.segment.spelling import SPELLINGS, spelled
 
@@ -83,9 +84,12 @@ def _all_accepted(examination: Examination) -> Outcome:
         messages.setdefault((subject, one.message_id, position_key(one.plain, one.message_id)), one)
     if not messages:
         raise NotCheckable("no message was accepted")
+    users = {subject_key(stores.customer_id, one.plain): one.plain for one in messages.values()}
+    stored = dict(in_parallel(lambda user: (user[0], stores.items_of(user[1])), users.items()))
     faults: dict[str, list[str]] = {}
     for one in messages.values():
-        if fault := _fault_of(examination, one.plain, one.message_id, stores.items_of(one.plain)):
+        of_user = stored[subject_key(stores.customer_id, one.plain)]
+        if fault := _fault_of(examination, one.plain, one.message_id, of_user):
             faults.setdefault(fault, []).append(one.message_id)
     if faults:
         told = (f"{len(ids)} {fault}: {', '.join(ids[:SHOWN_LOSSES])}" for fault, ids in faults.items())
@@ -157,13 +161,16 @@ def _one_field(examination: Examination) -> Outcome:
     """Send one message in all casings, which must make it one, and one in each, which must lose nothing."""
     stores = examination.stores
     message = examination.message()
-    variants = [message, *(spelled(deepcopy(message), spell) for spell in SPELLINGS.values())]
-    exchanges = [examination.post_valid(variant, plain=message) for variant in variants]
-    judged = _judge_copies(examination, message, exchanges)
-    for spell in SPELLINGS.values():
-        message = examination.message()
-        exchange = examination.post_valid(spelled(deepcopy(message), spell), plain=message)
-        fault = _fault_of(examination, message, message["messageId"], stores.items_of(message))
+    variants = [spelled(deepcopy(message), spell) for spell in SPELLINGS.values()]
+    others = [examination.message() for _ in SPELLINGS]
+    singles = [
+        Sending(spelled(deepcopy(one), spell), plain=one) for one, spell in zip(others, SPELLINGS.values(), strict=True)
+    ]
+    first = examination.post_valid(message)
+    exchanges = examination.post_all_valid([*(Sending(variant, plain=message) for variant in variants), *singles])
+    judged = _judge_copies(examination, message, [first, *exchanges[: len(variants)]])
+    for one, spell, exchange in zip(others, SPELLINGS.values(), exchanges[len(variants) :], strict=True):
+        fault = _fault_of(examination, one, one["messageId"], stores.items_of(one))
         if exchange.is_accepted and fault:
             return failed(f"messages with {spell('userId')} {fault}", exchange)
     return judged

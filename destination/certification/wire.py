@@ -8,7 +8,7 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
@@ -23,6 +23,10 @@ RETRY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0)
 """Before the second try of a request that failed, the third, and so on: a function that was killed starts meanwhile."""
 MAX_GIVEN_UP = 3
 """Requests in a row that failed each time, after which no other one waits."""
+MAX_SILENT = 3
+"""Requests in a row without an answer, after which nobody waits for more."""
+AT_ONCE = 5
+"""Requests of `send_all` at a time, each on a connection of its own."""
 MASKED = "<API key>"
 NO_ROUTE = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
 """An HTTP API answers 404, `sam local start-api` and a REST API 403."""
@@ -54,6 +58,8 @@ class Exchange:
     """Whether its connection had carried another request, and so may have been closed meanwhile."""
     failures: int = 0
     """How many times the same request was sent before, and failed."""
+    has_tls_fault: bool = False
+    """Whether no TLS connection was made, which the same request will not change."""
 
     @property
     def status(self) -> int | None:
@@ -110,7 +116,7 @@ class Exchange:
 
 
 class Wire:
-    """A client of one endpoint that sends requests one by one and keeps what came of each.
+    """A client of one endpoint that keeps what came of each request.
 
     An answer may take `limit_seconds`; `secrets` are what must never be shown.
     """
@@ -120,12 +126,14 @@ class Wire:
         self.ca_file = ca_file
         self.limit_seconds = limit_seconds
         self.exchanges: list[Exchange] = []
-        self._endpoint = Endpoint(url, timeout_seconds=limit_seconds * PATIENCE, ca_file=ca_file)
+        timeout_seconds = limit_seconds * PATIENCE
+        self._endpoints = [Endpoint(url, timeout_seconds=timeout_seconds, ca_file=ca_file) for _ in range(AT_ONCE)]
+        """Clients with one connection each. Requests that are sent one by one all use the first."""
         self._runner = asyncio.Runner()
+        self._is_over = False
         self.unanswered = 0
         """Requests in a row that got no answer, however often they were sent."""
         self._given_up = 0
-        self._tls_failed = False
         self._secrets: set[str] = set()
         if len(query := urlsplit(url).query) >= MIN_SECRET_CHARS:
             self._secrets.add(query)
@@ -135,8 +143,10 @@ class Wire:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Close what is open."""
-        self._runner.run(self._endpoint.close())
+        """Close what is open. Nothing more is sent, although Control-C may have left requests unfinished."""
+        self._is_over = True
+        for endpoint in self._endpoints:
+            self._runner.run(endpoint.close())
         self._runner.close()
 
     def keep_secret(self, api_key: str) -> None:
@@ -164,45 +174,75 @@ class Wire:
             text = text.replace(secret, MASKED)
         return text
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether so many requests got no answer that it is useless to send more."""
+        return self.unanswered >= MAX_SILENT
+
     def send(self, sent: Sent) -> Exchange:
         """Send a request, and again while it fails, as Segment does, though it waits for seconds and not for hours.
 
         Several requests in a row that failed each time end the waiting, until one is answered.
         """
+        return self._runner.run(self._deliver(self._endpoints[0], sent))
+
+    def send_all(self, several: Iterable[Sent]) -> list[Exchange]:
+        """Send requests concurrently, each like `send`, and return their exchanges in the order of the requests.
+
+        Returns fewer exchanges than requests where the endpoint falls silent.
+        """
+        return self._runner.run(self._deliver_all(several))
+
+    async def _deliver_all(self, several: Iterable[Sent]) -> list[Exchange]:
+        waiting = enumerate(several)
+        exchanges: dict[int, Exchange] = {}
+
+        async def deliver(endpoint: Endpoint) -> None:
+            for number, sent in waiting:
+                if self.is_silent:
+                    return
+                exchanges[number] = await self._deliver(endpoint, sent)
+
+        await asyncio.gather(*map(deliver, self._endpoints))
+        return [exchanges[number] for number in sorted(exchanges)]
+
+    async def _deliver(self, endpoint: Endpoint, sent: Sent) -> Exchange:
         for failures, wait in enumerate((*RETRY_WAITS_SECONDS, None)):
-            exchange = self._send(sent, failures)
-            is_useless = self._given_up >= MAX_GIVEN_UP or self._is_final(exchange, failures)
+            exchange = await self._send(endpoint, sent, failures)
+            is_useless = self._given_up >= MAX_GIVEN_UP or self._is_final(exchange)
             if wait is None or not exchange.is_failure or is_useless:
                 break
-            time.sleep(wait)
+            await asyncio.sleep(wait)
         self._given_up = self._given_up + 1 if exchange.is_failure else 0
         self.unanswered = self.unanswered + 1 if exchange.reply is None else 0
         return exchange
 
-    def _is_final(self, exchange: Exchange, failures: int) -> bool:
+    def _is_final(self, exchange: Exchange) -> bool:
         """Whether to wait for another answer is useless: TLS fails, or no whole answer came in time, twice."""
         is_slow = exchange.reply is None and exchange.milliseconds > self.limit_seconds * 1000
-        return self._tls_failed or (is_slow and failures > 0)
+        return exchange.has_tls_fault or (is_slow and exchange.failures > 0)
 
-    def _send(self, sent: Sent, failures: int) -> Exchange:
+    async def _send(self, endpoint: Endpoint, sent: Sent, failures: int) -> Exchange:
         """Send a request; by a new connection if the server had closed the one that was kept, as any client does."""
-        exchange = self._try(sent, failures)
+        exchange = await self._try(endpoint, sent, failures)
         self.exchanges.append(exchange)
         if exchange.reply is None and exchange.was_reused and exchange.milliseconds < self.limit_seconds * 1000:
-            exchange = self._try(sent, failures)
+            exchange = await self._try(endpoint, sent, failures)
             self.exchanges.append(exchange)
         return exchange
 
-    def _try(self, sent: Sent, failures: int) -> Exchange:
-        head = self._endpoint.head(sent.headers, method=sent.method, target=sent.target)
-        reply, fault, self._tls_failed = None, None, False
+    async def _try(self, endpoint: Endpoint, sent: Sent, failures: int) -> Exchange:
+        if self._is_over:
+            raise asyncio.CancelledError
+        head = endpoint.head(sent.headers, method=sent.method, target=sent.target)
+        reply, fault, has_tls_fault = None, None, False
         began = time.perf_counter()
         try:
-            reply = self._runner.run(self._endpoint.post(head, sent.body))
+            reply = await endpoint.post(head, sent.body)
         except TimeoutError:
             fault = f"no whole answer within {self.limit_seconds * PATIENCE:g} s"
         except OSError as error:
-            self._tls_failed = isinstance(error, ssl.SSLError)
+            has_tls_fault = isinstance(error, ssl.SSLError)
             fault = f"no answer: {error.strerror or error}"
         milliseconds = (time.perf_counter() - began) * 1000
         return Exchange(
@@ -210,6 +250,7 @@ class Wire:
             reply=reply,
             fault=fault,
             milliseconds=milliseconds,
-            was_reused=self._endpoint.last_was_reused,
+            was_reused=endpoint.last_was_reused,
             failures=failures,
+            has_tls_fault=has_tls_fault,
         )
