@@ -6,9 +6,11 @@ from functools import cache
 import pytest
 from simulated import record_of
 
+from consumer import contacts
 from consumer.contact_table import ContactTable
 from consumer.stored import read_queue_message
 from destination.deployment.target import Target
+from destination.simulation import expected
 from destination.simulation.contacts import (
     SHOWN_DIFFERENCES,
     compare_contacts,
@@ -169,3 +171,8 @@ def test_what_remains_of_an_erased_user_is_named(target):
     remains = list(remains_of_erased(target, CUSTOMER, users))
     assert {item.partition("#")[0] for _, item in remains} == {"contact", "seen"}
     assert {user for user, _ in remains} <= set(users)
+
+
+@pytest.mark.parametrize("name", ["MAX_TRAITS", "MAX_GROUPS", "MAX_FACT_BYTES", "MAX_TEXT_CHARS"])
+def test_the_judge_has_the_limits_of_the_shipped_consumer(name):
+    assert getattr(expected, name) == getattr(contacts, name)

@@ -31,6 +31,14 @@ def run_of(*, stored=1, duplicates=0, is_unclear=False, answers=(), **changes):
     return ledger
 
 
+def with_first_duplicates(count):
+    """Return a run in which so many messages were "duplicate" when they came for the first time."""
+    ledger = run_of()
+    for book in list(ledger.books.values())[:count]:
+        book.stored, book.duplicates = 0, 1
+    return ledger
+
+
 def judged(ledger, **circumstances):
     judge_replies(ledger, TRAFFIC, Circumstances(**QUIET | circumstances))
     return "\n".join(ledger.breaches.lines())
@@ -44,6 +52,7 @@ GOOD = {
     "all stored once": run_of(),
     "each sent twice": run_of(duplicates=1),
     "stored by a try without an answer": run_of(stored=0, duplicates=1, is_unclear=True),
+    "a store call made again, without an answer": with_first_duplicates(2),
     "an outage": run_of(answers=[(5.0, 20, "503 event_store_unavailable")] * 50),
     "a pause": run_of(answers=[(5.0, 5000, TIMED_OUT)] * 20),
     "no time": run_of(answers=all_over(20, 20, "503 deadline_close")),
@@ -57,6 +66,7 @@ def test_a_good_run_breaks_no_promise(ledger):
 
 
 BAD = {
+    "duplicate at once": (with_first_duplicates(3), "3 of 100 messages"),
     "always stored": (run_of(stored=2), 'answered "stored"'),
     "always duplicate": (run_of(stored=0, duplicates=1), "no duplicate"),
     "some fail": (run_of(answers=all_over(10, 20, "503 event_store_unavailable")), "no 503"),
@@ -69,6 +79,11 @@ BAD = {
 @pytest.mark.parametrize(("ledger", "words"), BAD.values(), ids=BAD)
 def test_what_is_wrong_with_the_answers_is_said(ledger, words):
     assert words in judged(ledger)
+
+
+@pytest.mark.parametrize(("has_faults", "count", "is_bad"), [(True, 10, False), (True, 11, True), (None, 3, True)])
+def test_faults_of_stores_explain_some_duplicates(has_faults, count, is_bad):
+    assert bool(judged(with_first_duplicates(count), has_faults=has_faults)) is is_bad
 
 
 @pytest.mark.parametrize("has_faults", [True, None])

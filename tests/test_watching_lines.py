@@ -199,6 +199,8 @@ UNSUPPORTED = Answered(metric="Refused", status=501, code="unsupported_call_type
         (function_line(UNSUPPORTED), 501, "Final: Segment does not send it again."),
         (function_line(ACCEPTED, route="/v1/track"), 200, "The library is done with it."),
         (function_line(FAILED, route="/v1/batch"), 503, LIBRARY_AGAIN + "."),
+        (function_line(ACCEPTED, route="/v1/import"), 200, "The import is done with it."),
+        (function_line(FAILED, route="/v1/import"), 503, "The import sends it again, until it gives up."),
         (function_line(ACCEPTED, route="/v1/batch"), 503, LIBRARY_AGAIN + YET_TAKEN),
         (
             function_line(Answered(metric="Refused", status=200, code="invalid_message"), route="/v1/batch"),

@@ -304,6 +304,7 @@ def test_the_figures_of_a_customer_hold_nothing_of_others(begin, path):
     figures = LocalLog(path).figures(EVERYTHING)
     figures.keep("acme")
     assert ({customer for customer, _ in figures.tallies}, figures.answers) == ({"acme"}, {})
+    assert figures.contradictions == []
 
 
 # Whether the figures fit each other

@@ -191,9 +191,12 @@ def test_the_figures_of_a_stack_are_of_its_logs_and_its_metric(stack, played, aw
     played.rows = lambda group, _query: (
         [{"route": "POST /segment", "status": "200", "integrationStatus": "200", "requests": "5", **moment}]
         if group == "prod-Api"
-        else [{"customer_id": "acme", "call_type": "track", "accepted": "5", **moment}]
+        else [
+            {"customer_id": "acme", "call_type": "track", "accepted": "5", "status": "200", "requests": "5", **moment}
+        ]
     )
     result = run("status", "--since", "7d", "--stack", "prod", "--json")
+    assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert told["total"] == {"accepted": 5, "duplicates": 0, "refused": {}, "failed": {}}
     assert told["requests"] == [{"route": "POST /segment", "status": 200, "by_function": True, "requests": 5}]
@@ -206,6 +209,23 @@ def test_the_figures_of_a_stack_are_of_its_logs_and_its_metric(stack, played, aw
         "reached": False,
     }
     assert "scanned 5.0 MB" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--json",), ("--customer", "acme"), ("--customer", "acme", "--json")], ids=str
+)
+def test_figures_that_contradict_each_other_end_with_exit_code_1(stack, played, options):
+    stack()
+    played.rows = lambda group, _query: (
+        [{"route": "POST /segment", "status": "401", "integrationStatus": "200", "requests": "49"}]
+        if group == "prod-Api"
+        else [{"customer_id": "acme", "call_type": "track", "accepted": "7", "status": "400", "requests": "7"}]
+    )
+    result = run("status", "--stack", "prod", *options)
+    is_compared = "--customer" not in options
+    assert result.exit_code == is_compared
+    assert ("tell of 7 requests that it answered 4xx, and the API's of 49" in result.stdout) is is_compared
+    assert ("7 messages are counted as accepted or duplicates" in result.stdout) is is_compared
 
 
 @pytest.mark.parametrize(

@@ -175,12 +175,12 @@ class Examination:
         `plain` is the message as Segment's documentation spells it, where `content` disguises it.
         """
         self._need_acceptance()
-        return self._noted(plain or content, self._post(content, headers))
+        return self._noted(plain or content, self.wire.send(self._sent(Sending(content, headers, plain))))
 
     def post_all(self, sendings: Iterable[Sending]) -> list[Exchange]:
         """Send several messages or any bytes concurrently; raises `NotCheckable` where nothing answers."""
         self._need_answers()
-        several = [self._sent(one.content, one.headers, target=one.target) for one in sendings]
+        several = list(map(self._sent, sendings))
         exchanges = self.wire.send_all(several)
         if len(exchanges) < len(several):
             raise NotCheckable(SILENT)
@@ -209,15 +209,16 @@ class Examination:
     def _post(
         self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
     ) -> Exchange:
-        return self.wire.send(self._sent(content, headers, target=target))
+        return self.wire.send(self._sent(Sending(content, headers, target=target)))
 
-    def _sent(self, content: JsonObject | bytes, headers: Mapping[str, str] | None, *, target: str | None) -> Sent:
+    def _sent(self, sending: Sending) -> Sent:
         """Return a request; remembers whom its messages are about."""
+        content = sending.content
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         if self.holdings:
-            for message in _messages_in(body):
+            for message in [sending.plain] if sending.plain else _messages_in(body):
                 self.holdings.note(message)
-        return Sent(headers=headers or self.headers(), body=body, target=target)
+        return Sent(headers=sending.headers or self.headers(), body=body, target=sending.target)
 
     def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
         """Remember a message that is valid and was accepted."""
@@ -348,5 +349,5 @@ def _messages_in(body: bytes) -> Iterator[JsonObject]:
         content = json.loads(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
     except (ValueError, OSError, EOFError, RecursionError):
         return
-    entries = content.get("batch", [content]) if isinstance(content, dict) else []
-    yield from (entry for entry in entries if isinstance(entry, dict))
+    entries = content.get("batch", [content]) if isinstance(content, dict) else content
+    yield from (entry for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()

@@ -6,7 +6,7 @@ docs/reference/storage.md describes the key and the attributes.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,10 +36,18 @@ CLOCKS_APART_SECONDS = 3600
 
 def subject_key(customer_id: str, plain: JsonObject) -> str:
     """Return the partition key of a message's user, or of its anonymous visitor, "" for a message of nobody."""
+    return next(_subjects(customer_id, plain), "")
+
+
+def subject_keys(customer_id: str, plain: JsonObject) -> set[str]:
+    """Return the partition keys of a message's user and of its anonymous visitor, as far as it has them."""
+    return set(_subjects(customer_id, plain))
+
+
+def _subjects(customer_id: str, plain: JsonObject) -> Iterator[str]:
     for name, kind in (("userId", "user"), ("anonymousId", "anonymous")):
         if plain.get(name) not in (None, ""):
-            return subject_of(customer_id, kind, str(plain[name]))
-    return ""
+            yield subject_of(customer_id, kind, str(plain[name]))
 
 
 def position_key(plain: JsonObject, message_id: str) -> str | None:

@@ -11,18 +11,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consumer.erase import EVENT_KEY
-from consumer.erasures import ErasureTable, Receipt
-from destination.certification.expected import Item, hashed, message_of, subject_key
+from destination.certification.expected import Item, hashed, message_of, subject_key, subject_keys
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.parallel import in_parallel
 from destination.deployment.reject_table import Contents, KeptReject, RejectTable, last_days
 from destination.deployment.target import Target
 from destination.segment.contract import DELETE, JsonObject
-from handler.canonicalise import canonicalise
+from destination.segment.receipts import Receipt, receipts
 from handler.errors import STORE_ERRORS
-from handler.keys import Status, new_key
-from handler.record import subject_of
+from handler.keys import new_key
 
 KEY_LABEL = "destination certify"
 KEY_LIFETIME = timedelta(days=1)
@@ -36,6 +33,9 @@ PATIENCE_SECONDS = 45
 """For functions that come after the answer: a stream's, with its cold start, and the eraser's wait of up to 20 s."""
 PATIENCE_WITH_FAILURES_SECONDS = 180
 """Where requests failed, since the eraser's calls fail likewise, and its stream tries again after a pause."""
+
+EVENT_KEY = ("subject", "position")
+"""The key of the event table."""
 
 _Place = tuple[str, dict[str, Any]]
 """A table, and the key of an item in it."""
@@ -111,8 +111,8 @@ class Holdings:
         made: dict[str, dict[str, Any]] = {
             "good": {},
             "expired": {"expires_at": now - timedelta(hours=1)},
-            "revoked": {"status": Status.REVOKED},
-            "suspended": {"status": Status.SUSPENDED},
+            "revoked": {"status": "revoked"},
+            "suspended": {"status": "suspended"},
             "scoped": {"scopes": frozenset({scope})},
             "used": {},
             "bystander": {"customer_id": self.bystander_id},
@@ -131,13 +131,11 @@ class Holdings:
         expires_at = datetime.now(UTC) + KEY_LIFETIME
         fields = {"customer_id": self.customer_id, "label": KEY_LABEL, "expires_at": expires_at}
         table = KeyTable(self._client, self.target.stores.key_table)
-        table.put(KeyRecord.of(key, **fields, status=Status.REVOKED))
+        table.put(KeyRecord.of(key, **fields, status="revoked"))
 
     def note(self, message: JsonObject) -> None:
-        """Remember whom a message is about, before it is sent, however it spells that: for the removal."""
-        subject = subject_of(self.customer_id, canonicalise(message)[0].body)
-        if subject is not None:
-            self._subjects.add(subject)
+        """Remember all whom a message in Segment's spelling may be about, before it is sent: for the removal."""
+        self._subjects |= subject_keys(self.customer_id, message)
 
     def note_plain(self, plain: JsonObject) -> None:
         """Remember the keys of a message, and who is being erased; of what goes to a queue the eraser does not hear."""
@@ -278,8 +276,8 @@ class Holdings:
         return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
 
     def _receipts(self, subject: str) -> Iterator[Receipt]:
-        table = ErasureTable(self._client, self.target.stores.erasure_table)
-        return table.receipts(self.customer_id, user_hash=hashed(subject))
+        table = self.target.stores.erasure_table
+        return receipts(self._client, table, self.customer_id, user_hash=hashed(subject))
 
     def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
         """Look until something happened. Returns whether it did."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from destination.certification.examination import Examination
 from destination.certification.findings import ACCEPTING, NotCheckable, Outcome, Point, failed, passed, warned
-from handler.spec import CALL_TYPES
+from destination.segment.contract import CALL_TYPES
 
 CERTIFICATE_WARNING = timedelta(days=21)
 """Before it ends; certificates of AWS are renewed 60 days before."""

@@ -193,6 +193,7 @@ def simulate(
         ledger=sender.ledger,
         findings=findings,
         in_batches=in_batches,
+        set_pieces=len(traffic.pieces),
     )
     if as_json:
         click.echo(json.dumps(run.to_json(), indent=2))

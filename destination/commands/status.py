@@ -67,7 +67,8 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
     """Tell what was accepted, refused and failed, by customer and call type, and how near Segment's private beta is.
 
     A stack's log is read by CloudWatch Logs Insights, which is paid by what it reads. The events that were accepted at
-    all are told by a metric, which CloudWatch keeps for 15 months.
+    all are told by a metric, which CloudWatch keeps for 15 months. Exits with 1 when its tables contradict each other,
+    after it has printed them and what that can mean.
 
     \b
     Example:
@@ -88,7 +89,14 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
         figures.keep(customer_id)
     if as_json:
         click.echo(json.dumps(_to_json(figures, progress, period)))
-        return
+    else:
+        _show(figures, progress, period, is_of_all=customer_id is None)
+    if figures.contradictions:
+        raise click.exceptions.Exit(1)
+
+
+def _show(figures: Figures, progress: Progress | str, period: Period, *, is_of_all: bool) -> None:
+    """Print the figures for people."""
     console = stdout()
     span = f"{period.since:%Y-%m-%d %H:%M} to {period.until:%Y-%m-%d %H:%M} UTC"
     first = f"the first line is of {figures.first:%Y-%m-%d %H:%M:%S}" if figures.first else "there is no line"
@@ -100,7 +108,7 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
     if reasons.row_count:
         console.print()
         console.print(reasons)
-    if customer_id is not None:
+    if not is_of_all:
         return  # requests name no customer, and the private beta is about all of them
     _show_requests(console, figures)
     console.print()

@@ -1,7 +1,7 @@
 """What contacts must come of messages, computed as plainly as possible, to compare the consumer's work with.
 
-It shares only limits and keys with `consumer/contacts.py`: it has all messages at once and sorts them, while the
-consumer gets them one by one in any order.
+It shares no code with `consumer/contacts.py`: it has all messages at once and sorts them, while the consumer gets
+them one by one in any order.
 """
 
 import json
@@ -10,9 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from consumer.contacts import MAX_FACT_BYTES, MAX_GROUPS, MAX_TEXT_CHARS, MAX_TRAITS
 from destination.segment.contract import JsonObject
 from destination.segment.due import Due, sortable
+
+MAX_TRAITS = 300
+MAX_GROUPS = 50
+MAX_FACT_BYTES = 1024
+MAX_TEXT_CHARS = 4096
+"""The limits of docs/how-to/consuming.md. Change them here too if you change them in `consumer/contacts.py`."""
 
 
 class _Who(NamedTuple):

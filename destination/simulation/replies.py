@@ -18,10 +18,11 @@ SLOW_SHARE = 0.01
 """Of the tries, which makes it the 99th percentile."""
 FAILED_SHARE = 0.005
 FEW = 2
-UNEXPLAINED_SHARE = 0.1
-UNEXPLAINED_SHARE_WITH_FAULTS = 0.5
+UNEXPLAINED_SHARE = 0.02
+UNEXPLAINED_SHARE_WITH_FAULTS = 0.1
+UNEXPLAINED_SHARE_OF_BATCHES = 0.5
 """Of the messages, those that may be a duplicate when they come for the first time: the function makes a store call
-again that had no answer, and finds its own first write."""
+again that had no answer, and finds its own first write. A batch that fails as a whole has written a part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +93,9 @@ def _judge_duplicates(ledger: Ledger, traffic: Traffic, circumstances: Circumsta
             expected='at most as many answers "accepted" as messages, the others as "duplicates"',
             found=f"{doubly:,} more",
         )
-    share = UNEXPLAINED_SHARE_WITH_FAULTS if circumstances.has_faults is not False else UNEXPLAINED_SHARE
+    share = UNEXPLAINED_SHARE_WITH_FAULTS if circumstances.has_faults else UNEXPLAINED_SHARE
     if circumstances.in_batches:
-        share = UNEXPLAINED_SHARE_WITH_FAULTS
+        share = UNEXPLAINED_SHARE_OF_BATCHES
     if not circumstances.may_have_sent and unexplained > max(FEW, share * len(accepted)):
         ledger.breaches.add(
             "a message that comes for the first time is no duplicate",

@@ -14,6 +14,7 @@ from rich.text import Text
 from destination.segment.contract import RETRIED_BY_SEGMENT
 from destination.simulation.contacts import Comparison
 from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, Ledger, Tries
+from destination.simulation.pieces import PIECES_FROM
 from destination.simulation.play import Findings
 from destination.simulation.reconcile import Reconciliation
 from destination.simulation.rejects import RejectComparison
@@ -54,6 +55,10 @@ REJECTS = {"rejects_kept": "kept", "rejects_missing": "missing", "rejects_unsent
 """Likewise -> attribute of `RejectComparison`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
+WITHOUT_SET_PIECES = (
+    f"This run has no set pieces: odd contents, close identities and bad keys were not tried. Use --messages "
+    f"{PIECES_FROM} or more."
+)
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -67,6 +72,7 @@ class Run:
     ledger: Ledger
     findings: Findings
     in_batches: bool = False
+    set_pieces: int = 0
 
     @property
     def answered_milliseconds(self) -> list[float]:
@@ -87,6 +93,7 @@ class Run:
             "interrupted": findings.interrupted,
             "seconds": round(ledger.tries.seconds, 1),
             "messages": len(ledger.messages),
+            "set_pieces": self.set_pieces,
             "sent": ledger.begun,
             "requests": ledger.requests,
             "tries": len(ledger.tries.labels),
@@ -125,6 +132,7 @@ class Run:
                 for text, count in self.ledger.refusals.most_common(SHOWN_REFUSALS)
             ),
             *([Text(f"Rejected: {_counted(self.ledger.rejected)}", "dim")] if self.ledger.rejected else []),
+            *([] if self.set_pieces else [Text(WITHOUT_SET_PIECES, DOUBTFUL)]),
             *_verdicts(self.findings),
         ]
         return Group(*itertools.chain.from_iterable((part, "") for part in parts[:-1]), parts[-1])

@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from consumer.erasures import ErasureTable, Receipt
 from destination.deployment.target import Target
 from destination.segment.contract import DELETE
 from destination.segment.due import sha256, subject_of
+from destination.segment.receipts import Receipt, receipts
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.ledger import End, Ledger
 from destination.simulation.reconcile import READERS, read_subjects
@@ -105,15 +105,15 @@ class Witness:
         remaining = _remaining(self._before[subject] for subject in subjects)
         last, changed = None, time.monotonic()
         while True:
-            receipts = frozenset(self._receipts())
-            unfinished = {receipt.user_hash for receipt in receipts if not receipt.finished_at}
-            finished = {receipt.user_hash for receipt in receipts} - unfinished
+            found = frozenset(self._receipts())
+            unfinished = {receipt.user_hash for receipt in found if not receipt.finished_at}
+            finished = {receipt.user_hash for receipt in found} - unfinished
             tell(f"Waiting for the eraser: {len(finished):,} of {len(accepted):,} users are erased …")
             left = accepted - finished or unfinished & asked
             if not left and not any(holding.deletes for holding in self._read(ledger.deletes).values()):
                 return True
-            if receipts != last:
-                last, changed = receipts, time.monotonic()
+            if found != last:
+                last, changed = found, time.monotonic()
             if time.monotonic() - changed >= patience_seconds:
                 still = _remaining(self._read(subjects).values())
                 if still >= remaining:
@@ -123,10 +123,10 @@ class Witness:
 
     def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
         """Compare what is there now, and the receipts, with what there was to erase; raises `STORE_ERRORS`."""
-        receipts: dict[str, list[Receipt]] = {}
+        of_users: dict[str, list[Receipt]] = {}
         for receipt in self._receipts():
-            receipts.setdefault(receipt.user_hash, []).append(receipt)
-        named = {subject: receipts.pop(sha256(subject), []) for subject in ledger.deletes}
+            of_users.setdefault(receipt.user_hash, []).append(receipt)
+        named = {subject: of_users.pop(sha256(subject), []) for subject in ledger.deletes}
         users = {subject for subject, end in _ends(ledger) if end is End.ACCEPTED or named[subject]}
         subjects = users | {other for subject in users for other in self._linked_to(subject)}
         after = self._read(subjects)
@@ -149,17 +149,17 @@ class Witness:
             rejects=sum(one.rejects + one.linked_rejects for one in counted),
             receipts=len(counted),
             not_erased=sum(holding.size for holding in after.values()),
-            receipts_wrong=len(receipts)
+            receipts_wrong=len(of_users)
             + sum(subject not in finished or not self._is_counted(subject, named[subject]) for subject in users),
             settled=settled,
             subjects=frozenset(subjects),
             proven=proven,
         )
 
-    def _is_counted(self, subject: str, receipts: Iterable[Receipt]) -> bool:
+    def _is_counted(self, subject: str, of_user: Iterable[Receipt]) -> bool:
         """Whether the receipts of a user together count what there was."""
         total = Counter[str]()
-        for one in receipts:
+        for one in of_user:
             total.update(
                 messages=one.messages,
                 rejects=one.rejects,
@@ -183,9 +183,9 @@ class Witness:
         return (one for one in self._all_receipts() if (one.user_hash, one.requested_at) not in earlier)
 
     def _all_receipts(self) -> Iterator[Receipt]:
-        table = ErasureTable(self._target.account.dynamodb(), self._target.stores.erasure_table)
+        client, table = self._target.account.dynamodb(), self._target.stores.erasure_table
         for customer_id in self._customer_ids:
-            yield from table.receipts(customer_id)
+            yield from receipts(client, table, customer_id)
 
     def _read(self, subjects: Iterable[str]) -> dict[str, Holding]:
         """Read what is stored of subjects."""

@@ -105,9 +105,10 @@ class Figures:
         return {customer for (customer, _), tally in self.tallies.items() if customer is not None and tally.accepted}
 
     def keep(self, customer_id: str) -> None:
-        """Leave out the messages of all others, and all requests, which name no customer."""
+        """Leave out the messages of all others, and all that names no customer: requests and contradictions."""
         self.answers.clear()
         self.answered.clear()
+        self.accepted_wrongly = 0
         kept = {caller: tally for caller, tally in self.tallies.items() if caller[0] == customer_id}
         self.tallies = defaultdict(Tally, kept)
 

@@ -6,20 +6,26 @@ from destination.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMEN
 from destination.watching.lines import AccessLine, FunctionLine
 from handler.request import SEGMENT
 
+SENDERS = {
+    SEGMENT.path: ("Segment", "for up to four hours", 'Segment shows "Delivered".'),
+    "/v1/import": ("The import", "until it gives up", "The import is done with it."),
+}
+LIBRARY = ("The library", "as often as it is set to", "The library is done with it.")
+"""Who sends to a route, how long it repeats what fails, and what it does after a success. All others are libraries."""
+
 
 def what_follows(line: FunctionLine, answer: AccessLine | None) -> str:
     """Return sentences about one delivery; of the answer of the API where that is known, else of the function's."""
     status = line.status if answer is None or answer.status is None else answer.status
     is_segment = line.route == SEGMENT.path
-    sender = "Segment" if is_segment else "The library"
+    sender, how_long, done = SENDERS.get(line.route, LIBRARY)
     was_taken = line.outcome in ("accepted", "duplicate")
     if status in (RETRIED_BY_SEGMENT if is_segment else RETRIED_BY_LIBRARIES):
-        how_long = "for up to four hours" if is_segment else "as often as it is set to"
         taken = ", although the message was taken: what comes again is a duplicate" if was_taken else ""
         return f"{sender} sends it again, {how_long}{taken}."
     if status < HTTPStatus.MULTIPLE_CHOICES:
         if was_taken:
-            return 'Segment shows "Delivered".' if is_segment else "The library is done with it."
+            return done
         return f"{sender} is told so in a {status}, and does not send it again.{_kept(line)}"
     return f"Final: {sender} does not send it again.{_kept(line)}"
 

@@ -412,7 +412,7 @@ def test_programs_get_null_where_a_store_can_not_be_read(queue_server):
     assert "--seed" not in result.stderr
 
 
-def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, **circumstances):
+def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, set_pieces=60, **circumstances):
     """Return what a run of one message, or of none (`end` is None), looks like on a terminal of so many columns."""
     fingerprint = Fingerprint(identity=b"", content=b"")
     ledger = Ledger(messages={} if end is None else {fingerprint: end}, begun=1234567)
@@ -421,7 +421,7 @@ def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, **circumstances)
         ledger.tries.counts[label] = 1234567
     result = reconcile(ledger, {fingerprint: stored} if stored else {}, **circumstances)
     findings = Findings(**{"result": result, **(found or {})})
-    shown = Run(url="http://x/segment", seed=1, customers=1, ledger=ledger, findings=findings)
+    shown = Run(url="http://x/segment", seed=1, customers=1, ledger=ledger, findings=findings, set_pieces=set_pieces)
     console = Console(width=columns, file=io.StringIO())
     console.print(shown.picture(columns))
     return console.file.getvalue()
@@ -437,6 +437,11 @@ def test_a_narrow_terminal_shows_all_numbers(columns):
     assert "customers to http://x/segment" in " ".join(picture(columns).split())
     assert any(line.split()[:2] == ["5-10", "2"] and "█" in line for line in lines)
     assert ("over 12.3 s" in picture(columns)) == (columns >= 60)
+
+
+@pytest.mark.parametrize(("set_pieces", "is_said"), [(0, True), (60, False)])
+def test_a_run_without_set_pieces_says_so(set_pieces, is_said):
+    assert ("no set pieces" in picture(120, set_pieces=set_pieces)) is is_said
 
 
 VERDICTS = {
