@@ -28,8 +28,9 @@ class Receipt:
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> "Receipt":
         """Read an item of the erasure table."""
-        counts = {name: int(item.get(name, {}).get("N", 0)) for name in COUNTS}
-        return cls(**{name: item.get(name, {}).get("S", "") for name in TEXTS}, **counts)
+        attributes: dict[str, Any] = {name: item.get(name, {}).get("S", "") for name in TEXTS}
+        attributes |= {name: int(item.get(name, {}).get("N", 0)) for name in COUNTS}
+        return cls(**attributes)
 
 
 TEXTS = ("user_hash", "requested_at", "finished_at")
