@@ -11,7 +11,7 @@ from destination.certification.examination import Examination
 from destination.certification.holdings import ApiKeys
 from destination.certification.samples import Samples
 from destination.certification.wire import AT_ONCE, MAX_SILENT, Sent, Wire
-from destination.schemas.check import SCHEMAS
+from destination.paths import SCHEMAS
 
 
 def numbered(count):
