@@ -11,12 +11,14 @@ from typing import Any
 
 from handler.clients import connect
 from handler.destination import Destination
-from handler.erased import Tombstones
+from handler.erased import NoErasures, Tombstones
 from handler.health import Health
+from handler.judge import Judge
 from handler.keys import KeyStore
 from handler.reject import RejectTable
-from handler.request import HEALTH, Request
+from handler.request import Request
 from handler.respond import Response
+from handler.routes import HEALTH
 from handler.settings import AfterErasure, Settings, Sink
 from handler.validate import Schemas
 from handler.write import EventQueue, EventSink, EventTable
@@ -46,8 +48,8 @@ def wire(settings: Settings) -> Destination:
     return Destination(
         settings=settings,
         keys=keys,
-        tombstones=Tombstones(dynamodb, settings.erasure_table) if refuses_erased else None,
-        schemas=Schemas.load(SCHEMAS),
+        erasures=Tombstones(dynamodb, settings.erasure_table) if refuses_erased else NoErasures(),
+        judge=Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=settings.supported_call_types),
         sink=sink,
         rejects=RejectTable(dynamodb, settings.rejects_table, retention_days=settings.rejects_retention_days),
         clock=time.time,

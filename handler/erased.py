@@ -6,7 +6,7 @@ The eraser (`consumer/erase.py`) leaves a tombstone for each user: a hash and an
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, ErasureStoreUnavailable, UserErased
@@ -25,6 +25,30 @@ Key = dict[str, "AttributeValueTypeDef"]
 Ask = Callable[[Callable[[], None]], None]
 
 
+class Erasures(Protocol):
+    """Knows which users were erased."""
+
+    def refusals(self, customer_id: str, messages: Sequence[Message], ask: Ask) -> Sequence[UserErased | None]:
+        """Return the refusal of each message that happened before its user was erased, None for the others.
+
+        `ask` makes a call of the store, in time or again. Raises `ErasureStoreUnavailable`.
+        """
+
+    def probe(self) -> None:
+        """Ask whether the store answers; raises `ErasureStoreUnavailable`."""
+
+
+class NoErasures:
+    """Refuses nothing: where `AfterErasure` is `store`, messages of erased users are stored again."""
+
+    def refusals(self, _customer_id: str, messages: Sequence[Message], _ask: Ask) -> Sequence[None]:
+        """Return None for each message."""
+        return [None] * len(messages)
+
+    def probe(self) -> None:
+        """Ask nobody."""
+
+
 class Tombstones:
     """Reads the tombstones of the erasure table.
 
@@ -36,10 +60,7 @@ class Tombstones:
         self._table = table
 
     def refusals(self, customer_id: str, messages: Sequence[Message], ask: Ask) -> list[UserErased | None]:
-        """Return the refusal of each message that happened before its user was erased, None for the others.
-
-        `ask` makes a call of the store, in time or again. Raises `ErasureStoreUnavailable`.
-        """
+        """Look up the users of all messages at once."""
         keys = [_key_of(customer_id, message) for message in messages]
         found: dict[str, Key] = {}
 
@@ -53,7 +74,7 @@ class Tombstones:
         ]
 
     def probe(self) -> None:
-        """Read a tombstone that nobody has; raises `ErasureStoreUnavailable`."""
+        """Read a tombstone that nobody has."""
         self._get({"customer": {"S": "health"}, "erasure": {"S": "health"}})
 
     def _read(self, keys: dict[str, Key], found: dict[str, Key]) -> None:

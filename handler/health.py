@@ -29,11 +29,9 @@ class Health:
         """Return the health of a destination, which during maintenance is none."""
         if destination.settings.maintenance:
             return cls([_refuse], clock=destination.clock)
-        probes = [destination.keys.probe, destination.sink.probe]
+        probes = [destination.keys.probe, destination.sink.probe, destination.erasures.probe]
         if destination.settings.rejects_retention_days:
             probes.append(destination.rejects.probe)
-        if destination.tombstones is not None:
-            probes.append(destination.tombstones.probe)
         return cls(probes, clock=destination.clock)
 
     def answer(self) -> Response:

@@ -13,13 +13,19 @@ import json
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
+
+from handler.canonicalise import Message
+from handler.errors import InternalError, Refusal, Unavailable
+from handler.respond import Result
+from handler.spec import CALL_TYPES
+from handler.write import Outcome
 
 NAMESPACE = "DirectDestination"
 MAX_LOGGED_CHARS = 100
@@ -46,13 +52,27 @@ class Answered:
     code: str | None = None
     text: str | None = None
 
+    @classmethod
+    def of(cls, outcome: Outcome | Refusal | None, status: int) -> Self:
+        """Return what was answered to an outcome; a batch of nothing has none."""
+        if isinstance(outcome, Refusal):
+            metric = "Failed" if isinstance(outcome, Unavailable | InternalError) else "Refused"
+            return cls(metric=metric, status=status, code=outcome.code, text=str(outcome))
+        return cls(metric="Duplicate" if outcome is Outcome.DUPLICATE else "Accepted", status=status)
+
 
 class RequestLine:
-    """Collects what is known of one request while it is answered; metrics are of a `service`, the deployment."""
+    """Collects what is known of one request while it is answered; metrics are of a `service`, the deployment.
 
-    def __init__(self, request_id: str, *, service: str, version: str) -> None:
+    Call types that are not among `call_types` are counted together, as `other`.
+    """
+
+    def __init__(
+        self, request_id: str, *, service: str, version: str, call_types: Collection[str] = CALL_TYPES
+    ) -> None:
         self._service = service
         self._version = version
+        self._call_types = call_types
         self._facts: dict[str, Any] = {"request_id": request_id}
         self._milliseconds: dict[str, float] = {}
         self._step: str | None = None
@@ -62,6 +82,13 @@ class RequestLine:
         """Add facts; a caller's own text is cut short."""
         for name, value in facts.items():
             self._facts[name] = value[:MAX_LOGGED_CHARS] if isinstance(value, str) else value
+
+    def note_message(self, message: Message) -> None:
+        """Add the call type and the id of the only message, where they are texts."""
+        if call_type := self._counted_type(message):
+            self.note(call_type=call_type)
+        if isinstance(message_id := message.body["message_id"], str):
+            self.note(message_id=message_id)
 
     def begin(self, step: str) -> None:
         """Note that a step begins, which ends the one before."""
@@ -73,6 +100,24 @@ class RequestLine:
     def write(self, answered: Answered) -> None:
         """Print the line, which counts the messages that are noted, else the request as one."""
         self._write(answered, self._facts, requests=1)
+
+    def write_outcome(self, outcome: Outcome | Refusal | None, status: int) -> None:
+        """Print the line about an outcome."""
+        self.write(Answered.of(outcome, status))
+
+    def write_bug(self) -> None:
+        """Print the line of a request that a bug ended."""
+        self.write(Answered(metric="Failed", status=500, code="internal_error"))
+
+    def write_results(self, results: Sequence[Result], status: int) -> None:
+        """Print a line for the messages of a batch that share call type and answer."""
+        groups: defaultdict[tuple[Answered, str | None], list[str]] = defaultdict(list)
+        for result in results:
+            message_id = result.message.body.get("message_id")
+            key = (Answered.of(result.outcome, status), self._counted_type(result.message))
+            groups[key].append(message_id if isinstance(message_id, str) else "")
+        for (answered, call_type), message_ids in groups.items():
+            self.write_messages(answered, call_type, message_ids)
 
     def write_messages(self, answered: Answered, call_type: str | None, message_ids: Sequence[str]) -> None:
         """Print a line for messages of a batch that share all but their ids; one that has none is ""."""
@@ -91,6 +136,12 @@ class RequestLine:
         for (name, frames), count in origins.items():
             facts = {"level": "ERROR", "message": "exception", **self._facts, "messages": count, "exception": name}
             sys.stdout.write(json.dumps({**facts, "traceback": frames}) + "\n")
+
+    def _counted_type(self, message: Message) -> str | None:
+        """Return what a message is counted by; `other` stands for all call types that are not supported."""
+        if not isinstance(message.type, str) or not message.type:
+            return None
+        return message.type if message.type in self._call_types else "other"
 
     def _write(self, answered: Answered, facts: Mapping[str, Any], *, requests: float) -> None:
         self.begin("total")

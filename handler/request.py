@@ -1,46 +1,20 @@
-"""Step 0: the parts of an API Gateway HTTP API event (payload format 2.0) that are used, and its routes.
+"""Step 0: the parts of an API Gateway HTTP API event (payload format 2.0) that are used.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
-from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS
-from handler.spec import CALL_TYPES, DELETE
+from handler.canonicalise import names_write_key, without_write_key
+from handler.decode import JsonObject, decode_text
+from handler.items import json_text
+from handler.routes import ROUTES, SEGMENT, Route
 
 MAX_AGE_SECONDS = 30
 """API Gateway's longest integration time-out: an older `timeEpoch` is of a recorded event, or in another unit."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """One of the routes of template.yaml that take messages, all of which are POST.
-
-    `call_type` is that of its messages, None where they tell it. `answer_seconds` after a request came, the function
-    starts no more work.
-    """
-
-    path: str
-    is_library: bool = True
-    is_batch: bool = False
-    call_type: str | None = None
-    answer_seconds: float = LIBRARY_ANSWER_SECONDS
-
-
-SEGMENT = Route(path="/segment", is_library=False, answer_seconds=ANSWER_SECONDS)
-ROUTES = {
-    f"POST {route.path}": route
-    for route in (
-        SEGMENT,
-        *(Route(path=f"/v1/{name}", call_type=name) for name in CALL_TYPES if name != DELETE),
-        *(Route(path=f"/v1/{name}", is_batch=True) for name in ("batch", "import")),
-    )
-}
-"""By their keys; those of Segment's libraries: https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/"""
-HEALTH = "GET /health"
-"""The key of the one route that takes no messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +45,18 @@ class Request:
             received_at=gateway_time if 0 <= now - gateway_time <= MAX_AGE_SECONDS else now,
             route=ROUTES.get(event.get("routeKey", ""), SEGMENT),
         )
+
+    @property
+    def settings_header(self) -> str:
+        """`X-Segment-Settings` as it came, "" if it is missing."""
+        return self.headers.get("x-segment-settings", "")
+
+    @cached_property
+    def payload(self) -> JsonObject:
+        """The decoded body; raises a `Refusal` with status 400."""
+        return self.route.decode(self.body, is_base64=self.is_base64)
+
+    def body_without_write_key(self) -> str:
+        """Return the body as it came, but never with the key of its source."""
+        body = decode_text(self.body, is_base64=self.is_base64)
+        return json_text(without_write_key(self.payload)) if names_write_key(body) else body

@@ -18,14 +18,16 @@ from botocore.exceptions import ClientError
 from local_server import PATIENCE_SECONDS, run, wait_until
 
 from consumer.erasures import ErasureRequest, ErasureTable
+from destination.deployment.main_thread import in_main_thread
 from destination.deployment.reject_table import RejectTable
-from destination.deployment.retry import ErasedUsers, Fate, Judge, retry, sink_of
+from destination.deployment.retry import ErasedUsers, Fate, retry, sink_of
 from destination.deployment.stack import LOCAL_STACK
 from destination.deployment.target import Target
 from destination.paths import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation
+from handler.judge import Judge
 from handler.reject import Reject
 from handler.reject import RejectTable as Keeper
 from handler.spec import CALL_TYPES
@@ -395,7 +397,7 @@ def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy
     account = type("Dying", (), {"dynamodb": lambda _: client})()
     target = Target(account=account, stores=destination.stack.stores)
     table = RejectTable(client, target.stores.rejects_table)
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
     with pytest.raises(Killed):
         list(retry(list(table.everything()), table, judge, sink_of(target), ErasedUsers.of(target)))
     stored = {record["message_id"] for record in destination.stored()}
@@ -412,7 +414,7 @@ def test_a_reject_that_is_gone_meanwhile_is_passed_over(deploy, mended):
     found = list(table.everything())
     table.delete(found[0])
     table.delete(found[0])
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
     target = Target(account=destination.account, stores=destination.stack.stores)
     assert [verdict.fate for verdict in retry(found, table, judge, sink_of(target), ErasedUsers.of(target))] == [
         Fate.GONE
@@ -488,7 +490,7 @@ def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deplo
     destination.post(NO_EVENT)
     target = Target(account=destination.account, stores=destination.stack.stores)
     table = RejectTable(destination.account.dynamodb(), target.stores.rejects_table)
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
     first = request_of()
     burying = Burying(sink_of(target), lambda: erasures_of(destination).bury(first), before=before)
     verdicts = list(retry(list(table.everything()), table, judge, burying, ErasedUsers.of(target)))
@@ -587,14 +589,16 @@ def test_a_refused_message_that_is_missing_is_not_reported_as_kept(deploy):
     destination.post(NO_EVENT)
     table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
 
-    class Deleting(Judge):
-        def record(self, reject, contents):
-            table.delete(reject)
-            return super().record(reject, contents)
+    found = list(table.everything())
 
-    judge = Deleting(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
+    class Deleting(Judge):
+        def refusals(self, *arguments, **options):
+            table.delete(found[0])
+            return super().refusals(*arguments, **options)
+
+    judge = Deleting(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES))
     sink = sink_of(Target(account=destination.account, stores=destination.stack.stores))
-    verdicts = list(retry(list(table.everything()), table, judge, sink, None))
+    verdicts = list(retry(found, table, judge, sink, None))
     assert [verdict.fate for verdict in verdicts] == [Fate.MISSING]
 
 
@@ -759,9 +763,8 @@ def test_on_a_local_server_it_all_works_without_a_scan(server):
 
 
 def test_a_judge_checks_in_any_thread():
-    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=time.time)
-    [good], [bad] = (canonicalise({"type": "track", "userId": "u", **more}) for more in ({"event": "E"}, {}))
+    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES))
+    messages = [*canonicalise({"type": "track", "userId": "u", "event": "E"}), *canonicalise({"type": "track"})]
     with ThreadPoolExecutor() as threads:
-        threads.submit(judge.check, good, None).result()
-        with pytest.raises(InvalidMessage):
-            threads.submit(judge.check, bad, None).result()
+        passed, refusal = threads.submit(in_main_thread, lambda: judge.refusals(messages, "")).result()
+    assert (passed, refusal.code) == (None, "invalid_message")

@@ -7,12 +7,12 @@ import pytest
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, function_line, function_lines
 
 from destination.debugger.inspect import Inspector
-from destination.deployment.retry import Judge
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
 from destination.paths import SCHEMAS
 from handler.canonicalise import canonicalise
+from handler.judge import Judge
 from handler.record import Record
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas
@@ -25,7 +25,7 @@ TOO_LATE = "the function did not answer in time"
 @pytest.fixture
 def inspector(aws):
     target = Target(account=aws, stores=create_local_stack(aws, {}).stores)
-    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES), clock=lambda: 0)
+    judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES))
     return Inspector(target=target, dynamodb=aws.dynamodb(), judge=judge)
 
 

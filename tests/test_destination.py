@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from handler.destination import Destination
+from handler.erased import NoErasures
 from handler.errors import (
     DeadlineClose,
     ErasureStoreUnavailable,
@@ -16,8 +17,10 @@ from handler.errors import (
     RejectStoreUnavailable,
     UserErased,
 )
+from handler.judge import Judge
 from handler.keys import MAX_REFUSAL_AGE_SECONDS, ApiKey, KeyStore, Status
-from handler.request import ROUTES, Request
+from handler.request import Request
+from handler.routes import ROUTES
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.validate import Schemas
 from handler.write import Outcome
@@ -103,11 +106,12 @@ def destination(  # noqa: PLR0913 -- what a test may replace
     sink=None, *, find=KEYS.get, clock=lambda: NOW, tombstones=None, schemas=SCHEMAS, rejects=None, **env
 ):
     names = dict.fromkeys(STORES, "somewhere")
+    settings = Settings.from_env({**names, **env})
     return Destination(
-        settings=Settings.from_env({**names, **env}),
+        settings=settings,
         keys=SimpleNamespace(find=find, confirm=lambda api_key: api_key),
-        tombstones=tombstones,
-        schemas=schemas,
+        erasures=tombstones or NoErasures(),
+        judge=Judge(schemas=schemas, supported_call_types=settings.supported_call_types),
         sink=sink or Sink(),
         rejects=rejects or Rejects(),
         clock=clock,

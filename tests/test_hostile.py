@@ -22,9 +22,10 @@ from destination.deployment import demo
 from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
+from handler.judge import Judge
 from handler.record import MAX_POSITION_BYTES, MAX_SUBJECT_BYTES, Record, subject_key
 from handler.request import Request
-from handler.spec import CONTEXT, TOP
+from handler.spec import CALL_TYPES, CONTEXT, TOP
 from handler.validate import Schemas
 
 TRACK = {"type": "track", "user_id": "u", "event": "e", "message_id": "m"}
@@ -470,7 +471,8 @@ def all_properties_must_be_texts(tmp_path):
 def test_a_refusal_may_name_any_field_of_the_customers(all_properties_must_be_texts, properties):
     message = {**TRACK, "properties": properties}
     body = json.dumps(message) if "\ud800" in properties else json.dumps(message, ensure_ascii=False)
-    status, content = answered(body, schemas=all_properties_must_be_texts)
+    judge = Judge(schemas=all_properties_must_be_texts, supported_call_types=CALL_TYPES)
+    status, content = answered(body, judge=judge)
     assert (status, json.loads(content)["code"]) == (400, "invalid_message")
     assert len(json.dumps(content)) < MAX_RESPONSE_BYTES
 

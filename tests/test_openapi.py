@@ -10,7 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from destination.deployment.stack import ROOT
 from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import InternalError, Refusal, Unauthorized
-from handler.request import HEALTH, ROUTES
+from handler.routes import HEALTH, ROUTES
 from handler.spec import CALL_TYPES
 from handler.split import MAX_BATCH_MESSAGES
 from handler.write import Outcome

@@ -1,6 +1,7 @@
 import pytest
 
-from handler.request import MAX_AGE_SECONDS, ROUTES, Request
+from handler.request import MAX_AGE_SECONDS, Request
+from handler.routes import ROUTES, BatchRoute, CallRoute, SegmentRoute
 from handler.spec import CALL_TYPES, DELETE
 
 NOW = 1_936_785_600.5
@@ -22,7 +23,8 @@ def request_of(event, **context):
 )
 def test_a_request_knows_its_route(key, path, call_type, is_library, is_batch):
     route = request_of({"routeKey": key}).route
-    assert (route.path, route.call_type, route.is_library, route.is_batch) == (path, call_type, is_library, is_batch)
+    kind = BatchRoute if is_batch else CallRoute if is_library else SegmentRoute
+    assert (type(route), route.path, route.call_type) == (kind, path, call_type)
 
 
 def test_every_call_type_but_delete_has_a_route_of_its_own():

@@ -13,7 +13,7 @@ from consumer.eraser import LATEST_WRITE_SECONDS
 from consumer.stream import MESSAGE_SECONDS
 from destination.deployment.clients import LOCAL_REGION
 from destination.deployment.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
-from handler.request import HEALTH, ROUTES
+from handler.routes import HEALTH, ROUTES, CallRoute
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE
 
@@ -470,7 +470,7 @@ def test_the_function_answers_by_itself_before_the_route_and_the_route_before_wh
     event = EVENTS[route.path]
     route_seconds = event["Properties"]["TimeoutInMillis"] / 1000
     key_and_write_seconds = 2 * STORE_CALL_SECONDS
-    they_give_up_seconds = LIBRARIES_GIVE_UP_SECONDS if route.is_library else SEGMENT_GIVES_UP_SECONDS
+    they_give_up_seconds = LIBRARIES_GIVE_UP_SECONDS if isinstance(route, CallRoute) else SEGMENT_GIVES_UP_SECONDS
     assert key_and_write_seconds < route.answer_seconds < route_seconds < they_give_up_seconds
     assert route.answer_seconds > STORE_CALL_SECONDS + MAX_BACKOFF_SECONDS
     assert FUNCTIONS[FUNCTION]["Timeout"] > route_seconds

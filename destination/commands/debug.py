@@ -21,7 +21,6 @@ from destination.debugger.layout import lay_out
 from destination.debugger.rows import DUPLICATE, STORED, Row
 from destination.debugger.server import PageServer
 from destination.debugger.site import Site
-from destination.deployment.retry import Judge
 from destination.deployment.target import Target, stack_target
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
@@ -31,7 +30,8 @@ from destination.watching.request_log import RequestLog
 from destination.watching.what_follows import what_follows
 from destination.web.guard import Guard
 from handler.errors import STORE_ERRORS
-from handler.request import ROUTES
+from handler.judge import Judge
+from handler.routes import ROUTES
 
 HOST = "127.0.0.1"
 RETRY_SECONDS = 10.0
@@ -152,9 +152,7 @@ class StackDebugger:
         holdings = Holdings(
             target=self._target,
             dynamodb=self._target.account.dynamodb(),
-            load_judge=lambda: Judge(
-                schemas=load_schemas(SCHEMAS), supported_call_types=frozenset(supported), clock=time.time
-            ),
+            load_judge=lambda: Judge(schemas=load_schemas(SCHEMAS), supported_call_types=frozenset(supported)),
         )
         site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=None)
         return Guard(app=Starlette(routes=site.routes))

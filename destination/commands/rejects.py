@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,12 +22,13 @@ from destination.deployment.reject_table import (
     RejectSelection,
     newest_first,
 )
-from destination.deployment.retry import ErasedUsers, Fate, Judge, Retry, Verdict, sink_of
+from destination.deployment.retry import ErasedUsers, Fate, Retry, Verdict, sink_of
 from destination.deployment.target import Target
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
 from handler.decode import decode_settings
 from handler.errors import STORE_ERRORS, InvalidSettings, Unavailable
+from handler.judge import Judge
 
 DAYS = click.IntRange(1, 3660)
 SHOWN_MISSING = 10
@@ -175,7 +175,6 @@ def retry_(
     judge = Judge(
         schemas=load_schemas(folder or SCHEMAS),
         supported_call_types=frozenset(target.stores.supported_call_types.split(",")),
-        clock=time.time,
     )
     chosen = _chosen(selection, reject_ids)
     verdicts: list[Verdict] = []

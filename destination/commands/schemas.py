@@ -1,7 +1,6 @@
 """`destination schemas`: whether edited schemas are well, and what they would change, before they are deployed."""
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import Any
 import click
 
 from destination.console import Rows, counted, printable, progress, stdout
-from destination.deployment.retry import Judge
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
 from destination.paths import SCHEMAS
 from destination.schemas.check import check_schemas
 from destination.schemas.places import Fault
 from destination.schemas.trial import Kind, Trial
+from handler.judge import Judge
 from handler.validate import Schemas
 
 
@@ -72,7 +71,7 @@ def check(
     if not scan and not target.is_local:
         raise click.UsageError("There is no index of all messages: say --scan to read the whole tables")
     call_types = frozenset(target.stores.supported_call_types.split(","))
-    judge = Judge(schemas=Schemas.load(folder), supported_call_types=call_types, clock=time.time)
+    judge = Judge(schemas=Schemas.load(folder), supported_call_types=call_types)
     trial = Trial(target=target, judge=judge, customer_id=customer_id, limit=limit)
     refused = Count.of("Trying stored messages", trial.stored())
     passing = Count.of("Trying rejects", trial.rejects())

@@ -17,9 +17,10 @@ from destination.debugger.shown import shown_content
 from destination.deployment.event_table import Item, MessageSelection, to_json
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, RejectTable, last_days, newest_first
-from destination.deployment.retry import ErasedUsers, Fate, Judge, Verdict, retry, sink_of
+from destination.deployment.retry import ErasedUsers, Fate, Verdict, retry, sink_of
 from destination.deployment.target import Target
 from handler.items import read_json_attribute
+from handler.judge import Judge
 from handler.keys import Status, new_key
 from handler.record import subject_key
 from handler.spec import CALL_TYPES

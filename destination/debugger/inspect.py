@@ -20,16 +20,17 @@ from destination.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, o
 from destination.debugger.shown import json_layout, shown_content, shown_headers
 from destination.debugger.verdicts import Verdict, verdicts_of
 from destination.deployment.event_table import to_json, value_text
-from destination.deployment.retry import Judge
+from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
 from destination.watching.lines import AccessLine, FunctionLine
 from destination.watching.what_follows import what_follows
 from destination.watching.whereabouts import Whereabouts, tell
 from handler.canonicalise import Message
-from handler.errors import STORE_ERRORS, Invalid, InvalidMessage, InvalidSettings, Refusal, Violation
+from handler.errors import STORE_ERRORS, InvalidMessage, InvalidSettings, Violation
+from handler.judge import Judge
 from handler.record import Record, subject_of
-from handler.request import SEGMENT
+from handler.routes import SEGMENT, BatchRoute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,15 +109,9 @@ class Inspector:
             told = None
         if told:
             return [Violation(**violation) for violation in told]
-        try:
-            self.judge.check(
-                message, exchange.settings_header, expected=exchange.route.call_type if exchange.route else None
-            )
-        except Invalid as refusal:
-            return refusal.violations
-        except Refusal:
-            pass
-        return ()
+        route = exchange.route or SEGMENT
+        [refusal] = in_main_thread(lambda: self.judge.refusals([message], exchange.settings_header, route=route))
+        return () if refusal is None else refusal.violations
 
     def _whereabouts(self, exchange: Exchange, message: Message, said: Verdict) -> dict[str, Any]:
         """Return the stored item of a message, and sentences about where it is."""
@@ -160,7 +155,7 @@ def _mark(
 ) -> tuple[Layout, Layout, list[str]]:
     """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
     old_names = old_names_in(message.body)
-    is_batch = exchange.route is not None and exchange.route.is_batch
+    is_batch = isinstance(exchange.route, BatchRoute)
     place = entry_ranges(body).get(index, range(0)) if is_batch else range(len(body.lines))
     received, canonical = compare(
         entry(body, place) if is_batch else body,

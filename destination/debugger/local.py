@@ -1,6 +1,5 @@
 """The page of a local server, which knows all of each request."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,12 +17,12 @@ from destination.debugger.rows import Row
 from destination.debugger.sample_traffic import SampleTraffic
 from destination.debugger.site import Site
 from destination.debugger.tester import Tester, demo_keys
-from destination.deployment.retry import Judge
 from destination.deployment.target import ARRIVALS_PATH, Target
 from destination.local.exchange import Exchange, Exchanges
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
-from handler.request import ROUTES, SEGMENT
+from handler.judge import Judge
+from handler.routes import ROUTES, SEGMENT
 from handler.validate import Schemas
 
 MAX_LIMIT_DIGITS = 6
@@ -48,7 +47,7 @@ class LocalDebugger:
 
     def _judge_of(self, schemas: Schemas) -> Judge:
         supported = frozenset(self._target.stores.supported_call_types.split(","))
-        return Judge(schemas=schemas, supported_call_types=supported, clock=time.time)
+        return Judge(schemas=schemas, supported_call_types=supported)
 
     def judge_by(self, schemas: Schemas) -> None:
         """Note which schemas the function judges by from now on."""

@@ -12,6 +12,7 @@ from destination.segment.contract import RETRIED_BY_SEGMENT
 from destination.watching.lines import AccessLine, Line
 from handler.canonicalise import Message
 from handler.decode import JsonObject
+from handler.routes import BatchRoute
 
 MAX_CHARS = 200
 """Of a text of a row."""
@@ -81,7 +82,7 @@ class Row:
             counts=counts,
             types=types,
             messages=counts.total(),
-            batch=bool(exchange.route and exchange.route.is_batch),
+            batch=isinstance(exchange.route, BatchRoute),
             customer=last.get("customer_id"),
             **(_about(messages[0]) if len(messages) == 1 else {}),
             code=last.get("code"),

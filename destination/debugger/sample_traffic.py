@@ -15,7 +15,7 @@ import urllib3
 from destination.debugger.tester import Draft
 from destination.deployment import demo
 from destination.segment.shop import shop_traffic
-from handler.request import SEGMENT
+from handler.routes import SEGMENT
 
 PACE_SECONDS = 0.2
 """Between two messages, on average: slow enough to watch them arrive."""

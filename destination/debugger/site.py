@@ -22,7 +22,7 @@ from destination.debugger.sample_traffic import SampleTraffic
 from destination.debugger.tester import Draft, Tester
 from destination.deployment.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable
-from handler.request import ROUTES
+from handler.routes import ROUTES
 
 PAGE = Path(__file__).parent / "page"
 MAX_INDEX_DIGITS = 4

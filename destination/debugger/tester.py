@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,17 +17,18 @@ from destination.debugger.layout import Layout, lay_out
 from destination.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
 from destination.debugger.shown import shown_content, shown_headers
 from destination.deployment import demo
-from destination.deployment.retry import Judge
+from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import LOCAL_CA
 from destination.paths import ROOT
 from destination.segment.client import Answer, segment_headers, send
 from destination.segment.samples import sample_message
-from handler.canonicalise import Message, canonicalise, canonicalise_batch
-from handler.decode import decode_batch, decode_body, decode_settings, decode_text
+from handler.canonicalise import Message
+from handler.decode import decode_settings, decode_text
 from handler.errors import InvalidSettings, NothingAccepted, Refusal, Violation
+from handler.judge import Judge
 from handler.keys import DEMO_KEY_PREFIX
 from handler.record import utf8
-from handler.request import ROUTES, SEGMENT, Route
+from handler.routes import ROUTES, SEGMENT, BatchRoute
 from handler.spec import BATCH, CALL_TYPES
 
 ACCEPTED = 200
@@ -88,7 +89,7 @@ class Tester:
             yield self._sample("Call types", call_type, Draft(path=SEGMENT.path, text=text))
         for file in sorted((ROOT / "events").glob("*.json")):
             if file.stem not in CALL_TYPES and (draft := _draft(json.loads(file.read_text("utf-8")))):
-                group = "Batches and libraries" if ROUTES[f"POST {draft.path}"].is_library else None
+                group = "Batches and libraries" if draft.path != SEGMENT.path else None
                 yield self._sample(group, file.stem.replace("-", " "), draft)
         for odd in json.loads(ODD_SAMPLES.read_text("utf-8")):
             text = json.dumps(_renewed(odd["body"]), indent=2, ensure_ascii=False)
@@ -152,7 +153,7 @@ def _draft(event: Mapping[str, Any]) -> Draft | None:
     good = segment_headers(demo.GOOD_KEY)["Authorization"]
     if route is SEGMENT and event["isBase64Encoded"]:
         return None  # it shows how API Gateway hands over a body
-    if route is None or not (authorization == good or (route.is_library and authorization is None)):
+    if route is None or not (authorization == good or (route is not SEGMENT and authorization is None)):
         return None
     try:
         text = decode_text(event["body"], is_base64=event["isBase64Encoded"])
@@ -177,39 +178,32 @@ def _renewed(body: Any) -> Any:  # noqa: ANN401 -- JSON is any of six types
 def _check(draft: Draft, judge: Judge) -> dict[str, Any]:
     route = ROUTES[f"POST {draft.path}"]
     try:
-        messages = _read(draft, route)
+        messages = route.canonicalise(route.decode(draft.text))
     except Refusal as refusal:
         return _verdict(refusal, [{"line": _row_of_error(refusal), "message": str(refusal)}])
-    settings = draft.headers.get("X-Segment-Settings")
+    settings = draft.headers.get("X-Segment-Settings", "")
+    refusals = in_main_thread(lambda: judge.refusals(messages, settings, route=route))
     layout = lay_out(draft.text)
-    ranges = entry_ranges(layout) if route.is_batch else {}
+    is_batch = isinstance(route, BatchRoute)
+    ranges = entry_ranges(layout) if is_batch else {}
     problems: list[dict[str, Any]] = []
-    refusals: list[Refusal] = []
-    for index, message in enumerate(messages):
-        try:
-            judge.check(message, settings, expected=route.call_type)
-        except Refusal as refusal:
-            refusals.append(refusal)
-            lines = entry(layout, ranges.get(index, range(0))) if route.is_batch else layout
-            problems += _problems(refusal, lines, message, f"At index {index}: " if route.is_batch else "")
-    if refusals and len(refusals) == len(messages):
-        return _verdict(NothingAccepted() if route.is_batch else refusals[0], problems)
+    refused: list[Refusal] = []
+    for index, (message, found) in enumerate(zip(messages, refusals, strict=True)):
+        if found is not None:
+            refused.append(found)
+            lines = entry(layout, ranges.get(index, range(0))) if is_batch else layout
+            problems += _problems(found, lines, message, f"At index {index}: " if is_batch else "")
+    if refused and len(refused) == len(messages):
+        return _verdict(NothingAccepted() if is_batch else refused[0], problems)
     return {
         "status": ACCEPTED,
         "code": None,
         "message": None,
         "call_type": messages[0].type if len(messages) == 1 else None,
-        "accepted": len(messages) - len(refusals),
-        "refused": len(refusals),
+        "accepted": len(messages) - len(refused),
+        "refused": len(refused),
         "problems": problems,
     }
-
-
-def _read(draft: Draft, route: Route) -> Sequence[Message]:
-    """Return the messages of a draft; raises a `Refusal` with status 400."""
-    if route.is_batch:
-        return canonicalise_batch(decode_batch(draft.text))
-    return canonicalise(decode_body(draft.text), call_type=route.call_type)
 
 
 def _verdict(refusal: Refusal, problems: list[dict[str, Any]]) -> dict[str, Any]:

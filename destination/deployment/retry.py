@@ -9,15 +9,14 @@ erasure is requested again if it is there by then.
 """
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from threading import current_thread, main_thread
 from typing import Self
 
-from anyio import NoEventLoopError, from_thread
-
 from destination.deployment.erasure import Person, request_erasure
+from destination.deployment.main_thread import in_main_thread
 from destination.deployment.parallel import in_parallel
 from destination.deployment.reject_table import Contents, KeptReject, RejectTable
 from destination.deployment.target import Target
@@ -25,8 +24,8 @@ from handler.canonicalise import Message, canonicalise
 from handler.decode import decode_settings, parse_body
 from handler.erased import Tombstones
 from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
+from handler.judge import Judge
 from handler.record import Record
-from handler.validate import Schemas, check_call_type
 from handler.write import EventQueue, EventSink, EventTable, Outcome
 
 PORTION = 200
@@ -56,52 +55,6 @@ class Verdict:
     reject: KeptReject
     fate: Fate
     answer: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge:
-    """Judges as the function does, once it knows whose message it is; `clock` gives seconds since 1970."""
-
-    schemas: Schemas
-    supported_call_types: frozenset[str]
-    clock: Callable[[], float]
-
-    def check(self, message: Message, settings_header: str | None, *, expected: str | None = None) -> None:
-        """Raise the `Refusal` of a message that does not pass; `expected` is the call type that its route tells."""
-        if message.fault is not None:
-            raise message.fault
-        call_type = check_call_type(message, self.supported_call_types, expected=expected)
-        _in_main_thread(self.schemas.check_settings, decode_settings(settings_header))
-        _in_main_thread(self.schemas.check_message, call_type, message.body)
-
-    def record(self, reject: KeptReject, contents: Contents) -> Record:
-        """Return the record of what passes; raises a `Refusal`.
-
-        The limit of a request's size is for what comes: a body that was written anew may have become longer.
-        """
-        [message] = canonicalise(parse_body(contents.body))
-        self.check(message, contents.settings_header)
-        return Record(
-            customer_id=reject.customer_id,
-            message=message,
-            settings=decode_settings(contents.settings_header),
-            stored_at=self.clock(),
-            received_at=reject.rejected_at,
-        )
-
-
-def _in_main_thread(check: Callable[..., None], *arguments: object) -> None:
-    """Check where a check has a time limit. A worker thread of the page's server hands it to the event loop.
-
-    Another thread checks without a limit.
-    """
-    if current_thread() is main_thread():
-        check(*arguments)
-        return
-    try:
-        from_thread.run_sync(check, *arguments)
-    except NoEventLoopError:
-        check(*arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +96,7 @@ def sink_of(target: Target) -> EventSink:
 class Retry:
     """Tries rejects again; without a sink it only judges them, and without `erased` no user counts as erased.
 
+    `clock` gives seconds since 1970.
     `deletable` has the keys of the rejects whose message is confirmed as durable, or whose user was erased.
     """
 
@@ -150,6 +104,7 @@ class Retry:
     judge: Judge
     sink: EventSink | None
     erased: ErasedUsers | None
+    clock: Callable[[], float] = time.time
     deletable: set[tuple[str, str]] = field(default_factory=set)
 
     def run(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
@@ -177,11 +132,28 @@ class Retry:
         if contents is None:
             return None
         try:
-            return self.judge.record(reject, contents)
+            return self._record(reject, contents)
         except Refusal as refusal:
             return refusal
         except Exception as bug:  # noqa: BLE001 -- a bug concerns this reject alone: it stays, and the others are retried
             return InternalError(bug)
+
+    def _record(self, reject: KeptReject, contents: Contents) -> Record:
+        """Return the record of a reject that passes; raises a `Refusal`.
+
+        The size limit is for requests: a body that was written anew may have become longer.
+        """
+        [message] = canonicalise(parse_body(contents.body))
+        [refusal] = in_main_thread(lambda: self.judge.refusals([message], contents.settings_header))
+        if refusal is not None:
+            raise refusal
+        return Record(
+            customer_id=reject.customer_id,
+            message=message,
+            settings=decode_settings(contents.settings_header),
+            stored_at=self.clock(),
+            received_at=reject.rejected_at,
+        )
 
     def _carry_out(self, reject: KeptReject, judged: Record | Refusal | None) -> Verdict:
         if judged is None:

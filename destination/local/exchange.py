@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from handler.canonicalise import Message, canonicalise, canonicalise_batch
-from handler.decode import decode_batch, decode_body, decode_text
+from handler.canonicalise import Message
+from handler.decode import decode_text
 from handler.errors import Refusal
-from handler.request import ROUTES, Route
+from handler.routes import ROUTES, Route
 
 Headers = Sequence[tuple[str, str]]
 
@@ -63,10 +63,9 @@ class Exchange:
         return sum(map(sys.getsizeof, (self.body, self.answer))) + BYTES_BESIDE_BODIES
 
     @property
-    def settings_header(self) -> str | None:
+    def settings_header(self) -> str:
         """`X-Segment-Settings`, joined as API Gateway does."""
-        values = [value for name, value in self.headers if name.lower() == "x-segment-settings"]
-        return ",".join(values) if values else None
+        return ",".join(value for name, value in self.headers if name.lower() == "x-segment-settings")
 
     def read(self) -> Reading:
         """Read the body as the function does."""
@@ -77,9 +76,7 @@ class Exchange:
         if self.route is None:
             return Reading(text=text)
         try:
-            if self.route.is_batch:
-                return Reading(text=text, messages=canonicalise_batch(decode_batch(text)))
-            return Reading(text=text, messages=canonicalise(decode_body(text), call_type=self.route.call_type))
+            return Reading(text=text, messages=self.route.canonicalise(self.route.decode(text)))
         except Refusal:
             return Reading(text=text)
 

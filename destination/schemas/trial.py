@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from destination.deployment.reject_table import RejectTable
-from destination.deployment.retry import Fate, Judge, retry
+from destination.deployment.retry import Fate, retry
 from destination.deployment.target import Target
 from handler.errors import Invalid
 from handler.items import read_json_attribute
-from handler.validate import Schemas
+from handler.judge import Judge
 
 TRIED = ("customer_id", "type", "message", "settings")
 """The attributes of a stored message that are read."""
@@ -31,7 +31,7 @@ class Trial:
     def stored(self) -> Iterator[Kind | None]:
         """Yield for each stored message what would newly be answered, None where it passes again."""
         for item in itertools.islice(self._items(), self.limit):
-            yield _judge(self.judge.schemas, item)
+            yield _judge(self.judge, item)
 
     def _items(self) -> Iterator[Mapping[str, Any]]:
         names = {f"#{name}": name for name in TRIED}
@@ -58,12 +58,12 @@ class Trial:
             yield (reject.customer_id, reject.call_type, reject.answer) if passes else None
 
 
-def _judge(schemas: Schemas, item: Mapping[str, Any]) -> Kind | None:
+def _judge(judge: Judge, item: Mapping[str, Any]) -> Kind | None:
     """Judge a stored message, which is canonical already."""
     customer_id, call_type = item["customer_id"]["S"], item["type"]["S"]
+    settings = read_json_attribute(item["settings"]) if "settings" in item else {}
     try:
-        schemas.check_settings(read_json_attribute(item["settings"]) if "settings" in item else {})
-        schemas.check_message(call_type, read_json_attribute(item["message"]))
+        judge.check_schemas(call_type, read_json_attribute(item["message"]), settings)
     except Invalid as refusal:
         return customer_id, call_type, str(refusal)
     return None

@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 from destination.segment.contract import RETRIED_BY_LIBRARIES, RETRIED_BY_SEGMENT
 from destination.watching.lines import AccessLine, FunctionLine
-from handler.request import SEGMENT
+from handler.routes import SEGMENT
 
 SENDERS = {
     SEGMENT.path: ("Segment", "for up to four hours", 'Segment shows "Delivered".'),
