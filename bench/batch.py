@@ -141,16 +141,24 @@ def table(name: str, title: str, times: Times) -> Table:
     return Table(name=name, title=title, rows=tuple(rows), bar=PACE_RATIO)
 
 
-def largest(code: Code, store: StoreServer, python: Sequence[str], *, rounds: int) -> Table:
+LARGEST = (
+    ("of 1 KB", samples.ACCEPTED, LARGEST_OF_SAMPLES),
+    ("short", samples.SHORT, MAX_BATCH_MESSAGES),
+)
+"""The largest batches: a name, the message, and how many of it."""
+
+
+def largest(
+    code: Code,
+    store: StoreServer,
+    python: Sequence[str],
+    *,
+    rounds: int,
+    batches: Sequence[tuple[str, Sample, int]] = LARGEST,
+) -> Table:
     """Measure the largest batches, and what they take of the part of a processor that the function has."""
     share = parameter("MemorySize") / ONE_PROCESSOR_MB
-    kinds = [
-        Kind(name=name, sample=samples.batch(of, messages), messages=messages)
-        for name, of, messages in (
-            ("of 1 KB", samples.ACCEPTED, LARGEST_OF_SAMPLES),
-            ("short", samples.SHORT, MAX_BATCH_MESSAGES),
-        )
-    ]
+    kinds = [Kind(name=name, sample=samples.batch(of, messages), messages=messages) for name, of, messages in batches]
     rows = []
     with started(_subjects(code, store), store, python) as processes:
         numbers = itertools.count()

@@ -10,14 +10,13 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 
 import click
 import pytest
 from endpoint import endpoint, response
-from local_server import run
+from local_server import PATIENCE_SECONDS, run
 from rich.console import Console
 from rich.text import Text
 
@@ -426,24 +425,35 @@ def test_a_server_that_can_not_print_ends(redirection):
     assert (result.returncode, b"Traceback" in result.stderr) == (0 if "head" in redirection else 1, False)
 
 
-@pytest.mark.parametrize("seconds", [0.2, 1.0, 2.5])
-def test_control_c_ends_a_command_without_a_traceback(seconds):
+KEYS_LIST = ("-m", "destination", "keys", "list", "--url")
+
+
+@pytest.mark.parametrize("loaded", ["click", "botocore.session", "destination.commands.trace"])
+def test_control_c_ends_a_command_that_starts_without_a_traceback(loaded):
+    command = [sys.executable, "-X", "importtime", *KEYS_LIST, "http://127.0.0.1:1"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.rpartition("|")[2].strip() == loaded for line in process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode in (INTERRUPTED, -signal.SIGINT)
+
+
+def test_control_c_ends_a_command_that_waits_without_a_traceback():
+    asked, ended = Event(), Event()
+
     def never(_received):
-        time.sleep(10)
+        asked.set()
+        ended.wait(PATIENCE_SECONDS)
         return []
 
     with endpoint(never) as server:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "destination", "keys", "list", "--url", server.url],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        time.sleep(seconds)
+        command = [sys.executable, *KEYS_LIST, server.url]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert asked.wait(PATIENCE_SECONDS)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode in (INTERRUPTED, -signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        ended.set()
+    assert process.returncode == INTERRUPTED
     assert "Traceback" not in out + err
 
 
