@@ -1,170 +1,111 @@
-"""*cold*: what the first request to a new Lambda environment waits for, beside a function that does nothing but put.
+"""Measure how long the first request to a new Lambda environment waits, and the size of the packages.
 
-Each package runs under Lambda's runtime interface emulator, with Lambda's own runtime client, on the Python of the
-function's runtime, and talks TLS to the store. Counted are
+The built destination runs under Lambda's runtime interface emulator, compared with a function that does nothing but
+put, and with the functions of `peers/`. "init" lasts from the start of the interpreter until the runtime asks for an
+event; "first request" includes the first connection to the store, by TLS; "processor" is the processor time of both.
 
-- *init*: the emulator's `INIT REPORT`: from starting the interpreter until the runtime asks for its first event;
-- *first request*: the emulator's `INVOKE RTDONE`: from handing out the event until its answer is there; the first
-  connection to the store is made in it;
-- *total*: both;
-- *processor*: user and system time of the runtime process for both, which a busy machine disturbs less.
-
-Packages are what their builds leave, and once more with their modules compiled (`.pyc`), because that alone decides
-more than all else. As in Lambda no run leaves compiled modules behind. So that each package trusts the store, its
-authority is added to the certificates that the package itself brings: what they cost is counted. All take turns in
-each repetition; a ratio is that of two totals of the same repetition.
+Compiled modules (.pyc) decide more than anything else, so each peer is measured without and with them. As in Lambda, no
+run leaves compiled modules behind. Each package trusts the store by the certificates that the package itself contains.
 """
 
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from bench.emulator import ColdStart, Emulator, find_emulator
-from bench.figures import FOLDER, Options, Row, Table, median
-from bench.lambda_environment import destination_environment, peer_environment
+from bench.emulator import ColdStart, cold_start, find_emulator
+from bench.figures import FOLDER, Options, Table, median, median_ratio, take_turns
+from bench.lambda_environment import peer_environment
 from bench.packages import (
-    BARE_PUT,
-    CANONICAL,
-    CANONICAL_JSONSCHEMA,
-    compile_package,
+    PEER_FOLDERS,
     destination_package,
-    is_compiled,
+    lambda_python,
     peer_package,
+    runtime_python,
     size_bytes,
     zipped_bytes,
 )
-from bench.pythons import lambda_python, runtime_python
 from bench.samples import ACCEPTED, Sample
 from bench.store_server import StoreServer
-from bench.subjects import Code, Subject
-from destination.console import progress
+from bench.subjects import Code, Subject, destination
+from destination.artifact import compile_with
 
-REPETITIONS = 12
-QUICK_REPETITIONS = 2
-
+ROUNDS, QUICK_ROUNDS = 12, 2
 COMPILED = ", .pyc"
-BARE = BARE_PUT.name
-BARE_COMPILED = BARE + COMPILED
-PEERS = (BARE_PUT, CANONICAL, CANONICAL_JSONSCHEMA)
+BARE = "bare put"
 MEGABYTE = 1_000_000
-ANSWERED = Sample(event=ACCEPTED.event, status=200)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """A package, and the function in it."""
-
-    name: str
-    package: Path
-    target: str
-    environment: Mapping[str, str]
 
 
 def measure(options: Options) -> list[Table]:
-    """Measure; raises `NotRunError` where the emulator or the runtime's Python is missing."""
-    path = find_emulator()
-    python = lambda_python(options)
-    emulator = Emulator(path=path, python=runtime_python(python))
-    repetitions = QUICK_REPETITIONS if options.quick else REPETITIONS
+    """Measure; raises `NotRunError` if the emulator or the runtime's Python is missing."""
+    emulator, python = find_emulator(), lambda_python(options)
+    runtime = runtime_python(python)
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder, StoreServer(tls=True) as store:
-        variants = list(_variants(options, store.url, python, Path(folder)))
-        sizes = _sizes(variants)
-        for variant in variants:
-            _trust(variant.package, store.authority or b"")
-        subjects = [
-            Subject(
-                name=variant.name,
-                code=Code(folders=(variant.package,), target=variant.target),
-                environment=variant.environment,
-                sample=ANSWERED,
-            )
-            for variant in variants
-        ]
-        starts: dict[str, list[ColdStart]] = defaultdict(list)
+        subjects = list(_subjects(options, store, python, Path(folder)))
+        packages = {subject.name: subject.code.folders[0] for subject in subjects}
+        sizes = {name: (size_bytes(package), zipped_bytes(package)) for name, package in packages.items()}
+        for certificates in Path(folder).rglob("*.pem"):
+            certificates.write_bytes(certificates.read_bytes().rstrip() + b"\n" + (store.authority or b""))
         log = Path(folder) / "log"
-        with progress("cold", total=(repetitions + 1) * len(subjects)) as advance:
-            for repetition in range(repetitions + 1):
-                for subject in subjects if repetition % 2 else reversed(subjects):
-                    start = emulator.cold_start(subject, store_url=store.url, number=repetition, log=log)
-                    if repetition:  # the first one brings the files into memory
-                        starts[subject.name].append(start)
-                    advance()
+        runs = {subject.name: partial(cold_start, (emulator, runtime), subject, store.url, log) for subject in subjects}
+        starts = take_turns("cold", runs, rounds)
     times = Table(
         name="cold",
-        title=f"Cold start in milliseconds; medians of {repetitions}",
-        rows=tuple(_row(variant.name, starts) for variant in variants),
+        title=f"Cold start in milliseconds; medians of {rounds} rounds",
+        rows={name: _row(own, starts[BARE], starts[BARE + COMPILED]) for name, own in starts.items()},
         bar="total",
-        notes=("The ratios divide totals, and in the last column processor times.",),
     )
-    return [times, sizes]
+    return [times, _sizes(sizes)]
 
 
-def _variants(options: Options, store_url: str, python: Path, folder: Path) -> Iterator[Variant]:
-    """Yield copies of all packages as they are, and compiled ones of those that are not."""
-    ours = destination_environment(store_url=store_url, overrides={})
-    packages = [
-        *((peer.name, peer_package(peer), "app:lambda_handler", None) for peer in PEERS),
-        ("destination", destination_package(options), "handler.app:lambda_handler", ours),
-    ]
-    for name, package, target, environment in packages:
-        has_compiled = is_compiled(package)
-        for compiled in (True,) if has_compiled else (False, True):
-            copy = folder / f"{name.replace(' ', '-')}{COMPILED * compiled}"
-            shutil.copytree(package, copy)
-            if compiled and not has_compiled:
-                compile_package(copy, python)
-            yield Variant(
-                name=name + COMPILED * compiled,
-                package=copy,
-                target=target,
-                environment=environment or peer_environment(copy / "schemas"),
-            )
+def _subjects(options: Options, store: StoreServer, python: Path, folder: Path) -> Iterator[Subject]:
+    """Yield a function for each package, in a copy; peers once more with compiled modules."""
+
+    def copied(name: str, package: Path) -> Path:
+        return Path(shutil.copytree(package, folder / name.replace(" ", "-")))
+
+    accepted = Sample(event=ACCEPTED.event, status=200)
+    for peer in PEER_FOLDERS:
+        plain, compiled = (copied(name, peer_package(peer)) for name in (peer, peer + COMPILED))
+        compile_with(python, compiled)
+        for name, package in ((peer, plain), (peer + COMPILED, compiled)):
+            code = Code(folders=(package,), target="app:lambda_handler")
+            yield Subject(name=name, code=code, environment=peer_environment(), sample=accepted)
+    name = f"destination{COMPILED}"
+    code = Code(folders=(copied(name, destination_package(options)),), target="handler.app:lambda_handler")
+    yield replace(destination(name, code, store, accepted), name=name)
 
 
-def _trust(package: Path, authority: bytes) -> None:
-    """Add an authority to all certificates of a package."""
-    for path in package.rglob("*.pem"):
-        path.write_bytes(path.read_bytes().rstrip() + b"\n" + authority)
+def _row(own: list[ColdStart], bare: list[ColdStart], bare_compiled: list[ColdStart]) -> dict[str, float]:
+    return {
+        "init": median(start.init for start in own),
+        "first request": median(start.first_request for start in own),
+        "total": median(start.total for start in own),
+        "processor": median(start.processor for start in own),
+        f"/ {BARE}": median_ratio((start.total for start in own), (start.total for start in bare)),
+        f"/ {BARE}{COMPILED}": median_ratio((start.total for start in own), (start.total for start in bare_compiled)),
+        f"processor / {BARE}{COMPILED}": median_ratio(
+            (start.processor for start in own), (start.processor for start in bare_compiled)
+        ),
+    }
 
 
-def _row(name: str, starts: Mapping[str, list[ColdStart]]) -> Row:
-    own = starts[name]
-
-    def ratio(figure: str, other: str) -> float:
-        pairs = zip(own, starts[other], strict=True)
-        return median(getattr(start, figure) / getattr(reference, figure) for start, reference in pairs)
-
-    return Row(
-        name=name,
-        figures={
-            figure.replace("_", " "): median(getattr(start, figure) for start in own)
-            for figure in ("init", "first_request", "total", "processor")
-        },
-        ratios={
-            f"/ {BARE}": ratio("total", BARE),
-            f"/ {BARE_COMPILED}": ratio("total", BARE_COMPILED),
-            f"processor / {BARE_COMPILED}": ratio("processor", BARE_COMPILED),
-        },
-    )
-
-
-def _sizes(variants: Iterable[Variant]) -> Table:
-    sizes = {variant.name: (size_bytes(variant.package), zipped_bytes(variant.package)) for variant in variants}
+def _sizes(sizes: dict[str, tuple[int, int]]) -> Table:
     return Table(
         name="sizes",
         title="Size of the packages in millions of bytes",
-        rows=tuple(
-            Row(
-                name=name,
-                figures={"unpacked": round(unpacked / MEGABYTE, 2), "zipped": round(zipped / MEGABYTE, 2)},
-                ratios={f"zipped / {BARE}": median([zipped / sizes[BARE][1]])},
-            )
+        rows={
+            name: {
+                "unpacked": unpacked / MEGABYTE,
+                "zipped": zipped / MEGABYTE,
+                f"zipped / {BARE}": zipped / sizes[BARE][1],
+            }
             for name, (unpacked, zipped) in sizes.items()
-        ),
+        },
         bar="zipped",
         notes=("The destination holds compiled parts for both processors of Lambda, the others for this one.",),
     )

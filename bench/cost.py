@@ -1,4 +1,4 @@
-"""*cost*: compute what messages cost in dollars, from what is measured here and the prices in bench/prices.json.
+"""Compute what messages cost in dollars, from what is measured here and the prices in bench/prices.json.
 
 By store, size, memory and rate, with the limits of AWS that a rate meets. Measured are the processor time of a request,
 the bytes that are written for a message, and the bytes of the request's log line; `cost_model` has the rest.
@@ -7,21 +7,19 @@ the bytes that are written for a message, and the bytes of the request's log lin
 import base64
 import json
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import cost_docs, samples
 from bench.cost_model import RECORDED, Data, Store, assumed
-from bench.figures import Options, Table, median
-from bench.lambda_environment import destination_environment
-from bench.machine import facts
+from bench.figures import Options, Table, median, take_turns
 from bench.packages import chosen_codes
+from bench.report import facts
 from bench.store_server import StoreServer
-from bench.subjects import Code, Subject, SubjectProcess, started
-from destination.console import progress
+from bench.subjects import Code, Subject, SubjectProcess, destination, started
 from destination.paths import ROOT
 from handler.items import item_bytes
 
@@ -33,8 +31,7 @@ KINDS = {
     **{f"{size} KB": {"kilobytes": size, "messages": 1} for size in SIZES_KB},
     BATCH: {"kilobytes": 1, "messages": BATCH_MESSAGES},
 }
-ROUNDS = 9
-QUICK_ROUNDS = 3
+ROUNDS, QUICK_ROUNDS = 9, 3
 CALLS = 40
 """Single messages of each size in one round."""
 COLD_RESULTS = ROOT / "build" / "bench.json"
@@ -57,22 +54,15 @@ def measured(options: Options) -> dict[str, Any]:
     codes, python = chosen_codes(options)
     # The store waits as DynamoDB does: the threads of a batch would else compete for the processor.
     with StoreServer(wait_seconds=assumed("network_dynamodb_ms") / 1000) as store:
-        subjects = {sink: store_subject(sink, codes.destination, store) for sink in Store}
-        times = _times(subjects, store, [str(python)], rounds=QUICK_ROUNDS if options.quick else ROUNDS)
+        subjects = [store_subject(sink, codes.destination, store) for sink in Store]
+        times = _times(subjects, store, python, rounds=QUICK_ROUNDS if options.quick else ROUNDS)
         cases = [
-            {"store": sink, **KINDS[kind], "processor_ms": median(times[sink, kind]), **written}
-            for sink, subject in subjects.items()
-            for kind, written in zip(KINDS, written_bytes(sink, subject, store, [str(python)]), strict=True)
+            {"store": subject.name, **KINDS[kind], "processor_ms": median(times[f"{subject.name} {kind}"]), **written}
+            for subject in subjects
+            for kind, written in zip(KINDS, written_bytes(subject, store, python), strict=True)
         ]
     told = facts()
-    return {
-        "date": told["date"],
-        "commit": told["commit"],
-        "processor": told["machine"]["processor"],
-        "python": told["versions"]["python"],
-        **_cold_start(),
-        "cases": cases,
-    }
+    return {**{name: told[name] for name in ("date", "commit", "processor", "python")}, **_cold_start(), "cases": cases}
 
 
 def _requests(sink: Store) -> dict[str, samples.Sample]:
@@ -85,37 +75,31 @@ def _requests(sink: Store) -> dict[str, samples.Sample]:
 def store_subject(sink: Store, code: Code, store: StoreServer) -> Subject:
     """Return the destination with a store."""
     queue = "events.fifo" if sink is Store.FIFO else "events"
-    overrides = {
-        "EVENT_SINK": "dynamodb" if sink is Store.DYNAMODB else "sqs",
-        "EVENT_QUEUE_URL": f"{store.url}/123456789012/{queue}",
-    }
-    environment = destination_environment(store_url=store.url, overrides=overrides)
-    return Subject(name=sink, code=code, environment=environment, sample=_requests(sink)["1 KB"])
+    setting = "dynamodb" if sink is Store.DYNAMODB else "sqs"
+    url = f"{store.url}/123456789012/{queue}"
+    return destination(sink, code, store, _requests(sink)["1 KB"], EVENT_SINK=setting, EVENT_QUEUE_URL=url)
 
 
 def _times(
-    subjects: Mapping[Store, Subject], store: StoreServer, python: Sequence[str], *, rounds: int
-) -> Mapping[tuple[Store, str], list[float]]:
-    """Send all requests in turns; return the processor time of each, in milliseconds by round."""
-    times: dict[tuple[Store, str], list[float]] = defaultdict(list)
-    requests = {sink: _requests(sink) for sink in subjects}
-    with (
-        started(list(subjects.values()), store, python) as processes,
-        progress("cost", total=(rounds + 1) * len(subjects)) as advance,
-    ):
-        for number in range(rounds + 1):
-            for sink, process in zip(subjects, processes, strict=True):
-                for kind, request in requests[sink].items():
-                    took = process.send(request, first=number * CALLS, count=1 if kind == BATCH else CALLS)
-                    if number:  # the first round warms up
-                        times[sink, kind].append(took.processor * 1000)
-                advance()
-    return times
+    subjects: Sequence[Subject], store: StoreServer, python: Sequence[str], *, rounds: int
+) -> Mapping[str, list[float]]:
+    """Send all requests in turns; return the milliseconds of processor time of each by round."""
+
+    def run(process: SubjectProcess, request: samples.Sample, count: int, number: int) -> float:
+        return process.send(request, first=number * CALLS, count=count).processor * 1000
+
+    with started(subjects, store, python) as processes:
+        runs = {
+            f"{process.subject.name} {kind}": partial(run, process, request, 1 if kind == BATCH else CALLS)
+            for process in processes
+            for kind, request in _requests(Store(process.subject.name)).items()
+        }
+        return take_turns("cost", runs, rounds)
 
 
-def written_bytes(sink: Store, subject: Subject, store: StoreServer, python: Sequence[str]) -> Iterator[dict[str, int]]:
+def written_bytes(subject: Subject, store: StoreServer, python: Sequence[str]) -> Iterator[dict[str, int]]:
     """Send a request of each kind; yield the bytes of a stored message and of the request's log line."""
-    stored = []
+    sink, stored = Store(subject.name), []
     with tempfile.TemporaryDirectory() as folder:
         printed = Path(folder) / "lines"
         with SubjectProcess(subject, store, python, printed=printed) as process:
@@ -148,8 +132,8 @@ def _cold_start() -> dict[str, float]:
     """Return the last cold start that `bench cold` measured here, else the recorded one."""
     try:
         tables = json.loads(COLD_RESULTS.read_bytes())["cold"]["tables"]
-        figures = next(row["figures"] for table in tables for row in table["rows"] if row["name"] == COLD_ROW)
+        figures = next(table["rows"][COLD_ROW] for table in tables if table["name"] == "cold")
         return {"init_ms": figures["init"], "first_request_ms": figures["first request"]}
-    except (FileNotFoundError, KeyError, StopIteration):
+    except (OSError, LookupError, StopIteration):
         kept = Data.load().recorded
         return {name: kept[name] for name in ("init_ms", "first_request_ms")}

@@ -16,7 +16,7 @@ from bench.cost_model import (
     met_limits,
     month_dollars,
 )
-from bench.figures import Row, Table
+from bench.figures import Table
 from bench.report import number
 from destination.paths import ROOT
 
@@ -33,27 +33,25 @@ SUM = "sum"
 def by_message(data: Data) -> Table:
     """Split the price of a million messages by part."""
 
-    def row(case: Case) -> Row:
+    def row(case: Case) -> dict[str, float]:
         parts = dollars(data, charges(case))
-        figures = {part: parts.get(part, 0) for part in PARTS}
-        return Row(name=case.name, figures={**figures, SUM: sum(parts.values())})
+        return {**{part: parts.get(part, 0) for part in PARTS}, SUM: sum(parts.values())}
 
-    rows = tuple(map(row, data.cases()))
+    rows = {case.name: row(case) for case in data.cases()}
     return Table(name="cost: messages", title="Dollars per million messages", rows=rows, bar=SUM)
 
 
 def by_memory(data: Data) -> Table:
     """Compare the durations and the prices of memory sizes."""
 
-    def row(case: Case) -> Row:
+    def row(case: Case) -> dict[str, float]:
         prices = {
             f"GB-s {architecture} $": dollars(data, charges(replace(case, architecture=architecture)))["Lambda GB-s"]
             for architecture in ("arm64", "x86_64")
         }
-        figures = {"ms": case.milliseconds, "cold ms": case.cold_milliseconds, **prices}
-        return Row(name=f"{case.memory_mb:,} MB", figures=figures)
+        return {"ms": case.milliseconds, "cold ms": case.cold_milliseconds, **prices}
 
-    rows = tuple(row(replace(data.case(), memory_mb=memory_mb)) for memory_mb in MEMORIES_MB)
+    rows = {f"{memory:,} MB": row(replace(data.case(), memory_mb=memory)) for memory in MEMORIES_MB}
     title = "Memory: DynamoDB, 1 KB; dollars per million messages"
     return Table(name="cost: memory", title=title, rows=rows, bar="GB-s arm64 $")
 
@@ -61,14 +59,14 @@ def by_memory(data: Data) -> Table:
 def by_rate(data: Data) -> Table:
     """Show how the bill of a month grows with the rate."""
 
-    def row(rate: int) -> Row:
-        months = {f"{store} $": month_dollars(data, data.case(store), rate) for store in Store}
+    def row(rate: int) -> dict[str, float]:
         environments = rate * data.case().milliseconds / 1000
-        figures = {"million a month": rate * MONTH_SECONDS / 1e6, "environments in use": environments, **months}
-        return Row(name=f"{rate:,}", figures=figures)
+        months = {f"{store} $": month_dollars(data, data.case(store), rate) for store in Store}
+        return {"million a month": rate * MONTH_SECONDS / 1e6, "environments in use": environments, **months}
 
+    rows = {f"{rate:,}": row(rate) for rate in RATES}
     title = "Dollars a month by messages per second, 1 KB, with metrics"
-    return Table(name="cost: rates", title=title, rows=tuple(map(row, RATES)), bar="DynamoDB $")
+    return Table(name="cost: rates", title=title, rows=rows, bar="DynamoDB $")
 
 
 def tables(data: Data) -> list[Table]:
@@ -164,8 +162,8 @@ BLOCKS: Mapping[str, Callable[[Data], str]] = {
 
 def _markdown(table: Table, first: str, last: tuple[str, Sequence[str]] | None = None) -> str:
     """Write a table of the bench, with a column of texts at its end if there is one."""
-    names = list(table.rows[0].figures)
-    rows = [[row.name, *map(_figure, row.figures.values())] for row in table.rows]
+    names = table.columns
+    rows = [[name, *map(_figure, row.values())] for name, row in table.rows.items()]
     if last:
         rows = [[*cells, text] for cells, text in zip(rows, last[1], strict=True)]
     return _grid([first, *names, *(last[:1] if last else ())], rows, numbers=range(1, len(names) + 1))

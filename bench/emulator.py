@@ -1,6 +1,6 @@
-"""Lambda's runtime interface emulator: a cold start of a package under the protocol between Lambda and a runtime.
+"""A cold start under Lambda's runtime interface emulator, with the protocol between Lambda and a runtime.
 
-https://github.com/aws/aws-lambda-runtime-interface-emulator; the SAM CLI brings it along.
+https://github.com/aws/aws-lambda-runtime-interface-emulator; the SAM CLI includes it.
 """
 
 import contextlib
@@ -14,11 +14,9 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import urllib3
@@ -41,7 +39,7 @@ _INVOKE = re.compile(r"INVOKE RTDONE\(status: success.*duration: ([\d.]+)ms\)")
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart:
-    """One cold start, in milliseconds: two of wall time, and the processor time of the runtime process for both."""
+    """The milliseconds of one cold start: two durations, and the processor time of the runtime process for both."""
 
     init: float
     first_request: float
@@ -49,117 +47,57 @@ class ColdStart:
 
     @property
     def total(self) -> float:
-        """What the first caller waits for."""
+        """The time that the first request waits for."""
         return self.init + self.first_request
 
 
 def find_emulator() -> Path:
-    """Find the emulator; raises `NotRunError` where it is not on this machine."""
-    if platform.system() != "Linux":
-        raise NotRunError("Lambda's runtime emulator runs on Linux only")
+    """Find the emulator; raises `NotRunError` if it is not on this machine."""
     processor = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    name = f"aws-lambda-rie-{processor}"
-    for folder in _sam_folders():
-        for path in sorted(folder.glob(f"samcli/local/rapid/{name}")):
-            return path
-    if found := shutil.which("aws-lambda-rie"):
-        return Path(found)
-    raise NotRunError(
-        "there is no Lambda runtime emulator on this machine: `make .venv-sam/.installed` installs the SAM CLI, "
-        "which brings it along"
-    )
+    sam = shutil.which("sam")
+    folders = [ROOT / ".venv-sam", *([Path(sam).resolve().parent.parent] if sam else [])]
+    for folder in folders:
+        for packages in ("lib/python*/site-packages", "dist/_internal"):
+            for path in folder.glob(f"{packages}/samcli/local/rapid/aws-lambda-rie-{processor}"):
+                return path
+    raise NotRunError("there is no Lambda runtime emulator: `make .venv-sam/.installed` installs it with the SAM CLI")
 
 
-def _sam_folders() -> Iterator[Path]:
-    """Yield where packages of the SAM CLI may lie: its own environment here, or that of the `sam` on the path."""
-    yield from (ROOT / ".venv-sam").glob("lib/python*/site-packages")
-    if found := shutil.which("sam"):
-        home = Path(found).resolve().parent.parent
-        yield from home.glob("lib/python*/site-packages")
-        yield from home.glob("dist/_internal")
+def cold_start(command: Sequence[Path], subject: Subject, store_url: str, log: Path, number: int) -> ColdStart:
+    """Start a function and call it once; raises `click.ClickException` for a wrong response.
 
-
-@dataclass(frozen=True, kw_only=True)
-class Emulator:
-    """The emulator, and the Python that holds Lambda's runtime client."""
-
-    path: Path
-    python: Path
-
-    @contextmanager
-    def running(self, subject: Subject, *, store_url: str, log: Path) -> Iterator[tuple[str, int]]:
-        """Start it; yield the URL to invoke, and its process id. The function itself starts when it is called."""
-        port, api_port = _free_ports()
-        package = subject.code.folders[-1]
-        with (
-            log.open("w") as output,
-            subprocess.Popen(  # noqa: S603 -- the emulator
-                [
-                    *(self.path, "--log-level", "info"),
-                    *("--runtime-api-address", f"{LOOPBACK}:{api_port}"),
-                    *("--runtime-interface-emulator-address", f"{LOOPBACK}:{port}"),
-                    *(self.python, "-m", "awslambdaric", subject.code.target.replace(":", ".")),
-                ],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=package,
-                env={**lambda_environment(store_url=store_url, task_root=package), **subject.environment},
-            ) as process,
-        ):
-            try:
-                _wait_for(port, process)
-                yield f"http://{LOOPBACK}:{port}{INVOKE_PATH}", process.pid
-            finally:
-                for child in children(process.pid):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(child, signal.SIGKILL)
-                process.kill()
-
-    def cold_start(self, subject: Subject, *, store_url: str, number: int, log: Path) -> ColdStart:
-        """Start a function and call it once; raises `click.ClickException` for an answer that is not the right one."""
-        with self.running(subject, store_url=store_url, log=log) as (url, process_id):
-            response = invoke(url, subject.sample.event.replace(NUMBER, f"{number:08d}"))
-            if response.get("statusCode") != subject.sample.status:
-                raise click.ClickException(
-                    f"{subject.name}: the answer is {response}\n{log.read_text(errors='replace').strip()}"
-                )
-            processor = sum(processor_seconds(child) for child in children(process_id))
-        text = log.read_text(errors="replace")
-        init, request = _INIT.search(text), _INVOKE.search(text)
-        if init is None or request is None:
-            raise click.ClickException(f"The emulator's log tells no durations:\n{text.strip()}")
-        return ColdStart(init=float(init[1]), first_request=float(request[1]), processor=processor * 1e3)
-
-
-def invoke(url: str, event: str) -> dict[str, Any]:
-    """Call a function; raises `click.ClickException` where no JSON object comes back."""
-    try:
-        with urllib3.PoolManager() as http:
-            answer = http.request("POST", url, body=event, timeout=INVOKE_SECONDS, retries=False)
-        response = json.loads(answer.data)
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise click.ClickException(f"The runtime emulator does not answer: {error}") from error
-    return response if isinstance(response, dict) else {}
-
-
-def children(process_id: int) -> list[int]:
-    """Return the processes that any thread of a process started.
-
-    https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
+    `command` are the emulator, and a Python that holds Lambda's runtime client.
     """
-    found: list[int] = []
-    for path in Path(f"/proc/{process_id}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that has just ended
-            found += map(int, path.read_text().split())
-    return found
-
-
-def processor_seconds(process_id: int) -> float:
-    """Return the processor time of another process, by the clock that clock_getcpuclockid(3) names."""
-    clock = ctypes.c_int()
-    if ctypes.CDLL(None).clock_getcpuclockid(process_id, ctypes.byref(clock)):
-        raise click.ClickException("The function's process is gone before its processor time could be read")
-    return time.clock_gettime(clock.value)
+    emulator, python = command
+    port, api_port = _free_ports()
+    package = subject.code.folders[-1]
+    with log.open("w") as output:
+        process = subprocess.Popen(  # noqa: S603 -- the emulator
+            [
+                *(emulator, "--log-level", "info", "--runtime-api-address", f"{LOOPBACK}:{api_port}"),
+                *("--runtime-interface-emulator-address", f"{LOOPBACK}:{port}"),
+                *(python, "-m", "awslambdaric", subject.code.target.replace(":", ".")),
+            ],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=package,
+            env={**lambda_environment(store_url=store_url, task_root=package), **subject.environment},
+        )
+    try:
+        _wait_for(port, process)
+        response = _invoke(port, subject.sample.event.replace(NUMBER, f"{number:08d}"))
+        processor = sum(map(_processor_seconds, _children(process.pid)))
+    finally:
+        for child in _children(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.wait()
+    text = log.read_text(errors="replace")
+    init, request = _INIT.search(text), _INVOKE.search(text)
+    if init is None or request is None or f'"statusCode": {subject.sample.status}' not in response:
+        raise click.ClickException(f"{subject.name}: the response is {response}\n{text.strip()}")
+    return ColdStart(init=float(init[1]), first_request=float(request[1]), processor=processor * 1e3)
 
 
 def _free_ports() -> tuple[int, int]:
@@ -176,3 +114,29 @@ def _wait_for(port: int, process: "subprocess.Popen[bytes]") -> None:
             return
         time.sleep(POLL_SECONDS)
     raise click.ClickException(f"The runtime emulator did not start within {START_SECONDS} seconds")
+
+
+def _invoke(port: int, event: str) -> str:
+    url = f"http://{LOOPBACK}:{port}{INVOKE_PATH}"
+    response = urllib3.request("POST", url, body=event, timeout=INVOKE_SECONDS, retries=False)
+    return json.dumps(json.loads(response.data))
+
+
+def _children(process_id: int) -> list[int]:
+    """Return the processes that any thread of a process started.
+
+    https://man7.org/linux/man-pages/man5/proc_tid_children.5.html
+    """
+    found: list[int] = []
+    for path in Path(f"/proc/{process_id}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has just ended
+            found += map(int, path.read_text().split())
+    return found
+
+
+def _processor_seconds(process_id: int) -> float:
+    """Return the processor time of another process, by clock_getcpuclockid(3)."""
+    clock = ctypes.c_int()
+    if ctypes.CDLL(None).clock_getcpuclockid(process_id, ctypes.byref(clock)):
+        raise click.ClickException("The function's process ended before its processor time was read")
+    return time.clock_gettime(clock.value)

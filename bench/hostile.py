@@ -1,6 +1,7 @@
-"""*hostile*: the processor time of bodies that are made to cost much, against plain JSON of the same size.
+"""Measure bodies that are made to cost much processor time, against plain JSON of the same size.
 
-Before the API key is known, a body is decoded and searched for a write key. After that, a message is canonicalised.
+Before the API key is known, anybody can send them: a body is decoded as a single message and as a batch, and searched
+for a write key. After that, a message is canonicalised.
 """
 
 import base64
@@ -8,30 +9,27 @@ import gzip
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 
-from bench.figures import Options, Row, Table, median
-from destination.console import progress
+from bench.figures import Options, Table, take_turns
 from handler.canonicalise import canonicalise, names_write_key, write_key_of
 from handler.decode import decode_batch, decode_body
 from handler.errors import Refusal
 
 BODY_BYTES = 500 * 1024
-ROUNDS = 7
-QUICK_ROUNDS = 3
+ROUNDS, QUICK_ROUNDS = 7, 3
 PLAIN = "plain: messages"
 MESSAGE = (
     '{"type":"track","event":"Lamp Lit","userId":"keeper-17","properties":{"price":39.9,"list":["a","b"],"count":17}}'
 )
-MILLISECONDS = "ms before the key is known"
-MILLISECONDS_AFTER = "ms after that"
 FNAME, FCOMMENT, FEXTRA = 8, 16, 4
 """Flags of a gzip header: https://www.rfc-editor.org/rfc/rfc1952#section-2.3.1"""
 
 
 def bodies(size: int) -> Mapping[str, tuple[str, bool]]:
-    """Return bodies of about a size in bytes, and whether each is in base64."""
+    """Return bodies of about this size in bytes, and whether each is in Base64."""
     texts = {
         PLAIN: _filled('{"batch":[', MESSAGE + ",", MESSAGE + "]}", size),
         "plain: one string": _filled('{"x":"', "x", '"}', size),
@@ -80,14 +78,14 @@ def spellings(letters: str) -> Iterator[str]:
 
 
 def before_key(body: str, *, is_base64: bool) -> None:
-    """Do what a request to a library's route costs before its key is known."""
+    """Do the work for a request to a library's route before its key is known."""
     for decode in (decode_body, decode_batch):
         with suppress(Refusal):
             write_key_of(decode(body, is_base64=is_base64))
 
 
 def after_key(body: str, *, is_base64: bool) -> None:
-    """Do what a message with a valid key costs, without a schema and a store."""
+    """Do the work for a message with a valid key, without a schema and a store."""
     with suppress(Refusal):
         payload = decode_body(body, is_base64=is_base64)
         canonicalise(payload)
@@ -95,41 +93,32 @@ def after_key(body: str, *, is_base64: bool) -> None:
             names_write_key(body)
 
 
+STEPS = {"before": before_key, "after": after_key}
+
+
 def measure(options: Options) -> list[Table]:
-    """Measure each body."""
-    samples = bodies(BODY_BYTES)
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    rows = []
-    with progress("hostile", total=len(samples)) as advance:
-        plain = [_milliseconds(step, *samples[PLAIN], rounds=rounds) for step in (before_key, after_key)]
-        for name, sample in samples.items():
-            took = [_milliseconds(step, *sample, rounds=rounds) for step in (before_key, after_key)]
-            rows.append(
-                Row(
-                    name=name,
-                    figures={MILLISECONDS: took[0], MILLISECONDS_AFTER: took[1]},
-                    ratios={"/ plain": median([took[0] / plain[0]]), "after, / plain": median([took[1] / plain[1]])},
-                )
-            )
-            advance()
-    return [
-        Table(
-            name="hostile",
-            title=f"Bodies of {BODY_BYTES // 1024} KB, decoded as a single message and as a batch",
-            rows=tuple(rows),
-            bar=MILLISECONDS,
-        )
-    ]
+    """Measure each body; the least processor time of some rounds counts."""
+    runs = {name: partial(_milliseconds, *body) for name, body in bodies(BODY_BYTES).items()}
+    times = take_turns("hostile", runs, QUICK_ROUNDS if options.quick else ROUNDS)
+    least = {name: [min(column) for column in zip(*tooks, strict=True)] for name, tooks in times.items()}
+    rows = {
+        name: {
+            **dict(zip(STEPS, took, strict=True)),
+            **{f"{step} / plain": own / plain for step, own, plain in zip(STEPS, took, least[PLAIN], strict=True)},
+        }
+        for name, took in least.items()
+    }
+    title = f"Milliseconds for bodies of {BODY_BYTES // 1024} KB, before and after the API key is known"
+    return [Table(name="hostile", title=title, rows=rows, bar="before")]
 
 
-def _milliseconds(step: Callable[..., None], body: str, is_base64: bool, *, rounds: int) -> float:  # noqa: FBT001
-    """Return the least processor time of some rounds."""
-    took = []
-    for _ in range(rounds):
-        began = time.process_time()
+def _milliseconds(body: str, is_base64: bool, _: int) -> list[float]:  # noqa: FBT001 -- an argument of `partial`
+    """Return the processor time of each step."""
+    times = [time.process_time()]
+    for step in STEPS.values():
         step(body, is_base64=is_base64)
-        took.append(time.process_time() - began)
-    return median([min(took) * 1e3])
+        times.append(time.process_time())
+    return [1000 * (end - start) for start, end in itertools.pairwise(times)]
 
 
 def _filled(begin: str, unit: str, end: str, size: int) -> str:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.stack import FUNCTION, load_template
+from destination.paths import ROOT
 
 EVENT_TABLE = "events"
 SESSION_TOKEN = "A" * 800
-"""About as long as Lambda's own; it goes into each request, and into its signature."""
+"""About as long as Lambda's; each request carries and signs it."""
 
 
 def lambda_environment(*, store_url: str, task_root: Path) -> dict[str, str]:
-    """Return what Lambda sets, with a store in place of AWS; nothing of this machine's AWS settings comes through."""
+    """Return the variables that Lambda sets, with a store instead of AWS and without this machine's AWS settings."""
     return {
         "PATH": os.environ.get("PATH", ""),
         "LANG": "en_US.UTF-8",
@@ -39,12 +40,12 @@ def lambda_environment(*, store_url: str, task_root: Path) -> dict[str, str]:
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
         "_X_AMZN_TRACE_ID": "Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=0",
         "PYTHONDONTWRITEBYTECODE": "1",  # Lambda's file system is read-only
-        "PYTHONHASHSEED": "0",  # or else two runs differ in how they fill their dictionaries
+        "PYTHONHASHSEED": "0",  # two runs fill their dictionaries alike
     }
 
 
 def destination_environment(*, store_url: str, overrides: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that template.yaml sets: a parameter's default, else a made-up name of a store."""
+    """Return the variables that template.yaml sets: the default of a parameter, or an invented name of a store."""
     template = load_template()
     variables = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
     environment: dict[str, str] = {}
@@ -59,11 +60,11 @@ def destination_environment(*, store_url: str, overrides: Mapping[str, str]) -> 
     return {**environment, "AWS_ENDPOINT_URL": store_url, "EVENT_TABLE": EVENT_TABLE, **overrides}
 
 
-def peer_environment(schemas: Path) -> dict[str, str]:
-    """Return the variables of the functions in `peers/`; tracing is off, as it is in the destination."""
+def peer_environment() -> dict[str, str]:
+    """Return the variables of the functions in `peers/`; tracing is off, as in the destination."""
     return {
         "EVENT_TABLE": EVENT_TABLE,
         "KEY_TABLE": "keys",
-        "SCHEMAS": str(schemas),
+        "SCHEMAS": str(ROOT / "schemas"),
         "POWERTOOLS_TRACE_DISABLED": "true",
     }

@@ -1,104 +1,95 @@
-"""Packages as they are deployed: the destination's own artifact, and its peers put together by the same rules."""
+"""Packages as they are deployed: the built destination, its peers built alike, and a Python like Lambda's."""
 
 import hashlib
 import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from bench.figures import FOLDER, Options
-from bench.pythons import lambda_python, run
+from bench.figures import FOLDER, NotRunError, Options
 from bench.subjects import PEERS, Code, Codes, checkout_codes
-from destination.artifact import lambda_version
-from destination.deployment.stack import FUNCTION
+from destination.artifact import find_python, lambda_version, python_version
 from destination.paths import ROOT
 
-SCHEMAS = ROOT / "schemas"
-BUILD_INPUTS = ("Makefile", ".ci", "destination", "handler", "requirements.txt", "schemas")
-"""What the artifact is made from."""
+BUILD_INPUTS = ("Makefile", ".ci", "consumer", "destination", "handler", "requirements.txt", "schemas")
+"""The artifact is made from these."""
 PINS = ("requirements.txt", "requirements-dev.txt")
+RUNTIME_CLIENT = "awslambdaric==4.2.2"
+"""It runs a function in Lambda's own images. https://pypi.org/project/awslambdaric/"""
 ZIP_LEVEL = 6
+PEER_FOLDERS = {
+    "bare put": ("bare_put",),
+    "canonical, Powertools' validate": ("canonical",),
+    "canonical, jsonschema built once": ("canonical", "canonical_jsonschema"),
+}
+"""Each later folder replaces files of those before; the last one has the requirements."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Peer:
-    """A function to compare with: folders of which each later one replaces files of those before."""
-
-    name: str
-    folders: tuple[Path, ...]
-
-    @property
-    def requirements(self) -> Path:
-        """What it asks of pip, without versions."""
-        return self.folders[-1] / "requirements.txt"
+def lambda_python(options: Options) -> Path:
+    """Return a Python of the function's version; raises `NotRunError` if there is none."""
+    version = lambda_version()
+    python = options.python or find_python(version)
+    if python is None:
+        raise NotRunError(f"there is no Python {version} on this machine: install it, or name it with --python")
+    if python_version(python) != version:
+        raise click.BadParameter(f"{python} is not Python {version}, which the function runs on")
+    return python
 
 
-BARE_PUT = Peer(name="bare put", folders=(PEERS / "bare_put",))
-CANONICAL = Peer(name="canonical, Powertools' validate", folders=(PEERS / "canonical",))
-CANONICAL_JSONSCHEMA = Peer(
-    name="canonical, jsonschema built once", folders=(PEERS / "canonical", PEERS / "canonical_jsonschema")
-)
+def runtime_python(python: Path) -> Path:
+    """Return a Python in which only Lambda's runtime client is installed; it is made once and kept."""
+    digest = hashlib.sha256(f"{python} {RUNTIME_CLIENT}".encode()).hexdigest()[:12]
+    folder = FOLDER / f"runtime-{digest}"
+    made = folder / "bin" / "python"
+    if not (folder / ".made").exists():
+        _run(python, "-m", "venv", "--clear", folder)
+        _run(made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", RUNTIME_CLIENT)
+        (folder / ".made").touch()
+    return made
 
 
 def destination_package(options: Options) -> Path:
-    """Return the built destination: the one that `--artifact` names, else one that is built from this checkout.
-
-    The build is what `sam build` does, and is kept for as long as nothing changes that it is made from.
-    """
-    if options.artifact:
-        if not (options.artifact / "handler" / "app.py").exists():
-            raise click.BadParameter(f"{options.artifact} holds no built {FUNCTION}", param_hint="--artifact")
-        return options.artifact.resolve()
-    python = lambda_python(options)
+    """Build the destination from this checkout, as `sam build` does; it is kept until its inputs change."""
+    path = os.pathsep.join([str(lambda_python(options).parent), os.environ.get("PATH", "")])
 
     def build(folder: Path) -> None:
-        # The environment of this very process is not made anew, even if make thinks that it should be.
-        command = ["make", "--old-file=.venv/.installed", f"build-{FUNCTION}", f"ARTIFACTS_DIR={folder}"]
-        path = os.pathsep.join([str(python.parent), os.environ.get("PATH", "")])
-        run([*command], cwd=ROOT, env={**os.environ, "PATH": path})
+        folder.mkdir()
+        # Make must not reinstall the environment of this process.
+        _run("make", "-C", ROOT, "--old-file=.venv/.installed", "function", f"ARTIFACTS_DIR={folder}", path=path)
 
     return _kept("destination", [ROOT / name for name in BUILD_INPUTS], build)
 
 
-def peer_package(peer: Peer) -> Path:
-    """Return a peer with its packages, installed as the destination's are, at the same versions."""
+def peer_package(name: str) -> Path:
+    """Return a peer with its packages, installed by the options and at the versions of the destination."""
+    folders = [PEERS / folder for folder in PEER_FOLDERS[name]]
+    pins = re.findall(r"^[\w.-]+==[^\s;]+", "\n".join((ROOT / file).read_text() for file in PINS), re.MULTILINE)
 
     def build(folder: Path) -> None:
         constraints = folder.with_name("constraints.txt")
-        constraints.write_text("\n".join(_pins()) + "\n")
-        run(
-            [
-                *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
-                *("--only-binary=:all:", "--implementation", "cp", "--python-version", lambda_version()),
-                *("--platform", f"manylinux2014_{platform.machine()}", "--target", folder),
-                *("--constraint", constraints, "--requirement", peer.requirements),
-            ]
+        constraints.write_text("\n".join(dict.fromkeys(pins)) + "\n")
+        _run(
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"),
+            *("--only-binary=:all:", "--implementation", "cp", "--python-version", lambda_version()),
+            *("--platform", f"manylinux2014_{platform.machine()}", "--target", folder),
+            *("--constraint", constraints, "--requirement", folders[-1] / "requirements.txt"),
         )
-        constraints.unlink()
-        for source in peer.folders:
-            for path in source.glob("*.py"):
-                shutil.copy(path, folder)
-        shutil.copytree(SCHEMAS, folder / "schemas")
+        for path in (path for source in folders for path in source.glob("*.py")):
+            shutil.copy(path, folder)
 
-    return _kept(peer.folders[-1].name, [*peer.folders, SCHEMAS, *(ROOT / name for name in PINS)], build)
-
-
-def _pins() -> list[str]:
-    """Return `name==version` for all that the project pins, without the hashes."""
-    texts = [(ROOT / name).read_text() for name in PINS]
-    return list(dict.fromkeys(pin for text in texts for pin in re.findall(r"^[\w.-]+==[^\s;]+", text, re.MULTILINE)))
+    return _kept(folders[-1].name, [PEERS, *(ROOT / pin for pin in PINS)], build)
 
 
 def _kept(name: str, inputs: Iterable[Path], build: Callable[[Path], None]) -> Path:
-    """Return a folder that `build` filled, now or in an earlier run from the same inputs."""
+    """Return a folder that `build` made, now or in an earlier run from the same inputs."""
     digest = hashlib.sha256()
     for path in sorted(path for given in inputs for path in (given.rglob("*") if given.is_dir() else [given])):
         if path.is_file() and "__pycache__" not in path.parts:
@@ -115,37 +106,32 @@ def _kept(name: str, inputs: Iterable[Path], build: Callable[[Path], None]) -> P
     return kept
 
 
-def chosen_codes(options: Options) -> tuple[Codes, Path]:
-    """Return the functions to compare, and the Python for them.
+def _run(*command: str | Path, path: str | None = None) -> None:
+    """Run a command; raises `click.ClickException` with its output if it fails."""
+    env = {**os.environ, "PATH": path} if path else None
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # noqa: S603 -- ours
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(map(str, command))} failed:\n{done.stdout.strip()}")
 
-    They are those of the checkout, on the Python that runs this, or the packages where `--python` names another one.
+
+def chosen_codes(options: Options) -> tuple[Codes, list[str]]:
+    """Return the functions to compare and the command of their Python.
+
+    By default they are those of the checkout, on the Python that runs this; with `--python`, the packages.
     """
     if options.python is None:
-        return checkout_codes(), Path(sys.executable)
+        return checkout_codes(), [sys.executable]
     python = lambda_python(options)
-    return packaged_codes(options), python
-
-
-def packaged_codes(options: Options) -> Codes:
-    """Return the functions as they are deployed."""
-    bare_put = peer_package(BARE_PUT)
-    return Codes(
-        destination=Code(folders=(destination_package(options),), target="handler.app:lambda_handler"),
-        stock=Code(folders=(PEERS / "stock_client", bare_put), target="app:put_item"),
-        canonical=Code(folders=(peer_package(CANONICAL),), target="app:lambda_handler"),
-        canonical_jsonschema=Code(folders=(peer_package(CANONICAL_JSONSCHEMA),), target="app:lambda_handler"),
-        schemas=SCHEMAS,
+    canonical, jsonschema = (
+        Code(folders=(peer_package(name),), target="app:lambda_handler") for name in list(PEER_FOLDERS)[1:]
     )
-
-
-def is_compiled(package: Path) -> bool:
-    """Whether a package brings its modules compiled."""
-    return any(package.rglob("*.pyc"))
-
-
-def compile_package(package: Path, python: Path) -> None:
-    """Compile all modules of a package, to be believed without a look at their sources."""
-    run([python, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", package])
+    codes = Codes(
+        destination=Code(folders=(destination_package(options),), target="handler.app:lambda_handler"),
+        stock=Code(folders=(PEERS / "stock_client", peer_package("bare put")), target="app:put_item"),
+        canonical=canonical,
+        canonical_jsonschema=jsonschema,
+    )
+    return codes, [str(python)]
 
 
 def size_bytes(package: Path) -> int:
@@ -157,7 +143,6 @@ def zipped_bytes(package: Path) -> int:
     """Return the size of a package as it is uploaded."""
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=ZIP_LEVEL) as archive:
-            for path in sorted(package.rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(package))
+            for path in sorted(path for path in package.rglob("*") if path.is_file()):
+                archive.write(path, path.relative_to(package))
         return file.tell()

@@ -1,45 +1,49 @@
-"""How figures are shown: tables with a bar for each row, and a comparison with an older run."""
+"""How tables are printed, with bars or beside an older run, and the facts that are saved with them."""
 
-from collections.abc import Sequence
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.figures import Row, Table
+from bench.figures import RATIO, Table
+from destination.paths import ROOT
 
 BAR_COLUMNS = 40
 _EIGHTHS = " ▏▎▍▌▋▊▉"
+PACKAGES = ("boto3", "botocore", "aws-lambda-powertools", "jsonschema", "urllib3")
 
 
 def picture(table: Table) -> RenderableType:
-    """Draw a table: figures, ratios, and a bar of one of them."""
-    figures, ratios = _columns(table.rows)
+    """Draw a table, with a bar for one of its columns."""
     rows = RichTable("", box=None, padding=(0, 2, 0, 0))
-    for name in (*figures, *ratios):
-        rows.add_column(name, justify="right", no_wrap=True)
+    for column in table.columns:
+        rows.add_column(column, justify="right", no_wrap=True)
     rows.add_column("", no_wrap=True)
-    largest = max((_value(row, table.bar) or 0 for row in table.rows), default=0)
-    for row in table.rows:
-        drawn = bar((_value(row, table.bar) or 0) / largest if largest else 0)
-        numbers = [number(row.figures.get(name)) for name in figures]
-        quotients = [number(row.ratios.get(name)) for name in ratios]
-        rows.add_row(Text(row.name), *numbers, *quotients, Text(drawn, "cyan"))
+    largest = max((row.get(table.bar, 0) for row in table.rows.values()), default=0) or 1
+    for name, row in table.rows.items():
+        drawn = Text(bar(row.get(table.bar, 0) / largest), "cyan")
+        rows.add_row(Text(name), *(number(row.get(column)) for column in table.columns), drawn)
     return Group(Text(table.title, "bold"), rows, *(Text(note, "dim") for note in table.notes), "")
 
 
 def comparison(table: Table, old: Table) -> RenderableType:
-    """Set the ratios of two runs side by side, and figures where there are no ratios."""
-    before = {row.name: row for row in old.rows}
-    rows = RichTable(
-        "", "", box=None, padding=(0, 2, 0, 0), title=table.title, title_justify="left", title_style="bold"
-    )
+    """Compare the ratios of two runs, or all figures if the table has no ratios."""
+    columns = [column for column in table.columns if RATIO in column] or table.columns
+    rows = RichTable("", "", box=None, padding=(0, 2, 0, 0))
     for name in ("before", "now", "change"):
         rows.add_column(name, justify="right", no_wrap=True)
-    for row in table.rows:
-        for name, value in (row.ratios or row.figures).items():
-            past = _value(before[row.name], name) if row.name in before else None
-            rows.add_row(Text(row.name), name, number(past), number(value), _change(past, value))
+    for name, row in table.rows.items():
+        for column in (column for column in columns if column in row):
+            past, now = old.rows.get(name, {}).get(column), row[column]
+            rows.add_row(Text(name), column, number(past), number(now), _change(past, now))
     return Group(Text(f"{table.title}: compared", "bold"), rows, "")
 
 
@@ -50,12 +54,10 @@ def bar(share: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a figure with three digits that count."""
+    """Write a figure with three significant digits."""
     if value is None:
         return ""
-    if abs(value) >= 100:  # noqa: PLR2004 -- three digits before the point
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"  # noqa: PLR2004 -- two digits before the point
+    return f"{value:,.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"  # noqa: PLR2004 -- digits
 
 
 def _change(past: float | None, value: float) -> Text:
@@ -65,13 +67,17 @@ def _change(past: float | None, value: float) -> Text:
     return Text(f"{percent:+.0f} %", "" if abs(percent) < 5 else "red" if percent > 0 else "green")  # noqa: PLR2004 -- noise
 
 
-def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """Return the names of all figures and of all ratios, in the order in which they come first."""
-    return (
-        list(dict.fromkeys(name for row in rows for name in row.figures)),
-        list(dict.fromkeys(name for row in rows for name in row.ratios)),
-    )
-
-
-def _value(row: Row, name: str) -> float | None:
-    return row.figures.get(name, row.ratios.get(name))
+def facts() -> dict[str, Any]:
+    """Return the date, the commit, the machine, and the versions that matter most."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
+    describe = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]  # a + if files differ from the commit
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603 -- constant
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit or None,
+        "processor": model[1] if model else platform.machine(),
+        "load": round(os.getloadavg()[0], 1),  # figures of a busy machine are doubtful
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }

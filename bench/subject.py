@@ -1,16 +1,14 @@
-"""The process under test: it loads one function as Lambda does, and tells the processor time of calling it.
+"""The process under test: it loads one function as Lambda does, and measures calls of it.
 
-A script that imports nothing of ours and nothing but the standard library, so that any Python can run it, and what it
-loads is the function's own:
+The script uses nothing but the standard library, so any Python can run it, and only the function loads packages:
 
-    python -P subject.py MODULE:FUNCTION PRINTED [--processor-clock]
+    python -P subject.py MODULE:FUNCTION PRINTED
 
-What the function prints goes to the file PRINTED. With `--processor-clock` the function's own timings count processor
-time, because its clock `time.perf_counter` is `time.process_time` from the start. Work comes in as lines of JSON,
-`{"event", "first", "count"}`: as many calls, of an event in whose text `NUMBER` is replaced by a number from `first`
-on. For each line one goes out: the processor time of all the calls together in seconds, of this process with its
-system calls, how long they took, and the last response, `{"seconds", "elapsed", "response"}`. The first line that goes
-out, `{}`, tells that the function is loaded.
+The function's output goes to the file PRINTED.
+
+Work comes as lines of JSON, `{"event", "first", "count"}`: `count` calls with the event, in which `NUMBER` is replaced
+by numbers from `first` on. The answer is a line `{"seconds", "elapsed", "response"}`: the processor time of all calls
+(user and system), their duration, and the last response. The first line, `{}`, says that the function is loaded.
 """
 
 import gc
@@ -24,7 +22,7 @@ NUMBER = "@number@"
 
 
 class Context:
-    """What Lambda hands to a function beside the event.
+    """Lambda's context object.
 
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
@@ -39,21 +37,18 @@ class Context:
 
     @staticmethod
     def get_remaining_time_in_millis() -> int:
-        """Return what is left of the time-out."""
+        """Return the rest of the time-out."""
         return 10_000
 
 
 def main() -> None:
-    """Load the function and serve standard input until it ends."""
-    target, printed, *options = sys.argv[1:]
+    """Load the function, and serve standard input until it ends."""
+    target, printed = sys.argv[1:]
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-    if "--processor-clock" in options:
-        time.perf_counter = time.process_time
-        time.perf_counter_ns = time.process_time_ns
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
-    gc.collect()  # what loading left behind; or else one of the calls does it, of which it is not typical
+    gc.collect()  # otherwise a call would collect what loading left behind
     print("{}", file=out, flush=True)
     context = Context()
     for line in sys.stdin:

@@ -92,9 +92,9 @@ def test_sqs_bills_each_64_kb_sent_and_received_and_a_deletion(kilobytes, reques
 
 
 def test_parts_add_up_to_the_sum():
-    for row in cost_docs.by_message(DATA).rows:
-        parts = [value for name, value in row.figures.items() if name != cost_docs.SUM]
-        assert sum(parts) == pytest.approx(row.figures[cost_docs.SUM])
+    for row in cost_docs.by_message(DATA).rows.values():
+        parts = [value for name, value in row.items() if name != cost_docs.SUM]
+        assert sum(parts) == pytest.approx(row[cost_docs.SUM])
 
 
 TIERS = [{"dollars": 2, "up_to": 100}, {"dollars": 1, "up_to": 200}, {"dollars": 0.5}]
@@ -136,8 +136,7 @@ def test_calls_run_concurrently_except_to_a_fifo_queue(store, messages, calls):
 
 
 def test_more_memory_is_faster_and_costs_more():
-    rows = [row.figures for row in cost_docs.by_memory(DATA).rows]
-    for less, more in itertools.pairwise(rows):
+    for less, more in itertools.pairwise(cost_docs.by_memory(DATA).rows.values()):
         assert more["ms"] < less["ms"]
         assert more["cold ms"] < less["cold ms"]
         assert less["GB-s arm64 $"] < more["GB-s arm64 $"] < more["GB-s x86_64 $"]
@@ -198,7 +197,7 @@ def test_the_function_still_writes_what_is_recorded(sink):
     recorded = [case for case in DATA.recorded["cases"] if case["store"] == sink]
     with StoreServer() as store:
         subject = store_subject(sink, checkout_codes().destination, store)
-        written = list(written_bytes(sink, subject, store, PYTHON))
+        written = list(written_bytes(subject, store, PYTHON))
     for now, before, kind in zip(written, recorded, KINDS, strict=True):
         told = f"{kind}: python -m bench cost --write"
         assert now["stored_bytes"] == pytest.approx(before["stored_bytes"], rel=0.005), told  # zlib versions differ
@@ -216,6 +215,6 @@ def test_the_command_computes_from_recorded_figures(tmp_path):
 
 def test_the_price_of_a_month_is_that_of_the_docs():
     result = CliRunner().invoke(main, ["month", "--rate", "100"])
-    row = next(row for row in cost_docs.by_rate(DATA).rows if row.name == "100")
+    row = cost_docs.by_rate(DATA).rows["100"]
     printed = [float(word.replace(",", "")) for word in re.findall(r"[\d,]+\.\d\d(?=\n)", result.output)]
-    assert printed == pytest.approx([value for name, value in row.figures.items() if name.endswith("$")], abs=0.01)
+    assert printed == pytest.approx([value for name, value in row.items() if name.endswith("$")], abs=0.01)

@@ -1,4 +1,4 @@
-"""The bench measures what it says. No test depends on how fast anything is."""
+"""The bench measures real calls. No test depends on how fast anything is."""
 
 import hashlib
 import json
@@ -8,14 +8,13 @@ import time
 import boto3
 import pytest
 
-from bench import batch, samples, warm
-from bench.lambda_environment import destination_environment, peer_environment
+from bench import batch, instructions, samples, warm
+from bench.lambda_environment import peer_environment
 from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
-from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, warm_subjects
+from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from destination.deployment.stack import ROOT
 from handler.keys import hash_key
 
 PYTHON = [sys.executable]
@@ -48,7 +47,7 @@ def test_the_store_knows_one_key(dynamodb):
     }
 
 
-def test_the_store_tells_capacity_where_it_is_asked(dynamodb):
+def test_the_store_returns_capacity_on_request(dynamodb):
     item = {"TableName": "events", "Item": {"subject": {"S": "é"}}}
     assert "ConsumedCapacity" not in dynamodb.put_item(**item)
     assert dynamodb.put_item(**item, ReturnConsumedCapacity="TOTAL")["ConsumedCapacity"]["TableName"] == "events"
@@ -74,14 +73,14 @@ def test_the_store_takes_messages_together(store):
     assert answer["Successful"][1]["MD5OfMessageBody"] == hashlib.md5(b"e", usedforsecurity=False).hexdigest()
 
 
-def test_a_store_waits_if_it_is_told_to():
+def test_a_store_can_wait_before_each_response():
     with StoreServer(wait_seconds=0.05) as store:
         began = time.monotonic()
         client("dynamodb", store).put_item(TableName="events", Item={"subject": {"S": "a"}})
         assert time.monotonic() - began >= 0.05
 
 
-def test_the_store_refuses_what_it_does_not_have(dynamodb):
+def test_the_store_refuses_an_unknown_operation(dynamodb):
     with pytest.raises(dynamodb.exceptions.ClientError, match="UnknownOperationException"):
         dynamodb.list_tables()
 
@@ -105,18 +104,16 @@ PEER_CODES = {
 def test_a_peer_stores_a_message(name, store):
     before = store.received().counts["PutItem"]
     sample = Sample(event=ACCEPTED.event, status=200)
-    subject = Subject(name=name, code=PEER_CODES[name], environment=peer_environment(ROOT / "schemas"), sample=sample)
+    subject = Subject(name=name, code=PEER_CODES[name], environment=peer_environment(), sample=sample)
     with SubjectProcess(subject, store, PYTHON) as process:
-        assert process.call(first=0, count=3) > 0
+        assert process.call(first=0, count=3).processor > 0
     received = store.received()
     assert received.counts["PutItem"] == before + 3
     assert "ajs-next-1773307792120-00000002" in received.last["PutItem"]
 
 
-def test_a_wrong_answer_is_no_measurement(store):
-    environment = destination_environment(store_url=store.url, overrides={})
-    sample = Sample(event=UNAUTHORISED.event, status=200)
-    subject = Subject(name="it", code=checkout_codes().destination, environment=environment, sample=sample)
+def test_a_wrong_response_is_an_error(store):
+    subject = destination("it", checkout_codes().destination, store, Sample(event=UNAUTHORISED.event, status=200))
     with (
         SubjectProcess(subject, store, PYTHON) as process,
         pytest.raises(Exception, match=r"401.* instead of 200"),
@@ -135,19 +132,13 @@ ACCEPTED_CALL = "destination, DynamoDB, accepted"
 def test_warm_divides_by_a_stock_client(store, subjects):
     compared = [subjects["stock put_item"], subjects[ACCEPTED_CALL]]
     table = warm.compare(compared, store, PYTHON, rounds=2, calls=5)
-    [stock, accepted] = [row.ratios[warm.RATIO] for row in table.rows]
+    [stock, accepted] = [row[warm.RATIO] for row in table.rows.values()]
     assert stock == 1
     assert accepted > 0
 
 
-def test_a_budget_is_the_whole_call(store, subjects):
-    table = warm.budget(subjects[ACCEPTED_CALL], store, PYTHON, calls=5)
-    assert {"decode", "write"} <= {row.name for row in table.rows}
-    assert sum(row.ratios[warm.SHARE] for row in table.rows) == pytest.approx(100, abs=1)
-
-
-def test_what_has_a_budget_is_measured(subjects):
-    assert set(warm.BUDGET_SUBJECTS) <= set(subjects)
+def test_the_subjects_of_instructions_exist(subjects):
+    assert {*instructions.SUBJECTS, *instructions.QUICK_SUBJECTS} <= set(subjects)
 
 
 def test_the_stock_client_writes_what_the_destination_writes(subjects):
@@ -163,7 +154,7 @@ def test_the_stock_client_writes_what_the_destination_writes(subjects):
     [*(samples.batch(ACCEPTED, size) for size in batch.SIZES), samples.batch(samples.SHORT, 3)],
     ids=lambda sample: sample.word,
 )
-def test_a_batch_is_accepted_whole_and_the_next_one_is_another(sample, store, subjects):
+def test_a_batch_is_accepted_whole_with_other_ids_each_time(sample, store, subjects):
     with SubjectProcess(subjects[ACCEPTED_CALL], store, PYTHON) as process:
         before = store.received().counts["PutItem"]
         process.send(sample, first=7, count=1)
@@ -173,21 +164,20 @@ def test_a_batch_is_accepted_whole_and_the_next_one_is_another(sample, store, su
 
 
 def test_batches_are_divided_by_single_messages(store):
-    times = batch.compare(checkout_codes().destination, store, PYTHON, rounds=1, messages=1)
-    table = batch.table("batch", "Title", times)
+    table = batch.compare(checkout_codes().destination, store, PYTHON, rounds=1, messages=1)
     names = ["single", *(f"batch of {size}" for size in batch.SIZES)]
-    assert [row.name for row in table.rows] == [f"{sink}, {name}" for sink in ("DynamoDB", "SQS") for name in names]
-    for row in table.rows:
-        is_single = row.name.endswith("single")
-        assert (set(row.ratios.values()) == {1}) == is_single
-        assert min(*row.figures.values(), *row.ratios.values()) > 0
+    assert list(table.rows) == [f"{sink}, {name}" for sink in ("DynamoDB", "SQS") for name in names]
+    for name, row in table.rows.items():
+        ratios = {row[batch.PROCESSOR_RATIO], row[batch.PACE_RATIO]}
+        assert (ratios == {1}) == name.endswith("single")
+        assert min(row.values()) > 0
 
 
-def test_the_largest_batches_take_longer_of_a_part_of_a_processor(store):
-    # The function would refuse larger batches on a busy machine, because its time is over.
-    batches = [("of 1 KB", samples.ACCEPTED, 2), ("short", samples.SHORT, 3)]
+def test_the_largest_batches_take_longer_with_a_share_of_a_processor(store):
+    # On a busy machine, the function would run out of time with larger batches.
+    batches = {"small": samples.batch(ACCEPTED, 2), "short": samples.batch(samples.SHORT, 3)}
     table = batch.largest(checkout_codes().destination, store, PYTHON, rounds=1, batches=batches)
-    assert [row.name.partition(", ")[2] for row in table.rows] == ["2 messages, of 1 KB", "3 messages, short"] * 2
-    for row in table.rows:
-        part = row.figures[batch.MILLISECONDS] / 1000 / row.figures[batch.SECONDS]
+    assert list(table.rows) == [f"{sink}, {name}" for sink in batch.SINKS for name in batches]
+    for row in table.rows.values():
+        part = row[batch.MILLISECONDS] / 1000 / row[batch.SECONDS]
         assert part == pytest.approx(512 / 1769, rel=0.01)
