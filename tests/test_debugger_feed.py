@@ -4,9 +4,10 @@ import asyncio
 import json
 from datetime import UTC, datetime
 
+from destination.debugger.exchanges import Exchanges
 from destination.debugger.feed import KEPT_SECONDS, LATENCY_EDGES_MS, MAX_ROWS, Feed
 from destination.debugger.rows import Row
-from destination.local.exchange import Exchange, Exchanges
+from destination.local.exchange import Exchange
 
 
 def row(number=0, **fields):

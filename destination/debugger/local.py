@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from destination.debugger.arrivals import ArrivalOrder
+from destination.debugger.exchanges import Exchanges
 from destination.debugger.feed import LATENCY_EDGES_MS, Feed
 from destination.debugger.holdings import Holdings
 from destination.debugger.inspect import Inspector
@@ -18,7 +19,7 @@ from destination.debugger.sample_traffic import SampleTraffic
 from destination.debugger.site import Site
 from destination.debugger.tester import Tester, demo_keys
 from destination.deployment.target import ARRIVALS_PATH, Target
-from destination.local.exchange import Exchange, Exchanges
+from destination.local.exchange import Exchange
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
 from handler.judge import Judge
@@ -35,7 +36,7 @@ class LocalDebugger:
     `judge_by` must have been told before the page is asked for.
     """
 
-    def __init__(self, target: Target, url: str, *, ca_file: str | None = None) -> None:
+    def __init__(self, target: Target, url: str, ca_file: str | None = None) -> None:
         self.feed = Feed()
         self._arrivals = ArrivalOrder()
         self._target = replace(target, arrivals=self._arrivals.latest)
@@ -53,6 +54,14 @@ class LocalDebugger:
         """Note which schemas the function judges by from now on."""
         self._judge = self._judge_of(schemas)
         self.feed.note_schemas()
+
+    def notify(self, text: str | None) -> None:
+        """Show what is wrong with the server; None when nothing is wrong any more."""
+        self.feed.notify(text)
+
+    def close(self) -> None:
+        """End what browsers follow."""
+        self.feed.close()
 
     def note(self, exchange: Exchange) -> None:
         """Show a request that was answered."""

@@ -19,6 +19,7 @@ from destination.debugger.shown import shown_content, shown_headers
 from destination.deployment import demo
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import LOCAL_CA
+from destination.local.api import REQUEST_ID
 from destination.paths import ROOT
 from destination.segment.client import Answer, segment_headers, send
 from destination.segment.samples import sample_message
@@ -38,8 +39,6 @@ TOO_LONG = "x" * 101
 """For a message id, which is left as it is."""
 ODD_SAMPLES = Path(__file__).parent / "samples.json"
 UNKNOWN_KEY = "a-key-that-nobody-gave-out"
-REQUEST_ID = "apigw-requestid"
-"""The header by which API Gateway tells the id of a request."""
 
 
 def demo_keys() -> list[dict[str, str | None]]:

@@ -17,8 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from destination.console import printable
-from destination.debugger.local import LocalDebugger
-from destination.debugger.tester import REQUEST_ID
 from destination.deployment import demo
 from destination.deployment.stack import FUNCTION, Account, LocalStack, load_template
 from destination.deployment.target import ABOUT_PATH
@@ -26,6 +24,7 @@ from destination.local import gateway, printed
 from destination.local.exchange import Exchange
 from destination.local.function_process import Invocation
 from destination.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
+from destination.local.observer import NoObserver, Observer
 from destination.local.traffic import Traffic
 from destination.watching.log_file import RequestLogFile
 from destination.web.guard import FORBIDDEN, Guard
@@ -82,14 +81,16 @@ class _Access:
         }
 
 
+REQUEST_ID = "apigw-requestid"
+"""The header by which API Gateway tells the id of a request."""
 INVOKED = {"integrationStatus": "200"}
 """What Lambda says to API Gateway, also of a function that raised."""
 
 
 class Api:
-    """The API of template.yaml in front of function processes, the local server's word about itself, and its page.
+    """The API of template.yaml in front of function processes, and what the local server says about itself.
 
-    What function and API write is kept in `request_log`, and shown by `debugger`, where these are given. Besides
+    What function and API write is kept in `request_log`, and handed to `observer`, where these are given. Besides
     addresses of this machine, the API answers to the names in `allowed_hosts`. It `has_faults` where calls of
     the stores meet faults to order.
     """
@@ -103,7 +104,7 @@ class Api:
         traffic: Traffic | None = None,
         as_json: bool,
         request_log: RequestLogFile | None = None,
-        debugger: LocalDebugger | None = None,
+        observer: Observer | None = None,
         allowed_hosts: Collection[str] = (),
         has_faults: bool = False,
     ) -> None:
@@ -111,7 +112,7 @@ class Api:
         self._as_json = as_json
         self._traffic = traffic or Traffic()
         self._request_log = request_log
-        self._debugger = debugger
+        self._observer = observer or NoObserver()
         self._about = {
             "endpoint_url": account.endpoint_url,
             "stores": asdict(stack.stores),
@@ -128,7 +129,7 @@ class Api:
         app = Starlette(
             routes=[
                 Route(ABOUT_PATH, self._tell_about),
-                *(debugger.routes if debugger else ()),
+                *self._observer.routes,
                 *(Route(route["Path"], self._invoke, methods=[route["Method"]]) for route in routes),
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
@@ -201,8 +202,7 @@ class Api:
 
     def _log_late(self, access: _Access, invocation: Invocation) -> None:
         lines = self._log(access.request, invocation)
-        if self._debugger:
-            self._debugger.note_late(access.request_id, lines)
+        self._observer.note_late(access.request_id, lines)
 
     def _note(
         self,
@@ -215,8 +215,7 @@ class Api:
         response.headers[REQUEST_ID] = access.request_id
         if self._request_log:
             self._request_log.write(self._access_log.line(access.values(response, integration)))
-        if self._debugger:
-            self._debugger.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
+        self._observer.note(access.exchange(response, integration.get("integrationErrorMessage"), lines))
 
 
 async def _read_body(request: Request) -> tuple[bytes | None, int]:

@@ -1,6 +1,7 @@
 """What people see of a local server in its terminal: a line for each request, and for what its consumers do."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,9 @@ from rich.text import Text
 from starlette.requests import Request
 
 from destination.console import counted, printable
+from destination.deployment import demo
+from destination.deployment.stack import Account, Stores
+from destination.deployment.target import LOCAL_CA, LOCAL_URL
 
 
 def readable(request: Request, line: str) -> Text:
@@ -87,3 +91,35 @@ def request_line(request: Request, status: int, words: str, milliseconds: float 
 
 def _now() -> tuple[str, str]:
     return datetime.now().astimezone().strftime("%H:%M:%S"), "dim"
+
+
+def print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:
+    """Print where the server listens, and what to do with it."""
+    body = {"type": "track", "event": "Signed Up", "userId": "user-1", "properties": {"plan": "pro"}}
+    ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
+    option = "" if url == LOCAL_URL else f" --url {url}"
+    console.print(Text.assemble("\nThe destination listens at ", (f"{url}/segment", "bold")))
+    console.print(Text.assemble("See what it does at       ", (f"{url}/", "bold")))
+    console.print(Text.assemble("API key: ", (api_key, "bold"), f"   (customer {demo.CUSTOMER})\n"))
+    console.print("Send it a message:\n")
+    console.print(
+        f"  curl {ca}-i -u {shlex.quote(api_key + ':')} -H 'Content-Type: application/json' \\\n"
+        f"    -d {shlex.quote(json.dumps(body))} \\\n    {url}/segment\n",
+        markup=False,
+    )
+    if stores.event_sink == "sqs":
+        console.print(f"Messages go to the queue       {stores.event_queue_url}")
+    else:
+        console.print(f"See what is stored:            .venv/bin/destination messages list{option}")
+    if stores.consumer == "on":
+        console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}")
+    console.print(f"A message of each call type:   .venv/bin/destination ping all{option}")
+    if stores.event_sink == "dynamodb":
+        console.print(f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}")
+        console.print(f"See who was erased:            .venv/bin/destination erasures list{option}")
+    console.print(f"Its stores answer at           {account.endpoint_url}")
+    if url.startswith("https"):
+        console.print(
+            "A browser warns of its certificate, which only this machine knows: go on, or trust .local/ca.pem"
+        )
+    console.print("Control-C ends it. What an embedded AWS stored is gone then.\n")

@@ -1,22 +1,22 @@
-"""The HTTP server below the page, which ends what browsers follow when it ends: that would else go on for ever."""
+"""An HTTP server for this machine, which ends what clients follow when it ends: that would else go on for ever."""
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from destination.debugger.feed import Feed
 from destination.web.joined_writes import JoinedWritesProtocol
 
 SHUTDOWN_SECONDS = 10
 """For requests that are under way at the end, which take no longer."""
 
 
-class PageServer(uvicorn.Server):
-    """Serves an application whose page tells of a feed."""
+class Server(uvicorn.Server):
+    """Serves an application; `close` ends the answers that have no end of their own."""
 
-    def __init__(self, app: ASGIApp, feed: Feed, **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
+    def __init__(self, app: ASGIApp, close: Callable[[], None], **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
         super().__init__(
             uvicorn.Config(
                 app,
@@ -30,7 +30,7 @@ class PageServer(uvicorn.Server):
                 **options,
             )
         )
-        self._feed = feed
+        self._close = close
 
     def end(self) -> None:
         """Begin to end."""
@@ -38,5 +38,5 @@ class PageServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, after what is under way."""
-        self._feed.close()
+        self._close()
         await super().shutdown(sockets)
