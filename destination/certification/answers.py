@@ -21,11 +21,11 @@ from destination.certification.findings import (
     STATUS,
     NotCheckable,
     Outcome,
-    Point,
     failed,
     passed,
     warned,
 )
+from destination.certification.points import Point
 from destination.certification.requests import REFUSALS, send_refusals
 from destination.certification.wire import Exchange, Sent
 from destination.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, STORED, JsonObject

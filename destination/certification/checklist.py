@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from destination.certification import answers, erasure, identity, keys, requests, storage, transport
 from destination.certification.examination import Examination
-from destination.certification.findings import Finding, NotCheckable, Outcome, Point, Verdict, failed
+from destination.certification.findings import NotCheckable, Outcome, Verdict, failed
+from destination.certification.points import Finding, Point
 from handler.errors import STORE_ERRORS
 
 POINTS: tuple[Point, ...] = (

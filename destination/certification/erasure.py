@@ -1,16 +1,15 @@
 """The points about `delete` calls: what must be gone, what must stay, and what may come afterwards."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from destination.certification.examination import Examination, Sending
+from destination.certification.examination import ErasedUser, Examination, Sending, UserToErase
 from destination.certification.expected import message_of
-from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, Point, failed, passed, warned
+from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, failed, passed, warned
 from destination.certification.holdings import Holdings
-from destination.certification.requests import due
-from destination.certification.wire import Exchange
+from destination.certification.points import Point
+from destination.certification.wire import Exchange, due
 from destination.segment.contract import DELETE, JsonObject
 
 MANY_MESSAGES = 105
@@ -21,30 +20,6 @@ BEFORE = timedelta(days=1)
 """How long before its `delete` a message happened, and how long after it another one."""
 CONTACT_SECONDS = 10
 """For the shipped consumer to keep a contact; a partner's own may keep none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UserToErase:
-    """A user of the run's customer, and the bystander's user with the same id: each has a message.
-
-    `name` is a trait of both. With `has_identify` and `has_broken` each also sent what the shipped consumer makes a
-    contact of, and what a schema refuses. `times` are the times of messages from before and after the delete.
-    """
-
-    message: JsonObject
-    name: str
-    has_identify: bool
-    has_broken: bool
-    times: Mapping[str, JsonObject]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ErasedUser(UserToErase):
-    """Such a user, for whom a delete was sent; `has_reject` and `has_contact` say what was kept of both before."""
-
-    delete: Exchange
-    has_reject: bool
-    has_contact: bool
 
 
 def begin(examination: Examination, wanted: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from destination.certification.findings import NotCheckable
@@ -22,9 +22,6 @@ from destination.certification.samples import Samples
 from destination.certification.wire import MAX_SILENT, Exchange, Sent, Wire
 from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
-
-if TYPE_CHECKING:
-    from destination.certification.erasure import ErasedUser, UserToErase
 
 CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
 """The call types whose messages carry what is tried, the first that is supported."""
@@ -57,6 +54,30 @@ class Sending(NamedTuple):
     headers: Mapping[str, str] | None = None
     plain: JsonObject | None = None
     target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserToErase:
+    """A user of the run's customer, and the bystander's user with the same id: each has a message.
+
+    `name` is a trait of both. With `has_identify` and `has_broken` each also sent what the shipped consumer makes a
+    contact of, and what a schema refuses. `times` are the times of messages from before and after the delete.
+    """
+
+    message: JsonObject
+    name: str
+    has_identify: bool
+    has_broken: bool
+    times: Mapping[str, JsonObject]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasedUser(UserToErase):
+    """Such a user, for whom a delete was sent; `has_reject` and `has_contact` say what was kept of both before."""
+
+    delete: Exchange
+    has_reject: bool
+    has_contact: bool
 
 
 class Examination:

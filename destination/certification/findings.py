@@ -1,14 +1,9 @@
 """What a checklist consists of, and what is found for each of its points."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from destination.certification.wire import Exchange
-
-if TYPE_CHECKING:
-    from destination.certification.examination import Examination
 
 
 class Verdict(StrEnum):
@@ -31,34 +26,6 @@ class Outcome:
     verdict: Verdict
     says: str
     evidence: tuple[Exchange, ...] = ()
-
-
-Check = Callable[["Examination"], Outcome]
-"""Judges a point; raises `NotCheckable`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A requirement: `source` is who asks for it, `mend` what to do where it is not met."""
-
-    id: str
-    title: str
-    source: str
-    mend: str
-    check: Check
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What was found for a point."""
-
-    point: Point
-    outcome: Outcome
-
-    @property
-    def verdict(self) -> Verdict:
-        """The verdict."""
-        return self.outcome.verdict
 
 
 def passed(says: str, *evidence: Exchange) -> Outcome:

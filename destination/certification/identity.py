@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from destination.certification.examination import Examination, Sending
 from destination.certification.expected import Item, message_of, position_key, subject_key
-from destination.certification.findings import FAQ, NotCheckable, Outcome, Point, failed, passed
+from destination.certification.findings import FAQ, NotCheckable, Outcome, failed, passed
+from destination.certification.points import Point
 from destination.certification.storage import copies_fault
 from destination.certification.wire import Exchange
 from destination.segment.contract import JsonObject

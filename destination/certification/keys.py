@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 
 from destination.certification.examination import WITH_STORES, Examination, Sending
-from destination.certification.findings import OURS, STATUS, NotCheckable, Outcome, Point, failed, passed, warned
-from destination.certification.requests import due
-from destination.certification.wire import Exchange
+from destination.certification.findings import OURS, STATUS, NotCheckable, Outcome, failed, passed, warned
+from destination.certification.points import Point
+from destination.certification.wire import Exchange, due
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from handler.keys import new_key
 

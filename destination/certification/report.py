@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from destination.certification.findings import Finding, Verdict
+from destination.certification.findings import Verdict
+from destination.certification.points import Finding
 from destination.certification.wire import Exchange, Wire
 from destination.console import Rows, printable
 

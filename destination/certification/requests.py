@@ -20,13 +20,13 @@ from destination.certification.findings import (
     STATUS,
     NotCheckable,
     Outcome,
-    Point,
     failed,
     passed,
     warned,
 )
-from destination.certification.wire import Exchange
-from destination.segment.contract import CALL_TYPES, DELETE, STATUS_BY_CODE, JsonObject
+from destination.certification.points import Point
+from destination.certification.wire import Exchange, due
+from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from destination.segment.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
@@ -41,11 +41,6 @@ TOO_LARGE_BYTES = 1024 * 1024
 """docs/reference/answers.md: a body of more bytes is refused."""
 MANY_PROPERTIES = 9_900
 """Segment takes up to 10,000."""
-
-
-def due(code: str) -> str:
-    """Return the answer that the contract asks for, as `Exchange.came` spells it."""
-    return f"{STATUS_BY_CODE[code]} {code}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,17 +19,8 @@ from destination.certification.expected import (
     stored_fields,
     subject_key,
 )
-from destination.certification.findings import (
-    ACCEPTING,
-    BODY,
-    FAQ,
-    SPEC,
-    NotCheckable,
-    Outcome,
-    Point,
-    failed,
-    passed,
-)
+from destination.certification.findings import ACCEPTING, BODY, FAQ, SPEC, NotCheckable, Outcome, failed, passed
+from destination.certification.points import Point
 from destination.certification.wire import Exchange
 from destination.deployment.parallel import in_parallel
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject

@@ -8,7 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from destination.certification.examination import Examination
-from destination.certification.findings import ACCEPTING, NotCheckable, Outcome, Point, failed, passed, warned
+from destination.certification.findings import ACCEPTING, NotCheckable, Outcome, failed, passed, warned
+from destination.certification.points import Point
 from destination.segment.contract import CALL_TYPES
 
 CERTIFICATE_WARNING = timedelta(days=21)

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from destination.segment.contract import RETRIED_BY_SEGMENT
+from destination.segment.contract import RETRIED_BY_SEGMENT, STATUS_BY_CODE
 from destination.segment.endpoint import Endpoint, Reply
 
 PATIENCE = 2
@@ -254,3 +254,8 @@ class Wire:
             failures=failures,
             has_tls_fault=has_tls_fault,
         )
+
+
+def due(code: str) -> str:
+    """Return the answer that the contract asks for, as `Exchange.came` spells it."""
+    return f"{STATUS_BY_CODE[code]} {code}"

@@ -16,8 +16,8 @@ import click
 
 from destination.certification.checklist import POINTS, chosen, findings
 from destination.certification.examination import CARRIERS, Examination
-from destination.certification.findings import Finding, Point
 from destination.certification.holdings import ApiKeys, Holdings
+from destination.certification.points import Finding, Point
 from destination.certification.report import Report, shown_url
 from destination.certification.samples import Samples
 from destination.certification.transport import LOOPBACK
