@@ -2,7 +2,7 @@
 # make test      the fast test suite                                     make test ARGS="-k canonicalise"
 # make test-all  the fast suite, and all that is slower
 # make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
-# make check     formatting, lint and types (changes nothing)            make format  corrects what it can
+# make check     formatting, lint, types and imports (changes nothing)   make format  corrects what it can
 # make nightly   what takes too long for each change: all examples, all faults, all permissions
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
 # make sabotage  faults in a copy that the product's own tools must notice
@@ -36,6 +36,7 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff format --check --diff
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: $(INSTALLED)
 	$(VENV)/bin/ruff format

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from destination.certification.catalog import catalog_page
+from destination.commands.catalog_page import catalog_page
 from destination.commands.certify import certify
 from destination.commands.contacts import contacts
 from destination.commands.debug import debug
