@@ -81,9 +81,9 @@ def test_what_is_wrong_with_the_answers_is_said(ledger, words):
     assert words in judged(ledger)
 
 
-@pytest.mark.parametrize(("has_faults", "count", "is_bad"), [(True, 10, False), (True, 11, True), (None, 3, True)])
-def test_faults_of_stores_explain_some_duplicates(has_faults, count, is_bad):
-    assert bool(judged(with_first_duplicates(count), has_faults=has_faults)) is is_bad
+@pytest.mark.parametrize("has_faults", [True, None])
+def test_faults_of_stores_explain_no_duplicates(has_faults):
+    assert "3 of 100 messages" in judged(with_first_duplicates(3), has_faults=has_faults)
 
 
 @pytest.mark.parametrize("has_faults", [True, None])
@@ -102,7 +102,7 @@ def test_a_queue_knows_no_duplicates():
 
 @pytest.mark.parametrize(
     ("deliveries", "duplicates", "words"),
-    [(1, 0, ""), (2, MESSAGES, ""), (2, 0, 'answered "stored"'), (1, MESSAGES, "no duplicate")],
+    [(1, 0, ""), (1, 2, ""), (2, MESSAGES, ""), (2, 0, 'answered "stored"'), (1, 3, "no duplicate")],
 )
 def test_batches_are_judged_by_their_counts(deliveries, duplicates, words):
     ledger = run_of(stored=deliveries)

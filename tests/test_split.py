@@ -100,6 +100,7 @@ def test_a_good_message_is_read_exactly_in_a_split_batch():
         '{"batch": [{"a": [{"x": 1}, GOOD, {}]}, "b": tru}]}',
         '{"batch": [GOOD, {"a": "5" tube"}, GOOD, {"b": "6" tube"}]}',
         '{"batch": [{"a": "5" tube"}, {"good": 1} , { "good": 2}, {"a": "6" tube"}]}',
+        '{"batch":[{"a":"5" tube"},{"good":1},{"good":2},{"a":"6" tube"}]}',
         f'{{"batch": [tru{", 1" * (MAX_BATCH_MESSAGES + 1)}]}}',
         "tru",
         "{",

@@ -19,10 +19,8 @@ SLOW_SHARE = 0.01
 FAILED_SHARE = 0.005
 FEW = 2
 UNEXPLAINED_SHARE = 0.02
-UNEXPLAINED_SHARE_WITH_FAULTS = 0.1
-UNEXPLAINED_SHARE_OF_BATCHES = 0.5
-"""Of the messages, those that may be a duplicate when they come for the first time: the function makes a store call
-again that had no answer, and finds its own first write. A batch that fails as a whole has written a part of it."""
+"""Of the messages, those that may be a duplicate when they come for the first time. The function knows its own first
+write when it repeats a store call, unless the store does not return what it found, as some local ones do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +91,7 @@ def _judge_duplicates(ledger: Ledger, traffic: Traffic, circumstances: Circumsta
             expected='at most as many answers "accepted" as messages, the others as "duplicates"',
             found=f"{doubly:,} more",
         )
-    share = UNEXPLAINED_SHARE_WITH_FAULTS if circumstances.has_faults else UNEXPLAINED_SHARE
-    if circumstances.in_batches:
-        share = UNEXPLAINED_SHARE_OF_BATCHES
-    if not circumstances.may_have_sent and unexplained > max(FEW, share * len(accepted)):
+    if not circumstances.may_have_sent and unexplained > max(FEW, UNEXPLAINED_SHARE * len(accepted)):
         ledger.breaches.add(
             "a message that comes for the first time is no duplicate",
             f"{unexplained:,} of {len(accepted):,} messages",
