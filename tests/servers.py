@@ -11,7 +11,8 @@ from destination.local.embedded_aws import EmbeddedAws
 @pytest.fixture(scope="session")
 def server(tmp_path_factory) -> Iterator[LocalServer]:
     """Return a local server that stores in a table and reads keys anew for each request."""
-    with serving(tmp_path_factory.mktemp("server"), "--parameter", "KeyCacheSeconds=0") as server:
+    options = ("--parameter", "KeyCacheSeconds=0", "--processes", "2")
+    with serving(tmp_path_factory.mktemp("server"), *options) as server:
         yield server
 
 

@@ -24,7 +24,7 @@ TOLD = "print(json.dumps(sorted(sys.modules)))"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("cold")) as server:
+    with serving(tmp_path_factory.mktemp("cold"), "--processes", "1") as server:
         yield server
 
 

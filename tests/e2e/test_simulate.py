@@ -90,8 +90,8 @@ def test_batches_lose_nothing_and_refuse_just_what_is_invalid(server):
 
 def test_stores_that_fail_now_and_then_lose_nothing_of_batches(tmp_path):
     options = ("--route", "batch", "--batch-size", "10", "--duplicates", "0.1", "--invalid", "0.1", *SOON)
-    with serving(tmp_path, "--faults", "0.2", "--faults-seed", "7") as server:
-        code, told = simulate(server.url, *options, seed=32, messages=200)
+    with serving(tmp_path, "--faults", "0.2", "--faults-seed", "7", "--processes", "2") as server:
+        code, told = simulate(server.url, *options, seed=32, messages=120)
     assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, told["messages"])
     assert told["delivered_after_retries"] > 10
     assert (told["rejects_missing"], told["rejects_unsent"]) == (0, 0)
@@ -230,19 +230,19 @@ def test_a_server_that_fails_now_and_then_loses_nothing(server):
 @pytest.mark.parametrize("route", ["segment", "batch"])
 def test_users_are_erased_and_all_else_stays(route, server):
     options = ("--route", route, *EVERYTHING, "--customers", "2", "--deletes", "0.3", "--contacts")
-    code, told = simulate(server.url, *options, seed=41 if route == "segment" else 36, messages=300)
+    code, told = simulate(server.url, *options, seed=41 if route == "segment" else 36, messages=160)
     assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
-    assert told["receipts"] >= told["erased"] > 20
+    assert told["receipts"] >= told["erased"] > 10
     assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
     assert min(told["erased_messages"], told["erased_rejects"]) > 0
-    assert told["contacts"] > 50
+    assert told["contacts"] > 25
     assert (told["contacts_wrong"], told["contact_differences"]) == (0, [])
     assert not told["rejects_missing"]
 
 
 def test_an_eraser_that_dies_begins_again(tmp_path):
-    options = ("--messages", "300", "--customers", "2", "--seed", "23", "--deletes", "0.9", "--json")
-    with serving(tmp_path, "--parameter", "Consumer=off") as server:
+    options = ("--messages", "160", "--customers", "2", "--seed", "23", "--deletes", "0.9", "--json")
+    with serving(tmp_path, "--parameter", "Consumer=off", "--processes", "2") as server:
         printed = tmp_path / "simulated"
         with (
             printed.open("w") as output,
@@ -253,20 +253,21 @@ def test_an_eraser_that_dies_begins_again(tmp_path):
             assert process.wait(PATIENCE_SECONDS) == 0
         assert "its batch comes again" in server.output
     told = json.loads(printed.read_text())
-    assert told["erased"] == told["receipts"] > 80
-    assert told["erased_messages"] > 80
+    assert told["erased"] == told["receipts"] > 40
+    assert told["erased_messages"] > 40
 
 
 def test_stores_that_fail_now_and_then_leave_nothing_of_erased_users(tmp_path):
     rates = ("--deletes", "0.2", "--duplicates", "0.05", "--reorder", "0.1", "--invalid", "0.05")
     options = ("--customers", "2", *rates, "--contacts", "--time-scale", "3600")
-    with serving(tmp_path, "--faults", "0.05", "--faults-seed", "7", "--parameter", "ErasureScope=linked") as server:
-        code, told = simulate(server.url, *options, seed=24, messages=200)
+    faults = ("--faults", "0.05", "--faults-seed", "7")
+    with serving(tmp_path, *faults, "--parameter", "ErasureScope=linked", "--processes", "2") as server:
+        code, told = simulate(server.url, *options, seed=24, messages=120)
     assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
     assert told["tries"] > told["sent"]
-    assert told["erased"] > 10
+    assert told["erased"] > 5
     assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
-    assert told["erased_messages"] > 10
+    assert told["erased_messages"] > 5
     assert told["contacts_wrong"] == 0
 
 
@@ -307,7 +308,8 @@ def test_a_queue_takes_batches(queue_server):
 
 def test_a_fifo_queue_drops_what_comes_again(tmp_path):
     parameters = ("EventSink=sqs", "EventQueueType=fifo", "Consumer=off")
-    with serving(tmp_path, *(f"--parameter={parameter}" for parameter in parameters)) as server:
+    options = (*(f"--parameter={parameter}" for parameter in parameters), "--processes", "2")
+    with serving(tmp_path, *options) as server:
         code, told = simulate(server.url, "--duplicates", "0.5", "--rate", "60", seed=16)
     assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
     assert told["delivered_at_first_try"] > MESSAGES + 10
@@ -586,7 +588,16 @@ def test_an_endpoint_that_is_not_there_is_named(server):
 
 
 def test_a_queue_that_takes_parts_of_batches_loses_nothing(tmp_path):
-    options = ("--parameter", "EventSink=sqs", "--parameter", "Consumer=off", "--faults", "partial:0.4")
+    options = (
+        "--parameter",
+        "EventSink=sqs",
+        "--parameter",
+        "Consumer=off",
+        "--faults",
+        "partial:0.4",
+        "--processes",
+        "2",
+    )
     with serving(tmp_path, *options) as server:
         code, told = simulate(server.url, "--route", "batch", "--batch-size", "30", *SOON, seed=37, messages=120)
     assert (code, told["lost"], told["breaches"]) == (0, 0, [])
@@ -595,6 +606,6 @@ def test_a_queue_that_takes_parts_of_batches_loses_nothing(tmp_path):
 
 def test_consumers_that_get_batches_again_make_the_same_contacts(tmp_path):
     options = ("--customers", "2", "--deletes", "0.2", "--contacts")
-    with serving(tmp_path, "--faults", "redeliver:0.5") as server:
-        code, told = simulate(server.url, *options, seed=38, messages=100)
+    with serving(tmp_path, "--faults", "redeliver:0.5", "--processes", "2") as server:
+        code, told = simulate(server.url, *options, seed=38)
     assert (code, told["contacts_wrong"], told["receipts_wrong"], told["breaches"]) == (0, 0, 0, [])
