@@ -242,22 +242,29 @@ def print_document(document: object) -> None:
 
 
 class Rows:
-    """A table without lines that cuts nothing.
+    """A table without lines that cuts nothing. A program or a file reads it as lines of tab-separated values.
 
     On a terminal that is too narrow for the longest word of each column, each row becomes lines of `Heading: value`.
     """
 
     def __init__(
-        self, *headings: str, right: Sequence[int] = (), whole: Sequence[int] = (), folded: Sequence[int] = ()
+        self,
+        *headings: str,
+        right: Sequence[int] = (),
+        whole: Sequence[int] = (),
+        folded: Sequence[int] = (),
+        optional: Sequence[int] = (),
     ) -> None:
         """Take the headings, and the numbers of columns: aligned at the right, never wrapped, and folded within words.
 
-        Ids and other text from outside may be folded; codes and numbers may not.
+        Ids and other text from outside may be folded; codes and numbers may not. On a narrow terminal, `optional`
+        columns are left out, the first of them first, until the table fits.
         """
         self._headings = headings
         self._right = right
         self._whole = whole
         self._folded = folded
+        self._optional = optional
         self._rows: list[tuple[list[Text], str]] = []
 
     @property
@@ -270,11 +277,36 @@ class Rows:
         self._rows.append(([_one_line(cell) for cell in cells], style))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        widths = self._widths(options.max_width - 2 * len(self._headings))
-        yield self._list() if widths is None else self._table(widths)
+        if not options.is_terminal:
+            for cells in (self._headings, *([cell.plain for cell in cells] for cells, _ in self._rows)):
+                yield Segment("\t".join(cells) + "\n")
+            return
+        for left_out in range(len(self._optional) + 1):
+            shown = self._without(self._optional[:left_out])
+            widths = shown._widths(options.max_width - 2 * len(shown._headings))  # noqa: SLF001 -- another table
+            if widths is not None:
+                yield shown._table(widths)  # noqa: SLF001 -- likewise
+                return
+        yield self._list()
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         return Measurement(1, options.max_width)
+
+    def _without(self, left_out: Sequence[int]) -> "Rows":
+        """Return the table without some columns."""
+        places = [place for place in range(len(self._headings)) if place not in left_out]
+
+        def renumbered(columns: Sequence[int]) -> list[int]:
+            return [places.index(place) for place in columns if place in places]
+
+        rows = Rows(
+            *(self._headings[place] for place in places),
+            right=renumbered(self._right),
+            whole=renumbered(self._whole),
+            folded=renumbered(self._folded),
+        )
+        rows._rows = [([cells[place] for place in places], style) for cells, style in self._rows]
+        return rows
 
     def _widths(self, columns: int) -> list[int] | None:
         """Return the widths of the columns of the table, None where they don't fit."""

@@ -68,12 +68,13 @@ def certify(
     limit_seconds: float,
     as_json: bool,
 ) -> None:
-    """Check an endpoint as Segment's reviewers do, and write a report to hand in.
+    """Check an endpoint as Segment's reviewers do.
 
-    With --stack, and for a local server, it makes API keys for two customers of its own, reads back what was stored,
-    and removes all of that at the end. With --api-key alone it says "not checked" of what only the stores tell, and its
-    messages, whose ids start with certify-, stay stored. A request that fails is sent again, as Segment does, and is a
-    warning. Exits with 1 when a point fails, when nothing could be checked, or when something could not be removed.
+    It can write a report to hand in. With --stack, and for a local server, it makes API keys for two customers of its
+    own, reads back what was stored, and removes all of that at the end. With --api-key alone it says "not checked" of
+    what only the stores tell, and its messages, whose ids start with certify-, stay stored. A request that fails is
+    sent again, as Segment does, and is a warning. Exits with 1 when a point fails, when nothing could be checked, or
+    when something could not be removed.
 
     \b
     Example:

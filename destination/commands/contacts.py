@@ -72,7 +72,9 @@ def contacts() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, each as `show` has it.")
 @selection_options
 def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
-    """List the contacts of a customer, merged ones once, in no particular order.
+    """List the contacts of a customer.
+
+    They come in no particular order, merged contacts once.
 
     \b
     Example:
@@ -106,7 +108,9 @@ def _columns(profile: Profile) -> tuple[str, ...]:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:
-    """Show one contact whole, by its user id or anonymous id, or by one that was merged into it.
+    """Show one contact whole.
+
+    ID is its user id or anonymous id, or an id that was merged into it.
 
     \b
     Example:

@@ -27,10 +27,11 @@ HOST = "127.0.0.1"
     help="Begin with so many requests of the last hour, which CloudWatch Logs Insights is paid for.",
 )
 def debug(*, stack: str, port: int, last: int) -> None:
-    """Show the requests of a stack on a page, as they come, with its keys, stored messages and rejects.
+    """Show the requests of a stack on a page.
 
-    The page is for this machine alone, and changes nothing. Requests come some seconds late. The log tells neither
-    users nor events: look for stored messages by customer and user.
+    The page shows requests as they come, API keys, stored messages and rejects. It is for this machine alone, and
+    changes nothing. Requests come some seconds late. The log tells neither users nor events: look for stored messages
+    by customer and user.
 
     \b
     Example:

@@ -48,10 +48,10 @@ def erase(
     wait_seconds: int,
     as_json: bool,
 ) -> None:
-    """Erase what is stored of a user, as a delete call of Segment's does.
+    """Erase everything that is stored of a user.
 
-    It stores a delete message, which the eraser of the deployment carries out, and waits for the receipt. Exits with 1
-    when that does not come in time; the erasure goes on then.
+    It does what a delete call of Segment does: it stores a delete message, which the eraser of the deployment carries
+    out, and waits for the receipt. Exits with 1 when that does not come in time; the erasure goes on then.
 
     \b
     Example:

@@ -23,7 +23,7 @@ MAX_MINUTES = 10 * 365 * 24 * 60
 
 @click.group()
 def erasures() -> None:
-    """Show what was erased, as receipts for an auditor, and request again what was not."""
+    """Show receipts of erasures, and resume unfinished ones."""
 
 
 @erasures.command(name="list")
@@ -147,10 +147,10 @@ def show(*, target: Target, who: str | None, customer_id: str | None, user: str 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
 @target_options
 def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: bool) -> None:
-    """Request again what was never carried out: the delete messages that are still stored.
+    """Request again the erasures that are not finished.
 
-    An erasure deletes its delete message last, so that one which is there is one that is not done, be it that it is
-    under way or that it ended among the dead letters.
+    An erasure deletes its delete message last. A delete message that is still stored therefore belongs to an erasure
+    that is under way, or that failed and ended in the dead-letter queue.
 
     \b
     Example:

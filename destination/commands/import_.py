@@ -89,9 +89,10 @@ def import_(
     give_up_after_seconds: int,
     as_json: bool,
 ) -> None:
-    """Import a history: files of JSON Lines, plain or gzip, or folders of them, such as Segment's archive in S3.
+    """Import a history of messages from files.
 
-    Each line is a message as Segment's libraries send it, or as Segment keeps and delivers it. - is standard input.
+    Files are JSON Lines, plain or gzip, or folders of them, such as Segment's archive in S3. Each line is a message as
+    Segment's libraries send it, or as Segment keeps and delivers it. - is standard input.
 
     The same command again goes on where it ended, and skips what was accepted. Standard input needs --state for that,
     and the same input. Nothing is stored twice, whatever is sent again; two equal lines without a messageId are one

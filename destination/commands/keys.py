@@ -154,9 +154,9 @@ def _change_status(name: str, status: Status, summary: str) -> None:
         )
 
 
-_change_status("revoke", Status.REVOKED, "End an API key for good; requests with it are answered 401.")
+_change_status("revoke", Status.REVOKED, "End an API key for good. Requests with it are answered 401.")
 _change_status(
-    "suspend", Status.SUSPENDED, "Suspend an API key; requests with it are answered 403 until it is resumed."
+    "suspend", Status.SUSPENDED, "Suspend an API key. Requests with it are answered 403 until it is resumed."
 )
 _change_status("resume", Status.ACTIVE, "Let a suspended API key work again.")
 
@@ -166,7 +166,9 @@ _change_status("resume", Status.ACTIVE, "Let a suspended API key work again.")
 @click.option("--overlap", "ends_at", type=EXPIRY, default="7d", show_default=True, help="When the old key ends.")
 @key_table_options
 def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) -> None:
-    """Make a new API key like another one, which goes on working for a while.
+    """Make a new API key that replaces another one.
+
+    The old key works until --overlap is over.
 
     \b
     Example:
@@ -190,9 +192,10 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
 @keys.command()
 @key_table_options
 def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is JSON either way
-    """Print all keys for another deployment, a JSON object per line: their hashes, and never the keys themselves.
+    """Print the hashes of all keys for another deployment.
 
-    `destination keys import` reads them there, and what customers send with their keys goes on working.
+    Each line is a JSON object, and never has the key itself. `destination keys import` reads them there, and what
+    customers send with their keys goes on working.
 
     \b
     Example:
@@ -207,7 +210,7 @@ def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is 
 @click.option("--replace", is_flag=True, help="Let the file win over what is there, but for what is revoked.")
 @key_table_options
 def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> None:
-    """Take over API keys: those that customers have already, or those of another deployment.
+    """Import API keys that customers already have.
 
     A file has lines of `customer,key` or `customer,key,label` (CSV), or is what `destination keys export` wrote. Keys
     are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that are

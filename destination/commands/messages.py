@@ -78,11 +78,12 @@ def messages() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
 @selection_options
 def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: bool) -> None:
-    """List stored messages, newest first: of a user or an anonymous id, of a customer, or of all.
+    """List stored messages, newest first.
 
-    With --user, the customer of a local server is `demo` unless you name another. Without --user, a small table is read
-    whole, and the messages with the latest time are listed. Of a large table on a local server, the messages that
-    arrived last are listed; --scan reads it whole.
+    They are those of a user or an anonymous id, of a customer, or of all. With --user, the customer of a local server
+    is `demo` unless you name another. Without --user, a small table is read whole, and the messages with the latest
+    time are listed. Of a large table on a local server, the messages that arrived last are listed; --scan reads it
+    whole.
 
     \b
     Example:
@@ -99,7 +100,8 @@ def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: boo
         for item in newest:
             click.echo(json.dumps(to_json(item)))
         return
-    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "What", "Message id", folded=(1, 3, 4, 5))
+    headings = ("Time (UTC)", "Customer", "Type", "Who", "What", "Message id")
+    rows = Rows(*headings, whole=(5,), folded=(1, 3, 4), optional=(1, 3, 2, 4))
     for item in newest:
         rows.add_row(*_columns(item))
     stdout().print(rows)
@@ -170,9 +172,9 @@ def show(*, selection: MessageSelection, message_id: str, as_json: bool) -> None
 @messages.command()
 @selection_options
 def export(*, selection: MessageSelection) -> None:
-    """Print stored messages as they are, a JSON object per line, for `destination import` into another deployment.
+    """Print stored messages for `destination import`.
 
-    They are of one customer, in no order, and without the settings that came beside them.
+    Each line is one message, as JSON. The messages of one customer come in no order and without settings.
 
     \b
     Example:

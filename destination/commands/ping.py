@@ -48,9 +48,10 @@ def ping(
     only_print: bool,
     as_json: bool,
 ) -> None:
-    """Send a test message of a call type, or of all, and show request and answer side by side.
+    """Send test messages, and show the answers.
 
-    Exits with 1 unless every message is accepted.
+    A single message is shown with its whole request and answer. With `all`, each call type is a line, and --verbose
+    shows the requests too. Exits with 1 unless every message is accepted.
 
     \b
     Example:

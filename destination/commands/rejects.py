@@ -75,7 +75,7 @@ REJECT_ID = Parsed("id", _parse_reject_id)
 
 @click.group()
 def rejects() -> None:
-    """Show what schemas refused, and take it in once they are mended."""
+    """Show, retry and delete rejected messages."""
 
 
 @rejects.command(name="list")
@@ -160,12 +160,12 @@ def _settings(contents: Contents) -> object:
 def retry_(
     *, selection: RejectSelection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Judge rejects by today's schemas, and store what passes where the function stores.
+    """Judge rejects again, and store what passes.
 
-    A message that was stored, or was there already, is deleted from the rejects. One that is still refused stays. A
-    reject that came before its user was erased is deleted and not stored. Whatever ends it half-way, nothing is lost:
-    run it again. Exits with 1 when something is still refused, or when a store fails; then it reads the other rejects
-    again and names those that are missing.
+    It uses the schemas of this checkout, and stores where the function stores. A message that was stored, or was there
+    already, is deleted from the rejects. One that is still refused stays. A reject that came before its user was erased
+    is deleted and not stored. Whatever ends it half-way, nothing is lost: run it again. Exits with 1 when something is
+    still refused, or when a store fails; then it reads the other rejects again and names those that are missing.
 
     \b
     Example:

@@ -154,11 +154,12 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Hand stored messages to the consumer again: after a mistake in it was mended, or when it is new.
+    """Hand stored messages to the consumer again.
 
-    They go into the event queue, from which the consumer takes them. It reads the whole event table, unless you name a
-    --user, and asks before it hands over all that a stack has stored. The same command goes on where it ended. Exits
-    with 1 when a message does not fit into the queue or can't be read.
+    Use it after you corrected the consumer, or when the consumer is new. Messages go into the event queue, from which
+    the consumer takes them. It reads the whole event table, unless you name a --user, and asks before it hands over all
+    that a stack has stored. The same command goes on where it ended. Exits with 1 when a message does not fit into the
+    queue or can't be read.
 
     \b
     Example:

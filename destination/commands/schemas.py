@@ -49,10 +49,11 @@ def check(
     stack: str | None,
     as_json: bool,
 ) -> None:
-    """Tell what is wrong with the schemas, and with --against-stored what they would change.
+    """Check the schemas, and what they would change.
 
-    A stored message that they refuse would be lost the next time; a reject that they let pass can be retried. Contents
-    of messages are not shown. Exits with 1 when the schemas have faults, or refuse what is stored.
+    With --against-stored it judges stored messages and rejects by them. A stored message that they refuse would be lost
+    the next time; a reject that they let pass can be retried. Contents of messages are not shown. Exits with 1 when the
+    schemas have faults, or refuse what is stored.
 
     \b
     Example:

@@ -108,12 +108,13 @@ def simulate(
     ca_file: str | None,
     as_json: bool,
 ) -> None:
-    """Deliver messages as Segment or its server libraries do, with retries, and compare them with what is stored.
+    """Deliver messages as Segment does, and check each one.
 
-    It makes API keys for customers of its own and removes them at the end; what they sent stays stored. With a queue,
-    it takes their messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged
-    wrongly, when a user was not erased, or a contact is wrong, and when any other promise of docs/how-to/simulate.md
-    was broken: it names the message, what is expected and what was found.
+    It retries as Segment or its server libraries do, and compares what it sent with what is stored. It makes API keys
+    for customers of its own and removes them at the end; what they sent stays stored. With a queue, it takes their
+    messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged wrongly, when a user
+    was not erased, or a contact is wrong, and when any other promise of docs/how-to/simulate.md was broken: it names
+    the message, what is expected and what was found.
 
     Control-C ends it with a reconciliation of what was
     sent so far.

@@ -64,11 +64,12 @@ class Progress:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
 @target_options
 def status(*, target: Target, period: Period, customer_id: str | None, as_json: bool) -> None:
-    """Tell what was accepted, refused and failed, by customer and call type, and how near Segment's private beta is.
+    """Show key figures of the last hours or days.
 
-    A stack's log is read by CloudWatch Logs Insights, which is paid by what it reads. The events that were accepted at
-    all are told by a metric, which CloudWatch keeps for 15 months. Exits with 1 when its tables contradict each other,
-    after it has printed them and what that can mean.
+    They are what was accepted, refused and failed, by customer and call type, and the progress in Segment's private
+    beta. A stack's log is read by CloudWatch Logs Insights, which is paid by what it reads. A metric, which CloudWatch
+    keeps for 15 months, counts the accepted events. Exits with 1 when its tables contradict each other, after it has
+    printed them and what that can mean.
 
     \b
     Example:

@@ -31,11 +31,11 @@ def subject() -> None:
 def export(
     *, target: Target, customer_id: str | None, user: str | None, anonymous: str | None, output: Path | None
 ) -> None:
-    """Print everything that is stored of a person, a JSON object per line.
+    """Print everything that is stored of a person.
 
-    These are the items that `destination erase` would delete (messages, rejects, and with ErasureScope=linked the same
-    of linked ids), the contact, and the receipts of earlier erasures. The last line has the counts: without it, the
-    export is incomplete.
+    Each line is a JSON object. These are the items that `destination erase` would delete (messages, rejects, and with
+    ErasureScope=linked the same of linked ids), the contact, and the receipts of earlier erasures. The last line has
+    the counts: without it, the export is incomplete.
 
     \b
     Example:

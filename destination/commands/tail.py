@@ -50,10 +50,11 @@ def tail(
     last: int,
     as_json: bool,
 ) -> None:
-    """Show requests as they come, a line for each, until Control-C.
+    """Show requests as they come, until Control-C.
 
-    Answers that the function did not give (404, 413, 429, time-outs) are shown too, unless what you ask for is known to
-    the function only. Of a stack, lines come some seconds late, and --last looks back for an hour.
+    Each request is a line. Answers that the function did not give (404, 413, 429, time-outs) are shown too, unless what
+    you ask for is known to the function only. Of a stack, lines come some seconds late, and --last looks back for an
+    hour.
 
     \b
     Example:

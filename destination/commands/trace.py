@@ -37,7 +37,9 @@ def trace(
     scan: bool,
     as_json: bool,
 ) -> None:
-    """Tell what became of a message: each delivery, what was answered, what the sender did then, and where it is now.
+    """Show what happened to a message.
+
+    It shows each delivery, the answer, what the sender did next, and where the message is now.
 
     A stack's log is searched by CloudWatch Logs Insights, which is paid by what it reads. The event table has no
     index by message id: name the --user or the --anonymous id, or say --scan; on a local server neither is needed.
