@@ -1,6 +1,7 @@
 """`destination erase` and `erasures`: what is stored of somebody, receipts, and what was not carried out."""
 
 import json
+import subprocess
 
 import pytest
 from local_server import run
@@ -324,3 +325,28 @@ def test_on_a_local_server_it_is_done_within_the_command(server):
     assert "Erased 0 messages and 0 rejects of userId ada-of-the-server of demo" in told
     assert receipt["user_hash"] in server.run("erasures", "show", receipt["user_hash"][:12]).output
     assert server.run("erasures", "resume", "--yes").exit_code == 0
+
+
+def test_a_dry_run_lists_each_linked_id_once(destination):  # noqa: ARG001
+    told = erase(*ADA, "--dry-run").stdout
+    assert [line.split("\t") for line in told.splitlines() if "\t" in line] == [
+        ["Linked id", "Named as", "Messages", "Rejects", "As a user"],
+        ["5f0c", "anonymous", "1", "0", ""],
+        ["old-ada", "previous", "0", "0", "1"],
+    ]
+
+
+def test_a_proof_has_the_shell_line_that_computes_the_hash(destination):
+    erase(*ADA, "--yes", "--wait", "0")
+    carry_out(destination)
+    result = erasures("show", *ADA, "--proof")
+    [receipt] = as_json(result)
+    assert f"user_hash {receipt['user_hash']}." in result.stderr
+    command = result.stderr.partition("Anyone can compute it: ")[2]
+    made = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=True, text=True)
+    assert made.stdout.split()[0] == receipt["user_hash"]
+
+
+def test_a_proof_needs_the_kind_of_the_id(destination):  # noqa: ARG001
+    result = erasures("show", "ada", "--customer", "demo", "--proof")
+    assert (result.exit_code, "--proof needs a --user or an --anonymous id" in result.stderr) == (2, True)

@@ -134,14 +134,14 @@ def test_a_list_is_a_line_for_each_key(make_key, server, customer):
     assert " ".join(head.split()) == "ID Customer Status Ends in Label May send Created Expires"
     assert sorted(line.split()[0] for line in lines) == sorted([made["id"], everything["id"]])
     [line] = [line for line in lines if made["id"] in line]
-    assert f"active  …{made['last_four']}" in line.replace("   ", "  ")
+    assert f"active\t…{made['last_four']}" in line
     assert "[/b] shop" in line
     assert "everything" not in line
 
 
 def test_a_revoked_key_stops_for_good(make_key, answer, server):
     made = make_key()
-    assert server.json("keys", "revoke", made["id"])["status"] == "revoked"
+    assert server.json("keys", "revoke", made["id"], "--yes")["status"] == "revoked"
     assert answer(made["api_key"]) == (401, "revoked_key")
     for command in ("resume", "suspend"):
         refused = server.run("keys", command, made["id"])
@@ -150,7 +150,24 @@ def test_a_revoked_key_stops_for_good(make_key, answer, server):
             "Error: This key is revoked, which is for good: make a new one\n",
         )
     assert answer(made["api_key"]) == (401, "revoked_key")
-    assert server.run("keys", "revoke", made["id"]).exit_code == 0
+    assert server.run("keys", "revoke", made["id"], "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize(("typed", "status"), [("n\n", "active"), ("", "active"), ("y\n", "revoked")])
+def test_a_key_is_revoked_only_after_yes(typed, status, make_key, server):
+    made = make_key()
+    result = server.run("keys", "revoke", made["id"], stdin=typed)
+    assert f"Revoke …{made['last_four']} of {made['customer_id']}? This can't be undone." in result.stderr
+    assert result.exit_code == (0 if status == "revoked" else 1)
+    assert server.json("keys", "show", made["id"])["status"] == status
+
+
+def test_a_rotation_says_when_the_old_key_ends(make_key, server):
+    old = make_key()
+    told = server.run("keys", "rotate", old["id"], "--overlap", "48h").stderr
+    end = datetime.fromisoformat(server.json("keys", "show", old["id"])["expires_at"])
+    assert f"The old key, …{old['last_four']}, ends at {end:%Y-%m-%d %H:%M} UTC." in told
+    assert f"destination keys revoke {old['id']}" in told
 
 
 def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):
@@ -190,7 +207,7 @@ def test_a_rotation_never_makes_the_old_key_live_longer(make_key, server):
 
 def test_a_revoked_key_is_not_rotated(make_key, server):
     old = make_key()
-    server.json("keys", "revoke", old["id"])
+    server.json("keys", "revoke", old["id"], "--yes")
     result = server.run("keys", "rotate", old["id"])
     assert (result.exit_code, result.stderr) == (
         1,
@@ -260,7 +277,7 @@ def test_keys_come_from_standard_input_too(server, customer, answer):
 
 def test_an_import_leaves_keys_that_are_there_as_they_are(server, make_key, answer, customer):
     made = make_key()
-    server.json("keys", "revoke", made["id"])
+    server.json("keys", "revoke", made["id"], "--yes")
     result = server.json("keys", "import", "-", stdin=f"{customer},{made['api_key']}\n")
     assert result == {"imported": 0, "replaced": 0, "already_there": 1, "of_another_customer": 0}
     assert answer(made["api_key"]) == (401, "revoked_key")

@@ -54,6 +54,27 @@ def test_a_message_of_each_call_type_is_accepted_and_stored(server):
         assert stored["type"] == result["request"]["type"]
 
 
+def test_all_call_types_are_shown_as_a_line_each(server):
+    result = server.run("ping", "all")
+    lines = result.stdout.splitlines()
+    assert [line.split()[1] for line in lines] == list(CALL_TYPES)
+    assert max(map(len, lines)) <= 80
+    for line in lines:
+        status, _, _, _, message_id = line.split()
+        assert (status, len(message_id)) == ("202" if "delete" in line else "200", len("ping-") + 36)
+
+
+def test_a_line_of_a_refused_message_says_why(server):
+    result = server.run("ping", "all", "--api-key", "ddk_wrong")
+    assert result.exit_code == 1
+    assert all("401" in line and "key" in line.partition("ping-")[2] for line in result.stdout.splitlines())
+
+
+def test_verbose_shows_all_requests_and_answers(server):
+    result = server.run("ping", "all", "--verbose")
+    assert result.stdout.count(f"POST {server.url}/segment") == len(CALL_TYPES)
+
+
 @pytest.mark.parametrize("call_type", CALL_TYPES)
 def test_request_and_answer_are_shown_side_by_side(server, call_type):
     result = server.run("ping", call_type)

@@ -22,7 +22,7 @@ def exported(status):
 
 
 COMMANDS = {
-    "revoke": ("revoke", RECORD.key_id),
+    "revoke": ("revoke", RECORD.key_id, "--yes"),
     "suspend": ("suspend", RECORD.key_id),
     "resume": ("resume", RECORD.key_id),
     "rotate": ("rotate", RECORD.key_id, "--overlap", "7d"),

@@ -39,9 +39,9 @@ def catalog_page(
     rate: int | None,
     output: Path | None,
 ) -> None:
-    """Draft the destination's public page in Segment's catalogue, from what is deployed and from schemas/.
+    """Draft the public page for Segment's catalogue.
 
-    It is Markdown in the order of Segment's template. What only you know is marked with TODO.
+    It uses what is deployed, and schemas/. The page is Markdown in the order of Segment's template. What only you know is marked with TODO.
 
     \b
     Example:

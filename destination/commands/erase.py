@@ -1,6 +1,7 @@
 """`destination erase`: what a `delete` call does, by hand, and what it would do."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -106,9 +107,15 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
     click.echo(f"Stored of {person}: {counted(stored.messages, 'message')}, {counted(stored.rejects, 'reject')}.")
     if stored.requests:
         click.echo(f"Not carried out yet: {stored.requests:,} delete messages.")
-    rows = Rows("Linked id", "Kind", "Messages", "Rejects", right=(2, 3), folded=(0,))
+    rows = Rows("Linked id", "Named as", "Messages", "Rejects", "As a user", right=(2, 3, 4), folded=(0,))
+    by_id: dict[str, dict[str, Stored]] = defaultdict(dict)
     for one in linked:
-        rows.add_row(one.link.id, one.link.kind, f"{one.stored.messages:,}", f"{one.stored.rejects:,}")
+        by_id[one.link.id][one.link.kind] = one.stored
+    for link_id, found in by_id.items():
+        as_user = found.pop("user", None)
+        visitor = next(iter(found.values()), Stored(messages=0, requests=0, rejects=0))
+        users = f"{as_user.messages + as_user.rejects:,}" if as_user else ""
+        rows.add_row(link_id, ", ".join(found), f"{visitor.messages:,}", f"{visitor.rejects:,}", users)
     if rows.row_count:
         stdout().print(rows)
         then = "but for users, is erased too" if scope is Scope.LINKED else "stays, unless you erase it by itself"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -106,8 +107,17 @@ def _is_of(receipt: Receipt, who: str) -> bool:
 )
 @click.option("--user", type=ID, help="A user id only.")
 @click.option("--anonymous", type=ID, help="An anonymous id only.")
+@click.option("--proof", is_flag=True, help="Show how to compute the hash of a --user or --anonymous id, too.")
 @target_options
-def show(*, target: Target, who: str | None, customer_id: str | None, user: str | None, anonymous: str | None) -> None:
+def show(
+    *,
+    target: Target,
+    who: str | None,
+    customer_id: str | None,
+    user: str | None,
+    anonymous: str | None,
+    proof: bool,
+) -> None:
     """Show all receipts of one user, as JSON.
 
     ID is the user's id, an anonymous id, the hash of the user, or at least the first 4 digits of that.
@@ -116,8 +126,12 @@ def show(*, target: Target, who: str | None, customer_id: str | None, user: str 
     Example:
       destination erasures show 97980cfea0067 --customer acme
     """
+    if proof and who is not None:
+        raise click.UsageError("--proof needs a --user or an --anonymous id, because the hash depends on which it is")
     if who is None:
         person = parse_person(target, customer_id, user, anonymous)
+        if proof:
+            click.echo(_proof(person.subject), err=True)
         customer_id, who = person.customer_id, sha256(person.subject)
     elif user or anonymous:
         raise click.UsageError("Give an ID, or a --user or --anonymous id, and not both")
@@ -131,6 +145,14 @@ def show(*, target: Target, who: str | None, customer_id: str | None, user: str 
             f"No receipt is of {printable(who)} here: either nobody requested an erasure, or it has not begun"
         )
     click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
+
+
+def _proof(subject: str) -> str:
+    """Return sentences by which an auditor recognizes the receipts of a subject, whose hash is all they have of it."""
+    return (
+        f"The receipts name this person as user_hash {sha256(subject)}.\n"
+        f"Anyone can compute it: printf %s {shlex.quote(printable(subject))} | sha256sum"
+    )
 
 
 @erasures.command()

@@ -141,9 +141,14 @@ def _change_status(name: str, status: Status, summary: str) -> None:
 
     @keys.command(name=name, help=f"{summary}\n\n\b\nExample:\n  destination keys {name} 3f1c09aa7be2")
     @click.argument("key_id")
+    @click.option("--yes", is_flag=True, help="Don't ask.", hidden=status != Status.REVOKED)
     @key_table_options
-    def change(*, table: KeyTable, key_id: str, as_json: bool) -> None:
-        changed = table.set_status(table.find(key_id), status)
+    def change(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
+        record = table.find(key_id)
+        if status == Status.REVOKED and not yes:
+            question = f"Revoke …{record.last_four} of {record.customer_id}? This can't be undone."
+            click.confirm(question, abort=True, err=True)
+        changed = table.set_status(record, status)
         if changed is None:
             table.find(key_id)  # raises if it was deleted meanwhile
             raise click.ClickException("This key is revoked, which is for good: make a new one")
@@ -187,6 +192,9 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
             "`destination keys show`, and run this again"
         )
     _show_new(key, record, as_json=as_json)
+    end = min(old.expires_at or ends_at, ends_at)
+    click.echo(f"The old key, …{old.last_four}, ends at {end:%Y-%m-%d %H:%M} UTC.", err=True)
+    click.echo(f"To end it earlier: destination keys revoke {old.key_id}", err=True)
 
 
 @keys.command()

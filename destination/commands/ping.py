@@ -24,6 +24,7 @@ from destination.segment.samples import sample_message
 from handler.spec import CALL_TYPES
 
 ACCEPTED = (200, 202)
+MAX_LINE_CHARS = 80
 MAX_SHOWN_CHARS = 10_000
 """Of an answer, for people."""
 
@@ -37,6 +38,7 @@ MAX_SHOWN_CHARS = 10_000
 )
 @click.option("--settings", metavar="JSON", help="The customer's settings, for the header X-Segment-Settings.")
 @click.option("--print", "only_print", is_flag=True, help="Print the messages and send nothing.")
+@click.option("--verbose", is_flag=True, help="With `all`, show each whole request and answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def ping(
     *,
@@ -46,6 +48,7 @@ def ping(
     ca_file: str | None,
     settings: str | None,
     only_print: bool,
+    verbose: bool,
     as_json: bool,
 ) -> None:
     """Send test messages, and show the answers.
@@ -74,8 +77,12 @@ def ping(
             except urllib3.exceptions.HTTPError as error:
                 raise click.ClickException(f"{endpoint} does not answer: {error}") from error
             answers.append(answer)
-            if not as_json:
+            if as_json:
+                continue
+            if verbose or len(messages) == 1:
                 _show(endpoint, headers, message, answer)
+            else:
+                click.echo(_line(message, answer))
     if as_json:
         results = [
             {"request": message, "status": answer.status, "answer": answer.body, "milliseconds": answer.milliseconds}
@@ -96,6 +103,14 @@ def _parse_settings(text: str | None) -> dict[str, Any] | None:
     if not isinstance(settings, dict):
         raise click.BadParameter("must be a JSON object", param_hint="--settings")
     return settings
+
+
+def _line(message: dict[str, Any], answer: Answer) -> str:
+    """Return a line for a message: status, call type, time and the whole message id, and why it was not accepted."""
+    text = answer.body.get("message", "") if isinstance(answer.body, dict) else answer.text[:MAX_LINE_CHARS]
+    why = "" if answer.status in ACCEPTED else text
+    line = f"{answer.status} {message['type']:<8} {answer.milliseconds:5.0f} ms  {message['messageId']}  {why}"
+    return printable(line.rstrip())
 
 
 def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: Answer) -> None:

@@ -10,15 +10,19 @@ from destination.commands.options import ID, SINCE, target_options
 from destination.console import printable, stdout
 from destination.deployment.target import Target
 from destination.watching.history import Delivery, History
-from destination.watching.lines import FunctionLine
+from destination.watching.lines import FunctionLine, Wanted
 from destination.watching.open_log import open_log
 from destination.watching.request_log import Period, RequestLog
 from destination.watching.whereabouts import Search, Whereabouts, find, is_missing, tell
 from handler.errors import STORE_ERRORS
 
+LAST_LINES = 20
+"""Of the log, in which `--last` looks for a message id: a refused request may name none."""
+
 
 @click.command()
-@click.argument("message_id", type=ID)
+@click.argument("message_id", type=ID, required=False)
+@click.option("--last", is_flag=True, help="The message that came last, in place of MESSAGE_ID.")
 @click.option("--since", "period", type=SINCE, default="7d", show_default=True, help="How far back: 30m, 24h, 7d, all.")
 @click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
 @click.option("--user", type=ID, help="Look for it among the stored messages of this user id.")
@@ -29,7 +33,8 @@ from handler.errors import STORE_ERRORS
 def trace(
     *,
     target: Target,
-    message_id: str,
+    message_id: str | None,
+    last: bool,
     period: Period,
     customer_id: str | None,
     user: str | None,
@@ -51,6 +56,10 @@ def trace(
     """
     if user is not None and anonymous is not None:
         raise click.UsageError("--user and --anonymous exclude each other")
+    if (message_id is None) is not last:
+        raise click.UsageError("Give either a MESSAGE_ID or --last")
+    log = open_log(target)
+    message_id = message_id or _last_message(log, customer_id)
     search = Search(
         message_id=message_id,
         customer_id=customer_id,
@@ -58,7 +67,6 @@ def trace(
         subject_id=user or anonymous,
         scan=scan,
     )
-    log = open_log(target)
     try:
         lines = [line for line in log.lines_of(message_id, period) if customer_id in (None, line.customer_id)]
         answers = log.answers(lines)
@@ -98,6 +106,15 @@ def trace(
             console.print(text, soft_wrap=True)
     if found.fault is not None or any(history.is_missing for history in histories):
         raise click.exceptions.Exit(1)
+
+
+def _last_message(log: RequestLog, customer_id: str | None) -> str:
+    """Return the id of the message that came last; raises `click.ClickException` where the log names none."""
+    latest = itertools.takewhile(lambda line: line is not None, log.follow(Wanted(customer_id=customer_id), LAST_LINES))
+    ids = [line.message_ids[-1] for line in latest if isinstance(line, FunctionLine) and line.message_ids]
+    if not ids:
+        raise click.ClickException(f"{log} names no message among its last {LAST_LINES} lines: give a MESSAGE_ID")
+    return ids[-1]
 
 
 def _now(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
