@@ -24,6 +24,7 @@ from destination.commands.import_ import import_
 from destination.commands.keys import keys
 from destination.commands.messages import messages
 from destination.commands.ping import ping
+from destination.commands.queue import queue
 from destination.commands.rejects import rejects
 from destination.commands.replay import replay
 from destination.commands.schemas import schemas
@@ -110,6 +111,7 @@ for command in (
     erasures,
     subject,
     contacts,
+    queue,
     replay,
     schemas,
     trace,
