@@ -6,6 +6,7 @@ import os
 import boto3
 import click
 import pytest
+from click.testing import CliRunner
 from local_server import run
 from rich.table import Table
 from rich.text import Text
@@ -45,6 +46,16 @@ def commands(group=main, path=()):
             yield from commands(command, (*path, name))
         else:
             yield (*path, name), command
+
+
+GROUPS = [(), *((name,) for name, command in main.commands.items() if isinstance(command, click.Group))]
+
+
+@pytest.mark.parametrize("words", GROUPS)
+def test_a_list_of_commands_has_whole_sentences(words):
+    listed = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+    assert [line for line in listed.splitlines() if line.endswith("...")] == []
+    assert listed.count("\n") >= 1
 
 
 COMMANDS = [pytest.param(words, command, id=" ".join(words)) for words, command in commands()]

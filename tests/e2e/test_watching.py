@@ -143,6 +143,18 @@ def test_a_refused_message_is_found_among_the_rejects(server):
     assert re.fullmatch("It is not among the rejects any more: .*it was purged, or it was lost.", history["now"][0])
 
 
+def test_the_last_message_is_traced_without_its_id(server):
+    server.post({"type": "track", "event": "First", "userId": "last-1", "messageId": "before-last"})
+    server.post({"type": "track", "event": "Second", "userId": "last-1", "messageId": "last-of-all"})
+    assert server.json("trace", "--last")["message_id"] == "last-of-all"
+
+
+@pytest.mark.parametrize("options", [[], ["some-id", "--last"]])
+def test_a_trace_needs_either_an_id_or_last(server, options):
+    result = server.run("trace", *options)
+    assert (result.exit_code, "Give either a MESSAGE_ID or --last" in result.stderr) == (2, True)
+
+
 def test_messages_of_a_batch_are_traced_each(server):
     good, bad = fresh(), fresh(event="")
     post_batch(server, good, bad, good)
