@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consumer.stored import Unreadable, read_queue_message
+from destination.commands.options import target_options
 from destination.console import Rows, counted, stdout
-from destination.deployment.target import Target, target_options
+from destination.deployment.target import Target
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
