@@ -136,34 +136,65 @@ def show(*, table: KeyTable, key_id: str, as_json: bool) -> None:
     _show(table.find(key_id), as_json=as_json)
 
 
-def _change_status(name: str, status: Status, summary: str) -> None:
-    """Add a command that only sets the status of a key."""
+@keys.command()
+@click.argument("key_id")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@key_table_options
+def revoke(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
+    """End an API key for good.
 
-    @keys.command(name=name, help=f"{summary}\n\n\b\nExample:\n  destination keys {name} 3f1c09aa7be2")
-    @click.argument("key_id")
-    @click.option("--yes", is_flag=True, help="Don't ask.", hidden=status != Status.REVOKED)
-    @key_table_options
-    def change(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
-        record = table.find(key_id)
-        if status == Status.REVOKED and not yes:
-            question = f"Revoke …{record.last_four} of {record.customer_id}? This can't be undone."
-            click.confirm(question, abort=True, err=True)
-        changed = table.set_status(record, status)
-        if changed is None:
-            table.find(key_id)  # raises if it was deleted meanwhile
-            raise click.ClickException("This key is revoked, which is for good: make a new one")
-        _show(changed, as_json=as_json)
-        click.echo(
-            "Functions that accept the key now may do so for KEY_CACHE_SECONDS: 60 by default, 1 on a local server.",
-            err=True,
-        )
+    Requests with it are answered 401.
+
+    \b
+    Example:
+      destination keys revoke 3f1c09aa7be2
+    """
+    record = table.find(key_id)
+    if not yes:
+        question = f"Revoke …{record.last_four} of {record.customer_id}? This can't be undone."
+        click.confirm(question, abort=True, err=True)
+    _change_status(table, record, Status.REVOKED, as_json=as_json)
 
 
-_change_status("revoke", Status.REVOKED, "End an API key for good. Requests with it are answered 401.")
-_change_status(
-    "suspend", Status.SUSPENDED, "Suspend an API key. Requests with it are answered 403 until it is resumed."
-)
-_change_status("resume", Status.ACTIVE, "Let a suspended API key work again.")
+@keys.command()
+@click.argument("key_id")
+@key_table_options
+def suspend(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+    """Suspend an API key until it is resumed.
+
+    Requests with it are answered 403.
+
+    \b
+    Example:
+      destination keys suspend 3f1c09aa7be2
+    """
+    _change_status(table, table.find(key_id), Status.SUSPENDED, as_json=as_json)
+
+
+@keys.command()
+@click.argument("key_id")
+@key_table_options
+def resume(*, table: KeyTable, key_id: str, as_json: bool) -> None:
+    """Let a suspended API key work again.
+
+    \b
+    Example:
+      destination keys resume 3f1c09aa7be2
+    """
+    _change_status(table, table.find(key_id), Status.ACTIVE, as_json=as_json)
+
+
+def _change_status(table: KeyTable, record: KeyRecord, status: Status, *, as_json: bool) -> None:
+    """Set the status of a key, and show it; raises `click.ClickException` where the key is revoked or gone."""
+    changed = table.set_status(record, status)
+    if changed is None:
+        table.find(record.key_id)  # raises if it was deleted meanwhile
+        raise click.ClickException("This key is revoked, which is for good: make a new one")
+    _show(changed, as_json=as_json)
+    click.echo(
+        "Functions that accept the key now may do so for KEY_CACHE_SECONDS: 60 by default, 1 on a local server.",
+        err=True,
+    )
 
 
 @keys.command()
