@@ -10,8 +10,7 @@ run leaves compiled modules behind. Each package trusts the store by the certifi
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from bench.packages import (
 )
 from bench.samples import ACCEPTED, Sample
 from bench.store_server import StoreServer
-from bench.subjects import Code, Subject, destination
+from bench.subjects import PEERS, TRIMMED, Code, Subject, destination, trimmed_subject
 from destination.artifact import compile_with
 
 ROUNDS, QUICK_ROUNDS = 12, 2
@@ -56,7 +55,7 @@ def measure(options: Options) -> list[Table]:
     times = Table(
         name="cold",
         title=f"Cold start in milliseconds; medians of {rounds} rounds",
-        rows={name: _row(own, starts[BARE], starts[BARE + COMPILED]) for name, own in starts.items()},
+        rows={name: _row(own, starts) for name, own in starts.items()},
         bar="total",
     )
     return [times, _sizes(sizes)]
@@ -75,22 +74,26 @@ def _subjects(options: Options, store: StoreServer, python: Path, folder: Path) 
         for name, package in ((peer, plain), (peer + COMPILED, compiled)):
             code = Code(folders=(package,), target="app:lambda_handler")
             yield Subject(name=name, code=code, environment=peer_environment(), sample=accepted)
+    package = copied(TRIMMED, destination_package(options))
+    shutil.copy(PEERS / "bare_put_trimmed" / "app.py", package)
+    compile_with(python, package)
+    yield trimmed_subject(Code(folders=(package,), target="app:lambda_handler"))
     name = f"destination{COMPILED}"
     code = Code(folders=(copied(name, destination_package(options)),), target="handler.app:lambda_handler")
-    yield replace(destination(name, code, store, accepted), name=name)
+    yield destination(name, code, store, accepted)
 
 
-def _row(own: list[ColdStart], bare: list[ColdStart], bare_compiled: list[ColdStart]) -> dict[str, float]:
+def _row(own: Sequence[ColdStart], starts: Mapping[str, Sequence[ColdStart]]) -> dict[str, float]:
+    def ratio(figure: str, reference: str) -> float:
+        return median_ratio(*((getattr(start, figure) for start in each) for each in (own, starts[reference])))
+
     return {
         "init": median(start.init for start in own),
         "first request": median(start.first_request for start in own),
         "total": median(start.total for start in own),
         "processor": median(start.processor for start in own),
-        f"/ {BARE}": median_ratio((start.total for start in own), (start.total for start in bare)),
-        f"/ {BARE}{COMPILED}": median_ratio((start.total for start in own), (start.total for start in bare_compiled)),
-        f"processor / {BARE}{COMPILED}": median_ratio(
-            (start.processor for start in own), (start.processor for start in bare_compiled)
-        ),
+        **{f"/ {reference}": ratio("total", reference) for reference in (BARE + COMPILED, TRIMMED)},
+        **{f"processor / {reference}": ratio("processor", reference) for reference in (BARE + COMPILED, TRIMMED)},
     }
 
 

@@ -2,6 +2,7 @@
 
 The count hardly differs from run to run, so small changes show. Only the function's own process counts, in user mode.
 Each function runs twice, with few and with more calls. The difference leaves out loading, and calls that fill caches.
+Without --quick, a whole cold start is counted too: of the built destination, and of a bare put with its client.
 
 https://perfwiki.github.io/main/ and https://valgrind.org/docs/manual/cl-manual.html
 """
@@ -16,16 +17,21 @@ from pathlib import Path
 
 import click
 
+from bench import samples
 from bench.figures import NotRunError, Options, Table
-from bench.packages import chosen_codes
+from bench.packages import chosen_codes, packaged_codes
 from bench.store_server import StoreServer
-from bench.subjects import STOCK, Subject, SubjectProcess, warm_subjects
+from bench.subjects import LARGER, STOCK, TRIMMED, Subject, SubjectProcess, destination, trimmed_subject, warm_subjects
 from destination.console import progress
 
 WARM_UP_CALLS = 20
 CALLS, QUICK_CALLS = 100, 30
-SUBJECTS = (STOCK, "stock send_message", "destination, DynamoDB, accepted", "destination, SQS, accepted")
 QUICK_SUBJECTS = (STOCK, "destination, DynamoDB, accepted")
+SUBJECTS = (
+    *QUICK_SUBJECTS,
+    *(STOCK + LARGER, f"destination, DynamoDB, accepted{LARGER}", TRIMMED),
+    *("stock send_message", "destination, SQS, accepted"),
+)
 THOUSAND = "thousand instructions"
 
 COUNTERS = {
@@ -49,22 +55,43 @@ def measure(options: Options) -> list[Table]:
     codes, python = chosen_codes(options)
     names, calls = (QUICK_SUBJECTS, QUICK_CALLS) if options.quick else (SUBJECTS, CALLS)
     counts: dict[str, float] = {}
+    references: dict[str, str] = {}
     with StoreServer() as store, progress("instructions", total=len(names)) as advance:
         for subject in (each for each in warm_subjects(codes, store, python) if each.name in names):
             few, many = (_count(counter, subject, store, python, calls=WARM_UP_CALLS + more) for more in (0, calls))
             counts[subject.name] = (many - few) / calls
             advance()
-    return [
-        Table(
-            name="instructions",
-            title=f"Instructions of one call, counted by {counter}",
-            rows={
-                name: {THOUSAND: round(count / 1e3, 1), f"/ {STOCK}": round(count / counts[STOCK], 4)}
-                for name, count in counts.items()
-            },
-            bar=THOUSAND,
+            references[subject.name] = subject.reference
+    warm = Table(
+        name="instructions",
+        title=f"Instructions of one call, counted by {counter}",
+        rows={
+            name: {THOUSAND: round(count / 1e3, 1), f"/ {STOCK}": round(count / counts[references[name]], 4)}
+            for name, count in counts.items()
+        },
+        bar=THOUSAND,
+    )
+    return [warm] if options.quick else [warm, _cold(options, counter)]
+
+
+def _cold(options: Options, counter: str) -> Table:
+    """Count a whole process, from the start of the interpreter to the end of the first call, with built packages."""
+    title = f"Instructions of a cold start, counted by {counter}"
+    try:
+        codes, python = packaged_codes(options)
+    except NotRunError as error:
+        return Table(name="instructions: cold", title=title, rows={}, bar=THOUSAND, notes=[f"not run: {error}"])
+    with StoreServer() as store:
+        subjects = (
+            trimmed_subject(codes.trimmed),
+            destination("destination", codes.destination, store, samples.ACCEPTED),
         )
-    ]
+        counts = {subject.name: _count(counter, subject, store, python, calls=1) for subject in subjects}
+    rows = {
+        name: {THOUSAND: round(count / 1e3, 1), f"/ {TRIMMED}": round(count / counts[TRIMMED], 4)}
+        for name, count in counts.items()
+    }
+    return Table(name="instructions: cold", title=title, rows=rows, bar=THOUSAND)
 
 
 def _works(counter: str) -> bool:

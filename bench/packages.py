@@ -121,12 +121,18 @@ def chosen_codes(options: Options) -> tuple[Codes, list[str]]:
     """
     if options.python is None:
         return checkout_codes(), [sys.executable]
-    python = lambda_python(options)
+    return packaged_codes(options)
+
+
+def packaged_codes(options: Options) -> tuple[Codes, list[str]]:
+    """Return the functions as they are deployed, and the command of a Python like Lambda's."""
+    python, package = lambda_python(options), destination_package(options)
     canonical, jsonschema = (
         Code(folders=(peer_package(name),), target="app:lambda_handler") for name in list(PEER_FOLDERS)[1:]
     )
     codes = Codes(
-        destination=Code(folders=(destination_package(options),), target="handler.app:lambda_handler"),
+        destination=Code(folders=(package,), target="handler.app:lambda_handler"),
+        trimmed=Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"),
         stock=Code(folders=(PEERS / "stock_client", peer_package("bare put")), target="app:put_item"),
         canonical=canonical,
         canonical_jsonschema=jsonschema,

@@ -20,6 +20,9 @@ from destination.paths import ROOT
 
 PEERS = ROOT / "bench" / "peers"
 STOCK = "stock put_item"
+LARGER = ", 1.5 KB"
+"""The other rows send a message of about 1 KB."""
+TRIMMED = "bare put, trimmed"
 CAPTURE_NUMBER = 90_909_090
 """The number of a call whose write becomes a stock client's event; it occurs nowhere else in it."""
 
@@ -37,6 +40,7 @@ class Codes:
     """The functions that are compared, from the checkout or from packages."""
 
     destination: Code
+    trimmed: Code
     stock: Code
     canonical: Code
     canonical_jsonschema: Code
@@ -47,6 +51,7 @@ def checkout_codes() -> Codes:
     canonical = PEERS / "canonical"
     return Codes(
         destination=Code(folders=(ROOT,), target="handler.app:lambda_handler"),
+        trimmed=Code(folders=(PEERS / "bare_put_trimmed", ROOT), target="app:lambda_handler"),
         stock=Code(folders=(PEERS / "stock_client",), target="app:put_item"),
         canonical=Code(folders=(canonical,), target="app:lambda_handler"),
         canonical_jsonschema=Code(folders=(PEERS / "canonical_jsonschema", canonical), target="app:lambda_handler"),
@@ -55,12 +60,13 @@ def checkout_codes() -> Codes:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A function under test, and the event that it is called with."""
+    """A function under test, the event that it is called with, and the stock client that it is compared with."""
 
     name: str
     code: Code
     environment: Mapping[str, str]
     sample: Sample
+    reference: str = STOCK
 
 
 def destination(name: str, code: Code, store: StoreServer, sample: Sample, **overrides: str) -> Subject:
@@ -77,13 +83,19 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
 
     accepted = ours("DynamoDB, accepted", samples.ACCEPTED)
     queued = ours("SQS, accepted", samples.QUEUED, EVENT_SINK="sqs")
-    put_item = captured(accepted, store, python, "PutItem", "TableName", "Item")
+    larger = replace(ours(f"DynamoDB, accepted{LARGER}", samples.order(1.5, status=200)), reference=STOCK + LARGER)
+    put_item, put_larger = (
+        captured(each, store, python, "PutItem", "TableName", "Item") for each in (accepted, larger)
+    )
     send_message = captured(queued, store, python, "SendMessage", "QueueUrl", "MessageBody", "MessageAttributes")
     send_code = replace(codes.stock, target="app:send_message")
     return [
         Subject(name=STOCK, code=codes.stock, environment={}, sample=put_item),
+        Subject(name=STOCK + LARGER, code=codes.stock, environment={}, sample=put_larger, reference=STOCK + LARGER),
         Subject(name="stock send_message", code=send_code, environment={}, sample=send_message),
+        trimmed_subject(codes.trimmed),
         accepted,
+        larger,
         ours("DynamoDB, accepted, botocore's transport", samples.ACCEPTED, AWS_LAMBDA_FUNCTION_NAME=""),
         ours("DynamoDB, duplicate", samples.DUPLICATE, EVENT_TABLE=DUPLICATES_TABLE),
         ours("DynamoDB, refused", samples.REFUSED),
@@ -97,6 +109,12 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
             )
         ),
     ]
+
+
+def trimmed_subject(code: Code) -> Subject:
+    """Return the smallest function with the destination's client."""
+    sample = replace(samples.ACCEPTED, word="")
+    return Subject(name=TRIMMED, code=code, environment=peer_environment(), sample=sample)
 
 
 def captured(subject: Subject, store: StoreServer, python: Sequence[str], operation: str, *arguments: str) -> Sample:

@@ -43,8 +43,11 @@ def compare(
         name="warm",
         title=f"Processor time of one call of a loaded function; medians of {rounds} rounds of {calls} calls",
         rows={
-            name: {MICROSECONDS: median(seconds * 1e6 for seconds in own), RATIO: median_ratio(own, times[STOCK])}
-            for name, own in times.items()
+            subject.name: {
+                MICROSECONDS: median(seconds * 1e6 for seconds in times[subject.name]),
+                RATIO: median_ratio(times[subject.name], times[subject.reference]),
+            }
+            for subject in subjects
         },
         bar=RATIO,
     )

@@ -13,7 +13,7 @@ from bench.lambda_environment import peer_environment
 from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
-from bench.subjects import PEERS, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
+from bench.subjects import LARGER, PEERS, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.keys import hash_key
 
@@ -95,6 +95,7 @@ def test_the_store_speaks_tls(tmp_path):
 
 PEER_CODES = {
     "bare_put": Code(folders=(PEERS / "bare_put",), target="app:lambda_handler"),
+    "bare_put_trimmed": checkout_codes().trimmed,
     "canonical": checkout_codes().canonical,
     "canonical_jsonschema": checkout_codes().canonical_jsonschema,
 }
@@ -129,12 +130,13 @@ def subjects(store):
 ACCEPTED_CALL = "destination, DynamoDB, accepted"
 
 
-def test_warm_divides_by_a_stock_client(store, subjects):
-    compared = [subjects["stock put_item"], subjects[ACCEPTED_CALL]]
-    table = warm.compare(compared, store, PYTHON, rounds=2, calls=5)
-    [stock, accepted] = [row[warm.RATIO] for row in table.rows.values()]
-    assert stock == 1
-    assert accepted > 0
+def test_warm_divides_by_a_stock_client_with_the_same_size(store, subjects):
+    names = ["stock put_item", ACCEPTED_CALL, f"stock put_item{LARGER}", f"{ACCEPTED_CALL}{LARGER}"]
+    table = warm.compare([subjects[name] for name in names], store, PYTHON, rounds=2, calls=5)
+    stock, accepted, stock_larger, larger = (row[warm.RATIO] for row in table.rows.values())
+    assert stock == stock_larger == 1
+    assert min(accepted, larger) > 0
+    assert subjects[names[3]].reference == names[2]
 
 
 def test_the_subjects_of_instructions_exist(subjects):
@@ -145,6 +147,8 @@ def test_the_stock_client_writes_what_the_destination_writes(subjects):
     item = json.loads(subjects["stock put_item"].sample.event)
     message = json.loads(subjects["stock send_message"].sample.event)
     assert NUMBER in item["Item"]["message"]["S"]
+    larger = json.loads(subjects[f"stock put_item{LARGER}"].sample.event)
+    assert len(larger["Item"]["message"]["S"]) > len(item["Item"]["message"]["S"])
     assert NUMBER in message["MessageBody"]
     assert set(item) == {"TableName", "Item"}
 
