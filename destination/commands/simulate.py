@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from urllib.parse import urljoin
 
 import click
+import urllib3
 
 from destination.commands.options import FiniteRange, parse_endpoint
-from destination.console import stdout
+from destination.console import counted, progress, stdout
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import Stores, stack_outputs
 from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target, trusted_authority
@@ -22,6 +24,7 @@ from destination.paths import ROOT
 from destination.segment.client import SEGMENT_TIMEOUT_SECONDS, deployment_url
 from destination.segment.contract import BATCH_PATH, CALL_TYPES, DELETE, MAX_BATCH_MESSAGES
 from destination.segment.endpoint import Endpoint
+from destination.simulation import friendly
 from destination.simulation.deliver import IsStored, Sender
 from destination.simulation.key_probes import KeyProbes, ProbeKey
 from destination.simulation.play import Play
@@ -47,6 +50,13 @@ SHARE = FiniteRange(0, 1)
 
 
 @click.command()
+@click.option(
+    "--profile",
+    type=click.Choice(("hostile", "friendly")),
+    default="hostile",
+    show_default=True,
+    help="Odd messages and whole checks, or the believable traffic of a small shop, which is only sent.",
+)
 @click.option("--messages", default=1000, show_default=True, type=click.IntRange(1), help="How many to send.")
 @click.option("--customers", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of how many customers.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed sends the same messages; by chance without it.")
@@ -88,6 +98,7 @@ SHARE = FiniteRange(0, 1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def simulate(
     *,
+    profile: str,
     messages: int,
     customers: int,
     seed: int | None,
@@ -116,13 +127,19 @@ def simulate(
     was not erased, or a contact is wrong, and when any other promise of docs/how-to/simulate.md was broken: it names
     the message, what is expected and what was found.
 
-    Control-C ends it with a reconciliation of what was
-    sent so far.
+    Control-C ends it with a reconciliation of what was sent so far.
+
+    With --profile friendly, only --messages, --seed and --rate and the options that name the deployment apply.
 
     \b
     Example:
       destination simulate --messages 20000 --customers 10 --duplicates 0.05 --deletes 0.1 --contacts
     """
+    if profile == "friendly":
+        target, endpoint_url = _target(url, stores, stack, ca_file)
+        authority = trusted_authority(endpoint_url, ca_file)
+        _simulate_shop(target, endpoint_url, authority, messages=messages, seed=seed, rate=rate, as_json=as_json)
+        return
     in_batches = route == "batch"
     if batch_size and not in_batches:
         raise click.UsageError("--batch-size is for --route batch")
@@ -206,6 +223,35 @@ def simulate(
         again = f"; the same options with --seed {seed} send and compare all of it again" if is_table else ""
         raise click.ClickException(f"What is stored can't be read{again}: {findings.unreadable}")
     if findings.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _simulate_shop(
+    target: Target,
+    url: str,
+    authority: str | None,
+    *,
+    messages: int,
+    seed: int | None,
+    rate: float | None,
+    as_json: bool,
+) -> None:
+    """Send the traffic of a shop, and say what became of it; exits with 1 if a request failed."""
+    random = Random(seed)  # noqa: S311 -- to be repeatable, not secret
+    with _temporary_keys(target, [friendly.CUSTOMER]) as [api_key], progress("Sending", total=messages) as step:
+        try:
+            counts = friendly.send_shop_traffic(
+                url, api_key, ca_file=authority, messages=messages, random=random, rate=rate, step=step
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise click.ClickException(f"{url} does not answer: {error}") from error
+    if as_json:
+        click.echo(json.dumps({"sent": counts.total(), "customer_id": friendly.CUSTOMER, **counts}))
+    else:
+        words = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+        click.echo(f"Sent {counted(counts.total(), 'message')} of customer {friendly.CUSTOMER}: {words}.")
+        click.echo(f"To see them: destination messages list --customer {friendly.CUSTOMER}", err=True)
+    if counts["failed"]:
         raise click.exceptions.Exit(1)
 
 

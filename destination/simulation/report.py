@@ -153,7 +153,7 @@ def _numbers(run: Run, columns: int) -> RenderableType:
         ("delivered at first try", ledger.at_first_try, "", ""),
         ("delivered after retries", ledger.after_retries, "", ""),
         ("given up", ledger.given_up, DOUBTFUL if ledger.given_up else "", "after four hours of retries, compressed"),
-        ("duplicates refused", ledger.duplicates, "", ""),
+        ("duplicates answered", ledger.duplicates, "", ""),
     ]
     sometimes: list[_Row] = [
         ("refused for good", ledger.refused, BAD, "valid messages that their sender drops"),

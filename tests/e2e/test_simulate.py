@@ -138,6 +138,16 @@ def customers_with_keys(server):
     return sorted(item["customer_id"]["S"] for item in items)
 
 
+def test_the_friendly_profile_sends_a_shop(server):
+    told = server.json("simulate", "--profile", "friendly", "--messages", "60", "--seed", "7")
+    assert (told["sent"], told["failed"] if "failed" in told else 0) == (60, 0)
+    assert told["stored"] > 50
+    assert (told["duplicate"], told["refused"]) == (1, 1)
+    stored = server.run("messages", "list", "--customer", "blue-bean", "--json", "--limit", "100").stdout.splitlines()
+    assert len(stored) == told["stored"]
+    assert "blue-bean" not in {key["customer_id"] for key in server.json("keys", "list")}
+
+
 def test_its_keys_are_removed_and_others_stay(server):
     before = customers_with_keys(server)
     assert demo.CUSTOMER in before
@@ -352,7 +362,15 @@ def test_a_stack_without_an_endpoint_needs_a_url(deploy):
 def test_people_see_numbers_and_a_picture(server):
     result = run("simulate", "--url", server.url, "--messages", "40", "--seed", "11", "--duplicates", "0.2")
     assert result.exit_code == 0
-    for row in ("sent", "delivered at first try", "stored", "duplicates refused", "lost", "stored twice", "200 stored"):
+    for row in (
+        "sent",
+        "delivered at first try",
+        "stored",
+        "duplicates answered",
+        "lost",
+        "stored twice",
+        "200 stored",
+    ):
         assert row in result.stdout
     assert "█" in result.stdout
     assert "p50" in result.stdout
