@@ -129,24 +129,44 @@ class Report:
 
     # On a terminal
 
-    def picture(self) -> RenderableType:
-        """Return what people are shown: all points, and what is to be looked at."""
-        table = Rows("", "Point", "Title", "Found", whole=(0, 1), folded=(3,))
-        for finding in self.findings:
-            colour = COLOURS[finding.verdict]
-            table.add_row(
-                Text(finding.verdict, colour),
-                finding.point.id,
-                finding.point.title,
-                Text(self._says(finding), "" if finding.verdict is Verdict.FAIL else "dim"),
-            )
-        parts: list[RenderableType] = [table, ""]
+    def picture(self, *, all_points: bool = False) -> RenderableType:
+        """Return what people are shown: counts by group, and the points that failed, have a warning or are unchecked.
+
+        With `all_points` it lists the points that passed, too.
+        """
+        parts: list[RenderableType] = []
+        listed = [finding for finding in self.findings if all_points or finding.verdict is not Verdict.PASS]
+        if not all_points:
+            parts += [self._groups(), ""]
+        if listed:
+            parts += [self._points(listed), ""]
         for finding in self.findings:
             if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
                 parts += [*self._details(finding), ""]
         parts += [Text(note, "yellow") for note in self.notes]
         parts.append(Text(f"{self.summary}.", COLOURS[Verdict.FAIL if self.has_failed else Verdict.PASS]))
         return Group(*parts)
+
+    def _groups(self) -> Rows:
+        """Return the counts of each verdict by group, which is the first part of a point's id."""
+        groups: dict[str, Counter[Verdict]] = {}
+        for finding in self.findings:
+            groups.setdefault(finding.point.id.partition(".")[0], Counter())[finding.verdict] += 1
+        table = Rows("Group", "Passed", "Failed", "Warning", "Not checked", right=(1, 2, 3, 4))
+        for group, counts in groups.items():
+            table.add_row(group, *(str(counts[verdict] or "") for verdict in Verdict))
+        return table
+
+    def _points(self, findings: Iterable[Finding]) -> Rows:
+        table = Rows("", "Point", "Title", "Found", whole=(0, 1), folded=(3,))
+        for finding in findings:
+            table.add_row(
+                Text(finding.verdict, COLOURS[finding.verdict]),
+                finding.point.id,
+                finding.point.title,
+                Text(self._says(finding), "" if finding.verdict is Verdict.FAIL else "dim"),
+            )
+        return table
 
     def _details(self, finding: Finding) -> Iterator[Text]:
         colour = COLOURS[finding.verdict]

@@ -54,6 +54,7 @@ ENDINGS = (signal.SIGTERM, signal.SIGHUP)
     type=FiniteRange(0.01, 60),
     help="The seconds that an answer may take.",
 )
+@click.option("--all", "show_all", is_flag=True, help="List the points that passed, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def certify(
     *,
@@ -66,6 +67,7 @@ def certify(
     only_list: bool,
     report_path: Path | None,
     limit_seconds: float,
+    show_all: bool,
     as_json: bool,
 ) -> None:
     """Check an endpoint as Segment's reviewers do.
@@ -104,7 +106,7 @@ def certify(
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
         else:
-            stdout().print(report.picture())
+            stdout().print(report.picture(all_points=show_all))
         if file_stem:
             _write(report, file_stem)
     if report.has_failed or left:
@@ -205,7 +207,7 @@ def _temporary(holdings: Holdings, left: list[str]) -> Iterator[ApiKeys]:
             left.append(f"Broken off: items of {holdings.customer_id} may stay in {tables}; its keys end within a day.")
             raise
         finally:
-            for sentence in left:
+            for sentence in left or ["Removed."]:
                 click.echo(sentence, err=True)
             for number, handler in before.items():
                 signal.signal(number, handler)
