@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 from local_server import run
 
-from destination.commands.replay import Pace
+from destination.deployment.replay import RateLimit
 from destination.deployment.stack import LOCAL_STACK
 
 TRACK = {"type": "track", "event": "Lamp Lit"}
@@ -199,7 +199,7 @@ def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay)
 @pytest.mark.parametrize(("rate", "slept"), [(100, [0, 0.01, 0.02, 0.03]), (None, [0, 0, 0, 0])])
 def test_a_rate_spreads_what_it_queues_over_time(rate, slept):
     pauses = []
-    pace = Pace(rate, clock=lambda: 17.0, sleep=pauses.append)
+    pace = RateLimit(rate, clock=lambda: 17.0, sleep=pauses.append)
     for _ in slept:
         pace.wait()
     assert pauses == pytest.approx(slept)
@@ -207,7 +207,7 @@ def test_a_rate_spreads_what_it_queues_over_time(rate, slept):
 
 def test_time_that_was_not_used_is_not_made_up_for():
     pauses, times = [], iter([0.0, 60.0, 60.0])
-    pace = Pace(100, clock=lambda: next(times), sleep=pauses.append)
+    pace = RateLimit(100, clock=lambda: next(times), sleep=pauses.append)
     pace.wait()
     pace.wait()
     assert pauses == pytest.approx([0, 0.01])

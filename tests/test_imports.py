@@ -50,6 +50,7 @@ SHARED = {
     },
     "simulation.contacts": {"consumer.contact_table.ContactTable"},  # reads what `destination contacts` prints
     "simulation.play": {"handler.errors.STORE_ERRORS"},
+    "simulation.setup": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},  # makes keys for the run
 }
 """Module -> what it may import from the product, and why."""
 PRODUCT = ("handler", "consumer")

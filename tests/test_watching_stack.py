@@ -10,9 +10,9 @@ from local_server import run
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line
 
 from destination.commands.options import SINCE
-from destination.commands.status import BETA_CUSTOMERS, NAMESPACE, Progress
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import STORE_OUTPUTS, create_local_stack, load_template
+from destination.watching.status import BETA_CUSTOMERS, NAMESPACE, BetaProgress
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record
@@ -335,7 +335,7 @@ def test_without_a_server_one_is_told_how_to_start_it(command):
     [(9, 19_999_999, False), (BETA_CUSTOMERS, 0, True), (0, 20_000_000, True)],
 )
 def test_either_of_customers_and_events_reaches_the_bar(customers, events, is_reached):
-    progress = Progress(events=events, since=None, source="", customers=customers, period="", holders=0)
+    progress = BetaProgress(events=events, since=None, source="", customers=customers, period="", holders=0)
     assert progress.is_reached is is_reached
 
 

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -346,3 +348,14 @@ pre { background: var(--soft); padding: .75rem; white-space: pre-wrap; overflow-
   tr, summary { break-inside: avoid; }
 }
 """
+
+
+def write_report(report: Report, stem: Path) -> None:
+    """Write a report as Markdown and as HTML; `stem` is its file without an ending."""
+    for ending, text in ((".md", report.markdown()), (".html", report.html())):
+        file = stem.with_name(stem.name + ending)
+        try:
+            file.write_text(text, "utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{file} can't be written: {error.strerror}") from error
+        click.echo(f"Written: {file}", err=True)

@@ -11,7 +11,7 @@ import click
 
 from consumer.contact_table import ContactTable
 from consumer.contacts import Profile
-from destination.commands.options import ID, target_options
+from destination.commands.options import ID, json_option, limit_option, target_options
 from destination.console import Rows, print_document, printable, stdout
 from destination.deployment import demo
 from destination.deployment.target import Target
@@ -68,8 +68,8 @@ def contacts() -> None:
 
 
 @contacts.command(name="list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, at the most.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, each as `show` has it.")
+@limit_option("How many, at the most.")
+@json_option("Print a JSON object per line, each as `show` has it.")
 @selection_options
 def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
     """List the contacts of a customer.
@@ -105,7 +105,7 @@ def _columns(profile: Profile) -> tuple[str, ...]:
 
 @contacts.command()
 @click.argument("contact_id", type=ID, metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@json_option("Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:
     """Show one contact whole.

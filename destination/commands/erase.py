@@ -11,7 +11,7 @@ import click
 from consumer.erase import Scope
 from consumer.erasures import Receipt
 from consumer.stored import Item
-from destination.commands.options import ID, parse_person, target_options
+from destination.commands.options import ID, json_option, parse_person, target_options, yes_option
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (
     Linked,
@@ -34,9 +34,9 @@ CONSUMER_NOTE = "\nThe consumer gets the delete message, too; the receipt says n
 @click.option("--user", type=ID, help="The user id.")
 @click.option("--anonymous", type=ID, help="The anonymous id of a visitor, in place of a user.")
 @click.option("--dry-run", is_flag=True, help="Only tell what is stored, and under which other ids.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option()
 @click.option("--wait", "wait_seconds", default=300, show_default=True, type=click.IntRange(0), help="For the receipt.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@json_option("Print one JSON object, for programs.")
 @target_options
 def erase(
     *,

@@ -1,21 +1,24 @@
 """`destination erasures`: the receipts of what was erased, and what was not carried out."""
 
 import json
-import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import click
 
 from consumer.erasures import Receipt
-from destination.commands.options import ID, parse_person, target_options
+from destination.commands.options import ID, json_option, limit_option, parse_person, target_options, yes_option
 from destination.console import Rows, counted, printable, progress, stdout
-from destination.deployment.erasure import Person, erasures_of, request_erasure
+from destination.deployment.erasure import (
+    done_later,
+    erasures_of,
+    is_receipt_of,
+    request_erasure,
+    waiting_deletes,
+)
 from destination.deployment.target import Target
-from handler.items import read_json_attribute
-from handler.record import sha256, subject_key
-from handler.spec import DELETE
+from handler.record import sha256
 from handler.timestamps import sortable
 
 SHOWN_HASH_CHARS = 12
@@ -30,9 +33,9 @@ def erasures() -> None:
 @erasures.command(name="list")
 @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
 @click.option("--unfinished", is_flag=True, help="Only those that are under way, or were given up.")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@limit_option()
 @click.option("--scan", is_flag=True, help="Of all customers: read the whole table of erasures.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@json_option("Print a JSON object per line, for programs.")
 @target_options
 def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: int, scan: bool, as_json: bool) -> None:
     """List receipts, newest first: of a customer, or of all.
@@ -46,7 +49,7 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
     table = erasures_of(target)
     found = table.everything() if customer_id is None else table.receipts(customer_id)
     receipts = _newest_first(found)
-    done = _done_later(receipts)
+    done = done_later(receipts)
     if unfinished:
         receipts = [receipt for receipt in receipts if not receipt.finished_at and receipt not in done]
     if as_json:
@@ -65,19 +68,6 @@ def _newest_first(receipts: Iterable[Receipt]) -> list[Receipt]:
     return sorted(receipts, key=lambda receipt: (receipt.requested_at, receipt.user_hash), reverse=True)
 
 
-def _done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
-    """Return those, of receipts with the newest first, after which the same user was erased by another request."""
-    finished: set[tuple[str, str]] = set()
-    done = set()
-    for receipt in receipts:
-        whose = receipt.customer_id, receipt.user_hash
-        if receipt.finished_at:
-            finished.add(whose)
-        elif whose in finished:
-            done.add(receipt)
-    return done
-
-
 def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
     def moment(time: str) -> str:
         return time.replace("T", " ")[: len("2020-05-09 23:54:49")]
@@ -91,13 +81,6 @@ def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
         f"{receipt.linked_messages + receipt.linked_rejects:,}",
         moment(receipt.finished_at) or ("by a later one" if is_done_later else "under way"),
     )
-
-
-def _is_of(receipt: Receipt, who: str) -> bool:
-    """Whether a receipt is of an id, or of a hash or the beginning of one."""
-    subjects = (subject_key(receipt.customer_id, kind, who) for kind in ("user", "anonymous"))
-    is_hash = re.fullmatch("[0-9a-f]{4,64}", who) is not None
-    return (is_hash and receipt.user_hash.startswith(who)) or receipt.user_hash in map(sha256, subjects)
 
 
 @erasures.command()
@@ -139,7 +122,7 @@ def show(
         raise click.UsageError("Name the --customer whose user this is")
     table = erasures_of(target)
     found = table.everything() if customer_id is None else table.receipts(customer_id)
-    receipts = _newest_first(receipt for receipt in found if _is_of(receipt, who))
+    receipts = _newest_first(receipt for receipt in found if is_receipt_of(receipt, who))
     if not receipts:
         raise click.ClickException(
             f"No receipt is of {printable(who)} here: either nobody requested an erasure, or it has not begun"
@@ -165,8 +148,8 @@ def _proof(subject: str) -> str:
     help="Only such requests.",
 )
 @click.option("--scan", is_flag=True, help="Read the whole event table; on a stack that costs what its size costs.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@yes_option()
+@json_option("Print one JSON object, for programs.")
 @target_options
 def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: bool) -> None:
     """Request again the erasures that are not finished.
@@ -181,7 +164,7 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     if not scan and not target.is_local:
         raise click.UsageError("Say --scan to read the whole event table, which tells what was not carried out")
     limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
-    people = dict(_waiting(target, limit))
+    people = dict(waiting_deletes(target, limit))
     if people and not yes:
         click.confirm(f"Request {counted(len(people), 'erasure')} again?", abort=True, err=True)
     with progress("Requesting", total=len(people)) as step:
@@ -196,23 +179,3 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
         click.echo(
             f"Requested {counted(len(people), 'erasure')} again: `destination erasures list` tells when they are done."
         )
-
-
-def _waiting(target: Target, limit: str) -> Iterator[tuple[Person, str]]:
-    """Yield whom the `delete` messages name that were stored before a time, and when those happened."""
-    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at", "timestamp")}
-    pages = target.account.dynamodb().get_paginator("scan").paginate(
-        TableName=target.stores.event_table,
-        FilterExpression="#type = :delete AND #stored_at <= :limit",
-        ProjectionExpression=", ".join(names),
-        ExpressionAttributeNames=names,
-        ExpressionAttributeValues={":delete": {"S": DELETE}, ":limit": {"S": limit}},
-        ConsistentRead=True,
-    )  # fmt: skip
-    for page in pages:
-        for item in page["Items"]:
-            message = read_json_attribute(item["message"])
-            user = message.get("user_id")
-            anonymous = message["anonymous_id"] if user is None else None
-            person = Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)
-            yield person, item["timestamp"]["S"]

@@ -2,25 +2,22 @@
 
 import csv
 import functools
-import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import click
 from rich.text import Text
 
-from destination.commands.options import Parsed
+from destination.commands.options import Parsed, json_option, yes_option
 from destination.console import Rows, stdout
+from destination.deployment.key_import import import_keys, read_keys
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.stack import Account
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
-from handler.keys import DEMO_KEY_PREFIX, Status, is_well_formed, new_key
+from handler.keys import Status, new_key
 from handler.spec import CALL_TYPES
-
-MIN_IMPORTED_KEY_CHARS = 8
-"""A shorter one can be guessed; a heading in a file (`key`, `api_key`) is shorter too."""
 
 
 def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,7 +26,7 @@ def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
     @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
     @click.option("--table", "table_name", help="A key table by its name instead, by your own AWS credentials.")
-    @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+    @json_option("Print JSON, for programs.")
     @functools.wraps(command)
     def wrapped(*, url: str, stack: str | None, table_name: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
         if stack and table_name:
@@ -138,7 +135,7 @@ def show(*, table: KeyTable, key_id: str, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@yes_option()
 @key_table_options
 def revoke(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
     """End an API key for good.
@@ -211,17 +208,7 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
       destination keys rotate 3f1c09aa7be2 --overlap 48h
     """
     old = table.find(key_id)
-    if old.status == Status.REVOKED:
-        raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
-    key = new_key()
-    record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
-    table.add(record)
-    if not table.end(old, ends_at):
-        table.set_status(record, Status.REVOKED)  # so that nothing outlives a revocation of the old key
-        raise click.ClickException(
-            "Somebody else changed this key at the same time, so it was not rotated: look at it with "
-            "`destination keys show`, and run this again"
-        )
+    key, record = table.rotate(old, ends_at)
     _show_new(key, record, as_json=as_json)
     end = min(old.expires_at or ends_at, ends_at)
     click.echo(f"The old key, …{old.last_four}, ends at {end:%Y-%m-%d %H:%M} UTC.", err=True)
@@ -260,72 +247,29 @@ def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> N
       destination keys import keys.csv
     """
     try:
-        records = [*_read(file.read())]
+        records = [*read_keys(file.read())]
     except (csv.Error, UnicodeDecodeError) as error:
         raise click.ClickException(f"This is not CSV in UTF-8: {error}") from error
-    there_already = [record for record in records if not table.add(record)]
-    owners = {record.key_hash: record.customer_id for record in table} if there_already else {}
-    strangers = [record for record in there_already if owners.get(record.key_hash) != record.customer_id]
-    replaced = [record for record in there_already if replace and record not in strangers and table.replace(record)]
-    imported = len(records) - len(there_already)
+    result = import_keys(table, records, replace=replace)
+    strangers = result.strangers
     if as_json:
         counts = {
-            "imported": imported,
-            "replaced": len(replaced),
-            "already_there": len(there_already) - len(replaced),
+            "imported": result.imported,
+            "replaced": result.replaced,
+            "already_there": result.already_there - result.replaced,
             "of_another_customer": len(strangers),
         }
         click.echo(json.dumps(counts))
     elif replace:
-        left = len(there_already) - len(strangers) - len(replaced)
-        click.echo(f"Imported {imported} keys, and replaced {len(replaced)}; {left} are revoked here, and stay so.")
+        left = result.already_there - len(strangers) - result.replaced
+        click.echo(
+            f"Imported {result.imported} keys, and replaced {result.replaced}; {left} are revoked here, and stay so."
+        )
     else:
-        click.echo(f"Imported {imported} keys; {len(there_already)} were there already.")
+        click.echo(f"Imported {result.imported} keys; {result.already_there} were there already.")
     if strangers:
         names = ", ".join(f"…{record.last_four} of {record.customer_id}" for record in strangers)
         raise click.ClickException(f"These keys belong to another customer already, and were left as they are: {names}")
-
-
-def _read(text: str) -> Iterator[KeyRecord]:
-    """Yield the keys of a file, which is CSV or JSON Lines; raises `csv.Error` or `click.ClickException`."""
-    if text.lstrip().startswith("{"):
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield _exported(line, number)
-        return
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
-        if row:
-            yield _imported(row, number)
-
-
-def _exported(line: str, number: int) -> KeyRecord:
-    try:
-        fields = json.loads(line)
-        record = KeyRecord.from_exported(fields if isinstance(fields, dict) else {})
-        CUSTOMER_ID.convert(record.customer_id, None, None)
-    except click.BadParameter as error:
-        raise click.ClickException(f"Line {number}: {error.message}") from error
-    except ValueError as error:
-        raise click.ClickException(f"Line {number} is no key of `destination keys export`: {error}") from error
-    return record
-
-
-def _imported(row: list[str], number: int) -> KeyRecord:
-    customer_id, key, label = [part.strip() for part in [*row, "", ""]][:3]
-    if not key or len(row) > 3:  # noqa: PLR2004 -- as the sentence says
-        raise click.ClickException(f"Line {number} is not `customer,key` or `customer,key,label`")
-    if key.startswith(DEMO_KEY_PREFIX):
-        raise click.ClickException(f"Line {number}: keys that start with {DEMO_KEY_PREFIX} are for local servers only")
-    if not is_well_formed(key) or len(key) < MIN_IMPORTED_KEY_CHARS:
-        raise click.ClickException(
-            f"Line {number}: a key must be {MIN_IMPORTED_KEY_CHARS} to 256 printable ASCII characters without a colon; "
-            "one that starts with ddk_ must be complete. The file has no line of headings"
-        )
-    try:
-        parse_customer_id(customer_id)
-    except ValueError as error:
-        raise click.ClickException(f"Line {number}: {error}") from error
-    return KeyRecord.of(key, customer_id=customer_id, label=label or None)
 
 
 def _show_new(key: str, record: KeyRecord, *, as_json: bool) -> None:

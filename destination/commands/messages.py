@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from destination.commands.options import ID, target_options
+from destination.commands.options import ID, json_option, limit_option, target_options
 from destination.console import Rows, counted, print_document, printable, progress, stdout
 from destination.deployment import demo
 from destination.deployment.event_table import Item, MessageSelection, fetch_items, key_of, time_of, to_json, what_of
@@ -73,9 +73,9 @@ def messages() -> None:
 
 
 @messages.command(name="list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
+@limit_option()
 @click.option("--follow", is_flag=True, help="Go on showing messages as they come, oldest first.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@json_option("Print a JSON object per line, for programs.")
 @selection_options
 def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: bool) -> None:
     """List stored messages, newest first.
@@ -150,7 +150,7 @@ def _follow(selection: MessageSelection, limit: int, *, as_json: bool) -> None:
 
 @messages.command()
 @click.argument("message_id")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, for programs.")
+@json_option("Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: MessageSelection, message_id: str, as_json: bool) -> None:
     """Show one stored message whole, by its id.

@@ -3,6 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ from destination.deployment.target import LOCAL_URL, Target, local_target, stack
 from destination.watching.request_log import parse_period
 
 T = TypeVar("T")
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
 
 
 def parse_endpoint(url: str) -> str:
@@ -93,3 +96,31 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, target=target, **options)
 
     return wrapped
+
+
+def json_option(text: str = "Print a JSON object, for programs.") -> Decorator:
+    """Give a command `--json`, and hand it `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def limit_option(text: str = "How many, of the newest.") -> Decorator:
+    """Give a command `--limit`."""
+    return click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help=text)
+
+
+def yes_option(text: str = "Don't ask.") -> Decorator:
+    """Give a command `--yes`, which answers what it would ask."""
+    return click.option("--yes", is_flag=True, help=text)
+
+
+def schemas_option(text: str) -> Decorator:
+    """Give a command `--schemas`, and hand it the `folder`."""
+    path = click.Path(exists=True, file_okay=False, path_type=Path)
+    return click.option("--schemas", "folder", type=path, help=text)
+
+
+ca_file_option: Decorator = click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A certificate authority to trust (serve --tls has its own).",
+)

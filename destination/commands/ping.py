@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from destination.commands.options import parse_endpoint
+from destination.commands.options import ca_file_option, json_option, parse_endpoint
 from destination.console import printable, stdout
 from destination.deployment.target import LOCAL_URL, demo_key_of, trusted_authority
 from destination.segment.client import (
@@ -33,13 +33,11 @@ MAX_SHOWN_CHARS = 10_000
 @click.argument("call_type", type=click.Choice((*CALL_TYPES, "all")), default="track")
 @click.option("--url", default=LOCAL_URL, show_default=True, help="The endpoint; without a path, /segment is meant.")
 @click.option("--api-key", help="The API key. A local server's good demo key without this.")
-@click.option(
-    "--ca-file", type=click.Path(exists=True), help="A certificate authority to trust (serve --tls has its own)."
-)
+@ca_file_option
 @click.option("--settings", metavar="JSON", help="The customer's settings, for the header X-Segment-Settings.")
 @click.option("--print", "only_print", is_flag=True, help="Print the messages and send nothing.")
 @click.option("--verbose", is_flag=True, help="With `all`, show each whole request and answer.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option("Print JSON, for programs.")
 def ping(
     *,
     call_type: str,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from consumer.stored import Unreadable, read_queue_message
-from destination.commands.options import target_options
+from destination.commands.options import json_option, target_options
 from destination.console import Rows, counted, stdout
 from destination.deployment.target import Target
 
@@ -30,7 +30,7 @@ def queue() -> None:
 @queue.command()
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 100), help="How many messages, at most.")
 @click.option("--dead-letters", is_flag=True, help="Read the dead-letter queue instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@json_option("Print a JSON object per line, for programs.")
 @target_options
 def peek(*, target: Target, limit: int, dead_letters: bool, as_json: bool) -> None:
     """Show some messages of the queue, and leave them there.

@@ -12,7 +12,15 @@ from typing import Any
 
 import click
 
-from destination.commands.options import ID, Parsed, target_options
+from destination.commands.options import (
+    ID,
+    Parsed,
+    json_option,
+    limit_option,
+    schemas_option,
+    target_options,
+    yes_option,
+)
 from destination.console import Rows, print_document, progress, stdout
 from destination.deployment.parallel import in_parallel
 from destination.deployment.reject_table import (
@@ -79,8 +87,8 @@ def rejects() -> None:
 
 
 @rejects.command(name="list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="How many, of the newest.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per line, for programs.")
+@limit_option()
+@json_option("Print a JSON object per line, for programs.")
 @selection_options
 def list_(*, selection: RejectSelection, limit: int, as_json: bool) -> None:
     """List rejects, newest first: of a customer, or of all.
@@ -117,7 +125,7 @@ def _columns(reject: KeptReject) -> tuple[str, ...]:
 
 @rejects.command()
 @click.argument("reject_id", metavar="ID", type=REJECT_ID)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the body as it came, for programs.")
+@json_option("Print one JSON object, the body as it came, for programs.")
 @selection_options
 def show(*, selection: RejectSelection, reject_id: str, as_json: bool) -> None:
     """Show one reject whole, by its id or the start of it.
@@ -148,14 +156,9 @@ def _settings(contents: Contents) -> object:
 
 @rejects.command(name="retry")
 @click.argument("reject_ids", metavar="[ID]...", nargs=-1, type=REJECT_ID)
-@click.option(
-    "--schemas",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The schemas to judge by; those of this checkout if you don't say.",
-)
+@schemas_option("The schemas to judge by; those of this checkout if you don't say.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would pass.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@json_option()
 @selection_options
 def retry_(
     *, selection: RejectSelection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
@@ -259,8 +262,8 @@ def _tell(verdicts: Sequence[Verdict], selection: RejectSelection, *, as_json: b
 
 @rejects.command()
 @click.option("--older-than", type=DAYS, metavar="DAYS", help="Only those older than this; a scan.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@yes_option()
+@json_option()
 @selection_options
 def purge(*, selection: RejectSelection, older_than: int | None, yes: bool, as_json: bool) -> None:
     """Delete rejects for good: of a customer, old ones, or all. Asks before it does.

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from destination.commands.options import json_option, schemas_option
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
 from destination.paths import SCHEMAS
@@ -25,19 +26,14 @@ def schemas() -> None:
 
 
 @schemas.command()
-@click.option(
-    "--schemas",
-    "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder to check; that of this checkout if you don't say.",
-)
+@schemas_option("The folder to check; that of this checkout if you don't say.")
 @click.option("--against-stored", is_flag=True, help="Try them on stored messages and on rejects too.")
 @click.option("--customer", "customer_id", help="Only on this customer's.")
 @click.option("--limit", type=click.IntRange(min=1), help="On at most so many messages, and so many rejects.")
 @click.option("--scan", is_flag=True, help="Read the whole tables; on a stack that costs what their size costs.")
 @click.option("--url", help=f"A running local server.  [default: {LOCAL_URL}]")
 @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@json_option()
 def check(
     *,
     folder: Path | None,

@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from destination.commands.options import Parsed
+from destination.commands.options import Parsed, json_option
 from destination.console import server_stdout
 from destination.debugger.local import LocalDebugger
 from destination.local import server as local
@@ -53,7 +53,7 @@ def _parse_host_name(text: str) -> str:
     f"throttle:0.1,partial:0.05. Kinds: {', '.join((*KINDS, REDELIVERY))}.",
 )
 @click.option("--faults-seed", type=int, help="Draws the same faults in the same order.")
-@click.option("--json", "as_json", is_flag=True, help="Print the function's own log lines.")
+@json_option("Print the function's own log lines.")
 def serve(
     *,
     host: str,

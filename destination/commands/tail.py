@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from destination.commands.options import ID, Parsed, target_options
+from destination.commands.options import ID, Parsed, json_option, target_options
 from destination.console import printable, stdout
 from destination.deployment.target import Target
 from destination.watching.lines import AccessLine, Line, Wanted
@@ -37,7 +37,7 @@ def _parse_status(text: str) -> str:
 @click.option("--status", type=Parsed("status", _parse_status), help="Only this answer: 503, or 5xx.")
 @click.option("--code", type=ID, help="Only this code of an error (docs/reference/answers.md has them).")
 @click.option("--last", default=0, type=click.IntRange(0, 10_000), help="Begin with so many lines of before.")
-@click.option("--json", "as_json", is_flag=True, help="Print the lines as they were written, for programs.")
+@json_option("Print the lines as they were written, for programs.")
 @target_options
 def tail(
     *,

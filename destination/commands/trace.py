@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import click
 
-from destination.commands.options import ID, SINCE, target_options
+from destination.commands.options import ID, SINCE, json_option, target_options
 from destination.console import printable, stdout
 from destination.deployment.target import Target
 from destination.watching.history import Delivery, History
@@ -28,7 +28,7 @@ LAST_LINES = 20
 @click.option("--user", type=ID, help="Look for it among the stored messages of this user id.")
 @click.option("--anonymous", type=ID, help="Likewise of this anonymous id, where it names no user.")
 @click.option("--scan", is_flag=True, help="Look for it in the whole table; on a stack that costs what its size costs.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for programs.")
+@json_option()
 @target_options
 def trace(
     *,

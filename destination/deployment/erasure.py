@@ -1,9 +1,10 @@
 """Who can be erased, how much is stored of them, and the request that the eraser carries out."""
 
+import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +17,8 @@ from destination.console import printable
 from destination.deployment.target import Target
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
-from handler.record import Record, subject_key
+from handler.items import read_json_attribute
+from handler.record import Record, sha256, subject_key
 from handler.spec import DELETE
 from handler.write import EventTable
 
@@ -127,3 +129,43 @@ def linked_ids(target: Target, person: Person, tell_unread: Callable[[Item], Non
         subject = user if link.kind == "user" else visitor
         if subject != person.subject:
             yield Linked(link=link, stored=stored_under(target, subject))
+
+
+def done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
+    """Return those, of receipts with the newest first, after which the same user was erased by another request."""
+    finished: set[tuple[str, str]] = set()
+    done = set()
+    for receipt in receipts:
+        whose = receipt.customer_id, receipt.user_hash
+        if receipt.finished_at:
+            finished.add(whose)
+        elif whose in finished:
+            done.add(receipt)
+    return done
+
+
+def is_receipt_of(receipt: Receipt, who: str) -> bool:
+    """Whether a receipt is of an id, or of a hash or the beginning of one."""
+    subjects = (subject_key(receipt.customer_id, kind, who) for kind in ("user", "anonymous"))
+    is_hash = re.fullmatch("[0-9a-f]{4,64}", who) is not None
+    return (is_hash and receipt.user_hash.startswith(who)) or receipt.user_hash in map(sha256, subjects)
+
+
+def waiting_deletes(target: Target, limit: str) -> Iterator[tuple[Person, str]]:
+    """Yield whom the `delete` messages name that were stored before a time, and when those happened."""
+    names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at", "timestamp")}
+    pages = target.account.dynamodb().get_paginator("scan").paginate(
+        TableName=target.stores.event_table,
+        FilterExpression="#type = :delete AND #stored_at <= :limit",
+        ProjectionExpression=", ".join(names),
+        ExpressionAttributeNames=names,
+        ExpressionAttributeValues={":delete": {"S": DELETE}, ":limit": {"S": limit}},
+        ConsistentRead=True,
+    )  # fmt: skip
+    for page in pages:
+        for item in page["Items"]:
+            message = read_json_attribute(item["message"])
+            user = message.get("user_id")
+            anonymous = message["anonymous_id"] if user is None else None
+            person = Person(customer_id=item["customer_id"]["S"], user=user, anonymous=anonymous)
+            yield person, item["timestamp"]["S"]

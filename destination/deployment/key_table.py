@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from handler.keys import Status, hash_key
+from handler.keys import Status, hash_key, new_key
 from handler.spec import CALL_TYPES
 from handler.timestamps import parse_time
 
@@ -236,6 +236,21 @@ class KeyTable:
         """Yield all records. The table holds a handful of keys per customer, so it is read whole."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
             yield from map(KeyRecord.from_item, page["Items"])
+
+    def rotate(self, old: KeyRecord, ends_at: datetime) -> tuple[str, KeyRecord]:
+        """Make a key like an old one, which ends at a time; raises `click.ClickException` where that can't be done."""
+        if old.status == Status.REVOKED:
+            raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
+        key = new_key()
+        record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
+        self.add(record)
+        if not self.end(old, ends_at):
+            self.set_status(record, Status.REVOKED)  # so that nothing outlives a revocation of the old key
+            raise click.ClickException(
+                "Somebody else changed this key at the same time, so it was not rotated: look at it with "
+                "`destination keys show`, and run this again"
+            )
+        return key, record
 
     def find(self, key_id: str) -> KeyRecord:
         """Return the record with an id, or the start of one; raises `click.ClickException` unless there is just one."""

@@ -1,0 +1,90 @@
+"""One run of the checklist, with temporary API keys where the stores are known."""
+
+import secrets
+import signal
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import click
+
+from destination.certification.checklist import findings
+from destination.certification.examination import CARRIERS, Examination
+from destination.certification.holdings import ApiKeys, Holdings
+from destination.certification.points import Finding, Point
+from destination.certification.report import Report, shown_url
+from destination.certification.samples import Samples
+from destination.certification.wire import Wire
+from destination.console import progress
+from destination.deployment.target import trusted_authority
+from destination.paths import SCHEMAS
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+"""They end a run as Control-C does."""
+
+
+def run(
+    wire: Wire, points: Sequence[Point], *, keys: ApiKeys, holdings: Holdings | None, only: Sequence[str]
+) -> Report:
+    """Check the points."""
+    samples, began_at = Samples(SCHEMAS), datetime.now(UTC)
+    name = holdings.customer_id if holdings else f"certify-{secrets.token_hex(4)}"
+    found: list[Finding] = []
+    notes = holdings.stays if holdings else []
+    for key in keys.all:
+        wire.keep_secret(key)
+    examination = Examination(wire, name=name, keys=keys, samples=samples, holdings=holdings)
+    with progress("Certifying", total=len(points)) as step:
+        for finding in findings(examination, points):
+            found.append(finding)
+            step()
+    if holdings is None and any(exchange.is_accepted for exchange in wire.exchanges):
+        notes.append(
+            "The messages of this run stay stored, as those of the customer of the API key: their ids start with "
+            f"certify-, and their users' ids with {name}."
+        )
+    return Report(
+        url=shown_url(wire.url),
+        only=only,
+        name=name,
+        began_at=began_at,
+        version=version("direct-destination"),
+        findings=found,
+        notes=notes,
+        wire=wire,
+    )
+
+
+def open_wire(url: str, ca_file: str | None, limit_seconds: float) -> Wire:
+    """Return a client of an endpoint; raises `click.ClickException` for an authority that is none."""
+    authority = trusted_authority(url, ca_file) if url.startswith("https:") else None
+    try:
+        return Wire(url, limit_seconds=limit_seconds, ca_file=authority)
+    except ssl.SSLError as error:
+        raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
+
+
+@contextmanager
+def temporary_keys(holdings: Holdings, left: list[str]) -> Iterator[ApiKeys]:
+    """Make temporary keys, and remove them and all that was stored by them; add what could not be to `left`.
+
+    Raises `STORE_ERRORS` where none can be made. Whatever asks the process to end lets it remove them first.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDINGS}
+    try:
+        yield holdings.make_keys(scope=next(name for name in CARRIERS if name in holdings.call_types))
+    finally:
+        click.echo(f"Removing what is stored of {holdings.customer_id} …", err=True)
+        try:
+            left += holdings.remove()
+        except KeyboardInterrupt:
+            tables = ", ".join(holdings.tables)
+            left.append(f"Broken off: items of {holdings.customer_id} may stay in {tables}; its keys end within a day.")
+            raise
+        finally:
+            for sentence in left or ["Removed."]:
+                click.echo(sentence, err=True)
+            for number, handler in before.items():
+                signal.signal(number, handler)

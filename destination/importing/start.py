@@ -1,0 +1,79 @@
+"""What an import begins with: the files, the state of an earlier run, and a file for rejects."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import click
+
+from destination.console import printable
+from destination.deployment.target import ask_local_server
+from destination.importing.report import files_text
+from destination.importing.sources import (
+    STANDARD_INPUT,
+    SUFFIXES,
+    Found,
+    find_sources,
+    is_stream,
+    source_name,
+    state_beside,
+)
+from destination.importing.state import Recipient, State
+
+
+def find(files: Sequence[str]) -> Found:
+    """Return the sources of messages; raises `click.ClickException` without any."""
+    try:
+        found = find_sources(files)
+    except OSError as error:
+        raise click.ClickException(f"The files can't be found: {error}") from error
+    if not found.sources:
+        raise click.ClickException(
+            f"No file there ends in {', '.join(SUFFIXES)}: "
+            f"{files_text(len(found.passed_over) + len(found.rejects_files))} passed over"
+        )
+    return found
+
+
+def check_apart(option: str, path: Path | None, files: Sequence[str]) -> None:
+    """Raise `click.BadParameter` where what is written would be read as messages, now or by the next run."""
+    for name in files:
+        if path and name != STANDARD_INPUT and path.resolve().is_relative_to(Path(name).resolve()):
+            raise click.BadParameter(f"{path} is among the files to import", param_hint=option)
+
+
+def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *, restart: bool) -> State:
+    """Return the state to go on from; what is known of standard input counts only where the state was named."""
+    if path is not None:
+        return State.load(path.absolute(), recipient, restart=restart)
+    streams = [name for name in files if is_stream(name)]
+    named = next((name for name in files if name not in streams), None)
+    if STANDARD_INPUT in streams:
+        click.echo("Standard input can't be resumed without --state: what is sent again is no harm.", err=True)
+    if pipes := [name for name in streams if name != STANDARD_INPUT]:
+        each = ", ".join(map(printable, pipes))
+        click.echo(f"A pipe can't be read again, so no state of it is kept: {each}. Nothing is stored twice.", err=True)
+    if named is None:
+        return State(path=None, recipient=recipient)
+    state = State.load(state_beside(named), recipient, restart=restart)
+    for name in streams:
+        state.files.pop(source_name(name), None)
+    return state
+
+
+def local_stores(endpoint: str) -> str | None:
+    """Return where a local server stores: what it had accepted is gone when it ends, and an import begins anew."""
+    if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
+        with suppress(click.ClickException):
+            return str(ask_local_server(urljoin(endpoint, "/"))["endpoint_url"])
+    return None
+
+
+def open_rejects(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401 -- a text file
+    """Open the file for rejects until the stack ends; raises `click.ClickException` where it can't be written."""
+    try:
+        return stack.enter_context(path.open("a", encoding="utf-8"))
+    except OSError as error:
+        raise click.ClickException(f"The rejects can't be written to {path}: {error}") from error
