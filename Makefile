@@ -68,7 +68,7 @@ e2e-page: $(VENV)/.browser | chromium
 e2e-libraries: .libraries/.installed
 e2e-artifact: build
 e2e-container: build docker
-e2e-deploy e2e-privileges: build
+e2e-deploy e2e-privileges e2e-tutorials: build
 
 # The tests with very many examples: all examples. `make test` tries a tenth of them.
 .PHONY: searches

@@ -87,17 +87,24 @@ main.commands["cost"].params += [
 
 @main.command("month")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True)
-def _month(*, rate: float) -> None:
+@click.option(
+    "--month",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Which month, from the first message. Without EventRetentionDays a table keeps all earlier months.",
+)
+def _month(*, rate: float, month: int) -> None:
     """Compute the price of a month at a rate of messages per second, from bench/recorded.json.
 
     \b
     Example:
-      python -m bench month --rate 100
+      python -m bench month --rate 100 --month 12
     """
     data = cost_model.Data.load()
-    click.echo(f"A month at {rate:,.10g} messages per second, of 1 KB, in dollars (docs/explanation/scale.md):")
+    click.echo(f"Month {month} at {rate:,.10g} messages/s of 1 KB, in dollars (docs/explanation/scale.md):")
     for store in cost_model.Store:
-        click.echo(f"  {store:<14} {cost_model.month_dollars(data, data.case(store), rate):>12,.2f}")
+        click.echo(f"  {store:<14} {cost_model.month_dollars(data, data.case(store), rate, month=month):>12,.2f}")
     click.echo(f"  {cost_model.metrics_dollars(data):,.2f} of that is for metrics, whatever the rate")
 
 

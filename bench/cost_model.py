@@ -221,9 +221,14 @@ def metrics_dollars(data: Data) -> float:
     return price_dollars(data.prices["metrics"], assumed("metrics"))
 
 
-def month_dollars(data: Data, case: Case, rate: float) -> float:
-    """Return the price of a month at a rate of messages per second, with metrics."""
-    return sum(dollars(data, charges(case), rate * MONTH_SECONDS).values()) + metrics_dollars(data)
+def month_dollars(data: Data, case: Case, rate: float, *, month: int = 1) -> float:
+    """Return the price of a month at a rate of messages per second, with metrics.
+
+    If a table keeps its messages, it holds those of all earlier months too: `month` counts from the first message.
+    """
+    parts = dollars(data, charges(case), rate * MONTH_SECONDS)
+    kept = parts.get("DynamoDB storage", 0) + parts.get("DynamoDB backup", 0)
+    return sum(parts.values()) + kept * (month - 1) + metrics_dollars(data)
 
 
 def uses(case: Case) -> dict[str, float]:

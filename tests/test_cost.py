@@ -30,6 +30,7 @@ from bench.cost_model import (
 from bench.store_server import StoreServer
 from bench.subjects import checkout_codes
 from destination.deployment.stack import load_template
+from destination.paths import ROOT
 
 DATA = Data.load()
 PYTHON = [sys.executable]
@@ -218,3 +219,19 @@ def test_the_price_of_a_month_is_that_of_the_docs():
     row = cost_docs.by_rate(DATA).rows["100"]
     printed = [float(word.replace(",", "")) for word in re.findall(r"[\d,]+\.\d\d(?=\n)", result.output)]
     assert printed == pytest.approx([value for name, value in row.items() if name.endswith("$")], abs=0.01)
+
+
+def test_the_prices_on_the_page_for_approvers_are_computed():
+    page = (ROOT / "docs" / "how-to" / "cost.md").read_text()
+    rows = re.findall(r"^\| ([\d,]+(?: \| [\d,]+){6}) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for row in rows:
+        rate, *documented = [int(number.replace(",", "")) for number in row.split(" | ")]
+        computed = [month_dollars(DATA, DATA.case(), rate, month=month) for month in (1, 6, 12, 24)]
+        computed += [month_dollars(DATA, DATA.case(store), rate) for store in (Store.SQS, Store.FIFO)]
+        assert documented == [round(dollars) for dollars in computed]
+
+
+def test_only_a_table_costs_more_each_month():
+    for store in (Store.SQS, Store.FIFO):
+        assert month_dollars(DATA, DATA.case(store), 1, month=12) == month_dollars(DATA, DATA.case(store), 1)
