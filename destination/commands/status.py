@@ -6,7 +6,7 @@ import click
 from rich.text import Text
 
 from destination.commands.options import ID, SINCE, json_option, target_options
-from destination.console import stdout
+from destination.console import counted, stdout
 from destination.deployment.target import Target
 from destination.watching.open_log import open_log
 from destination.watching.request_log import Figures, Period
@@ -73,6 +73,10 @@ def _show(figures: Figures, progress: BetaProgress | str, period: Period, *, is_
         console.print(reasons)
     if not is_of_all:
         return  # requests name no customer, and the private beta is about all of them
+    if figures.consumer_failures:
+        tries = counted(figures.consumer_failures, "time")
+        console.print()
+        console.print(Text(f"The consumer failed {tries} to take a message: `destination trace ID` shows each.", "red"))
     show_requests(console, figures)
     console.print()
     for sentence in beta_sentences(progress):

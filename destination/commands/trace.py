@@ -70,6 +70,7 @@ def trace(
     try:
         lines = [line for line in log.lines_of(message_id, period) if customer_id in (None, line.customer_id)]
         answers = log.answers(lines)
+        failures = log.consumer_failures(message_id, period)
     finally:
         for remark in log.remarks:
             click.echo(remark, err=True)
@@ -86,6 +87,7 @@ def trace(
         History(
             customer_id=customer,
             deliveries=[one for one in deliveries if one.line.customer_id == customer],
+            consumer_failures=[failure for failure in failures if failure.customer_id == customer],
             whereabouts=found.of(customer),
             now=_now(found.of(customer), of_customer, target, period),
             is_missing=found.fault is None and is_missing(found.of(customer), of_customer),

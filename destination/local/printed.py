@@ -3,7 +3,8 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,8 @@ from destination.console import counted, printable
 from destination.deployment import demo
 from destination.deployment.stack import Account, Stores
 from destination.deployment.target import LOCAL_CA, LOCAL_URL
+from destination.watching.lines import CONSUMER_FAILED
+from destination.watching.log_file import RequestLogFile
 
 
 def readable(request: Request, line: str) -> Text:
@@ -32,18 +35,23 @@ def readable(request: Request, line: str) -> Text:
 class Printed:
     """What becomes visible of the functions that read streams and queues."""
 
-    def __init__(self, console: Console, *, as_json: bool) -> None:
+    def __init__(self, console: Console, *, as_json: bool, request_log: RequestLogFile) -> None:
         self._console = console
         self._as_json = as_json
+        self._request_log = request_log
 
     def tell(self, function: str, text: str) -> None:
         """Print what happened to a function."""
         self._console.print(Text.assemble(_now(), (f" {function} {printable(text)}", "yellow")))
 
     def show(self, function: str, log: str) -> None:
-        """Print what a function printed."""
+        """Print what a function printed. A failure is kept whole in the request log, and printed in a line."""
         for line in log.splitlines():
-            for text in [Text(printable(line))] if self._as_json else _readable_facts(function, line):
+            place = None
+            if CONSUMER_FAILED in line:
+                self._request_log.write(json.dumps({"time": datetime.now(UTC).isoformat(), **json.loads(line)}))
+                place = self._request_log.path
+            for text in [Text(printable(line))] if self._as_json else _readable_facts(function, line, place):
                 self._console.print(text)
 
 
@@ -53,10 +61,11 @@ _FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp",
 """What log lines hold beside their facts."""
 
 
-def _readable_facts(function: str, line: str) -> Iterator[Text]:
-    """Say in one line what a line about an outcome says, its traceback below; other output of a function as it is.
+def _readable_facts(function: str, line: str, place: Path | None) -> Iterator[Text]:
+    """Say in one line what a line about an outcome says; other output of a function as it is.
 
-    A line that only counts, for CloudWatch, is left out.
+    The traceback is in the file `place`; where there is none, it follows. A line that only counts, for CloudWatch, is
+    left out.
     """
     try:
         facts = json.loads(line)
@@ -70,8 +79,12 @@ def _readable_facts(function: str, line: str) -> Iterator[Text]:
             for name, value in facts.items()
             if isinstance(value, str | int | float) and name not in ("outcome", *_FOR_MACHINES)
         ]
+        traceback = str(facts.get("traceback", "")).splitlines()
+        if place is not None:
+            words += [*traceback[-1:], f"(traceback: {place.parent.name}/{place.name})"]
         yield Text.assemble(_now(), (f" {function} {printable(' '.join([str(facts['outcome']), *words]))}", "dim"))
-        yield from (Text(printable(row)) for row in str(facts.get("traceback", "")).splitlines())
+        if place is None:
+            yield from (Text(printable(row)) for row in traceback)
 
 
 _COLOURS = {2: "green", 4: "yellow", 5: "red"}

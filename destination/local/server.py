@@ -101,13 +101,13 @@ def _serve(
     certificate = _certificate(options.host) if options.tls else None
     observer = observe(Target(account=account, stores=stack.stores), url, str(LOCAL_CA) if options.tls else None)
     traffic = Traffic()
-    printed = Printed(console, as_json=options.as_json)
-    sources = _event_sources(options, parameters, stack, account, traffic=traffic, printed=printed)
-    for notice in sources.notices:
-        console.print(f"{notice}.", style="yellow")
-    console.print(f"Starting {options.processes} function processes …", style="dim")
     with ExitStack() as until_the_end:
         request_log = until_the_end.enter_context(closing(RequestLogFile(file_of(options.host, port))))
+        printed = Printed(console, as_json=options.as_json, request_log=request_log)
+        sources = _event_sources(options, parameters, stack, account, traffic=traffic, printed=printed)
+        for notice in sources.notices:
+            console.print(f"{notice}.", style="yellow")
+        console.print(f"Starting {options.processes} function processes …", style="dim")
         checkouts = Path(
             until_the_end.enter_context(TemporaryDirectory(prefix="direct-destination-", ignore_cleanup_errors=True))
         )

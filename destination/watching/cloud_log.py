@@ -25,6 +25,7 @@ from destination.watching.lines import (
     LOGGED_ID_CHARS,
     UNKNOWN,
     AccessLine,
+    ConsumerFailure,
     FunctionLine,
     Line,
     Wanted,
@@ -118,9 +119,13 @@ class CloudLog:
             found += [read_line(row.get("@message", "")) for row in rows]
         return {line.request_id: line for line in found if isinstance(line, AccessLine)}
 
+    def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:  # noqa: ARG002
+        """Return nothing: the consumers of a stack have log groups of their own."""
+        return ()
+
     def figures(self, period: Period) -> Figures:
         """Count by what the lines say as metrics, whose values are arrays of one number."""
-        figures = Figures()
+        figures = Figures(consumer_failures=None)
         query = (
             'filter message = "request" | stats sum(Accepted.0) as accepted, sum(Duplicate.0) as duplicate, '
             "sum(Refused.0) as refused, sum(Failed.0) as failed, sum(requests) as requests, "

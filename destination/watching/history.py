@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.text import Text
 
-from destination.console import printable
-from destination.watching.lines import AccessLine, FunctionLine
+from destination.console import counted, printable
+from destination.watching.lines import AccessLine, ConsumerFailure, FunctionLine
 from destination.watching.what_follows import what_follows
 from destination.watching.whereabouts import Whereabouts
 
@@ -82,6 +82,7 @@ class History:
 
     customer_id: str
     deliveries: Sequence[Delivery]
+    consumer_failures: Sequence[ConsumerFailure]
     whereabouts: Whereabouts
     now: Sequence[str]
     is_missing: bool
@@ -93,6 +94,7 @@ class History:
         return {
             "customer_id": self.customer_id,
             "deliveries": [delivery.to_json() for delivery in self.deliveries],
+            "consumer_failures": [failure.to_json() for failure in self.consumer_failures],
             "stored": items and [{name: item[name]["S"] for name in facts} for item in items],
             "rejects": [reject.to_json() for reject in self.whereabouts.rejects],
             "now": self.now,
@@ -104,6 +106,14 @@ class History:
         yield Text(printable(f"Message {message_id} of customer {self.customer_id or '(unknown)'}"), "bold")
         for delivery in self.deliveries:
             yield from delivery.picture()
+        if self.consumer_failures:
+            last = self.consumer_failures[-1]
+            times = counted(len(self.consumer_failures), "time")
+            yield Text(
+                f"The consumer failed {times}, last at {last.time:%H:%M:%S} UTC: {printable(last.error)}.", "red"
+            )
+            if last.sent_to:
+                yield Text(f"The message went to: {printable(last.sent_to)}.")
         for sentence in self.now:
             yield Text(printable(sentence))
         yield Text("")

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 UNKNOWN = "-"
 """What API Gateway writes for what it does not know."""
+CONSUMER_FAILED = '"outcome": "consumer_failed"'
+"""In each line about a message that the consumer failed to take (`consumer/batch.py`)."""
 _CLF_TIME = "%d/%b/%Y:%H:%M:%S %z"
 LOGGED_ID_CHARS = 100
 """Of a message id, of which the function writes no more (`handler/observe.py`)."""
@@ -145,6 +147,34 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ConsumerFailure:
+    """A line about a message that the consumer failed to take; `sent_to` is where the message went then, or None."""
+
+    time: datetime
+    customer_id: str | None
+    message_ids: tuple[str, ...]
+    error: str
+    sent_to: str | None
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Self:
+        """Read a line of `consumer/batch.py` with its time. Raises what a line of another kind causes."""
+        message_id = _text(facts.get("message_id"))
+        return cls(
+            time=datetime.fromisoformat(facts["time"]),
+            customer_id=_text(facts.get("customer_id")),
+            message_ids=() if message_id is None else (message_id,),
+            error=str(facts["error"]),
+            sent_to=_text(facts.get("sent_to")),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        time = self.time.isoformat(timespec="milliseconds")
+        return {"time": time, "error": self.error, "sent_to": self.sent_to}
+
+
 Line = FunctionLine | AccessLine
 
 
@@ -156,6 +186,16 @@ def read_line(raw: str) -> Line | None:
             return FunctionLine.from_json(facts, raw)
         return AccessLine.from_json(facts, raw)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def read_consumer_failure(raw: str) -> ConsumerFailure | None:
+    """Read a line about a message that the consumer failed to take; None for any other line."""
+    if CONSUMER_FAILED not in raw:
+        return None
+    try:
+        return ConsumerFailure.from_json(json.loads(raw))
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

@@ -13,7 +13,16 @@ from time import sleep
 
 import click
 
-from destination.watching.lines import LOGGED_ID_CHARS, AccessLine, FunctionLine, Line, Wanted, read_line
+from destination.watching.lines import (
+    LOGGED_ID_CHARS,
+    AccessLine,
+    ConsumerFailure,
+    FunctionLine,
+    Line,
+    Wanted,
+    read_consumer_failure,
+    read_line,
+)
 from destination.watching.log_file import older
 from destination.watching.request_log import Figures, Period, oldest_first
 
@@ -52,6 +61,12 @@ class LocalLog:
         asked = (raw for raw in self._raw() if (named := _REQUEST_ID.search(raw)) and named[1] in written)
         return {line.request_id: line for line in map(read_line, asked) if isinstance(line, AccessLine)}
 
+    def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
+        """Return how often the consumer failed to take a message."""
+        found = filter(None, map(read_consumer_failure, self._raw()))
+        logged_id = message_id[:LOGGED_ID_CHARS]
+        return [failure for failure in found if logged_id in failure.message_ids and failure.time >= period.since]
+
     def figures(self, period: Period) -> Figures:
         """Count all lines of a period.
 
@@ -61,12 +76,19 @@ class LocalLog:
         if self._all is not None and (self._all.first is None or since <= self._all.first):
             return deepcopy(self._all)
         figures, everything = Figures(), Figures()
-        for line in map(read_line, self._raw()):
+        failures: list[ConsumerFailure] = []
+        for raw in self._raw():
+            if failure := read_consumer_failure(raw):
+                failures.append(failure)
+                continue
+            line = read_line(raw)
             if line is None:
                 continue
             _count(line, everything)
             if line.time >= since:
                 _count(line, figures)
+        everything.consumer_failures = len(failures)
+        figures.consumer_failures = sum(failure.time >= since for failure in failures)
         self._all = everything
         return figures
 

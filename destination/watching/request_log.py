@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Protocol, Self
 
-from destination.watching.lines import AccessLine, FunctionLine, Line, Wanted
+from destination.watching.lines import AccessLine, ConsumerFailure, FunctionLine, Line, Wanted
 
 LONGEST_RETENTION = timedelta(days=3653)
 """Of CloudWatch's logs, short of for ever, which template.yaml does not offer."""
@@ -81,14 +81,16 @@ Caller = tuple[str | None, str | None]
 class Figures:
     """What a log tells of a period: messages by callers, requests by route, status, and whether the function answered.
 
-    `answered` counts requests by their status as the function wrote it, `accepted_wrongly` messages that it calls
-    accepted or duplicate although it answered an error. `first` is the time of the first line there is.
+    `consumer_failures` counts tries of the consumer that failed, None where the log does not tell. `answered` counts
+    requests by their status as the function wrote it, `accepted_wrongly` messages that it calls accepted or duplicate
+    although it answered an error. `first` is the time of the first line there is.
     """
 
     tallies: defaultdict[Caller, Tally] = field(default_factory=lambda: defaultdict(Tally))
     answers: Counter[tuple[str, int | None, bool]] = field(default_factory=Counter)
     answered: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     accepted_wrongly: int = 0
+    consumer_failures: int | None = 0
     first: datetime | None = None
 
     @property
@@ -170,6 +172,9 @@ class RequestLog(Protocol):
 
     def figures(self, period: Period) -> Figures:
         """Count what was written in a period."""
+
+    def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
+        """Return the failures of the consumer to take a message, oldest first, as far as the log has them."""
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
         """Yield the last lines, then lines as they come, for ever; None after each look for them."""

@@ -127,6 +127,7 @@ def to_json(figures: Figures, progress: BetaProgress | str, period: Period) -> d
             for (customer, call_type), tally in figures.tallies.items()
         ],
         "total": numbers(figures.total),
+        "consumer_failures": figures.consumer_failures,
         "requests": [
             {"route": route, "status": answer, "by_function": by_function, "requests": count}
             for (route, answer, by_function), count in figures.answers.items()

@@ -164,7 +164,7 @@ def test_a_delete_is_carried_out_and_leaves_a_line(server):
     assert '"_aws"' not in server.output
 
 
-def test_a_message_of_a_queue_that_can_not_be_consumed_is_told_with_its_traceback(server):
+def test_a_message_of_a_queue_that_can_not_be_consumed_is_told_in_one_line(server):
     server.account.sqs().send_message(QueueUrl=server.stores.event_queue_url, MessageBody="no JSON")
     wait_until(lambda: "consumer.stored.Unreadable: What was stored can't be read: it is not JSON" in server.output)
     assert "QueueConsumerFunction consumer_failed record_id=" in server.output
@@ -439,6 +439,24 @@ def test_an_edit_of_the_consumer_counts_and_nothing_stored_is_lost(tmp_path):
         wait_until(lambda: "this is the third one" in server.output)
         assert "consumer_failed" not in server.output  # no function ran the broken one
         assert len(server.run("messages", "list", "--json").stdout.splitlines()) == 5
+
+
+def test_a_message_that_the_consumer_does_not_take_says_so_wherever_one_looks(tmp_path):
+    shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "consumer" / "handle.py").write_text(
+        "def handle(message, customer_id):\n    raise ValueError(f\"no plan {message['message_id']}\")\n"
+    )
+    with serving(tmp_path, "--processes", "1") as server:
+        assert server.post({**TRACK, "messageId": "m-1"}).status == 200
+        wait_until(lambda: "consumer_failed" in server.output)
+        [line, *_] = [line for line in server.output.splitlines() if "consumer_failed" in line]
+        assert "ValueError: no plan m-1 (traceback: .local/requests-" in line
+        assert "Traceback (most recent call last)" not in server.output
+        [history] = server.json("trace", "m-1")["customers"]
+        assert {failure["error"] for failure in history["consumer_failures"]} == {"ValueError"}
+        assert "The consumer failed" in server.run("trace", "m-1").stdout
+        assert server.json("status")["consumer_failures"] >= 1
+        assert "The consumer failed" in server.run("status").stdout
 
 
 @pytest.mark.parametrize(
