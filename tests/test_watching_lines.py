@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, function_line, function_lines
 
-from destination.commands import status
 from destination.watching import lines as lines_module
+from destination.watching import status
 from destination.watching.lines import AccessLine, FunctionLine, Wanted, read_line
 from destination.watching.what_follows import what_follows
 from handler import observe
