@@ -1,7 +1,7 @@
 """Send a message on: to the event queue, whose consumer retries it alone, or to the dead-letter queue.
 
-A message is always sent whole. It usually has the form that `handler/write.py` gives a queued message. An item of the
-event table that is too large for that form, or that can't be read, is sent as DynamoDB's stream spells it.
+A message is always sent whole. It usually has the form that `handler/sinks/sqs.py` gives a queued message. An item of
+the event table that is too large for that form, or that can't be read, is sent as DynamoDB's stream spells it.
 `consumer/stored.py` reads both.
 """
 
@@ -16,7 +16,7 @@ from consumer.clients import patient_client
 from consumer.stored import Image, Unreadable, record_of
 from handler.errors import MessageTooLarge
 from handler.record import sha256
-from handler.write import EventQueue
+from handler.sinks.dynamodb import EventQueue
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord

@@ -1,6 +1,6 @@
 """Read a stored message back, as DynamoDB's stream or the event queue hands it to Lambda.
 
-`handler/write.py` writes both, and `docs/reference/storage.md` describes them.
+`handler/sinks/` writes both, and `docs/reference/storage.md` describes them.
 """
 
 import base64
@@ -25,7 +25,7 @@ Image = Mapping[str, Mapping[str, Any]]
 """The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
 
 UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
-"""What reading an item raises that `handler/write.py` did not write."""
+"""What reading an item raises if `handler/sinks/dynamodb.py` did not write it."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
 """What a stored message always has, as JSON reads it."""
@@ -47,7 +47,7 @@ class StoredMessage:
 
 
 class Unreadable(PermanentFailure):
-    """A record that `handler/write.py` can't have written. `facts` are the parts of it that can be read."""
+    """A record that `handler/sinks/` can't have written. `facts` are the parts of it that can be read."""
 
     def __init__(self, problem: str, facts: Mapping[str, Any]) -> None:
         super().__init__(f"What was stored can't be read: {problem}")

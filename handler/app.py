@@ -20,8 +20,8 @@ from handler.request import Request
 from handler.respond import Response
 from handler.routes import HEALTH
 from handler.settings import AfterErasure, Settings, Sink
+from handler.sinks.dynamodb import EventQueue, EventSink, EventTable
 from handler.validate import Schemas
-from handler.write import EventQueue, EventSink, EventTable
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
 

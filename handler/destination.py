@@ -20,7 +20,7 @@ from handler.reject import Reject, RejectTable
 from handler.request import Request
 from handler.respond import Response, Result
 from handler.settings import STORE_CALL_SECONDS, Settings
-from handler.write import EventSink, Outcome
+from handler.sinks.dynamodb import EventSink, Outcome
 
 Answer = TypeVar("Answer")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from handler.canonicalise import Message
 from handler.errors import InternalError, Invalid, NothingAccepted, Refusal
+from handler.sinks.dynamodb import Outcome
 from handler.spec import DELETE
-from handler.write import Outcome
 
 Response = dict[str, Any]
 """`statusCode`, `headers` and `body`."""

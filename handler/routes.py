@@ -23,8 +23,8 @@ from handler.parallel import patiently
 from handler.record import Record
 from handler.respond import Response, Result
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS
+from handler.sinks.dynamodb import EventSink, Outcome
 from handler.spec import CALL_TYPES, DELETE
-from handler.write import EventSink, Outcome
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from destination.simulation.fingerprint import Fingerprint, variant_of
 from destination.simulation.ledger import Book, Copy, End, Ledger
 from destination.simulation.reconcile import QueueDrain, read_table
 from destination.simulation.traffic import Sending, Traffic
-from handler.write import EventQueue, EventTable
+from handler.sinks.dynamodb import EventQueue, EventTable
 
 TYPES = ("identify", "track", "page", "group")
 TRAFFIC = Traffic(seed=1, customers=3, call_types=TYPES)

@@ -14,9 +14,9 @@ from destination.paths import SCHEMAS
 from handler.canonicalise import canonicalise
 from handler.judge import Judge
 from handler.record import Record
+from handler.sinks.dynamodb import EventTable
 from handler.spec import CALL_TYPES
 from handler.validate import Schemas
-from handler.write import EventTable
 
 TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m", "timestamp": "2026-03-12T09:30:00Z"}
 TOO_LATE = "the function did not answer in time"

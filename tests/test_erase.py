@@ -27,7 +27,7 @@ from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, Fini
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.record import Record, sha256
-from handler.write import EventTable
+from handler.sinks.dynamodb import EventTable
 
 FOREVER = float("inf")
 NOW = 1_936_785_600.0

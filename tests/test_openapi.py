@@ -11,9 +11,9 @@ from destination.deployment.stack import ROOT
 from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import InternalError, Refusal, Unauthorized
 from handler.routes import HEALTH, ROUTES
+from handler.sinks.dynamodb import Outcome
 from handler.spec import CALL_TYPES
 from handler.split import MAX_BATCH_MESSAGES
-from handler.write import Outcome
 
 DOCUMENT = yaml.safe_load((ROOT / "docs" / "reference" / "openapi.yaml").read_text())
 OPERATIONS = {path: operation for path, item in DOCUMENT["paths"].items() for operation in item.values()}

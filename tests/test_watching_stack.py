@@ -18,7 +18,7 @@ from handler.errors import InvalidMessage, Violation
 from handler.record import Record
 from handler.reject import Reject
 from handler.reject import RejectTable as Keeper
-from handler.write import EventTable
+from handler.sinks.dynamodb import EventTable
 
 TRACK = {"type": "track", "userId": "watched", "event": "Lamp Lit", "timestamp": "2026-03-12T09:30:00Z"}
 EMPTY_EVENT = "event must not be empty"

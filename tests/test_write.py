@@ -19,7 +19,7 @@ from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, 
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.parallel import TRIES
 from handler.record import Record
-from handler.write import (
+from handler.sinks.dynamodb import (
     MAX_QUEUE_MESSAGE_BYTES,
     EventQueue,
     EventTable,

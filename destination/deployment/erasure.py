@@ -20,7 +20,6 @@ from handler.errors import Refusal
 from handler.items import read_json_attribute
 from handler.record import Record, sha256, subject_key
 from handler.spec import DELETE
-from handler.write import EventTable
 
 LOOK_SECONDS = 0.5
 

@@ -1,4 +1,4 @@
-"""The event table as the partner's side of it: to select and read stored messages. `handler/write.py` writes them."""
+"""Select and read messages in the event table. `handler/sinks/dynamodb.py` writes them."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -26,7 +26,7 @@ from handler.erased import Tombstones
 from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
 from handler.judge import Judge
 from handler.record import Record
-from handler.write import EventQueue, EventSink, EventTable, Outcome
+from handler.sinks.dynamodb import EventQueue, EventSink, EventTable, Outcome
 
 PORTION = 200
 """Rejects whose contents are in memory at once, at most 1 MB each."""

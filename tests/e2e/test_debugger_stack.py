@@ -16,7 +16,7 @@ from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record
 from handler.reject import Reject, RejectTable
-from handler.write import EventTable
+from handler.sinks.dynamodb import EventTable
 
 TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"}
 

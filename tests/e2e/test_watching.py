@@ -21,7 +21,7 @@ from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.simulation.key_probes import CODES
 from handler.canonicalise import canonicalise
 from handler.record import Record
-from handler.write import EventTable
+from handler.sinks.dynamodb import EventTable
 
 pytest_plugins = ["servers"]
 

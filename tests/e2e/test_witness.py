@@ -20,8 +20,8 @@ from destination.simulation.witness import Witness
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.reject import Reject, RejectTable
+from handler.sinks.dynamodb import EventTable
 from handler.spec import CALL_TYPES
-from handler.write import EventTable
 
 TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
 TRAFFIC = Traffic(seed=1, customers=2, call_types=TYPES, deletes=0.3)

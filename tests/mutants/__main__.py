@@ -63,7 +63,7 @@ TESTS = {
     "handler/split": "split library_routes",
     "handler/timestamps": "timestamps canonicalise",
     "handler/validate": "validate compile schemas destination",
-    "handler/write": "fixed_forms write store_faults library_routes destination",
+    "handler/sinks/dynamodb": "fixed_forms write store_faults library_routes destination",
     "consumer/batch": "consumers eraser",
     "consumer/clients": "consumers erase eraser strict_aws",
     "consumer/contact_table": "fixed_forms contact_table expected_contacts events",
@@ -311,7 +311,7 @@ def all_mutants(places: Sequence[str]) -> list[Mutant]:
         path = ROOT / name
         if not path.is_dir() and (path.suffix != ".py" or not path.is_file()):
             sys.exit(f"{name} is not a module or a folder of modules, such as handler/decode.py")
-        files = sorted(path.glob("*.py")) if path.is_dir() else [path]
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         for file in files:
             mutants = mutants_of(file.relative_to(ROOT).as_posix(), file.read_text())
             found += [mutant for mutant in mutants if not line or str(mutant.line) == line]

@@ -1,0 +1,1 @@
+"""Step 5: write records to where accepted messages go."""
