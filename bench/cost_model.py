@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from destination.deployment.stack import load_template
 from handler.parallel import CALLS_AT_ONCE
-from handler.sinks.dynamodb import MAX_QUEUE_MESSAGES
+from handler.sinks.sqs import MAX_QUEUE_MESSAGES
 
 FOLDER = Path(__file__).parent
 RECORDED = FOLDER / "recorded.json"

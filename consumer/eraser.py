@@ -27,7 +27,8 @@ from consumer.forward import ForwardQueue
 from consumer.stored import Item
 from handler.observe import NAMESPACE
 from handler.record import sha256
-from handler.settings import AfterErasure, Sink
+from handler.settings import AfterErasure
+from handler.sinks import sink_named
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -167,4 +168,4 @@ def _eraser() -> Eraser:
 
 def _has_queue_reader() -> bool:
     """Whether somebody reads the event queue: our consumer, or who uses the queue as the sink."""
-    return os.environ["CONSUMER"] == "on" or os.environ["EVENT_SINK"] == Sink.SQS
+    return os.environ["CONSUMER"] == "on" or sink_named(os.environ["EVENT_SINK"]).feeds_queue

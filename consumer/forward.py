@@ -16,7 +16,7 @@ from consumer.clients import patient_client
 from consumer.stored import Image, Unreadable, record_of
 from handler.errors import MessageTooLarge
 from handler.record import sha256
-from handler.sinks.dynamodb import EventQueue
+from handler.sinks.sqs import EventQueue
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord

@@ -23,10 +23,11 @@ from destination.paths import ROOT, SCHEMAS
 from destination.schemas.check import check_schemas
 from handler.clients import AMAZON_ROOTS
 from handler.compile import compile_schemas, read_schemas
+from handler.sinks import SINKS, sink_named
 from handler.validate import SCHEMA_NAMES
 
-SERVICES = ("dynamodb", "sqs")
-"""Those that the functions call."""
+SERVICES = {"dynamodb", "sqs", *(sink_named(name).service for name in SINKS)}
+"""The AWS services that the functions call: for keys, rejects and erasures, for the consumer, and for each sink."""
 OURS = ("consumer", "handler", "schemas")
 """The folders of the checkout that are packed."""
 ROOTS = (*(f"Amazon Root CA {number}" for number in range(1, 5)), "Starfield Services Root Certificate Authority - G2")
@@ -85,7 +86,7 @@ def reduce_models(data: Path) -> None:
             continue
         if path.name == "endpoints.json":
             for partition in document["partitions"]:
-                partition["services"] = {name: partition["services"].get(name, {}) for name in SERVICES}
+                partition["services"] = {name: partition["services"].get(name, {}) for name in sorted(SERVICES)}
         path.with_name(path.name.removesuffix(".gz")).write_text(json.dumps(_without_documentation(document)))
 
 

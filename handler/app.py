@@ -6,6 +6,7 @@ gc.disable()  # until all is there that stays: collections find nothing meanwhil
 
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from handler.reject import RejectTable
 from handler.request import Request
 from handler.respond import Response
 from handler.routes import HEALTH
-from handler.settings import AfterErasure, Settings, Sink
-from handler.sinks.dynamodb import EventQueue, EventSink, EventTable
+from handler.settings import AfterErasure, Settings
+from handler.sinks import sink_named
 from handler.validate import Schemas
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"
@@ -30,12 +31,12 @@ def wire(settings: Settings) -> Destination:
     """Wire a destination to its stores."""
     in_lambda = bool(os.environ.get("AWS_LAMBDA_FUNCTION_NAME"))
     ca_bundle = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")  # as botocore reads them
-    dynamodb = connect("dynamodb", direct=in_lambda, ca_bundle=ca_bundle)
-    sink: EventSink
-    if settings.event_sink is Sink.SQS:
-        sink = EventQueue(connect("sqs", direct=in_lambda, ca_bundle=ca_bundle), settings.event_queue_url)
-    else:
-        sink = EventTable(dynamodb, settings.event_table, retention_days=settings.event_retention_days)
+
+    @cache
+    def client(service: str) -> Any:  # noqa: ANN401 -- its client
+        return connect(service, direct=in_lambda, ca_bundle=ca_bundle)
+
+    dynamodb = client("dynamodb")
     keys = KeyStore(
         dynamodb,
         settings.key_table,
@@ -50,7 +51,7 @@ def wire(settings: Settings) -> Destination:
         keys=keys,
         erasures=Tombstones(dynamodb, settings.erasure_table) if refuses_erased else NoErasures(),
         judge=Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=settings.supported_call_types),
-        sink=sink,
+        sink=sink_named(settings.event_sink).open(settings, client),
         rejects=RejectTable(dynamodb, settings.rejects_table, retention_days=settings.rejects_retention_days),
         clock=time.time,
     )

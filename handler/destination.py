@@ -20,7 +20,7 @@ from handler.reject import Reject, RejectTable
 from handler.request import Request
 from handler.respond import Response, Result
 from handler.settings import STORE_CALL_SECONDS, Settings
-from handler.sinks.dynamodb import EventSink, Outcome
+from handler.sinks import Outcome, Sink
 
 Answer = TypeVar("Answer")
 
@@ -33,7 +33,7 @@ class Destination:
     keys: KeyStore
     erasures: Erasures
     judge: Judge
-    sink: EventSink
+    sink: Sink
     rejects: RejectTable
     clock: Callable[[], float]
 

@@ -24,7 +24,7 @@ from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from handler.canonicalise import Message
 from handler.errors import InternalError, Refusal, Unavailable
 from handler.respond import Result
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 from handler.spec import CALL_TYPES
 
 NAMESPACE = "DirectDestination"

@@ -7,7 +7,7 @@ from typing import Any
 
 from handler.canonicalise import Message
 from handler.errors import InternalError, Invalid, NothingAccepted, Refusal
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 from handler.spec import DELETE
 
 Response = dict[str, Any]

@@ -23,7 +23,7 @@ from handler.parallel import patiently
 from handler.record import Record
 from handler.respond import Response, Result
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS
-from handler.sinks.dynamodb import EventSink, Outcome
+from handler.sinks import Outcome, Sink
 from handler.spec import CALL_TYPES, DELETE
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class SegmentRoute:
         return call()
 
     def write(
-        self, sink: EventSink, records: Sequence[Record], check_deadline: Callable[[], None]
+        self, sink: Sink, records: Sequence[Record], check_deadline: Callable[[], None]
     ) -> Sequence[Outcome | Refusal]:
         """Write the accepted messages; raises an `Unavailable`, or the refusal of a single message."""
         return [self.ask(partial(sink.write, record), check_deadline) for record in records]
@@ -146,7 +146,7 @@ class BatchRoute(CallRoute):
             return InternalError(bug)
 
     def write(
-        self, sink: EventSink, records: Sequence[Record], check_deadline: Callable[[], None]
+        self, sink: Sink, records: Sequence[Record], check_deadline: Callable[[], None]
     ) -> Sequence[Outcome | Refusal]:
         """Write the accepted messages together; raises an `Unavailable`."""
         return sink.write_all(records, check_deadline)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from handler.sinks import SINKS
 from handler.spec import CALL_TYPES
 
 CONNECT_TIMEOUT_SECONDS = 0.4
@@ -29,13 +30,6 @@ class SettingsError(Exception):
     """The environment does not hold what the function needs; the text says which variable, and what it may be."""
 
 
-class Sink(StrEnum):
-    """Where accepted messages go."""
-
-    DYNAMODB = "dynamodb"
-    SQS = "sqs"
-
-
 class AfterErasure(StrEnum):
     """What becomes of a message that comes after its user was erased and happened before."""
 
@@ -47,7 +41,7 @@ class AfterErasure(StrEnum):
 class Settings:
     """The settings of one deployment; the names are those of the environment, in lower case."""
 
-    event_sink: Sink
+    event_sink: str
     event_table: str
     event_queue_url: str
     key_table: str
@@ -68,7 +62,7 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings; raises `SettingsError` for the first one that is missing or makes no sense."""
         return cls(
-            event_sink=Sink(_one_of(env, "EVENT_SINK", tuple(Sink), Sink.DYNAMODB)),
+            event_sink=_one_of(env, "EVENT_SINK", tuple(SINKS), next(iter(SINKS))),
             event_table=_text(env, "EVENT_TABLE"),
             event_queue_url=_text(env, "EVENT_QUEUE_URL"),
             key_table=_text(env, "KEY_TABLE"),

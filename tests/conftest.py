@@ -270,9 +270,9 @@ class Deployment:
 
     def records(self) -> list[Json]:
         """Return what either sink holds, as one shape."""
-        if self.stack.stores.event_sink == "sqs":
-            return [message["Body"] for message in self.queued()]
-        return [{"settings": {}, **record} for record in self.stored()]
+        if self.stack.stores.sink.is_queryable:
+            return [{"settings": {}, **record} for record in self.stored()]
+        return [message["Body"] for message in self.queued()]
 
 
 @pytest.fixture(scope="session")

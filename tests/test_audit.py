@@ -15,7 +15,8 @@ from destination.simulation.fingerprint import Fingerprint, variant_of
 from destination.simulation.ledger import Book, Copy, End, Ledger
 from destination.simulation.reconcile import QueueDrain, read_table
 from destination.simulation.traffic import Sending, Traffic
-from handler.sinks.dynamodb import EventQueue, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import EventQueue
 
 TYPES = ("identify", "track", "page", "group")
 TRAFFIC = Traffic(seed=1, customers=3, call_types=TYPES)

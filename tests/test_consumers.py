@@ -17,7 +17,8 @@ from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
 from handler.record import Record, sha256
-from handler.sinks.dynamodb import MAX_QUEUE_MESSAGE_BYTES, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import MAX_QUEUE_MESSAGE_BYTES
 
 STREAM_ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/events/stream/2031-05-17T00:00:00.000"
 QUEUE_ARN = "arn:aws:sqs:us-east-1:123456789012:events"

@@ -22,7 +22,7 @@ from handler.keys import MAX_REFUSAL_AGE_SECONDS, ApiKey, KeyStore, Status
 from handler.request import Request
 from handler.routes import ROUTES
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS, STORE_CALL_SECONDS, Settings
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 from handler.validate import Schemas
 
 NOW = 1_936_785_600.0

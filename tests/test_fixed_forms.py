@@ -16,7 +16,8 @@ from handler.items import json_text
 from handler.keys import hash_key
 from handler.record import Record
 from handler.reject import Reject, RejectTable
-from handler.sinks.dynamodb import EventQueue, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import EventQueue
 
 STORED_AT = 1_936_785_600.0
 PAYLOAD = {

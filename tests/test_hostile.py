@@ -76,7 +76,7 @@ def answered(body, **changes):
 def take(destination):
     """Return what is stored, and take it away."""
     records = destination.records()
-    if destination.stack.stores.event_sink == "dynamodb":
+    if destination.stack.stores.sink.is_queryable:
         for record in records:
             key = {name: {"S": record[name]} for name in ("subject", "position")}
             destination.account.dynamodb().delete_item(TableName=destination.stack.stores.event_table, Key=key)

@@ -11,8 +11,8 @@ LIMITS = {
     "handler.items.MAX_ITEM_BYTES": 390 * 1024,
     "handler.record.MAX_POSITION_BYTES": 1024,
     "handler.record.MAX_SUBJECT_BYTES": 2048,
-    "handler.sinks.dynamodb.MAX_QUEUE_MESSAGES": 10,
-    "handler.sinks.dynamodb.MAX_QUEUE_MESSAGE_BYTES": 1024 * 1024,
+    "handler.sinks.sqs.MAX_QUEUE_MESSAGES": 10,
+    "handler.sinks.sqs.MAX_QUEUE_MESSAGE_BYTES": 1024 * 1024,
     # What a customer may send
     "handler.canonicalise.MAX_INHERITED_BYTES": 16 * 1024 * 1024,
     "handler.decode.MAX_BATCH_BYTES": 500 * 1024,

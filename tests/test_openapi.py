@@ -11,7 +11,7 @@ from destination.deployment.stack import ROOT
 from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import InternalError, Refusal, Unauthorized
 from handler.routes import HEALTH, ROUTES
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 from handler.spec import CALL_TYPES
 from handler.split import MAX_BATCH_MESSAGES
 

@@ -17,7 +17,8 @@ from destination.simulation.traffic import Sending, Traffic
 from handler.canonicalise import Message
 from handler.errors import MissingType
 from handler.reject import Reject, RejectTable
-from handler.sinks.dynamodb import EventQueue, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import EventQueue
 
 TRAFFIC = Traffic(seed=1, customers=3)
 PARCELS = [TRAFFIC.parcel(Sending(index=index)) for index in range(40)]

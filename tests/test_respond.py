@@ -15,7 +15,7 @@ from handler.errors import (
     Violation,
 )
 from handler.respond import Result, accepted, refused
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 
 VIOLATIONS = (Violation(pointer="/event", message="event is required"), Violation(pointer="", message="No id"))
 

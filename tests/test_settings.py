@@ -7,7 +7,6 @@ from handler.settings import (
     AfterErasure,
     Settings,
     SettingsError,
-    Sink,
 )
 from handler.spec import CALL_TYPES
 
@@ -19,7 +18,7 @@ REQUIRED = {
     "ERASURE_TABLE": "erasures",
 }
 DEFAULTS = Settings(
-    event_sink=Sink.DYNAMODB,
+    event_sink="dynamodb",
     event_table="events",
     event_queue_url="https://sqs.test/1/events",
     key_table="keys",
@@ -59,8 +58,8 @@ def test_the_names_of_the_stores_must_be_set(name, unset):
 @pytest.mark.parametrize(
     ("name", "value", "setting", "expected"),
     [
-        ("EVENT_SINK", "dynamodb", "event_sink", Sink.DYNAMODB),
-        ("EVENT_SINK", "sqs", "event_sink", Sink.SQS),
+        ("EVENT_SINK", "dynamodb", "event_sink", "dynamodb"),
+        ("EVENT_SINK", "sqs", "event_sink", "sqs"),
         ("KEY_CACHE_SECONDS", "0", "key_cache_seconds", 0),
         ("KEY_GRACE_SECONDS", "86400", "key_grace_seconds", 86400),
         ("EVENT_RETENTION_DAYS", "30", "event_retention_days", 30),

@@ -20,7 +20,8 @@ from handler.errors import (
 from handler.keys import KeyStore
 from handler.record import Record
 from handler.reject import RejectTable
-from handler.sinks.dynamodb import EventQueue, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import EventQueue
 
 [MESSAGE] = canonicalise({"type": "track", "event": "Lamp Lit", "userId": "keeper-17"})
 RECORD = Record(customer_id="acme", message=MESSAGE, settings={}, stored_at=0)

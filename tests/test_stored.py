@@ -12,7 +12,8 @@ from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.record import Record
-from handler.sinks.dynamodb import EventQueue, EventTable
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import EventQueue
 
 EVENTS = ROOT / "events"
 TIMED = {"timestamp": "2031-05-17T12:00:00.000000Z", "receivedAt": "2031-05-17T12:00:00.125000Z"}

@@ -19,12 +19,9 @@ from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, 
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
 from handler.parallel import TRIES
 from handler.record import Record
-from handler.sinks.dynamodb import (
-    MAX_QUEUE_MESSAGE_BYTES,
-    EventQueue,
-    EventTable,
-    Outcome,
-)
+from handler.sinks import Outcome
+from handler.sinks.dynamodb import EventTable
+from handler.sinks.sqs import MAX_QUEUE_MESSAGE_BYTES, EventQueue
 
 STORED_AT = 1_936_785_600.25  # 2031-05-17T12:00:00.250+00:00
 LATE = "2031-05-17T12:00:00.000Z"

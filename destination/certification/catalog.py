@@ -188,7 +188,7 @@ def _deletion(partner: Partner, target: Target, supported: list[str]) -> Iterato
         "When you [delete a user in Segment](/docs/privacy/user-deletion-and-suppression/), the request is passed on "
         f"to {partner.name}, which erases what it stored of that `userId`{linked}."
     )
-    if stores.event_sink == "sqs":
+    if not stores.sink.is_queryable:
         yield f"{TODO}: messages go to a queue here; say when your consumer erases the user."
     if stores.event_retention_days != "0":
         yield f"Calls are deleted after {stores.event_retention_days} days in any case."

@@ -98,7 +98,7 @@ class Holdings:
     @property
     def is_queue(self) -> bool:
         """Whether messages go to a queue, where others may take them first."""
-        return self.target.stores.event_sink == "sqs"
+        return not self.target.stores.sink.is_queryable
 
     @property
     def call_types(self) -> frozenset[str]:

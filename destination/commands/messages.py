@@ -43,7 +43,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         scan: bool,
         **options: Any,  # noqa: ANN401 -- click's
     ) -> Any:  # noqa: ANN401 -- click's
-        if target.stores.event_sink == "sqs":
+        if not target.stores.sink.is_queryable:
             raise click.ClickException(
                 f"This deployment sends messages to a queue, {target.stores.event_queue_url}: read them with a consumer"
             )

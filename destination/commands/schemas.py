@@ -80,7 +80,7 @@ def check(
         _tell_faults(folder, [], as_json=False)
         refused.show("stored messages would be refused", "Would be answered")
         passing.show("rejects would pass", "Was answered")
-        if target.stores.event_sink == "sqs":
+        if not target.stores.sink.is_queryable:
             click.echo("This deployment sends messages to a queue: those can't be tried.", err=True)
     if refused.kinds:
         raise click.exceptions.Exit(1)

@@ -167,12 +167,12 @@ def simulate(
             rate=rate,
             time_scale=time_scale,
             is_stored=reader_of(target),
-            is_queue=target.stores.event_sink == "sqs",
+            is_queue=not target.stores.sink.deduplicates,
         )
         circumstances = Circumstances(
             has_faults=target.has_faults,
             timeout_seconds=timeout_seconds,
-            is_table=target.stores.event_sink != "sqs",
+            is_table=target.stores.sink.deduplicates,
             in_batches=in_batches,
             may_have_sent=may_have_sent,
         )
@@ -203,7 +203,7 @@ def simulate(
         console = stdout()
         console.print(run.picture(console.width))
     if findings.unreadable:
-        is_table = target.stores.event_sink != "sqs"
+        is_table = target.stores.sink.is_queryable
         again = f"; the same options with --seed {seed} send and compare all of it again" if is_table else ""
         raise click.ClickException(f"What is stored can't be read{again}: {findings.unreadable}")
     if findings.failed:

@@ -86,5 +86,5 @@ def _summarize(export: Export) -> None:
             "exports each.",
             err=True,
         )
-    if export.target.stores.event_sink == "sqs":
+    if not export.target.stores.sink.is_queryable:
         click.echo("Messages go to a queue, which can't be searched: ask the systems that read it.", err=True)

@@ -128,7 +128,7 @@ def _now(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Targ
 def _nothing(search: Search, target: Target, log: RequestLog, period: Period) -> str:
     whose = f" of {search.customer_id}" if search.customer_id else ""
     places = [f"{log}, {period.words} until {period.until:%Y-%m-%d %H:%M:%S} UTC"]
-    if target.stores.event_sink != "sqs" and (target.is_local or search.scan or search.subject_id):
+    if target.stores.sink.is_queryable and (target.is_local or search.scan or search.subject_id):
         places.append(f"the event table {target.stores.event_table}")
     if target.is_local:
         places.append("the rejects")

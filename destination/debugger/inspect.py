@@ -127,7 +127,7 @@ class Inspector:
             return {"now": now}
         items: Sequence[Mapping[str, Any]] | None = None
         fault = None
-        if self.target.stores.event_sink == "dynamodb":
+        if self.target.stores.sink.is_queryable:
             try:
                 items = self._items(read.customer_id, message)
             except STORE_ERRORS as error:

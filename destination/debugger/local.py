@@ -84,7 +84,7 @@ class LocalDebugger:
             "read_only": False,
             "endpoint": self._url + SEGMENT.path,
             "sink": stores.event_sink,
-            "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
+            "queue": None if stores.sink.is_queryable else stores.sink.address(stores),
             "routes": [route.path for route in ROUTES.values()],
             "call_types": stores.supported_call_types.split(","),
             "keys": demo_keys(),

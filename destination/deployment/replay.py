@@ -21,7 +21,7 @@ from destination.deployment.parallel import in_parallel
 from destination.deployment.target import Target
 from destination.paths import LOCAL_FOLDER
 from handler.errors import MessageTooLarge
-from handler.sinks.dynamodb import EventQueue
+from handler.sinks.sqs import EventQueue
 
 TIMES = {"stored": "stored_at", "happened": "timestamp"}
 """What `--by` says -> the attribute that is meant."""

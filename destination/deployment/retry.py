@@ -26,7 +26,7 @@ from handler.erased import Tombstones
 from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
 from handler.judge import Judge
 from handler.record import Record
-from handler.sinks.dynamodb import EventQueue, EventSink, EventTable, Outcome
+from handler.sinks import Outcome, Sink
 
 PORTION = 200
 """Rejects whose contents are in memory at once, at most 1 MB each."""
@@ -83,13 +83,9 @@ class ErasedUsers:
         request_erasure(self.target, Person(customer_id=record.customer_id, user=user, anonymous=anonymous))
 
 
-def sink_of(target: Target) -> EventSink:
+def sink_of(target: Target) -> Sink:
     """Return where the function of a deployment writes."""
-    stores = target.stores
-    if stores.event_sink == "sqs":
-        return EventQueue(target.account.sqs(), stores.event_queue_url)
-    retention_days = int(stores.event_retention_days)
-    return EventTable(target.account.dynamodb(), stores.event_table, retention_days=retention_days)
+    return target.stores.sink.open(target.stores, lambda service: getattr(target.account, service)())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +98,7 @@ class Retry:
 
     table: RejectTable
     judge: Judge
-    sink: EventSink | None
+    sink: Sink | None
     erased: ErasedUsers | None
     clock: Callable[[], float] = time.time
     deletable: set[tuple[str, str]] = field(default_factory=set)
@@ -195,7 +191,7 @@ def retry(
     rejects: Iterable[KeptReject],
     table: RejectTable,
     judge: Judge,
-    sink: EventSink | None,
+    sink: Sink | None,
     erased: ErasedUsers | None,
 ) -> Iterator[Verdict]:
     """Yield what becomes of each reject, as `Retry.run` does."""

@@ -21,6 +21,7 @@ from consumer.clients import listening
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION, aws_client, local_client
 from destination.paths import ROOT
 from handler.errors import STORE_ERRORS
+from handler.sinks import Sink, sink_named
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -113,6 +114,11 @@ class Stores:
     after_erasure: str = ""
     key_cache_seconds: str = ""
     rejects_retention_days: str = ""
+
+    @property
+    def sink(self) -> type[Sink]:
+        """Where messages go, with what can be done with them there."""
+        return sink_named(self.event_sink)
 
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
@@ -282,7 +288,7 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     try:
         urls = _copy_queues(source.sqs(), target.sqs())
     except STORE_ERRORS as error:
-        if stack.stores.event_sink == "sqs":
+        if stack.stores.sink.feeds_queue:
             raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
         # Without a queue the eraser can't hand deletes to the consumer, which gets them from the stream alone.
         return LocalStack(stores=stack.stores, environment={**environment, "CONSUMER": "off"})

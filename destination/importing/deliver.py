@@ -24,7 +24,7 @@ from handler.errors import (
     NumberOutOfRange,
     UserErased,
 )
-from handler.sinks.dynamodb import Outcome
+from handler.sinks import Outcome
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0

@@ -21,6 +21,7 @@ from destination.local.streams import StreamSource
 from destination.local.traffic import Traffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
+from handler.sinks import sink_named
 
 POLL_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
 """In seconds. A call that fails is made again anyway."""
@@ -59,7 +60,7 @@ class EventSources:
     ) -> None:
         self._redelivers = redelivers
         sink = parameters.get("EventSink", template["Parameters"]["EventSink"]["Default"])
-        self._stores = _Stores(account, template["Resources"], traffic, are_queues_filled=sink == "sqs")
+        self._stores = _Stores(account, template["Resources"], traffic, are_queues_filled=sink_named(sink).feeds_queue)
         self._tell = tell
         self._show = show
         self._functions: list[Functions] = []

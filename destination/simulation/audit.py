@@ -45,7 +45,7 @@ class Audit:
         self._ledger = ledger
         self._began_at = began_at
         self._may_have_sent = may_have_sent
-        self._is_table = target.stores.event_sink != "sqs"
+        self._is_table = target.stores.sink.is_queryable
         self._retention_days = int(target.stores.event_retention_days or 0)
         self._strangers: list[tuple[Stored, Fingerprint]] = []
 

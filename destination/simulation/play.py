@@ -307,7 +307,7 @@ async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Work]
 
 def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
     """Return what takes the messages from the queue, None where they go to the table."""
-    if target.stores.event_sink != "sqs":
+    if not target.stores.sink.feeds_queue:
         return None
     return QueueDrain(
         target.account.sqs(),

@@ -147,7 +147,7 @@ def holds_some(target: Target, traffic: Traffic) -> bool:
 
     A queue tells nothing of what was taken from it.
     """
-    if target.stores.event_sink == "sqs":
+    if not target.stores.sink.is_queryable:
         return True
     client, table = target.account.dynamodb(), target.stores.event_table
     if target.is_local:

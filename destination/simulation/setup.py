@@ -28,7 +28,7 @@ KEY_LIFETIME = timedelta(days=7)
 
 def reader_of(target: Target) -> IsStored | None:
     """Return a function that looks an item up in the event table; None for a queue, which can't be asked."""
-    if target.stores.event_sink == "sqs":
+    if not target.stores.sink.is_queryable:
         return None
     client, table = target.account.dynamodb(), target.stores.event_table
 
@@ -129,7 +129,7 @@ def _remove_keys(target: Target, records: Sequence[KeyRecord]) -> None:
 def check_stores(stores: Stores, *, deletes: bool, contacts: bool) -> list[str]:
     """Return the call types that are mixed at random; raises `click.ClickException` where a run would tell nothing."""
     call_types = stores.supported_call_types.split(",")
-    if stores.event_sink == "sqs":
+    if not stores.sink.is_queryable:
         if stores.consumer == "on":
             raise click.ClickException(
                 "The consumer of this deployment takes from the queue what the simulation is to find there: deploy it "

@@ -128,7 +128,7 @@ def _rejects(target: Target, search: Search, lines: Collection[FunctionLine]) ->
 
 def _items(target: Target, search: Search, customers: Collection[str]) -> Sequence[Item] | None:
     """Return the items with the message id, None where that would take a scan that nobody asked for."""
-    if target.stores.event_sink == "sqs":
+    if not target.stores.sink.is_queryable:
         return None
     client = target.account.dynamodb()
     values = {":message_id": {"S": utf8(search.message_id)}}
@@ -184,7 +184,7 @@ def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Targ
             f"No line of {words} tells that it was accepted: it was stored before that, or by `destination rejects "
             "retry`, or its function ended before it could write one."
         )
-    if whereabouts.items is None and target.stores.event_sink == "sqs":
+    if whereabouts.items is None and not target.stores.sink.is_queryable:
         if taken:
             yield (
                 f"Queued in {target.stores.event_queue_url} until a consumer takes it from there. A queue can't be "

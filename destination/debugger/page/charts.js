@@ -24,7 +24,7 @@ export function numbers({ deployment }) {
   const names = {
     requests: "Requests",
     messages: "with messages",
-    stored: deployment.sink === "sqs" ? "Queued" : "Stored",
+    stored: deployment.queue ? "Queued" : "Stored",
     duplicate: "Duplicates",
     refused: "Refused",
     failed: "Failed",
@@ -80,7 +80,7 @@ function rateChart(deployment) {
   );
   const paths = OUTCOMES.map((name) => chart.plot.appendChild(svg("path", { class: name })));
   const words = {
-    stored: deployment.sink === "sqs" ? "queued" : "stored",
+    stored: deployment.queue ? "queued" : "stored",
     duplicate: "duplicates",
     refused: "refused",
     failed: "failed",

@@ -26,7 +26,7 @@ const SEARCHED =
 /** Make the view; `show(rest)` opens the details of a row, or closes them. */
 export function live(page) {
   const { feed, deployment } = page;
-  const words = { ...WORDS, ...(deployment.sink === "sqs" && { stored: "queued" }) };
+  const words = { ...WORDS, ...(deployment.queue && { stored: "queued" }) };
   const wanted = { kinds: new Set(), type: "", customer: "", words: [] };
   const known = new Set();
   let begun = false;
@@ -300,7 +300,7 @@ function sampleTraffic({ deployment }) {
 
 function intro(page) {
   const { deployment } = page;
-  const isQueue = deployment.sink === "sqs";
+  const isQueue = deployment.queue !== null;
   const [place, does] = isQueue ? ["your queue", "queues it"] : ["your event table", "stores it once"];
   return h(
     "div",

@@ -42,7 +42,7 @@ export function messages({ deployment, go }) {
     "section",
     { class: "plain" },
     h("h1", null, "Stored messages"),
-    deployment.sink === "sqs"
+    deployment.queue
       ? h(
           "p",
           { class: "nothing" },
@@ -63,7 +63,7 @@ export function messages({ deployment, go }) {
   }
 
   async function load() {
-    if (deployment.sink === "sqs") return;
+    if (deployment.queue) return;
     const asked = wanted();
     if (deployment.messages_need_subject && !(asked.customer && (asked.user || asked.anonymous))) {
       ask(Promise.resolve());

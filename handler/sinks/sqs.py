@@ -1,0 +1,160 @@
+"""The event queue: one SQS message for each record, in a standard or a FIFO queue.
+
+`docs/reference/storage.md` describes the messages.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from handler.decode import JsonObject
+from handler.errors import STORE_ERRORS, EventStoreUnavailable, InternalError, MessageTooLarge, Refusal
+from handler.parallel import in_parallel, patiently
+from handler.record import Record, escape, sha256
+from handler.sinks import Outcome, SinkSettings
+from handler.spec import DELETE
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
+
+MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
+"""SQS's limit of body and attributes together, of one message and of all that are sent at once."""
+MAX_QUEUE_MESSAGES = 10
+"""SQS's limit of what is sent at once."""
+
+
+class EventQueue:
+    """Sends records to an SQS queue, standard or FIFO."""
+
+    service: ClassVar[str] = "sqs"
+    is_queryable: ClassVar[bool] = False
+    deduplicates: ClassVar[bool] = False
+    feeds_queue: ClassVar[bool] = True
+
+    def __init__(self, client: "SQSClient", queue_url: str) -> None:
+        self._client = client
+        self._queue_url = queue_url
+        self._is_fifo = queue_url.endswith(".fifo")
+
+    @classmethod
+    def open(cls, settings: SinkSettings, connect: Callable[[str], Any]) -> Self:
+        """Return the event queue of a deployment."""
+        return cls(connect(cls.service), settings.event_queue_url)
+
+    @staticmethod
+    def address(settings: SinkSettings) -> str:
+        """Return the URL of the event queue."""
+        return settings.event_queue_url
+
+    def write(self, record: Record) -> Outcome:
+        """Send a record."""
+        try:
+            answer = self._client.send_message(QueueUrl=self._queue_url, **self._message(record))
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "MessageId" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+        return Outcome.QUEUED
+
+    def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
+        """Send records, ten at once; to a FIFO queue one ten after the other, so that their order is kept.
+
+        Where SQS takes only some of ten, the others come after them.
+        """
+        outcomes: list[Outcome | Refusal] = [Outcome.QUEUED] * len(records)
+        messages = {}
+        for number, record in enumerate(records):
+            try:
+                messages[str(number)] = self._message(record)
+            except MessageTooLarge as refusal:
+                outcomes[number] = refusal
+            except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
+                outcomes[number] = InternalError(bug)
+
+        def send(messages: JsonObject) -> None:
+            patiently(lambda: self._send(messages), check_deadline)
+
+        parts = list(_parts(messages))
+        if self._is_fifo:
+            for part in parts:
+                send(part)
+        else:
+            in_parallel(send, parts)
+        return outcomes
+
+    def probe(self) -> None:
+        """Ask for the queue's name."""
+        try:
+            answer = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        if "Attributes" not in answer:
+            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
+
+    def _send(self, messages: JsonObject) -> None:
+        """Send messages by their ids, and take those out that SQS confirms; raises where some are left."""
+        entries: list[Any] = [{"Id": name, **message} for name, message in messages.items()]
+        try:
+            answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+        except STORE_ERRORS as error:
+            raise EventStoreUnavailable from error
+        for sent in answer.get("Successful", []):
+            del messages[sent["Id"]]
+        if messages:
+            raise EventStoreUnavailable
+
+    def _message(self, record: Record) -> JsonObject:
+        """Return what SQS is told of a record, but for the queue."""
+        content = {
+            "subject": record.subject,
+            "position": record.position,
+            **record.facts,
+            "settings": record.settings,
+            "message": record.message.body,
+        }
+        message: JsonObject = {
+            "MessageBody": json.dumps(content, separators=(",", ":")),
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": escape(record.facts[name])}
+                for name in ("customer_id", "type", "message_id")
+            },
+        }
+        if _message_bytes(message) > MAX_QUEUE_MESSAGE_BYTES:
+            raise MessageTooLarge
+        return {**message, **(self._fifo_ids(record) if self._is_fifo else {})}
+
+    def _fifo_ids(self, record: Record) -> JsonObject:
+        """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either.
+
+        A `delete` never counts as the repetition of a message of another type.
+        """
+        erasure = f"\n{DELETE}" if record.message.type == DELETE else ""
+        return {
+            "MessageGroupId": sha256(record.subject),
+            "MessageDeduplicationId": sha256(f"{record.subject}\n{record.position}{erasure}"),
+        }
+
+
+def _parts(messages: JsonObject) -> Iterator[JsonObject]:
+    """Yield as many messages at once, by their ids, as SQS takes."""
+    part: JsonObject = {}
+    part_bytes = 0
+    for name, message in messages.items():
+        message_bytes = _message_bytes(message)
+        if len(part) == MAX_QUEUE_MESSAGES or part_bytes + message_bytes > MAX_QUEUE_MESSAGE_BYTES:
+            yield part
+            part, part_bytes = {}, 0
+        part[name] = message
+        part_bytes += message_bytes
+    if part:
+        yield part
+
+
+def _message_bytes(message: JsonObject) -> int:
+    """Count as SQS does: the body, which is ASCII, and the attributes."""
+    attributes: dict[str, MessageAttributeValueTypeDef] = message["MessageAttributes"]
+    return len(message["MessageBody"]) + sum(
+        len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
+        for name, attribute in attributes.items()
+    )
