@@ -96,7 +96,7 @@ class StackDebugger:
             "read_only": True,
             "endpoint": None,
             "sink": stores.event_sink,
-            "queue": stores.event_queue_url if stores.event_sink == "sqs" else None,
+            "queue": None if stores.sink.is_queryable else stores.sink.address(stores),
             "routes": [route.path for route in ROUTES.values()],
             "call_types": supported,
             "keys": [],

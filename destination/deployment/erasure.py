@@ -19,6 +19,7 @@ from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.items import read_json_attribute
 from handler.record import Record, sha256, subject_key
+from handler.sinks.dynamodb import EventTable
 from handler.spec import DELETE
 
 LOOK_SECONDS = 0.5

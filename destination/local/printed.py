@@ -120,14 +120,14 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
         f"    -d {shlex.quote(json.dumps(body))} \\\n    {url}/segment\n",
         markup=False,
     )
-    if stores.event_sink == "sqs":
-        console.print(f"Messages go to the queue       {stores.event_queue_url}")
-    else:
+    if stores.sink.is_queryable:
         console.print(f"See what is stored:            .venv/bin/destination messages list{option}")
+    else:
+        console.print(f"Messages go to the queue       {stores.sink.address(stores)}")
     if stores.consumer == "on":
         console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}")
     console.print(f"A message of each call type:   .venv/bin/destination ping all{option}")
-    if stores.event_sink == "dynamodb":
+    if stores.sink.is_queryable:
         console.print(f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}")
         console.print(f"See who was erased:            .venv/bin/destination erasures list{option}")
     console.print(f"Its stores answer at           {account.endpoint_url}")
