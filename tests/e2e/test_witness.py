@@ -24,8 +24,8 @@ from handler.sinks.dynamodb import EventTable
 from handler.spec import CALL_TYPES
 
 TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
-TRAFFIC = Traffic(seed=1, customers=2, call_types=TYPES, deletes=0.3)
-MESSAGES = 60
+TRAFFIC = Traffic(seed=28, customers=2, call_types=TYPES, deletes=0.1)
+MESSAGES = 40
 SUBJECTS = TRAFFIC.doomed_subjects
 
 
