@@ -14,7 +14,7 @@ from handler.errors import DeadlineClose, InternalError, Invalid, Maintenance, R
 from handler.judge import Judge, each
 from handler.keys import ApiKey, KeyStore
 from handler.observe import RequestLine
-from handler.parallel import in_parallel
+from handler.parallel import run_concurrently
 from handler.record import Record
 from handler.reject import Reject, RejectTable
 from handler.request import Request
@@ -163,7 +163,7 @@ class Destination:
         verdicts = self._check_erasure(request, api_key, [results[index].message for index in unchecked])
         erased = {index for index, verdict in zip(unchecked, verdicts, strict=True) if isinstance(verdict, UserErased)}
         keep = partial(self._keep, request, api_key, results)
-        kept = in_parallel(keep, [index for index in rejected if index not in erased])
+        kept = run_concurrently(keep, [index for index in rejected if index not in erased])
         lost = [bug for bug in kept if bug is not None]
         line.write_bugs([*_bugs(results), *lost])
         if lost:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, ErasureStoreUnavailable, UserErased
-from handler.parallel import in_parallel
+from handler.parallel import run_concurrently
 from handler.record import escape, sha256, subject_of
 from handler.spec import DELETE
 
@@ -67,7 +67,7 @@ class Tombstones:
         def read(part: dict[str, Key]) -> None:
             ask(lambda: self._read(part, found))
 
-        in_parallel(read, list(_parts({_hash(key): key for key in keys if key is not None})))
+        run_concurrently(read, list(_parts({_hash(key): key for key in keys if key is not None})))
         return [
             UserErased() if key is not None and _is_erased(message, found.get(_hash(key))) else None
             for key, message in zip(keys, messages, strict=True)

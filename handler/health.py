@@ -9,7 +9,7 @@ from typing import Self
 from handler.destination import Destination
 from handler.errors import Maintenance, Unavailable
 from handler.observe import write_health
-from handler.parallel import in_parallel
+from handler.parallel import run_concurrently
 from handler.respond import Response, healthy, refused
 
 KEPT_SECONDS = 10
@@ -44,7 +44,7 @@ class Health:
 
     def _ask(self) -> Response:
         try:
-            in_parallel(lambda probe: probe(), self._probes)
+            run_concurrently(lambda probe: probe(), self._probes)
         except Unavailable as unavailable:
             write_health(unavailable.code)
             return refused(unavailable)

@@ -4,6 +4,7 @@ The line holds facts and never a key or a body. The metric counts the message on
 Failed, so that the four add up to the messages (a request that is refused before they are read counts as one): in all,
 by call type and by code, which take few values, none of them a caller's own. A batch leaves a line for all of its
 messages that share call type and answer.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 The field `requests` of all lines of a request adds up to 1. Metric filters in template.yaml sum it for each version of
 the function: Lambda chooses the version at random for each request, so only requests can be compared.
@@ -16,10 +17,7 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Self
-
-from aws_lambda_powertools.metrics import Metrics, MetricUnit
 
 from handler.canonicalise import Message
 from handler.errors import InternalError, Refusal, Unavailable
@@ -39,8 +37,6 @@ MAX_LOGGED_MESSAGES = 100
 
 SHARE_DIGITS = 6
 """Enough for one message of a batch of thousands; metric filters read no exponents, such as in 5e-05."""
-
-_metrics = Metrics(namespace=NAMESPACE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +142,20 @@ class RequestLine:
     def _write(self, answered: Answered, facts: Mapping[str, Any], *, requests: float) -> None:
         self.begin("total")
         self._milliseconds["total"] = _milliseconds(self._step_began - self._began)
-        dimensions = ("CallType", facts.get("call_type")), ("Code", answered.code)
-        before, after = _count(self._service, dimensions, answered.metric, facts.get("messages", 1))
-        facts = {
+        own = {"CallType": facts.get("call_type"), "Code": answered.code}
+        dimensions = {name: value for name, value in own.items() if value is not None}
+        counted = {
+            "Namespace": NAMESPACE,
+            "Dimensions": [["service"], *(["service", name] for name in dimensions)],
+            "Metrics": [{"Name": answered.metric, "Unit": "Count"}],
+        }
+        line = {
+            "level": "INFO",
+            "message": "request",
+            "_aws": {"CloudWatchMetrics": [counted], "Timestamp": int(time.time() * 1000)},
+            "service": self._service,
+            **dimensions,
+            answered.metric: [float(facts.get("messages", 1))],
             **facts,
             "version": self._version,
             "requests": requests,
@@ -159,28 +166,13 @@ class RequestLine:
             "milliseconds": self._milliseconds,
         }
         # Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
-        sys.stdout.write(f"{before}{int(time.time() * 1000)}{after}{json.dumps(facts)[1:]}\n")
+        sys.stdout.write(f"{json.dumps(line)}\n")
 
 
 def write_health(code: str | None) -> None:
     """Print what `GET /health` found; the code is that of a store that does not answer."""
     facts = {"level": "INFO" if code is None else "WARNING", "message": "health", "code": code}
     sys.stdout.write(json.dumps(facts) + "\n")
-
-
-@cache  # call types and codes are few, and ours
-def _count(service: str, dimensions: tuple[tuple[str, str | None], ...], metric: str, count: int) -> tuple[str, str]:
-    """Return how a line begins, which counts messages: the JSON before the time, and that from there to the facts."""
-    _metrics.add_dimension(name="service", value=service)
-    for dimension, value in dimensions:
-        if value is not None:
-            _metrics.add_dimensions(**{"service": service, dimension: value})
-    _metrics.add_metric(name=metric, unit=MetricUnit.Count, value=count)
-    counted: dict[str, Any] = {**_metrics.serialize_metric_set()}
-    _metrics.clear_metrics()
-    directives = json.dumps(counted.pop("_aws")["CloudWatchMetrics"])
-    before = f'{{"level": "INFO", "message": "request", "_aws": {{"CloudWatchMetrics": {directives}, "Timestamp": '
-    return before, f"}}, {json.dumps(counted)[1:-1]}, "
 
 
 def _milliseconds(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Calls of a store for the messages of a batch: beside each other, since most of each is waiting, and once more."""
+"""Run the store calls of a batch concurrently, since most of each is waiting, and retry the calls that fail."""
 
 import random
 import time
@@ -9,30 +9,30 @@ from typing import TypeVar
 from handler.errors import Unavailable
 
 CALLS_AT_ONCE = 8
-"""Of one function: a put takes about five milliseconds, a tenth of which is work of its processor."""
+"""In one function. A put takes about five milliseconds, and a tenth of that is processor time."""
 
 TRIES = 4
-"""Of each call among many: else a store that throttles one in a hundred would never take a batch."""
+"""Of each call. With one, a store that throttles one call in a hundred would never take a whole batch."""
 FIRST_WAIT_SECONDS = 0.05
-"""Before the second try; doubled for each further one, and by chance up to half more."""
+"""Before the second try. It doubles for each further try, and jitter adds up to half of it."""
 
 _JITTER = random.SystemRandom()
-"""Of the system, since functions that start from one snapshot would share the state of another."""
+"""The system's source: functions that start from one snapshot would share the state of any other generator."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
-def in_parallel(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+def run_concurrently(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
     """Return the results of some work, in the order of the pieces.
 
-    After an error no other piece is begun; it is raised when what was under way has ended.
+    After an error no further piece is begun. The error is raised when the work under way has ended.
     """
     if len(pieces) == 1:
         return [work(pieces[0])]
     results: dict[int, Result] = {}
     errors: list[BaseException] = []
-    rest = enumerate(pieces)  # of which each thread takes the next one
+    rest = enumerate(pieces)  # each thread takes the next one
 
     def run() -> None:
         for number, piece in rest:
@@ -53,10 +53,10 @@ def in_parallel(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> lis
     return [results[number] for number in range(len(pieces))]
 
 
-def patiently(call: Callable[[], Result], check_deadline: Callable[[], None]) -> Result:
-    """Call a store, and again where it is unavailable, as long as there are tries and time left.
+def call_with_retries(call: Callable[[], Result], check_deadline: Callable[[], None]) -> Result:
+    """Call a store, and retry while it is unavailable and there are tries and time left.
 
-    `check_deadline` raises where there is no time for a call.
+    `check_deadline` raises if there is no time for a call.
     """
     for number in range(TRIES - 1):
         check_deadline()

@@ -19,7 +19,7 @@ from handler.decode import JsonObject, decode_batch, decode_body
 from handler.errors import InternalError, Invalid, MessageTooLarge, Refusal
 from handler.items import json_text
 from handler.observe import RequestLine
-from handler.parallel import patiently
+from handler.parallel import call_with_retries
 from handler.record import Record
 from handler.respond import Response, Result
 from handler.settings import ANSWER_SECONDS, LIBRARY_ANSWER_SECONDS
@@ -113,7 +113,7 @@ class CallRoute(SegmentRoute):
 
     def ask(self, call: Callable[[], T], check_deadline: Callable[[], None]) -> T:
         """Call a store, and retry while there is time."""
-        return patiently(call, check_deadline)
+        return call_with_retries(call, check_deadline)
 
     def content(self, body: Callable[[], str], message: Message, index: int) -> Content:  # noqa: ARG002 -- for batches
         """Return the canonical message, since `destination rejects retry` does not know the route."""

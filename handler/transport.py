@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -72,7 +73,13 @@ class Connections:
     def _close(self, failed: socket.socket) -> None:
         """Close a connection that failed, and the others with it: what ended one may have ended all, unseen."""
         failed.close()
-        self._take(("", ""))  # which is of none, and closes them all
+        self._close_kept()
+
+    def _close_kept(self) -> None:
+        """Close all kept connections."""
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._kept.pop()[0].close()
 
     def _take(self, origin: tuple[str, str]) -> socket.socket | None:
         """Return a kept connection, if there is a good one."""

@@ -8,7 +8,7 @@ from handler.canonicalise import canonicalise
 from handler.clients import connect
 from handler.erased import Tombstones, tombstone_key
 from handler.errors import ErasureStoreUnavailable, UserErased
-from handler.parallel import patiently
+from handler.parallel import call_with_retries
 
 REQUESTED = "2031-05-17T12:00:00.000000Z"
 BEFORE, AFTER = "2031-05-17T11:59:59.999Z", "2031-05-17T12:00:00.001Z"
@@ -83,7 +83,7 @@ def messages_of(count, **fields):
 
 
 def patient(call):
-    patiently(call, lambda: None)
+    call_with_retries(call, lambda: None)
 
 
 TABLE = {"Keys": [tombstone_key("demo", "demo#user#user-0")]}

@@ -1,6 +1,7 @@
 import re
 
 import pytest
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from handler.canonicalise import MAX_BATCH_MESSAGES
 from handler.observe import MAX_LOGGED_CHARS, MAX_LOGGED_TEXT_CHARS, NAMESPACE, Answered, RequestLine
@@ -35,6 +36,24 @@ def test_a_request_leaves_one_line_that_counts_it_once(lines, metric, status, di
     assert directive["Dimensions"] == [["service"], *(["service", name] for name in dimensions)]
     counted = {"service": "stack", **dimensions}
     assert {name: written[name] for name in counted} == counted
+
+
+@pytest.mark.parametrize("call_type", ["track", None])
+@pytest.mark.parametrize("code", ["invalid_message", None])
+def test_a_line_counts_as_powertools_would(lines, call_type, code):
+    line = RequestLine("r-1", service="stack", version="7")
+    line.note(messages=3)
+    line.write_messages(Answered(metric="Refused", status=400, code=code), call_type, ["m-1", "m-2", "m-3"])
+    metrics = EphemeralMetrics(namespace=NAMESPACE)
+    metrics.add_dimension(name="service", value="stack")
+    for dimension, value in (("CallType", call_type), ("Code", code)):
+        if value is not None:
+            metrics.add_dimensions(**{"service": "stack", dimension: value})
+    metrics.add_metric(name="Refused", unit=MetricUnit.Count, value=3)
+    [written] = lines()
+    expected = metrics.serialize_metric_set()
+    expected["_aws"]["Timestamp"] = written["_aws"]["Timestamp"]
+    assert written.items() >= expected.items()
 
 
 def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):

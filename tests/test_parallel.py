@@ -5,19 +5,21 @@ from threading import Barrier, Event
 import pytest
 
 from handler.errors import EventStoreUnavailable, MessageTooLarge
-from handler.parallel import CALLS_AT_ONCE, in_parallel, patiently
+from handler.parallel import CALLS_AT_ONCE, call_with_retries, run_concurrently
 
 PATIENCE_SECONDS = 30
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, CALLS_AT_ONCE, 10 * CALLS_AT_ONCE])
 def test_results_come_in_the_order_of_the_pieces(count):
-    assert in_parallel(lambda number: number * number, range(count)) == [number * number for number in range(count)]
+    assert run_concurrently(lambda number: number * number, range(count)) == [
+        number * number for number in range(count)
+    ]
 
 
 def test_as_many_pieces_as_that_are_worked_on_at_once():
     together = Barrier(CALLS_AT_ONCE, timeout=PATIENCE_SECONDS)
-    assert len(in_parallel(lambda _: together.wait(), range(CALLS_AT_ONCE))) == CALLS_AT_ONCE
+    assert len(run_concurrently(lambda _: together.wait(), range(CALLS_AT_ONCE))) == CALLS_AT_ONCE
 
 
 def test_an_error_is_raised_after_what_was_under_way_and_nothing_more_is_begun():
@@ -32,12 +34,12 @@ def test_an_error_is_raised_after_what_was_under_way_and_nothing_more_is_begun()
         ended.append(number)
 
     with pytest.raises(ZeroDivisionError):
-        in_parallel(work, range(1000))
+        run_concurrently(work, range(1000))
     assert len(begun) <= 2 * CALLS_AT_ONCE
     assert set(begun) - {0} == set(ended)
 
 
-# patiently
+# call_with_retries
 
 
 class Failing:
@@ -58,11 +60,11 @@ class Failing:
 
 def test_store_call_has_four_tries():
     call = Failing(3)
-    assert patiently(call, lambda: None) == "stored"
+    assert call_with_retries(call, lambda: None) == "stored"
     assert call.calls == 4
     call = Failing(4)
     with pytest.raises(EventStoreUnavailable):
-        patiently(call, lambda: None)
+        call_with_retries(call, lambda: None)
     assert call.calls == 4
 
 
@@ -70,14 +72,14 @@ def test_store_call_has_four_tries():
 def test_only_an_unavailable_store_is_tried_again(error):
     call = Failing(1, error)
     with pytest.raises(type(error)):
-        patiently(call, lambda: None)
+        call_with_retries(call, lambda: None)
     assert call.calls == 1
 
 
 def test_pauses_double_from_a_twentieth_of_a_second():
     pauses = []
     with pytest.raises(EventStoreUnavailable):
-        patiently(Failing(4), lambda: pauses.append(time.monotonic()))
+        call_with_retries(Failing(4), lambda: pauses.append(time.monotonic()))
     took = [later - earlier for earlier, later in itertools.pairwise(pauses)]
     assert all(pause >= least for pause, least in zip(took, (0.05, 0.1, 0.2), strict=True))
 

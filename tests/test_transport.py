@@ -29,7 +29,7 @@ from endpoint import Endpoint, endpoint, response
 
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.clients import connect
-from handler.parallel import in_parallel
+from handler.parallel import run_concurrently
 from handler.transport import Connections
 
 pytest_plugins = ["servers"]
@@ -612,7 +612,7 @@ def test_threads_have_connections_of_their_own_which_are_kept(connection):
     with listening(answer) as server:
         transport = connection()
         for _ in range(2):
-            in_parallel(lambda _: transport(post(server.url)), range(4))
+            run_concurrently(lambda _: transport(post(server.url)), range(4))
         assert len(server.received) == 8
         assert connections(server) == 4
 
@@ -630,7 +630,7 @@ def test_when_one_connection_has_ended_unseen_the_others_are_not_tried(connectio
 
     with listening(answer) as server:
         transport = connection()
-        in_parallel(lambda _: transport(post(server.url)), range(4))
+        run_concurrently(lambda _: transport(post(server.url)), range(4))
         with pytest.raises(ConnectionClosedError):
             transport(post(server.url))
         assert transport(post(server.url)).status_code == 200

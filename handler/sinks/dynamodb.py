@@ -17,7 +17,7 @@ from handler.errors import (
     Unavailable,
 )
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
-from handler.parallel import in_parallel, patiently
+from handler.parallel import call_with_retries, run_concurrently
 from handler.record import Record
 from handler.sinks import Outcome, SinkSettings
 from handler.spec import DELETE
@@ -96,7 +96,7 @@ class EventTable:
         def write(record: Record) -> Outcome | Refusal:
             tries = itertools.count()
             try:
-                return patiently(lambda: self.write(record, is_repeated=next(tries) > 0), check_deadline)
+                return call_with_retries(lambda: self.write(record, is_repeated=next(tries) > 0), check_deadline)
             except MessageTooLarge as refusal:
                 return refusal
             except Unavailable:
@@ -104,7 +104,7 @@ class EventTable:
             except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
                 return InternalError(bug)
 
-        return in_parallel(write, records)
+        return run_concurrently(write, records)
 
     def probe(self) -> None:
         """Put an item on the condition that it is there already, which no item of this key ever is."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, InternalError, MessageTooLarge, Refusal
-from handler.parallel import in_parallel, patiently
+from handler.parallel import call_with_retries, run_concurrently
 from handler.record import Record, escape, sha256
 from handler.sinks import Outcome, SinkSettings
 from handler.spec import DELETE
@@ -73,14 +73,14 @@ class EventQueue:
                 outcomes[number] = InternalError(bug)
 
         def send(messages: JsonObject) -> None:
-            patiently(lambda: self._send(messages), check_deadline)
+            call_with_retries(lambda: self._send(messages), check_deadline)
 
         parts = list(_parts(messages))
         if self._is_fifo:
             for part in parts:
                 send(part)
         else:
-            in_parallel(send, parts)
+            run_concurrently(send, parts)
         return outcomes
 
     def probe(self) -> None:
