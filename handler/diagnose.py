@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from jsonschema import Draft7Validator, FormatChecker, ValidationError
@@ -46,7 +47,7 @@ class Diagnosis:
         self._validators = {}
         for name in names:
             schema = documents[f"{name}.json"]
-            dialect = extend(validator_for(schema, default=Draft7Validator), OWN_RULES)  # type: ignore[no-untyped-call]
+            dialect = with_own_rules(validator_for(schema, default=Draft7Validator))
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
     def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
@@ -59,6 +60,12 @@ class Diagnosis:
                 texts.setdefault("".join("/" + _escape(part) for part in path), text)
         found = (Violation(pointer=pointer, message=text) for pointer, text in texts.items())
         return tuple(itertools.islice(found, MAX_VIOLATIONS))
+
+
+@cache
+def with_own_rules(dialect: Any) -> Any:  # noqa: ANN401 -- a class of validators
+    """Return a dialect with the rules of `OWN_RULES`; making the class takes several milliseconds."""
+    return extend(dialect, OWN_RULES)  # type: ignore[no-untyped-call]
 
 
 def _multiple_of(

@@ -15,8 +15,9 @@ from types import ModuleType
 from typing import Any
 
 import boto3
+import moto.core.responses
 import pytest
-from botocore.config import Config
+from botocore.endpoint import Endpoint
 from botocore.handlers import BUILTIN_HANDLERS
 from botocore.session import Session
 from coverage import Coverage
@@ -54,12 +55,14 @@ settings.load_profile("reproducible")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
-    """Trace no test of the command line, and none by hypothesis: traced they take twice the time.
+    """Do not trace the tests of the command line and those with many examples: tracing doubles their time.
 
     That the other tests of `handler` and `consumer` suffice is what `fail_under` in pyproject.toml shows.
     """
     coverage = Coverage.current()
-    if coverage is None or not (is_of_command_line(item.module) or is_hypothesis_test(item.function)):
+    if coverage is None or not (
+        is_of_command_line(item.module) or is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
+    ):
         return (yield)
     coverage.stop()
     try:
@@ -92,7 +95,10 @@ def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 BotocoreStubber.__call__ = untraced(BotocoreStubber.__call__)
+Endpoint.create_request = untraced(Endpoint.create_request)
 Session.create_client = untraced(Session.create_client)
+moto.core.responses.method_names_from_class = cache(moto.core.responses.method_names_from_class)
+"""Moto calls this for each request, and it takes a tenth of the time of one."""
 
 SERVICES = ("cloudformation", "dynamodb", "sqs")
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
@@ -166,13 +172,18 @@ class SharedAccount(Account):
     A test that registers events at a client makes its own client with the fixture `aws`.
     """
 
-    @cache  # noqa: B019 -- there is one
-    def client(self, service: str, config: Config | None = None) -> Any:
-        """Return the client of a service."""
-        return super().client(service, config)
+    dynamodb, sqs, cloudformation = cache(Account.dynamodb), cache(Account.sqs), cache(Account.cloudformation)
 
 
 SHARED_ACCOUNT = SharedAccount()
+
+
+@pytest.fixture
+def shared_account(aws: Account) -> SharedAccount:
+    """Return AWS, as the fixture `aws` does, with clients that all tests share."""
+    assert aws
+    return SHARED_ACCOUNT
+
 
 copyreg.pickle(threading.Condition, lambda _: (threading.Condition, ()))
 """`deepcopy` needs this for moto's queues, which have a condition each. Nothing waits for it between two tests."""
@@ -190,6 +201,7 @@ class Snapshot:
     returned: Any
     state: dict[str, Json]
 
+    @untraced
     def restore(self) -> Any:
         """Put the copy back, and return what the preparation returned."""
         for service, attributes in deepcopy(self.state).items():

@@ -14,13 +14,12 @@ from fractions import Fraction
 from typing import Any, cast
 
 from jsonschema import Draft7Validator, ValidationError
-from jsonschema.validators import extend
 
 from destination.paths import ROOT
 from destination.schemas.places import Fault, Place
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
-from handler.diagnose import FORMATS, OWN_RULES, schema_registry
+from handler.diagnose import FORMATS, schema_registry, with_own_rules
 from handler.explain import rule_text, spell_path
 from handler.patterns import python_schema
 from handler.spec import CALL_TYPES, DELETE, TOP
@@ -84,8 +83,7 @@ def refusal_faults(documents: Mapping[str, JsonObject], places: Mapping[int, Pla
         faults += never
         if never:
             continue
-        dialect = extend(root.dialect, OWN_RULES)  # type: ignore[no-untyped-call]
-        validator = dialect(python_documents[file], registry=registry, format_checker=FORMATS)
+        validator = with_own_rules(root.dialect)(python_documents[file], registry=registry, format_checker=FORMATS)
         judged = [list(_hopeless(validator.iter_errors(sample))) for sample in samples(call_type)]
         found = [error for errors in judged for error in errors if error.field]
         if all(judged):
@@ -313,8 +311,8 @@ def _choice_faults(together: Iterable[Place]) -> list[Fault]:
 
 def _chooser(place: Place) -> Any:  # noqa: ANN401 -- a validator of any dialect
     """Return a validator of those rules of a schema that are in `CHOOSING`."""
-    dialect = extend(place.dialect, OWN_RULES)  # type: ignore[no-untyped-call]
-    return dialect({keyword: rule for keyword, rule in place.schema.items() if keyword in CHOOSING})
+    rules = {keyword: rule for keyword, rule in place.schema.items() if keyword in CHOOSING}
+    return with_own_rules(place.dialect)(rules)
 
 
 def _inner(place: Place, schema: JsonObject, *path: str | int) -> Place:

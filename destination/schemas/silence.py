@@ -5,7 +5,7 @@ legal, though: only those that look like a keyword are faults, and `x-…` never
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 from jsonschema import Draft7Validator, Draft202012Validator
 
@@ -106,10 +106,12 @@ def silent_faults(place: Place) -> Iterator[Fault]:
         yield from _text_faults(place, schema[ERROR_MESSAGE])
 
 
-def _meant(word: str, known: Iterable[str]) -> str | None:
+def _meant(word: str, known: Collection[str]) -> str | None:
     """Return the word that was meant, which is the very word where it is a known one; None for words of one's own."""
     if word.startswith("x-"):
         return None
+    if word in known:
+        return word
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=LIKENESS)), None)
 
 
