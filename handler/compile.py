@@ -82,8 +82,11 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     from handler.patterns import python_schema  # noqa: PLC0415 -- not needed where the code is there already
 
     documents = {name: python_schema(json.loads(content)) for name, content in files.items()}
-    compiled = [name for name in names if is_compilable(f"{name}.json", documents) and _code([name], documents)]
+    compiled = [name for name in names if is_compilable(f"{name}.json", documents)]
     code = _code(compiled, documents)
+    if not code:
+        compiled = [name for name in compiled if _code([name], documents)]
+        code = _code(compiled, documents)
     if not code:  # they can't be had side by side
         compiled, code = [], _code([], documents)
     slow = [name for name in compiled if can_be_slow(f"{name}.json", documents)]

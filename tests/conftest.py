@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 from moto import mock_aws
 from moto.backends import get_backend
 from moto.core.botocore_stubber import BotocoreStubber
-from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID, RESPONSES_METHODS
 from searches import DEFAULT_EXAMPLES, examples
 from strict_aws import KEEP_SESSION, strict_aws
 
@@ -53,22 +53,50 @@ settings.register_profile(
 settings.load_profile("reproducible")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Function) -> Iterator[None]:
-    """Do not trace the tests of the command line and those with many examples: tracing doubles their time.
+TRACER = pytest.StashKey[Any]()
+"""What traces the current test for coverage, None where nothing does."""
 
-    That the other tests of `handler` and `consumer` suffice is what `fail_under` in pyproject.toml shows.
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Function) -> Generator[None, Any, Any]:
+    """Trace for coverage only where it is needed, because tracing doubles the time of all that runs.
+
+    Fixtures and tests are traced. pytest itself, the tests of the command line and those with many examples are not.
+    `fail_under` in pyproject.toml shows that this suffices for `handler` and `consumer`.
     """
     coverage = Coverage.current()
-    if coverage is None or not (
+    if coverage and (
         is_of_command_line(item.module) or is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
     ):
-        return (yield)
-    coverage.stop()
+        coverage.stop()  # also in threads
+    item.config.stash[TRACER] = sys.gettrace()
+    try:
+        return (yield from with_tracer(None))
+    finally:
+        if coverage and not Coverage.current():
+            coverage.start()
+
+
+def with_tracer(tracer: Any) -> Generator[None, Any, Any]:
+    """Wait for the rest of a hook, which a function traces, or None."""
+    before = sys.gettrace()
+    sys.settrace(tracer)
     try:
         return (yield)
     finally:
-        coverage.start()
+        sys.settrace(before)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+    """Trace what a fixture does."""
+    return (yield from with_tracer(request.config.stash.get(TRACER, None)))
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """Trace what a test does."""
+    return (yield from with_tracer(pyfuncitem.config.stash.get(TRACER, None)))
 
 
 @cache
@@ -99,6 +127,8 @@ Endpoint.create_request = untraced(Endpoint.create_request)
 Session.create_client = untraced(Session.create_client)
 moto.core.responses.method_names_from_class = cache(moto.core.responses.method_names_from_class)
 """Moto calls this for each request, and it takes a tenth of the time of one."""
+RESPONSES_METHODS.clear()
+"""Moto prepares thousands of answers for the library `requests` in each test, and nothing here uses that library."""
 
 SERVICES = ("cloudformation", "dynamodb", "sqs")
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}

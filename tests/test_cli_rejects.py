@@ -303,7 +303,7 @@ def test_what_is_still_refused_stays_and_is_counted_by_answer(deploy):
     assert (listed(), destination.stored()) == (before, [])
     told = rejects("retry", "--scan").stdout
     assert told.startswith("Tried 4 rejects of all customers: 4 still refused.\n")
-    assert f"3  {NO_EVENT_ANSWER}" in " ".join(told.splitlines()[2:]).replace("    ", "")
+    assert f"3\t{NO_EVENT_ANSWER}" in told.splitlines()
 
 
 @pytest.mark.parametrize("case", [NO_EVENT, {**NO_EVENT, "type": "group"}, {**NO_EVENT, "event": "Lamp Lit"}])
@@ -386,13 +386,17 @@ def killed_at(client, operation, number):
     return client
 
 
+@pytest.fixture
+def twenty_rejects(deploy, prepare):
+    destination = deploy()
+    prepare("twenty rejects", lambda: [destination.post(message) for message in messages(20)])
+    return destination
+
+
 @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "DeleteItem"])
 @pytest.mark.parametrize("number", [1, 7, 20])
-def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy, aws, mended):
-    destination = deploy()
-    sent = messages(20)
-    for message in sent:
-        destination.post(message)
+def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, twenty_rejects, aws, mended):
+    destination = twenty_rejects
     client = killed_at(aws.dynamodb(), operation, number)
     account = type("Dying", (), {"dynamodb": lambda _: client})()
     target = Target(account=account, stores=destination.stack.stores)
@@ -401,7 +405,7 @@ def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, deploy
     with pytest.raises(Killed):
         list(retry(list(table.everything()), table, judge, sink_of(target), ErasedUsers.of(target)))
     stored = {record["message_id"] for record in destination.stored()}
-    assert stored | {reject["message_id"] for reject in listed()} == {message["messageId"] for message in sent}
+    assert stored | {reject["message_id"] for reject in listed()} == {message["messageId"] for message in messages(20)}
     code, counts = retried("--scan", "--schemas", mended)
     assert (code, counts.get("stored", 0) + len(stored), listed()) == (0, 20, [])
     assert len(destination.stored()) == 20

@@ -49,6 +49,12 @@ def fill(destination, count):
         destination.post({**TRACK, "userId": f"user-{number % 7}", "messageId": message_id, "x": "y" * 60_000})
 
 
+@pytest.fixture
+def three_pages(destination, prepare):
+    """Store 45 messages, which are three pages."""
+    prepare("three pages", lambda: fill(destination, 45))
+
+
 @contextmanager
 def cutting_off(call):
     """Let the queue be out of reach from a call on."""
@@ -118,8 +124,8 @@ def test_a_dry_run_only_counts(destination, replay):
 
 
 @pytest.mark.parametrize("cut_at", [1, 5, 25, 40])
+@pytest.mark.usefixtures("three_pages")
 def test_one_that_ended_half_way_goes_on_with_the_page_where_it_ended(cut_at, destination, replay):
-    fill(destination, 45)  # which are three pages
     with cutting_off(cut_at):
         result = replay()
     assert (result.exit_code, "the same command goes on" in result.output) == (1, True)
@@ -131,8 +137,8 @@ def test_one_that_ended_half_way_goes_on_with_the_page_where_it_ended(cut_at, de
     assert (len(after) < 45) is (cut_at > 17)
 
 
+@pytest.mark.usefixtures("three_pages")
 def test_restart_begins_anew(destination, replay):
-    fill(destination, 45)
     with cutting_off(40):
         replay()
     taken(destination)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from threading import Thread
 
 import pytest
+from searches import some
 from test_destination import Rejects, Sink, answer, encode, request
 
 from destination.deployment.stack import ROOT
@@ -55,7 +56,8 @@ def numbered(*messages):
     return {"batch": [{**message, "messageId": f"m-{number}"} for number, message in enumerate(messages)]}
 
 
-@pytest.mark.parametrize("pattern", SLOW)
+@pytest.mark.many_examples
+@pytest.mark.parametrize("pattern", some(SLOW))
 def test_a_pattern_that_takes_too_long_refuses_the_message(tmp_path, pattern):
     rejects = Rejects()
     status, content = answer(request(SLOW_MESSAGE), schemas=schemas(tmp_path, {"pattern": pattern}), rejects=rejects)
