@@ -159,10 +159,8 @@ stage:
 	@grep -q '^\[$(CONFIG)\.deploy' samconfig.toml || \
 		{ echo "samconfig.toml has no stage $(STAGE): write make $(MAKECMDGOALS) STAGE=dev, STAGE=staging, STAGE=prod or one of your own"; exit 2; }
 
-# Without the SAM CLI, which brings Lambda's runtime emulator, less is measured.
 .PHONY: bench
 bench: $(INSTALLED)
-	-@$(MAKE) --no-print-directory $(SAM_VENV)/.installed
 	@$(VENV)/bin/python -m bench all $(ARGS)
 
 $(SAM_VENV)/.installed: requirements-sam.txt

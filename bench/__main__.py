@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench import batch, cold, cost, cost_model, hostile, instructions, load, soak, warm
 from bench.figures import NotRunError, Options, Table
-from bench.report import comparison, facts, picture
+from bench.report import comparison, facts, printed
 from destination.console import stdout
 from destination.paths import ROOT
 
@@ -124,7 +124,7 @@ def _measure(
     results.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     old = {table["name"]: Table.from_json(table) for table in before.get(name, {}).get("tables", [])}
     for table in tables:
-        console.print(picture(table))
+        console.print(printed(table))
         if table.name in old:
             console.print(comparison(table, old[table.name]))
 

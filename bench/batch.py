@@ -71,7 +71,7 @@ def compare(code: Code, store: StoreServer, python: Sequence[str], *, rounds: in
                 ),
                 PACE_RATIO: median_ratio((took.elapsed for took in times[alone]), (took.elapsed for took in tooks)),
             }
-    return Table(name="batch", title=f"Messages in batches; medians of {rounds} rounds", rows=rows, bar=PACE_RATIO)
+    return Table(name="batch", title=f"Messages in batches; medians of {rounds} rounds", rows=rows)
 
 
 LARGEST = {
@@ -98,6 +98,5 @@ def largest(
         name="batch: largest",
         title=f"The largest batches, and their time at {share:.0%} of a processor, without waiting",
         rows={name: {MILLISECONDS: 1000 * time, SECONDS: time / share} for name, time in seconds.items()},
-        bar=MILLISECONDS,
         notes=(f"The last call of a store may start after {LIBRARY_ANSWER_SECONDS - STORE_CALL_SECONDS:.1f} s.",),
     )

@@ -1,8 +1,9 @@
 """Measure how long the first request to a new Lambda environment waits, and the size of the packages.
 
-The built destination runs under Lambda's runtime interface emulator, compared with a function that does nothing but
-put, and with the functions of `peers/`. "init" lasts from the start of the interpreter until the runtime asks for an
-event; "first request" includes the first connection to the store, by TLS; "processor" is the processor time of both.
+The built destination runs under Lambda's own runtime client, compared with functions that do nothing but put, and with
+functions as the documentation of Powertools shows them. "init" lasts from the start of the interpreter until the
+runtime asks for an event; "first request" includes the first connection to the store, by TLS; "processor" is the
+processor time of both.
 
 Compiled modules (.pyc) decide more than anything else, so each peer is measured without and with them. As in Lambda, no
 run leaves compiled modules behind. Each package trusts the store by the certificates that the package itself contains.
@@ -14,11 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from bench.emulator import ColdStart, cold_start, find_emulator
 from bench.figures import FOLDER, Options, Table, median, median_ratio, take_turns
 from bench.lambda_environment import peer_environment
 from bench.packages import (
-    PEER_FOLDERS,
     destination_package,
     lambda_python,
     peer_package,
@@ -26,37 +25,36 @@ from bench.packages import (
     size_bytes,
     zipped_bytes,
 )
+from bench.runtime import ColdStart, cold_start
 from bench.samples import ACCEPTED, Sample
 from bench.store_server import StoreServer
-from bench.subjects import PEERS, TRIMMED, Code, Subject, destination, trimmed_subject
+from bench.subjects import BARE, PEER_FOLDERS, PEERS, TRIMMED, Code, Subject, destination, trimmed_subject
 from destination.artifact import compile_with
 
 ROUNDS, QUICK_ROUNDS = 12, 2
 COMPILED = ", .pyc"
-BARE = "bare put"
 MEGABYTE = 1_000_000
 
 
 def measure(options: Options) -> list[Table]:
-    """Measure; raises `NotRunError` if the emulator or the runtime's Python is missing."""
-    emulator, python = find_emulator(), lambda_python(options)
+    """Measure; raises `NotRunError` if the runtime's Python is missing."""
+    python = lambda_python(options)
     runtime = runtime_python(python)
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder, StoreServer(tls=True) as store:
         subjects = list(_subjects(options, store, python, Path(folder)))
-        packages = {subject.name: subject.code.folders[0] for subject in subjects}
+        packages = {subject.name: subject.code.folders[-1] for subject in subjects}
         sizes = {name: (size_bytes(package), zipped_bytes(package)) for name, package in packages.items()}
         for certificates in Path(folder).rglob("*.pem"):
             certificates.write_bytes(certificates.read_bytes().rstrip() + b"\n" + (store.authority or b""))
         log = Path(folder) / "log"
-        runs = {subject.name: partial(cold_start, (emulator, runtime), subject, store.url, log) for subject in subjects}
+        runs = {subject.name: partial(cold_start, runtime, subject, store.url, log) for subject in subjects}
         starts = take_turns("cold", runs, rounds)
     times = Table(
         name="cold",
         title=f"Cold start in milliseconds; medians of {rounds} rounds",
         rows={name: _row(own, starts) for name, own in starts.items()},
-        bar="total",
     )
     return [times, _sizes(sizes)]
 
@@ -74,13 +72,10 @@ def _subjects(options: Options, store: StoreServer, python: Path, folder: Path) 
         for name, package in ((peer, plain), (peer + COMPILED, compiled)):
             code = Code(folders=(package,), target="app:lambda_handler")
             yield Subject(name=name, code=code, environment=peer_environment(), sample=accepted)
-    package = copied(TRIMMED, destination_package(options))
-    shutil.copy(PEERS / "bare_put_trimmed" / "app.py", package)
-    compile_with(python, package)
-    yield trimmed_subject(Code(folders=(package,), target="app:lambda_handler"))
     name = f"destination{COMPILED}"
-    code = Code(folders=(copied(name, destination_package(options)),), target="handler.app:lambda_handler")
-    yield destination(name, code, store, accepted)
+    package = copied(name, destination_package(options))
+    yield trimmed_subject(Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"))
+    yield destination(name, Code(folders=(package,), target="handler.app:lambda_handler"), store, accepted)
 
 
 def _row(own: Sequence[ColdStart], starts: Mapping[str, Sequence[ColdStart]]) -> dict[str, float]:
@@ -109,6 +104,5 @@ def _sizes(sizes: dict[str, tuple[int, int]]) -> Table:
             }
             for name, (unpacked, zipped) in sizes.items()
         },
-        bar="zipped",
         notes=("The destination holds compiled parts for both processors of Lambda, the others for this one.",),
     )

@@ -38,7 +38,7 @@ def by_message(data: Data) -> Table:
         return {**{part: parts.get(part, 0) for part in PARTS}, SUM: sum(parts.values())}
 
     rows = {case.name: row(case) for case in data.cases()}
-    return Table(name="cost: messages", title="Dollars per million messages", rows=rows, bar=SUM)
+    return Table(name="cost: messages", title="Dollars per million messages", rows=rows)
 
 
 def by_memory(data: Data) -> Table:
@@ -53,7 +53,7 @@ def by_memory(data: Data) -> Table:
 
     rows = {f"{memory:,} MB": row(replace(data.case(), memory_mb=memory)) for memory in MEMORIES_MB}
     title = "Memory: DynamoDB, 1 KB; dollars per million messages"
-    return Table(name="cost: memory", title=title, rows=rows, bar="GB-s arm64 $")
+    return Table(name="cost: memory", title=title, rows=rows)
 
 
 def by_rate(data: Data) -> Table:
@@ -66,7 +66,7 @@ def by_rate(data: Data) -> Table:
 
     rows = {f"{rate:,}": row(rate) for rate in RATES}
     title = "Dollars a month by messages per second, 1 KB, with metrics"
-    return Table(name="cost: rates", title=title, rows=rows, bar="DynamoDB $")
+    return Table(name="cost: rates", title=title, rows=rows)
 
 
 def tables(data: Data) -> list[Table]:

@@ -31,12 +31,11 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows by name, each with figures by column; `bar` is the column that is drawn as a bar."""
+    """Rows by name, each with figures by column."""
 
     name: str
     title: str
     rows: Mapping[str, Mapping[str, float]]
-    bar: str
     notes: Sequence[str] = ()
 
     @classmethod

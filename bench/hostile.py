@@ -109,7 +109,7 @@ def measure(options: Options) -> list[Table]:
         for name, took in least.items()
     }
     title = f"Milliseconds for bodies of {BODY_BYTES // 1024} KB, before and after the API key is known"
-    return [Table(name="hostile", title=title, rows=rows, bar="before")]
+    return [Table(name="hostile", title=title, rows=rows)]
 
 
 def _milliseconds(body: str, is_base64: bool, _: int) -> list[float]:  # noqa: FBT001 -- an argument of `partial`

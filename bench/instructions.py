@@ -69,7 +69,6 @@ def measure(options: Options) -> list[Table]:
             name: {THOUSAND: round(count / 1e3, 1), f"/ {STOCK}": round(count / counts[references[name]], 4)}
             for name, count in counts.items()
         },
-        bar=THOUSAND,
     )
     return [warm] if options.quick else [warm, _cold(options, counter)]
 
@@ -80,7 +79,7 @@ def _cold(options: Options, counter: str) -> Table:
     try:
         codes, python = packaged_codes(options)
     except NotRunError as error:
-        return Table(name="instructions: cold", title=title, rows={}, bar=THOUSAND, notes=[f"not run: {error}"])
+        return Table(name="instructions: cold", title=title, rows={}, notes=[f"not run: {error}"])
     with StoreServer() as store:
         subjects = (
             trimmed_subject(codes.trimmed),
@@ -91,7 +90,7 @@ def _cold(options: Options, counter: str) -> Table:
         name: {THOUSAND: round(count / 1e3, 1), f"/ {TRIMMED}": round(count / counts[TRIMMED], 4)}
         for name, count in counts.items()
     }
-    return Table(name="instructions: cold", title=title, rows=rows, bar=THOUSAND)
+    return Table(name="instructions: cold", title=title, rows=rows)
 
 
 def _works(counter: str) -> bool:

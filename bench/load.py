@@ -54,7 +54,7 @@ def measure(options: Options) -> list[Table]:
             told = simulate(served, messages=messages, at_once=at_once)
         rows[f"function processes: {functions}, requests at once: {at_once}"] = figures(told, *PERCENTILES)
     title = f"{messages:,} messages of `destination simulate` to `destination serve`"
-    return [Table(name="load", title=title, rows=rows, bar="requests/s")]
+    return [Table(name="load", title=title, rows=rows)]
 
 
 def figures(told: Mapping[str, Any], *percentiles: str) -> dict[str, float]:

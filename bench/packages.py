@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from bench.figures import FOLDER, NotRunError, Options
-from bench.subjects import PEERS, Code, Codes, checkout_codes
+from bench.subjects import PEER_FOLDERS, PEERS, Codes, checkout_codes
 from destination.artifact import find_python, lambda_version, python_version
 from destination.paths import ROOT
 
@@ -25,12 +25,6 @@ PINS = ("requirements.txt", "requirements-dev.txt")
 RUNTIME_CLIENT = "awslambdaric==4.2.2"
 """It runs a function in Lambda's own images. https://pypi.org/project/awslambdaric/"""
 ZIP_LEVEL = 6
-PEER_FOLDERS = {
-    "bare put": ("bare_put",),
-    "canonical, Powertools' validate": ("canonical",),
-    "canonical, jsonschema built once": ("canonical", "canonical_jsonschema"),
-}
-"""Each later folder replaces files of those before; the last one has the requirements."""
 
 
 def lambda_python(options: Options) -> Path:
@@ -126,17 +120,8 @@ def chosen_codes(options: Options) -> tuple[Codes, list[str]]:
 
 def packaged_codes(options: Options) -> tuple[Codes, list[str]]:
     """Return the functions as they are deployed, and the command of a Python like Lambda's."""
-    python, package = lambda_python(options), destination_package(options)
-    canonical, jsonschema = (
-        Code(folders=(peer_package(name),), target="app:lambda_handler") for name in list(PEER_FOLDERS)[1:]
-    )
-    codes = Codes(
-        destination=Code(folders=(package,), target="handler.app:lambda_handler"),
-        trimmed=Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"),
-        stock=Code(folders=(PEERS / "stock_client", peer_package("bare put")), target="app:put_item"),
-        canonical=canonical,
-        canonical_jsonschema=jsonschema,
-    )
+    python = lambda_python(options)
+    codes = Codes.of(destination_package(options), {name: (peer_package(name),) for name in PEER_FOLDERS})
     return codes, [str(python)]
 
 

@@ -1,4 +1,4 @@
-"""How tables are printed, with bars or beside an older run, and the facts that are saved with them."""
+"""How tables are printed and compared with an older run, and the facts that are saved with them."""
 
 import os
 import platform
@@ -16,21 +16,16 @@ from rich.text import Text
 from bench.figures import RATIO, Table
 from destination.paths import ROOT
 
-BAR_COLUMNS = 40
-_EIGHTHS = " ▏▎▍▌▋▊▉"
 PACKAGES = ("boto3", "botocore", "aws-lambda-powertools", "jsonschema", "urllib3")
 
 
-def picture(table: Table) -> RenderableType:
-    """Draw a table, with a bar for one of its columns."""
+def printed(table: Table) -> RenderableType:
+    """Lay out a table for the terminal."""
     rows = RichTable("", box=None, padding=(0, 2, 0, 0))
     for column in table.columns:
         rows.add_column(column, justify="right", no_wrap=True)
-    rows.add_column("", no_wrap=True)
-    largest = max((row.get(table.bar, 0) for row in table.rows.values()), default=0) or 1
     for name, row in table.rows.items():
-        drawn = Text(bar(row.get(table.bar, 0) / largest), "cyan")
-        rows.add_row(Text(name), *(number(row.get(column)) for column in table.columns), drawn)
+        rows.add_row(Text(name), *(number(row.get(column)) for column in table.columns))
     return Group(Text(table.title, "bold"), rows, *(Text(note, "dim") for note in table.notes), "")
 
 
@@ -45,12 +40,6 @@ def comparison(table: Table, old: Table) -> RenderableType:
             past, now = old.rows.get(name, {}).get(column), row[column]
             rows.add_row(Text(name), column, number(past), number(now), _change(past, now))
     return Group(Text(f"{table.title}: compared", "bold"), rows, "")
-
-
-def bar(share: float) -> str:
-    """Draw a share of the largest value, to an eighth of a column."""
-    eighths = round(max(share, 0) * BAR_COLUMNS * 8)
-    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
 def number(value: float | None) -> str:

@@ -39,7 +39,6 @@ def measure(options: Options) -> list[Table]:
             name="soak",
             title=f"{PORTIONS * size:,} messages of `destination simulate`, {AT_ONCE} requests at once; no 5xx",
             rows=rows,
-            bar="requests/s",
             notes=("The embedded AWS keeps what it stores in memory.",),
         )
     ]

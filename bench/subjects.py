@@ -22,7 +22,13 @@ PEERS = ROOT / "bench" / "peers"
 STOCK = "stock put_item"
 LARGER = ", 1.5 KB"
 """The other rows send a message of about 1 KB."""
-TRIMMED = "bare put, trimmed"
+BARE, TRIMMED = "bare put", "bare put, trimmed"
+PEER_FOLDERS = {
+    BARE: ("bare_put",),
+    "canonical, Powertools' validate": ("canonical",),
+    "canonical, jsonschema built once": ("canonical", "canonical_jsonschema"),
+}
+"""Each later folder replaces files of those before; the last one has the requirements."""
 CAPTURE_NUMBER = 90_909_090
 """The number of a call whose write becomes a stock client's event; it occurs nowhere else in it."""
 
@@ -37,25 +43,28 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """The functions that are compared, from the checkout or from packages."""
+    """The functions that are compared, from the checkout or from packages; `peers` has the names of `PEER_FOLDERS`."""
 
     destination: Code
     trimmed: Code
     stock: Code
-    canonical: Code
-    canonical_jsonschema: Code
+    peers: Mapping[str, Code]
+
+    @classmethod
+    def of(cls, package: Path, peers: Mapping[str, tuple[Path, ...]]) -> Self:
+        """Return the functions in a package of the destination, and in folders of its peers."""
+        return cls(
+            destination=Code(folders=(package,), target="handler.app:lambda_handler"),
+            trimmed=Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"),
+            stock=Code(folders=(PEERS / "stock_client", *peers[BARE]), target="app:put_item"),
+            peers={name: Code(folders=folders, target="app:lambda_handler") for name, folders in peers.items()},
+        )
 
 
 def checkout_codes() -> Codes:
     """Return the functions of the checkout, which use the packages of the Python that runs them."""
-    canonical = PEERS / "canonical"
-    return Codes(
-        destination=Code(folders=(ROOT,), target="handler.app:lambda_handler"),
-        trimmed=Code(folders=(PEERS / "bare_put_trimmed", ROOT), target="app:lambda_handler"),
-        stock=Code(folders=(PEERS / "stock_client",), target="app:put_item"),
-        canonical=Code(folders=(canonical,), target="app:lambda_handler"),
-        canonical_jsonschema=Code(folders=(PEERS / "canonical_jsonschema", canonical), target="app:lambda_handler"),
-    )
+    peers = {name: tuple(PEERS / folder for folder in reversed(folders)) for name, folders in PEER_FOLDERS.items()}
+    return Codes.of(ROOT, peers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +112,7 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
         queued,
         *(
             Subject(name=name, code=code, environment=peer_environment(), sample=samples.ACCEPTED)
-            for name, code in (
-                ("canonical, Powertools' validate", codes.canonical),
-                ("canonical, jsonschema built once", codes.canonical_jsonschema),
-            )
+            for name, code in codes.peers.items()
         ),
     ]
 

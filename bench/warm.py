@@ -49,5 +49,4 @@ def compare(
             }
             for subject in subjects
         },
-        bar=RATIO,
     )

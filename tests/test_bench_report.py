@@ -12,7 +12,7 @@ from bench import batch, samples
 from bench.__main__ import MEASUREMENTS, main
 from bench.figures import Table, take_turns
 from bench.packages import zipped_bytes
-from bench.report import bar, comparison, picture
+from bench.report import comparison, printed
 from bench.samples import ACCEPTED
 from destination.console import stdout
 from handler.decode import MAX_BATCH_BYTES
@@ -32,34 +32,34 @@ def test_the_size_of_a_package_is_that_of_its_zip_file(tmp_path):
 @pytest.fixture
 def table():
     rows = {"one": {"µs": 200.0, "/ one": 1.0}, "two": {"µs": 50.0}}
-    return Table(name="warm", title="Title", rows=rows, bar="µs", notes=["A note."])
+    return Table(name="warm", title="Title", rows=rows, notes=["A note."])
 
 
-def printed(part):
+def shown(part):
     console = stdout()
     with console.capture() as captured:
         console.print(part)
     return captured.get()
 
 
-def test_a_table_is_drawn_with_bars(table):
-    text = printed(picture(table))
-    assert "█" * 40 in text
-    assert "A note." in text
-    assert [bar(0), bar(1 / 320), bar(1)] == ["", "▏", "█" * 40]
+def test_a_table_shows_each_figure_and_its_notes(table):
+    lines = shown(printed(table)).splitlines()
+    assert lines[0] == "Title"
+    assert [line.split() for line in lines[1:4]] == [["µs", "/", "one"], ["one", "200", "1.00"], ["two", "50.0"]]
+    assert "A note." in lines
 
 
 def test_the_ratios_of_two_runs_are_compared(table):
-    old = Table(name="warm", title="Title", rows={"one": {"µs": 100.0, "/ one": 2.0}}, bar="µs")
-    text = printed(comparison(table, old))
+    old = Table(name="warm", title="Title", rows={"one": {"µs": 100.0, "/ one": 2.0}})
+    text = shown(comparison(table, old))
     assert "-50 %" in text
     assert "+100 %" not in text  # absolute figures differ between machines
 
 
 def test_figures_without_ratios_are_compared(table):
     rows = {name: {"µs": row["µs"]} for name, row in table.rows.items()}
-    old = Table(name="warm", title="Title", rows={"one": {"µs": 100.0}}, bar="µs")
-    text = printed(comparison(replace(table, rows=rows), old))
+    old = Table(name="warm", title="Title", rows={"one": {"µs": 100.0}})
+    text = shown(comparison(replace(table, rows=rows), old))
     assert "+100 %" in text
     assert "new" in text
 

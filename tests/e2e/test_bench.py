@@ -4,16 +4,20 @@ import hashlib
 import json
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import boto3
 import pytest
+from click import ClickException
 
 from bench import batch, instructions, samples, warm
 from bench.lambda_environment import peer_environment
+from bench.runtime import cold_start
 from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
-from bench.subjects import LARGER, PEERS, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
+from bench.subjects import LARGER, TRIMMED, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.keys import hash_key
 
@@ -93,12 +97,7 @@ def test_the_store_speaks_tls(tmp_path):
         assert store.received().counts == {"PutItem": 1}
 
 
-PEER_CODES = {
-    "bare_put": Code(folders=(PEERS / "bare_put",), target="app:lambda_handler"),
-    "bare_put_trimmed": checkout_codes().trimmed,
-    "canonical": checkout_codes().canonical,
-    "canonical_jsonschema": checkout_codes().canonical_jsonschema,
-}
+PEER_CODES = {**checkout_codes().peers, TRIMMED: checkout_codes().trimmed}
 
 
 @pytest.mark.parametrize("name", PEER_CODES)
@@ -185,3 +184,40 @@ def test_the_largest_batches_take_longer_with_a_share_of_a_processor(store):
     for row in table.rows.values():
         part = row[batch.MILLISECONDS] / 1000 / row[batch.SECONDS]
         assert part == pytest.approx(512 / 1769, rel=0.01)
+
+
+RUNTIME_CLIENT = """
+import os, sys, urllib.request
+api = f"http://{os.environ['AWS_LAMBDA_RUNTIME_API']}/2018-06-01/runtime/invocation"
+def ask(path, body=None):
+    with urllib.request.urlopen(f"{api}/{path}", body) as answer:
+        return answer.headers["Lambda-Runtime-Aws-Request-Id"], answer.read()
+request_id, event = ask("next")
+ask(f"{request_id}/response", event)
+ask("next")
+"""
+"""A runtime client as small as can be: its function answers with the event."""
+
+
+@pytest.fixture
+def echo(tmp_path):
+    (tmp_path / "awslambdaric.py").write_text(RUNTIME_CLIENT)
+    code = Code(folders=(tmp_path,), target="any:thing")
+    sample = Sample(event=json.dumps({"statusCode": 200, "number": NUMBER}), status=200)
+    return Subject(name="echo", code=code, environment={}, sample=sample)
+
+
+def test_a_cold_start_lasts_until_the_response(echo, tmp_path):
+    start = cold_start(Path(sys.executable), echo, "http://unused", tmp_path / "log", 1)
+    assert min(start.init, start.first_request, start.processor) > 0
+    assert start.total == start.init + start.first_request
+
+
+@pytest.mark.parametrize("fault", ["status", "no runtime"])
+def test_a_cold_start_without_the_right_response_is_an_error(fault, echo, tmp_path):
+    if fault == "status":
+        echo = replace(echo, sample=replace(echo.sample, status=202))
+    else:
+        (tmp_path / "awslambdaric.py").write_text("raise SystemExit('it does not start')")
+    with pytest.raises(ClickException, match="echo: "):
+        cold_start(Path(sys.executable), echo, "http://unused", tmp_path / "log", 1)
