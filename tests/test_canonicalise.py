@@ -5,6 +5,7 @@ from functools import reduce
 
 import pytest
 
+from destination.segment import names
 from handler.canonicalise import (
     CONFLICTS,
     DERIVED_ID_PREFIX,
@@ -33,6 +34,32 @@ def body_of(payload):
 
 
 # Names
+
+
+def in_capitals(fields):
+    """Return a value for each name, spelled in another casing than the spec's; `_metadata` has only one."""
+    return {name if name.startswith("_") else name.upper(): f"value of {name}" for name in fields}
+
+
+def as_stored(fields):
+    return {stored: f"value of {name}" for name, stored in fields.items()}
+
+
+def test_every_top_level_name_of_the_spec_is_known_in_any_casing():
+    texts = {name: stored for name, stored in names.TOP_NAMES.items() if stored not in ("context", "type")}
+    body = message_of({**in_capitals(texts), "TYPE": "track"}).body
+    assert body == {**as_stored(texts), "type": "track"}
+
+
+def test_every_name_of_the_specs_context_is_known_in_any_casing():
+    assert body_of({"context": in_capitals(names.CONTEXT_NAMES)})["context"] == as_stored(names.CONTEXT_NAMES)
+
+
+@pytest.mark.parametrize("name", names.CONTEXT_OBJECT_NAMES)
+def test_every_name_in_an_object_of_the_context_is_known_in_any_casing(name):
+    fields = names.CONTEXT_OBJECT_NAMES[name]
+    context = body_of({"context": {name: {**in_capitals(fields), "My Own": 1}}})["context"]
+    assert context == {names.CONTEXT_NAMES[name]: {**as_stored(fields), "My Own": 1}}
 
 
 @pytest.mark.parametrize(

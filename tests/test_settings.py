@@ -71,6 +71,8 @@ def test_the_names_of_the_stores_must_be_set(name, unset):
         ("MAINTENANCE", "off", "maintenance", False),
         ("MAINTENANCE", "on", "maintenance", True),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:4566", "accept_demo_keys", True),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "7", "aws_lambda_function_version", "7"),
+        ("POWERTOOLS_SERVICE_NAME", "my-stack", "powertools_service_name", "my-stack"),
     ],
 )
 def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
