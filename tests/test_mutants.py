@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tests.mutants.__main__ import TESTS, equivalent, watchers_of
+from tests.mutants.__main__ import PACKAGES, ROOT, TESTS, all_mutants, equivalent, watchers_of
 from tests.mutants.operators import mutants_of
 
 
@@ -68,6 +68,14 @@ def test_the_tests_of_each_module_exist():
     assert all(watchers_of(f"{module}.py") for module in TESTS)
 
 
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_every_module_has_tests():
+    with_code = [path for path in MODULES if len(ast.parse(path.read_text()).body) > 1]
+    assert all(watchers_of(path.relative_to(ROOT).as_posix()) for path in with_code)
+
+
 def test_a_module_without_tests_is_named():
     assert watchers_of("handler/transport.py") == ["tests/test_transport.py", "tests/test_limits.py"]
     with pytest.raises(
@@ -78,3 +86,10 @@ def test_a_module_without_tests_is_named():
 
 def test_every_equivalent_fault_has_a_reason():
     assert all(one.keys() == {"path", "old", "new", "reason"} and one["reason"] for one in equivalent())
+
+
+@pytest.mark.parametrize("path", sorted({one["path"] for one in equivalent()}))
+def test_equivalent_faults_are_faults_of_the_present_text(path):
+    known = {(one["old"], one["new"]) for one in equivalent() if one["path"] == path}
+    found = {(mutant.old, mutant.new) for mutant in all_mutants([path])}
+    assert known <= found, "adapt tests/mutants/equivalent.toml"
