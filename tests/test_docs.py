@@ -70,6 +70,12 @@ def test_the_commands_are_those_of_the_command_line():
     assert sorted(documented) == sorted(path for path, _ in commands())
 
 
+def test_the_map_has_a_sentence_for_each_room():
+    section = read("explanation/architecture.md").split("### The command line")[1].split("\n### ")[0]
+    rooms = {path.parent.name for path in (ROOT / "destination").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == rooms
+
+
 def test_the_faults_are_those_that_are_tried():
     documented = re.findall(r"^\| ([^|]+) \| 50", read("explanation/reliability.md"), re.MULTILINE)
     assert documented == list(Fault)
