@@ -9,7 +9,7 @@ from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, fun
 from destination.watching import lines as lines_module
 from destination.watching import status
 from destination.watching.lines import AccessLine, FunctionLine, Wanted, read_line
-from destination.watching.what_follows import what_follows
+from destination.watching.retries import what_follows
 from handler import observe
 from handler.observe import MAX_LOGGED_MESSAGES, Answered
 

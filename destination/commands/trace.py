@@ -13,7 +13,7 @@ from destination.watching.history import Delivery, History
 from destination.watching.lines import FunctionLine, Wanted
 from destination.watching.open_log import open_log
 from destination.watching.request_log import Period, RequestLog
-from destination.watching.whereabouts import Search, Whereabouts, find, is_missing, tell
+from destination.watching.search import Search, Whereabouts, find, is_missing, tell
 from handler.errors import STORE_ERRORS
 
 LAST_LINES = 20

@@ -16,16 +16,16 @@ from destination.debugger.marks import (
     mask_write_keys,
     old_names_in,
 )
+from destination.debugger.outcomes import Verdict, verdicts_of
+from destination.debugger.rendering import json_layout, shown_content, shown_headers
 from destination.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
-from destination.debugger.shown import json_layout, shown_content, shown_headers
-from destination.debugger.verdicts import Verdict, verdicts_of
 from destination.deployment.event_table import to_json, value_text
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
 from destination.watching.lines import AccessLine, FunctionLine
-from destination.watching.what_follows import what_follows
-from destination.watching.whereabouts import Whereabouts, tell
+from destination.watching.retries import what_follows
+from destination.watching.search import Whereabouts, tell
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, InvalidMessage, InvalidSettings, Violation
 from handler.judge import Judge

@@ -12,11 +12,11 @@ from starlette.routing import Route
 from destination.debugger.arrivals import ArrivalOrder
 from destination.debugger.exchanges import Exchanges
 from destination.debugger.feed import LATENCY_EDGES_MS, Feed
-from destination.debugger.holdings import Holdings
 from destination.debugger.inspect import Inspector
 from destination.debugger.rows import Row
 from destination.debugger.sample_traffic import SampleTraffic
 from destination.debugger.site import Site
+from destination.debugger.store_view import Holdings
 from destination.debugger.tester import Tester, demo_keys
 from destination.deployment.target import ARRIVALS_PATH, Target
 from destination.local.exchange import Exchange

@@ -17,8 +17,8 @@ from starlette.routing import Route
 
 from destination.console import printable
 from destination.debugger.feed import Feed
-from destination.debugger.holdings import BY_EVENT, Holdings
 from destination.debugger.sample_traffic import SampleTraffic
+from destination.debugger.store_view import BY_EVENT, Holdings
 from destination.debugger.tester import Draft, Tester
 from destination.deployment.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable

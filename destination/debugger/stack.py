@@ -14,17 +14,17 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from destination.debugger.feed import LATENCY_EDGES_MS, MAX_ROWS, Feed
-from destination.debugger.holdings import Holdings
 from destination.debugger.inspect import steps_of
 from destination.debugger.layout import lay_out
 from destination.debugger.rows import DUPLICATE, STORED, Row
 from destination.debugger.site import Site
+from destination.debugger.store_view import Holdings
 from destination.deployment.target import Target
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
 from destination.watching.lines import AccessLine, Line, Wanted
 from destination.watching.request_log import RequestLog
-from destination.watching.what_follows import what_follows
+from destination.watching.retries import what_follows
 from destination.web.guard import Guard
 from destination.web.server import Server
 from handler.errors import STORE_ERRORS

@@ -15,7 +15,7 @@ import urllib3
 
 from destination.debugger.layout import Layout, lay_out
 from destination.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
-from destination.debugger.shown import shown_content, shown_headers
+from destination.debugger.rendering import shown_content, shown_headers
 from destination.deployment import demo
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import LOCAL_CA

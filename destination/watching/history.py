@@ -9,8 +9,8 @@ from rich.text import Text
 
 from destination.console import counted, printable
 from destination.watching.lines import AccessLine, ConsumerFailure, FunctionLine
-from destination.watching.what_follows import what_follows
-from destination.watching.whereabouts import Whereabouts
+from destination.watching.retries import what_follows
+from destination.watching.search import Whereabouts
 
 COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "failed": "red"}
 

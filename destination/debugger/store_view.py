@@ -12,8 +12,8 @@ import click
 
 from destination.debugger.layout import lay_out_value
 from destination.debugger.marks import mask_write_keys
+from destination.debugger.rendering import shown_content
 from destination.debugger.rows import about_of
-from destination.debugger.shown import shown_content
 from destination.deployment.event_table import Item, MessageSelection, to_json
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, RejectTable, last_days, newest_first

@@ -10,7 +10,7 @@ from consumer.erasures import Receipt
 from destination.deployment.stack import STORE_OUTPUTS, Account, Stores
 from destination.deployment.target import Target
 from destination.watching.lines import read_line
-from destination.watching.whereabouts import Whereabouts, is_missing, tell
+from destination.watching.search import Whereabouts, is_missing, tell
 
 RECEIPT = Receipt(
     customer_id="acme",
