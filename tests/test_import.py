@@ -14,12 +14,12 @@ from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
 
 from destination.importing.batches import batches
-from destination.importing.deliver import Sender
-from destination.importing.pace import Pace
-from destination.importing.play import Play
+from destination.importing.deliver import BatchSender
+from destination.importing.pace import ImportPace
+from destination.importing.play import ImportRun
 from destination.importing.sources import STATE_SUFFIX, find_sources, state_beside
-from destination.importing.state import Recipient, State
-from destination.importing.tally import Tally
+from destination.importing.state import ImportState, Recipient
+from destination.importing.tally import ImportTally
 from destination.segment.client import deployment_url
 
 KEY = ("--api-key", "some-key")
@@ -819,11 +819,11 @@ def test_a_line_without_an_answer_is_noticed_and_stays_known(history, spoil):
     with endpoint(Destination()) as server:
         url = deployment_url(server.url)
         recipient = Recipient.of(url, KEY[1], None)
-        state = State.load(state_beside(str(history)), recipient, restart=False)
+        state = ImportState.load(state_beside(str(history)), recipient, restart=False)
         start = state.progress_of(source).mark
-        pace = Pace(size=5, give_up_after_seconds=0)
-        sender = Sender(url, KEY[1], pace, connections=1)
-        play = Play(sender, pace, state, Tally(), concurrency=1, told=lambda *_: None)
+        pace = ImportPace(size=5, give_up_after_seconds=0)
+        sender = BatchSender(url, KEY[1], pace, connections=1)
+        play = ImportRun(sender, pace, state, ImportTally(), concurrency=1, told=lambda *_: None)
         assert play.run(spoil(batches([(source, start)], most_messages=lambda: 5))) is None
         assert state.unaccounted == 1
         again = run("import", str(history), "--url", server.url, *KEY)

@@ -8,9 +8,9 @@ import pytest
 import trustme
 from endpoint import endpoint, response
 
-from destination.importing.batches import Batch, Message
-from destination.importing.deliver import Sender
-from destination.importing.pace import FIRST_MESSAGES, LONGEST_PAUSE_SECONDS, SWIFT_SECONDS, Pace, Stopped
+from destination.importing.batches import ImportBatch, ImportedMessage
+from destination.importing.deliver import BatchSender
+from destination.importing.pace import FIRST_MESSAGES, LONGEST_PAUSE_SECONDS, SWIFT_SECONDS, ImportPace, Stopped
 from destination.segment.client import deployment_url
 
 
@@ -35,7 +35,7 @@ def clock():
 
 
 def pace_of(clock, **options):
-    return Pace(**{"size": 100, "give_up_after_seconds": 600, "clock": clock, **options})
+    return ImportPace(**{"size": 100, "give_up_after_seconds": 600, "clock": clock, **options})
 
 
 def wait_of(pace, clock):
@@ -162,7 +162,7 @@ def test_a_deployment_is_known_by_any_of_its_routes(base, path):
 
 
 def batch_of(count):
-    return Batch(messages=[Message("file", number, b'{"n": %d}' % number) for number in range(count)])
+    return ImportBatch(messages=[ImportedMessage("file", number, b'{"n": %d}' % number) for number in range(count)])
 
 
 @pytest.fixture
@@ -171,9 +171,9 @@ def impatient():
     senders = []
 
     def make(server, *, size=4):
-        pace = Pace(size=size, give_up_after_seconds=60, first_pause_seconds=0.001)
+        pace = ImportPace(size=size, give_up_after_seconds=60, first_pause_seconds=0.001)
         url = server.url.removesuffix("/segment")
-        senders.append(Sender(url, "some-key", pace, connections=1, answer_seconds=0.1))
+        senders.append(BatchSender(url, "some-key", pace, connections=1, answer_seconds=0.1))
         return senders[-1]
 
     yield make
@@ -229,8 +229,8 @@ def test_a_certificate_that_nobody_trusts_ends_it_at_once(tmp_path):
         url = server.url.replace("http:", "https:").removesuffix("/segment")
         for known in (other, authority):
             known.cert_pem.write_to_path(tmp_path / "ca.pem")
-            pace = Pace(size=4, give_up_after_seconds=60)
-            sender = Sender(url, "some-key", pace, connections=1, ca_file=str(tmp_path / "ca.pem"))
+            pace = ImportPace(size=4, give_up_after_seconds=60)
+            sender = BatchSender(url, "some-key", pace, connections=1, ca_file=str(tmp_path / "ca.pem"))
             if known is authority:
                 assert sender.deliver(batch_of(4)).accepted == 4
             else:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from destination.local.traffic import WAIT_SECONDS_PER_RECORD, Traffic
+from destination.local.traffic import WAIT_SECONDS_PER_RECORD, ServerTraffic
 
 LONG_SECONDS = 60
 
@@ -17,12 +17,12 @@ def seconds_of(scene):
 
 
 def test_without_requests_nobody_waits():
-    assert seconds_of(Traffic().give_way(10**6)) < 5
+    assert seconds_of(ServerTraffic().give_way(10**6)) < 5
 
 
 def test_a_reader_waits_until_the_last_request_is_answered():
     async def scene():
-        traffic = Traffic()
+        traffic = ServerTraffic()
         with traffic.request():
             with traffic.request():
                 reader = asyncio.create_task(traffic.give_way(10**6))
@@ -36,7 +36,7 @@ def test_a_reader_waits_until_the_last_request_is_answered():
 
 def test_under_steady_load_records_wait_for_a_bounded_time():
     async def scene():
-        traffic = Traffic()
+        traffic = ServerTraffic()
         with traffic.request():
             await asyncio.wait_for(traffic.give_way(5), LONG_SECONDS)
 
@@ -45,7 +45,7 @@ def test_under_steady_load_records_wait_for_a_bounded_time():
 
 def test_a_request_that_raises_is_over():
     async def scene():
-        traffic = Traffic()
+        traffic = ServerTraffic()
         with pytest.raises(ValueError, match="a bug"), traffic.request():
             raise ValueError("a bug")
         await asyncio.wait_for(traffic.give_way(10**6), LONG_SECONDS)
@@ -56,7 +56,7 @@ def test_a_request_that_raises_is_over():
 @pytest.mark.parametrize("is_late", [True, False])
 def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
     async def scene():
-        traffic = Traffic()
+        traffic = ServerTraffic()
         served = traffic.served
         if not is_late:  # it came between the last read and the wait
             traffic.note_served()
@@ -70,7 +70,7 @@ def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
 
 def test_each_reader_is_woken():
     async def scene():
-        traffic = Traffic()
+        traffic = ServerTraffic()
         waiting = [asyncio.create_task(traffic.next_look(LONG_SECONDS, served=0)) for _ in range(3)]
         await asyncio.sleep(0.01)
         traffic.note_served()
@@ -80,4 +80,4 @@ def test_each_reader_is_woken():
 
 
 def test_without_requests_the_next_look_comes_after_its_time():
-    assert 0.05 <= seconds_of(Traffic().next_look(0.05, served=0)) < LONG_SECONDS
+    assert 0.05 <= seconds_of(ServerTraffic().next_look(0.05, served=0)) < LONG_SECONDS

@@ -10,7 +10,7 @@ from consumer.erasures import Receipt
 from destination.deployment.stack import STORE_OUTPUTS, Account, Stores
 from destination.deployment.target import Target
 from destination.watching.lines import read_line
-from destination.watching.search import Whereabouts, is_missing, tell
+from destination.watching.search import SearchResult, describe, is_missing
 
 RECEIPT = Receipt(
     customer_id="acme",
@@ -34,18 +34,18 @@ def line(answered=ACCEPTED, *, days_ago=0, **facts):
 
 
 def gone(**facts):
-    return Whereabouts(items=[], rejects=(), **facts)
+    return SearchResult(items=[], rejects=(), **facts)
 
 
-def told(whereabouts, *lines, **chosen):
-    return list(tell(whereabouts, lines, target(**chosen), "the last 7 days")), is_missing(whereabouts, lines)
+def told(result, *lines, **chosen):
+    return list(describe(result, lines, target(**chosen), "the last 7 days")), is_missing(result, lines)
 
 
 START = "It was accepted and is not in the event table: "
 
 
 @pytest.mark.parametrize(
-    ("whereabouts", "days_ago", "chosen", "reasons"),
+    ("result", "days_ago", "chosen", "reasons"),
     [
         (gone(receipts=()), 9, {}, "somebody deleted it, or it was lost."),
         (
@@ -87,8 +87,8 @@ START = "It was accepted and is not in the event table: "
         ),
     ],
 )
-def test_a_lost_message_has_the_reasons_that_are_possible(whereabouts, days_ago, chosen, reasons):
-    assert told(whereabouts, line(days_ago=days_ago), **chosen) == ([START + reasons], True)
+def test_a_lost_message_has_the_reasons_that_are_possible(result, days_ago, chosen, reasons):
+    assert told(result, line(days_ago=days_ago), **chosen) == ([START + reasons], True)
 
 
 def test_the_newest_delivery_decides_whether_a_message_has_expired():
@@ -109,7 +109,7 @@ def test_a_delete_is_explained_by_a_receipt_only():
 
 
 @pytest.mark.parametrize(
-    ("whereabouts", "days_ago", "chosen", "reasons"),
+    ("result", "days_ago", "chosen", "reasons"),
     [
         (gone(receipts=()), 1, {}, "it was purged, or it was lost."),
         (
@@ -126,13 +126,13 @@ def test_a_delete_is_explained_by_a_receipt_only():
         ),
     ],
 )
-def test_a_reject_that_is_gone_has_the_reasons_that_are_possible(whereabouts, days_ago, chosen, reasons):
+def test_a_reject_that_is_gone_has_the_reasons_that_are_possible(result, days_ago, chosen, reasons):
     refused = line(REFUSED, days_ago=days_ago, kept=True)
-    assert told(whereabouts, refused, **chosen) == ([f"It is not among the rejects any more: {reasons}"], True)
+    assert told(result, refused, **chosen) == ([f"It is not among the rejects any more: {reasons}"], True)
 
 
 def test_a_reject_may_have_been_retried_where_the_event_table_was_not_searched():
-    sentences, missing = told(Whereabouts(items=None, rejects=()), line(REFUSED, kept=True))
+    sentences, missing = told(SearchResult(items=None, rejects=()), line(REFUSED, kept=True))
     assert "it was retried, its user was erased" in sentences[-1]
     assert not missing
 

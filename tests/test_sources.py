@@ -22,7 +22,7 @@ from local_server import PATIENCE_SECONDS, wait_until
 from destination.console import standard_streams
 from destination.deployment.clients import LOCAL_REGION
 from destination.deployment.stack import LOCAL_STACK, STORE_TYPES, Account, create_local_stack, load_template
-from destination.local.batches import MAX_BATCH_BYTES, Consumer, Pace, batches
+from destination.local.batches import MAX_BATCH_BYTES, Consumer, PollPace, batches
 from destination.local.embedded_aws import EmbeddedAws
 from destination.local.function_process import Invocation
 from destination.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
@@ -30,7 +30,7 @@ from destination.local.mappings import QueueMapping, StreamMapping
 from destination.local.queues import QueueSource
 from destination.local.sources import EventSources, connect
 from destination.local.streams import StreamSource
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 
 pytest_plugins = ["servers"]
 
@@ -48,7 +48,7 @@ QUEUE = {
     "BatchSize": 10,
     "FunctionResponseTypes": ["ReportBatchItemFailures"],
 }
-PACE = Pace(first_look=0.01, last_look=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
+PACE = PollPace(first_look=0.01, last_look=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
 
 
 def numbers(records):
@@ -765,7 +765,7 @@ class Printed:
             parameters or {},
             environment or {},
             account,
-            traffic=Traffic(),
+            traffic=ServerTraffic(),
             tell=lambda function, text: self.told.append(f"{function} {text}"),
             show=lambda function, log: self.shown.append((function, log)),
         )
@@ -881,6 +881,6 @@ def test_a_server_without_queues_is_told_where_dead_letters_would_go(local_stack
 
 
 def test_who_has_waited_long_looks_less_often():
-    waits = [Pace().look(in_vain) for in_vain in (1, 30, 90, 10**6)]
+    waits = [PollPace().look(in_vain) for in_vain in (1, 30, 90, 10**6)]
     assert waits == sorted(waits)
     assert (waits[0] < 1, waits[-1]) == (True, 5)

@@ -9,7 +9,7 @@ from request_lines import ACCEPTED, DUPLICATE, FAILED, REFUSED, access_line, fun
 from destination.watching import lines as lines_module
 from destination.watching import status
 from destination.watching.lines import AccessLine, FunctionLine, Wanted, read_line
-from destination.watching.retries import what_follows
+from destination.watching.retries import describe_retry
 from handler import observe
 from handler.observe import MAX_LOGGED_MESSAGES, Answered
 
@@ -216,8 +216,8 @@ UNSUPPORTED = Answered(metric="Refused", status=501, code="unsupported_call_type
 )
 def test_what_the_sender_did_then_is_told(line, answered, follows):
     access = None if answered is None else read_line(access_line(answered))
-    assert what_follows(read_line(line), access) == follows
+    assert describe_retry(read_line(line), access) == follows
 
 
 def test_an_answer_that_the_api_does_not_tell_is_the_functions():
-    assert what_follows(read_line(function_line(FAILED)), read_line(access_line("-"))) == SEGMENT_AGAIN + "."
+    assert describe_retry(read_line(function_line(FAILED)), read_line(access_line("-"))) == SEGMENT_AGAIN + "."

@@ -16,7 +16,7 @@ from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (
     Linked,
     Person,
-    Stored,
+    StoredCounts,
     linked_ids,
     request_erasure,
     stored_under,
@@ -90,7 +90,7 @@ def erase(
         )
 
 
-def _both(counts: Stored | Receipt) -> str:
+def _both(counts: StoredCounts | Receipt) -> str:
     return f"{counted(counts.messages, 'message')} and {counted(counts.rejects, 'reject')}"
 
 
@@ -99,7 +99,9 @@ def _tell_unread(key: Item) -> None:
     click.echo(f"This item can't be read, so that the ids that it names are unknown: {position}", err=True)
 
 
-def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope: Scope, *, as_json: bool) -> None:
+def _tell_stored(
+    person: Person, stored: StoredCounts, linked: Iterable[Linked], scope: Scope, *, as_json: bool
+) -> None:
     if as_json:
         documents: list[dict[str, Any]] = [{**one.link._asdict(), **asdict(one.stored)} for one in linked]
         click.echo(json.dumps({**asdict(stored), "scope": scope, "linked": documents}))
@@ -108,12 +110,12 @@ def _tell_stored(person: Person, stored: Stored, linked: Iterable[Linked], scope
     if stored.requests:
         click.echo(f"Not carried out yet: {stored.requests:,} delete messages.")
     rows = Rows("Linked id", "Named as", "Messages", "Rejects", "As a user", right=(2, 3, 4), folded=(0,))
-    by_id: dict[str, dict[str, Stored]] = defaultdict(dict)
+    by_id: dict[str, dict[str, StoredCounts]] = defaultdict(dict)
     for one in linked:
         by_id[one.link.id][one.link.kind] = one.stored
     for link_id, found in by_id.items():
         as_user = found.pop("user", None)
-        visitor = next(iter(found.values()), Stored(messages=0, requests=0, rejects=0))
+        visitor = next(iter(found.values()), StoredCounts(messages=0, requests=0, rejects=0))
         users = f"{as_user.messages + as_user.rejects:,}" if as_user else ""
         rows.add_row(link_id, ", ".join(found), f"{visitor.messages:,}", f"{visitor.rejects:,}", users)
     if rows.row_count:

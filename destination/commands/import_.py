@@ -9,14 +9,14 @@ import click
 from destination.commands.options import ca_file_option, json_option, parse_endpoint
 from destination.deployment.target import LOCAL_URL, demo_key_of, trusted_authority
 from destination.importing.batches import DEFAULT_BATCH_MESSAGES, batches
-from destination.importing.deliver import Sender
-from destination.importing.pace import Pace
-from destination.importing.play import Play
+from destination.importing.deliver import BatchSender
+from destination.importing.pace import ImportPace
+from destination.importing.play import ImportRun
 from destination.importing.progress import Display
-from destination.importing.report import Report
+from destination.importing.report import ImportReport
 from destination.importing.start import check_apart, find, load_state, local_stores, open_rejects
 from destination.importing.state import Recipient
-from destination.importing.tally import Tally
+from destination.importing.tally import ImportTally
 from destination.segment.client import deployment_url
 from handler.split import MAX_BATCH_MESSAGES
 
@@ -99,11 +99,11 @@ def import_(
     state = load_state(files, state_path, recipient, restart=restart)
     progress = {source.name: state.progress_of(source) for source in found.sources}
     to_read = [source for source in found.sources if source.is_stream or not progress[source.name].is_whole]
-    tally = Tally()
+    tally = ImportTally()
     stopped = None
     if to_read:
-        pace = Pace(size=batch_size, give_up_after_seconds=give_up_after_seconds)
-        sender = Sender(
+        pace = ImportPace(size=batch_size, give_up_after_seconds=give_up_after_seconds)
+        sender = BatchSender(
             deployment, api_key, pace, connections=concurrency, ca_file=trusted_authority(endpoint, ca_file)
         )
         state.save()
@@ -111,12 +111,12 @@ def import_(
             if rejects_path:
                 tally.rejects_file = open_rejects(rejects_path, stack)
             display = stack.enter_context(Display(found.sources))
-            play = Play(sender, pace, state, tally, concurrency=concurrency, told=display)
+            play = ImportRun(sender, pace, state, tally, concurrency=concurrency, told=display)
             starts = ((source, progress[source.name].mark) for source in to_read)
             stopped = play.run(batches(starts, most_messages=lambda: pace.size))
         if state.is_empty:
             state.remove()
-    report = Report(found, state, tally, already=len(found.sources) - len(to_read), stopped=stopped)
+    report = ImportReport(found, state, tally, already=len(found.sources) - len(to_read), stopped=stopped)
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
     else:

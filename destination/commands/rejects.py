@@ -30,7 +30,7 @@ from destination.deployment.reject_table import (
     RejectSelection,
     newest_first,
 )
-from destination.deployment.retry import ErasedUsers, Fate, Retry, Verdict, sink_of
+from destination.deployment.retry import ErasedUsers, Fate, Retry, RetryResult, sink_of
 from destination.deployment.target import Target
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
@@ -180,42 +180,42 @@ def retry_(
         supported_call_types=frozenset(target.stores.supported_call_types.split(",")),
     )
     chosen = _chosen(selection, reject_ids)
-    verdicts: list[Verdict] = []
+    results: list[RetryResult] = []
     sink = None if dry_run else sink_of(target)
     retry = Retry(table=selection.table, judge=judge, sink=sink, erased=ErasedUsers.of(target))
     try:
         with progress("Retrying", total=len(chosen)) as step:
-            for verdict in retry.run(chosen):
-                verdicts.append(verdict)
+            for result in retry.run(chosen):
+                results.append(result)
                 step()
     except (Unavailable, *STORE_ERRORS) as error:
-        where = _where_the_others_are(chosen, verdicts, retry)
-        _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
+        where = _where_the_others_are(chosen, results, retry)
+        _tell(results, selection, as_json=as_json, dry_run=dry_run)
         raise click.ClickException(f"AWS answered: {error.__cause__ or error}. {where}") from error
-    _tell(verdicts, selection, as_json=as_json, dry_run=dry_run)
-    if missing := _missing(verdicts):
+    _tell(results, selection, as_json=as_json, dry_run=dry_run)
+    if missing := _missing(results):
         raise click.ClickException(missing)
-    if any(verdict.fate is Fate.REFUSED for verdict in verdicts):
+    if any(result.fate is Fate.REFUSED for result in results):
         raise click.exceptions.Exit(1)
 
 
-def _where_the_others_are(chosen: Sequence[KeptReject], verdicts: list[Verdict], retry: Retry) -> str:
+def _where_the_others_are(chosen: Sequence[KeptReject], results: list[RetryResult], retry: Retry) -> str:
     """Read the rejects without a verdict again; add a verdict for each that is missing, and return a sentence."""
-    judged = {verdict.reject.key_text for verdict in verdicts}
+    judged = {result.reject.key_text for result in results}
     others = [reject for reject in chosen if reject.key_text not in judged]
     try:
-        verdicts += retry.find_missing(others)
+        results += retry.find_missing(others)
     except STORE_ERRORS as error:
         return (
             f"{_rejects(len(others))} not confirmed as stored. Whether they are still in the table is not known, "
             f"because it can't be read ({error}): run this again"
         )
-    return _missing(verdicts) or "What was not stored is still among the rejects: run this again"
+    return _missing(results) or "What was not stored is still among the rejects: run this again"
 
 
-def _missing(verdicts: Iterable[Verdict]) -> str:
+def _missing(results: Iterable[RetryResult]) -> str:
     """Return a sentence about the rejects that are missing, "" without any."""
-    ids = [verdict.reject.reject_id for verdict in verdicts if verdict.fate is Fate.MISSING]
+    ids = [result.reject.reject_id for result in results if result.fate is Fate.MISSING]
     if not ids:
         return ""
     shown = ", ".join(ids[:SHOWN_MISSING]) + (" …" if len(ids) > SHOWN_MISSING else "")
@@ -244,15 +244,15 @@ _WORDS = {
 }
 
 
-def _tell(verdicts: Sequence[Verdict], selection: RejectSelection, *, as_json: bool, dry_run: bool) -> None:
-    fates = Counter(verdict.fate for verdict in verdicts)
-    answers = Counter(verdict.answer for verdict in verdicts if verdict.fate is Fate.REFUSED).most_common()
+def _tell(results: Sequence[RetryResult], selection: RejectSelection, *, as_json: bool, dry_run: bool) -> None:
+    fates = Counter(result.fate for result in results)
+    answers = Counter(result.answer for result in results if result.fate is Fate.REFUSED).most_common()
     if as_json:
         counts = {word.replace(" ", "_"): fates[fate] for fate, word in _WORDS.items()}
-        click.echo(json.dumps({"tried": len(verdicts), "dry_run": dry_run, **counts, "answers": dict(answers)}))
+        click.echo(json.dumps({"tried": len(results), "dry_run": dry_run, **counts, "answers": dict(answers)}))
         return
     counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
-    click.echo(f"Tried {_rejects(len(verdicts))} {selection}{': ' if counted else ''}{counted}.")
+    click.echo(f"Tried {_rejects(len(results))} {selection}{': ' if counted else ''}{counted}.")
     if answers:
         rows = Rows("Count", "Still refused because", right=(0,), folded=(1,))
         for answer, count in answers:

@@ -13,7 +13,7 @@ import click
 from destination.commands.options import ID, Parsed, json_option, target_options, yes_option
 from destination.console import counted, printable
 from destination.deployment import demo
-from destination.deployment.replay import TIMES, ReplayRange, State, replay_pages, resumed, state_path
+from destination.deployment.replay import TIMES, ReplayRange, ReplayState, replay_pages, resumed, state_path
 from destination.deployment.target import Target
 from handler.errors import EventStoreUnavailable
 from handler.record import subject_key
@@ -92,7 +92,9 @@ def replay(
     subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None
     path = state_file or state_path(target, start, end, by, customer_id, user)
     now = sortable(datetime.now(UTC))
-    state = State(history=ReplayRange(by=by, start=start, end=end or now, customer_id=customer_id, subject=subject))
+    state = ReplayState(
+        history=ReplayRange(by=by, start=start, end=end or now, customer_id=customer_id, subject=subject)
+    )
     if not dry_run:
         state = state if restart else resumed(state, path)
         state.save(path)
@@ -117,7 +119,7 @@ def _ask_unless(chosen: object) -> None:
         click.confirm("Hand all messages of all customers to the consumer again?", abort=True, err=True)
 
 
-def _tell(state: State, *, as_json: bool, dry_run: bool) -> None:
+def _tell(state: ReplayState, *, as_json: bool, dry_run: bool) -> None:
     if as_json:
         click.echo(
             json.dumps(

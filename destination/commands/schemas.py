@@ -14,7 +14,7 @@ from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.target import LOCAL_URL, local_target, stack_target
 from destination.paths import SCHEMAS
 from destination.schemas.check import check_schemas
-from destination.schemas.places import Fault
+from destination.schemas.places import SchemaFault
 from destination.schemas.trial import Kind, Trial
 from handler.judge import Judge
 from handler.validate import Schemas
@@ -86,7 +86,7 @@ def check(
         raise click.exceptions.Exit(1)
 
 
-def _tell_faults(folder: Path, faults: Sequence[Fault], *, as_json: bool) -> None:
+def _tell_faults(folder: Path, faults: Sequence[SchemaFault], *, as_json: bool) -> None:
     if as_json:
         listed = [{"file": fault.file, "pointer": fault.pointer, "message": fault.text} for fault in faults]
         click.echo(json.dumps({"faults": listed}, indent=2))

@@ -13,7 +13,7 @@ from destination.watching.history import Delivery, History
 from destination.watching.lines import FunctionLine, Wanted
 from destination.watching.open_log import open_log
 from destination.watching.request_log import Period, RequestLog
-from destination.watching.search import Search, Whereabouts, find, is_missing, tell
+from destination.watching.search import Search, SearchResult, describe, find, is_missing
 from handler.errors import STORE_ERRORS
 
 LAST_LINES = 20
@@ -79,7 +79,7 @@ def trace(
     except STORE_ERRORS as error:
         if not lines:
             raise
-        found = Whereabouts(items=None, rejects=(), fault=f"AWS answered: {error}")
+        found = SearchResult(items=None, rejects=(), fault=f"AWS answered: {error}")
     if not (lines or found.items or found.rejects):
         raise click.ClickException(_nothing(search, target, log, period))
     deliveries = [Delivery(line=line, answer=answers.get(line.request_id)) for line in lines]
@@ -88,7 +88,7 @@ def trace(
             customer_id=customer,
             deliveries=[one for one in deliveries if one.line.customer_id == customer],
             consumer_failures=[failure for failure in failures if failure.customer_id == customer],
-            whereabouts=found.of(customer),
+            result=found.of(customer),
             now=_now(found.of(customer), of_customer, target, period),
             is_missing=found.fault is None and is_missing(found.of(customer), of_customer),
         )
@@ -119,10 +119,10 @@ def _last_message(log: RequestLog, customer_id: str | None) -> str:
     return ids[-1]
 
 
-def _now(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
-    if whereabouts.fault is not None:
-        return [f"Where it is now can't be told: {whereabouts.fault}"]
-    return list(tell(whereabouts, lines, target, period.words))
+def _now(result: SearchResult, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
+    if result.fault is not None:
+        return [f"Where it is now can't be told: {result.fault}"]
+    return list(describe(result, lines, target, period.words))
 
 
 def _nothing(search: Search, target: Target, log: RequestLog, period: Period) -> str:

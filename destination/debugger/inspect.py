@@ -16,16 +16,16 @@ from destination.debugger.marks import (
     mask_write_keys,
     old_names_in,
 )
-from destination.debugger.outcomes import Verdict, verdicts_of
-from destination.debugger.rendering import json_layout, shown_content, shown_headers
+from destination.debugger.outcomes import MessageOutcome, outcomes_of
+from destination.debugger.rendering import json_layout, render_content, render_headers
 from destination.debugger.rows import DUPLICATE, FAILED, REFUSED, STORED, Row, outcome_of
 from destination.deployment.event_table import to_json, value_text
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
 from destination.watching.lines import AccessLine, FunctionLine
-from destination.watching.retries import what_follows
-from destination.watching.search import Whereabouts, tell
+from destination.watching.retries import describe_retry
+from destination.watching.search import SearchResult, describe
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, InvalidMessage, InvalidSettings, Violation
 from handler.judge import Judge
@@ -44,9 +44,9 @@ class Inspector:
     def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
         """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
         reading = exchange.read()
-        verdicts = verdicts_of(exchange, reading.messages)
+        outcomes = outcomes_of(exchange, reading.messages)
         if index is None:
-            index = next((n for n, said in enumerate(verdicts) if said.outcome not in (STORED, DUPLICATE)), 0)
+            index = next((n for n, outcome in enumerate(outcomes) if outcome.outcome not in (STORED, DUPLICATE)), 0)
         body = json_layout(reading.text)
         facts: dict[str, Any] = {
             "row": Row.of_exchange(exchange).to_json(),
@@ -55,9 +55,9 @@ class Inspector:
                     "index": number,
                     "call_type": _text(message.type),
                     "message_id": _text(message.body.get("message_id")),
-                    **vars(said),
+                    **vars(outcome),
                 }
-                for number, (message, said) in enumerate(zip(reading.messages, verdicts, strict=True))
+                for number, (message, outcome) in enumerate(zip(reading.messages, outcomes, strict=True))
             ],
             "message": None,
             "subject": {},
@@ -67,7 +67,7 @@ class Inspector:
             "answer": {
                 "status": exchange.status,
                 "headers": [*exchange.answer_headers],
-                **shown_content(exchange.answer),
+                **render_content(exchange.answer),
             },
             **steps_of(exchange.lines),
             "stored": None,
@@ -76,7 +76,7 @@ class Inspector:
         }
         if index < len(reading.messages):
             message = reading.messages[index]
-            violations = self._violations(exchange, message, verdicts[index])
+            violations = self._violations(exchange, message, outcomes[index])
             facts |= {"message": index, "violations": [vars(violation) for violation in violations]}
             facts["subject"] = {
                 name: subject_id
@@ -84,24 +84,24 @@ class Inspector:
                 if isinstance(subject_id := message.body.get(name), str)
             }
             if message.body and body is not None:
-                marked = violations if verdicts[index].code == InvalidMessage.code else ()
+                marked = violations if outcomes[index].code == InvalidMessage.code else ()
                 body, canonical, left_out = _mark(body, exchange, message, index, marked)
                 facts |= {"canonical": mask_write_keys(canonical).to_json(), "left_out": left_out}
-            facts |= self._whereabouts(exchange, message, verdicts[index])
+            facts |= self._whereabouts(exchange, message, outcomes[index])
         elif exchange.lines:
-            facts["now"].append(what_follows(FunctionLine.from_json(exchange.lines[0], ""), None))
+            facts["now"].append(describe_retry(FunctionLine.from_json(exchange.lines[0], ""), None))
         facts["request"] = {
             "method": exchange.method,
             "path": exchange.path,
-            "headers": shown_headers(exchange.headers),
+            "headers": render_headers(exchange.headers),
             "bytes": exchange.size,
-            **shown_content(reading.text, body),
+            **render_content(reading.text, body),
         }
         return facts
 
-    def _violations(self, exchange: Exchange, message: Message, said: Verdict) -> Sequence[Violation]:
+    def _violations(self, exchange: Exchange, message: Message, outcome: MessageOutcome) -> Sequence[Violation]:
         """Return what was wrong with a message: of a single one as was answered, of one of many as it is judged now."""
-        if said.code not in (InvalidMessage.code, InvalidSettings.code):
+        if outcome.code not in (InvalidMessage.code, InvalidSettings.code):
             return ()
         try:
             told = json.loads(exchange.answer).get("violations")
@@ -113,14 +113,14 @@ class Inspector:
         [refusal] = in_main_thread(lambda: self.judge.refusals([message], exchange.settings_header, route=route))
         return () if refusal is None else refusal.violations
 
-    def _whereabouts(self, exchange: Exchange, message: Message, said: Verdict) -> dict[str, Any]:
+    def _whereabouts(self, exchange: Exchange, message: Message, outcome: MessageOutcome) -> dict[str, Any]:
         """Return the stored item of a message, and sentences about where it is."""
-        matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == said.outcome)
+        matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == outcome.outcome)
         line = next(matching, None) or next(iter(exchange.late), None)
         if line is None:
             return {}
         read = FunctionLine.from_json(line, "")
-        now = [*_remarks(exchange), what_follows(read, _answer_of_api(exchange))]
+        now = [*_remarks(exchange), describe_retry(read, _answer_of_api(exchange))]
         if read.outcome == DUPLICATE:
             now.append("It was there already: nothing was written this time.")
         if read.outcome == REFUSED or read.customer_id is None:
@@ -135,7 +135,7 @@ class Inspector:
         if fault is not None:
             now.append(fault)
         elif read.outcome != FAILED:
-            now += tell(Whereabouts(items=items, rejects=()), [read], self.target, "this request")
+            now += describe(SearchResult(items=items, rejects=()), [read], self.target, "this request")
         elif items:
             now.append("It is stored by now: another try has written it, or this one had before it failed.")
         stored = mask_write_keys(lay_out_value(to_json(items[0]))).to_json() if items else None

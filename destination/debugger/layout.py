@@ -22,7 +22,7 @@ _LITERALS = ("true", "false", "null")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class TextMark:
     """What is said of a line."""
 
     kind: Literal["renamed", "changed", "added", "left-out", "violation"]
@@ -30,7 +30,7 @@ class Mark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class TextLine:
     """A value, the bracket that begins or ends one, or an empty one; `row` is where it begins in the text, from 1."""
 
     path: Path
@@ -39,7 +39,7 @@ class Line:
     value: str
     row: int
     comma: bool = False
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[TextMark, ...] = ()
 
     @property
     def pointer(self) -> str:
@@ -82,7 +82,7 @@ def _short(text: str) -> str:
 class Layout:
     """The lines of a document, and of about how many it has more."""
 
-    lines: Sequence[Line]
+    lines: Sequence[TextLine]
     omitted: int = 0
 
     @property
@@ -92,7 +92,7 @@ class Layout:
         return is_short and not self.omitted and len(self.lines) <= MAX_SHOWN_LINES
 
     @property
-    def values(self) -> Iterator[Line]:
+    def values(self) -> Iterator[TextLine]:
         """The lines that begin a value."""
         return (line for line in self.lines if not line.is_end)
 
@@ -123,7 +123,7 @@ class _Container:
 
 def lay_out(text: str) -> Layout:
     """Return the lines of a text, which must be JSON."""
-    lines: list[Line] = []
+    lines: list[TextLine] = []
     around: list[_Container] = []
     name: str | None = None
     row, counted = 1, 0
@@ -140,12 +140,12 @@ def lay_out(text: str) -> Layout:
             if lines[-1].path == path and lines[-1].value in "{[":
                 lines[-1] = replace(lines[-1], value=lines[-1].value + piece)
             else:
-                lines.append(Line(path=path, depth=len(around), name=None, value=piece, row=row))
+                lines.append(TextLine(path=path, depth=len(around), name=None, value=piece, row=row))
         elif around and around[-1].is_object and name is None:
             name = piece
         else:
             path = around[-1].place(name) if around else ()
-            lines.append(Line(path=path, depth=len(around), name=name, value=piece, row=row))
+            lines.append(TextLine(path=path, depth=len(around), name=name, value=piece, row=row))
             name = None
             if piece in "{[":
                 around.append(_Container(path=path, is_object=piece == "{"))

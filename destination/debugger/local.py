@@ -16,7 +16,7 @@ from destination.debugger.inspect import Inspector
 from destination.debugger.rows import Row
 from destination.debugger.sample_traffic import SampleTraffic
 from destination.debugger.site import Site
-from destination.debugger.store_view import Holdings
+from destination.debugger.store_view import StoreView
 from destination.debugger.tester import Tester, demo_keys
 from destination.deployment.target import ARRIVALS_PATH, Target
 from destination.local.exchange import Exchange
@@ -92,7 +92,7 @@ class LocalDebugger:
             "tells_who": True,
             "messages_need_subject": False,
         }
-        holdings = Holdings(
+        holdings = StoreView(
             target=self._target, dynamodb=self._dynamodb, load_judge=lambda: self._judge_of(load_schemas(SCHEMAS))
         )
         tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)

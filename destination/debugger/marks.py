@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
-from destination.debugger.layout import Layout, Line, Mark
+from destination.debugger.layout import Layout, TextLine, TextMark
 from destination.schemas.places import Path, json_pointer
 from handler.canonicalise import CONFLICTS, WRITE_KEY
 from handler.decode import JsonObject
@@ -65,7 +65,7 @@ def masked(key: str) -> str:
 def mask_write_keys(layout: Layout) -> Layout:
     """Return lines without keys of sources, be they stored or not."""
 
-    def mask(line: Line) -> Line:
+    def mask(line: TextLine) -> TextLine:
         if line.kind == "bracket" or not holds_key(line.path):
             return line
         if line.kind != "string":
@@ -99,7 +99,7 @@ class _Comparison:
         self._places = {line.path: canonical_path(line.path, old_names) for line in received.values}
         self._lost: set[Path] = set()
         """The places of values that gave way to another spelling, and of what is inside them."""
-        self._came: defaultdict[Path, list[Line]] = defaultdict(list)
+        self._came: defaultdict[Path, list[TextLine]] = defaultdict(list)
         for line in received.values:
             if self._gave_way(line.path) or line.path[:-1] in self._lost:
                 self._lost.add(line.path)
@@ -111,31 +111,31 @@ class _Comparison:
             return False
         return (*self._places[path[:-1]], CONFLICTS, path[-1]) in self._became
 
-    def left_out(self, line: Line) -> Mark | None:
+    def left_out(self, line: TextLine) -> TextMark | None:
         """Return why a value that came is not in the canonical message."""
         if self._last[line.path] is not line:
-            return Mark(kind="left-out", text="this name stands again below, where its value counts")
+            return TextMark(kind="left-out", text="this name stands again below, where its value counts")
         if self._gave_way(line.path):
-            return Mark(kind="left-out", text=f"another spelling of this field won: this is in {CONFLICTS}")
+            return TextMark(kind="left-out", text=f"another spelling of this field won: this is in {CONFLICTS}")
         path = self._places[line.path]
         is_inside = bool(path[:-1]) and path[:-1] not in self._became
         if line.path in self._lost or is_inside:
             return None
         if path in self._became and (line.value not in EMPTY or _same(line, self._became[path])):
             return None
-        return Mark(kind="left-out", text=_absent(line))
+        return TextMark(kind="left-out", text=_absent(line))
 
-    def changed(self, line: Line) -> Mark | None:
+    def changed(self, line: TextLine) -> TextMark | None:
         """Return what happened to a value of the canonical message on its way."""
         if line.path not in self._came:
             is_first = line.path[:-1] in self._came
-            return Mark(kind="added", text=_ADDED.get(str(line.path[-1]), self._added)) if is_first else None
+            return TextMark(kind="added", text=_ADDED.get(str(line.path[-1]), self._added)) if is_first else None
         sources = self._came[line.path]
         source = min(sources, key=lambda source: (not _same(source, line), source.path != line.path))
         if not _same(source, line):
-            return Mark(kind="changed", text=f"was {_short(source.value)}")
+            return TextMark(kind="changed", text=f"was {_short(source.value)}")
         if source.path[-1:] != line.path[-1:]:
-            return Mark(kind="renamed", text=f"was {_short(str(source.path[-1]))}")
+            return TextMark(kind="renamed", text=f"was {_short(str(source.path[-1]))}")
         return None
 
 
@@ -148,7 +148,7 @@ _ADDED = {
 }
 
 
-def _absent(line: Line) -> str:
+def _absent(line: TextLine) -> str:
     if TOP.canonical[str(line.path[-1])] == WRITE_KEY:
         return "never stored"
     if line.value == "null":
@@ -156,7 +156,7 @@ def _absent(line: Line) -> str:
     return "empty counts as absent" if line.value == '""' else "left out"
 
 
-def _same(line: Line, other: Line) -> bool:
+def _same(line: TextLine, other: TextLine) -> bool:
     """Whether two lines show the same value; of objects and arrays only that they are."""
     if line.value == other.value:
         return True
@@ -173,14 +173,14 @@ def _short(text: str) -> str:
 def mark_violations(layout: Layout, violations: Collection[Violation], old_names: Collection[str] = ()) -> Layout:
     """Return the lines of a message with what a schema refused, each at its place or at what should hold it."""
 
-    def place(line: Line) -> str:
+    def place(line: TextLine) -> str:
         return json_pointer(canonical_path(line.path, old_names))
 
     pointers = {place(line) for line in layout.values}
-    marks: defaultdict[str, list[Mark]] = defaultdict(list)
+    marks: defaultdict[str, list[TextMark]] = defaultdict(list)
     for violation in violations:
         pointer = next((pointer for pointer in _upwards(violation.pointer) if pointer in pointers), "")
-        marks[pointer].append(Mark(kind="violation", text=violation.message))
+        marks[pointer].append(TextMark(kind="violation", text=violation.message))
     marked = [
         line if line.is_end else replace(line, marks=(*line.marks, *marks.pop(place(line), ())))
         for line in layout.lines
@@ -212,7 +212,7 @@ def _upwards(pointer: str) -> Iterator[str]:
         yield pointer
 
 
-def _marked(layout: Layout, find: Callable[[Line], Mark | None]) -> Layout:
+def _marked(layout: Layout, find: Callable[[TextLine], TextMark | None]) -> Layout:
     lines = [
         replace(line, marks=(*line.marks, mark)) if not line.is_end and (mark := find(line)) else line
         for line in layout.lines

@@ -13,7 +13,7 @@ from handler.canonicalise import Message
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class MessageOutcome:
     """What was said of one message."""
 
     outcome: str
@@ -21,24 +21,25 @@ class Verdict:
     text: str | None
 
 
-def verdicts_of(exchange: Exchange, messages: Sequence[Message]) -> list[Verdict]:
+def outcomes_of(exchange: Exchange, messages: Sequence[Message]) -> list[MessageOutcome]:
     """Return what was said of each message: the answer tells which were refused, and lines name the others by ids."""
     refused = {
-        one["index"]: Verdict(outcome=REFUSED, code=one["code"], text=one["message"]) for one in _rejected(exchange)
+        one["index"]: MessageOutcome(outcome=REFUSED, code=one["code"], text=one["message"])
+        for one in _rejected(exchange)
     }
-    said: defaultdict[str, deque[Verdict]] = defaultdict(deque)
-    others: deque[Verdict] = deque()
+    said: defaultdict[str, deque[MessageOutcome]] = defaultdict(deque)
+    others: deque[MessageOutcome] = deque()
     lines = [line for line in exchange.lines if not (refused and line["outcome"] == REFUSED)]
     for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):  # which come after what they repeat
-        verdict = Verdict(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
+        verdict = MessageOutcome(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
         for message_id in line.get("message_ids", ()):
             said[message_id].append(verdict)
         if "message_ids" not in line:
             others.extend([verdict] * line.get("messages", 1))
     row = Row.of_exchange(exchange)
-    unknown = Verdict(outcome=row.outcome, code=row.code, text=row.text)
+    unknown = MessageOutcome(outcome=row.outcome, code=row.code, text=row.text)
 
-    def verdict_of(index: int, message: Message) -> Verdict:
+    def verdict_of(index: int, message: Message) -> MessageOutcome:
         if index in refused:
             return refused[index]
         message_id = message.body.get("message_id")

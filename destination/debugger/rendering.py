@@ -19,7 +19,7 @@ MAX_TEXT_CHARS = 20_000
 NOT_SHOWN = "(not shown)"
 
 
-def shown_headers(headers: Headers) -> list[tuple[str, str]]:
+def render_headers(headers: Headers) -> list[tuple[str, str]]:
     """Return headers as they may be shown: without keys."""
     return [(name, _shown_value(name.lower(), value)) for name, value in headers]
 
@@ -33,7 +33,7 @@ def _shown_value(name: str, value: str) -> str:
         return NOT_SHOWN
 
 
-def shown_content(text: str | None, layout: Layout | None = None) -> dict[str, Any]:
+def render_content(text: str | None, layout: Layout | None = None) -> dict[str, Any]:
     """Return what the page is told of a body: its lines, or the text where that is no JSON."""
     layout = layout or json_layout(text)
     if layout is not None:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from destination.console import printable
 from destination.debugger.feed import Feed
 from destination.debugger.sample_traffic import SampleTraffic
-from destination.debugger.store_view import BY_EVENT, Holdings
+from destination.debugger.store_view import BY_EVENT, StoreView
 from destination.debugger.tester import Draft, Tester
 from destination.deployment.target import ABOUT_PATH
 from handler.errors import STORE_ERRORS, EventStoreUnavailable
@@ -58,7 +58,7 @@ class Site:
     deployment: Content
     feed: Feed
     inspect: Callable[[str, int | None], Content | None]
-    holdings: Holdings
+    holdings: StoreView
     tester: Tester | None
     sample_traffic: SampleTraffic | None = None
 

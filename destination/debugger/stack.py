@@ -18,13 +18,13 @@ from destination.debugger.inspect import steps_of
 from destination.debugger.layout import lay_out
 from destination.debugger.rows import DUPLICATE, STORED, Row
 from destination.debugger.site import Site
-from destination.debugger.store_view import Holdings
+from destination.debugger.store_view import StoreView
 from destination.deployment.target import Target
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
 from destination.watching.lines import AccessLine, Line, Wanted
 from destination.watching.request_log import RequestLog
-from destination.watching.retries import what_follows
+from destination.watching.retries import describe_retry
 from destination.web.guard import Guard
 from destination.web.server import Server
 from handler.errors import STORE_ERRORS
@@ -104,7 +104,7 @@ class StackDebugger:
             "tells_who": False,
             "messages_need_subject": True,
         }
-        holdings = Holdings(
+        holdings = StoreView(
             target=self._target,
             dynamodb=self._target.account.dynamodb(),
             load_judge=lambda: Judge(schemas=load_schemas(SCHEMAS), supported_call_types=frozenset(supported)),
@@ -125,7 +125,7 @@ class StackDebugger:
             said = {"call_type": line.call_type, "outcome": row.outcome, "code": line.code, "text": line.text}
             messages = [{"index": number, "message_id": name, **said} for number, name in enumerate(line.message_ids)]
             steps = steps_of([json.loads(line.raw)])
-            now = [what_follows(line, None)]
+            now = [describe_retry(line, None)]
             if row.outcome in (STORED, DUPLICATE):
                 now.append("What is stored is found by customer and user, which the log does not tell.")
         return {

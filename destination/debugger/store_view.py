@@ -12,12 +12,12 @@ import click
 
 from destination.debugger.layout import lay_out_value
 from destination.debugger.marks import mask_write_keys
-from destination.debugger.rendering import shown_content
+from destination.debugger.rendering import render_content
 from destination.debugger.rows import about_of
 from destination.deployment.event_table import Item, MessageSelection, to_json
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, RejectTable, last_days, newest_first
-from destination.deployment.retry import ErasedUsers, Fate, Verdict, retry, sink_of
+from destination.deployment.retry import ErasedUsers, Fate, RetryResult, retry, sink_of
 from destination.deployment.target import Target
 from handler.items import read_json_attribute
 from handler.judge import Judge
@@ -36,7 +36,7 @@ SORTED_BY = {BY_EVENT: "timestamp", BY_STORED: "stored_at"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Holdings:
+class StoreView:
     """Reads and changes the stores of a deployment; `load_judge` reads the schemas of now.
 
     Methods raise `click.ClickException` for what a person can mend, and one of `STORE_ERRORS`.
@@ -130,11 +130,11 @@ class Holdings:
         try:
             judge = self.load_judge()
         except click.ClickException:  # the schemas are being edited
-            verdicts = {}
+            results = {}
         else:
-            verdicts = {one.reject.body_hash: one for one in retry(shown, self._rejects, judge, None, None)}
+            results = {one.reject.body_hash: one for one in retry(shown, self._rejects, judge, None, None)}
         return {
-            "rejects": [_reject(reject, verdicts.get(reject.body_hash)) for reject in shown],
+            "rejects": [_reject(reject, results.get(reject.body_hash)) for reject in shown],
             "more": len(found) - len(shown),
         }
 
@@ -149,12 +149,12 @@ class Holdings:
         contents = None if reject is None else self._rejects.contents(reject)
         if reject is None or contents is None:
             return None
-        verdict = next(iter(retry([reject], self._rejects, self.load_judge(), None, None)))
+        result = next(iter(retry([reject], self._rejects, self.load_judge(), None, None)))
         return {
-            "reject": _reject(reject, verdict),
-            **shown_content(contents.body),
+            "reject": _reject(reject, result),
+            **render_content(contents.body),
             "violations": json.loads(reject.facts["violations"]),
-            "answer_today": verdict.answer or None,
+            "answer_today": result.answer or None,
             "settings": contents.settings_header,
         }
 
@@ -163,8 +163,8 @@ class Holdings:
         found = {key: self._rejects.find(*_parse_key(key)) for key in keys}
         there = [reject for reject in found.values() if reject is not None]
         erased = ErasedUsers.of(self.target)
-        verdicts = retry(there, self._rejects, self.load_judge(), sink_of(self.target), erased)
-        said = {_key(one.reject): {"fate": one.fate, "answer": one.answer} for one in verdicts}
+        results = retry(there, self._rejects, self.load_judge(), sink_of(self.target), erased)
+        said = {_key(one.reject): {"fate": one.fate, "answer": one.answer} for one in results}
         return [{"key": key, **said.get(key, {"fate": Fate.GONE, "answer": ""})} for key in keys]
 
 
@@ -192,7 +192,7 @@ def _message(item: Item) -> dict[str, Any]:
     }
 
 
-def _reject(reject: KeptReject, verdict: Verdict | None) -> dict[str, Any]:
+def _reject(reject: KeptReject, result: RetryResult | None) -> dict[str, Any]:
     facts = reject.facts
     return {
         "id": reject.reject_id,
@@ -203,7 +203,7 @@ def _reject(reject: KeptReject, verdict: Verdict | None) -> dict[str, Any]:
         "who": facts.get("user_id") or facts.get("anonymous_id") or "",
         "code": facts["code"],
         "answer": reject.answer,
-        "passes": verdict and verdict.fate is Fate.PASSES,
+        "passes": result and result.fate is Fate.PASSES,
     }
 
 

@@ -15,7 +15,7 @@ import urllib3
 
 from destination.debugger.layout import Layout, lay_out
 from destination.debugger.marks import entry, entry_ranges, mark_violations, old_names_in
-from destination.debugger.rendering import shown_content, shown_headers
+from destination.debugger.rendering import render_content, render_headers
 from destination.deployment import demo
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import LOCAL_CA
@@ -116,14 +116,14 @@ class Tester:
             "request": {
                 "method": "POST",
                 "url": self.url + draft.path,
-                "headers": shown_headers([*draft.headers.items()]),
-                **shown_content(draft.text),
+                "headers": render_headers([*draft.headers.items()]),
+                **render_content(draft.text),
             },
             "answer": {
                 "status": answer.status,
                 "headers": [*answer.headers.items()],
                 "ms": round(answer.milliseconds, 1),
-                **shown_content(answer.text),
+                **render_content(answer.text),
             },
         }
 

@@ -53,7 +53,7 @@ class Person:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredCounts:
     """How much is stored of a subject; `requests` are `delete` messages that are not carried out."""
 
     messages: int
@@ -66,7 +66,7 @@ class Linked:
     """An id that somebody's messages name, and how much is stored under it."""
 
     link: Link
-    stored: Stored
+    stored: StoredCounts
 
 
 def erasures_of(target: Target) -> ErasureTable:
@@ -109,12 +109,12 @@ def wait_for_receipt(
         step()
 
 
-def stored_under(target: Target, subject: str) -> Stored:
+def stored_under(target: Target, subject: str) -> StoredCounts:
     """Count what is stored of a subject."""
     client, stores = target.account.dynamodb(), target.stores
     types = Counter(item["type"]["S"] for item in stored_of(client, stores.event_table, subject))
     rejects = sum(1 for _ in rejects_of(client, stores.rejects_table, subject))
-    return Stored(messages=types.total() - types[DELETE], requests=types[DELETE], rejects=rejects)
+    return StoredCounts(messages=types.total() - types[DELETE], requests=types[DELETE], rejects=rejects)
 
 
 def linked_ids(target: Target, person: Person, tell_unread: Callable[[Item], None]) -> Iterator[Linked]:

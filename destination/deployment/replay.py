@@ -62,7 +62,7 @@ class ReplayRange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class ReplayState:
     """How far a replay got: everything before the place `after` was queued, or all. Its counts are of messages."""
 
     history: ReplayRange
@@ -74,7 +74,7 @@ class State:
     unreadable: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: Path) -> "State":
+    def load(cls, path: Path) -> "ReplayState":
         """Read a state; raises `click.ClickException` for what is none."""
         try:
             document = json.loads(path.read_text("utf-8"))
@@ -98,11 +98,11 @@ class State:
             raise click.ClickException(f"{path} can't be written: {error.strerror}") from error
 
 
-def resumed(state: State, path: Path) -> State:
+def resumed(state: ReplayState, path: Path) -> ReplayState:
     """Return the state that was kept of a replay, or this one where there is none."""
     if not path.exists():
         return state
-    kept = State.load(path)
+    kept = ReplayState.load(path)
     if replace(kept.history, end="") != replace(state.history, end=""):
         raise click.ClickException(f"{path} is the state of another replay: say --restart to begin anew")
     click.echo(f"Goes on where it ended, after {counted(kept.queued, 'message')}.", err=True)
@@ -115,7 +115,7 @@ def state_path(target: Target, *options: str | None) -> Path:
     return LOCAL_FOLDER / f"replay-{hashlib.sha256(said.encode()).hexdigest()[:12]}.json"
 
 
-def replay_pages(target: Target, state: State, *, rate: float | None, dry_run: bool) -> Iterator[State]:
+def replay_pages(target: Target, state: ReplayState, *, rate: float | None, dry_run: bool) -> Iterator[ReplayState]:
     """Queue page after page, and yield how far it got after each; raises `EventStoreUnavailable`."""
     if state.is_done:
         return

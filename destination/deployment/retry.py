@@ -49,7 +49,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RetryResult:
     """What became of a reject; `answer` is why where it is still refused."""
 
     reject: KeptReject
@@ -103,7 +103,7 @@ class Retry:
     clock: Callable[[], float] = time.time
     deletable: set[tuple[str, str]] = field(default_factory=set)
 
-    def run(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+    def run(self, rejects: Iterable[KeptReject]) -> Iterator[RetryResult]:
         """Yield what becomes of each reject.
 
         Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
@@ -116,12 +116,12 @@ class Retry:
             judged = [(reject, self._judge(reject, contents[reject.key_text])) for reject in portion]
             yield from in_parallel(lambda pair: self._carry_out(*pair), judged)
 
-    def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[Verdict]:
+    def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[RetryResult]:
         """Yield a verdict for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
         others = (reject for reject in rejects if reject.key_text not in self.deletable)
         for reject, is_there in in_parallel(lambda reject: (reject, self.table.has(reject)), others):
             if not is_there:
-                yield Verdict(reject=reject, fate=Fate.MISSING)
+                yield RetryResult(reject=reject, fate=Fate.MISSING)
 
     def _judge(self, reject: KeptReject, contents: Contents | None) -> Record | Refusal | None:
         """Return the record of a reject that passes, why it is still refused, or None if it is gone."""
@@ -151,9 +151,9 @@ class Retry:
             received_at=reject.rejected_at,
         )
 
-    def _carry_out(self, reject: KeptReject, judged: Record | Refusal | None) -> Verdict:
+    def _carry_out(self, reject: KeptReject, judged: Record | Refusal | None) -> RetryResult:
         if judged is None:
-            return Verdict(reject=reject, fate=Fate.GONE)
+            return RetryResult(reject=reject, fate=Fate.GONE)
         if isinstance(judged, Refusal):
             return self._refused(reject, str(judged))
         try:
@@ -167,7 +167,7 @@ class Retry:
         if self.sink is not None:
             self.deletable.add(reject.key_text)
             self.table.delete(reject)
-        return Verdict(reject=reject, fate=fate)
+        return RetryResult(reject=reject, fate=fate)
 
     def _store(self, reject: KeptReject, record: Record) -> Fate:
         """Store a message that passes, unless its user was erased; without a sink say what would become of it."""
@@ -181,10 +181,10 @@ class Retry:
             return Fate.ERASED
         return Fate(outcome)
 
-    def _refused(self, reject: KeptReject, answer: str) -> Verdict:
+    def _refused(self, reject: KeptReject, answer: str) -> RetryResult:
         if self.sink is None or self.table.has(reject):
-            return Verdict(reject=reject, fate=Fate.REFUSED, answer=answer)
-        return Verdict(reject=reject, fate=Fate.MISSING)
+            return RetryResult(reject=reject, fate=Fate.REFUSED, answer=answer)
+        return RetryResult(reject=reject, fate=Fate.MISSING)
 
 
 def retry(
@@ -193,6 +193,6 @@ def retry(
     judge: Judge,
     sink: Sink | None,
     erased: ErasedUsers | None,
-) -> Iterator[Verdict]:
+) -> Iterator[RetryResult]:
     """Yield what becomes of each reject, as `Retry.run` does."""
     return Retry(table=table, judge=judge, sink=sink, erased=erased).run(rejects)

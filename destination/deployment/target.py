@@ -34,7 +34,7 @@ Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalLog:
+class LocalLogFile:
     """The file with the request lines of a local server."""
 
     file: Path
@@ -59,7 +59,7 @@ class Target:
 
     account: Account
     stores: Stores
-    logs: LocalLog | StackLogs | None = None
+    logs: LocalLogFile | StackLogs | None = None
     arrivals: Arrivals | None = None
     has_faults: bool | None = None
 
@@ -103,7 +103,7 @@ def local_target(url: str, *, ca_file: str | None = None) -> Target:
         return Target(
             account=Account(endpoint_url=_checked_url(about["endpoint_url"])),
             stores=Stores(**about["stores"]),
-            logs=LocalLog(file=Path(file)) if file else None,
+            logs=LocalLogFile(file=Path(file)) if file else None,
             arrivals=functools.partial(_ask_arrivals, url, ca_file),
             has_faults=about.get("has_faults"),
         )

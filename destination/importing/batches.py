@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Never
 
-from destination.importing.lines import BYTE_ORDER_MARK, Line, Mark, Unreadable, read_lines
-from destination.importing.sources import Source
+from destination.importing.lines import BYTE_ORDER_MARK, InputLine, Position, UnreadableFile, read_lines
+from destination.importing.sources import InputFile
 from destination.importing.times import read_times
 from handler.decode import MAX_BODY_BYTES, JsonObject, type_name
 from handler.errors import InvalidEncoding, InvalidJson, MessageTooLarge, NestedTooDeeply, NotAnObject, NumberOutOfRange
@@ -34,7 +34,7 @@ class _NotSent(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reject:
+class RejectedLine:
     """A line that will never be accepted as it is; `code` is one of those of the endpoint."""
 
     file: str
@@ -44,7 +44,7 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class Message:
+class ImportedMessage:
     """A line to send, and where it stands.
 
     `rewritten` describes a time of it that is sent in another form than the file has; `is_dated` is whether it has a
@@ -59,7 +59,7 @@ class Message:
 
 
 @dataclass(kw_only=True)
-class Batch:
+class ImportBatch:
     """What is sent together, and how far that brings the import, once all of it is durable.
 
     `rejects` are lines that are not sent, `blank` is the number of lines without a message, `marks` is how far each
@@ -67,21 +67,21 @@ class Batch:
     reason.
     """
 
-    messages: list[Message] = field(default_factory=list)
+    messages: list[ImportedMessage] = field(default_factory=list)
     size_bytes: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedLine] = field(default_factory=list)
     blank: int = 0
-    marks: dict[str, Mark] = field(default_factory=dict)
+    marks: dict[str, Position] = field(default_factory=dict)
     whole: set[str] = field(default_factory=set)
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[], int]) -> Iterator[Batch]:
+def batches(starts: Iterable[tuple[InputFile, Position]], *, most_messages: Callable[[], int]) -> Iterator[ImportBatch]:
     """Yield batches of the lines of files after a mark of each; a batch may hold the lines of several files.
 
     `most_messages` says how many messages a batch may hold at the moment.
     """
-    batch = Batch()
+    batch = ImportBatch()
     for source, start in starts:
         name = source.name
         batch.marks[name] = start
@@ -89,17 +89,17 @@ def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[]
         try:
             for line in read_lines(source, start):
                 found = _read(name, line)
-                if isinstance(found, Reject) and not start.line and not is_begun:
+                if isinstance(found, RejectedLine) and not start.line and not is_begun:
                     _check_beginning(line)
                 is_begun = is_begun or found is not None
-                size_bytes = len(found.raw) if isinstance(found, Message) else 0
+                size_bytes = len(found.raw) if isinstance(found, ImportedMessage) else 0
                 most = most_messages()
                 is_full = len(batch.messages) >= most or batch.size_bytes + size_bytes > MAX_BATCH_BYTES
                 if (is_full and batch.messages) or len(batch.rejects) >= most:
                     yield batch
-                    batch = Batch()
+                    batch = ImportBatch()
                 batch.marks[name] = line.mark
-                if isinstance(found, Reject):
+                if isinstance(found, RejectedLine):
                     batch.rejects.append(found)
                     is_of_messages = is_of_messages or found.code == UNREADABLE_TIME
                     if not is_of_messages:
@@ -111,28 +111,30 @@ def batches(starts: Iterable[tuple[Source, Mark]], *, most_messages: Callable[[]
                     batch.size_bytes += size_bytes + 1
                     is_of_messages = True
             batch.whole.add(name)
-        except Unreadable as error:
+        except UnreadableFile as error:
             batch.unreadable[name] = str(error)
     if batch.marks:
         yield batch
 
 
-def _check_beginning(line: Line) -> None:
+def _check_beginning(line: InputLine) -> None:
     """Raise `Unreadable` if the first line that is not blank begins a JSON value that can't be read line by line."""
     beginning = line.beginning.removeprefix(BYTE_ORDER_MARK).strip()
     if beginning.startswith(b"[") and not _is_json(line.raw):
-        raise Unreadable(f"it is a JSON array: {ARRAY_HINT}")
+        raise UnreadableFile(f"it is a JSON array: {ARRAY_HINT}")
     if beginning == b"{":
-        raise Unreadable("its messages are spread over several lines: jq -c . FILE writes each on one line")
+        raise UnreadableFile("its messages are spread over several lines: jq -c . FILE writes each on one line")
 
 
 def _check_kind(lines: int) -> None:
     """Raise `Unreadable` where so many lines without a message are no accident."""
     if lines >= LINES_OF_NO_MESSAGES:
-        raise Unreadable(f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object. If it is an array, {ARRAY_HINT}")
+        raise UnreadableFile(
+            f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object. If it is an array, {ARRAY_HINT}"
+        )
 
 
-def _read(name: str, line: Line) -> Message | Reject | None:
+def _read(name: str, line: InputLine) -> ImportedMessage | RejectedLine | None:
     """Return what a line holds: a message to send, the reason why it can't be sent, or None if it is blank."""
     raw = None if line.raw is None else line.raw.strip()
     if raw == b"":
@@ -140,7 +142,7 @@ def _read(name: str, line: Line) -> Message | Reject | None:
     try:
         return _message(name, line.mark.line, *_decode(raw))
     except _NotSent as error:
-        return Reject(file=name, line=line.mark.line, code=error.code, message=str(error))
+        return RejectedLine(file=name, line=line.mark.line, code=error.code, message=str(error))
 
 
 def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
@@ -163,7 +165,7 @@ def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
     return raw, value
 
 
-def _message(name: str, number: int, raw: bytes, value: JsonObject) -> Message:
+def _message(name: str, number: int, raw: bytes, value: JsonObject) -> ImportedMessage:
     """Return a message with times that the endpoint can read; raises `_NotSent`."""
     times = read_times(value)
     if times.unreadable is not None:
@@ -173,7 +175,7 @@ def _message(name: str, number: int, raw: bytes, value: JsonObject) -> Message:
         # Of two members with one name the last one counts, so the rest of the line stays as it is.
         raw = raw[:-1] + f",{json.dumps(field_name)}:{json.dumps(time)}}}".encode()
         rewritten = rewritten or f"{str(value[field_name])[:SHOWN_CHARS]} is {time}"
-    return Message(name, number, raw, rewritten, times.is_dated)
+    return ImportedMessage(name, number, raw, rewritten, times.is_dated)
 
 
 def _is_json(raw: bytes | None) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 import urllib3
 
-from destination.importing.batches import MAX_BATCH_BYTES, Batch, Message, Reject
-from destination.importing.pace import Pace, Stopped
+from destination.importing.batches import MAX_BATCH_BYTES, ImportBatch, ImportedMessage, RejectedLine
+from destination.importing.pace import ImportPace, Stopped
 from destination.segment.client import segment_headers
 from destination.segment.contract import IMPORT_PATH, RETRIED_BY_LIBRARIES, SEGMENT_PATH
 from handler.decode import JsonObject
@@ -52,11 +52,11 @@ class Delivered:
 
     accepted: int = 0
     duplicates: int = 0
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: list[RejectedLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class BatchAnswer:
     """What the endpoint answered to a request, its body as JSON where it is an object."""
 
     status: int
@@ -74,14 +74,14 @@ class Answer:
         return " ".join(part for part in parts if part)
 
 
-class Sender:
+class BatchSender:
     """Sends batches to a deployment, several at once over connections that are kept; may be used by threads."""
 
     def __init__(
         self,
         url: str,
         api_key: str,
-        pace: Pace,
+        pace: ImportPace,
         *,
         connections: int,
         ca_file: str | None = None,
@@ -97,7 +97,7 @@ class Sender:
         timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=answer_seconds)
         self._http = urllib3.PoolManager(maxsize=connections, ca_certs=ca_file, timeout=timeout, retries=False)
 
-    def deliver(self, batch: Batch) -> Delivered:
+    def deliver(self, batch: ImportBatch) -> Delivered:
         """Send a batch; raises `Stopped`, and then all others stop too."""
         try:
             return self._deliver(batch)
@@ -109,7 +109,7 @@ class Sender:
         """End the connections."""
         self._http.clear()
 
-    def _deliver(self, batch: Batch) -> Delivered:
+    def _deliver(self, batch: ImportBatch) -> Delivered:
         delivered = Delivered()
         parts = [batch.messages] if batch.messages else []
         while parts:
@@ -126,7 +126,7 @@ class Sender:
                 _count(answer, messages, delivered)
         return delivered
 
-    def _try(self, messages: list[Message]) -> Answer | None:
+    def _try(self, messages: list[ImportedMessage]) -> BatchAnswer | None:
         """Send messages once; None where that is to be tried again."""
         began = self._pace.begin()
         raw = [message.raw for message in messages]
@@ -151,30 +151,30 @@ class Sender:
         self._pace.go_on(began, len(messages))
         return answer
 
-    def _post(self, path: str, body: bytes) -> Answer:
+    def _post(self, path: str, body: bytes) -> BatchAnswer:
         packed = gzip.compress(body, compresslevel=6, mtime=0)
         answer = self._http.request("POST", self._url + path, headers=self._headers, body=packed, redirect=False)
         try:
             content: Any = json.loads(answer.data)
         except (ValueError, RecursionError):
             content = None
-        return Answer(
+        return BatchAnswer(
             status=answer.status,
             retry_after=answer.headers.get("Retry-After"),
             content=content if isinstance(content, dict) else {},
         )
 
 
-def _cut(messages: list[Message], size: int) -> list[list[Message]]:
+def _cut(messages: list[ImportedMessage], size: int) -> list[list[ImportedMessage]]:
     """Return the first so many messages, and before them the others: the last part is sent first."""
     return [messages[size:], messages[:size]]
 
 
-def _is_of_one_message(answer: Answer) -> bool:
+def _is_of_one_message(answer: BatchAnswer) -> bool:
     return answer.status == CONTENT_TOO_LARGE or (answer.status == BAD_REQUEST and answer.code in OF_ONE_MESSAGE)
 
 
-def _count(answer: Answer, messages: list[Message], delivered: Delivered) -> None:
+def _count(answer: BatchAnswer, messages: list[ImportedMessage], delivered: Delivered) -> None:
     """Note what became of messages; raises `Stopped` where the answer does not tell of each."""
     content = answer.content
     is_batch = answer.status == OK or (answer.status == BAD_REQUEST and answer.code == NothingAccepted.code)
@@ -198,24 +198,24 @@ def _count(answer: Answer, messages: list[Message], delivered: Delivered) -> Non
         [message] = messages
         text = str(content.get("message", f"answered with {answer.status}"))
         code = answer.code or MessageTooLarge.code
-        delivered.rejects.append(Reject(file=message.file, line=message.line, code=code, message=text))
+        delivered.rejects.append(RejectedLine(file=message.file, line=message.line, code=code, message=text))
     else:
         raise Stopped(f"The endpoint answered {answer}{_what_to_do(answer)}")
 
 
-def _rejects(told: object, messages: list[Message]) -> list[Reject]:
+def _rejects(told: object, messages: list[ImportedMessage]) -> list[RejectedLine]:
     """Return what an answer says of messages by their index, each at most once."""
-    rejects: dict[int, Reject] = {}
+    rejects: dict[int, RejectedLine] = {}
     for entry in told if isinstance(told, list) else []:
         index = entry.get("index") if isinstance(entry, dict) else None
         if type(index) is int and 0 <= index < len(messages):
             message = messages[index]
             code, text = str(entry.get("code", "")), str(entry.get("message", ""))
-            rejects[index] = Reject(file=message.file, line=message.line, code=code, message=text)
+            rejects[index] = RejectedLine(file=message.file, line=message.line, code=code, message=text)
     return list(rejects.values())
 
 
-def _is_final_for_one(answer: Answer, message: Message) -> bool:
+def _is_final_for_one(answer: BatchAnswer, message: ImportedMessage) -> bool:
     """Whether an answer refuses the one message that was sent, and not the import."""
     if _is_of_one_message(answer):
         return True
@@ -225,7 +225,7 @@ def _is_final_for_one(answer: Answer, message: Message) -> bool:
     return is_alone and bool(answer.code) and is_of_message
 
 
-def _what_to_do(answer: Answer) -> str:
+def _what_to_do(answer: BatchAnswer) -> str:
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
         return ": name a key that is valid and may send all calls with --api-key"
     if answer.status == NOT_FOUND:

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from destination.importing.sources import Source
+from destination.importing.sources import InputFile
 from handler.decode import MAX_BODY_BYTES
 
 CHUNK_BYTES = 256 * 1024
@@ -15,11 +15,11 @@ GZIP_WBITS = 16 + zlib.MAX_WBITS
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Unreadable(Exception):
+class UnreadableFile(Exception):
     """A file that can't be read to its end; the text says why."""
 
 
-class Mark(NamedTuple):
+class Position(NamedTuple):
     """A place between two lines: bytes and lines until there, unpacked, and bytes that were read of the file itself.
 
     `head` is a hash of the first line, by which standard input is known.
@@ -31,24 +31,24 @@ class Mark(NamedTuple):
     head: str = ""
 
 
-class Line(NamedTuple):
+class InputLine(NamedTuple):
     """A line without its end, where its number is `mark.line`, and where the next begins.
 
     Of one that is longer than any message may be, `raw` is None. `beginning` has the first bytes of any line.
     """
 
     raw: bytes | None
-    mark: Mark
+    mark: Position
     beginning: bytes
 
 
-def read_lines(source: Source, start: Mark) -> Iterator[Line]:
+def read_lines(source: InputFile, start: Position) -> Iterator[InputLine]:
     """Yield the lines after a mark; raises `Unreadable`."""
     try:
         with source.open() as file:
             yield from _Lines(file).after(start, may_seek=not source.is_stream)
     except (OSError, EOFError, zlib.error) as error:
-        raise Unreadable(str(error)) from error
+        raise UnreadableFile(str(error)) from error
 
 
 class _Lines:
@@ -56,7 +56,7 @@ class _Lines:
         self._file = file
         self._position = 0
 
-    def after(self, start: Mark, *, may_seek: bool) -> Iterator[Line]:
+    def after(self, start: Position, *, may_seek: bool) -> Iterator[InputLine]:
         chunks = self._chunks()
         head = b""
         while len(head) < len(GZIP_MAGIC) and (chunk := next(chunks, b"")):
@@ -69,7 +69,7 @@ class _Lines:
             return
         all_chunks = _chained(head, chunks)
         unpacked = _unpack(all_chunks) if head.startswith(GZIP_MAGIC) else all_chunks
-        mark = Mark()
+        mark = Position()
         for line in self._split(unpacked, mark):
             mark = line.mark
             if start.offset and mark.head != start.head:
@@ -86,7 +86,7 @@ class _Lines:
         if chunk is None:  # and not its end
             raise BlockingIOError("it does not wait for what comes: it is a non-blocking file")
 
-    def _split(self, chunks: Iterator[bytes], start: Mark) -> Iterator[Line]:
+    def _split(self, chunks: Iterator[bytes], start: Position) -> Iterator[InputLine]:
         """Yield the lines of what begins at a mark; what is too long for a message is counted, not kept."""
         offset, number, _, head = start
         rest, dropped, beginning = b"", 0, b""
@@ -99,7 +99,7 @@ class _Lines:
                 dropped = 0
                 if number == 1:
                     raw, head = _first(raw)
-                yield Line(raw, Mark(offset, number, self._position, head), beginning)
+                yield InputLine(raw, Position(offset, number, self._position, head), beginning)
             if dropped or len(rest) > MAX_BODY_BYTES:
                 beginning = beginning if dropped else rest[:BEGINNING_BYTES]
                 dropped += len(rest)
@@ -109,7 +109,7 @@ class _Lines:
             raw, beginning = (None, beginning) if dropped else (rest, rest[:BEGINNING_BYTES])
             if not number:
                 raw, head = _first(raw)
-            yield Line(raw, Mark(offset, number + 1, self._position, head), beginning)
+            yield InputLine(raw, Position(offset, number + 1, self._position, head), beginning)
 
 
 def _first(raw: bytes | None) -> tuple[bytes | None, str]:

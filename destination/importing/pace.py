@@ -20,7 +20,7 @@ class Stopped(Exception):
     """The import can't go on; the text is for a person. Without one, it was told to stop."""
 
 
-class Pace:
+class ImportPace:
     """When the next request may begin, and how many messages it may have (`size`); shared by threads.
 
     `told` is what a person is to know while it waits, else empty.

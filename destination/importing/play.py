@@ -13,25 +13,34 @@ from types import FrameType
 
 import click
 
-from destination.importing.batches import Batch
-from destination.importing.deliver import Delivered, Sender
-from destination.importing.pace import Pace, Stopped
-from destination.importing.state import State
-from destination.importing.tally import Tally
+from destination.importing.batches import ImportBatch
+from destination.importing.deliver import BatchSender, Delivered
+from destination.importing.pace import ImportPace, Stopped
+from destination.importing.state import ImportState
+from destination.importing.tally import ImportTally
 
 BATCHES_PER_SENDER = 3
 """Read ahead, under way, or answered before an earlier one."""
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 SHOWN_EVERY_SECONDS = 0.2
 
-Told = Callable[[State, Tally, Pace], None]
+Told = Callable[[ImportState, ImportTally, ImportPace], None]
 """Shows how it goes, if it is time to."""
 
 
-class Play:
+class ImportRun:
     """Sends batches, and keeps state and tally of what came of them."""
 
-    def __init__(self, sender: Sender, pace: Pace, state: State, tally: Tally, *, concurrency: int, told: Told) -> None:
+    def __init__(
+        self,
+        sender: BatchSender,
+        pace: ImportPace,
+        state: ImportState,
+        tally: ImportTally,
+        *,
+        concurrency: int,
+        told: Told,
+    ) -> None:
         self._sender = sender
         self._pace = pace
         self._state = state
@@ -39,9 +48,9 @@ class Play:
         self._concurrency = concurrency
         self._told = told
         self._is_reading = False
-        self._pending: deque[tuple[Batch, Future[Delivered]]] = deque()
+        self._pending: deque[tuple[ImportBatch, Future[Delivered]]] = deque()
 
-    def run(self, batches: Iterator[Batch]) -> Stopped | None:
+    def run(self, batches: Iterator[ImportBatch]) -> Stopped | None:
         """Send all batches; return why it ended before, if it did.
 
         The first Control-C, or SIGTERM, waits for the requests that are under way; another one ends at once.
@@ -70,7 +79,7 @@ class Play:
         self._save()
         return stopped
 
-    def _next(self, batches: Iterator[Batch]) -> Batch | None:
+    def _next(self, batches: Iterator[ImportBatch]) -> ImportBatch | None:
         """Read the next batch; only here a signal breaks in, since nobody knows when standard input goes on."""
         self._is_reading = True
         try:

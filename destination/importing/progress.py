@@ -9,10 +9,10 @@ from typing import Self
 from rich.progress import BarColumn, Progress, TextColumn
 
 from destination.console import counted, printable, stderr
-from destination.importing.pace import Pace
-from destination.importing.sources import Source
-from destination.importing.state import State
-from destination.importing.tally import Tally
+from destination.importing.pace import ImportPace
+from destination.importing.sources import InputFile
+from destination.importing.state import ImportState
+from destination.importing.tally import ImportTally
 
 SHOWN_EVERY_SECONDS = 0.25
 LINE_EVERY_SECONDS = 10.0
@@ -22,7 +22,7 @@ LINE_EVERY_SECONDS = 10.0
 class Display:
     """Shows how it goes; `total_bytes` is None where standard input is read, whose end nobody knows."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[InputFile]) -> None:
         sizes = [source.size for source in sources]
         self._total_bytes = None if None in sizes else sum(size or 0 for size in sizes)
         self._sources = sources
@@ -44,7 +44,7 @@ class Display:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, state: State, tally: Tally, pace: Pace) -> None:
+    def __call__(self, state: ImportState, tally: ImportTally, pace: ImportPace) -> None:
         """Show it, if it is time to; that it has to wait is told at once."""
         now = time.monotonic()
         is_news = bool(pace.told) and not self._told
@@ -59,7 +59,7 @@ class Display:
         else:
             self._console.print(text, soft_wrap=True)
 
-    def _done_bytes(self, state: State) -> int:
+    def _done_bytes(self, state: ImportState) -> int:
         done = 0
         for source in self._sources:
             progress = state.files[source.name]
@@ -69,7 +69,7 @@ class Display:
             self._first_bytes = done
         return done
 
-    def _text(self, done: int, tally: Tally, pace: Pace) -> str:
+    def _text(self, done: int, tally: ImportTally, pace: ImportPace) -> str:
         parts = [counted(tally.messages, "message"), f"{tally.rate:,.0f}/s"]
         if self._total_bytes:
             parts.insert(0, f"{done / self._total_bytes:.0%}")

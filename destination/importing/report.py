@@ -11,17 +11,19 @@ from destination.importing.pace import Stopped
 from destination.importing.sources import (
     Found,
 )
-from destination.importing.state import State
-from destination.importing.tally import Tally
+from destination.importing.state import ImportState
+from destination.importing.tally import ImportTally
 
 SOME_REJECTED = 3
 """How the command exits then; 1 is for what failed, as with all commands."""
 
 
-class Report:
+class ImportReport:
     """What is told at the end."""
 
-    def __init__(self, found: Found, state: State, tally: Tally, *, already: int, stopped: Stopped | None) -> None:
+    def __init__(
+        self, found: Found, state: ImportState, tally: ImportTally, *, already: int, stopped: Stopped | None
+    ) -> None:
         self._found = found
         self._state = state
         self._tally = tally

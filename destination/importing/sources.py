@@ -26,7 +26,7 @@ STATE_SUFFIX = ".import-state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class InputFile:
     """A file of messages: its absolute path, or `-`; standard input has no size and no time."""
 
     name: str
@@ -57,7 +57,7 @@ class Source:
 class Found:
     """The files to read, in order, and those of folders whose names are not those of messages."""
 
-    sources: list[Source]
+    sources: list[InputFile]
     passed_over: list[str]
     rejects_files: list[str] = field(default_factory=list)
     """Files of folders that an earlier import wrote, by its option --rejects."""
@@ -65,12 +65,12 @@ class Found:
 
 def find_sources(names: Iterable[str]) -> Found:
     """Find what is named, each file once; a folder's files come in the order of their paths. Raises `OSError`."""
-    sources: dict[str, Source] = {}
+    sources: dict[str, InputFile] = {}
     passed_over = []
     rejects_files = []
     for name in names:
         if name == STANDARD_INPUT:
-            sources[name] = Source(name=name)
+            sources[name] = InputFile(name=name)
             continue
         named = _whole(name)
         for path in _files_in(named) if named.is_dir() else [named]:
@@ -81,12 +81,12 @@ def find_sources(names: Iterable[str]) -> Found:
                 continue
             about = path.stat()
             if not stat.S_ISREG(about.st_mode):
-                sources[str(path)] = Source(name=str(path))
+                sources[str(path)] = InputFile(name=str(path))
                 continue
             if path != named and _is_rejects_file(path):
                 rejects_files.append(str(path))
                 continue
-            sources[str(path)] = Source(name=str(path), size=about.st_size, modified_ns=about.st_mtime_ns)
+            sources[str(path)] = InputFile(name=str(path), size=about.st_size, modified_ns=about.st_mtime_ns)
     return Found(sources=list(sources.values()), passed_over=passed_over, rejects_files=rejects_files)
 
 

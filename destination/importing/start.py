@@ -20,7 +20,7 @@ from destination.importing.sources import (
     source_name,
     state_beside,
 )
-from destination.importing.state import Recipient, State
+from destination.importing.state import ImportState, Recipient
 
 
 def find(files: Sequence[str]) -> Found:
@@ -44,10 +44,10 @@ def check_apart(option: str, path: Path | None, files: Sequence[str]) -> None:
             raise click.BadParameter(f"{path} is among the files to import", param_hint=option)
 
 
-def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *, restart: bool) -> State:
+def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *, restart: bool) -> ImportState:
     """Return the state to go on from; what is known of standard input counts only where the state was named."""
     if path is not None:
-        return State.load(path.absolute(), recipient, restart=restart)
+        return ImportState.load(path.absolute(), recipient, restart=restart)
     streams = [name for name in files if is_stream(name)]
     named = next((name for name in files if name not in streams), None)
     if STANDARD_INPUT in streams:
@@ -56,8 +56,8 @@ def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *,
         each = ", ".join(map(printable, pipes))
         click.echo(f"A pipe can't be read again, so no state of it is kept: {each}. Nothing is stored twice.", err=True)
     if named is None:
-        return State(path=None, recipient=recipient)
-    state = State.load(state_beside(named), recipient, restart=restart)
+        return ImportState(path=None, recipient=recipient)
+    state = ImportState.load(state_beside(named), recipient, restart=restart)
     for name in streams:
         state.files.pop(source_name(name), None)
     return state

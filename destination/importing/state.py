@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from destination.importing.lines import Mark
-from destination.importing.sources import Source
+from destination.importing.lines import Position
+from destination.importing.sources import InputFile
 
 KIND = "destination import 1"
 KEY_HASH_CHARS = 12
@@ -39,17 +39,17 @@ class Recipient:
 
 
 @dataclass(kw_only=True)
-class Progress:
+class FileProgress:
     """How far a file was read; size and time are of when that began."""
 
     size: int | None
     modified_ns: int | None
-    mark: Mark = field(default_factory=Mark)
+    mark: Position = field(default_factory=Position)
     is_whole: bool = False
 
 
 @dataclass(kw_only=True)
-class State:
+class ImportState:
     """All of an import so far, over all its runs.
 
     `unaccounted` is the number of lines that were read, are not blank, and have no answer. It is more than 0 only if
@@ -62,11 +62,11 @@ class State:
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     unaccounted: int = 0
-    files: dict[str, Progress] = field(default_factory=dict)
+    files: dict[str, FileProgress] = field(default_factory=dict)
     _save_at: float = 0.0
 
     @classmethod
-    def load(cls, path: Path, recipient: Recipient, *, restart: bool) -> "State":
+    def load(cls, path: Path, recipient: Recipient, *, restart: bool) -> "ImportState":
         """Read the state of an import, or begin one; raises `click.ClickException` where it is another's."""
         try:
             text = path.read_text("utf-8")
@@ -101,7 +101,7 @@ class State:
         rejected: dict[str, int],
         files: dict[str, dict[str, Any]],
         unaccounted: int = 0,
-    ) -> "State":
+    ) -> "ImportState":
         places = [progress[name] for progress in files.values() for name in ("offset", "line", "position")]
         numbers = [accepted, duplicates, unaccounted, *rejected.values(), *places]
         if kind != KIND or not all(isinstance(number, int) and number >= 0 for number in numbers):
@@ -116,9 +116,9 @@ class State:
             files={name: _progress(**progress) for name, progress in files.items()},
         )
 
-    def progress_of(self, source: Source) -> Progress:
+    def progress_of(self, source: InputFile) -> FileProgress:
         """Return how far a file was read; raises `click.ClickException` where it is not the same any more."""
-        unread = Progress(size=source.size, modified_ns=source.modified_ns)
+        unread = FileProgress(size=source.size, modified_ns=source.modified_ns)
         progress = self.files.setdefault(source.name, unread)
         if not progress.mark.offset and not progress.is_whole:  # it may be corrected now
             progress = self.files[source.name] = unread
@@ -180,8 +180,8 @@ class State:
         }
 
 
-def _progress(*, size: int | None, modified_ns: int | None, is_whole: bool, **mark: Any) -> Progress:  # noqa: ANN401 -- of a Mark
-    return Progress(size=size, modified_ns=modified_ns, is_whole=is_whole, mark=Mark(**mark))
+def _progress(*, size: int | None, modified_ns: int | None, is_whole: bool, **mark: Any) -> FileProgress:  # noqa: ANN401 -- of a Mark
+    return FileProgress(size=size, modified_ns=modified_ns, is_whole=is_whole, mark=Position(**mark))
 
 
 def _difference(was: Recipient, wanted: Recipient) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import TextIO
 
-from destination.importing.batches import Batch, Reject
+from destination.importing.batches import ImportBatch, RejectedLine
 from destination.importing.deliver import Delivered
 
 EXAMPLES = 3
@@ -16,7 +16,7 @@ CODES = 50
 
 
 @dataclass(kw_only=True)
-class Tally:
+class ImportTally:
     """What this run has done: messages by what became of them, and the file to which all rejects are written."""
 
     lines: int = 0
@@ -24,7 +24,7 @@ class Tally:
     accepted: int = 0
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[Reject]] = field(default_factory=dict)
+    examples: dict[str, list[RejectedLine]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     rewritten: int = 0
     rewritten_examples: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Tally:
         """Messages per second."""
         return self.messages / max(self.seconds, 0.001)
 
-    def add(self, batch: Batch, delivered: Delivered) -> None:
+    def add(self, batch: ImportBatch, delivered: Delivered) -> None:
         """Note what became of a batch."""
         self.blank += batch.blank
         self.accepted += delivered.accepted
@@ -65,7 +65,7 @@ class Tally:
         for reject in sorted((*batch.rejects, *delivered.rejects), key=lambda reject: (reject.file, reject.line)):
             self._add_reject(reject)
 
-    def _add_reject(self, reject: Reject) -> None:
+    def _add_reject(self, reject: RejectedLine) -> None:
         self.rejected[reject.code] += 1
         if len(self.examples) < CODES:
             examples = self.examples.setdefault(reject.code, [])

@@ -25,7 +25,7 @@ from destination.local.exchange import Exchange
 from destination.local.function_process import Invocation
 from destination.local.functions import Function, FunctionError, Functions, FunctionTimeoutError
 from destination.local.observer import NoObserver, Observer
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 from destination.watching.log_file import RequestLogFile
 from destination.web.guard import FORBIDDEN, Guard
 from handler.decode import JsonObject
@@ -101,7 +101,7 @@ class Api:
         stack: LocalStack,
         console: Console,
         *,
-        traffic: Traffic | None = None,
+        traffic: ServerTraffic | None = None,
         as_json: bool,
         request_log: RequestLogFile | None = None,
         observer: Observer | None = None,
@@ -110,7 +110,7 @@ class Api:
     ) -> None:
         self._console = console
         self._as_json = as_json
-        self._traffic = traffic or Traffic()
+        self._traffic = traffic or ServerTraffic()
         self._request_log = request_log
         self._observer = observer or NoObserver()
         self._about = {

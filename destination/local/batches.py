@@ -31,7 +31,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class PollPace:
     """How long to wait, in seconds.
 
     `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs less. A
@@ -56,7 +56,7 @@ class Pace:
         return min(self.last_retry, self.first_retry * 2.0 ** min(failures, MAX_DOUBLINGS))
 
 
-PACE = Pace()
+PACE = PollPace()
 
 
 class BatchError(Exception):
@@ -111,7 +111,7 @@ def _reported(response: Any, records: Mapping[str, JsonObject]) -> frozenset[str
 class Calls:
     """Calls AWS beside the event loop; that a call fails is told once, until it succeeds again."""
 
-    def __init__(self, tell: Tell, pace: Pace) -> None:
+    def __init__(self, tell: Tell, pace: PollPace) -> None:
         self._tell = tell
         self._pace = pace
         self._failing: set[str] = set()

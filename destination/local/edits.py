@@ -15,7 +15,7 @@ from destination.local.background import in_background
 from destination.local.functions import Functions
 from destination.paths import ROOT
 from destination.schemas.check import check_schemas
-from destination.schemas.places import Fault
+from destination.schemas.places import SchemaFault
 from handler.compile import digest
 from handler.validate import Schemas
 
@@ -107,7 +107,7 @@ class SchemaEdits:
     def _checkout(self) -> Path:
         return self._folder / str(self._number)
 
-    def _check_out(self, files: Mapping[str, bytes]) -> list[Fault]:
+    def _check_out(self, files: Mapping[str, bytes]) -> list[SchemaFault]:
         """Make another checkout with these schemas, and return their faults."""
         self._number += 1
         (self._checkout / "schemas").mkdir(parents=True)

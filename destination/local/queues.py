@@ -8,9 +8,9 @@ import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from destination.local.batches import PACE, BatchError, Calls, Consumer, Pace, batches, to_json
+from destination.local.batches import PACE, BatchError, Calls, Consumer, PollPace, batches, to_json
 from destination.local.mappings import QueueMapping
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
@@ -33,8 +33,8 @@ class QueueSource:
         sqs: Any,  # noqa: ANN401 -- a client
         queue_url: str,
         queue_arn: str,
-        pace: Pace = PACE,
-        traffic: Traffic | None = None,
+        pace: PollPace = PACE,
+        traffic: ServerTraffic | None = None,
     ) -> None:
         self._batch_size = min(mapping.batch_size, MAX_RECEIVED_MESSAGES)
         self._reports_failures = mapping.reports_failures
@@ -43,7 +43,7 @@ class QueueSource:
         self._queue_url = queue_url
         self._queue_arn = queue_arn
         self._pace = pace
-        self._traffic = traffic or Traffic()
+        self._traffic = traffic or ServerTraffic()
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:

@@ -33,7 +33,7 @@ from destination.local.faults import FaultProxy, Orders
 from destination.local.observer import Observer
 from destination.local.printed import Printed, print_welcome
 from destination.local.sources import EventSources
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 from destination.paths import LOCAL_FOLDER, ROOT, SCHEMAS
 from destination.watching.log_file import RequestLogFile, file_of
 from destination.web.addresses import parse_address
@@ -100,7 +100,7 @@ def _serve(
     url = _url(ANY_HOST.get(options.host, options.host), port, tls=options.tls)
     certificate = _certificate(options.host) if options.tls else None
     observer = observe(Target(account=account, stores=stack.stores), url, str(LOCAL_CA) if options.tls else None)
-    traffic = Traffic()
+    traffic = ServerTraffic()
     with ExitStack() as until_the_end:
         request_log = until_the_end.enter_context(closing(RequestLogFile(file_of(options.host, port))))
         printed = Printed(console, as_json=options.as_json, request_log=request_log)
@@ -172,7 +172,7 @@ def _event_sources(
     stack: LocalStack,
     account: Account,
     *,
-    traffic: Traffic,
+    traffic: ServerTraffic,
     printed: Printed,
 ) -> EventSources:
     """Return what hands the functions the records of streams and the messages of queues."""

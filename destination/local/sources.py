@@ -18,7 +18,7 @@ from destination.local.functions import Function, Functions
 from destination.local.mappings import QueueMapping, StreamMapping
 from destination.local.queues import QueueSource
 from destination.local.streams import StreamSource
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 from handler.sinks import sink_named
@@ -31,7 +31,7 @@ NICENESS = 10
 """Of the processes of these functions, so that requests get a processor first."""
 
 
-class Source(Protocol):
+class EventSource(Protocol):
     """What brings records to a function."""
 
     async def run(self) -> None:
@@ -53,7 +53,7 @@ class EventSources:
         environment: Mapping[str, str],
         account: Account,
         *,
-        traffic: Traffic,
+        traffic: ServerTraffic,
         tell: Callable[[str, str], None],
         show: Callable[[str, str], None],
         redelivers: Callable[[], bool] = lambda: False,
@@ -64,7 +64,7 @@ class EventSources:
         self._tell = tell
         self._show = show
         self._functions: list[Functions] = []
-        self._sources: list[Source] = []
+        self._sources: list[EventSource] = []
         for name, resource in template["Resources"].items():
             if resource["Type"] == "AWS::Serverless::Function" and _exists(resource, template, parameters):
                 self._add(Function.of(name, resource["Properties"]), resource["Properties"]["Events"], environment)
@@ -91,7 +91,7 @@ class EventSources:
             self._functions.append(functions)
             self._sources += sources
 
-    def _source(self, event: str, content: Mapping[str, Any], consumer: Consumer) -> Source | None:
+    def _source(self, event: str, content: Mapping[str, Any], consumer: Consumer) -> EventSource | None:
         """Return what reads for an event of a function, None where there is nothing to read."""
         match content["Type"]:
             case "DynamoDB":
@@ -151,13 +151,13 @@ class _Stores:
     """The streams and queues of a template on a server, which may have none."""
 
     def __init__(
-        self, account: Account, resources: Mapping[str, Any], traffic: Traffic, *, are_queues_filled: bool
+        self, account: Account, resources: Mapping[str, Any], traffic: ServerTraffic, *, are_queues_filled: bool
     ) -> None:
         self._url = account.endpoint_url
         self._resources = resources
         self._traffic = traffic
         # A queue that requests do not fill is neither read after each of them, nor is it behind them.
-        self._queue_traffic = traffic if are_queues_filled else Traffic()
+        self._queue_traffic = traffic if are_queues_filled else ServerTraffic()
         self._dynamodb = connect(account, "dynamodb")
         self._streams = connect(account, "dynamodbstreams")
         self._sqs = connect(account, "sqs")

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from destination.deployment.clients import LOCAL_REGION
-from destination.local.batches import PACE, BatchError, Calls, Consumer, Pace, batches, to_json
+from destination.local.batches import PACE, BatchError, Calls, Consumer, PollPace, batches, to_json
 from destination.local.mappings import StreamMapping, fits
-from destination.local.traffic import Traffic
+from destination.local.traffic import ServerTraffic
 from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
@@ -42,8 +42,8 @@ class StreamSource:
         stream_arn: str,
         sqs: Any,  # noqa: ANN401 -- a client
         dead_letter_url: str | None,
-        pace: Pace = PACE,
-        traffic: Traffic | None = None,
+        pace: PollPace = PACE,
+        traffic: ServerTraffic | None = None,
     ) -> None:
         self._mapping = mapping
         self._consumer = consumer
@@ -52,7 +52,7 @@ class StreamSource:
         self._sqs = sqs
         self._dead_letter_url = dead_letter_url
         self._pace = pace
-        self._traffic = traffic or Traffic()
+        self._traffic = traffic or ServerTraffic()
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:

@@ -13,7 +13,7 @@ GATHER_SECONDS = 0.1
 """Between a request and the next read, so that one read gets the records of several requests."""
 
 
-class Traffic:
+class ServerTraffic:
     """The requests of a server, for one event loop; `served` counts the requests that stored something."""
 
     def __init__(self) -> None:

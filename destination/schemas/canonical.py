@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from destination.schemas.places import SAME_VALUE, Fault, Place, inside
+from destination.schemas.places import SAME_VALUE, Place, SchemaFault, inside
 from handler.canonicalise import ID_FIELDS, WRITE_KEY
 from handler.decode import JsonObject, type_name
 from handler.spec import ALIAS_TOP, CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, TOP, Fields, fold
@@ -37,7 +37,7 @@ class _Value:
     is_asserted: bool = True
 
 
-def canonical_faults(root: Place, call_type: str, targets: References) -> Iterator[Fault]:
+def canonical_faults(root: Place, call_type: str, targets: References) -> Iterator[SchemaFault]:
     """Yield what a schema says of fields that its messages never have, or never have so."""
     waiting = [(root, _Value("message"))]
     seen: set[tuple[int, _Value]] = set()
@@ -73,7 +73,7 @@ def _field(parent: str, name: str) -> str | None:
     return f"context.{name}" if parent == "context" and name in CONTEXT_OBJECTS else None
 
 
-def _faults(place: Place, value: _Value, call_type: str) -> Iterator[Fault]:
+def _faults(place: Place, value: _Value, call_type: str) -> Iterator[SchemaFault]:
     if value.name in FIELDS:
         for name, path in _names(place.schema):
             if better := _better(name, value.name, FIELDS[value.name], call_type):
@@ -134,7 +134,7 @@ def _values(schema: JsonObject) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
     yield from ((value, ("enum", index)) for index, value in enumerate(schema.get("enum", ())))
 
 
-def _id_faults(place: Place, name: str) -> Iterator[Fault]:
+def _id_faults(place: Place, name: str) -> Iterator[SchemaFault]:
     types = place.schema.get("type", "string")
     if "string" not in ([types] if isinstance(types, str) else types):
         yield place.fault(f'{name} is always a text here, also where a number was sent: write "string"', "type")
@@ -143,7 +143,7 @@ def _id_faults(place: Place, name: str) -> Iterator[Fault]:
             yield place.fault(f"{name} is always a text here, and never {type_name(value)}", *path)
 
 
-def _type_faults(place: Place, value: _Value, call_type: str) -> Iterator[Fault]:
+def _type_faults(place: Place, value: _Value, call_type: str) -> Iterator[SchemaFault]:
     allowed = [*_values(place.schema)]
     for found, path in allowed:
         if isinstance(found, str) and found not in CALL_TYPES and found.lower() in CALL_TYPES:
@@ -167,7 +167,7 @@ _PYTHON_TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def value_faults(place: Place) -> Iterator[Fault]:
+def value_faults(place: Place) -> Iterator[SchemaFault]:
     """Yield the values of `const` and `enum` that the `type` in the same schema excludes."""
     types = place.schema.get("type")
     if types is None:

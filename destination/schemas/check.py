@@ -14,7 +14,7 @@ from referencing.exceptions import Unresolvable
 
 from destination.schemas.canonical import canonical_faults, value_faults
 from destination.schemas.patterns import pattern_faults
-from destination.schemas.places import SAME_VALUE, Dialect, Fault, Place, inside
+from destination.schemas.places import SAME_VALUE, Dialect, Place, SchemaFault, inside
 from destination.schemas.refusals import bound_faults, refusal_faults
 from destination.schemas.silence import silent_faults
 from handler.decode import JsonObject, type_name
@@ -41,10 +41,10 @@ def load_schemas(folder: Path) -> Schemas:
     return Schemas.load(folder)
 
 
-def check_schemas(folder: Path) -> list[Fault]:
+def check_schemas(folder: Path) -> list[SchemaFault]:
     """Return all that is wrong with the schemas of a folder, by file and place."""
     faults = [
-        Fault(file=name, pointer="", text="the file is missing: each call type has one, and settings and common")
+        SchemaFault(file=name, pointer="", text="the file is missing: each call type has one, and settings and common")
         for name in FILES
         if not (folder / name).exists()
     ]
@@ -54,7 +54,7 @@ def check_schemas(folder: Path) -> list[Fault]:
         try:
             documents[path.name] = document = _read(path)
         except ValueError as error:
-            faults.append(Fault(file=path.name, pointer="", text=str(error)))
+            faults.append(SchemaFault(file=path.name, pointer="", text=str(error)))
             continue
         root = Place(schema=document, file=path.name, path=(), dialect=_dialect(document))
         try:
@@ -120,7 +120,7 @@ def _dialect(document: JsonObject) -> Dialect:
     raise ValueError(f"$schema {fault}: write {'# or '.join(DIALECTS)}")
 
 
-def _metaschema_faults(root: Place) -> Iterator[Fault]:
+def _metaschema_faults(root: Place) -> Iterator[SchemaFault]:
     """Yield where a document is no schema, by the schema of schemas."""
     metaschema = root.dialect(root.dialect.META_SCHEMA, format_checker=_METASCHEMA_FORMATS)
     for error in metaschema.iter_errors(root.schema):
@@ -137,7 +137,7 @@ def _innermost(error: ValidationError) -> ValidationError:
     return error
 
 
-def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:
+def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[SchemaFault]:
     """Yield what the schemas of call types say of fields that canonical messages never have."""
     known = {id(place.schema): place for place in places}
     targets = _targets(known, documents)
@@ -145,7 +145,7 @@ def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]
         yield from canonical_faults(known[id(documents[f"{call_type}.json"])], call_type, targets)
 
 
-def _refusals(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> list[Fault]:
+def _refusals(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> list[SchemaFault]:
     """Return the rules by which schemas of call types refuse what they must accept."""
     known = {id(place.schema): place for place in places}
     return refusal_faults(documents, known, _targets(known, documents))
@@ -161,7 +161,7 @@ def _targets(known: Mapping[int, Place], documents: Mapping[str, JsonObject]) ->
     }
 
 
-def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[Fault]:
+def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[SchemaFault]:
     """Yield the references that lead nowhere, or round in a circle, which would end in an error of the function."""
     registry = schema_registry(documents)
     known = {id(place.schema): place for place in places}

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 
 from destination.schemas.backtracking import is_slow
-from destination.schemas.places import Fault, Place
+from destination.schemas.places import Place, SchemaFault
 from handler.patterns import PatternError, python_pattern
 
 
-def pattern_faults(place: Place) -> Iterator[Fault]:
+def pattern_faults(place: Place) -> Iterator[SchemaFault]:
     """Yield the patterns of a schema that Python can't express, and patterns that can take very long."""
     if isinstance(pattern := place.schema.get("pattern"), str):
         # A longer text is refused before the pattern is tried.
@@ -17,7 +17,7 @@ def pattern_faults(place: Place) -> Iterator[Fault]:
             yield from _faults(name, place, "patternProperties", name)
 
 
-def _faults(pattern: str, place: Place, *path: str, max_length: float | None = None) -> Iterator[Fault]:
+def _faults(pattern: str, place: Place, *path: str, max_length: float | None = None) -> Iterator[SchemaFault]:
     subject = "pattern" if path == ("pattern",) else "a name in patternProperties"
     try:
         python_pattern(pattern)

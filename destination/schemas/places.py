@@ -18,7 +18,7 @@ Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
-class Fault:
+class SchemaFault:
     """What is wrong in a file, and what to do; `pointer` is a JSON Pointer (RFC 6901), "" for the file as a whole."""
 
     file: str
@@ -39,9 +39,9 @@ class Place:
     path: Path
     dialect: Dialect
 
-    def fault(self, text: str, *path: str | int) -> Fault:
+    def fault(self, text: str, *path: str | int) -> SchemaFault:
         """Return a fault of this schema, or of a place inside it."""
-        return Fault(file=self.file, pointer=json_pointer([*self.path, *path]), text=text)
+        return SchemaFault(file=self.file, pointer=json_pointer([*self.path, *path]), text=text)
 
     def walk(self) -> Iterator["Place"]:
         """Yield this schema and all inside it, but for `true` and `false`, which can have no fault."""

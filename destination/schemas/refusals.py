@@ -16,7 +16,7 @@ from typing import Any, cast
 from jsonschema import Draft7Validator, ValidationError
 
 from destination.paths import ROOT
-from destination.schemas.places import Fault, Place
+from destination.schemas.places import Place, SchemaFault
 from handler.canonicalise import canonicalise
 from handler.decode import JsonObject
 from handler.diagnose import FORMATS, schema_registry, with_own_rules
@@ -71,9 +71,11 @@ class _Error:
     """From the root of the schema, as `jsonschema` tells it: without `$ref` and `if`."""
 
 
-def refusal_faults(documents: Mapping[str, JsonObject], places: Mapping[int, Place], follow: References) -> list[Fault]:
+def refusal_faults(
+    documents: Mapping[str, JsonObject], places: Mapping[int, Place], follow: References
+) -> list[SchemaFault]:
     """Return the rules by which a schema refuses what it must accept."""
-    faults: list[Fault] = []
+    faults: list[SchemaFault] = []
     python_documents: dict[str, JsonObject] = {name: python_schema(document) for name, document in documents.items()}
     registry = schema_registry(python_documents)
     for call_type in CALL_TYPES:
@@ -144,7 +146,7 @@ def _concerns_segment(error: ValidationError) -> bool:
     return len(path) == 1 and path[0] in ADDED and "properties" not in rules and bool(CLOSING & rules)
 
 
-def _fault(root: Place, error: _Error, follow: References) -> Fault:
+def _fault(root: Place, error: _Error, follow: References) -> SchemaFault:
     place, path = _locate(root, error.path, follow)
     closing = next((part for part in error.path if part in CLOSING), None)
     if closing and error.field not in SENT:
@@ -184,12 +186,12 @@ class _Values:
     places: Mapping[int, Place]
     follow: References
 
-    def faults(self, root: Place, call_type: str) -> Iterator[Fault]:
+    def faults(self, root: Place, call_type: str) -> Iterator[SchemaFault]:
         """Yield where a field that every message has, or must have, can have no value."""
         always = (*REQUIRED.get(call_type, ()), "message_id", "type")
         yield from self._impossible([root], always, depth=0)
 
-    def _impossible(self, together: list[Place], always: Iterable[str], depth: int) -> list[Fault]:
+    def _impossible(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
         """Return why no value can satisfy some schemas together; nothing where one may."""
         if depth > MAX_DEPTH:
             return []
@@ -225,12 +227,12 @@ class _Values:
             inner = enumerate(place.schema.get("allOf", ()))
             waiting += [_inner(place, schema, "allOf", index) for index, schema in inner if isinstance(schema, dict)]
 
-    def _required_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[Fault]:
+    def _required_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
         """Return why one of the properties that must be there can have no value."""
         names = {*always, *(name for place in together for name in place.schema.get("required", ()))}
         return next(filter(None, (self._property_faults(together, name, depth) for name in sorted(names))), [])
 
-    def _alternative_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[Fault]:
+    def _alternative_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
         """Return why none of some alternatives can hold."""
         alternatives = (
             self._branch_faults(together, place, keyword, always, depth)
@@ -240,7 +242,7 @@ class _Values:
         )
         return next(filter(None, alternatives), [])
 
-    def _property_faults(self, together: list[Place], name: str, depth: int) -> list[Fault]:
+    def _property_faults(self, together: list[Place], name: str, depth: int) -> list[SchemaFault]:
         """Return why a property that must be there can have no value."""
         inner: list[Place] = []
         for place in together:
@@ -261,9 +263,9 @@ class _Values:
 
     def _branch_faults(
         self, together: list[Place], place: Place, keyword: str, always: Iterable[str], depth: int
-    ) -> list[Fault]:
+    ) -> list[SchemaFault]:
         """Return why none of some alternatives can hold."""
-        found: list[Fault] = []
+        found: list[SchemaFault] = []
         others = [_without_alternatives(other) for other in together]
         for index, branch in enumerate(place.schema[keyword]):
             if branch is False:
@@ -285,7 +287,7 @@ CHOOSING = (
 """The rules that judge a value without looking at references or patterns."""
 
 
-def _closed_faults(together: Iterable[Place]) -> list[Fault]:
+def _closed_faults(together: Iterable[Place]) -> list[SchemaFault]:
     """Return where a schema says no to any value: `false`, or `not` of everything, or `enum` of nothing."""
     for place in together:
         for index, schema in enumerate(place.schema.get("allOf", ())):
@@ -298,7 +300,7 @@ def _closed_faults(together: Iterable[Place]) -> list[Fault]:
     return []
 
 
-def _choice_faults(together: Iterable[Place]) -> list[Fault]:
+def _choice_faults(together: Iterable[Place]) -> list[SchemaFault]:
     """Return where none of the values that `const` or `enum` list satisfies the other schemas."""
     validators = [_chooser(place) for place in together]
     for place in together:
@@ -329,12 +331,12 @@ def _with_integers(types: Iterable[str]) -> frozenset[str]:
     return names | {"integer"} if "number" in names else names
 
 
-def bound_faults(place: Place) -> list[Fault]:
+def bound_faults(place: Place) -> list[SchemaFault]:
     """Return where the bounds of one schema exclude each other."""
     return _bound_faults([place], frozenset())
 
 
-def _bound_faults(together: Iterable[Place], types: frozenset[str]) -> list[Fault]:
+def _bound_faults(together: Iterable[Place], types: frozenset[str]) -> list[SchemaFault]:
     """Return where bounds exclude every value of some types; without types, where they exclude each other."""
     bounds: dict[str, tuple[Any, Place]] = {}
     for place in together:

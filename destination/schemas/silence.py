@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from destination.schemas.places import Fault, Place
+from destination.schemas.places import Place, SchemaFault
 from handler.decode import JsonObject
 from handler.diagnose import FORMATS
 
@@ -81,7 +81,7 @@ FORMAT_NAMES = {
 DIALECT_NAMES = {Draft7Validator: "draft-07", Draft202012Validator: "2020-12"}
 
 
-def silent_faults(place: Place) -> Iterator[Fault]:
+def silent_faults(place: Place) -> Iterator[SchemaFault]:
     """Yield what a schema says in vain."""
     schema, rules = place.schema, place.dialect.VALIDATORS.keys()
     foreign = (Draft7Validator.VALIDATORS.keys() | Draft202012Validator.VALIDATORS.keys()) - rules
@@ -115,7 +115,7 @@ def _meant(word: str, known: Collection[str]) -> str | None:
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=LIKENESS)), None)
 
 
-def _text_faults(place: Place, texts: object) -> Iterator[Fault]:
+def _text_faults(place: Place, texts: object) -> Iterator[SchemaFault]:
     """Yield where a schema's own texts are not as `handler/explain.py` reads them."""
     if isinstance(texts, str):
         if not texts.strip():
@@ -129,7 +129,7 @@ def _text_faults(place: Place, texts: object) -> Iterator[Fault]:
             yield from _keyword_text_faults(place, keyword, text)
 
 
-def _keyword_text_faults(place: Place, keyword: str, text: object) -> Iterator[Fault]:
+def _keyword_text_faults(place: Place, keyword: str, text: object) -> Iterator[SchemaFault]:
     here = (ERROR_MESSAGE, keyword)
     if keyword not in place.schema:
         yield place.fault(f"there is no {keyword} beside this {ERROR_MESSAGE}", *here)
@@ -144,7 +144,7 @@ def _keyword_text_faults(place: Place, keyword: str, text: object) -> Iterator[F
         yield place.fault("it must be a text, or an object of texts by property", *here)
 
 
-def _property_text_faults(place: Place, texts: JsonObject) -> Iterator[Fault]:
+def _property_text_faults(place: Place, texts: JsonObject) -> Iterator[SchemaFault]:
     for name, text in texts.items():
         here = (ERROR_MESSAGE, "required", name)
         if name not in place.schema["required"]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from destination.console import stderr
-from destination.deployment.target import LocalLog, Target
+from destination.deployment.target import LocalLogFile, Target
 from destination.segment.contract import JsonObject
 from destination.segment.due import Due, sortable
 from destination.simulation.audit import Audit
@@ -97,7 +97,7 @@ class Play:
         self._probes = probes
         self._api_keys = api_keys
         logs = target.logs
-        self._log_lines = LogLines(logs.file if isinstance(logs, LocalLog) else None)
+        self._log_lines = LogLines(logs.file if isinstance(logs, LocalLogFile) else None)
         self._ledger = sender.ledger
         self._messages = messages
         self._stages = stages(traffic, messages=messages, duplicates=duplicates, reorder=reorder)

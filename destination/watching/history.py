@@ -9,8 +9,8 @@ from rich.text import Text
 
 from destination.console import counted, printable
 from destination.watching.lines import AccessLine, ConsumerFailure, FunctionLine
-from destination.watching.retries import what_follows
-from destination.watching.search import Whereabouts
+from destination.watching.retries import describe_retry
+from destination.watching.search import SearchResult
 
 COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "failed": "red"}
 
@@ -32,7 +32,7 @@ class Delivery:
     @property
     def follows(self) -> str:
         """What the sender did then."""
-        return what_follows(self.line, self.answer)
+        return describe_retry(self.line, self.answer)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -83,20 +83,20 @@ class History:
     customer_id: str
     deliveries: Sequence[Delivery]
     consumer_failures: Sequence[ConsumerFailure]
-    whereabouts: Whereabouts
+    result: SearchResult
     now: Sequence[str]
     is_missing: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        items = self.whereabouts.items
+        items = self.result.items
         facts = ("subject", "position", "type", "timestamp", "stored_at")
         return {
             "customer_id": self.customer_id,
             "deliveries": [delivery.to_json() for delivery in self.deliveries],
             "consumer_failures": [failure.to_json() for failure in self.consumer_failures],
             "stored": items and [{name: item[name]["S"] for name in facts} for item in items],
-            "rejects": [reject.to_json() for reject in self.whereabouts.rejects],
+            "rejects": [reject.to_json() for reject in self.result.rejects],
             "now": self.now,
             "missing": self.is_missing,
         }

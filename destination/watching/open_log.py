@@ -2,8 +2,7 @@
 
 import click
 
-from destination.deployment.target import LocalLog as LocalPlace
-from destination.deployment.target import Target
+from destination.deployment.target import LocalLogFile, Target
 from destination.watching.cloud_log import CloudLog
 from destination.watching.local_log import LocalLog
 from destination.watching.request_log import RequestLog
@@ -17,6 +16,6 @@ def open_log(target: Target) -> RequestLog:
             if target.is_local
             else "This stack is of an older version, which does not name its log groups: deploy it again"
         )
-    if isinstance(target.logs, LocalPlace):
+    if isinstance(target.logs, LocalLogFile):
         return LocalLog(target.logs.file)
     return CloudLog(target.account.logs(), target.logs)

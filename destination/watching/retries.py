@@ -14,7 +14,7 @@ LIBRARY = ("The library", "as often as it is set to", "The library is done with 
 """Who sends to a route, how long it repeats what fails, and what it does after a success. All others are libraries."""
 
 
-def what_follows(line: FunctionLine, answer: AccessLine | None) -> str:
+def describe_retry(line: FunctionLine, answer: AccessLine | None) -> str:
     """Return sentences about one delivery; of the answer of the API where that is known, else of the function's."""
     status = line.status if answer is None or answer.status is None else answer.status
     is_segment = line.route == SEGMENT.path

@@ -44,7 +44,7 @@ class Search:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whereabouts:
+class SearchResult:
     """The items of the event table, None where that was not searched, and the rejects, oldest first.
 
     `receipts` are those of erasures that finished after the message was accepted: of its user if `names_user`, else of
@@ -63,9 +63,9 @@ class Whereabouts:
         """Whose they are."""
         return {item["customer_id"]["S"] for item in self.items or ()} | {one.customer_id for one in self.rejects}
 
-    def of(self, customer_id: str) -> "Whereabouts":
+    def of(self, customer_id: str) -> "SearchResult":
         """Return those of one customer."""
-        return Whereabouts(
+        return SearchResult(
             items=None if self.items is None else [one for one in self.items if one["customer_id"]["S"] == customer_id],
             rejects=[reject for reject in self.rejects if reject.customer_id == customer_id],
             receipts=None
@@ -76,10 +76,10 @@ class Whereabouts:
         )
 
 
-def find(target: Target, search: Search, lines: Collection[FunctionLine]) -> Whereabouts:
+def find(target: Target, search: Search, lines: Collection[FunctionLine]) -> SearchResult:
     """Look for a message of which there are some lines."""
     items = _items(target, search, {line.customer_id for line in lines if line.customer_id is not None})
-    return Whereabouts(
+    return SearchResult(
         items=items,
         rejects=_rejects(target, search, lines),
         receipts=None if items is None or items else _receipts(target, search, lines),
@@ -167,68 +167,68 @@ def _items(target: Target, search: Search, customers: Collection[str]) -> Sequen
     ]
 
 
-def tell(whereabouts: Whereabouts, lines: Collection[FunctionLine], target: Target, words: str) -> Iterator[str]:
+def describe(result: SearchResult, lines: Collection[FunctionLine], target: Target, words: str) -> Iterator[str]:
     """Yield sentences about where a message of one customer is, and what of that does not fit its lines.
 
     `words` say of which time the lines are.
     """
     taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
     refused = [line for line in lines if line.outcome == "refused"]
-    for item in whereabouts.items or ():
+    for item in result.items or ():
         key = f"{item['subject']['S']} at {item['position']['S']}"
         yield f"Stored at {_moment(item['stored_at']['S'])} UTC in the event table, as {key}."
         if item["type"]["S"] == DELETE:
             yield "The erasure that it asks for is not carried out yet: that would delete it."
-    if whereabouts.items and not taken:
+    if result.items and not taken:
         yield (
             f"No line of {words} tells that it was accepted: it was stored before that, or by `destination rejects "
             "retry`, or its function ended before it could write one."
         )
-    if whereabouts.items is None and not target.stores.sink.is_queryable:
+    if result.items is None and not target.stores.sink.is_queryable:
         if taken:
             yield (
                 f"Queued in {target.stores.event_queue_url} until a consumer takes it from there. A queue can't be "
                 "searched."
             )
-    elif whereabouts.items is None:
+    elif result.items is None:
         yield (
             "Whether it is in the event table was not looked up, which has no index by message id: name its --user or "
             "its --anonymous id, or say --scan to read the whole table."
         )
-    elif taken and not whereabouts.items:
-        yield _why_not_stored(whereabouts, taken, target)
-    for reject in whereabouts.rejects:
+    elif taken and not result.items:
+        yield _why_not_stored(result, taken, target)
+    for reject in result.rejects:
         yield (
             f"Among the rejects since {_moment(reject.rejected_at)} UTC as {reject.reject_id}: "
             "`destination rejects show` has all of it, `destination rejects retry` takes it in once the schema is "
             "mended."
         )
-    if refused and not whereabouts.rejects:
+    if refused and not result.rejects:
         was_kept = any(line.kept for line in refused)
-        yield _why_not_kept(whereabouts, refused, target) if was_kept else "It is not among the rejects."
+        yield _why_not_kept(result, refused, target) if was_kept else "It is not among the rejects."
 
 
-def is_missing(whereabouts: Whereabouts, lines: Collection[FunctionLine]) -> bool:
+def is_missing(result: SearchResult, lines: Collection[FunctionLine]) -> bool:
     """Return whether a message of one customer should be in a table that was read, and may be lost."""
     taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
-    if whereabouts.items is None or whereabouts.items or whereabouts.rejects:
+    if result.items is None or result.items or result.rejects:
         return False
     if taken:
-        return not _is_explained(whereabouts, taken)
+        return not _is_explained(result, taken)
     return any(line.outcome == "refused" and line.kept for line in lines)
 
 
-def _is_explained(whereabouts: Whereabouts, taken: Collection[FunctionLine]) -> bool:
+def _is_explained(result: SearchResult, taken: Collection[FunctionLine]) -> bool:
     """Whether a receipt shows that an erasure deleted a message: the one it asked for, or one of its user."""
     if all(line.call_type == DELETE for line in taken):
-        return whereabouts.receipts is None or bool(whereabouts.receipts)
-    return whereabouts.names_user and bool(whereabouts.receipts)
+        return result.receipts is None or bool(result.receipts)
+    return result.names_user and bool(result.receipts)
 
 
-def _why_not_stored(whereabouts: Whereabouts, taken: Collection[FunctionLine], target: Target) -> str:
+def _why_not_stored(result: SearchResult, taken: Collection[FunctionLine], target: Target) -> str:
     """Say why a message is not in the event table, by what the configuration and the receipts leave possible."""
     is_delete = all(line.call_type == DELETE for line in taken)
-    if _is_explained(whereabouts, taken):
+    if _is_explained(result, taken):
         return (
             "It is not in the event table any more: the erasure that it asked for was carried out, of which "
             "`destination erasures list` shows the receipt."
@@ -236,31 +236,31 @@ def _why_not_stored(whereabouts: Whereabouts, taken: Collection[FunctionLine], t
             else "It is not in the event table any more: its user was erased after it was accepted (`destination "
             "erasures list`)."
         )
-    reasons = [*_erasures(whereabouts), *_expiry(taken, target.stores.event_retention_days, "EventRetentionDays")]
-    if whereabouts.names_user:
+    reasons = [*_erasures(result), *_expiry(taken, target.stores.event_retention_days, "EventRetentionDays")]
+    if result.names_user:
         reasons.append("it is of another user than the one that was named")
     reasons.append("somebody deleted it")
     receipt = ", and there is no receipt of the erasure that it asked for" if is_delete else ""
     return f"It was accepted and is not in the event table{receipt}: {', '.join(reasons)}, or it was lost."
 
 
-def _why_not_kept(whereabouts: Whereabouts, refused: Collection[FunctionLine], target: Target) -> str:
+def _why_not_kept(result: SearchResult, refused: Collection[FunctionLine], target: Target) -> str:
     """Say why a message is not among the rejects, likewise."""
-    if whereabouts.items:
+    if result.items:
         return "It is not among the rejects any more: it was retried, or stored by another delivery and purged."
     expiry = _expiry(refused, target.stores.rejects_retention_days, "RejectsRetentionDays")
-    reasons = [*_erasures(whereabouts), *expiry, "it was purged"]
-    if whereabouts.items is None:
+    reasons = [*_erasures(result), *expiry, "it was purged"]
+    if result.items is None:
         reasons.insert(0, "it was retried")
     return f"It is not among the rejects any more: {', '.join(reasons)}, or it was lost."
 
 
-def _erasures(whereabouts: Whereabouts) -> Iterator[str]:
+def _erasures(result: SearchResult) -> Iterator[str]:
     """Yield that a user may have been erased, unless the receipts show that none was."""
-    if whereabouts.receipts is None:
+    if result.receipts is None:
         yield "its user was erased (`destination erasures list`)"
-    elif whereabouts.receipts and not whereabouts.names_user:
-        count = len(whereabouts.receipts)
+    elif result.receipts and not result.names_user:
+        count = len(result.receipts)
         which = "an erasure of this customer has" if count == 1 else f"{count:,} erasures of this customer have"
         yield f"its user was erased ({which} finished since: `destination erasures list`)"
 
