@@ -87,7 +87,7 @@ class Inspector:
                 marked = violations if outcomes[index].code == InvalidMessage.code else ()
                 body, canonical, left_out = _mark(body, exchange, message, index, marked)
                 facts |= {"canonical": mask_write_keys(canonical).to_json(), "left_out": left_out}
-            facts |= self._whereabouts(exchange, message, outcomes[index])
+            facts |= self._location(exchange, message, outcomes[index])
         elif exchange.lines:
             facts["now"].append(describe_retry(FunctionLine.from_json(exchange.lines[0], ""), None))
         facts["request"] = {
@@ -113,7 +113,7 @@ class Inspector:
         [refusal] = in_main_thread(lambda: self.judge.refusals([message], exchange.settings_header, route=route))
         return () if refusal is None else refusal.violations
 
-    def _whereabouts(self, exchange: Exchange, message: Message, outcome: MessageOutcome) -> dict[str, Any]:
+    def _location(self, exchange: Exchange, message: Message, outcome: MessageOutcome) -> dict[str, Any]:
         """Return the stored item of a message, and sentences about where it is."""
         matching = (line for line in exchange.lines if outcome_of(line["outcome"]) == outcome.outcome)
         line = next(matching, None) or next(iter(exchange.late), None)
