@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from consumer.batch import BatchFailed
-from consumer.clients import patient_client
-from consumer.erase import Eraser, OutOfTimeError, Scope
-from consumer.erasures import ErasureRequest, ErasureTable
-from consumer.forward import ForwardQueue
-from consumer.stored import Item
+from consumer.erasure.subject import Eraser, OutOfTimeError, Scope
+from consumer.erasure.table import ErasureRequest, ErasureTable
+from consumer.runtime.batch import BatchFailed
+from consumer.runtime.clients import patient_client
+from consumer.runtime.forward import ForwardQueue
+from consumer.runtime.stored import Item
 from handler.observe import NAMESPACE
 from handler.record import sha256
 from handler.settings import AfterErasure

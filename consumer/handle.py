@@ -26,8 +26,8 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING
 
-from consumer.clients import patient_client
-from consumer.contact_table import ContactTable
+from consumer.contacts.table import ContactTable
+from consumer.runtime.clients import patient_client
 from handler.decode import JsonObject
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, SqsFifoPartialProcessor
 
-from consumer.batch import Batch, Handle, process
-from consumer.forward import dead_letters
 from consumer.handle import handle
-from consumer.stored import read_queue_message
+from consumer.runtime.batch import Batch, Handle, process
+from consumer.runtime.forward import dead_letters
+from consumer.runtime.stored import read_queue_message
 from handler.decode import JsonObject
 
 if TYPE_CHECKING:

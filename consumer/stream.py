@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
-from consumer.batch import Batch, Handle, process
-from consumer.clients import patient_client
-from consumer.forward import ForwardQueue, dead_letters
-from consumer.stored import Image, read_item
+from consumer.runtime.batch import Batch, Handle, process
+from consumer.runtime.clients import patient_client
+from consumer.runtime.forward import ForwardQueue, dead_letters
+from consumer.runtime.stored import Image, read_item
 from handler.decode import JsonObject
 
 if TYPE_CHECKING:

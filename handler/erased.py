@@ -1,6 +1,6 @@
 """Step 3 b, where `AfterErasure` is `refuse`: what happened before its user was erased is not stored again.
 
-The eraser (`consumer/erase.py`) leaves a tombstone for each user: a hash and an end time
+The eraser (`consumer/erasure/subject.py`) leaves a tombstone for each user: a hash and an end time
 (`docs/explanation/privacy.md`).
 """
 

@@ -7,7 +7,7 @@ import boto3
 import pytest
 from local_server import run
 
-from consumer.contact_table import ContactTable
+from consumer.contacts.table import ContactTable
 from destination.deployment.stack import LOCAL_STACK
 
 pytest_plugins = ["servers"]

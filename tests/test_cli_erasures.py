@@ -8,8 +8,8 @@ from local_server import run
 from test_eraser import Context
 
 from consumer import eraser
-from consumer.batch import BatchFailed
-from consumer.erasures import ErasureTable
+from consumer.erasure.table import ErasureTable
+from consumer.runtime.batch import BatchFailed
 from destination.deployment.stack import LOCAL_STACK
 
 pytest_plugins = ["servers"]

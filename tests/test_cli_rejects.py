@@ -17,7 +17,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from local_server import PATIENCE_SECONDS, run, wait_until
 
-from consumer.erasures import ErasureRequest, ErasureTable
+from consumer.erasure.table import ErasureRequest, ErasureTable
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.reject_table import RejectTable
 from destination.deployment.retry import ErasedUsers, Fate, retry, sink_of

@@ -8,7 +8,7 @@ from local_server import run
 from test_cli_erasures import carry_out, erase, listed, track
 
 from consumer import eraser
-from consumer.contact_table import ContactTable
+from consumer.contacts.table import ContactTable
 from destination.deployment.stack import LOCAL_STACK
 
 pytest_plugins = ["servers"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 from aws_lambda_powertools.utilities.batch.exceptions import UnexpectedBatchTypeError
 
-from consumer import forward, queue, stream
-from consumer.batch import MAX_TRACEBACK_CHARS, MAX_TRACEBACK_PART_CHARS, BatchFailed
+from consumer import queue, stream
 from consumer.errors import PermanentFailure
-from consumer.stored import image_of
+from consumer.runtime import forward
+from consumer.runtime.batch import MAX_TRACEBACK_CHARS, MAX_TRACEBACK_PART_CHARS, BatchFailed
+from consumer.runtime.stored import image_of
 from consumer.stream import MESSAGE_SECONDS, Forwards
 from destination.deployment.stack import load_template
 from handler.canonicalise import canonicalise

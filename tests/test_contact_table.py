@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searches import search, some
 
-from consumer.contact_table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
-from consumer.contacts import MAX_TRAITS, Contact, key_of, visitor_key_of
+from consumer.contacts.contact import MAX_TRAITS, Contact, key_of, visitor_key_of
+from consumer.contacts.table import MAX_ERASING_SECONDS, MAX_SET_MESSAGES, MAX_TRIES, Conflict, ContactTable, Unfinished
 from consumer.errors import PermanentFailure
 from consumer.handle import handle
 from destination.deployment.stack import load_template

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.contacts import (
+from consumer.contacts.contact import (
     MAX_FACT_BYTES,
     MAX_GROUPS,
     MAX_TEXT_CHARS,

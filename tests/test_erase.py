@@ -11,8 +11,7 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.parsers import ResponseParserError
 from searches import some
 
-from consumer.clients import patient_client
-from consumer.erase import (
+from consumer.erasure.subject import (
     MAX_DELETE_TRIES,
     PAGE_KEYS,
     WRITE_UNITS_PER_SECOND,
@@ -23,7 +22,8 @@ from consumer.erase import (
     links_in,
     links_of,
 )
-from consumer.erasures import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
+from consumer.erasure.table import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
+from consumer.runtime.clients import patient_client
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.record import Record, sha256

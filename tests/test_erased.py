@@ -3,7 +3,7 @@
 import pytest
 from botocore.stub import Stubber
 
-from consumer.erasures import ErasureRequest, ErasureTable
+from consumer.erasure.table import ErasureRequest, ErasureTable
 from handler.canonicalise import canonicalise
 from handler.clients import connect
 from handler.erased import Tombstones, tombstone_key

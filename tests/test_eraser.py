@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import pytest
 
 from consumer import eraser
-from consumer.batch import BatchFailed
-from consumer.clients import patient_client
-from consumer.erase import Eraser, Scope
 from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lambda_handler, request_of, wait_seconds
-from consumer.erasures import ErasureTable
+from consumer.erasure.subject import Eraser, Scope
+from consumer.erasure.table import ErasureTable
+from consumer.runtime.batch import BatchFailed
+from consumer.runtime.clients import patient_client
 from destination.deployment.stack import FUNCTION, load_template
 from handler.settings import AfterErasure
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from consumer.clients import patient_client
-from consumer.contact_table import ContactTable
-from consumer.erasures import ErasureTable
+from consumer.contacts.table import ContactTable
+from consumer.erasure.table import ErasureTable
+from consumer.runtime.clients import patient_client
 from destination.deployment import demo
 from destination.deployment.stack import ROOT, load_template
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from consumer.contacts import MAX_TRAITS
+from consumer.contacts.contact import MAX_TRAITS
 from destination.segment.due import Due, Moments, read_sortable
 from destination.simulation.expected import expected_contacts
 from handler.canonicalise import canonicalise

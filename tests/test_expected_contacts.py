@@ -6,9 +6,9 @@ from functools import cache
 import pytest
 from simulated import record_of
 
-from consumer import contacts
-from consumer.contact_table import ContactTable
-from consumer.stored import read_queue_message
+from consumer.contacts.contact import contact as contacts
+from consumer.contacts.table import ContactTable
+from consumer.runtime.stored import read_queue_message
 from destination.deployment.target import Target
 from destination.simulation import expected
 from destination.simulation.contacts import (

@@ -5,9 +5,9 @@ A changed key or hash loses what is stored: a resend is stored again, an API key
 
 import pytest
 
-from consumer.contact_table import ContactTable
-from consumer.erase import Link, linked_subject
-from consumer.erasures import ErasureRequest, ErasureTable
+from consumer.contacts.table import ContactTable
+from consumer.erasure.subject import Link, linked_subject
+from consumer.erasure.table import ErasureRequest, ErasureTable
 from destination.deployment.stack import load_template
 from handler.canonicalise import canonicalise, repeated
 from handler.erased import tombstone_key

@@ -48,7 +48,7 @@ SHARED = {
         "handler.spec.SETTINGS",
         "handler.spec.TOP",
     },
-    "simulation.contacts": {"consumer.contact_table.ContactTable"},  # reads what `destination contacts` prints
+    "simulation.contacts": {"consumer.contacts.table.ContactTable"},  # reads what `destination contacts` prints
     "simulation.play": {"handler.errors.STORE_ERRORS"},
     "simulation.setup": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},  # makes keys for the run
 }

@@ -6,7 +6,7 @@ import pytest
 
 LIMITS = {
     # What AWS accepts at once or in one item
-    "consumer.contact_table.BATCH_DELETES": 25,
+    "consumer.contacts.table.BATCH_DELETES": 25,
     "handler.erased.MAX_BATCH_GET_KEYS": 100,
     "handler.items.MAX_ITEM_BYTES": 390 * 1024,
     "handler.record.MAX_POSITION_BYTES": 1024,
@@ -25,9 +25,9 @@ LIMITS = {
     "handler.spec.MAX_NAME_CHARS": 64,
     "handler.split.MAX_BATCH_MESSAGES": 2500,
     # What an answer and a log line hold
-    "consumer.batch.MAX_TRACEBACK_CHARS": 20_000,
-    "consumer.batch.MAX_TRACEBACK_FRAMES": 20,
-    "consumer.batch.MAX_TRACEBACK_PART_CHARS": 1000,
+    "consumer.runtime.batch.MAX_TRACEBACK_CHARS": 20_000,
+    "consumer.runtime.batch.MAX_TRACEBACK_FRAMES": 20,
+    "consumer.runtime.batch.MAX_TRACEBACK_PART_CHARS": 1000,
     "handler.diagnose.MAX_VIOLATIONS": 10,
     "handler.observe.MAX_LOGGED_CHARS": 100,
     "handler.observe.MAX_LOGGED_MESSAGES": 100,
@@ -48,18 +48,18 @@ LIMITS = {
     "handler.settings.STORE_CALL_SECONDS": 2.0,
     "handler.settings.STORE_TRIES": 2,
     # What consumers and the eraser take of a table and of their time
-    "consumer.contact_table.MAX_ERASING_SECONDS": 10,
-    "consumer.contact_table.MAX_PAUSE_SECONDS": 0.2,
-    "consumer.contact_table.MAX_TRIES": 10,
-    "consumer.contacts.MAX_FACT_BYTES": 1024,
-    "consumer.contacts.MAX_GROUPS": 50,
-    "consumer.contacts.MAX_TEXT_CHARS": 4096,
-    "consumer.contacts.MAX_TRAITS": 300,
-    "consumer.erase.PAGE_KEYS": 100,
-    "consumer.erase.WRITE_UNITS_PER_SECOND": 250,
+    "consumer.contacts.table.MAX_ERASING_SECONDS": 10,
+    "consumer.contacts.table.MAX_PAUSE_SECONDS": 0.2,
+    "consumer.contacts.table.MAX_TRIES": 10,
+    "consumer.contacts.contact.MAX_FACT_BYTES": 1024,
+    "consumer.contacts.contact.MAX_GROUPS": 50,
+    "consumer.contacts.contact.MAX_TEXT_CHARS": 4096,
+    "consumer.contacts.contact.MAX_TRAITS": 300,
+    "consumer.erasure.subject.PAGE_KEYS": 100,
+    "consumer.erasure.subject.WRITE_UNITS_PER_SECOND": 250,
     "consumer.eraser.LATEST_WRITE_SECONDS": 10,
     "consumer.eraser.SPARE_SECONDS": 60,
-    "consumer.erasures.MAX_LINKED_IDS": 1000,
+    "consumer.erasure.table.MAX_LINKED_IDS": 1000,
     "consumer.stream.MESSAGE_SECONDS": 30,
 }
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from request_lines import ACCEPTED, FAILED, REFUSED, function_line
 
-from consumer.erasures import Receipt
+from consumer.erasure.table import Receipt
 from destination.deployment.stack import STORE_OUTPUTS, Account, Stores
 from destination.deployment.target import Target
 from destination.watching.lines import read_line

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import pytest
 
-from consumer import stored
-from consumer.stored import Unreadable, read_item, read_queue_message
+from consumer.runtime import stored
+from consumer.runtime.stored import Unreadable, read_item, read_queue_message
 from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
 from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute

@@ -3,7 +3,7 @@
 import pytest
 from strict_aws import RefusedByAws
 
-from consumer.clients import patient_client
+from consumer.runtime.clients import patient_client
 from handler.clients import connect
 
 ITEM = {"subject": {"S": "acme#user#u"}, "position": {"S": "undated#m"}}

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from consumer.contact_table import ContactTable
-from consumer.contacts import Profile
+from consumer.contacts.contact import Profile
+from consumer.contacts.table import ContactTable
 from destination.commands.options import ID, json_option, limit_option, target_options
 from destination.console import Rows, print_document, printable, stdout
 from destination.deployment import demo

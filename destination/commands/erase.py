@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from consumer.erase import Scope
-from consumer.erasures import Receipt
-from consumer.stored import Item
+from consumer.erasure.subject import Scope
+from consumer.erasure.table import Receipt
+from consumer.runtime.stored import Item
 from destination.commands.options import ID, json_option, parse_person, target_options, yes_option
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (

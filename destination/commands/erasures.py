@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from consumer.erasures import Receipt
+from consumer.erasure.table import Receipt
 from destination.commands.options import ID, json_option, limit_option, parse_person, target_options, yes_option
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from consumer.stored import Unreadable, read_queue_message
+from consumer.runtime.stored import Unreadable, read_queue_message
 from destination.commands.options import json_option, target_options
 from destination.console import Rows, counted, stdout
 from destination.deployment.target import Target

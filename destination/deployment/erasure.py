@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import click
 
-from consumer.erase import Link, linked_subject, links_of, rejects_of, stored_of
-from consumer.erasures import ErasureRequest, ErasureTable, Receipt
-from consumer.stored import Item
+from consumer.erasure.subject import Link, linked_subject, links_of, rejects_of, stored_of
+from consumer.erasure.table import ErasureRequest, ErasureTable, Receipt
+from consumer.runtime.stored import Item
 from destination.console import printable
 from destination.deployment.target import Target
 from handler.canonicalise import canonicalise

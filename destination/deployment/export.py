@@ -1,6 +1,7 @@
 """Export what is stored of one person, for a request of access (GDPR, article 15).
 
-It reads with the finders of `consumer/erase.py`. What an export shows is therefore what an erasure deletes and counts.
+It reads with the finders of `consumer/erasure/subject.py`. What an export shows is therefore what an erasure deletes
+and counts.
 """
 
 from collections import Counter
@@ -8,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from consumer.contact_table import ContactTable
-from consumer.erase import REJECT_KEY, Scope, linked_subject, links_of, rejects_of, stored_of
-from consumer.erasures import ErasureTable
-from consumer.stored import UNREADABLE, Item, image_of
+from consumer.contacts.table import ContactTable
+from consumer.erasure.subject import REJECT_KEY, Scope, linked_subject, links_of, rejects_of, stored_of
+from consumer.erasure.table import ErasureTable
+from consumer.runtime.stored import UNREADABLE, Item, image_of
 from destination.deployment.erasure import Person
 from destination.deployment.event_table import fetch_items, to_json
 from destination.deployment.reject_table import RejectTable

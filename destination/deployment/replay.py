@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from consumer.stored import Unreadable, image_of, record_of
+from consumer.runtime.stored import Unreadable, image_of, record_of
 from destination.console import counted, progress
 from destination.deployment.parallel import in_parallel
 from destination.deployment.target import Target

@@ -17,7 +17,7 @@ import click
 import yaml
 from botocore.config import Config
 
-from consumer.clients import listening
+from consumer.runtime.clients import listening
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION, aws_client, local_client
 from destination.paths import ROOT
 from handler.errors import STORE_ERRORS

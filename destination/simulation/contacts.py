@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumer.contact_table import ContactTable
+from consumer.contacts.table import ContactTable
 from destination.console import printable
 from destination.deployment.target import Target
 from destination.segment.contract import JsonObject

@@ -1,7 +1,7 @@
 """What contacts must come of messages, computed as plainly as possible, to compare the consumer's work with.
 
-It shares no code with `consumer/contacts.py`: it has all messages at once and sorts them, while the consumer gets
-them one by one in any order.
+It shares no code with `consumer/contacts/contact.py`: it has all messages at once and sorts them, while the
+consumer gets them one by one in any order.
 """
 
 import json
@@ -17,7 +17,7 @@ MAX_TRAITS = 300
 MAX_GROUPS = 50
 MAX_FACT_BYTES = 1024
 MAX_TEXT_CHARS = 4096
-"""The limits of docs/how-to/consuming.md. Change them here too if you change them in `consumer/contacts.py`."""
+"""The limits of docs/how-to/consuming.md. Change them here too if you change them in `consumer/contacts/contact.py`."""
 
 
 class _Who(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, Self
 UNKNOWN = "-"
 """What API Gateway writes for what it does not know."""
 CONSUMER_FAILED = '"outcome": "consumer_failed"'
-"""In each line about a message that the consumer failed to take (`consumer/batch.py`)."""
+"""In each line about a message that the consumer failed to take (`consumer/runtime/batch.py`)."""
 _CLF_TIME = "%d/%b/%Y:%H:%M:%S %z"
 LOGGED_ID_CHARS = 100
 """Of a message id, of which the function writes no more (`handler/observe.py`)."""
@@ -159,7 +159,7 @@ class ConsumerFailure:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Self:
-        """Read a line of `consumer/batch.py` with its time. Raises what a line of another kind causes."""
+        """Read a line of `consumer/runtime/batch.py` with its time. Raises what a line of another kind causes."""
         message_id = _text(facts.get("message_id"))
         return cls(
             time=datetime.fromisoformat(facts["time"]),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from consumer.erasures import ErasureTable, Receipt
+from consumer.erasure.table import ErasureTable, Receipt
 from destination.deployment import demo
 from destination.deployment.event_table import fetch_items
 from destination.deployment.reject_table import KeptReject, RejectTable, newest_first

@@ -19,7 +19,7 @@ from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 from rich.console import Console
 from store_proxy import store_proxy
 
-from consumer.erasures import ErasureTable
+from consumer.erasure.table import ErasureTable
 from destination.deployment import demo
 from destination.deployment.stack import LOCAL_STACK, ROOT
 from destination.local.faults import Fault, Rule, Store

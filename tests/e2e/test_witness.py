@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 from simulated import record_of
 
-from consumer.clients import patient_client
-from consumer.erase import Eraser, Scope
-from consumer.erasures import ErasureRequest, ErasureTable
+from consumer.erasure.subject import Eraser, Scope
+from consumer.erasure.table import ErasureRequest, ErasureTable
+from consumer.runtime.clients import patient_client
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.segment.due import Due, Moments, read_sortable, sha256

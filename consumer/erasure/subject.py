@@ -13,8 +13,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from consumer.erasures import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
-from consumer.stored import UNREADABLE, Image, Item, image_of
+from consumer.erasure.table import ErasureRequest, ErasureTable, FinishedElsewhereError, Progress, Receipt
+from consumer.runtime.stored import UNREADABLE, Image, Item, image_of
 from handler.errors import STORE_ERRORS
 from handler.items import read_json_attribute
 from handler.record import escape, sha256, subject_key
@@ -71,8 +71,8 @@ Unread = Callable[[Item], None]
 class Eraser:
     """Erases subjects; `clock` gives seconds since 1970. `unread` is told of each item that can't be read.
 
-    The client must treat an unconfirmed response as an error: see `consumer/clients.py`. `hand_over` makes a `delete`
-    message durable for the consumer; None is for a deployment that has no consumer.
+    The client must treat an unconfirmed response as an error. `hand_over` makes a `delete` message durable for the
+    consumer; None is for a deployment that has no consumer.
     """
 
     def __init__(  # noqa: PLR0913 -- each is one setting, and all are named at the only call

@@ -18,7 +18,7 @@ from aws_lambda_powertools.metrics import Metrics, MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, process_partial_response
 
 from consumer.errors import PermanentFailure
-from consumer.stored import StoredMessage, Unreadable
+from consumer.runtime.stored import StoredMessage, Unreadable
 from handler.decode import JsonObject
 from handler.observe import MAX_LOGGED_CHARS, NAMESPACE
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from consumer.contacts import (
+from consumer.contacts.contact import (
     Contact,
     Profile,
     account_of,
@@ -76,7 +76,7 @@ class Unfinished(Exception):
 class ContactTable:
     """The contacts of one customer.
 
-    The client treats an unconfirmed response as an error: see `consumer/clients.py`. `sleep` and `clock` use seconds.
+    The client treats an unconfirmed response as an error. `sleep` and `clock` use seconds.
     What is read is complete when all messages were taken. Until then an alias or an erasure may show in part.
     """
 

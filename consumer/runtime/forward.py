@@ -2,7 +2,7 @@
 
 A message is always sent whole. It usually has the form that `handler/sinks/sqs.py` gives a queued message. An item of
 the event table that is too large for that form, or that can't be read, is sent as DynamoDB's stream spells it.
-`consumer/stored.py` reads both.
+`consumer/runtime/stored.py` reads both.
 """
 
 import json
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from consumer.clients import patient_client
-from consumer.stored import Image, Unreadable, record_of
+from consumer.runtime.clients import patient_client
+from consumer.runtime.stored import Image, Unreadable, record_of
 from handler.errors import MessageTooLarge
 from handler.record import sha256
 from handler.sinks.sqs import EventQueue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ForwardQueue:
     """A queue, standard or FIFO, that messages are sent on to.
 
-    The client must treat an unconfirmed response as an error: see `consumer/clients.py`.
+    The client must treat an unconfirmed response as an error: see `consumer/runtime/clients.py`.
     """
 
     def __init__(self, client: "SQSClient", url: str) -> None:

@@ -219,7 +219,7 @@ def erasure_time(message: JsonObject) -> str:
     """Return until when a `delete` message erases.
 
     That is its receipt, which is never before its event time: what happened between the two is erased, too. Where a
-    `delete` contradicts that, `consumer/stored.py` gives the time when it was stored.
+    `delete` contradicts that, `consumer/runtime/stored.py` gives the time when it was stored.
     """
     return str(message["received_at"])
 
