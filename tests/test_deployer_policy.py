@@ -6,16 +6,17 @@ https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-sc
 
 import fnmatch
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
-import cfnlint
 import pytest
 from test_template import deployed
 
 from destination.deployment.stack import ROOT
 
 POLICY = json.loads((ROOT / "docs" / "deployer-policy.json").read_text())
-SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas" / "resources"
+SCHEMAS = Path(find_spec("cfnlint").origin).parent / "data" / "schemas" / "resources"
+"""Found without an import of cfn-lint, which takes more than a second."""
 MAX_POLICY_CHARS = 6144
 """Of a managed policy, without spaces: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 OTHER_FEATURES = {

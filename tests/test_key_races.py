@@ -4,10 +4,13 @@ import itertools
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import product
 
 import boto3
 import pytest
 from local_server import run
+from searches import some
 
 from destination.deployment.key_table import KeyRecord, KeyTable
 from handler.keys import Status, new_key
@@ -37,9 +40,14 @@ def writes(outer):
     return range(2 if outer.startswith(("rotate", "import")) else 1)
 
 
+def races(*outers):
+    """Return each of these commands with each of its writes before which it is interrupted."""
+    return [(outer, write) for outer in outers for write in writes(outer)]
+
+
 def each_race(*outers):
     """Interrupt each of these commands before each of its writes."""
-    return pytest.mark.parametrize(("outer", "write"), [(outer, write) for outer in outers for write in writes(outer)])
+    return pytest.mark.parametrize(("outer", "write"), races(*outers))
 
 
 class Race:
@@ -88,23 +96,29 @@ class Race:
 
 
 @pytest.fixture
-def race(aws):
-    aws.dynamodb().create_table(
+def race(shared_account, prepare):
+    create_table = partial(
+        shared_account.dynamodb().create_table,
         TableName="keys",
         BillingMode="PAY_PER_REQUEST",
         AttributeDefinitions=[{"AttributeName": "key_hash", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "key_hash", "KeyType": "HASH"}],
     )
-    return Race(aws, "keys")
+    prepare("key races", create_table)
+    return Race(shared_account, "keys")
 
 
 each_start = pytest.mark.parametrize("start", STARTS)
 
 
-@each_race(*COMMANDS)
-@each_start
-@pytest.mark.parametrize("revoking", ["revoke", "import revoked"])
-def test_key_that_is_revoked_meanwhile_stays_revoked(race, start, outer, revoking, write):
+@pytest.mark.many_examples
+@pytest.mark.parametrize(
+    ("start", "revoking", "interrupted"),
+    some(list(product(STARTS, ["revoke", "import revoked"], races(*COMMANDS)))),
+    ids=str,
+)
+def test_key_that_is_revoked_meanwhile_stays_revoked(race, start, revoking, interrupted):
+    outer, write = interrupted
     race.start(start)
     happened = race.race(outer, revoking, write=write)
     if happened or "revoke" in outer:
@@ -112,10 +126,12 @@ def test_key_that_is_revoked_meanwhile_stays_revoked(race, start, outer, revokin
         assert {record.status for record in race.others} <= {Status.REVOKED}
 
 
-@each_race("revoke", "import revoked")
-@each_start
-@pytest.mark.parametrize("inner", COMMANDS)
-def test_revocation_wins_whatever_changes_meanwhile(race, start, outer, inner, write):
+@pytest.mark.many_examples
+@pytest.mark.parametrize(
+    ("inner", "start", "interrupted"), some(list(product(COMMANDS, STARTS, races("revoke", "import revoked")))), ids=str
+)
+def test_revocation_wins_whatever_changes_meanwhile(race, inner, start, interrupted):
+    outer, write = interrupted
     race.start(start)
     race.race(outer, inner, write=write)
     assert race.record.status == Status.REVOKED
