@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from simulated import record_of
 
-from consumer.contacts.contact import contact as contacts
+from consumer.contacts import contact as contacts
 from consumer.contacts.table import ContactTable
 from consumer.runtime.stored import read_queue_message
 from destination.deployment.target import Target
