@@ -58,7 +58,7 @@ export SAM_CLI_TELEMETRY := 0
 ci: test check $(SLOWER)
 test-all: test $(SLOWER) searches
 
-# What takes too long for each change. .ci/run tries a part of it: some of the examples, faults and permissions.
+# What takes too long for each change: all permissions, and all of the examples and faults that .ci/run tries a part of.
 nightly: searches sabotage privileges
 	TEST_SEARCHES=thorough $(MAKE) --no-print-directory e2e-openapi
 
@@ -169,15 +169,16 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(SAM_VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-sam.txt
 	@cp requirements-sam.txt $@
 
+# Without compiling: only some of the modules are loaded, and Python compiles those when it loads them first.
 .venv-template/.installed: requirements-template.txt
 	@echo "Installing cfn-lint and checkov into .venv-template (once, about a minute) …"
 	@$(PYTHON) -I -m venv --clear .venv-template
-	@.venv-template/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-template.txt
+	@.venv-template/bin/python $(PIP) install --quiet --no-compile --no-deps --require-hashes -r requirements-template.txt
 	@cp requirements-template.txt $@
 
 .venv-audit/.installed: requirements-audit.txt
 	@$(PYTHON) -I -m venv --clear .venv-audit
-	@.venv-audit/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-audit.txt
+	@.venv-audit/bin/python $(PIP) install --quiet --no-compile --no-deps --require-hashes -r requirements-audit.txt
 	@cp requirements-audit.txt $@
 
 # What looks at the page of `make run`: playwright, and a Chromium that is there already (apt-get install chromium).

@@ -14,7 +14,6 @@ from functools import cache, wraps
 from types import ModuleType
 from typing import Any
 
-import boto3
 import moto.core.responses
 import pytest
 from botocore.endpoint import Endpoint
@@ -32,7 +31,15 @@ from strict_aws import KEEP_SESSION, strict_aws
 from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.key_table import KeyRecord, KeyTable
-from destination.deployment.stack import ROOT, Account, LocalStack, copy_tables, create_local_stack
+from destination.deployment.stack import (
+    ROOT,
+    Account,
+    LocalStack,
+    copy_tables,
+    create_local_stack,
+    load_template,
+    local_store_name,
+)
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
 from handler.validate import SCHEMA_NAMES
@@ -160,12 +167,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 WAITING = {"Delay": 0.01, "MaxAttempts": 3000}
 """Seconds between two looks, and how many."""
+STORE_TABLES = {
+    local_store_name(name, resource)
+    for name, resource in load_template()["Resources"].items()
+    if resource["Type"] == "AWS::DynamoDB::Table"
+}
+"""The tables of the template."""
+
+
+@cache
+def other_client() -> Any:
+    """Return a client of the other DynamoDB."""
+    return Account(endpoint_url=OTHER_DYNAMODB).dynamodb()
 
 
 def wait_for_table(parsed: Json, **_: object) -> None:
     """Wait until a table that was made is there, as in AWS; moto's is at once."""
     if "TableDescription" in parsed:
-        waiter = Account(endpoint_url=OTHER_DYNAMODB).dynamodb().get_waiter("table_exists")
+        waiter = other_client().get_waiter("table_exists")
         waiter.wait(TableName=parsed["TableDescription"]["TableName"], WaiterConfig=WAITING)
 
 
@@ -174,15 +193,33 @@ if OTHER_DYNAMODB:
     BUILTIN_HANDLERS.append(("after-call.dynamodb.CreateTable", wait_for_table))
 
 
+@cache
+def key_names(table: str) -> list[str]:
+    """Return the names of the key attributes of a table in the other DynamoDB."""
+    return [key["AttributeName"] for key in other_client().describe_table(TableName=table)["Table"]["KeySchema"]]
+
+
+def empty_table(table: str) -> None:
+    """Delete all items of a table in the other DynamoDB."""
+    for page in other_client().get_paginator("scan").paginate(TableName=table):
+        for item in page["Items"]:
+            other_client().delete_item(TableName=table, Key={name: item[name] for name in key_names(table)})
+
+
 @pytest.fixture(autouse=bool(OTHER_DYNAMODB))
 def other_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let every client call the other DynamoDB, and leave no table there."""
+    """Let every client call the other DynamoDB, and leave no item there.
+
+    The tables of the template stay for the next test, because making all of them takes longer than most tests.
+    """
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", OTHER_DYNAMODB)
     yield
-    client = Account(endpoint_url=OTHER_DYNAMODB).dynamodb()
-    for name in client.list_tables()["TableNames"]:
-        client.delete_table(TableName=name)
-        client.get_waiter("table_not_exists").wait(TableName=name, WaiterConfig=WAITING)
+    for name in other_client().list_tables()["TableNames"]:
+        if name in STORE_TABLES:
+            empty_table(name)
+        else:
+            other_client().delete_table(TableName=name)
+            other_client().get_waiter("table_not_exists").wait(TableName=name, WaiterConfig=WAITING)
 
 
 @pytest.fixture
@@ -332,18 +369,18 @@ def snapshots() -> dict[str, Snapshot]:
 
 
 @pytest.fixture
-def prepare(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[[str, Callable[[], Any]], Any]:
+def prepare(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[..., Any]:
     """Prepare AWS for a test: by a function at the first time, and from a snapshot later.
 
     A snapshot replaces all that is stored. A stack takes 40 ms without it, and 2 ms with it.
     """
     assert aws
 
-    def prepare(name: str, function: Callable[[], Any]) -> Any:
+    def prepare(name: str, function: Callable[[], Any], *, is_in_moto: bool = not OTHER_DYNAMODB) -> Any:
         if name in snapshots:
             return snapshots[name].restore()
         returned = function()
-        if not OTHER_DYNAMODB:
+        if is_in_moto:
             snapshots[name] = Snapshot(returned=returned, state=deepcopy(moto_state()))
         return returned
 
@@ -351,20 +388,27 @@ def prepare(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[[str, Call
 
 
 @pytest.fixture
-def make_stack(prepare: Callable[[str, Callable[[], Any]], Any]) -> Callable[[Json], LocalStack]:
+def make_stack(prepare: Callable[..., Any]) -> Callable[[Json], LocalStack]:
     """Create the stores of the template, and the demo keys."""
 
     def make_stack(parameters: Json) -> LocalStack:
         def create() -> LocalStack:
             SHARED_ACCOUNT.sqs()  # before a test changes where its clients connect to
             stack = create_local_stack(SHARED_ACCOUNT, parameters)
-            if OTHER_DYNAMODB:
-                copy_tables(boto3.client("dynamodb", endpoint_url=MOTO["dynamodb"]), SHARED_ACCOUNT.dynamodb())
-            demo.seed_keys(KeyTable(SHARED_ACCOUNT.dynamodb(), stack.stores.key_table))
+            if not OTHER_DYNAMODB:
+                seed_keys(stack)
             return stack
 
+        def seed_keys(stack: LocalStack) -> None:
+            demo.seed_keys(KeyTable(SHARED_ACCOUNT.dynamodb(), stack.stores.key_table))
+
         is_first = not any(state.get("tables") or state.get("queues") for state in moto_state().values())
-        return prepare(f"stack {json.dumps(parameters, sort_keys=True)}", create) if is_first else create()
+        name = f"stack {json.dumps(parameters, sort_keys=True)}"
+        stack = prepare(name, create, is_in_moto=True) if is_first else create()
+        if OTHER_DYNAMODB:
+            copy_tables(Account(endpoint_url=MOTO["dynamodb"]).dynamodb(), SHARED_ACCOUNT.dynamodb())
+            seed_keys(stack)
+        return stack
 
     return make_stack
 

@@ -436,10 +436,10 @@ def test_what_is_read_stays_where_it_is_while_others_come(page, server):
 
 
 def test_numbers_agree_with_a_simulation_that_runs_while_one_looks(browser, tmp_path):
-    with serving(tmp_path) as server, opened(browser, server.url) as page:
+    with serving(tmp_path, "--processes", "2") as server, opened(browser, server.url) as page:
         options = (
             "--messages",
-            "400",
+            "200",
             "--duplicates",
             "0.2",
             "--invalid",
