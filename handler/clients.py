@@ -5,10 +5,12 @@ and is a tenth of a cold start.
 """
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.handlers import add_retry_headers, generate_idempotent_uuid, inject_api_version_header_if_needed
 from botocore.httpsession import DEFAULT_CA_BUNDLE
@@ -19,6 +21,10 @@ from botocore.utils import get_environ_proxies
 from handler.parallel import CALLS_AT_ONCE
 from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES
 from handler.transport import Connections
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSResponse
+    from botocore.model import OperationModel
 
 CONFIG = Config(
     connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -41,14 +47,31 @@ NOT_NEEDED = (
 
 HTTP_OK = 200
 
+AnyClient = TypeVar("AnyClient", bound=BaseClient)
+
+CONFIRMED_BY = {
+    "dynamodb": {
+        **dict.fromkeys(("GetItem", "PutItem", "UpdateItem", "DeleteItem"), "ConsumedCapacity"),
+        **dict.fromkeys(("Query", "Scan"), "Items"),
+        "BatchGetItem": "Responses",
+        "BatchWriteItem": "UnprocessedItems",
+        "ListTables": "TableNames",
+    },
+    "sqs": {"GetQueueAttributes": "Attributes", "GetQueueUrl": "QueueUrl", "SendMessage": "MessageId"},
+}
+"""Service -> operation -> what a response always holds.
+
+botocore reads a garbled response as an empty one. A put that never happened would look like one that did, and a key
+that could not be read like an unknown one.
+"""
+
 
 def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- its client
     """Return a client of a service by its name, such as `dynamodb`.
 
     `direct` is by `Connections` of its own, which trusts the certificates in the file `ca_bundle`.
     """
-    client = new_client(service, CONFIG)
-    client.meta.events.register("before-parse", check_answer)
+    client = require_confirmation(new_client(service, CONFIG))
     for event, handler in NOT_NEEDED:
         client.meta.events.unregister(event, handler)
     if direct and not get_environ_proxies(client.meta.endpoint_url):
@@ -64,6 +87,37 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
 def new_client(service: str, config: Config) -> Any:  # noqa: ANN401 -- its client
     """Return a client as botocore makes it."""
     return session().create_client(service, config=config)
+
+
+def require_confirmation(client: AnyClient) -> AnyClient:
+    """Let a client raise one of `STORE_ERRORS` if a response does not hold what confirms it."""
+    events, service = client.meta.events, client.meta.service_model.service_name
+    events.register("before-parse", check_answer)
+    events.register(f"before-parameter-build.{service}", _ask_for_capacity)
+    events.register(f"after-call.{service}", _check_confirmed)
+    return client
+
+
+def _ask_for_capacity(params: dict[str, Any], model: "OperationModel", **_: object) -> None:
+    """Let DynamoDB tell the capacity that a call took: without that, many responses are empty."""
+    if _confirmation(model) == "ConsumedCapacity":
+        params["ReturnConsumedCapacity"] = "TOTAL"
+
+
+def _check_confirmed(
+    parsed: Mapping[str, Any], model: "OperationModel", http_response: "AWSResponse", **_: object
+) -> None:
+    """Raise `ResponseParserError` for a response that confirms nothing."""
+    part = _confirmation(model)
+    if part is not None and part not in parsed and "Error" not in parsed:
+        raise ResponseParserError(
+            f"{http_response.url} answered {model.name} without {part}, which confirms nothing: run this again, and if "
+            "that does not help, see what answers there"
+        )
+
+
+def _confirmation(model: "OperationModel") -> str | None:
+    return CONFIRMED_BY[model.service_model.service_name].get(model.name)
 
 
 def _default_roots() -> list[str]:

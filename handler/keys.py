@@ -120,6 +120,8 @@ def hash_key(key: str) -> str:
 class KeyStore:
     """Finds API keys in the key table, and caches them.
 
+    The client must treat an unconfirmed response as an error: an empty one would be a false, and final, 401.
+
     A cached key that is live is used for `cache_seconds`: the upper bound for a revocation to take effect. While the
     table can't be read, it is used until `grace_seconds` after the last read. A cached key that is unknown, revoked,
     suspended or expired is used for `MAX_REFUSAL_AGE_SECONDS` only. Unknown keys are cached apart from the others, so
@@ -190,13 +192,9 @@ class KeyStore:
                 TableName=self._table,
                 Key={"key_hash": {"S": key_hash}},
                 ConsistentRead=True,
-                ReturnConsumedCapacity="TOTAL",
             )
         except STORE_ERRORS as error:
             raise KeyStoreUnavailable from error
-        if "ConsumedCapacity" not in answer:
-            # botocore reads a garbled answer as an empty one, which would be a false, and final, 401
-            raise KeyStoreUnavailable
         return _api_key(key_hash, answer["Item"]) if "Item" in answer else None
 
     def _read_anew(self, key_hash: str, now: float) -> ApiKey | None:

@@ -10,6 +10,7 @@ from botocore.config import Config
 from endpoint import endpoint, response
 
 from handler.canonicalise import canonicalise
+from handler.clients import require_confirmation
 from handler.erased import Tombstones
 from handler.errors import (
     ErasureStoreUnavailable,
@@ -73,7 +74,7 @@ def probe_queue(url):
 @contextmanager
 def connected(service, url) -> Iterator:
     client = boto3.client(service, endpoint_url=url, config=CONFIG, **CREDENTIALS)
-    yield client
+    yield require_confirmation(client)
     client.close()
 
 

@@ -547,7 +547,7 @@ def environment(monkeypatch):
     return environment
 
 
-LAST = response(200, "{}", "Connection: close")
+LAST = response(200, '{"ConsumedCapacity": {}}', "Connection: close")
 
 
 def cut_at_first(request):

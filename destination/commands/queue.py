@@ -66,8 +66,8 @@ def peek(*, target: Target, limit: int, dead_letters: bool, as_json: bool) -> No
 
 def _dead_letter_queue(client: "SQSClient", url: str) -> str:
     """Return the URL of a queue's dead-letter queue; raises `click.ClickException` where it has none."""
-    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])
-    policy = answer.get("Attributes", {}).get("RedrivePolicy")
+    answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "RedrivePolicy"])
+    policy = answer["Attributes"].get("RedrivePolicy")
     if policy is None:
         raise click.ClickException(f"{url} has no dead-letter queue")
     name = json.loads(policy)["deadLetterTargetArn"].rpartition(":")[2]

@@ -17,9 +17,9 @@ import click
 import yaml
 from botocore.config import Config
 
-from consumer.runtime.clients import listening
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION, aws_client, local_client
 from destination.paths import ROOT
+from handler.clients import require_confirmation
 from handler.errors import STORE_ERRORS
 from handler.sinks import Sink, sink_named
 
@@ -139,11 +139,11 @@ class Account:
 
     def dynamodb(self) -> "DynamoDBClient":
         """Return a client for tables."""
-        return listening(cast("DynamoDBClient", self.client("dynamodb", STORE_CONFIG)))
+        return require_confirmation(cast("DynamoDBClient", self.client("dynamodb", STORE_CONFIG)))
 
     def sqs(self) -> "SQSClient":
         """Return a client for queues."""
-        return listening(cast("SQSClient", self.client("sqs", STORE_CONFIG)))
+        return require_confirmation(cast("SQSClient", self.client("sqs", STORE_CONFIG)))
 
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""

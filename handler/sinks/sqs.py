@@ -25,7 +25,10 @@ MAX_QUEUE_MESSAGES = 10
 
 
 class EventQueue:
-    """Sends records to an SQS queue, standard or FIFO."""
+    """Sends records to an SQS queue, standard or FIFO.
+
+    The client must treat an unconfirmed response as an error: see `handler/clients.py`.
+    """
 
     service: ClassVar[str] = "sqs"
     is_queryable: ClassVar[bool] = False
@@ -50,11 +53,9 @@ class EventQueue:
     def write(self, record: Record) -> Outcome:
         """Send a record."""
         try:
-            answer = self._client.send_message(QueueUrl=self._queue_url, **self._message(record))
+            self._client.send_message(QueueUrl=self._queue_url, **self._message(record))
         except STORE_ERRORS as error:
             raise EventStoreUnavailable from error
-        if "MessageId" not in answer:
-            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
         return Outcome.QUEUED
 
     def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
@@ -86,11 +87,9 @@ class EventQueue:
     def probe(self) -> None:
         """Ask for the queue's name."""
         try:
-            answer = self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
+            self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
         except STORE_ERRORS as error:
             raise EventStoreUnavailable from error
-        if "Attributes" not in answer:
-            raise EventStoreUnavailable  # botocore reads a garbled answer as an empty one, which confirms nothing
 
     def _send(self, messages: JsonObject) -> None:
         """Send messages by their ids, and take those out that SQS confirms; raises where some are left."""
