@@ -37,6 +37,8 @@ from handler.spec import CALL_TYPES
 pytest_plugins = ["servers"]
 
 MESSAGES = 60
+CONCURRENCY = 4
+"""More requests at once would wait for the two functions of a server, and fail on a busy machine."""
 STORED_TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
 """What is mixed at random where messages go to the event table."""
 EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
@@ -47,7 +49,8 @@ VALID = json.dumps({"type": "track", "event": "e", "userId": "u", "messageId": "
 
 def simulate(url, *options, seed, messages=MESSAGES):
     """Run a simulation; return its exit code and what it prints for programs."""
-    result = run("simulate", "--url", url, "--json", "--messages", str(messages), "--seed", str(seed), *options)
+    usual = ("--messages", str(messages), "--seed", str(seed), "--concurrency", str(CONCURRENCY))
+    result = run("simulate", "--url", url, "--json", *usual, *options)
     assert result.exit_code in (0, 1), result.output
     assert not result.stderr
     return result.exit_code, json.loads(result.stdout)
