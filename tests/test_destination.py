@@ -1,5 +1,6 @@
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,8 @@ from handler.sinks import Outcome
 from handler.validate import Schemas
 
 NOW = 1_936_785_600.0
-SCHEMAS = Schemas.load(Path(__file__).parent.parent / "schemas")
+ROOT = Path(__file__).parent.parent
+SCHEMAS = Schemas.load(ROOT / "schemas")
 KEYS = {
     "good": ApiKey(customer_id="acme", status=Status.ACTIVE),
     "pages": ApiKey(customer_id="acme", status=Status.ACTIVE, scopes=frozenset({"page"})),
@@ -147,6 +149,15 @@ BAD_SETTINGS = {"x-segment-settings": "no base64"}
 def test_of_several_faults_the_first_one_in_the_order_of_the_checks_is_answered(sent, env, status, code):
     status_answered, content = answer(sent, sink=Sink(EventStoreUnavailable()), **env)
     assert (status_answered, content["code"]) == (status, code)
+
+
+@pytest.mark.parametrize("headers", [{}, {"x-segment-settings": "e30="}], ids=["no settings", "empty settings"])
+def test_settings_that_their_schema_refuses_are_answered_before_a_message_that_its_schema_refuses(headers, tmp_path):
+    folder = shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
+    (folder / "settings.json").write_text('{"type": "object", "required": ["region"]}')
+    status, content = answer(request({"type": "track"}, headers=headers), schemas=Schemas.load(folder))
+    assert (status, content["code"]) == (400, "invalid_settings")
+    assert content["message"] == "region is required in the settings of this destination"
 
 
 @pytest.mark.parametrize(
@@ -595,6 +606,16 @@ def test_a_refused_message_that_meets_a_bug_when_it_is_kept_fails_its_batch_afte
 def test_a_refused_message_that_meets_a_bug_when_it_is_kept_goes_on_to_lambda_on_a_single_route():
     with pytest.raises(ZeroDivisionError):
         answer(request({"type": "track"}), rejects=Rejects(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("path", ["/segment", "/v1/track"])
+def test_the_line_of_a_single_message_says_whether_its_reject_is_kept(path, is_kept, lines):
+    answer(request({"type": "track"}, path=path), rejects=Rejects(answer=is_kept))
+    answer(request(path=path), sink=Sink())
+    refused, accepted = lines()
+    assert (refused["code"], refused["kept"]) == ("invalid_message", is_kept)
+    assert "kept" not in accepted
 
 
 def test_rejects_that_can_not_be_kept_because_of_an_outage_are_a_503():
