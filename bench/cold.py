@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 from bench.figures import FOLDER, Options, Table, median, median_ratio, take_turns
-from bench.lambda_environment import peer_environment
 from bench.packages import (
     destination_package,
     lambda_python,
@@ -26,9 +25,9 @@ from bench.packages import (
     zipped_bytes,
 )
 from bench.runtime import ColdStart, cold_start
-from bench.samples import ACCEPTED, Sample
+from bench.samples import ACCEPTED
 from bench.store_server import StoreServer
-from bench.subjects import BARE, PEER_FOLDERS, PEERS, TRIMMED, Code, Subject, destination, trimmed_subject
+from bench.subjects import BARE, CLIENT, PEER_FOLDERS, TRIMMED, Codes, Subject, destination, peer
 from destination.artifact import compile_with
 
 ROUNDS, QUICK_ROUNDS = 12, 2
@@ -65,17 +64,17 @@ def _subjects(options: Options, store: StoreServer, python: Path, folder: Path) 
     def copied(name: str, package: Path) -> Path:
         return Path(shutil.copytree(package, folder / name.replace(" ", "-")))
 
-    accepted = Sample(event=ACCEPTED.event, status=200)
-    for peer in PEER_FOLDERS:
-        plain, compiled = (copied(name, peer_package(peer)) for name in (peer, peer + COMPILED))
-        compile_with(python, compiled)
-        for name, package in ((peer, plain), (peer + COMPILED, compiled)):
-            code = Code(folders=(package,), target="app:lambda_handler")
-            yield Subject(name=name, code=code, environment=peer_environment(), sample=accepted)
-    name = f"destination{COMPILED}"
-    package = copied(name, destination_package(options))
-    yield trimmed_subject(Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"))
-    yield destination(name, Code(folders=(package,), target="handler.app:lambda_handler"), store, accepted)
+    names = [name + suffix for name in PEER_FOLDERS for suffix in ("", COMPILED)]
+    packages = {name: copied(name, peer_package(name.removesuffix(COMPILED))) for name in names}
+    for name, package in packages.items():
+        if name.endswith(COMPILED):
+            compile_with(python, package)
+    ours = copied("destination", destination_package(options))
+    codes = Codes.of(ours, {name: (package,) for name, package in packages.items()})
+    yield from (peer(name, code) for name, code in codes.peers.items())
+    yield peer(TRIMMED, codes.trimmed)
+    yield peer(CLIENT, codes.client)
+    yield destination(f"destination{COMPILED}", codes.destination, store, ACCEPTED)
 
 
 def _row(own: Sequence[ColdStart], starts: Mapping[str, Sequence[ColdStart]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 The count hardly differs from run to run, so small changes show. Only the function's own process counts, in user mode.
 Each function runs twice, with few and with more calls. The difference leaves out loading, and calls that fill caches.
-Without --quick, a whole cold start is counted too: of the built destination, and of a bare put with its client.
+Without --quick, a whole cold start is counted too: of the built destination, and of a bare put in the same package.
 
 https://perfwiki.github.io/main/ and https://valgrind.org/docs/manual/cl-manual.html
 """
@@ -21,7 +21,7 @@ from bench import samples
 from bench.figures import NotRunError, Options, Table
 from bench.packages import chosen_codes, packaged_codes
 from bench.store_server import StoreServer
-from bench.subjects import LARGER, STOCK, TRIMMED, Subject, SubjectProcess, destination, trimmed_subject, warm_subjects
+from bench.subjects import CLIENT, LARGER, STOCK, TRIMMED, Subject, SubjectProcess, destination, peer, warm_subjects
 from destination.console import progress
 
 WARM_UP_CALLS = 20
@@ -29,7 +29,7 @@ CALLS, QUICK_CALLS = 100, 30
 QUICK_SUBJECTS = (STOCK, "destination, DynamoDB, accepted")
 SUBJECTS = (
     *QUICK_SUBJECTS,
-    *(STOCK + LARGER, f"destination, DynamoDB, accepted{LARGER}", TRIMMED),
+    *(STOCK + LARGER, f"destination, DynamoDB, accepted{LARGER}", CLIENT),
     *("stock send_message", "destination, SQS, accepted"),
 )
 THOUSAND = "thousand instructions"
@@ -82,7 +82,8 @@ def _cold(options: Options, counter: str) -> Table:
         return Table(name="instructions: cold", title=title, rows={}, notes=[f"not run: {error}"])
     with StoreServer() as store:
         subjects = (
-            trimmed_subject(codes.trimmed),
+            peer(TRIMMED, codes.trimmed),
+            peer(CLIENT, codes.client),
             destination("destination", codes.destination, store, samples.ACCEPTED),
         )
         counts = {subject.name: _count(counter, subject, store, python, calls=1) for subject in subjects}

@@ -22,7 +22,9 @@ PEERS = ROOT / "bench" / "peers"
 STOCK = "stock put_item"
 LARGER = ", 1.5 KB"
 """The other rows send a message of about 1 KB."""
-BARE, TRIMMED = "bare put", "bare put, trimmed"
+BARE = "bare put"
+TRIMMED = "bare put, in our package"
+CLIENT = "bare put, with our client"
 PEER_FOLDERS = {
     BARE: ("bare_put",),
     "canonical, Powertools' validate": ("canonical",),
@@ -47,6 +49,7 @@ class Codes:
 
     destination: Code
     trimmed: Code
+    client: Code
     stock: Code
     peers: Mapping[str, Code]
 
@@ -55,7 +58,8 @@ class Codes:
         """Return the functions in a package of the destination, and in folders of its peers."""
         return cls(
             destination=Code(folders=(package,), target="handler.app:lambda_handler"),
-            trimmed=Code(folders=(PEERS / "bare_put_trimmed", package), target="app:lambda_handler"),
+            trimmed=Code(folders=(PEERS / "bare_put", package), target="app:lambda_handler"),
+            client=Code(folders=(PEERS / "bare_put_client", package), target="app:lambda_handler"),
             stock=Code(folders=(PEERS / "stock_client", *peers[BARE]), target="app:put_item"),
             peers={name: Code(folders=folders, target="app:lambda_handler") for name, folders in peers.items()},
         )
@@ -102,7 +106,7 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
         Subject(name=STOCK, code=codes.stock, environment={}, sample=put_item),
         Subject(name=STOCK + LARGER, code=codes.stock, environment={}, sample=put_larger, reference=STOCK + LARGER),
         Subject(name="stock send_message", code=send_code, environment={}, sample=send_message),
-        trimmed_subject(codes.trimmed),
+        peer(CLIENT, codes.client),
         accepted,
         larger,
         ours("DynamoDB, accepted, botocore's transport", samples.ACCEPTED, AWS_LAMBDA_FUNCTION_NAME=""),
@@ -110,17 +114,14 @@ def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> li
         ours("DynamoDB, refused", samples.REFUSED),
         ours("DynamoDB, unauthorised", samples.UNAUTHORISED),
         queued,
-        *(
-            Subject(name=name, code=code, environment=peer_environment(), sample=samples.ACCEPTED)
-            for name, code in codes.peers.items()
-        ),
+        *(peer(name, code) for name, code in codes.peers.items()),
     ]
 
 
-def trimmed_subject(code: Code) -> Subject:
-    """Return the smallest function with the destination's client."""
+def peer(name: str, code: Code) -> Subject:
+    """Return a function to compare with; its response has another body."""
     sample = replace(samples.ACCEPTED, word="")
-    return Subject(name=TRIMMED, code=code, environment=peer_environment(), sample=sample)
+    return Subject(name=name, code=code, environment=peer_environment(), sample=sample)
 
 
 def captured(subject: Subject, store: StoreServer, python: Sequence[str], operation: str, *arguments: str) -> Sample:

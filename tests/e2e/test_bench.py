@@ -12,12 +12,22 @@ import pytest
 from click import ClickException
 
 from bench import batch, instructions, samples, warm
-from bench.lambda_environment import peer_environment
 from bench.runtime import cold_start
 from bench.samples import ACCEPTED, UNAUTHORISED, Sample
 from bench.store_server import CUSTOMER_ID, DUPLICATES_TABLE, GOOD_KEY, UNKNOWN_KEY, StoreServer
 from bench.subject import NUMBER
-from bench.subjects import LARGER, TRIMMED, Code, Subject, SubjectProcess, checkout_codes, destination, warm_subjects
+from bench.subjects import (
+    CLIENT,
+    LARGER,
+    TRIMMED,
+    Code,
+    Subject,
+    SubjectProcess,
+    checkout_codes,
+    destination,
+    peer,
+    warm_subjects,
+)
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from handler.keys import hash_key
 
@@ -97,15 +107,13 @@ def test_the_store_speaks_tls(tmp_path):
         assert store.received().counts == {"PutItem": 1}
 
 
-PEER_CODES = {**checkout_codes().peers, TRIMMED: checkout_codes().trimmed}
+PEER_CODES = {**checkout_codes().peers, CLIENT: checkout_codes().client, TRIMMED: checkout_codes().trimmed}
 
 
 @pytest.mark.parametrize("name", PEER_CODES)
 def test_a_peer_stores_a_message(name, store):
     before = store.received().counts["PutItem"]
-    sample = Sample(event=ACCEPTED.event, status=200)
-    subject = Subject(name=name, code=PEER_CODES[name], environment=peer_environment(), sample=sample)
-    with SubjectProcess(subject, store, PYTHON) as process:
+    with SubjectProcess(peer(name, PEER_CODES[name]), store, PYTHON) as process:
         assert process.call(first=0, count=3).processor > 0
     received = store.received()
     assert received.counts["PutItem"] == before + 3
@@ -136,6 +144,12 @@ def test_warm_divides_by_a_stock_client_with_the_same_size(store, subjects):
     assert stock == stock_larger == 1
     assert min(accepted, larger) > 0
     assert subjects[names[3]].reference == names[2]
+
+
+def test_every_warm_subject_gives_the_expected_response(store, subjects):
+    for subject in subjects.values():
+        with SubjectProcess(subject, store, PYTHON) as process:
+            assert process.call(first=0, count=1).processor > 0
 
 
 def test_the_subjects_of_instructions_exist(subjects):

@@ -1,4 +1,4 @@
-"""The smallest function that writes a message, with the destination's client and in the destination's package.
+"""The smallest function that writes a message, with the destination's client.
 
 It loads without garbage collection, as the destination does. The difference between the two is the destination's work.
 """
