@@ -28,7 +28,6 @@ from destination.deployment.reject_table import (
     Contents,
     KeptReject,
     RejectSelection,
-    newest_first,
 )
 from destination.deployment.retry import ErasedUsers, Fate, Retry, RetryResult, sink_of
 from destination.deployment.target import Target
@@ -179,7 +178,7 @@ def retry_(
         schemas=load_schemas(folder or SCHEMAS),
         supported_call_types=frozenset(target.stores.supported_call_types.split(",")),
     )
-    chosen = _chosen(selection, reject_ids)
+    chosen = selection.choose(reject_ids)
     results: list[RetryResult] = []
     sink = None if dry_run else sink_of(target)
     retry = Retry(table=selection.table, judge=judge, sink=sink, erased=ErasedUsers.of(target))
@@ -223,13 +222,6 @@ def _missing(results: Iterable[RetryResult]) -> str:
         f"{_rejects(len(ids))} not confirmed as stored, and not among the rejects any more: {shown}. Another command "
         "deleted them meanwhile, or they are lost"
     )
-
-
-def _chosen(selection: RejectSelection, reject_ids: Sequence[str]) -> list[KeptReject]:
-    """Return rejects oldest first, as their messages happened, each once."""
-    found = itertools.chain.from_iterable(map(selection.find, reject_ids)) if reject_ids else selection.read()
-    unique = {reject.key_text: reject for reject in found}
-    return newest_first(unique.values())[::-1]
 
 
 _WORDS = {

@@ -1,7 +1,8 @@
 """The rejects table as the partner's side of it: to find, read and delete rejects. `handler/reject.py` writes them."""
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -235,6 +236,12 @@ class RejectSelection:
                 f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
             )
         return rejects
+
+    def choose(self, reject_ids: Sequence[str]) -> list[KeptReject]:
+        """Return the rejects with these ids, or all without any: each once, and oldest first, as messages happened."""
+        found = itertools.chain.from_iterable(map(self.find, reject_ids)) if reject_ids else self.read()
+        unique = {reject.key_text: reject for reject in found}
+        return newest_first(unique.values())[::-1]
 
     def __str__(self) -> str:
         """Say what is selected, after the word `rejects`."""
