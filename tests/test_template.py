@@ -189,8 +189,8 @@ def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
     ("name", "readers"),
     [
         ("EraserFunction", ["eraser"]),
-        ("StreamConsumerFunction", ["stream", "forward", "handle"]),
-        ("QueueConsumerFunction", ["queue", "forward", "handle"]),
+        ("StreamConsumerFunction", ["stream", "runtime/forward", "handle"]),
+        ("QueueConsumerFunction", ["queue", "runtime/forward", "handle"]),
     ],
 )
 def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, readers):

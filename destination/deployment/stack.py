@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 TEMPLATE = ROOT / "template.yaml"
 
 FUNCTION = "DestinationFunction"
-STORE_TYPES = ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
+STORE_TYPES = {"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName"}
+"""Types of resources that a local server makes, and the property that names one."""
 
 LOCAL_STACK = "direct-destination-local"
 
@@ -241,8 +242,7 @@ def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str
     """Yield the stores with their local names."""
     for name, resource in resources.items():
         if resource["Type"] in STORE_TYPES:
-            kind = "TableName" if resource["Type"] == "AWS::DynamoDB::Table" else "QueueName"
-            properties = {**resource["Properties"], kind: local_store_name(name, resource)}
+            properties = {**resource["Properties"], STORE_TYPES[resource["Type"]]: local_store_name(name, resource)}
             properties.pop("SSESpecification", None)  # an embedded AWS makes an RSA key for it, and encrypts nothing
             yield name, {**resource, "Properties": properties}
 
