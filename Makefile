@@ -145,11 +145,15 @@ deploy: stage build
 	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) $(ARGS)
 
-# A change set that is shown and not carried out. Of a stage that is not there yet, it leaves an empty stack in review.
+# A change set that is shown and not carried out.
 plan: stage build
 	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) --no-execute-changeset $(ARGS)
 	@$(VENV)/bin/python -m bench month --rate $(RATE)
+	@echo
+	@echo "Nothing of the stage was changed. This stays: the change set; the artifact in the bucket aws-sam-cli-managed-default-…,"
+	@echo "which SAM creates once; and for a new stage an empty stack in the state REVIEW_IN_PROGRESS. make deploy STAGE=$(STAGE)"
+	@echo "uses them, and make undeploy STAGE=$(STAGE) deletes an empty stack and the artifact."
 
 undeploy: stage $(SAM_VENV)/.installed
 	$(SAM_VENV)/bin/sam delete --config-env $(CONFIG) $(ARGS)

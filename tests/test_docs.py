@@ -177,6 +177,12 @@ def code_lines(text):
             yield line.strip()
 
 
+def test_outputs_that_the_docs_name_exist():
+    pages = "".join(path.read_text() for path in DOCS)
+    named = set(re.findall(r"output `?([A-Z]\w+)", pages))
+    assert {"EndpointUrl", "ErasureDeadLetterQueueUrl"} <= named <= set(load_template()["Outputs"])
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_commands_name_the_path_where_they_are_installed(path):
     assert [line for line in code_lines(path.read_text()) if re.match(r"(\w+=\S+ )*destination [a-z]", line)] == []

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import click
@@ -62,9 +63,9 @@ def _intrinsic(loader: yaml.SafeLoader, tag: str, node: yaml.Node) -> dict[str, 
 _TemplateLoader.add_multi_constructor("!", _intrinsic)
 
 
-def load_template() -> dict[str, Any]:
+def load_template(file: Path = TEMPLATE) -> dict[str, Any]:
     """Return template.yaml with its intrinsic functions in their long form."""
-    return deepcopy(_parse(TEMPLATE.read_text("utf-8")))
+    return deepcopy(_parse(file.read_text("utf-8")))
 
 
 @cache

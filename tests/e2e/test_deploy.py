@@ -1,8 +1,9 @@
 """The whole stack, deployed by `sam deploy` into an emulated AWS account that enforces IAM; run by `make e2e-deploy`.
 
-The functions run from the built artifact, each with the permissions of its role. The tests share a stack and follow
-each other: each begins with what the last one left. `deployed/gaps.py` names what the emulator does otherwise than
-AWS, and docs/how-to/deploy.md what only AWS can show.
+The functions run from the built artifact, each with the permissions of its role. SAM has the permissions of
+docs/deployer-policy.json, and the commands have those of docs/operator-policy.json. The tests share a stack and follow
+each other: each begins with what the last one left. `deployed/gaps.py` names what the emulator does otherwise than AWS,
+and docs/how-to/deploy.md what only AWS can show.
 """
 
 import gzip
@@ -10,9 +11,12 @@ import json
 import shutil
 
 import pytest
-from deployed.stack import BUILT, DeployedStack, EmulatedAccount, edited_template, eventually
+from botocore.exceptions import ClientError
+from deployed.release import previous_release
+from deployed.stack import BUILT, REGION, DeployedStack, EmulatedAccount, eventually
+from store_proxy import store_proxy
 
-from destination.deployment.stack import ROOT
+from destination.local.faults import Store, parse_orders
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 
@@ -21,6 +25,8 @@ pytestmark = pytest.mark.skipif(not (BUILT / "template.yaml").exists(), reason="
 IDENTIFY = {"type": "identify", "userId": "ada", "traits": {"email": "ada@example.com", "name": "Ada"}}
 WITHOUT_EVENT = {"type": "track", "userId": "ada", "messageId": "without-event"}
 SIMULATED = ("--messages", "30", "--customers", "2", "--concurrency", "2", "--duplicates", "0.2", "--invalid", "0.2")
+FAULTS = "refused:0.01,reset:0.01,timeout:0.01,throttle:0.01,error:0.01"
+"""Without slow bytes, for which the eraser waits 11 s each time."""
 
 
 @pytest.fixture(scope="module")
@@ -92,17 +98,74 @@ def test_trace_and_tail_find_a_message(stack, key):
         assert any('"followed"' in line for line in iter(tail.stdout.readline, ""))
 
 
-def test_status_tells_customers_with_active_keys(stack):
+def test_status_counts_messages_and_metrics(stack, key):
+    assert stack.post(key, WITHOUT_EVENT)[0] == 400
     [status] = stack.read("status")
-    assert status["private_beta"]["customers_with_active_keys"] == 1
+    of_acme = {line["call_type"]: line for line in status["messages"] if line["customer_id"] == "acme"}
+    assert of_acme["identify"]["accepted"] >= 2
+    assert of_acme["track"]["refused"] == {"invalid_message": 1}
+    beta = status["private_beta"]
+    assert beta["customers_with_active_keys"] == 1
+    assert beta["events"] >= sum(line["accepted"] for line in of_acme.values()) > 0
+
+
+def test_operator_may_call_what_the_docs_ask_for_and_changes_no_resource(account, stack):
+    outputs = stack.outputs()
+
+    def client(service):
+        return account.client(service, account.operator)
+
+    # Not here: GetAlias, for which ministack asks for ListAliases, and message move tasks, whose queue it does not see.
+    client("sqs").purge_queue(QueueUrl=outputs["EventDeadLetterQueueUrl"])
+    client("cloudformation").describe_stack_resource(StackName=stack.name, LogicalResourceId="Dashboard")
+    client("cloudwatch").list_metrics(Namespace="DirectDestination")
+    client("cloudwatch").describe_alarms(AlarmNamePrefix=stack.name)
+    client("logs").filter_log_events(logGroupName=outputs["ApiLogGroupName"], limit=3)
+    client("lambda").list_event_source_mappings()
+    client("dynamodb").list_tables()
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client("dynamodb").delete_table(TableName=outputs["EventTableName"])
+    with pytest.raises(ClientError, match="AccessDenied"):
+        client("lambda").invoke(FunctionName=outputs["FunctionName"], Payload=b"{}")
+
+
+@pytest.fixture(scope="module")
+def proxy(account):
+    """Return a proxy before the stores, which passes requests on until it gets rules."""
+    with store_proxy(account.endpoint) as proxy:
+        yield proxy
+
+
+def test_consumer_keeps_contacts_and_takes_replays(stack, key, proxy):
+    stack.update(Consumer="on", edit=lambda template: use_endpoint(template, proxy.url))
+    assert stack.post(key, {**IDENTIFY, "messageId": "for-contacts"})[0] == 200
+    eventually(lambda: stack.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
+    [replayed] = stack.read("replay", "--customer", "acme", "--restart", "--yes")
+    assert replayed["queued"] > 0
+    queue = stack.outputs()["EventQueueUrl"]
+    eventually(lambda: stack.waiting(queue) == 0)
+    assert stack.waiting(stack.outputs()["EventDeadLetterQueueUrl"]) == 0
+    assert stack.waiting(stack.outputs()["StreamDeadLetterQueueUrl"]) == 0
+
+
+def use_endpoint(template, url):
+    """Let the functions of a template reach their stores at a URL."""
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = url
+
+
+def test_simulation_loses_and_doubles_nothing_while_stores_fail(stack, proxy):
+    proxy.rules = parse_orders(FAULTS).rules
+    stack.ran("simulate", "--stack", stack.name, "--url", stack.url, "--contacts", "--deletes", "0.2", *SIMULATED)
+    assert {*proxy.requests} >= {Store.KEYS, Store.EVENTS, Store.REJECTS, Store.ERASURES}
 
 
 def test_refused_message_is_kept_until_a_redeployed_schema_accepts_it(stack, key, tmp_path):
-    assert stack.post(key, WITHOUT_EVENT)[0] == 400
     [reject] = stack.read("rejects", "list", "--customer", "acme")
     assert reject["code"] == "invalid_message"
     function = make_function_without_required_event(tmp_path)
-    stack.deploy(edited_template(tmp_path, code={"DestinationFunction": function}), KeyCacheSeconds="0")
+    stack.update(code={"DestinationFunction": function})
     assert stack.post(key, {**WITHOUT_EVENT, "messageId": "after-the-change"})[0] == 200
     [retried] = stack.read("rejects", "retry", "--customer", "acme", "--schemas", str(function / "schemas"))
     assert retried["tried"] == 1
@@ -125,36 +188,20 @@ def make_function_without_required_event(folder):
     return function
 
 
-def test_consumer_keeps_contacts_and_takes_replays(stack, key):
-    stack.deploy(KeyCacheSeconds="0", Consumer="on")
-    assert stack.post(key, {**IDENTIFY, "messageId": "for-contacts"})[0] == 200
-    eventually(lambda: stack.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
-    [replayed] = stack.read("replay", "--customer", "acme", "--restart", "--yes")
-    assert replayed["queued"] > 0
-    queue = stack.outputs()["EventQueueUrl"]
-    eventually(lambda: stack.waiting(queue) == 0)
-    assert stack.waiting(stack.outputs()["EventDeadLetterQueueUrl"]) == 0
-    assert stack.waiting(stack.outputs()["StreamDeadLetterQueueUrl"]) == 0
-
-
-def test_simulation_loses_and_doubles_nothing(stack):
-    stack.ran("simulate", "--stack", stack.name, "--url", stack.url, "--contacts", "--deletes", "0.2", *SIMULATED)
-
-
 @pytest.mark.parametrize("kind", ["standard", "fifo"])
 def test_certify_finds_no_fault_with_a_queue(stack, key, kind):
-    stack.deploy(KeyCacheSeconds="0", EventSink="sqs", EventQueueType=kind, Consumer="off")
+    stack.update(EventSink="sqs", EventQueueType=kind, Consumer="off")
     eventually(lambda: stack.health() == 200)
     assert stack.post(key, {**IDENTIFY, "userId": kind})[0] == 202
     stack.certify()
 
 
 def test_parameters_take_effect(stack, key):
-    stack.deploy(KeyCacheSeconds="0", EventSink="dynamodb", Maintenance="on")
+    stack.update(EventSink="dynamodb", Maintenance="on")
     assert stack.post(key, IDENTIFY, retries=False)[1]["code"] == "maintenance"
     [receipt] = stack.read("erase", "--customer", "acme", "--user", "mallory", "--yes")
     assert receipt["finished_at"]
-    stack.deploy(
+    stack.update(
         KeyCacheSeconds="30", Maintenance="off", SupportedCallTypes="track,identify,delete", AfterErasure="refuse"
     )
     assert stack.post(key, {"type": "page", "userId": "ada"})[0] == 501
@@ -163,40 +210,88 @@ def test_parameters_take_effect(stack, key):
     assert stack.post(key, {**IDENTIFY, "userId": "grace"})[0] == 200
 
 
-def test_update_that_fails_leaves_the_old_version_in_service(stack, key, tmp_path):
+def test_update_that_fails_leaves_the_old_version_in_service(stack, key):
     counted = {"MetricName": "Any", "MetricNamespace": "Any", "MetricValue": "1"}
     broken = {"LogGroupName": "does-not-exist", "FilterPattern": "", "MetricTransformations": [counted]}
     added = {"Broken": {"Type": "AWS::Logs::MetricFilter", "DependsOn": "EraserFunction", "Properties": broken}}
-    template = edited_template(tmp_path, add=added)
-    printed = stack.deploy(template, succeeds=False, Maintenance="on")
+    printed = stack.update(add=added, succeeds=False, Maintenance="on")
     assert "UPDATE_ROLLBACK" in printed
     eventually(lambda: stack.health() == 200)
     assert stack.post(key, {**IDENTIFY, "userId": "after-rollback"})[0] == 200
 
 
-def test_two_stacks_of_one_account_share_nothing(account, stack, key):
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """Return the previous release, None where the checkout has no history."""
+    return previous_release(tmp_path_factory.mktemp("previous"))
+
+
+@pytest.fixture(scope="module")
+def other(account, release):
+    """Return a second stack of the same account, with the previous release."""
     other = DeployedStack(account, "direct-destination-staging")
-    other.deploy(credentials=make_deployer(account))
+    parameters = {"KeyCacheSeconds": "0", "Consumer": "on"}
+    if release:
+        other.deploy_template(release.template(), **parameters)
+    else:
+        other.update(**parameters)
+    return other
+
+
+@pytest.fixture(scope="module")
+def others_key(other, release):
+    """Return a key of the second stack, made by the commands of its release."""
+    return release.create_key(other, "acme") if release else other.create_key("acme")
+
+
+def test_two_stacks_of_one_account_share_nothing(stack, key, other, others_key):
     assert other.post(key, IDENTIFY)[0] == 401
-    others_key = other.create_key("acme")
     assert other.post(others_key, IDENTIFY)[0] == 200
     assert stack.post(others_key, IDENTIFY)[0] == 401
 
 
-def make_deployer(account):
-    """Return credentials of a user who may do what docs/deployer-policy.json allows, and nothing else."""
-    iam = account.client("iam")
-    document = (ROOT / "docs" / "deployer-policy.json").read_text()
-    policy = iam.create_policy(PolicyName="deployer", PolicyDocument=document)["Policy"]["Arn"]
-    iam.create_user(UserName="deployer")
-    iam.attach_user_policy(UserName="deployer", PolicyArn=policy)
-    made = iam.create_access_key(UserName="deployer")["AccessKey"]
-    return {"AWS_ACCESS_KEY_ID": made["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"]}
+def test_upgrade_reads_all_that_the_previous_release_stored(release, other, others_key):
+    if release is None:
+        pytest.skip("there is no previous release: this clone has no history")
+    message = {**IDENTIFY, "messageId": "before-the-upgrade"}
+    assert other.post(others_key, message)[0] == 200
+    assert other.post(others_key, WITHOUT_EVENT)[0] == 400
+    assert other.post(others_key, {"type": "delete", "userId": "eve", "messageId": "erase-eve"})[0] == 202
+    eventually(lambda: "finished_at" in str(other.read("erasures", "list", "--customer", "acme")))
+    eventually(lambda: other.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
+    other.update()
+    assert other.post(others_key, message) == (200, {"status": "duplicate", "message_id": "before-the-upgrade"})
+    [key] = other.read("keys", "list")
+    assert key["status"] == "active"
+    stored = other.read("messages", "list", "--customer", "acme", "--user", "ada")
+    assert "before-the-upgrade" in {message["message_id"] for message in stored}
+    [reject] = other.read("rejects", "list", "--customer", "acme")
+    assert reject["code"] == "invalid_message"
+    [receipt] = other.read("erasures", "list", "--customer", "acme")
+    assert receipt["finished_at"]
+    [contact] = other.read("contacts", "show", "ada", "--customer", "acme")
+    assert contact["traits"]["email"] == IDENTIFY["traits"]["email"]
 
 
-def test_deleted_stack_leaves_its_tables_and_queues(account, stack):
+def test_plan_of_a_new_stage_tells_what_it_leaves_and_undeploy_removes_it(account):
+    printed = account.make("plan", "prod")
+    assert "AWS::DynamoDB::Table" in printed
+    assert "A month at 10 messages per second" in printed
+    assert "an empty stack in the state REVIEW_IN_PROGRESS" in printed
+    cloudformation = account.client("cloudformation")
+    [planned] = cloudformation.describe_stacks(StackName="direct-destination")["Stacks"]
+    assert planned["StackStatus"] == "REVIEW_IN_PROGRESS"
+    assert cloudformation.list_stack_resources(StackName="direct-destination")["StackResourceSummaries"] == []
+    account.make("undeploy", "prod", "--no-prompts", "--region", REGION)
+    assert "direct-destination" not in {found["StackName"] for found in cloudformation.describe_stacks()["Stacks"]}
+    bucket, _, artifact = account.code.removeprefix("s3://").partition("/")
+    account.client("s3").head_object(Bucket=bucket, Key=artifact)  # another stage may need it for a rollback
+
+
+def test_undeployed_stack_leaves_its_tables_and_queues(account, stack):
     outputs = stack.outputs()
-    stack.delete()
+    printed = account.make("undeploy", "dev", "--no-prompts", "--region", REGION)
+    assert "Tables and queues stay" in printed
     tables = account.client("dynamodb").list_tables()["TableNames"]
     queues = account.client("sqs").list_queues()["QueueUrls"]
     assert len([name for name in tables if name.startswith(stack.name + "-")]) == 5

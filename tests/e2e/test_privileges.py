@@ -1,4 +1,4 @@
-"""Each permission of each role is needed: without it, a scenario of the deployed stack fails.
+"""Each permission of each role is needed, and other faults of a deployment are noticed: a scenario fails with each.
 
 The stack is deployed into an emulated account that enforces IAM. A test takes one action from the policy of a role,
 lets a customer of its own go through the scenario that the action is for, and gives the action back. `make privileges`
@@ -7,6 +7,7 @@ tries all of them, and `make e2e-privileges` one action of each statement.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from deployed.stack import BUILT, DeployedStack, EmulatedAccount
 
-from destination.deployment.stack import load_template
+from destination.deployment.stack import FUNCTION, load_template
 from handler.health import KEPT_SECONDS
 
 pytestmark = pytest.mark.skipif(not (BUILT / "template.yaml").exists(), reason="nothing is built: make build")
@@ -229,7 +230,8 @@ class PrivilegedStack(DeployedStack):
     def become(self, parameters):
         """Deploy it with parameters, unless it has them."""
         if self.deployed != parameters:
-            self.deploy(KeyCacheSeconds="0", **PARAMETERS[parameters])
+            deploy = self.update if self.deployed else self.deploy
+            deploy(KeyCacheSeconds="0", **PARAMETERS[parameters])
             self.deployed = parameters
 
     def new_customer(self):
@@ -344,3 +346,68 @@ def test_scenario_fails_without_a_permission(stack, permission):
     customer = stack.new_customer()
     with stack.without(*scenario.without, permission):
         assert not scenario.check(stack, customer), f"{scenario.check.__name__} succeeds without {permission}"
+
+
+def ignore_deletes(template):
+    """Let the eraser's event source pass on no `delete`."""
+    source = template["Resources"]["EraserFunction"]["Properties"]["Events"]["Deletes"]["Properties"]
+    [pattern] = source["FilterCriteria"]["Filters"]
+    assert '"delete"' in pattern["Pattern"]
+    pattern["Pattern"] = pattern["Pattern"].replace('"delete"', '"deleted"')
+
+
+def ignore_insertions(template):
+    """Let the consumer's event source pass on what is removed."""
+    source = template["Resources"]["StreamConsumerFunction"]["Properties"]["Events"]["Stored"]["Properties"]
+    [pattern] = source["FilterCriteria"]["Filters"]
+    assert '"INSERT"' in pattern["Pattern"]
+    pattern["Pattern"] = pattern["Pattern"].replace('"INSERT"', '"REMOVE"')
+
+
+def rename_an_output(template):
+    """Give the output with the name of the key table another name."""
+    template["Outputs"]["KeyTable"] = template["Outputs"].pop("KeyTableName")
+
+
+def lists_keys(stack, _customer):
+    return stack.run("keys", "list").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("edit", "check"),
+    [(ignore_deletes, erases_a_user), (ignore_insertions, keeps_a_contact), (rename_an_output, lists_keys)],
+    ids=lambda function: function.__name__,
+)
+def test_scenario_fails_with_a_fault_of_the_template(stack, edit, check):
+    stack.become("table")
+    prove(stack, Scenario(check))
+    customer = stack.new_customer()
+    stack.update(edit=edit)
+    try:
+        assert not check(stack, customer)
+    finally:
+        stack.update()
+
+
+@pytest.mark.parametrize(
+    ("package", "check"),
+    [
+        ("aws_lambda_powertools", accepts_a_message),
+        ("fastjsonschema", accepts_a_message),
+        ("urllib3", accepts_a_message),
+        ("jsonschema", keeps_a_reject),
+        ("rpds", keeps_a_reject),
+    ],
+)
+def test_scenario_fails_without_a_package(stack, package, check, tmp_path):
+    stack.become("table")
+    prove(stack, Scenario(check))
+    customer = stack.new_customer()
+    folder = tmp_path / FUNCTION
+    shutil.copytree(BUILT / FUNCTION, folder)
+    shutil.rmtree(folder / package)
+    stack.update(code={FUNCTION: folder})
+    try:
+        assert not check(stack, customer)
+    finally:
+        stack.update()

@@ -7,17 +7,22 @@ ministack. docs/how-to/deploy.md lists what remains open: the first deployment o
 import asyncio
 import contextlib
 import io
+import json
 import subprocess
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime, responses
-from ministack.services import apigateway, cloudwatch_logs, lambda_svc, sqs
+from ministack.services import apigateway, cloudwatch, cloudwatch_logs, dynamodb, lambda_svc, sqs
 from ministack.services.cloudformation import provisioners
+
+from deployed import stats
 
 HANDLERS: dict[str, dict[str, Any]] = provisioners._RESOURCE_HANDLERS
 
@@ -37,6 +42,7 @@ def close_all(python: str) -> list[str]:
     for gap in GAPS:
         gap.close()
     _run_functions_with(python)
+    _limit_processes()
     return closed
 
 
@@ -300,6 +306,68 @@ def _read_with_role() -> None:
     lambda_svc._iter_all_esms = permitted
 
 
+# A batch of a DynamoDB stream counts as done when the function reports that some of its records failed. Lambda hands
+# over again what begins with the first of them
+# (https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html).
+
+RETRIES = 20
+"""As the template has it for the eraser."""
+
+
+def _forgets_failed_records() -> bool:
+    arn = "arn:aws:dynamodb:us-east-1:000000000000:table/probe/stream/2026-01-01T00:00:00.000"
+    mapping = {
+        "UUID": "probe",
+        "FunctionName": "stranger",
+        "EventSourceArn": arn,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "StartingPosition": "TRIM_HORIZON",
+    }
+    record = {"eventSource": "aws:dynamodb", "dynamodb": {"SequenceNumber": "1"}}
+    failed = {"body": {"batchItemFailures": [{"itemIdentifier": "1"}]}}
+    with (
+        patch.object(lambda_svc, "_iter_all_esms", lambda: iter([("000000000000", "us-east-1", mapping)])),
+        patch.object(lambda_svc, "_get_func_record_for_qualifier", lambda *_: ({"config": STRANGER}, STRANGER)),
+        patch.object(lambda_svc, "_execute_function", lambda *_: failed),
+        patch.object(dynamodb, "_tables", {"probe": {"LatestStreamArn": arn}}),
+        patch.object(dynamodb, "stream_start_position", lambda _table: 0),
+        patch.object(dynamodb, "stream_end_position", lambda _table: 1),
+        patch.object(dynamodb, "stream_records_since", lambda *_: [record]),
+    ):
+        lambda_svc._poll_dynamodb_streams()
+    return bool(lambda_svc._dynamodb_stream_positions.pop("probe") == 1)
+
+
+def _retry_failed_records() -> None:
+    original = lambda_svc._execute_function
+
+    def execute(function: dict[str, Any], event: dict[str, Any], *rest: Any, **named: Any) -> Any:
+        result = original(function, event, *rest, **named)
+        for _ in range(RETRIES):
+            records = _from_first_failure(event, result)
+            if not records:
+                break
+            time.sleep(0.2)
+            event = {"Records": records}
+            result = original(function, event, *rest, **named)
+        return result
+
+    lambda_svc._execute_function = execute
+
+
+def _from_first_failure(event: dict[str, Any], result: dict[str, Any]) -> list[dict[str, Any]]:
+    records = event.get("Records", [])
+    body = result.get("body")
+    failures = body.get("batchItemFailures", []) if isinstance(body, dict) else []
+    failed = {failure["itemIdentifier"] for failure in failures}
+    places = [
+        place
+        for place, record in enumerate(records)
+        if record.get("eventSource") == "aws:dynamodb" and record["dynamodb"]["SequenceNumber"] in failed
+    ]
+    return records[places[0] :] if places else []
+
+
 # The lines of a function are kept whatever its role permits. Lambda writes them with that role
 # (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html).
 
@@ -341,6 +409,102 @@ def _add_event_ids() -> None:
     cloudwatch_logs._stream_event_range = events
 
 
+# A log group without a name of its own is not named after its stack, as the policies of docs/ expect
+# (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-name.html).
+
+
+def _names_log_groups_otherwise() -> bool:
+    name, _ = provisioners._cwlogs_create("Probe", {}, "probe")
+    provisioners._cwlogs_delete(name, {})
+    return not name.startswith("probe-Probe")
+
+
+def _name_log_groups() -> None:
+    handler = HANDLERS["AWS::Logs::LogGroup"]
+    create, update = handler["create"], handler["update"]
+
+    def create_named(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+        return create(logical_id, {"LogGroupName": provisioners._physical_name(stack, logical_id), **properties}, stack)
+
+    def update_named(physical_id: str, old: Any, new: Any, *rest: Any) -> Any:
+        named = {"LogGroupName": physical_id}
+        return update(physical_id, {**named, **old}, {**named, **new}, *rest)
+
+    HANDLERS["AWS::Logs::LogGroup"] = {**handler, "create": create_named, "update": update_named}
+
+
+# Insights ignores `stats`: its rows are lines and not groups.
+
+COUNT = "stats count(*) as requests by route"
+
+
+def _counts_nothing() -> bool:
+    cloudwatch_logs._create_log_group({"logGroupName": "probe"})
+    cloudwatch_logs._create_log_stream({"logGroupName": "probe", "logStreamName": "probe"})
+    now = int(time.time())
+    line = {"timestamp": now * 1000, "message": '{"route": "GET /health"}'}
+    cloudwatch_logs._put_log_events({"logGroupName": "probe", "logStreamName": "probe", "logEvents": [line]})
+    asked = {"logGroupName": "probe", "startTime": now, "endTime": now + 1, "queryString": COUNT}
+    answer = cloudwatch_logs._start_query(asked)
+    [row] = cloudwatch_logs._queries[json.loads(answer[2])["queryId"]]["results"]
+    cloudwatch_logs._delete_log_group({"logGroupName": "probe"})
+    return "requests" not in {field["field"] for field in row}
+
+
+def _count() -> None:
+    original = cloudwatch_logs._start_query
+
+    def start_query(data: dict[str, Any]) -> Any:
+        answer = original(data)
+        if "stats " in data["queryString"] and answer[0] == HTTPStatus.OK:
+            groups = cloudwatch_logs._resolve_query_log_groups(data)
+            records = cloudwatch_logs._collect_query_records(groups, data["startTime"], data["endTime"])
+            query = cloudwatch_logs._queries[json.loads(answer[2])["queryId"]]
+            query["results"] = stats.rows_of(data["queryString"], records)
+        return answer
+
+    cloudwatch_logs._start_query = start_query
+
+
+# Log lines in the Embedded Metric Format become no metrics
+# (https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html).
+
+EMF = {
+    "_aws": {"CloudWatchMetrics": [{"Namespace": "Probe", "Dimensions": [["service"]], "Metrics": [{"Name": "Any"}]}]},
+    "service": "probe",
+    "Any": [1],
+}
+
+
+def _makes_no_metrics() -> bool:
+    lambda_svc._emit_lambda_logs({"config": STRANGER}, "probe", json.dumps(EMF), error=False, duration_ms=1)
+    cloudwatch_logs._log_groups.pop("probe", None)
+    return not any(namespace == "Probe" for namespace, _name, _dimensions in cloudwatch._metrics)
+
+
+def _make_metrics() -> None:
+    original = lambda_svc._emit_lambda_logs
+
+    def emit(function: dict[str, Any], request_id: str, text: str, *rest: Any, **named: Any) -> None:
+        original(function, request_id, text, *rest, **named)
+        for line in text.splitlines():
+            with contextlib.suppress(ValueError):
+                _record_metrics(json.loads(line))
+
+    lambda_svc._emit_lambda_logs = emit
+
+
+def _record_metrics(line: Any) -> None:
+    told = line.get("_aws", {}).get("CloudWatchMetrics", []) if isinstance(line, dict) else []
+    for metrics in told:
+        for names in metrics["Dimensions"]:
+            dimensions = {name: line[name] for name in names}
+            for metric in metrics["Metrics"]:
+                values = line[metric["Name"]]
+                for value in values if isinstance(values, list) else [values]:
+                    cloudwatch.record_metric(metrics["Namespace"], metric["Name"], value, dimensions=dimensions)
+
+
 # Functions run with the Python of ministack, whose packages would hide that one is missing in the artifact. This is a
 # choice of ministack rather than a gap: the interpreter must have no packages of its own.
 
@@ -357,6 +521,25 @@ def _run_functions_with(python: str) -> None:
         return str(Path(python)), script
 
     lambda_runtime._detect_runtime_binary = detect
+
+
+# ministack starts a process for each request that finds no free one. It unpacks the artifact for each, which takes a
+# second. This is a choice too: here a request waits for a free process when a function has MAX_PROCESSES of them.
+
+MAX_PROCESSES = 3
+
+
+def _limit_processes() -> None:
+    original = lambda_svc.acquire_worker
+
+    def acquire(*args: Any, **named: Any) -> Any:
+        while True:
+            worker, how = original(*args, **{**named, "max_concurrency": MAX_PROCESSES})
+            if worker is not None:
+                return worker, how
+            time.sleep(0.01)
+
+    lambda_svc.acquire_worker = acquire
 
 
 def _may(config: dict[str, Any], action: str, resource: str) -> bool:
@@ -385,6 +568,10 @@ GAPS = (
     Gap("bodies that are not text", _garbles_binary_bodies, _encode_binary_bodies),
     Gap("actions of batches of SQS", _asks_for_batch_actions, _ask_for_single_actions),
     Gap("the role that reads an event source", _reads_without_permission, _read_with_role),
+    Gap("failed records of a stream", _forgets_failed_records, _retry_failed_records),
     Gap("the role that writes log lines", _logs_without_permission, _log_with_role),
     Gap("ids of log events", _leaves_out_event_ids, _add_event_ids),
+    Gap("names of log groups", _names_log_groups_otherwise, _name_log_groups),
+    Gap("stats of Insights", _counts_nothing, _count),
+    Gap("metrics of log lines", _makes_no_metrics, _make_metrics),
 )

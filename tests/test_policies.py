@@ -1,11 +1,14 @@
-"""`docs/deployer-policy.json`, the permissions of whoever deploys, against what CloudFormation says that it calls.
+"""`docs/deployer-policy.json` and `docs/operator-policy.json`: the permissions of those who deploy and who operate.
 
 CloudFormation publishes which permissions it uses for a type of resource, and cfn-lint ships that.
 https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html (`handlers`)
+
+tests/e2e/test_deploy.py deploys the stack and runs the commands with these permissions only.
 """
 
 import fnmatch
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from test_template import deployed
 
 from destination.deployment.stack import ROOT
 
-POLICY = json.loads((ROOT / "docs" / "deployer-policy.json").read_text())
+POLICIES = {name: json.loads((ROOT / "docs" / f"{name}-policy.json").read_text()) for name in ("deployer", "operator")}
 SCHEMAS = Path(find_spec("cfnlint").origin).parent / "data" / "schemas" / "resources"
 """Found without an import of cfn-lint, which takes more than a second."""
 MAX_POLICY_CHARS = 6144
@@ -71,9 +74,26 @@ OTHER_FEATURES = {
 """Permissions for features of a type that the template does not use."""
 
 
-def allowed_actions():
-    """Return the actions that the policy allows, as patterns."""
-    actions = [statement["Action"] for statement in POLICY["Statement"]]
+SERVICES = {"deploy": "codedeploy"}
+"""Service of the AWS CLI -> prefix of its actions in IAM, where they differ."""
+BY_OTHERS = {
+    "cloudformation:DetectStackDrift",  # it reads every resource by its own permission
+    "iam:AddUserToGroup",
+    "iam:AttachGroupPolicy",
+    "iam:CreateGroup",
+    "iam:CreatePolicy",
+    "iam:CreatePolicyVersion",
+    "s3:Sync",  # of the partner's own files
+    "sts:GetCallerIdentity",  # permitted to everybody
+}
+"""Commands of the docs that neither a deployer nor an operator runs."""
+OTHER_NAMES = {"logs:Tail": "logs:FilterLogEvents"}
+"""Commands of the AWS CLI that are not operations."""
+
+
+def allowed_actions(name):
+    """Return the actions that a policy allows, as patterns."""
+    actions = [statement["Action"] for statement in POLICIES[name]["Statement"]]
     return [action for some in actions for action in ([some] if isinstance(some, str) else some)]
 
 
@@ -107,7 +127,7 @@ def test_deployer_may_do_what_cloudformation_does_for_a_type(handlers, kind):
     }
     assert called
     needed = {action for action in called if not is_one_of(action, OTHER_FEATURES.get(kind, ()))}
-    assert {action for action in needed if not is_one_of(action, allowed_actions())} == set()
+    assert {action for action in needed if not is_one_of(action, allowed_actions("deployer"))} == set()
 
 
 @pytest.mark.parametrize(
@@ -128,8 +148,31 @@ def test_deployer_may_do_what_cloudformation_does_for_a_type(handlers, kind):
     ],
 )
 def test_deployer_reads_and_writes_no_data_and_makes_no_users(action):
-    assert not is_one_of(action, allowed_actions())
+    assert not is_one_of(action, allowed_actions("deployer"))
 
 
-def test_policy_fits_into_a_managed_policy():
-    assert len("".join(json.dumps(POLICY).split())) <= MAX_POLICY_CHARS
+@pytest.mark.parametrize(
+    "action",
+    ["cloudformation:UpdateStack", "dynamodb:DeleteTable", "iam:PassRole", "lambda:InvokeFunction", "sqs:DeleteQueue"],
+)
+def test_operator_changes_no_resources(action):
+    assert not is_one_of(action, allowed_actions("operator"))
+
+
+def commands_of_docs():
+    """Return the actions of all commands of the AWS CLI in the docs, as IAM names them."""
+    pages = "".join(page.read_text() for page in [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md"])
+    found = re.findall(r"\baws ([a-z0-9]+) ([a-z]+(?:-[a-z]+)*)", pages)
+    return {f"{SERVICES.get(service, service)}:{command.title().replace('-', '')}" for service, command in found}
+
+
+def test_deployer_or_operator_may_run_each_command_of_the_docs():
+    commands = {OTHER_NAMES.get(action, action) for action in commands_of_docs()} - BY_OTHERS
+    assert "sqs:PurgeQueue" in commands
+    allowed = [*allowed_actions("deployer"), *allowed_actions("operator")]
+    assert {action for action in commands if not is_one_of(action, allowed)} == set()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_policy_fits_into_a_managed_policy(name):
+    assert len("".join(json.dumps(POLICIES[name]).split())) <= MAX_POLICY_CHARS
