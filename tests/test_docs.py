@@ -161,10 +161,10 @@ def test_the_example_of_a_consumer_passes_its_test(monkeypatch):
     example, test = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
     names = {"JsonObject": JsonObject}
     exec(example, names)  # noqa: S102 -- what the page tells to write into consumer/handle.py
-    monkeypatch.setattr("consumer.handle.tell", names["tell"], raising=False)
+    monkeypatch.setattr("consumer.handle.update_crm", names["update_crm"], raising=False)
     monkeypatch.chdir(ROOT)
     exec(test, names)  # noqa: S102 -- the page's own test
-    names["test_who_ordered_is_told_to_the_crm"]()
+    names["test_an_order_updates_the_crm"]()
 
 
 def code_lines(text):
