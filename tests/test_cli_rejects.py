@@ -601,8 +601,8 @@ def test_a_refused_message_that_is_missing_is_not_reported_as_kept(deploy):
             return super().refusals(*arguments, **options)
 
     judge = Deleting(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES))
-    sink = sink_of(Target(account=destination.account, stores=destination.stack.stores))
-    verdicts = list(retry(found, table, judge, sink, None))
+    target = Target(account=destination.account, stores=destination.stack.stores)
+    verdicts = list(retry(found, table, judge, sink_of(target), ErasedUsers.none(target)))
     assert [verdict.fate for verdict in verdicts] == [Fate.MISSING]
 
 

@@ -132,7 +132,10 @@ class StoreView:
         except click.ClickException:  # the schemas are being edited
             results = {}
         else:
-            results = {one.reject.body_hash: one for one in retry(shown, self._rejects, judge, None, None)}
+            results = {
+                one.reject.body_hash: one
+                for one in retry(shown, self._rejects, judge, None, ErasedUsers.none(self.target))
+            }
         return {
             "rejects": [_reject(reject, results.get(reject.body_hash)) for reject in shown],
             "more": len(found) - len(shown),
@@ -149,7 +152,7 @@ class StoreView:
         contents = None if reject is None else self._rejects.contents(reject)
         if reject is None or contents is None:
             return None
-        result = next(iter(retry([reject], self._rejects, self.load_judge(), None, None)))
+        result = next(iter(retry([reject], self._rejects, self.load_judge(), None, ErasedUsers.none(self.target))))
         return {
             "reject": _reject(reject, result),
             **render_content(contents.body),

@@ -22,7 +22,7 @@ from destination.deployment.reject_table import Contents, KeptReject, RejectTabl
 from destination.deployment.target import Target
 from handler.canonicalise import Message, canonicalise
 from handler.decode import decode_settings, parse_body
-from handler.erased import Tombstones
+from handler.erased import Erasures, NoErasures, Tombstones
 from handler.errors import STORE_ERRORS, InternalError, Refusal, Unavailable
 from handler.judge import Judge
 from handler.record import Record
@@ -62,17 +62,22 @@ class ErasedUsers:
     """Knows whose rejects may not be stored any more, and erases what was stored meanwhile."""
 
     target: Target
-    tombstones: Tombstones
+    erasures: Erasures
 
     @classmethod
     def of(cls, target: Target) -> Self:
         """Return the erased users of a deployment."""
-        return cls(target=target, tombstones=Tombstones(target.account.dynamodb(), target.stores.erasure_table))
+        return cls(target=target, erasures=Tombstones(target.account.dynamodb(), target.stores.erasure_table))
+
+    @classmethod
+    def none(cls, target: Target) -> Self:
+        """Return nobody, for rejects that are judged and not stored."""
+        return cls(target=target, erasures=NoErasures())
 
     def covers(self, reject: KeptReject, message: Message) -> bool:
         """Whether a user was erased after a reject came; raises `ErasureStoreUnavailable`."""
         came = replace(message, timestamp=reject.rejected_at)
-        [refusal] = self.tombstones.refusals(reject.customer_id, [came], lambda read: read())
+        [refusal] = self.erasures.refusals(reject.customer_id, [came], lambda read: read())
         return refusal is not None
 
     def erase_again(self, record: Record) -> None:
@@ -90,7 +95,7 @@ def sink_of(target: Target) -> Sink:
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Tries rejects again; without a sink it only judges them, and without `erased` no user counts as erased.
+    """Tries rejects again; without a sink it only judges them.
 
     `clock` gives seconds since 1970.
     `deletable` has the keys of the rejects whose message is confirmed as durable, or whose user was erased.
@@ -99,7 +104,7 @@ class Retry:
     table: RejectTable
     judge: Judge
     sink: Sink | None
-    erased: ErasedUsers | None
+    erased: ErasedUsers
     clock: Callable[[], float] = time.time
     deletable: set[tuple[str, str]] = field(default_factory=set)
 
@@ -171,12 +176,12 @@ class Retry:
 
     def _store(self, reject: KeptReject, record: Record) -> Fate:
         """Store a message that passes, unless its user was erased; without a sink say what would become of it."""
-        if self.erased is not None and self.erased.covers(reject, record.message):
+        if self.erased.covers(reject, record.message):
             return Fate.ERASED
         if self.sink is None:
             return Fate.PASSES
         outcome = self.sink.write(record)
-        if self.erased is not None and self.erased.covers(reject, record.message):
+        if self.erased.covers(reject, record.message):
             self.erased.erase_again(record)
             return Fate.ERASED
         return Fate(outcome)
@@ -192,7 +197,7 @@ def retry(
     table: RejectTable,
     judge: Judge,
     sink: Sink | None,
-    erased: ErasedUsers | None,
+    erased: ErasedUsers,
 ) -> Iterator[RetryResult]:
     """Yield what becomes of each reject, as `Retry.run` does."""
     return Retry(table=table, judge=judge, sink=sink, erased=erased).run(rejects)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from destination.deployment.reject_table import RejectTable
-from destination.deployment.retry import Fate, retry
+from destination.deployment.retry import ErasedUsers, Fate, retry
 from destination.deployment.target import Target
 from handler.errors import Invalid
 from handler.items import read_json_attribute
@@ -52,7 +52,8 @@ class Trial:
         """Yield for each reject what was answered and would not be any more, None where it is still refused."""
         table = RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
         chosen = (reject for reject in table.everything() if self.customer_id in (None, reject.customer_id))
-        for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, None, None):
+        erased = ErasedUsers.none(self.target)
+        for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, None, erased):
             reject = verdict.reject
             passes = verdict.fate is Fate.PASSES
             yield (reject.customer_id, reject.call_type, reject.answer) if passes else None
