@@ -8,8 +8,8 @@ from endpoint import endpoint, response
 
 from destination.certification.checklist import chosen, findings
 from destination.certification.examination import Examination
-from destination.certification.holdings import ApiKeys
 from destination.certification.samples import Samples
+from destination.certification.store_access import ApiKeys
 from destination.certification.wire import AT_ONCE, MAX_SILENT, Sent, Wire
 from destination.paths import SCHEMAS
 

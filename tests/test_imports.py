@@ -33,7 +33,7 @@ JUDGES = [
 """What judges the product. It would follow a fault of the product if it shared the product's code."""
 SHARED = {
     "certification.checklist": {"handler.errors.STORE_ERRORS"},  # what boto3 raises, which is no judgement
-    "certification.holdings": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},
+    "certification.store_access": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},
     "certification.keys": {"handler.keys.new_key"},  # makes keys, as `destination keys create` does for a partner
     "certification.requests": {"handler.keys.new_key"},
     "certification.samples": {  # completes messages by the schemas that a partner has edited

@@ -2,7 +2,7 @@
 
 wire          requests and answers, one by one
 samples       messages that the schemas of this checkout let pass
-holdings      temporary keys, what is stored, and how it is removed again
+store_access  temporary keys, what is stored, and how it is removed again
 examination   what the points of the checklist work with
 points        a point, its check, and what is found for it
 expected      what must be stored, by the documentation and not by the product

@@ -260,8 +260,8 @@ def _secrets(examination: Examination) -> Iterator[str]:
     """Yield patterns of what an answer for anybody must not hold."""
     yield from ("arn:aws", r"\bAKIA[0-9A-Z]{16}\b", "Traceback")
     yield from map(re.escape, examination.wire.secrets)
-    if examination.holdings:
-        stores = asdict(examination.holdings.target.stores)
+    if examination.store_access:
+        stores = asdict(examination.store_access.target.stores)
         yield from (re.escape(value) for name, value in stores.items() if name.endswith(("_table", "_url")) and value)
 
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from destination.certification.examination import ErasedUser, Examination, Sending, UserToErase
 from destination.certification.expected import message_of
 from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, failed, passed, warned
-from destination.certification.holdings import Holdings
 from destination.certification.points import Point
+from destination.certification.store_access import StoreAccess
 from destination.certification.wire import Exchange, due
 from destination.segment.contract import DELETE, JsonObject
 
@@ -162,7 +162,7 @@ def _unfinished(examination: Examination, user: JsonObject, delete: Exchange) ->
     return failed(says, delete)
 
 
-def _faults(stores: Holdings, user: ErasedUser) -> Iterator[str]:
+def _faults(stores: StoreAccess, user: ErasedUser) -> Iterator[str]:
     user_id, other = user.message["userId"], stores.bystander_id
     if left := len(stores.items_of(user.message)):
         yield f"{left} messages of the erased user are left"

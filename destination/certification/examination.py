@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from destination.certification.findings import NotCheckable
-from destination.certification.holdings import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, Holdings
 from destination.certification.samples import Samples
+from destination.certification.store_access import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, StoreAccess
 from destination.certification.wire import MAX_SILENT, Exchange, Sent, Wire
 from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
@@ -84,13 +84,13 @@ class Examination:
     """One run. `name` is the customer's where the run has stores, and part of all ids that are sent."""
 
     def __init__(
-        self, wire: Wire, *, name: str, keys: ApiKeys, samples: Samples, holdings: Holdings | None = None
+        self, wire: Wire, *, name: str, keys: ApiKeys, samples: Samples, store_access: StoreAccess | None = None
     ) -> None:
         self.wire = wire
         self.name = name
         self.keys = keys
         self.samples = samples
-        self.holdings = holdings
+        self.store_access = store_access
         self.accepted: list[Accepted] = []
         """Valid messages that were accepted, by any route; one may stand here more than once."""
         self.user_to_erase: UserToErase | None = None
@@ -123,8 +123,8 @@ class Examination:
     @cached_property
     def carrier(self) -> str:
         """The call type of messages that carry something else that is tried: without stores, the answers tell it."""
-        if self.holdings:
-            return next(call_type for call_type in CARRIERS if call_type in self.holdings.call_types)
+        if self.store_access:
+            return next(call_type for call_type in CARRIERS if call_type in self.store_access.call_types)
         is_taken = (name for name in CARRIERS if self._called(name).status != HTTPStatus.NOT_IMPLEMENTED)
         return next(is_taken, CARRIERS[0])
 
@@ -218,8 +218,8 @@ class Examination:
 
     def bystanders(self, plain: JsonObject) -> Sending:
         """Return how to send a valid message of the other customer."""
-        if self.holdings:
-            self.holdings.note_bystander(plain)
+        if self.store_access:
+            self.store_access.note_bystander(plain)
         return Sending(plain, self.headers(self.keys.bystander))
 
     def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
@@ -236,9 +236,9 @@ class Examination:
         """Return a request; remembers whom its messages are about."""
         content = sending.content
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
-        if self.holdings:
+        if self.store_access:
             for message in [sending.plain] if sending.plain else _messages_in(body):
-                self.holdings.note(message)
+                self.store_access.note(message)
         return Sent(headers=sending.headers or self.headers(), body=body, target=sending.target)
 
     def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
@@ -252,8 +252,8 @@ class Examination:
         accepted = Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id))
         self.accepted.append(accepted)
         self._accepted_ids.add(accepted.message_id)
-        if self.holdings:
-            self.holdings.note_plain(plain)
+        if self.store_access:
+            self.store_access.note_plain(plain)
 
     @property
     def accepted_ids(self) -> set[str]:
@@ -338,7 +338,7 @@ class Examination:
             raise NotCheckable(SILENT)
 
     @property
-    def stores(self) -> Holdings:
+    def stores(self) -> StoreAccess:
         """The stores, in which messages are found; raises `NotCheckable` where they are not."""
         stores = self.erasing_stores
         if self.carrier == DELETE:
@@ -346,18 +346,18 @@ class Examination:
         return stores
 
     @property
-    def erasing_stores(self) -> Holdings:
+    def erasing_stores(self) -> StoreAccess:
         """The stores behind the endpoint; raises `NotCheckable` where they can't be read."""
-        if self.holdings is None:
+        if self.store_access is None:
             raise NotCheckable(f"only what is stored tells: {WITH_STORES}")
-        if self.holdings.is_queue:
+        if self.store_access.is_queue:
             raise NotCheckable(
                 "messages go to a queue, from which its consumer takes them; `destination simulate` with Consumer=off "
                 "reads them back"
             )
         if self.wire.has_failures:
-            self.holdings.patience_seconds = PATIENCE_WITH_FAILURES_SECONDS
-        return self.holdings
+            self.store_access.patience_seconds = PATIENCE_WITH_FAILURES_SECONDS
+        return self.store_access
 
 
 def _base64(text: str) -> str:

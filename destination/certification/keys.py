@@ -93,10 +93,10 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
     """Send call types outside a key's scope to each route of the libraries."""
     examination.need_libraries()
     key = examination.keys.scoped
-    if key is None or examination.holdings is None:
+    if key is None or examination.store_access is None:
         raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
     carrier = examination.carrier
-    others = [name for name in CALL_TYPES if name in examination.holdings.call_types - {carrier, DELETE}]
+    others = [name for name in CALL_TYPES if name in examination.store_access.call_types - {carrier, DELETE}]
     bodies: dict[str, JsonObject] = {}
     for path, body in _routes(examination):
         if "batch" not in body and path != f"/v1/{carrier}":
@@ -142,16 +142,16 @@ def _revoke(examination: Examination) -> None:
     """Use a key and revoke it, once in a run."""
     if examination.revoked_at is not None:
         return
-    holdings, key = examination.holdings, examination.keys.used
-    if holdings is None or key is None:
+    store_access, key = examination.store_access, examination.keys.used
+    if store_access is None or key is None:
         raise NotCheckable(f"no key is known that could be revoked: {WITH_STORES}")
-    if not holdings.target.stores.key_cache_seconds:
+    if not store_access.target.stores.key_cache_seconds:
         raise NotCheckable("this stack does not tell KeyCacheSeconds: deploy this version of template.yaml")
     headers = examination.headers(key)
     for exchange in examination.post_all_valid(Sending(examination.message(), headers) for _ in range(USES)):
         if not exchange.is_accepted:
             raise NotCheckable(f"the key was not accepted before it was revoked ({exchange.came})")
-    holdings.revoke(key)
+    store_access.revoke(key)
     examination.revoked_at = time.monotonic()
 
 
@@ -164,9 +164,9 @@ def _revoke_in_use(examination: Examination) -> Outcome:
 def _revoked_in_time(examination: Examination) -> Outcome:
     """Wait until a revoked key may not be cached any more, and send with it."""
     _revoke(examination)
-    holdings, key = examination.holdings, examination.keys.used
-    assert holdings is not None and examination.revoked_at is not None  # noqa: S101, PT018 -- without, nothing is revoked
-    seconds = int(holdings.target.stores.key_cache_seconds)
+    store_access, key = examination.store_access, examination.keys.used
+    assert store_access is not None and examination.revoked_at is not None  # noqa: S101, PT018 -- without, nothing is revoked
+    seconds = int(store_access.target.stores.key_cache_seconds)
     if seconds > MAX_KEY_CACHE_SECONDS:
         raise NotCheckable(f"KeyCacheSeconds is {seconds}, and certify waits for {MAX_KEY_CACHE_SECONDS} s at most")
     time.sleep(max(0.0, examination.revoked_at + seconds + CACHE_MARGIN_SECONDS - time.monotonic()))

@@ -101,9 +101,11 @@ def _by_key(name: str) -> Make:
 
 def _out_of_scope(examination: Examination) -> Sending:
     key = examination.keys.scoped
-    if key is None or examination.holdings is None:
+    if key is None or examination.store_access is None:
         raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
-    others = [name for name in CALL_TYPES if name in examination.holdings.call_types and name != examination.carrier]
+    others = [
+        name for name in CALL_TYPES if name in examination.store_access.call_types and name != examination.carrier
+    ]
     if not others:
         raise NotCheckable("only one call type is supported here, which the scoped key may send")
     return Sending(examination.personal(others[0]), examination.headers(key))
@@ -548,14 +550,14 @@ ACCEPTED = (
 def _call(call_type: str, examination: Examination) -> Outcome:
     """Judge a call type: that it is accepted, or that it is not supported and says so."""
     exchange = examination.call(call_type)
-    is_off = examination.holdings is not None and call_type not in examination.holdings.call_types
+    is_off = examination.store_access is not None and call_type not in examination.store_access.call_types
     unsupported = due("unsupported_call_type")
     if exchange.is_accepted:
         fault = "although SupportedCallTypes leaves it out" if is_off else None
-        fault = fault or (_odd_success(exchange) if examination.holdings is None else None)
+        fault = fault or (_odd_success(exchange) if examination.store_access is None else None)
         answered = f"answered {exchange.status}"
         return failed(f"{answered}, {fault}", exchange) if fault else passed(answered, exchange)
-    if exchange.came == unsupported and exchange.message and (is_off or examination.holdings is None):
+    if exchange.came == unsupported and exchange.message and (is_off or examination.store_access is None):
         says = f"not supported here, and answered {exchange.status}: {exchange.message}"
         if call_type == DELETE:
             return warned(f"{says}. Segment requires partners to erase users", exchange)

@@ -12,10 +12,10 @@ import click
 
 from destination.certification.checklist import findings
 from destination.certification.examination import CARRIERS, Examination
-from destination.certification.holdings import ApiKeys, Holdings
 from destination.certification.points import Finding, Point
 from destination.certification.report import Report, shown_url
 from destination.certification.samples import Samples
+from destination.certification.store_access import ApiKeys, StoreAccess
 from destination.certification.wire import Wire
 from destination.console import progress
 from destination.deployment.target import trusted_authority
@@ -26,21 +26,21 @@ ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run(
-    wire: Wire, points: Sequence[Point], *, keys: ApiKeys, holdings: Holdings | None, only: Sequence[str]
+    wire: Wire, points: Sequence[Point], *, keys: ApiKeys, store_access: StoreAccess | None, only: Sequence[str]
 ) -> Report:
     """Check the points."""
     samples, began_at = Samples(SCHEMAS), datetime.now(UTC)
-    name = holdings.customer_id if holdings else f"certify-{secrets.token_hex(4)}"
+    name = store_access.customer_id if store_access else f"certify-{secrets.token_hex(4)}"
     found: list[Finding] = []
-    notes = holdings.stays if holdings else []
+    notes = store_access.stays if store_access else []
     for key in keys.all:
         wire.keep_secret(key)
-    examination = Examination(wire, name=name, keys=keys, samples=samples, holdings=holdings)
+    examination = Examination(wire, name=name, keys=keys, samples=samples, store_access=store_access)
     with progress("Certifying", total=len(points)) as step:
         for finding in findings(examination, points):
             found.append(finding)
             step()
-    if holdings is None and any(exchange.is_accepted for exchange in wire.exchanges):
+    if store_access is None and any(exchange.is_accepted for exchange in wire.exchanges):
         notes.append(
             "The messages of this run stay stored, as those of the customer of the API key: their ids start with "
             f"certify-, and their users' ids with {name}."
@@ -67,21 +67,23 @@ def open_wire(url: str, ca_file: str | None, limit_seconds: float) -> Wire:
 
 
 @contextmanager
-def temporary_keys(holdings: Holdings, left: list[str]) -> Iterator[ApiKeys]:
+def temporary_keys(store_access: StoreAccess, left: list[str]) -> Iterator[ApiKeys]:
     """Make temporary keys, and remove them and all that was stored by them; add what could not be to `left`.
 
     Raises `STORE_ERRORS` where none can be made. Whatever asks the process to end lets it remove them first.
     """
     before = {number: signal.signal(number, signal.default_int_handler) for number in ENDINGS}
     try:
-        yield holdings.make_keys(scope=next(name for name in CARRIERS if name in holdings.call_types))
+        yield store_access.make_keys(scope=next(name for name in CARRIERS if name in store_access.call_types))
     finally:
-        click.echo(f"Removing what is stored of {holdings.customer_id} …", err=True)
+        click.echo(f"Removing what is stored of {store_access.customer_id} …", err=True)
         try:
-            left += holdings.remove()
+            left += store_access.remove()
         except KeyboardInterrupt:
-            tables = ", ".join(holdings.tables)
-            left.append(f"Broken off: items of {holdings.customer_id} may stay in {tables}; its keys end within a day.")
+            tables = ", ".join(store_access.tables)
+            left.append(
+                f"Broken off: items of {store_access.customer_id} may stay in {tables}; its keys end within a day."
+            )
             raise
         finally:
             for sentence in left or ["Removed."]:

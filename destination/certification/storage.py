@@ -237,7 +237,7 @@ def _without_id(examination: Examination) -> Outcome:
     ids = {json_text(exchange.answer.get("message_id")) for exchange in exchanges}
     if len(ids) > 1:
         return failed("the same message was given two ids", *exchanges)
-    if ids == {"null"} or (examination.holdings and not examination.holdings.is_queue):
+    if ids == {"null"} or (examination.store_access and not examination.store_access.is_queue):
         return _judge_copies(examination, message, exchanges)
     return passed(f"both times it was given the id {ids.pop()}", *exchanges)
 
@@ -284,7 +284,7 @@ def _settings(examination: Examination) -> Outcome:
 
 
 def _rejects(examination: Examination) -> Outcome:
-    stores = examination.stores if not examination.holdings else examination.holdings
+    stores = examination.stores if not examination.store_access else examination.store_access
     message = examination.personal()
     message = {name: value for name, value in message.items() if name not in ("userId", "anonymousId")}
     exchange = examination.post_by_key(message)
@@ -302,7 +302,7 @@ def _rejects(examination: Examination) -> Outcome:
         return failed("it is kept otherwise than it was sent", exchange)
     if reject.answer != exchange.message:
         return failed("another text is kept with it than was answered", exchange)
-    days = examination.holdings.target.stores.rejects_retention_days if examination.holdings else ""
+    days = examination.store_access.target.stores.rejects_retention_days if examination.store_access else ""
     if days and (fault := expiry_fault(stores.raw_reject(reject), int(days))):
         return failed(f"rejects {fault}", exchange)
     return passed("it is among the rejects, as it was sent", exchange)

@@ -11,9 +11,9 @@ from urllib.parse import urljoin, urlsplit
 import click
 
 from destination.certification.checklist import POINTS, chosen
-from destination.certification.holdings import ApiKeys, Holdings
 from destination.certification.report import write_report
 from destination.certification.run import open_wire, run, temporary_keys
+from destination.certification.store_access import ApiKeys, StoreAccess
 from destination.certification.transport import LOOPBACK
 from destination.commands.options import FiniteRange, ca_file_option, json_option, parse_endpoint
 from destination.console import stdout
@@ -79,15 +79,15 @@ def certify(
         ) from error
     endpoint_url, target = _endpoint(url, stack, stores, ca_file=ca_file, api_key=api_key)
     file_stem = _file_stem(report_path, endpoint_url)
-    holdings = Holdings(target, f"certify-{secrets.token_hex(4)}") if target else None
+    store_access = StoreAccess(target, f"certify-{secrets.token_hex(4)}") if target else None
     left: list[str] = []
     with open_wire(endpoint_url, ca_file, limit_seconds) as wire, ExitStack() as open_until_the_end:
         keys = ApiKeys(good=api_key or "")
-        if holdings:
-            keys = open_until_the_end.enter_context(temporary_keys(holdings, left))
+        if store_access:
+            keys = open_until_the_end.enter_context(temporary_keys(store_access, left))
             if api_key:
                 click.echo("The --api-key is not used: there are temporary ones.", err=True)
-        report = run(wire, points, keys=keys, holdings=holdings, only=names)
+        report = run(wire, points, keys=keys, store_access=store_access, only=names)
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
         else:

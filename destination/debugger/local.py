@@ -92,7 +92,7 @@ class LocalDebugger:
             "tells_who": True,
             "messages_need_subject": False,
         }
-        holdings = StoreView(
+        store_view = StoreView(
             target=self._target, dynamodb=self._dynamodb, load_judge=lambda: self._judge_of(load_schemas(SCHEMAS))
         )
         tester = Tester(url=self._url, http=self._http, judge=lambda: self._judge)
@@ -100,7 +100,7 @@ class LocalDebugger:
             deployment=deployment,
             feed=self.feed,
             inspect=self._inspect,
-            holdings=holdings,
+            store_view=store_view,
             tester=tester,
             sample_traffic=SampleTraffic(post=tester.post),
         )

@@ -58,7 +58,7 @@ class Site:
     deployment: Content
     feed: Feed
     inspect: Callable[[str, int | None], Content | None]
-    holdings: StoreView
+    store_view: StoreView
     tester: Tester | None
     sample_traffic: SampleTraffic | None = None
 
@@ -68,11 +68,11 @@ class Site:
         gets: dict[str, Callable[[Request], Content | None]] = {
             "/deployment": lambda _: self.deployment,
             "/requests/{id}": self._request,
-            "/keys": lambda _: {"keys": self.holdings.keys()},
+            "/keys": lambda _: {"keys": self.store_view.keys()},
             "/messages": self._messages,
             "/message": self._message,
-            "/rejects": lambda request: self.holdings.rejects(customer_id=_asked(request, "customer")),
-            "/rejects/{key}": lambda request: self.holdings.reject(request.path_params["key"]),
+            "/rejects": lambda request: self.store_view.rejects(customer_id=_asked(request, "customer")),
+            "/rejects/{key}": lambda request: self.store_view.reject(request.path_params["key"]),
         }
         posts: dict[str, Callable[[Request, Content], Content]] = {}
         if self.tester is not None:
@@ -83,8 +83,8 @@ class Site:
                 "/send": lambda _, content: self._send(tester, _draft(content)),
                 "/curl": lambda _, content: self._curl(tester, _draft(content)),
                 "/keys": lambda _, content: self._create_key(content),
-                "/keys/{id}/revoke": lambda request, _: {"key": self.holdings.revoke_key(request.path_params["id"])},
-                "/rejects/retry": lambda _, content: {"results": self.holdings.retry(_texts(content, "keys"))},
+                "/keys/{id}/revoke": lambda request, _: {"key": self.store_view.revoke_key(request.path_params["id"])},
+                "/rejects/retry": lambda _, content: {"results": self.store_view.retry(_texts(content, "keys"))},
             }
         if (sample_traffic := self.sample_traffic) is not None:
             posts["/sample-traffic"] = lambda *_: sample_traffic.start()
@@ -120,7 +120,7 @@ class Site:
         return found
 
     def _messages(self, request: Request) -> Content:
-        return self.holdings.messages(
+        return self.store_view.messages(
             customer_id=_asked(request, "customer"),
             user=_asked(request, "user"),
             anonymous=_asked(request, "anonymous"),
@@ -129,7 +129,7 @@ class Site:
         )
 
     def _message(self, request: Request) -> Content | None:
-        item = self.holdings.message(*_needed(request, "subject", "position"))
+        item = self.store_view.message(*_needed(request, "subject", "position"))
         return item and {"item": item}
 
     def _send(self, tester: Tester, draft: Draft) -> Content:
@@ -145,7 +145,7 @@ class Site:
             raise _Refused(400, str(error)) from error
 
     def _create_key(self, content: Content) -> Content:
-        return self.holdings.create_key(
+        return self.store_view.create_key(
             customer_id=_text(content, "customer_id"),
             label=_label(content),
             expires=_text(content, "expires"),

@@ -104,12 +104,12 @@ class StackDebugger:
             "tells_who": False,
             "messages_need_subject": True,
         }
-        holdings = StoreView(
+        store_view = StoreView(
             target=self._target,
             dynamodb=self._target.account.dynamodb(),
             load_judge=lambda: Judge(schemas=load_schemas(SCHEMAS), supported_call_types=frozenset(supported)),
         )
-        site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, holdings=holdings, tester=None)
+        site = Site(deployment=deployment, feed=self.feed, inspect=self._inspect, store_view=store_view, tester=None)
         return Guard(app=Starlette(routes=site.routes))
 
     def _inspect(self, row_id: str, index: int | None) -> Mapping[str, Any] | None:

@@ -21,8 +21,8 @@ from endpoint import endpoint, response
 from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
 
 from destination.certification.checklist import POINTS
-from destination.certification.holdings import Holdings
 from destination.certification.samples import Samples
+from destination.certification.store_access import StoreAccess
 from destination.certification.wire import MASKED, Wire
 from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
@@ -668,9 +668,9 @@ def test_what_ends_a_run_lets_it_remove_the_keys_and_the_messages_first(https_se
 
 def test_a_table_that_fails_keeps_nothing_from_being_removed_elsewhere(https_server):
     stores = replace(https_server.stores, rejects_table="nowhere")
-    holdings = Holdings(Target(account=https_server.account, stores=stores), "certify-0")
-    holdings.make_keys(scope="track")
-    [sentence] = holdings.remove()
+    store_access = StoreAccess(Target(account=https_server.account, stores=stores), "certify-0")
+    store_access.make_keys(scope="track")
+    [sentence] = store_access.remove()
     assert sentence.startswith("What is of certify-0 in nowhere could not be removed: ")
     assert left(https_server) == {}
 

@@ -76,7 +76,7 @@ class _Left:
             self.sentences.setdefault(what, f"{what} could not be removed: {error}")
 
 
-class Holdings:
+class StoreAccess:
     """The stores of a deployment, as far as they hold something of one run's customer."""
 
     def __init__(self, target: Target, customer_id: str) -> None:
