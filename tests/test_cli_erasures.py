@@ -61,9 +61,9 @@ ADA = ("--customer", "demo", "--user", "ada")
 
 
 @pytest.fixture
-def destination(deploy):
+def destination(deploy, prepare):
     destination = deploy()
-    for message in (
+    messages = (
         track(userId="ada"),
         track(userId="ada", anonymousId="5f0c"),
         {"type": "track", "userId": "ada"},
@@ -71,8 +71,8 @@ def destination(deploy):
         track(userId="bob"),
         track(userId="old-ada"),
         {"type": "alias", "userId": "ada", "previousId": "old-ada"},
-    ):
-        destination.post(message)
+    )
+    prepare("messages of Ada", lambda: [destination.post(message) for message in messages])
     return destination
 
 

@@ -144,7 +144,15 @@ def failing_late(operation, what, *, count) -> Iterator[None]:
         yield
 
 
+def wait_for_next_day(*, if_seconds_left):
+    """Wait for midnight (UTC) if it is near, so that a test begins and ends on the same day."""
+    seconds_left = DAY - time.time() % DAY
+    if seconds_left < if_seconds_left:
+        time.sleep(seconds_left)
+
+
 def test_the_days_of_a_customer_are_counted_with_today(deploy):
+    wait_for_next_day(if_seconds_left=30)
     destination = deploy()
     for days_ago in (0, 6, 7, 20):
         keep(destination, {**NO_EVENT, "messageId": f"{days_ago} days"}, days_ago=days_ago)

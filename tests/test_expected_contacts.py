@@ -42,8 +42,8 @@ def expected_of(customer_id):
 
 
 @pytest.fixture
-def target(aws, make_stack):
-    return Target(account=aws, stores=make_stack({"Consumer": "on"}).stores)
+def target(shared_account, make_stack):
+    return Target(account=shared_account, stores=make_stack({"Consumer": "on"}).stores)
 
 
 def consume(target, customer_id, *, backwards=False):
