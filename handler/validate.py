@@ -1,7 +1,10 @@
 """Step 4: the schema of the call type decides what a message must hold, and another one what settings must.
 
-`schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`. Compiled,
-they only tell a valid document; `jsonschema` is loaded when one is not, and has the last word.
+`schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`.
+
+Two validators share the work. The compiled code (`compile.py`) is fast and can only accept: what it accepts is valid.
+`jsonschema` (`diagnose.py`) is loaded when the code does not accept a document. It decides, and `explain.py` turns its
+errors into texts for the customer. No message is refused without `jsonschema`.
 """
 
 import importlib

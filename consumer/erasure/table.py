@@ -101,7 +101,7 @@ class FinishedElsewhereError(Exception):
 
 
 class ErasureTable:
-    """Keeps tombstones and receipts, by a client that lets pass no answer that confirms nothing.
+    """Keeps tombstones and receipts. The client must treat an unconfirmed response as an error.
 
     Every write says what is then to be there, so that one that is made twice, by a retry, changes nothing.
     """

@@ -105,7 +105,7 @@ class Contents:
 
 
 class RejectTable:
-    """Finds, reads and deletes rejects, by a client of `Account`, which lets pass no answer that confirms nothing."""
+    """Finds, reads and deletes rejects. The client must treat an unconfirmed response as an error."""
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
         self._client = client
