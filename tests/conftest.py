@@ -60,50 +60,22 @@ settings.register_profile(
 settings.load_profile("reproducible")
 
 
-TRACER = pytest.StashKey[Any]()
-"""What traces the current test for coverage, None where nothing does."""
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Function) -> Generator[None, Any, Any]:
-    """Trace for coverage only where it is needed, because tracing doubles the time of all that runs.
+    """Do not trace the tests of the command line and those with many examples, because tracing doubles their time.
 
-    Fixtures and tests are traced. pytest itself, the tests of the command line and those with many examples are not.
-    `fail_under` in pyproject.toml shows that this suffices for `handler` and `consumer`.
+    `fail_under` in pyproject.toml shows that the other tests of `handler` and `consumer` suffice.
     """
     coverage = Coverage.current()
-    if coverage and (
+    if coverage is None or not (
         is_of_command_line(item.module) or is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
     ):
-        coverage.stop()  # also in threads
-    item.config.stash[TRACER] = sys.gettrace()
-    try:
-        return (yield from with_tracer(None))
-    finally:
-        if coverage and not Coverage.current():
-            coverage.start()
-
-
-def with_tracer(tracer: Any) -> Generator[None, Any, Any]:
-    """Wait for the rest of a hook, which a function traces, or None."""
-    before = sys.gettrace()
-    sys.settrace(tracer)
+        return (yield)
+    coverage.stop()
     try:
         return (yield)
     finally:
-        sys.settrace(before)
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
-    """Trace what a fixture does."""
-    return (yield from with_tracer(request.config.stash.get(TRACER, None)))
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
-    """Trace what a test does."""
-    return (yield from with_tracer(pyfuncitem.config.stash.get(TRACER, None)))
+        coverage.start()
 
 
 @cache
