@@ -257,11 +257,11 @@ def test_upgrade_reads_all_that_the_previous_release_stored(release, other, othe
     assert other.post(others_key, message)[0] == 200
     assert other.post(others_key, WITHOUT_EVENT)[0] == 400
     assert other.post(others_key, {"type": "delete", "userId": "eve", "messageId": "erase-eve"})[0] == 202
-    eventually(lambda: "finished_at" in str(other.read("erasures", "list", "--customer", "acme")))
+    eventually(lambda: [one["finished_at"] for one in other.read("erasures", "list", "--customer", "acme")])
     eventually(lambda: other.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
     other.update()
     assert other.post(others_key, message) == (200, {"status": "duplicate", "message_id": "before-the-upgrade"})
-    [key] = other.read("keys", "list")
+    [[key]] = other.read("keys", "list")
     assert key["status"] == "active"
     stored = other.read("messages", "list", "--customer", "acme", "--user", "ada")
     assert "before-the-upgrade" in {message["message_id"] for message in stored}
@@ -276,7 +276,7 @@ def test_upgrade_reads_all_that_the_previous_release_stored(release, other, othe
 def test_plan_of_a_new_stage_tells_what_it_leaves_and_undeploy_removes_it(account):
     printed = account.make("plan", "prod")
     assert "AWS::DynamoDB::Table" in printed
-    assert "A month at 10 messages per second" in printed
+    assert "Month 1 at 10 messages/s" in printed
     assert "an empty stack in the state REVIEW_IN_PROGRESS" in printed
     cloudformation = account.client("cloudformation")
     [planned] = cloudformation.describe_stacks(StackName="direct-destination")["Stacks"]
