@@ -382,18 +382,16 @@ def test_scenario_fails_with_a_fault_of_the_template(stack, edit, check):
     stack.become("table")
     prove(stack, Scenario(check))
     customer = stack.new_customer()
-    stack.update(edit=edit)
+    stack.update(edit=edit, KeyGraceSeconds="299")  # an output alone is no change
     try:
         assert not check(stack, customer)
     finally:
-        stack.update()
+        stack.update(KeyGraceSeconds="300")
 
 
 @pytest.mark.parametrize(
     ("package", "check"),
     [
-        ("aws_lambda_powertools", accepts_a_message),
-        ("fastjsonschema", accepts_a_message),
         ("urllib3", accepts_a_message),
         ("jsonschema", keeps_a_reject),
         ("rpds", keeps_a_reject),
