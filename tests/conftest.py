@@ -78,9 +78,17 @@ def pytest_runtest_protocol(item: pytest.Function) -> Generator[None, Any, Any]:
         coverage.start()
 
 
+TRACED_MODULES = {path.stem for folder in ("handler", "consumer") for path in (ROOT / folder).rglob("*.py")}
+
+
 @cache
 def is_of_command_line(module: ModuleType) -> bool:
-    """Whether a module of tests uses more of `destination` than what makes a deployment, or runs commands."""
+    """Whether a module tests commands: it uses more of `destination` than what makes a deployment, or runs commands.
+
+    A module of tests with the name of a module of `handler` or `consumer` does not.
+    """
+    if module.__name__.removeprefix("test_") in TRACED_MODULES:
+        return False
     sources = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
     known = {"destination.deployment.demo", "destination.deployment.key_table", "destination.deployment.stack"}
     return any(str(source).startswith(("destination.", "local_server")) for source in sources - known)

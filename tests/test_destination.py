@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from handler.canonicalise import canonicalise
 from handler.destination import Destination
 from handler.erased import NoErasures
 from handler.errors import (
@@ -664,3 +665,12 @@ def test_a_reject_whose_user_can_not_be_looked_up_is_a_503():
     batch = request({"batch": [{"userId": "keeper-17"}, TRACK]}, path="/v1/batch")
     status, content = answer(batch, rejects=rejects, tombstones=Unanswering(ErasureStoreUnavailable(), 1))
     assert (status, content["code"], rejects.kept) == (503, "erasure_store_unavailable", [])
+
+
+def test_a_judge_without_a_key_and_erasures_judges_by_type_and_schemas():
+    judge = Judge(schemas=SCHEMAS, supported_call_types={"track"})
+    messages = [
+        one for type_ in ("track", "page") for one in canonicalise({"type": type_, "userId": "u", "event": "E"})
+    ]
+    accepted, refused = judge.refusals(messages, "")
+    assert (accepted, refused.code) == (None, "unsupported_call_type")
