@@ -141,7 +141,7 @@ def test_an_erased_contact_is_not_shown(keep):
 
 def test_texts_that_would_steer_a_terminal_do_not(keep):
     keep(message("identify", "\x1b[31m", traits={"name": "[/b]\n\ud800"}))
-    assert "�[31m    [/b]��" in contacts("list", "--customer", "acme").stdout
+    assert "�[31m\t[/b]��" in contacts("list", "--customer", "acme").stdout
     for result in (contacts("show", "\x1b[31m", "--customer", "acme"), contacts("show", "\x1b", "--customer", "acme")):
         assert "\x1b" not in result.output
 

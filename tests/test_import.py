@@ -243,7 +243,7 @@ def test_people_are_told_which_lines_were_rejected(tmp_path):
         result = run("import", str(path), "--url", server.url, *KEY)
     assert result.exit_code == 3
     assert "1 accepted, 0 duplicates, 5 rejected, in " in result.stdout
-    assert f"not_an_object     {path}:2: The line must be one JSON object, not a number" in result.stdout
+    assert f"not_an_object\t{path}:2: The line must be one JSON object, not a number" in result.stdout
 
 
 def test_a_file_of_another_kind_is_told_before_long(tmp_path, history):

@@ -178,7 +178,7 @@ REQUEST_METRICS = list(emitted_by_requests())
 SERVICE = {"service": "<AWS::StackName>"}
 CONSUMER_METRICS = [
     ("DirectDestination", name, SERVICE)
-    for path in (ROOT / "consumer").glob("*.py")
+    for path in (ROOT / "consumer").rglob("*.py")
     for name in re.findall(r'add_metric\((?:name=)?"(\w+)"', path.read_text())
 ]
 FILTER_METRICS = [
