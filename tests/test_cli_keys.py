@@ -174,7 +174,9 @@ def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):
     made = make_key()
     assert "status: suspended" in server.run("keys", "suspend", made["id"]).stdout
     assert answer(made["api_key"]) == (403, "suspended_key")
-    assert "status: active" in server.run("keys", "resume", made["id"]).stdout
+    resumed = server.run("keys", "resume", made["id"])
+    assert "status: active" in resumed.stdout
+    assert resumed.stderr == "Functions that refuse the key now may do so for 5 seconds.\n"
     assert answer(made["api_key"]) == ACCEPTED
 
 

@@ -131,6 +131,12 @@ def test_a_reject_that_is_gone_has_the_reasons_that_are_possible(result, days_ag
     assert told(result, refused, **chosen) == ([f"It is not among the rejects any more: {reasons}"], True)
 
 
+def test_a_receipt_of_the_named_user_explains_why_a_reject_is_gone():
+    [sentence], missing = told(gone(receipts=[RECEIPT], names_user=True), line(REFUSED, kept=True))
+    assert sentence == "It is not among the rejects any more: its user was erased since (`destination erasures list`)."
+    assert not missing
+
+
 def test_a_reject_may_have_been_retried_where_the_event_table_was_not_searched():
     sentences, missing = told(SearchResult(items=None, rejects=()), line(REFUSED, kept=True))
     assert "it was retried, its user was erased" in sentences[-1]

@@ -24,6 +24,7 @@ from destination.deployment.erasure import (
 )
 from destination.deployment.target import Target
 
+QUEUE_NOTE = "\nMessages in the queue, and what its readers keep, are not erased: the queue can't be searched."
 CONSUMER_NOTE = "\nThe consumer gets the delete message, too; the receipt says nothing of what it keeps."
 
 
@@ -86,6 +87,7 @@ def erase(
                 else ""
             )
             + f".\nReceipt: {receipt.user_hash[:12]} (destination erasures show)"
+            + ("" if target.stores.sink.is_queryable else QUEUE_NOTE)
             + (CONSUMER_NOTE if target.stores.consumer == "on" else "")
         )
 

@@ -188,10 +188,12 @@ def _change_status(table: KeyTable, record: KeyRecord, status: Status, *, as_jso
         table.find(record.key_id)  # raises if it was deleted meanwhile
         raise click.ClickException("This key is revoked, which is for good: make a new one")
     _show(changed, as_json=as_json)
-    click.echo(
-        "Functions that accept the key now may do so for KEY_CACHE_SECONDS: 60 by default, 1 on a local server.",
-        err=True,
+    told = (
+        "Functions that refuse the key now may do so for 5 seconds."
+        if status == Status.ACTIVE
+        else "Functions that accept the key now may do so for KeyCacheSeconds: 60 by default, 1 on a local server."
     )
+    click.echo(told, err=True)
 
 
 @keys.command()

@@ -234,7 +234,6 @@ def _simulate_shop(
     else:
         words = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
         click.echo(f"Sent {counted(counts.total(), 'message')} of customer {friendly.CUSTOMER}: {words}.")
-        click.echo(f"To see them: destination messages list --customer {friendly.CUSTOMER}", err=True)
     if counts["failed"]:
         raise click.exceptions.Exit(1)
 

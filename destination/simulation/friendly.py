@@ -13,7 +13,7 @@ import urllib3
 from destination.segment.client import Answer, segment_headers, send
 from destination.segment.shop import Message, shop_traffic
 
-CUSTOMER = "blue-bean"
+CUSTOMER = "simulated-shop"
 
 
 def send_shop_traffic(

@@ -215,6 +215,8 @@ def is_missing(result: SearchResult, lines: Collection[FunctionLine]) -> bool:
         return False
     if taken:
         return not _is_explained(result, taken)
+    if result.names_user and result.receipts:  # the erasure of its user deleted its reject
+        return False
     return any(line.outcome == "refused" and line.kept for line in lines)
 
 
@@ -248,6 +250,8 @@ def _why_not_kept(result: SearchResult, refused: Collection[FunctionLine], targe
     """Say why a message is not among the rejects, likewise."""
     if result.items:
         return "It is not among the rejects any more: it was retried, or stored by another delivery and purged."
+    if result.names_user and result.receipts:
+        return "It is not among the rejects any more: its user was erased since (`destination erasures list`)."
     expiry = _expiry(refused, target.stores.rejects_retention_days, "RejectsRetentionDays")
     reasons = [*_erasures(result), *expiry, "it was purged"]
     if result.items is None:

@@ -146,9 +146,11 @@ def test_the_friendly_profile_sends_a_shop(server):
     assert (told["sent"], told.get("failed", 0)) == (60, 0)
     assert told["stored"] > 50
     assert (told["duplicate"], told["refused"]) == (1, 1)
-    stored = server.run("messages", "list", "--customer", "blue-bean", "--json", "--limit", "100").stdout.splitlines()
+    stored = server.run(
+        "messages", "list", "--customer", "simulated-shop", "--json", "--limit", "100"
+    ).stdout.splitlines()
     assert len(stored) == told["stored"]
-    assert "blue-bean" not in {key["customer_id"] for key in server.json("keys", "list")}
+    assert "simulated-shop" not in {key["customer_id"] for key in server.json("keys", "list")}
 
 
 def test_its_keys_are_removed_and_others_stay(server):
