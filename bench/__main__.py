@@ -44,13 +44,13 @@ def _measuring(command: Callable[..., None]) -> Callable[..., None]:
         "results",
         type=click.Path(dir_okay=False, path_type=Path),
         default=RESULTS,
-        help="The file to save the figures in, by default build/bench.json; those of other measurements in it stay.",
+        help="The file to save the figures in, by default build/bench.json. Figures of other measurements stay.",
     )
     @click.option(
         "--compare",
         "old",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Print the ratios beside those of an older file.",
+        help="Print the ratios next to the ratios of an older file.",
     )
     @click.option(
         "--python",

@@ -224,7 +224,7 @@ def metrics_dollars(data: Data) -> float:
 def month_dollars(data: Data, case: Case, rate: float, *, month: int = 1) -> float:
     """Return the price of a month at a rate of messages per second, with metrics.
 
-    If a table keeps its messages, it holds those of all earlier months too: `month` counts from the first message.
+    A table that keeps its messages also holds the messages of earlier months: `month` counts from the first message.
     """
     parts = dollars(data, charges(case), rate * MONTH_SECONDS)
     kept = parts.get("DynamoDB storage", 0) + parts.get("DynamoDB backup", 0)

@@ -1,6 +1,6 @@
 """A fast store: as much of DynamoDB and SQS as a destination needs, over HTTP/1.1 with persistent connections.
 
-It runs in a process of its own, so its work does not count as that of the measured function. It stores nothing: every
+It runs in a process of its own, so its work does not count as work of the measured function. It stores nothing: every
 put is the first one, except into `DUPLICATES_TABLE`, where a condition always fails.
 
 DynamoDB: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/
@@ -75,7 +75,7 @@ def _capacity(request: Json) -> Json:
 
 
 def send_message(request: Json) -> Json:
-    """Accept a message and forget it; clients compare the hash with that of what they sent."""
+    """Accept a message and forget it; clients compare the hash with the hash of what they sent."""
     body_hash = hashlib.md5(request["MessageBody"].encode(), usedforsecurity=False).hexdigest()
     return {"MessageId": "00000000-0000-4000-8000-000000000000", "MD5OfMessageBody": body_hash}
 

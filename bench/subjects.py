@@ -186,7 +186,7 @@ class SubjectProcess:
     def send(self, sample: Sample, *, first: int, count: int) -> Took:
         """Call the function with a sample; return what one call took.
 
-        Raises `click.ClickException` for a response other than that of the sample.
+        Raises `click.ClickException` for another response than the sample expects.
         """
         stdin = cast("IO[str]", self._process.stdin)
         stdin.write(json.dumps({"event": sample.event, "first": first, "count": count}) + "\n")
