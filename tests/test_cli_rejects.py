@@ -1,4 +1,4 @@
-"""`destination rejects`: found, shown, retried without loss, purged."""
+"""Test `destination rejects`: list, show, retry without loss, and purge."""
 
 import base64
 import json
@@ -44,26 +44,26 @@ SETTINGS_HEADER = base64.b64encode(json.dumps(SETTINGS).encode()).decode()
 
 
 def rejects(*args, stdin=None):
-    """Run a command on the stack."""
+    """Run `destination rejects` on the stack."""
     return run("rejects", *args, "--stack", LOCAL_STACK, stdin=stdin)
 
 
 def listed(*options):
-    """Return what a list holds for programs."""
+    """Return the JSON objects that `rejects list` prints."""
     result = rejects("list", "--json", *(options or ["--scan"]))
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 def retried(*options):
-    """Return the exit code of a retry, and what is not zero of what it tells programs."""
+    """Return the exit code of a retry, and its JSON counts that are not zero."""
     result = rejects("retry", "--json", *(options or ["--scan"]))
     counts = json.loads(result.stdout)
     return result.exit_code, {name: count for name, count in counts.items() if count}
 
 
 @pytest.fixture
-def mended(tmp_path):
+def fixed_schemas(tmp_path):
     """Return a folder of schemas in which a track call needs no event."""
     return schemas_with(tmp_path, track={"$schema": "http://json-schema.org/draft-07/schema#"})
 
@@ -76,7 +76,7 @@ def schemas_with(folder, **changed):
 
 
 def keep(destination, message, *, customer_id="demo", days_ago=0.0, settings_header=""):
-    """Keep a reject as the function does, some time ago."""
+    """Store a reject as the function does, `days_ago` days ago."""
     body = json.dumps(message, ensure_ascii=False)
     [canonical] = canonicalise(parse_body(body))
     table = Keeper(destination.account.dynamodb(), destination.stack.stores.rejects_table, retention_days=30)
@@ -98,7 +98,7 @@ def messages(count, **fields):
 
 @contextmanager
 def before(operation, handler) -> Iterator[None]:
-    """Let every client call a handler before it sends."""
+    """Call `handler` before each request of `operation`, in every client."""
     events, event = boto3.DEFAULT_SESSION.events, f"before-send.dynamodb.{operation}"
     events.register_first(event, handler)
     try:
@@ -108,14 +108,14 @@ def before(operation, handler) -> Iterator[None]:
 
 
 def answering(operation, body):
-    """Let every client read something else than the answer."""
+    """Replace the response body of `operation` with `body`, in every client."""
     raw = SimpleNamespace(stream=lambda: [body])
     return before(operation, lambda request, **_: AWSResponse(request.url, 200, {}, raw))
 
 
 @contextmanager
 def again_before_delete(destination, message) -> Iterator[None]:
-    """Let a message be refused once more just before its reject is deleted."""
+    """Let the function refuse a message again just before its reject is deleted."""
     [body_hash] = [reject["body_hash"] for reject in listed() if reject["message_id"] == message["messageId"]]
 
     def keep_again(request, **_):
@@ -127,13 +127,13 @@ def again_before_delete(destination, message) -> Iterator[None]:
 
 
 @contextmanager
-def failing_late(operation, what, *, count) -> Iterator[None]:
-    """Let a call fail that contains some text, when so many others were made, before which no more are."""
+def failing_late(operation, text, *, count) -> Iterator[None]:
+    """Let the call that contains `text` fail after `count` other calls. No other call is sent in between."""
     others = []
     failed = Event()
 
     def fail(request, **_):
-        if what in request.body:
+        if text in request.body:
             wait_until(lambda: len(others) >= count)
             failed.set()
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, operation)
@@ -151,7 +151,7 @@ def wait_for_next_day(*, if_seconds_left):
         time.sleep(seconds_left)
 
 
-def test_the_days_of_a_customer_are_counted_with_today(deploy):
+def test_days_of_a_customer_include_today(deploy):
     wait_for_next_day(if_seconds_left=30)
     destination = deploy()
     for days_ago in (0, 6, 7, 20):
@@ -171,17 +171,17 @@ def test_the_days_of_a_customer_are_counted_with_today(deploy):
     assert ids("--customer", "nobody") == []
 
 
-def test_a_list_is_newest_first_over_all_shards_and_ends_at_its_limit(deploy):
+def test_list_is_newest_first_over_all_shards_up_to_the_limit(deploy):
     destination = deploy()
     for number in range(40):
         keep(destination, {**NO_EVENT, "messageId": str(number)}, days_ago=number / 10)
     assert [reject["message_id"] for reject in listed("--customer", "demo")] == [str(number) for number in range(40)]
     assert len(listed("--scan", "--limit", "7")) == 7
-    told = rejects("list", "--customer", "demo", "--limit", "7").stderr
-    assert told == "7 rejects of demo in the last 7 days; there are more: --limit shows them.\n"
+    printed = rejects("list", "--customer", "demo", "--limit", "7").stderr
+    assert printed == "7 rejects of demo in the last 7 days; there are more: --limit shows them.\n"
 
 
-def test_a_list_says_who_sent_what_and_what_was_answered(deploy):
+def test_list_shows_sender_type_and_answer(deploy):
     destination = deploy()
     destination.post({**NO_EVENT, "userId": "[/b]\x1b[31m ü"})
     [reject] = listed()
@@ -196,7 +196,7 @@ def test_a_list_says_who_sent_what_and_what_was_answered(deploy):
     assert "body" not in reject
 
 
-def test_a_reject_is_shown_whole(deploy):
+def test_show_prints_the_whole_reject(deploy):
     destination = deploy()
     body = json.dumps({**NO_EVENT, "long": "ü" * 100_000, "odd": "\x9b\ud800"}, indent=1)
     destination.post(body, headers={"x-segment-settings": SETTINGS_HEADER})
@@ -208,12 +208,12 @@ def test_a_reject_is_shown_whole(deploy):
     assert for_people["body"] == {**NO_EVENT, "long": "ü" * 100_000, "odd": "\x9b\ud800"}
 
 
-def test_settings_that_were_refused_are_shown_as_they_came(deploy):
+def test_show_prints_refused_settings_unchanged(deploy):
     deploy().post({**NO_EVENT, "event": "Lamp Lit"}, headers={"x-segment-settings": "***"})
     assert json.loads(rejects("show", listed()[0]["id"], "--scan", "--json").stdout)["settings"] == "***"
 
 
-def test_an_id_that_names_none_or_several_is_told(deploy):
+def test_unknown_or_ambiguous_id_is_an_error(deploy):
     destination = deploy()
     for message in messages(17):
         keep(destination, message)
@@ -236,7 +236,7 @@ def test_an_id_that_names_none_or_several_is_told(deploy):
             assert "is no id of a reject" in result.stderr
 
 
-def test_an_id_of_two_customers_is_told(deploy):
+def test_id_shared_by_two_customers_is_an_error(deploy):
     destination = deploy()
     for customer_id in ("demo", "acme"):
         keep(destination, NO_EVENT, customer_id=customer_id)
@@ -251,7 +251,7 @@ def test_an_id_of_two_customers_is_told(deploy):
     assert json.loads(shown.stdout)["customer_id"] == "acme"
 
 
-def test_the_same_body_of_two_days_has_one_id(deploy):
+def test_same_body_on_two_days_has_one_id(deploy):
     destination = deploy()
     keep(destination, NO_EVENT, days_ago=2)
     keep(destination, NO_EVENT)
@@ -261,11 +261,11 @@ def test_the_same_body_of_two_days_has_one_id(deploy):
 
 
 @pytest.mark.parametrize(("sink", "word"), [({}, "stored"), ({"EventSink": "sqs"}, "queued")], ids=["dynamodb", "sqs"])
-def test_what_passes_is_stored_as_the_function_would_have_stored_it(sink, word, deploy, mended):
+def test_retried_message_is_stored_as_the_function_stores_it(sink, word, deploy, fixed_schemas):
     destination = deploy(**sink)
     message = {**NO_EVENT, "UserID": "user-1", "writeKey": "secret", "properties": {"n": 1.50, "ü": "\ud800"}}
     destination.post(message, headers={"x-segment-settings": SETTINGS_HEADER})
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, word: 1})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, word: 1})
     assert listed() == []
     [record] = destination.records()
     destination.post(
@@ -278,30 +278,30 @@ def test_what_passes_is_stored_as_the_function_would_have_stored_it(sink, word, 
     assert "secret" not in str(record)
 
 
-def test_a_retried_message_expires_like_one_that_was_accepted(deploy, mended):
+def test_retried_message_expires_like_an_accepted_one(deploy, fixed_schemas):
     destination = deploy(EventRetentionDays="7")
     destination.post(NO_EVENT)
-    retried("--scan", "--schemas", mended)
+    retried("--scan", "--schemas", fixed_schemas)
     [item] = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
     assert int(item["expires_at"]["N"]) - time.time() == pytest.approx(7 * DAY, abs=60)
 
 
-def test_a_message_without_a_time_of_its_own_has_that_of_its_reject(deploy, mended):
+def test_message_without_a_time_gets_the_time_of_its_reject(deploy, fixed_schemas):
     destination = deploy()
     keep(destination, {name: value for name, value in NO_EVENT.items() if name != "timestamp"}, days_ago=3)
     [reject] = listed()
-    retried("--scan", "--schemas", mended)
+    retried("--scan", "--schemas", fixed_schemas)
     [record] = destination.stored()
     assert record["timestamp"] == reject["rejected_at"] < record["stored_at"]
 
 
-def test_a_kept_body_is_not_too_long_for_a_retry(deploy, mended):
+def test_largest_kept_body_can_be_retried(deploy, fixed_schemas):
     destination = deploy()
     keep(destination, {**NO_EVENT, "properties": {"text": "a" * MAX_BODY_BYTES}})
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "stored": 1})
 
 
-def test_what_is_still_refused_stays_and_is_counted_by_answer(deploy):
+def test_still_refused_messages_stay_and_are_counted_by_answer(deploy):
     destination = deploy()
     for message in [*messages(3), {**NO_EVENT, "type": "group"}]:
         destination.post(message)
@@ -309,80 +309,80 @@ def test_what_is_still_refused_stays_and_is_counted_by_answer(deploy):
     answers = {NO_EVENT_ANSWER: 3, "groupId is required for group calls": 1}
     assert retried() == (1, {"tried": 4, "still_refused": 4, "answers": answers})
     assert (listed(), destination.stored()) == (before, [])
-    told = rejects("retry", "--scan").stdout
-    assert told.startswith("Tried 4 rejects of all customers: 4 still refused.\n")
-    assert f"3\t{NO_EVENT_ANSWER}" in told.splitlines()
+    printed = rejects("retry", "--scan").stdout
+    assert printed.startswith("Tried 4 rejects of all customers: 4 still refused.\n")
+    assert f"3\t{NO_EVENT_ANSWER}" in printed.splitlines()
 
 
 @pytest.mark.parametrize("case", [NO_EVENT, {**NO_EVENT, "type": "group"}, {**NO_EVENT, "event": "Lamp Lit"}])
-def test_a_retry_answers_as_the_function_does(case, deploy):
+def test_retry_gives_the_same_answer_as_the_function(case, deploy):
     destination = deploy()
     answer = destination.post(case, headers={"x-segment-settings": "***" if "event" in case else SETTINGS_HEADER})
     assert retried() == (1, {"tried": 1, "still_refused": 1, "answers": {answer.body["message"]: 1}})
 
 
-def test_a_call_type_that_was_switched_off_is_still_refused(deploy, mended):
+def test_switched_off_call_type_is_still_refused(deploy, fixed_schemas):
     destination = deploy(SupportedCallTypes="identify")
     keep(destination, NO_EVENT)
     answers = {"track calls are not supported": 1}
-    assert retried("--scan", "--schemas", mended) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
+    assert retried("--scan", "--schemas", fixed_schemas) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
 
 
-def test_a_message_that_is_too_large_to_store_stays(deploy, mended):
+def test_message_too_large_to_store_stays(deploy, fixed_schemas):
     destination = deploy(EventSink="sqs")
     keep(destination, {**NO_EVENT, "properties": {"text": "ü" * 300_000}})
     answers = {"Message is too large": 1}
-    assert retried("--scan", "--schemas", mended) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
+    assert retried("--scan", "--schemas", fixed_schemas) == (1, {"tried": 1, "still_refused": 1, "answers": answers})
     assert len(listed()) == 1
 
 
-def test_a_dry_run_changes_nothing(deploy, mended):
+def test_dry_run_changes_nothing(deploy, fixed_schemas):
     destination = deploy()
     for message in [*messages(2), {**NO_EVENT, "type": "group"}]:
         destination.post(message)
     before = listed()
-    code, counts = retried("--scan", "--schemas", mended, "--dry-run")
+    code, counts = retried("--scan", "--schemas", fixed_schemas, "--dry-run")
     assert (code, counts["would_pass"], counts["still_refused"], counts["dry_run"]) == (1, 2, 1, True)
     assert (listed(), destination.stored()) == (before, [])
 
 
-def test_retries_are_of_a_customer_or_of_ids(deploy, mended):
+def test_retry_can_be_limited_to_a_customer_or_to_ids(deploy, fixed_schemas):
     destination = deploy()
     for customer_id in ("demo", "acme"):
         for message in messages(3):
             keep(destination, message, customer_id=customer_id)
     first, second = [reject["id"] for reject in listed("--customer", "acme")][:2]
-    options = ("--customer", "acme", "--schemas", mended)
+    options = ("--customer", "acme", "--schemas", fixed_schemas)
     assert retried(first, second, first, *options) == (0, {"tried": 2, "stored": 2})
     assert retried(*options) == (0, {"tried": 1, "stored": 1})
     assert {reject["customer_id"] for reject in listed()} == {"demo"}
     assert {record["subject"] for record in destination.stored()} == {"acme#user#user-1"}
 
 
-def test_a_message_that_came_again_and_passed_is_a_duplicate(deploy, mended):
+def test_message_that_was_resent_and_accepted_is_a_duplicate(deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
     destination.post({**NO_EVENT, "event": "Lamp Lit"})
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "duplicates": 1})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "duplicates": 1})
     assert listed() == []
     assert len(destination.stored()) == 1
 
 
-def test_a_second_retry_finds_nothing_to_do(deploy, mended):
+def test_second_retry_does_nothing(deploy, fixed_schemas):
     destination = deploy()
     for message in messages(20):
         destination.post(message)
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 20, "stored": 20})
-    assert retried("--scan", "--schemas", mended) == (0, {})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 20, "stored": 20})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {})
     assert len(destination.stored()) == 20
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 def killed_at(client, operation, number):
-    """End the process in the place of one call."""
+    """End the process at the call with this number."""
     calls = []
 
     def kill(**_):
@@ -403,30 +403,30 @@ def twenty_rejects(deploy, prepare):
 
 @pytest.mark.parametrize("operation", ["GetItem", "PutItem", "DeleteItem"])
 @pytest.mark.parametrize("number", [1, 7, 20])
-def test_a_retry_that_is_killed_half_way_loses_nothing(operation, number, twenty_rejects, aws, mended):
+def test_killed_retry_loses_nothing(operation, number, twenty_rejects, aws, fixed_schemas):
     destination = twenty_rejects
     client = killed_at(aws.dynamodb(), operation, number)
     account = type("Dying", (), {"dynamodb": lambda _: client})()
     target = Target(account=account, stores=destination.stack.stores)
     table = RejectTable(client, target.stores.rejects_table)
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
+    judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     with pytest.raises(Killed):
         list(retry(list(table.everything()), table, judge, sink_of(target), ErasedUsers.of(target)))
     stored = {record["message_id"] for record in destination.stored()}
     assert stored | {reject["message_id"] for reject in listed()} == {message["messageId"] for message in messages(20)}
-    code, counts = retried("--scan", "--schemas", mended)
+    code, counts = retried("--scan", "--schemas", fixed_schemas)
     assert (code, counts.get("stored", 0) + len(stored), listed()) == (0, 20, [])
     assert len(destination.stored()) == 20
 
 
-def test_a_reject_that_is_gone_meanwhile_is_passed_over(deploy, mended):
+def test_reject_deleted_meanwhile_is_skipped(deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
     table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
     found = list(table.everything())
     table.delete(found[0])
     table.delete(found[0])
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
+    judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     target = Target(account=destination.account, stores=destination.stack.stores)
     assert [verdict.fate for verdict in retry(found, table, judge, sink_of(target), ErasedUsers.of(target))] == [
         Fate.GONE
@@ -442,7 +442,7 @@ def erasures_of(destination):
 
 
 def request_of(subject="demo#user#user-1", *, minutes=0.0):
-    """Return a request that was made some minutes from now."""
+    """Return an erasure request, `minutes` minutes from now."""
     moment = sortable(datetime.now(UTC) + timedelta(minutes=minutes))
     return ErasureRequest(customer_id="demo", subject=subject, requested_at=moment)
 
@@ -459,29 +459,29 @@ def request_of(subject="demo#user#user-1", *, minutes=0.0):
         ("demo#anonymous#visitor", {"userId": None, "anonymousId": "visitor"}),
     ],
 )
-def test_reject_of_an_erased_user_is_deleted_and_not_stored(parameters, subject, ids, deploy, mended):
+def test_reject_of_an_erased_user_is_deleted_and_not_stored(parameters, subject, ids, deploy, fixed_schemas):
     destination = deploy(**parameters)
     destination.post({**NO_EVENT, **ids})
     erasures_of(destination).bury(request_of(subject, minutes=1))
     expected = (0, {"tried": 1, "of_erased_users": 1})
-    code, counts = retried("--scan", "--schemas", mended, "--dry-run")
+    code, counts = retried("--scan", "--schemas", fixed_schemas, "--dry-run")
     assert (code, counts) == (0, {**expected[1], "dry_run": True})
     assert len(listed()) == 1
-    assert retried("--scan", "--schemas", mended) == expected
+    assert retried("--scan", "--schemas", fixed_schemas) == expected
     assert (destination.records(), listed()) == ([], [])
 
 
 @pytest.mark.parametrize("mode", ["store", "refuse"])
-def test_reject_that_came_after_the_erasure_is_stored(mode, deploy, mended):
+def test_reject_newer_than_the_erasure_is_stored(mode, deploy, fixed_schemas):
     destination = deploy(AfterErasure=mode)
     destination.post({**NO_EVENT, "timestamp": sortable(datetime.now(UTC))})
     erasures_of(destination).bury(request_of(minutes=-1))
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "stored": 1})
     assert len(destination.stored()) == 1
 
 
 class Burying:
-    """Leaves a tombstone just before or after it writes, as an eraser may that works at the same time."""
+    """A sink that leaves a tombstone just before or after its write, like an eraser that works at the same time."""
 
     def __init__(self, sink, bury, *, before):
         self.sink, self.bury, self.before = sink, bury, before
@@ -497,12 +497,12 @@ class Burying:
 
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
-def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deploy, mended):
+def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deploy, fixed_schemas):
     destination = deploy(EventSink=sink)
     destination.post(NO_EVENT)
     target = Target(account=destination.account, stores=destination.stack.stores)
     table = RejectTable(destination.account.dynamodb(), target.stores.rejects_table)
-    judge = Judge(schemas=Schemas.load(Path(mended)), supported_call_types=frozenset(CALL_TYPES))
+    judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     first = request_of()
     burying = Burying(sink_of(target), lambda: erasures_of(destination).bury(first), before=before)
     verdicts = list(retry(list(table.everything()), table, judge, burying, ErasedUsers.of(target)))
@@ -516,22 +516,22 @@ def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deplo
         assert [record["type"] for record in destination.records()] == ["track"]
 
 
-def test_reject_stays_where_its_tombstone_cannot_be_read(deploy, mended):
+def test_reject_stays_if_its_tombstone_cannot_be_read(deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.erasure_table)
-    result = rejects("retry", "--scan", "--schemas", mended)
+    result = rejects("retry", "--scan", "--schemas", fixed_schemas)
     assert result.exit_code == 1
     assert "What was not stored is still among the rejects: run this again" in result.stderr
     assert (destination.stored(), len(listed())) == ([], 1)
 
 
-def test_when_a_message_can_not_be_stored_its_reject_stays(deploy, mended):
+def test_reject_stays_if_its_message_cannot_be_stored(deploy, fixed_schemas):
     destination = deploy()
     for message in messages(3):
         destination.post(message)
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
-    result = rejects("retry", "--scan", "--schemas", mended)
+    result = rejects("retry", "--scan", "--schemas", fixed_schemas)
     assert result.exit_code == 1
     assert result.stdout == "Tried 0 rejects of all customers.\n"
     assert "Error: AWS answered: An error occurred (ResourceNotFoundException)" in result.stderr
@@ -539,23 +539,23 @@ def test_when_a_message_can_not_be_stored_its_reject_stays(deploy, mended):
     assert len(listed()) == 3
 
 
-def test_what_was_stored_before_an_outage_and_during_its_start_is_told_and_no_more_is_tried(deploy, mended):
+def test_failed_retry_stops_and_counts_what_was_stored(deploy, fixed_schemas):
     destination = deploy()
     for number, message in enumerate(messages(40)):
-        keep(destination, message, days_ago=1 - number / 100)  # message-2 is the third to be tried
+        keep(destination, message, days_ago=1 - number / 100)  # message-2 is tried third
     with failing_late("PutItem", b'#message-2"', count=10):
-        result = rejects("retry", "--scan", "--schemas", mended, "--json")
+        result = rejects("retry", "--scan", "--schemas", fixed_schemas, "--json")
     assert result.exit_code == 1
     assert "Error: AWS answered: An error occurred (AccessDeniedException)" in result.stderr
     stored = len(destination.stored())
     assert 10 <= stored < 39
-    told = json.loads(result.stdout)
-    assert (told["tried"], told["stored"], len(listed())) == (stored, stored, 40 - stored)
+    printed = json.loads(result.stdout)
+    assert (printed["tried"], printed["stored"], len(listed())) == (stored, stored, 40 - stored)
 
 
 @contextmanager
 def deleted_before(destination, operation):
-    """Delete each reject before a call of a store, as a faulty retry would, or another command."""
+    """Delete every reject before each call of `operation`, as a faulty retry or another command would."""
     table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
 
     def delete(**_):
@@ -567,20 +567,20 @@ def deleted_before(destination, operation):
 
 
 @pytest.mark.parametrize("is_json", [False, True])
-def test_a_failed_retry_names_the_rejects_that_are_missing(is_json, deploy, mended):
+def test_failed_retry_names_missing_rejects(is_json, deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
     [reject] = listed()
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
     with deleted_before(destination, "PutItem"):
-        result = rejects("retry", "--scan", "--schemas", mended, *(["--json"] if is_json else []))
+        result = rejects("retry", "--scan", "--schemas", fixed_schemas, *(["--json"] if is_json else []))
     assert result.exit_code == 1
     assert f"1 reject not confirmed as stored, and not among the rejects any more: {reject['id']}." in result.stderr
     assert "is still among the rejects" not in result.stderr
     assert ('"missing": 1' if is_json else "Tried 1 reject of all customers: 1 missing.") in result.stdout
 
 
-def test_a_retry_that_can_not_read_its_rejects_again_does_not_claim_that_they_are_there(deploy, mended):
+def test_failed_retry_does_not_claim_that_unread_rejects_exist(deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
     client = destination.account.dynamodb()
@@ -590,13 +590,13 @@ def test_a_retry_that_can_not_read_its_rejects_again_does_not_claim_that_they_ar
             client.delete_table(TableName=table)
 
     with before("PutItem", drop):
-        result = rejects("retry", "--scan", "--schemas", mended)
+        result = rejects("retry", "--scan", "--schemas", fixed_schemas)
     assert result.exit_code == 1
     assert "1 reject not confirmed as stored. Whether they are still in the table is not known" in result.stderr
     assert "is still among the rejects" not in result.stderr
 
 
-def test_a_refused_message_that_is_missing_is_not_reported_as_kept(deploy):
+def test_missing_reject_is_not_reported_as_kept(deploy):
     destination = deploy()
     destination.post(NO_EVENT)
     table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
@@ -614,16 +614,16 @@ def test_a_refused_message_that_is_missing_is_not_reported_as_kept(deploy):
     assert [verdict.fate for verdict in verdicts] == [Fate.MISSING]
 
 
-def test_what_came_again_during_a_retry_stays(deploy, mended):
+def test_reject_that_is_renewed_during_a_retry_stays(deploy, fixed_schemas):
     destination = deploy()
     keep(destination, NO_EVENT)
     with again_before_delete(destination, NO_EVENT):
-        assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "stored": 1})
+        assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "stored": 1})
     assert len(listed()) == 1
-    assert retried("--scan", "--schemas", mended) == (0, {"tried": 1, "duplicates": 1})
+    assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "duplicates": 1})
 
 
-TOLD_OF_NONE = {"retry": "Tried 0 rejects of all customers.\n", "purge": "Deleted 0 rejects of all customers.\n"}
+PRINTED_FOR_NONE = {"retry": "Tried 0 rejects of all customers.\n", "purge": "Deleted 0 rejects of all customers.\n"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"null", b'{"Item": {"customer_id": {"S": "ac\xff', b"<html>"], ids=repr)
@@ -633,26 +633,26 @@ TOLD_OF_NONE = {"retry": "Tried 0 rejects of all customers.\n", "purge": "Delete
         (["list", "--scan"], "Scan"),
         (["list", "--customer", "demo"], "Query"),
         (["show", "{id}", "--customer", "demo"], "GetItem"),
-        (["retry", "--scan", "--schemas", "{mended}"], "GetItem"),
-        (["retry", "--scan", "--schemas", "{mended}"], "PutItem"),
-        (["retry", "--scan", "--schemas", "{mended}"], "DeleteItem"),
+        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "GetItem"),
+        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "PutItem"),
+        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "DeleteItem"),
         (["purge", "--scan", "--yes"], "DeleteItem"),
     ],
     ids=["list Scan", "list Query", "show GetItem", "retry GetItem", "retry PutItem", "retry DeleteItem", "purge"],
 )
-def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(command, operation, body, deploy, mended):
+def test_response_without_confirmation_is_a_store_error(command, operation, body, deploy, fixed_schemas):
     destination = deploy()
     keep(destination, NO_EVENT)
     [reject] = listed()
-    words = [word.format(id=reject["id"], mended=mended) for word in command]
+    words = [word.format(id=reject["id"], fixed_schemas=fixed_schemas) for word in command]
     with answering(operation, body):
         result = rejects(*words)
-    assert (result.exit_code, result.stdout) == (1, TOLD_OF_NONE.get(words[0], ""))
+    assert (result.exit_code, result.stdout) == (1, PRINTED_FOR_NONE.get(words[0], ""))
     assert "Error: AWS answered: " in result.stderr
-    assert operation == "DeleteItem" or listed() == [reject]  # moto deletes it, although nobody reads its answer
+    assert operation == "DeleteItem" or listed() == [reject]  # moto deletes the item, although the response is replaced
 
 
-def test_schemas_with_faults_are_told_before_anything_is_tried(deploy, tmp_path):
+def test_faulty_schemas_stop_a_retry_before_it_starts(deploy, tmp_path):
     deploy().post(NO_EVENT)
     result = rejects("retry", "--scan", "--schemas", schemas_with(tmp_path, track=[]))
     assert result.exit_code == 1
@@ -662,7 +662,7 @@ def test_schemas_with_faults_are_told_before_anything_is_tried(deploy, tmp_path)
     assert len(listed()) == 1
 
 
-def test_a_purge_asks_first(deploy):
+def test_purge_asks_for_confirmation(deploy):
     destination = deploy()
     keep(destination, NO_EVENT)
     refused = rejects("purge", "--customer", "demo", stdin="n\n")
@@ -672,7 +672,7 @@ def test_a_purge_asks_first(deploy):
     assert listed() == []
 
 
-def test_a_purge_leaves_what_came_again_meanwhile(deploy):
+def test_purge_keeps_rejects_that_are_renewed_meanwhile(deploy):
     destination = deploy()
     for message in messages(3):
         keep(destination, message)
@@ -682,7 +682,7 @@ def test_a_purge_leaves_what_came_again_meanwhile(deploy):
     assert [reject["message_id"] for reject in listed()] == ["message-0"]
 
 
-def test_a_purge_that_fails_half_way_says_what_it_deleted(deploy):
+def test_failed_purge_counts_what_it_deleted(deploy):
     destination = deploy()
     for message in messages(40):
         keep(destination, message)
@@ -697,7 +697,7 @@ def test_a_purge_that_fails_half_way_says_what_it_deleted(deploy):
 
 
 @pytest.mark.parametrize("option", ["--days", "--older-than"])
-def test_a_number_of_days_has_an_end(option, deploy):
+def test_number_of_days_has_an_upper_limit(option, deploy):
     deploy()
     result = rejects("purge", "--scan", "--yes", option, "999999")
     assert result.exit_code == 2
@@ -717,7 +717,7 @@ def test_a_number_of_days_has_an_end(option, deploy):
     ],
     ids=" ".join,
 )
-def test_a_purge_deletes_what_was_selected_and_nothing_else(options, left, deploy):
+def test_purge_deletes_only_the_selected_rejects(options, left, deploy):
     destination = deploy()
     for customer_id, days_ago in (("demo", 1), ("demo", 8), ("demo", 20), ("acme", 1), ("acme", 20)):
         keep(
@@ -728,11 +728,11 @@ def test_a_purge_deletes_what_was_selected_and_nothing_else(options, left, deplo
         )
     result = rejects("purge", *options, "--yes", "--json")
     assert sorted(reject["message_id"] for reject in listed()) == left
-    told = json.loads(result.stdout)
-    assert told["deleted"] == sum(told["customers"].values()) == 5 - len(left)
+    printed = json.loads(result.stdout)
+    assert printed["deleted"] == sum(printed["customers"].values()) == 5 - len(left)
 
 
-def test_a_purge_says_whose_rejects_it_deleted(deploy):
+def test_purge_counts_deleted_rejects_by_customer(deploy):
     destination = deploy()
     for message in messages(3):
         keep(destination, message, customer_id="acme", days_ago=20)
@@ -744,21 +744,21 @@ def test_a_purge_says_whose_rejects_it_deleted(deploy):
 @pytest.mark.parametrize(
     "command", [["list"], ["show", "ab"], ["retry"], ["purge", "--yes"]], ids=lambda words: words[0]
 )
-def test_on_a_stack_nothing_is_read_whole_unless_one_says_so(command, deploy):
+def test_stack_is_not_scanned_without_the_scan_option(command, deploy):
     deploy()
     result = rejects(*command)
     assert result.exit_code == 2
     assert "Name a --customer, or say --scan to read the whole table" in result.stderr
 
 
-def test_old_rejects_of_a_customer_need_a_scan(deploy):
+def test_older_than_needs_the_scan_option(deploy):
     deploy()
     result = rejects("purge", "--customer", "demo", "--older-than", "10", "--yes")
     assert result.exit_code == 2
     assert "--older-than needs --scan" in result.stderr
 
 
-def test_on_a_local_server_it_all_works_without_a_scan(server):
+def test_local_server_needs_no_scan_option(server):
     customer_id = f"rejected-{time.time_ns()}"
     key = server.json("keys", "create", "--customer", customer_id)["api_key"]
     assert server.post(NO_EVENT, key=key).status == 400
@@ -774,7 +774,7 @@ def test_on_a_local_server_it_all_works_without_a_scan(server):
     }
 
 
-def test_a_judge_checks_in_any_thread():
+def test_judge_works_in_any_thread():
     judge = Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=frozenset(CALL_TYPES))
     messages = [*canonicalise({"type": "track", "userId": "u", "event": "E"}), *canonicalise({"type": "track"})]
     with ThreadPoolExecutor() as threads:

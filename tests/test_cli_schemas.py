@@ -1,4 +1,4 @@
-"""`destination schemas check`: faults of schemas, and what edited ones would change."""
+"""Test `destination schemas check`: faults of schemas, and what edited schemas would change."""
 
 import json
 
@@ -19,7 +19,7 @@ TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "properties":
 
 @pytest.fixture
 def edited(tmp_path):
-    """Write the schemas to a folder, some of them changed: to a document, a text, bytes, or (None) to nothing."""
+    """Write the schemas to a folder, with some files replaced by a document, text or bytes, or (None) left out."""
 
     def edit(**changed):
         for path in SCHEMAS.glob("*.json"):
@@ -368,7 +368,7 @@ FAULTS = {
     ),
 }
 
-WELL = {
+VALID = {
     "true and false as schemas": draft_7(properties={"a": True, "b": False}),
     "words of one's own": draft_7(markdownDescription="…", example=7, **{"x-format": "growth"}),
     "a property with the name of a mistyped keyword": draft_7(
@@ -451,13 +451,13 @@ def check(*options):
 
 
 def tried(folder, *options):
-    """Return the exit code and what is told programs of a trial on the stack."""
+    """Return the exit code and the JSON output of a check against the stored messages of the stack."""
     result = check("--schemas", str(folder), "--against-stored", "--stack", LOCAL_STACK, "--json", "--scan", *options)
     return result.exit_code, json.loads(result.stdout)
 
 
 @pytest.mark.parametrize(("schema", "pointer", "text"), FAULTS.values(), ids=FAULTS)
-def test_a_fault_is_told_with_its_file_its_place_and_its_mend(schema, pointer, text, edited):
+def test_fault_names_its_file_its_place_and_the_fix(schema, pointer, text, edited):
     folder = edited(track=schema)
     found = [fault for fault in check_schemas(folder) if fault.file == "track.json"]
     assert [fault for fault in found if fault.pointer.startswith(pointer) and text in fault.text], found
@@ -467,25 +467,25 @@ def test_a_fault_is_told_with_its_file_its_place_and_its_mend(schema, pointer, t
     assert result.stdout.startswith(f"track.json{' at ' * bool(pointer)}{pointer}")
 
 
-@pytest.mark.parametrize("schema", WELL.values(), ids=WELL)
-def test_what_is_well_is_no_fault_and_is_compiled(schema, edited):
+@pytest.mark.parametrize("schema", VALID.values(), ids=VALID)
+def test_valid_schema_has_no_fault_and_compiles(schema, edited):
     folder = edited(track=schema)
     assert check_schemas(folder) == []
     load_schemas(folder)
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_every_file_must_be_there(file, edited):
+def test_each_missing_file_is_a_fault(file, edited):
     folder = edited(**{file.removesuffix(".json"): None})
     assert file in {fault.file for fault in check_schemas(folder)}
 
 
-def test_the_nine_files_are_those_of_the_folder():
+def test_the_folder_has_exactly_the_nine_files():
     assert set(FILES) == {path.name for path in SCHEMAS.iterdir()}
     assert len(FILES) == 9
 
 
-def test_a_file_of_ones_own_is_checked_too(edited):
+def test_additional_file_is_checked_too(edited):
     folder = edited(track=draft_7(allOf=[{"$ref": "shop.json#/definitions/price"}]))
     (folder / "shop.json").write_text(json.dumps(draft_7(definitions={"price": {"minimun": 0}})))
     assert [str(fault) for fault in check_schemas(folder)] == [
@@ -496,13 +496,13 @@ def test_a_file_of_ones_own_is_checked_too(edited):
 @pytest.mark.parametrize(
     ("name", "better"), [("from", "previous_id"), ("to", "user_id"), ("previousId", "previous_id")]
 )
-def test_the_old_names_of_an_alias_are_told(name, better, edited):
+def test_old_field_names_of_an_alias_are_faults(name, better, edited):
     [fault] = check_schemas(edited(alias=draft_7(required=[name])))
     assert (fault.file, fault.pointer) == ("alias.json", "/required/0")
     assert fault.text.endswith(f"write {better}")
 
 
-def test_shared_definitions_are_judged_by_what_refers_to_them(edited):
+def test_shared_definitions_are_checked_where_they_are_used(edited):
     common = json.loads((SCHEMAS / "common.json").read_text())
     common["definitions"]["message"]["required"].append("anonymousId")
     common["definitions"]["own"] = {"required": ["userId"]}
@@ -510,12 +510,12 @@ def test_shared_definitions_are_judged_by_what_refers_to_them(edited):
     assert (fault.file, fault.pointer) == ("common.json", "/definitions/message/required/2")
 
 
-def test_settings_may_be_closed_and_have_any_name(edited):
+def test_settings_may_forbid_unknown_names(edited):
     settings = draft_7(required=["userId"], properties={"userId": {}}, additionalProperties=False, maxProperties=1)
     assert check_schemas(edited(settings=settings)) == []
 
 
-def test_a_keyword_of_another_dialect_may_hold_anything(edited):
+def test_keyword_of_another_dialect_may_have_any_value(edited):
     for value in (7, ["userId"], {"a": 7}, None):
         faults = check_schemas(
             edited(track=draft_7(dependentRequired=value, dependentSchemas=value, **{"$defs": value}))
@@ -523,27 +523,27 @@ def test_a_keyword_of_another_dialect_may_hold_anything(edited):
         assert {fault.pointer for fault in faults} >= {"/dependentRequired", "/dependentSchemas"}
 
 
-def test_faults_of_several_files_are_told_at_once(edited):
+def test_faults_of_several_files_are_reported_together(edited):
     folder = edited(track=None, page="{", screen=draft_7(type="strin"), group=draft_7(requierd=[]))
     assert {fault.file for fault in check_schemas(folder)} == {"track.json", "page.json", "screen.json", "group.json"}
     result = check("--schemas", str(folder))
     assert result.stderr == f"The schemas in {folder} have 4 faults.\n"
 
 
-def test_the_schemas_of_the_checkout_are_well():
+def test_shipped_schemas_have_no_faults():
     result = check()
     assert (result.exit_code, result.stdout) == (0, f"The schemas in {SCHEMAS} have no faults.\n")
     assert json.loads(check("--json").stdout) == {"faults": []}
 
 
-def test_faults_are_told_programs(edited):
+def test_json_output_lists_the_faults(edited):
     result = check("--schemas", str(edited(track=draft_7(requierd=[]))), "--json")
     assert result.exit_code == 1
     text = "requierd is no keyword and never counts: did you mean required?"
     assert json.loads(result.stdout) == {"faults": [{"file": "track.json", "pointer": "/requierd", "message": text}]}
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_missing_folder_is_an_error(tmp_path):
     result = check("--schemas", str(tmp_path / "nowhere"))
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
@@ -557,7 +557,7 @@ def stricter():
     return schema
 
 
-def test_it_is_told_what_would_newly_be_refused_by_customer_call_type_and_text(deploy, edited):
+def test_new_refusals_are_counted_by_customer_call_type_and_answer(deploy, edited):
     destination = deploy()
     destination.add_key("key-of-acme", customer_id="acme")
     for number in range(3):
@@ -583,14 +583,14 @@ def test_it_is_told_what_would_newly_be_refused_by_customer_call_type_and_text(d
     assert "never shown" not in for_people.output
 
 
-def test_it_is_told_which_rejects_would_pass(deploy, edited):
+def test_rejects_that_would_pass_are_counted(deploy, edited):
     destination = deploy()
     for message in ({**TRACK, "event": None}, {**TRACK, "event": None, "n": 1}, {"type": "group", "userId": "u"}):
         assert destination.post(message).status == 400
     lenient = draft_7(allOf=[{"$ref": "common.json#/definitions/message"}])
-    code, told = tried(edited(track=lenient))
-    assert (code, told["rejects"]["tried"]) == (0, 3)
-    [kind] = told["rejects"]["would_pass"]
+    code, printed = tried(edited(track=lenient))
+    assert (code, printed["rejects"]["tried"]) == (0, 3)
+    [kind] = printed["rejects"]["would_pass"]
     assert kind == {
         "customer_id": "demo",
         "type": "track",
@@ -601,7 +601,7 @@ def test_it_is_told_which_rejects_would_pass(deploy, edited):
     assert tried(SCHEMAS)[1]["rejects"] == {"tried": 3, "would_pass": []}
 
 
-def test_settings_are_tried_too(deploy, edited):
+def test_stored_settings_are_checked_too(deploy, edited):
     destination = deploy()
     destination.post(TRACK)
     folder = edited(settings=draft_7(required=["region"]))
@@ -610,7 +610,7 @@ def test_settings_are_tried_too(deploy, edited):
 
 
 @pytest.mark.parametrize("call_type", CALL_TYPES)
-def test_what_was_accepted_passes_its_own_schemas(call_type, deploy):
+def test_accepted_messages_pass_unchanged_schemas(call_type, deploy):
     destination = deploy()
     message = {"userId": "u", "previousId": "p", "groupId": "g", "event": "Lamp Lit", "type": call_type, "timestamp": 7}
     assert destination.post(message).status in (200, 202)
@@ -618,7 +618,7 @@ def test_what_was_accepted_passes_its_own_schemas(call_type, deploy):
     assert tried(SCHEMAS) == (0, {"faults": [], "stored": stored, "rejects": {"tried": 0, "would_pass": []}})
 
 
-def test_messages_in_a_queue_can_not_be_tried_and_that_is_said(deploy):
+def test_output_says_that_queued_messages_are_not_checked(deploy):
     destination = deploy(EventSink="sqs")
     destination.post(TRACK)
     result = check("--against-stored", "--stack", LOCAL_STACK, "--scan")
@@ -627,7 +627,7 @@ def test_messages_in_a_queue_can_not_be_tried_and_that_is_said(deploy):
     assert result.stderr == "This deployment sends messages to a queue: those can't be tried.\n"
 
 
-def test_schemas_with_faults_are_not_tried(edited):
+def test_faulty_schemas_are_not_checked_against_messages(edited):
     result = check("--schemas", str(edited(track="{")), "--against-stored", "--url", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "track.json: this is not JSON" in result.stdout
@@ -641,15 +641,15 @@ def test_schemas_with_faults_are_not_tried(edited):
         (["--against-stored", "--stack", LOCAL_STACK], "There is no index of all messages: say --scan"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, sentence, deploy):
+def test_options_that_do_not_fit_together_are_refused(options, sentence, deploy):
     deploy()
     result = check(*options)
     assert result.exit_code == 2
     assert sentence in result.stderr
 
 
-def test_on_a_local_server_no_scan_is_needed(server):
+def test_local_server_needs_no_scan_option(server):
     assert server.post(TRACK).status == 200
-    told = server.json("schemas", "check", "--against-stored")
-    assert told["stored"]["would_be_refused"] == []
-    assert told["stored"]["tried"] >= 1
+    printed = server.json("schemas", "check", "--against-stored")
+    assert printed["stored"]["would_be_refused"] == []
+    assert printed["stored"]["tried"] >= 1

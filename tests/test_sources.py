@@ -1,4 +1,4 @@
-"""Lambda's event source mappings on this machine: batches of a stream and of queues, on an embedded AWS."""
+"""Test the local event source mappings: batches of a stream and of queues, on an embedded AWS."""
 
 import asyncio
 import base64
@@ -52,7 +52,7 @@ PACE = PollPace(first_look=0.01, last_look=0.01, shards=0.01, trouble=0.01, firs
 
 
 def numbers(records):
-    """Return which items changed, or which messages came."""
+    """Return the numbers of the changed items, or of the received messages."""
     return [
         int(record["dynamodb"]["Keys"]["id"]["S"] if "dynamodb" in record else record["body"]) for record in records
     ]
@@ -64,11 +64,11 @@ def identifier(record):
 
 @dataclass
 class Played:
-    """A function that notes its batches, and what it is told to do with them."""
+    """A function that records its batches, and the messages printed about them."""
 
     answer: Any = None
     events: list[Any] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
 
     async def invoke(self, event):
         self.events.append(event)
@@ -83,11 +83,11 @@ class Played:
 
     @property
     def consumer(self):
-        return Consumer(name="TestFunction", invoke=self.invoke, tell=self.told.append)
+        return Consumer(name="TestFunction", invoke=self.invoke, tell=self.printed.append)
 
 
 def failing(*wanted, every=True):
-    """Report that some records failed: each time, or only when they first come."""
+    """Report that some records failed: each time, or only the first time."""
     left = set(wanted)
 
     def answer(records):
@@ -100,7 +100,7 @@ def failing(*wanted, every=True):
 
 
 def play(source, until):
-    """Run a source until something is so, and a little longer, in which nothing more may happen."""
+    """Run a source until a condition holds, and 0.2 s longer, in which nothing more may happen."""
 
     async def scene():
         running = asyncio.create_task(source.run())
@@ -120,7 +120,7 @@ def play(source, until):
 
 @dataclass
 class Table:
-    """A table with a stream, and a queue for what is given up."""
+    """A table with a stream, and a queue for discarded batches."""
 
     account: Account
     name: str
@@ -173,7 +173,7 @@ def table(account):
     )
 
 
-def test_a_stream_record_is_spelled_as_lambda_does(table):
+def test_stream_record_has_the_form_of_lambda(table):
     packed = base64.b64encode(b"\x00\xff").decode()
     table.put(1, message={"B": b"\x00\xff"}, parts={"BS": [b"\x00\xff"]}, seconds={"N": "17"}, kept={"BOOL": True})
     played = Played()
@@ -195,21 +195,21 @@ def test_a_stream_record_is_spelled_as_lambda_does(table):
     assert json.loads(json.dumps(played.events)) == played.events
 
 
-def test_records_come_in_order_and_in_batches(table):
+def test_records_arrive_in_order_and_in_batches(table):
     table.put(*range(6))
     played = Played()
     play(table.source(played), until=lambda: len(played.batches) == 2)
     assert played.batches == [[0, 1, 2, 3], [4, 5]]
 
 
-def test_what_was_delivered_does_not_come_again_when_more_is_there(table):
+def test_delivered_record_is_not_delivered_again_with_newer_ones(table):
     table.put(1)
     played = Played(answer=lambda records: table.put(2) if numbers(records) == [1] else None)
     play(table.source(played), until=lambda: len(played.batches) == 2)
     assert played.batches == [[1], [2]]
 
 
-def test_only_what_fits_a_filter_reaches_the_function(table):
+def test_only_records_that_match_a_filter_reach_the_function(table):
     patterns = [
         {"eventName": ["INSERT"], "dynamodb": {"NewImage": {"type": {"S": ["delete", "alias"]}}}},
         {"eventName": ["REMOVE"]},
@@ -226,7 +226,7 @@ def test_only_what_fits_a_filter_reaches_the_function(table):
     assert played.batches == [[1, 4, 3]]
 
 
-def test_where_nothing_fits_a_filter_nothing_is_invoked(table):
+def test_function_is_not_invoked_if_no_record_matches(table):
     filters = {"Filters": [{"Pattern": '{"eventName": ["REMOVE"]}'}]}
     table.put(1, 2)
     played = Played()
@@ -235,7 +235,7 @@ def test_where_nothing_fits_a_filter_nothing_is_invoked(table):
     assert played.events == []
 
 
-def test_a_batch_comes_again_from_the_first_record_that_failed_on(table):
+def test_batch_is_retried_from_the_first_failed_record(table):
     table.put(*range(4))
     played = Played(answer=failing(3, 1, every=False))
     play(table.source(played), until=lambda: len(played.batches) == 2)
@@ -243,7 +243,7 @@ def test_a_batch_comes_again_from_the_first_record_that_failed_on(table):
     assert table.dead_letters() == []
 
 
-def test_what_fails_for_good_is_given_up_with_what_came_after_it_and_the_rest_goes_on(table):
+def test_exhausted_batch_is_discarded_and_the_next_batch_follows(table):
     table.put(*range(6))
     played = Played(answer=failing(1))
     play(table.source(played), until=lambda: [4, 5] in played.batches)
@@ -259,17 +259,17 @@ def test_what_fails_for_good_is_given_up_with_what_came_after_it_and_the_rest_go
     assert letter["requestContext"]["condition"] == "RetryAttemptsExhausted"
     assert letter["requestContext"]["approximateInvokeCount"] == 3
     assert letter["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST", "functionError": None}
-    assert played.told == [
+    assert played.printed == [
         f"3 records given up after 3 tries: see the queue {table.dead_letter_url.rpartition('/')[2]}"
     ]
 
 
 def raising(*poison):
-    """Raise where a batch holds one of some records."""
+    """Raise for a batch that contains one of these records."""
     return lambda records: Invocation(raised=bool(set(poison) & set(numbers(records))), log="")
 
 
-def test_a_batch_that_the_function_fails_on_is_halved(table):
+def test_batch_is_bisected_if_the_function_fails(table):
     table.put(*range(4))
     played = Played(answer=raising(2))
     play(table.source(played), until=lambda: played.batches[-1:] == [[3]])
@@ -279,28 +279,28 @@ def test_a_batch_that_the_function_fails_on_is_halved(table):
     assert letter["responseContext"]["functionError"] == "Unhandled"
 
 
-def test_without_halving_the_whole_batch_comes_again_and_is_given_up(table):
+def test_without_bisection_the_whole_batch_is_retried_and_discarded(table):
     table.put(*range(4))
     played = Played(answer=raising(2))
-    play(table.source(played, BisectBatchOnFunctionError=False), until=lambda: played.told)
+    play(table.source(played, BisectBatchOnFunctionError=False), until=lambda: played.printed)
     assert played.batches == [[0, 1, 2, 3]] * 3
     [letter] = table.dead_letters()
     assert letter["DDBStreamBatchInfo"]["batchSize"] == 4
 
 
-def test_without_a_limit_a_batch_comes_again_for_ever(table):
+def test_batch_without_a_retry_limit_is_never_discarded(table):
     table.put(1)
     played = Played(answer=raising(1))
     play(table.source(played, MaximumRetryAttempts=-1), until=lambda: len(played.batches) > 8)
-    assert played.told == table.dead_letters() == []
+    assert played.printed == table.dead_letters() == []
 
 
-def test_without_a_queue_for_it_what_is_given_up_is_told(table):
+def test_discarded_batch_is_reported_without_a_dead_letter_queue(table):
     table.put(1)
     played = Played(answer=raising(1))
     table.dead_letter_url = None
-    play(table.source(played), until=lambda: played.told)
-    assert played.told == ["1 record given up after 3 tries"]
+    play(table.source(played), until=lambda: played.printed)
+    assert played.printed == ["1 record given up after 3 tries"]
 
 
 @pytest.mark.parametrize(
@@ -318,23 +318,23 @@ def test_without_a_queue_for_it_what_is_given_up_is_told(table):
     ],
     ids=str,
 )
-def test_an_answer_that_names_no_record_of_the_batch_fails_all_of_it(table, response):
+def test_answer_without_a_valid_identifier_fails_the_whole_batch(table, response):
     table.put(1, 2)
     played = Played(answer=lambda records: response if len(records) == 2 else None)
     play(table.source(played), until=lambda: len(played.batches) == 3)
     assert played.batches == [[1, 2], [1], [2]]
-    assert played.told == ["The function's answer is no list of its batch's own failures: its batch comes again"]
+    assert played.printed == ["The function's answer is no list of its batch's own failures: its batch comes again"]
 
 
 @pytest.mark.parametrize("response", [None, {}, {"batchItemFailures": None}, {"batchItemFailures": []}], ids=str)
-def test_an_answer_that_names_no_failure_is_success(table, response):
+def test_answer_without_failures_is_success(table, response):
     table.put(1, 2)
     played = Played(answer=lambda _records: response)
     play(table.source(played), until=lambda: played.batches)
     assert played.batches == [[1, 2]]
 
 
-def test_where_failures_are_not_reported_an_answer_means_nothing(table):
+def test_answer_is_ignored_without_partial_failure_reports(table):
     table.put(1, 2)
     played = Played(answer=failing(1))
     play(table.source(played, FunctionResponseTypes=[]), until=lambda: played.batches)
@@ -342,16 +342,16 @@ def test_where_failures_are_not_reported_an_answer_means_nothing(table):
 
 
 @pytest.mark.parametrize("error", [FunctionError("It died"), FunctionTimeoutError("It is slow")], ids=repr)
-def test_a_batch_whose_function_died_or_took_too_long_comes_again(table, error):
+def test_batch_is_retried_after_a_crash_or_time_out(table, error):
     table.put(1)
     played = Played(answer=lambda _records: error if len(played.events) == 1 else None)
     play(table.source(played), until=lambda: len(played.batches) == 2)
     assert played.batches == [[1], [1]]
-    assert played.told == [f"{error}: its batch comes again"]
+    assert played.printed == [f"{error}: its batch comes again"]
 
 
 class Flaky:
-    """A client some of whose calls fail at first: name -> how often."""
+    """A client that fails the first calls of some operations: operation -> number of failures."""
 
     def __init__(self, client, **faults):
         self.client = client
@@ -373,12 +373,12 @@ class Flaky:
         return call
 
     def end(self):
-        """Let every call fail from now on, and wait for those that have begun."""
+        """Let every call fail from now on, and wait for the calls that have begun."""
         self.faults = Counter(dict.fromkeys(self.calls, sys.maxsize))
         wait_until(lambda: self.ended == self.calls)
 
 
-def test_reading_goes_on_after_the_last_record_when_a_call_fails(table):
+def test_reading_resumes_after_the_last_record_when_a_call_fails(table):
     table.put(1)
     reader = Flaky(table.streams, describe_stream=2, get_shard_iterator=2, get_records=2)
 
@@ -390,11 +390,11 @@ def test_reading_goes_on_after_the_last_record_when_a_call_fails(table):
     played = Played(answer=disturb_and_put)
     play(table.source(played, streams=reader), until=lambda: len(played.batches) == 2)
     assert played.batches == [[1], [2]]
-    told = 'AWS answered: Could not connect to the endpoint URL: "http://flaky". It is asked again'
-    assert played.told == [told] * 4  # of three calls, and of one a second time
+    printed = 'AWS answered: Could not connect to the endpoint URL: "http://flaky". It is asked again'
+    assert played.printed == [printed] * 4  # one for each of three calls, and a second one for get_records
 
 
-def test_a_dead_letter_is_sent_as_often_as_it_takes(table):
+def test_dead_letter_is_retried_until_it_is_sent(table):
     table.put(1)
     played = Played(answer=raising(1))
     sender = Flaky(table.account.sqs(), send_message=3)
@@ -415,7 +415,7 @@ class Hanging:
         self.calls.append("ended")
 
 
-def test_the_end_waits_for_no_call_that_hangs(table):
+def test_shutdown_does_not_wait_for_a_hanging_call(table):
     hanging = Hanging()
     play(table.source(Played(), streams=hanging), until=lambda: hanging.calls)
     assert hanging.calls == ["begun"]
@@ -423,7 +423,7 @@ def test_the_end_waits_for_no_call_that_hangs(table):
 
 
 class TwoShards:
-    """A stream whose first shard has ended; the second continues it, and is listed first."""
+    """A stream in which the first shard has ended. The second shard continues it, and is listed first."""
 
     def describe_stream(self, **_stream):
         shards = [{"ShardId": "second", "ParentShardId": "first"}, {"ShardId": "first", "ParentShardId": "gone"}]
@@ -439,7 +439,7 @@ class TwoShards:
         return {"Records": [{"dynamodb": change}] if number else [], **following}
 
 
-def test_a_shard_is_read_after_the_one_that_it_continues(table):
+def test_child_shard_is_read_after_its_parent(table):
     played = Played(answer=failing(1, every=False))
     play(table.source(played, streams=TwoShards()), until=lambda: len(played.batches) == 3)
     assert played.batches == [[1], [1], [2]]
@@ -450,7 +450,7 @@ def test_a_shard_is_read_after_the_one_that_it_continues(table):
 
 @dataclass
 class Queue:
-    """A queue with one for dead letters."""
+    """A queue with a dead-letter queue."""
 
     account: Account
     url: str
@@ -476,9 +476,9 @@ class Queue:
         )
 
     def left(self, url=None):
-        """Return how many messages there are, received or not.
+        """Return how many messages the queue has, received or not.
 
-        Of a message that was just released each of the two numbers may be older, and not count it: none is asked twice.
+        Either count may be stale for a message that was just released. So an empty result is read twice.
         """
         if count := self.count(url or self.url):
             return count
@@ -514,7 +514,7 @@ def group(queue):
     return "a user" if queue.url.endswith(".fifo") else None
 
 
-def test_a_queue_message_is_spelled_as_lambda_does(queue, group):
+def test_queue_record_has_the_form_of_lambda(queue, group):
     attributes = {
         "type": {"DataType": "String", "StringValue": "track"},
         "packed": {"DataType": "Binary", "BinaryValue": b"\x00\xff"},
@@ -539,28 +539,28 @@ def test_a_queue_message_is_spelled_as_lambda_does(queue, group):
     }
 
 
-def test_what_is_done_is_deleted(queue, group):
+def test_processed_messages_are_deleted(queue, group):
     queue.send(1, 2, 3, group=group)
     played = Played()
     play(queue.source(played), until=lambda: not queue.left())
     assert [number for batch in played.batches for number in batch] == [1, 2, 3]
 
 
-def test_a_batch_has_no_more_messages_than_the_mapping_allows(queue, group):
+def test_batch_size_is_limited_by_the_mapping(queue, group):
     queue.send(*range(5), group=group)
     played = Played()
     play(queue.source(played, BatchSize=2), until=lambda: not queue.left())
     assert [len(batch) for batch in played.batches] == [2, 2, 1]
 
 
-def test_only_what_failed_comes_again_and_soon(queue, group):
+def test_only_failed_messages_are_retried_and_soon(queue, group):
     queue.send(1, 2, 3, group=group)
     played = Played(answer=failing(2, 3, every=False))
     play(queue.source(played), until=lambda: not queue.left())
     assert played.batches == [[1, 2, 3], [2, 3]]
 
 
-def test_what_fails_for_good_goes_to_the_dead_letters(queue, group):
+def test_message_that_always_fails_becomes_a_dead_letter(queue, group):
     queue.send(1, 2, group=group)
     played = Played(answer=failing(2))
     play(queue.source(played), until=lambda: queue.left(queue.dead_letter_url))
@@ -568,14 +568,14 @@ def test_what_fails_for_good_goes_to_the_dead_letters(queue, group):
     assert queue.left() == 0
 
 
-def test_all_of_a_batch_comes_again_when_the_function_fails(queue, group):
+def test_whole_batch_is_retried_if_the_function_fails(queue, group):
     queue.send(1, 2, group=group)
     played = Played(answer=lambda _records: FunctionError("It died") if len(played.events) == 1 else None)
     play(queue.source(played), until=lambda: not queue.left())
     assert played.batches == [[1, 2], [1, 2]]
 
 
-def test_others_are_not_held_up_by_what_waits_to_come_again(queue, group):
+def test_waiting_retry_does_not_delay_other_messages(queue, group):
     def fail_and_send(records):
         if numbers(records) == [1]:
             queue.send(2, group=group and "another")
@@ -587,7 +587,7 @@ def test_others_are_not_held_up_by_what_waits_to_come_again(queue, group):
     assert played.batches == [[1], [2]]
 
 
-def test_calls_of_a_queue_that_fail_are_made_again(queue, group):
+def test_failed_queue_calls_are_retried(queue, group):
     queue.send(1, 2, group=group)
     played = Played(answer=failing(2, every=False))
     caller = Flaky(queue.account.sqs(), receive_message=2, delete_message_batch=2)
@@ -595,26 +595,27 @@ def test_calls_of_a_queue_that_fail_are_made_again(queue, group):
     assert played.batches == [[1, 2], [2]]
 
 
-def test_what_can_not_be_released_waits_for_its_time_and_others_go_on(queue, group):
+def test_message_that_cannot_be_released_does_not_delay_others(queue, group):
     queue.send(1, group=group)
     played = Played(answer=failing(1))
     caller = Flaky(queue.account.sqs(), change_message_visibility_batch=1)
     play(queue.source(played, sqs=caller), until=lambda: caller.calls["change_message_visibility_batch"])
-    caller.end()  # for which a source does not wait: a call of its own could still receive what is sent now
+    # A source does not wait for its calls when it stops. A pending receive call could still take the next message.
+    caller.end()
     queue.send(2, group=group and "another")
     play(queue.source(played), until=lambda: [2] in played.batches)
     assert played.batches == [[1], [2]]
     assert queue.left() == 1
 
 
-def test_a_batch_fits_into_one_event():
+def test_batch_fits_into_one_event():
     large = {"body": "x" * (MAX_BATCH_BYTES // 3)}
     small = {"body": "x"}
     sizes = [len(batch) for batch in batches([large, large, large, small, small, small], 3)]
     assert sizes == [2, 3, 1]
 
 
-# What is not played
+# Mappings that the local server does not support
 
 
 @pytest.mark.parametrize(
@@ -631,19 +632,19 @@ def test_a_batch_fits_into_one_event():
     ],
     ids=str,
 )
-def test_what_is_not_played_of_a_stream_is_refused(properties, sentence):
+def test_unsupported_stream_mapping_is_refused(properties, sentence):
     with pytest.raises(
         click.ClickException, match=f"^template.yaml: Test.Event.*{sentence.removeprefix('Test.Event')}"
     ):
         StreamMapping.of("Test.Event", {**STREAM, **properties})
 
 
-def test_what_is_not_played_of_a_queue_is_refused():
+def test_unsupported_queue_mapping_is_refused():
     with pytest.raises(click.ClickException, match=r"Test\.Event has FilterCriteria, which is not played here"):
         QueueMapping.of("Test.Event", {**QUEUE, "FilterCriteria": {}})
 
 
-def test_how_fast_a_mapping_works_is_passed_over():
+def test_scaling_of_a_mapping_is_ignored():
     assert QueueMapping.of("Test.Event", {**QUEUE, "ScalingConfig": {}}) == QueueMapping.of("Test.Event", QUEUE)
 
 
@@ -681,13 +682,13 @@ FUNCTION = """
 
 @pytest.fixture
 def environment(tmp_path):
-    """Return what a process needs to find the functions above, which find themselves in `played`."""
+    """Return the environment variables with which a process finds the functions above, as module `played`."""
     (tmp_path / "played.py").write_text(textwrap.dedent(FUNCTION))
     return {"PYTHONPATH": str(tmp_path), "batch": str(tmp_path / "batch")}
 
 
 def invoke(environment, name, *events, timeout_seconds=PATIENCE_SECONDS):
-    """Return what came of events, one after the other, or what was raised."""
+    """Return the result of each event in order, or the exception that it raised."""
 
     async def scene():
         function = Function(name="TestFunction", handler=f"played.{name}", timeout_seconds=timeout_seconds)
@@ -701,26 +702,26 @@ def invoke(environment, name, *events, timeout_seconds=PATIENCE_SECONDS):
     return asyncio.run(scene())
 
 
-def test_a_function_can_ask_for_its_context(environment):
-    told = [invocation.response for invocation in invoke(environment, "tell_context", {}, {})]
-    assert [name for name, _, _ in told] == ["TestFunction"] * 2
-    assert len({request_id for _, request_id, _ in told}) == 2
-    assert all(0 < milliseconds <= PATIENCE_SECONDS * 1000 for _, _, milliseconds in told)
+def test_function_gets_its_context(environment):
+    contexts = [invocation.response for invocation in invoke(environment, "tell_context", {}, {})]
+    assert [name for name, _, _ in contexts] == ["TestFunction"] * 2
+    assert len({request_id for _, request_id, _ in contexts}) == 2
+    assert all(0 < milliseconds <= PATIENCE_SECONDS * 1000 for _, _, milliseconds in contexts)
 
 
-def test_a_function_whose_time_is_over_is_replaced(environment):
+def test_function_is_replaced_after_a_time_out(environment):
     late, in_time = invoke(environment, "sleep", {"seconds": 600}, {"seconds": 0}, timeout_seconds=1)
     assert isinstance(late, FunctionTimeoutError)
     assert in_time.response == "awake"
 
 
-def test_a_function_that_returns_no_json_has_raised(environment):
+def test_function_that_does_not_return_json_has_failed(environment):
     [invocation] = invoke(environment, "return_no_json", {})
     assert invocation.raised
     assert "TypeError: Object of type set is not JSON serializable" in invocation.log
 
 
-def test_what_a_function_writes_past_its_log_is_no_invocation_and_can_not_steer_the_terminal(environment, capsys):
+def test_direct_output_of_a_function_is_shown_safely(environment, capsys):
     with standard_streams():
         first, second = invoke(environment, "write_past_the_log", {}, {})
     for invocation in (first, second):
@@ -731,16 +732,16 @@ def test_what_a_function_writes_past_its_log_is_no_invocation_and_can_not_steer_
         assert printed.count(text) == 2
 
 
-def test_a_function_that_can_not_be_loaded_is_named(environment):
+def test_function_that_cannot_be_loaded_is_named(environment):
     with pytest.raises(click.ClickException, match=r"(?s)^TestFunction did not start:.*AttributeError.*'missing'"):
         invoke(environment, "missing")
 
 
-# All of a template
+# Whole templates
 
 
 def template(**functions):
-    """Return a template with the stores of template.yaml and functions of its own."""
+    """Return a template with the stores of template.yaml and the given functions."""
     theirs = load_template()
     stores = {name: resource for name, resource in theirs["Resources"].items() if resource["Type"] in STORE_TYPES}
     return {**theirs, "Resources": {**stores, **functions}}
@@ -754,9 +755,9 @@ def function(kind, properties, **resource):
 
 @dataclass
 class Printed:
-    """What event sources tell and show."""
+    """Records the lines and logs that event sources print."""
 
-    told: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
     shown: list[Any] = field(default_factory=list)
 
     def sources(self, template, account, *, parameters=None, environment=None):
@@ -766,7 +767,7 @@ class Printed:
             environment or {},
             account,
             traffic=ServerTraffic(),
-            tell=lambda function, text: self.told.append(f"{function} {text}"),
+            tell=lambda function, text: self.printed.append(f"{function} {text}"),
             show=lambda function, log: self.shown.append((function, log)),
         )
 
@@ -782,13 +783,13 @@ NOWHERE = Account(endpoint_url="http://127.0.0.1:1")
         ({"Consumer": "on"}, "EraserFunction, StreamConsumerFunction, QueueConsumerFunction"),
     ],
 )
-def test_the_functions_of_the_template_run_whose_condition_holds(parameters, functions):
+def test_functions_run_only_if_their_condition_holds(parameters, functions):
     [notice] = Printed().sources(load_template(), NOWHERE, parameters=parameters).notices
     assert notice.startswith("http://127.0.0.1:1 has no stream of EventTable")
     assert notice.endswith(f": {functions} can't read there")
 
 
-def test_a_condition_of_another_form_is_refused():
+def test_unsupported_condition_is_refused():
     conditional = template(TestFunction=function("SQS", QUEUE, Condition="AlarmsAreSent"))
     with pytest.raises(click.ClickException, match="AlarmsAreSent is more than !Equals"):
         Printed().sources(conditional, NOWHERE)
@@ -796,7 +797,7 @@ def test_a_condition_of_another_form_is_refused():
 
 @pytest.fixture
 def local_stack():
-    """Return an account with the stores of template.yaml in it."""
+    """Return an account with the stores of template.yaml, and these stores."""
     aws = EmbeddedAws()
     account = Account(endpoint_url=aws.url)
     yield account, create_local_stack(account, {}).stores
@@ -804,7 +805,7 @@ def local_stack():
 
 
 def run_sources(sources, *, until):
-    """Start event sources, and end them when something is so."""
+    """Run event sources until a condition holds."""
 
     async def scene():
         try:
@@ -831,7 +832,7 @@ def is_there(pid):
 
 
 @pytest.mark.parametrize("kind", ["DynamoDB", "SQS"])
-def test_a_batch_comes_again_when_its_process_is_killed(local_stack, environment, tmp_path, kind):
+def test_batch_is_retried_after_its_process_is_killed(local_stack, environment, tmp_path, kind):
     account, stores = local_stack
     if kind == "SQS":
         account.sqs().send_message(QueueUrl=stores.event_queue_url, MessageBody="1")
@@ -852,12 +853,12 @@ def test_a_batch_comes_again_when_its_process_is_killed(local_stack, environment
     [(name, log)] = printed.shown
     facts = json.loads(log)
     assert (name, facts["records"], facts["pid"] not in killed) == ("TestFunction", 1, True)
-    assert printed.told == [
+    assert printed.printed == [
         "TestFunction The function's process died, or said what is no invocation: its batch comes again"
     ]
 
 
-def test_the_end_ends_a_function_in_the_middle_of_a_batch(local_stack, environment, tmp_path):
+def test_shutdown_ends_a_function_in_the_middle_of_a_batch(local_stack, environment, tmp_path):
     account, stores = local_stack
     account.sqs().send_message(QueueUrl=stores.event_queue_url, MessageBody="1")
 
@@ -868,10 +869,10 @@ def test_the_end_ends_a_function_in_the_middle_of_a_batch(local_stack, environme
     played = template(TestFunction=function("SQS", QUEUE))
     run_sources(printed.sources(played, account, environment=environment), until=has_begun)
     assert not is_there(int((tmp_path / "batch").read_text()))
-    assert printed.told == printed.shown == []
+    assert printed.printed == printed.shown == []
 
 
-def test_a_server_without_queues_is_told_where_dead_letters_would_go(local_stack):
+def test_missing_dead_letter_queue_is_reported(local_stack):
     account, _ = local_stack
     queue_url = account.sqs().get_queue_url(QueueName=f"{LOCAL_STACK}-ErasureDeadLetterQueue")["QueueUrl"]
     account.sqs().delete_queue(QueueUrl=queue_url)
@@ -880,7 +881,7 @@ def test_a_server_without_queues_is_told_where_dead_letters_would_go(local_stack
     assert notice == f"{missing}: TestFunction can leave no word there of what is given up"
 
 
-def test_who_has_waited_long_looks_less_often():
-    waits = [PollPace().look(in_vain) for in_vain in (1, 30, 90, 10**6)]
+def test_poll_interval_grows_with_empty_polls():
+    waits = [PollPace().look(empty_polls) for empty_polls in (1, 30, 90, 10**6)]
     assert waits == sorted(waits)
     assert (waits[0] < 1, waits[-1]) == (True, 5)
