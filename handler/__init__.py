@@ -1,1 +1,1 @@
-"""The function that receives Segment's messages; `ls handler/` is its architecture, one module per step."""
+"""The Lambda function that receives Segment's messages: one module per step."""

@@ -1,4 +1,4 @@
-"""Step 1: who sends this? Basic credentials (RFC 7617) to the API key of a customer, and what that key may do."""
+"""Step 1: authenticate the request by an API key (Basic credentials, RFC 7617), and authorise its call types."""
 
 import base64
 import binascii
@@ -18,16 +18,16 @@ from handler.errors import (
 from handler.keys import ApiKey, KeyStore, Status
 
 BLANK = string.whitespace + "\u00a0\u200b\u2060\ufeff"
-"""What people paste around keys: white space, and characters that can't be seen."""
+"""White space and invisible characters, which people paste around keys."""
 
 
 def authenticate(key: str, keys: KeyStore) -> ApiKey:
-    """Return what is known of an API key, live or not; raises `UnknownKey` or `KeyStoreUnavailable`."""
+    """Return the stored facts of an API key, live or not; raises `UnknownKey` or `KeyStoreUnavailable`."""
     return _known(keys.find(key))
 
 
 def confirm(api_key: ApiKey, keys: KeyStore) -> ApiKey:
-    """Return what is known of a key just now, on which a final refusal may rest; raises as `authenticate` does."""
+    """Return the current facts of a key, fresh enough for a final refusal; raises like `authenticate`."""
     return _known(keys.confirm(api_key))
 
 
@@ -38,7 +38,7 @@ def _known(api_key: ApiKey | None) -> ApiKey:
 
 
 def check_live(api_key: ApiKey, now: float) -> None:
-    """Raise `RevokedKey`, `ExpiredKey` or `SuspendedKey` for a key that is; `now` is in seconds since 1970."""
+    """Raise `RevokedKey`, `ExpiredKey` or `SuspendedKey` if the key is not live; `now` is in seconds since 1970."""
     if api_key.status is Status.REVOKED:
         raise RevokedKey
     if api_key.has_expired(now):
@@ -50,8 +50,8 @@ def check_live(api_key: ApiKey, now: float) -> None:
 def parse_basic(authorization: str | None) -> str:
     """Return the user-id of an `Authorization` header, without the white space that people paste around keys.
 
-    The password, which Segment leaves empty, is ignored. What is not UTF-8 can't be part of a key, and is kept as what
-    no key holds.
+    The password is ignored; Segment leaves it empty. Bytes that are not UTF-8 are replaced by a character that no key
+    contains.
     """
     if authorization is None or not authorization.strip():
         raise MissingCredentials
@@ -74,7 +74,7 @@ def parse_basic(authorization: str | None) -> str:
 
 
 def parse_write_key(write_key: str | None) -> str:
-    """Return a key that came in a body, likewise."""
+    """Return an API key that was sent in a body, without the white space that people paste around keys."""
     key = (write_key or "").strip(BLANK)
     if not key:
         raise MissingCredentials(f"{MissingCredentials.text}, or as writeKey in the body")
@@ -82,6 +82,6 @@ def parse_write_key(write_key: str | None) -> str:
 
 
 def authorise(api_key: ApiKey, call_type: str) -> None:
-    """Raise `CallTypeNotAllowed` where the scope of the key leaves the call type out."""
+    """Raise `CallTypeNotAllowed` if the key's scope does not include the call type."""
     if api_key.scopes is not None and call_type not in api_key.scopes:
         raise CallTypeNotAllowed(call_type)

@@ -1,7 +1,7 @@
-"""Step 3: a payload in any casing -> messages in the spec's words.
+"""Step 3: turn a payload in any casing into messages with the spec's field names.
 
-The spec's fields at the top and in `context` are spelled canonically. Keys inside `traits`, `properties` and
-`integrations` are the customer's own and stay as they are, as do unknown fields anywhere.
+The spec's fields at the top and in `context` get their canonical spelling. Keys inside `traits`, `properties` and
+`integrations` belong to the customer and stay as they are. Unknown fields stay as they are everywhere.
 """
 
 import hashlib
@@ -18,24 +18,25 @@ from handler.split import MAX_BATCH_MESSAGES
 from handler.timestamps import parse_time
 
 UNDATED = "undated"
-"""Stands for the time of a message that has none that can be read; sorts after all times."""
+"""The time of a message without a readable time; sorts after all times."""
 DERIVED_ID_PREFIX = "derived-"
 CONFLICTS = "_conflicts"
-"""Where the other values of a field go that arrived in several spellings with different values."""
+"""The field for lost values: if a field arrives in several spellings, only one value can be kept under its name."""
 
 OBJECT_FIELDS = ("context", "integrations", "properties", "traits")
 HOLD_WRITE_KEYS = ("context", "_metadata")
 WRITE_KEY = "write_key"
-"""The key of a source, which must never be stored; some libraries send it, at the top or in one of those."""
+"""The field with the key of a Segment source, which must never be stored. Some libraries send it, at the top or in one
+of `HOLD_WRITE_KEYS`."""
 INHERITED = ("context", "integrations", "sent_at", "timestamp")
-"""What a batch tells once for all of its messages."""
+"""The fields of a batch that apply to each of its messages."""
 MAX_INHERITED_BYTES = 16 * 1024 * 1024
-"""Of what a batch tells for all of its messages, which each of them then holds."""
+"""Upper bound for the batch-level fields times the number of messages, because each message gets a copy."""
 MAX_ESCAPED_NAME_CHARS = MAX_NAME_CHARS * len(r"\u0077")
 ID_FIELDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
 
 _STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"(\s*+:)?')
-"""A string of a JSON text, and the colon after it if it is a name."""
+"""A string in a JSON text. The second group is a colon if the string is a name."""
 _EXACT = json.JSONEncoder(sort_keys=True)
 
 
@@ -43,10 +44,10 @@ _EXACT = json.JSONEncoder(sort_keys=True)
 class Message:
     """One canonical message.
 
-    `body` is what is validated, stored and passed on. `time` is the part of its identity that tells when: sortable UTC
-    made only of what every resend repeats, or `UNDATED`. `timestamp` is when it happened as far as Segment can tell,
-    sortable too, None where it tells no time that can be read; it shifts a little between resends. `fault` is why one
-    of a batch is no message at all; its body is empty where it can't be read.
+    `body` is validated, stored and passed on. `time` is the time in the message's identity: sortable UTC, or `UNDATED`.
+    It depends only on fields that every resend repeats. `timestamp` is Segment's estimate of when the message happened:
+    sortable UTC, or None without a readable time. It differs slightly between resends. `fault` is the reason why an
+    entry of a batch is not a valid message; the body is empty if the entry can't be read.
     """
 
     body: JsonObject
@@ -56,26 +57,26 @@ class Message:
 
     @property
     def type(self) -> object:
-        """The call type, of which nothing is known before `check_call_type`."""
+        """The call type; it can be any value before `check_call_type`."""
         return self.body.get("type")
 
     @property
     def message_id(self) -> str:
-        """The message id, which is certain to be a string only after `validate`."""
+        """The message id; it is certain to be a string only after `validate`."""
         message_id: str = self.body["message_id"]
         return message_id
 
 
 def canonicalise(payload: Mapping[str, Any], *, call_type: str | None = None) -> list[Message]:
-    """Return the message of a payload. Never refuses: what is odd stays as it is, for `validate` to judge.
+    """Return the message of a payload. Never refuses: `validate` judges odd values, which stay as they are.
 
-    `call_type` is that of a message which does not tell its own.
+    `call_type` is used for a message without a type.
     """
     return [_message(payload, {"type": call_type} if call_type else {})]
 
 
 def canonicalise_batch(payload: JsonObject) -> list[Message]:
-    """Return the messages of a batch, each with what the batch tells for all; raises a `Refusal` with status 400.
+    """Return the messages of a batch, with the batch-level fields applied; raises a `Refusal` with status 400.
 
     https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch
     """
@@ -87,7 +88,7 @@ def canonicalise_batch(payload: JsonObject) -> list[Message]:
         raise BatchTooLarge(f"A batch may hold at most {MAX_BATCH_MESSAGES:,} messages")
     inherited = _inherited(payload)
     if len(json.dumps(inherited)) * len(entries) > MAX_INHERITED_BYTES:
-        raise BatchTooLarge("What a batch tells for all of its messages is too large for so many")
+        raise BatchTooLarge("The fields of the batch that apply to each message are too large for so many messages")
     return [_entry(entry, inherited) for entry in entries]
 
 
@@ -113,13 +114,13 @@ def _entry(entry: object, inherited: JsonObject) -> Message:
 
 
 def _guarded(entry: JsonObject, inherited: JsonObject, fault: Refusal | None) -> Message:
-    """Return an entry's message; after an unexpected exception one that holds what came, for a later attempt."""
+    """Return an entry's message; after an unexpected exception, a message with the entry's content for a retry."""
     try:
         message = _message(entry, inherited)
-    except Exception as bug:  # noqa: BLE001 -- a bug concerns this message alone; the fault carries it on
+    except Exception as bug:  # noqa: BLE001 -- a bug affects this message alone; the fault keeps it
         body = {TOP.canonical[name] or name: value for name, value in without_write_key(entry).items()}
         for name in body.keys() & set(ID_FIELDS):
-            _settle_id(body, name)  # so that an erasure of its user finds the reject
+            _settle_id(body, name)  # an erasure finds the reject by its user
         _inherit(body, inherited)
         return Message(body=body, time=UNDATED, timestamp=None, fault=InternalError(bug))
     return message if fault is None else replace(message, fault=fault)
@@ -127,7 +128,7 @@ def _guarded(entry: JsonObject, inherited: JsonObject, fault: Refusal | None) ->
 
 def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Message:
     body = _top_fields(payload)
-    if "type" in inherited:  # before all that depends on it
+    if "type" in inherited:  # the steps below depend on the type
         body.setdefault("type", inherited["type"])
     if isinstance(body.get("type"), str):
         body["type"] = body["type"].lower()
@@ -138,7 +139,7 @@ def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Messag
         _rename_alias(body)
     for name in OBJECT_FIELDS:
         if body.get(name) == []:
-            body[name] = {}  # how PHP spells an empty object
+            body[name] = {}  # PHP encodes an empty object as []
     if isinstance(body.get("context"), dict):
         body["context"] = _canonical_context(body["context"])
     _inherit(body, inherited)
@@ -148,7 +149,7 @@ def _message(payload: Mapping[str, Any], inherited: Mapping[str, Any]) -> Messag
 
 
 def _inherit(body: JsonObject, inherited: Mapping[str, Any]) -> None:
-    """Give a message what it does not tell itself; of two objects, field by field."""
+    """Add batch-level fields that a message lacks; merge objects field by field."""
     for name, value in inherited.items():
         own = body.get(name)
         if own is None:
@@ -158,7 +159,7 @@ def _inherit(body: JsonObject, inherited: Mapping[str, Any]) -> None:
 
 
 def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
-    """Return the fields of a payload in the spec's spelling, without write keys and the spec's that are null."""
+    """Return a payload with canonical field names, without write keys, and without spec fields that are null."""
     body = _rename(payload, TOP)
     body.pop(WRITE_KEY, None)
     if None in body.values():
@@ -170,7 +171,7 @@ def _top_fields(payload: Mapping[str, Any]) -> JsonObject:
 
 
 def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
-    """Return a payload without the key of its source, which must never be stored."""
+    """Return a payload without write keys, which must never be stored."""
     kept = {}
     for name, value in payload.items():
         canonical = TOP.canonical[name]
@@ -180,14 +181,14 @@ def without_write_key(payload: Mapping[str, Any]) -> JsonObject:
 
 
 def write_key_of(payload: Mapping[str, Any]) -> str | None:
-    """Return the key of its source that a payload names at the top, if any."""
+    """Return the write key at the top of a payload, or None."""
     names = (name for name, key in payload.items() if key and isinstance(key, str) and TOP.canonical[name] == WRITE_KEY)
     best = min(names, key=lambda name: TOP.rank(name, WRITE_KEY), default=None)
     return None if best is None else payload[best]
 
 
 def names_write_key(text: str) -> bool:
-    """Return whether JSON names the key of a source anywhere, even in an object that a later duplicate name hides."""
+    """Return whether a JSON text contains a write key anywhere, even in an object that a later duplicate name hides."""
     names = (name for name, colon in _STRING.findall(text) if colon and len(name) <= MAX_ESCAPED_NAME_CHARS)
     return any(TOP.canonical[json.loads(f'"{name}"') if "\\" in name else name] == WRITE_KEY for name in names)
 
@@ -199,7 +200,7 @@ def _without_write_keys(value: object) -> object:
 
 
 def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
-    """Spell the spec's fields canonically. Of several spellings one wins, and the others' values go to `CONFLICTS`."""
+    """Give the spec's fields their canonical names. If a field has several, the losing values go to `CONFLICTS`."""
     canonicals = [fields.canonical[name] or name for name in source]
     renamed: JsonObject = dict(zip(canonicals, source.values(), strict=True))
     if len(renamed) == len(source):
@@ -219,14 +220,14 @@ def _rename(source: Mapping[str, Any], fields: Fields) -> JsonObject:
 
 
 def _settle_spellings(renamed: JsonObject, canonical: str, values: JsonObject, fields: Fields) -> JsonObject:
-    """Give a field the value of its best spelling, and return the values that differ from that."""
+    """Give a field the value of its best spelling, and return the values that differ from it."""
     if canonical in HOLD_WRITE_KEYS:
         values = {name: _without_write_keys(value) for name, value in values.items()}
     best = min(values, key=lambda name: (values[name] in (None, ""), fields.rank(name, canonical)))
     winner = renamed[canonical] = values[best]
     if canonical == WRITE_KEY:
         return {}
-    exact = _EXACT.encode(winner)  # since 1 == True in Python, and not in JSON
+    exact = _EXACT.encode(winner)  # 1 == True in Python, but not in JSON
     return {
         name: value
         for name, value in values.items()
@@ -245,7 +246,7 @@ def _rename_alias(body: JsonObject) -> None:
 
 
 def _settle_id(body: JsonObject, name: str) -> None:
-    """Make an integer id its decimal string, and drop an empty one."""
+    """Turn an integer id into its decimal string, and remove an empty id."""
     value = body.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
         body[name] = str(value)
@@ -267,9 +268,10 @@ def _derive_message_id(body: JsonObject) -> str:
 
 
 def repeated(body: JsonObject) -> JsonObject:
-    """Return what of a canonical message every resend repeats.
+    """Return the part of a canonical message that every resend repeats.
 
-    Segment computes `timestamp` anew from `sentAt` and `receivedAt` wherever there is an `originalTimestamp`.
+    If there is an `originalTimestamp`, Segment computes a new `timestamp` from `sentAt` and `receivedAt` for each
+    resend.
     """
     shifting = {"sent_at", "received_at", "_metadata"}
     if "original_timestamp" in body:
@@ -284,7 +286,7 @@ def repeated(body: JsonObject) -> JsonObject:
 
 
 def identity_time(body: JsonObject) -> str:
-    """Return the part of a message's identity that tells when, as `Message.time` has it."""
+    """Return the time in a message's identity; see `Message.time`."""
     return parse_time(body.get("original_timestamp", body.get("timestamp"))) or UNDATED
 
 

@@ -1,7 +1,7 @@
-"""The boto3 clients of the stores: how long they wait, and what they take for an answer.
+"""Create the boto3 clients of the stores: time-outs, retries, and which responses count as confirmed.
 
-They are made by botocore's session, as `boto3.client` does: boto3 itself adds only what the function has no use for,
-and is a tenth of a cold start.
+botocore's session creates them, as `boto3.client` does. Importing boto3 itself would add a tenth to a cold start, for
+features that the function does not use.
 """
 
 import json
@@ -31,19 +31,21 @@ CONFIG = Config(
     read_timeout=READ_TIMEOUT_SECONDS,
     retries={"mode": "standard", "total_max_attempts": STORE_TRIES},
     max_pool_connections=CALLS_AT_ONCE,
-    # Two things that botocore else does anew for each request, of which they are a fifth of the cost.
+    # botocore builds these two objects for each request; that is a fifth of a request's cost. So they are built once.
     user_agent="direct-destination",
     parameter_validation=False,
 )
 AMAZON_ROOTS = Path(__file__).parent / "amazon-roots.pem"
-"""The certificates of Amazon Trust Services, which the artifact has: to read all of botocore's takes a while."""
+"""The certificates of Amazon Trust Services, which `sam build` adds to the artifact. Loading all of botocore's
+certificates takes longer."""
 
 NOT_NEEDED = (
-    ("request-created", add_retry_headers),  # statistics for AWS, in two headers that are signed with each request
-    ("before-parameter-build", generate_idempotent_uuid),  # nothing that is called here has such a parameter,
-    ("before-call", inject_api_version_header_if_needed),  # nor such a header
+    # adds statistics for AWS to two headers, which must be signed with each request
+    ("request-created", add_retry_headers),
+    ("before-parameter-build", generate_idempotent_uuid),  # no call of ours has such a parameter
+    ("before-call", inject_api_version_header_if_needed),  # no call of ours has such a header
 )
-"""What botocore does with each request, by its events, for services other than these two or for itself."""
+"""Event handlers of botocore that DynamoDB and SQS don't need; they cost time for each request."""
 
 HTTP_OK = 200
 
@@ -59,17 +61,17 @@ CONFIRMED_BY = {
     },
     "sqs": {"GetQueueAttributes": "Attributes", "GetQueueUrl": "QueueUrl", "SendMessage": "MessageId"},
 }
-"""Service -> operation -> what a response always holds.
+"""Service -> operation -> a field that a successful response always has.
 
-botocore reads a garbled response as an empty one. A put that never happened would look like one that did, and a key
-that could not be read like an unknown one.
+botocore reads a garbled response as an empty one. Without this check, a failed put would look like a success, and an
+unreadable key like an unknown one.
 """
 
 
-def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- its client
+def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- a client
     """Return a client of a service by its name, such as `dynamodb`.
 
-    `direct` is by `Connections` of its own, which trusts the certificates in the file `ca_bundle`.
+    If `direct`, requests use `Connections`, which also trusts the certificates in the file `ca_bundle`.
     """
     client = require_confirmation(new_client(service, CONFIG))
     for event, handler in NOT_NEEDED:
@@ -80,17 +82,18 @@ def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None)
             read_timeout=READ_TIMEOUT_SECONDS,
             roots=[ca_bundle] if ca_bundle else _default_roots(),
         )
-        client.meta.events.register("before-send", cast("Any", connections))  # stubs know no answer
+        # the stubs know no handler that returns a response
+        client.meta.events.register("before-send", cast("Any", connections))
     return client
 
 
-def new_client(service: str, config: Config) -> Any:  # noqa: ANN401 -- its client
-    """Return a client as botocore makes it."""
+def new_client(service: str, config: Config) -> Any:  # noqa: ANN401 -- a botocore client
+    """Return a client with the given configuration, built by botocore."""
     return session().create_client(service, config=config)
 
 
 def require_confirmation(client: AnyClient) -> AnyClient:
-    """Let a client raise one of `STORE_ERRORS` if a response does not hold what confirms it."""
+    """Make a client raise one of `STORE_ERRORS` if a response lacks the field that confirms it."""
     events, service = client.meta.events, client.meta.service_model.service_name
     events.register("before-parse", check_answer)
     events.register(f"before-parameter-build.{service}", _ask_for_capacity)
@@ -99,7 +102,7 @@ def require_confirmation(client: AnyClient) -> AnyClient:
 
 
 def _ask_for_capacity(params: dict[str, Any], model: "OperationModel", **_: object) -> None:
-    """Let DynamoDB tell the capacity that a call took: without that, many responses are empty."""
+    """Ask DynamoDB to report the consumed capacity: without it, many successful responses are empty."""
     if _confirmation(model) == "ConsumedCapacity":
         params["ReturnConsumedCapacity"] = "TOTAL"
 
@@ -111,8 +114,8 @@ def _check_confirmed(
     part = _confirmation(model)
     if part is not None and part not in parsed and "Error" not in parsed:
         raise ResponseParserError(
-            f"{http_response.url} answered {model.name} without {part}, which confirms nothing: run this again, and if "
-            "that does not help, see what answers there"
+            f"{http_response.url} answered {model.name} without {part}, which confirms nothing. Run this again. If "
+            "that does not help, check what answers at this address"
         )
 
 
@@ -126,15 +129,15 @@ def _default_roots() -> list[str]:
 
 @cache
 def session() -> Session:
-    """Return the session of all clients: it holds what was read of the services."""
+    """Return the session that all clients share, so that service descriptions are loaded once."""
     return get_session()
 
 
 def check_answer(response_dict: dict[str, Any], **_: object) -> None:
-    """Make an answer that is no JSON object a fault of the store; botocore would stumble over some of them.
+    """Treat a response that is not a JSON object as a store error; botocore fails on some of them.
 
-    A store may ask for a pause of up to five seconds before the next try, which is longer than Segment waits: that
-    wish is passed over, and the next try is Segment's.
+    A store may ask for a pause of up to five seconds before a retry, which is longer than Segment waits. That pause is
+    ignored: Segment retries the request.
     """
     if response_dict["status_code"] != HTTP_OK:
         response_dict["headers"].pop("x-amz-retry-after", None)
@@ -144,4 +147,4 @@ def check_answer(response_dict: dict[str, Any], **_: object) -> None:
     except (ValueError, RecursionError):
         is_object = False
     if not is_object:
-        raise ResponseParserError("The store's answer is no JSON object")
+        raise ResponseParserError("The store's response is not a JSON object")

@@ -1,8 +1,8 @@
-"""Schemas -> Python code that says whether a document is valid, made ahead of time: the artifact has it ready.
+"""Compile schemas to Python code that accepts valid documents. `sam build` adds the code to the artifact.
 
-fastjsonschema writes the code. It may say no where `jsonschema` says yes, because `jsonschema` is asked then; it must
-never say yes where `jsonschema` says no. So a schema is compiled only where it keeps to keywords of which that is
-certain; any other one is judged by `jsonschema` alone, which takes many times as long.
+fastjsonschema generates the code. The code may refuse a document that `jsonschema` accepts, because `jsonschema` then
+decides. It must never accept a document that `jsonschema` refuses. So a schema is compiled only if all of its keywords
+guarantee this. `jsonschema` alone judges the other schemas, which takes many times as long.
 """
 
 import hashlib
@@ -21,40 +21,44 @@ FORMATS: Mapping[str, Callable[[str], bool]] = {
     "date-time": lambda text: parse_time(text) is not None,
     "email": lambda text: "@" in text,
 }
-"""The formats of compiled schemas.
+"""The formats that compiled schemas check.
 
-`email` is checked as `jsonschema` does. The pattern of fastjsonschema is stricter, and takes quadratic time.
+`email` is checked as in `jsonschema`. fastjsonschema's own pattern is stricter, and takes quadratic time.
 """
 MAX_LISTED = {"allOf": 100, "anyOf": 4, "enum": 100, "properties": 100, "required": 100}
-"""A keyword with a longer list can be slow: the list is tried one by one, for each entry of an array."""
+"""The longest list that is fast enough for each keyword. Longer ones are slow, because each entry of an array tries the
+list one by one."""
 
 _CERTAIN = {
     *("$comment", "default", "description", "errorMessage", "examples", "title"),
     *("$ref", "additionalProperties", "allOf", "anyOf", "definitions", "properties", "required", "type"),
     *("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties", "pattern"),
 }
-"""Not among them: `multipleOf` and `uniqueItems`, where the two count differently; `not`, `oneOf` and `if`, which would
-turn a no that is too strict into a yes."""
+"""Keywords whose compiled form never accepts more than `jsonschema` does.
+
+`multipleOf` and `uniqueItems` are missing because the two libraries compare values differently. `not`, `oneOf` and `if`
+are missing because they would turn a refusal that is too strict into an acceptance.
+"""
 _SCHEMAS_IN_ARRAY = {"allOf", "anyOf"}
 _SCHEMAS_BY_NAME = {"definitions", "properties"}
 _ONE_SCHEMA = {"additionalProperties", "items"}
 _CERTAIN_IF: Mapping[str, Callable[[Any], bool]] = {
     "$schema": lambda name: name.removesuffix("#") == DRAFT7,
-    # In Python 1 == True, in JSON not.
+    # In Python 1 == True, but not in JSON.
     "enum": lambda values: all(value is None or isinstance(value, str) for value in values),
     "format": lambda name: name in FORMATS,
     "items": lambda schema: not isinstance(schema, list),
-    # The code would name infinity, which Python does not.
+    # The generated code would name infinity, which Python does not define.
     **dict.fromkeys(
         ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"),
         lambda limit: not isinstance(limit, float) or math.isfinite(limit),
     ),
 }
-"""What is certain for some values of a keyword only."""
+"""Keywords that are safe for some values only."""
 
 _IMPORT = "from fastjsonschema import JsonSchemaValueException, JsonSchemaValuesException"
 _EXCEPTIONS = "class JsonSchemaValueException(Exception): ...\nclass JsonSchemaValuesException(Exception): ..."
-"""All that the code needs of the package, which takes a while to import."""
+"""The two names that the generated code needs from fastjsonschema; importing the package takes too long."""
 _SHORT_TEXTS = """
 from handler.time_limit import ShortTexts
 REGEX_PATTERNS = {text: ShortTexts(pattern) for text, pattern in REGEX_PATTERNS.items()}
@@ -62,24 +66,29 @@ REGEX_PATTERNS = {text: ShortTexts(pattern) for text, pattern in REGEX_PATTERNS.
 
 
 def read_schemas(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder of schemas by their names."""
+    """Return the files of a schema folder by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))}
 
 
 def digest(files: Mapping[str, bytes]) -> str:
-    """Return a hash of schemas, by which code that was made of other ones is known."""
+    """Return a hash of the schemas, which shows whether compiled code belongs to them."""
     return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
 
 
 def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     """Return the source of a module for the schemas in `<name>.json`.
 
-    It has `DIGEST`, the set `COMPILED` of the names that could be compiled, the set `CAN_BE_SLOW` of names that take
-    more than linear time, and `validate({name: document}, formats)`, which raises `JsonSchemaValueException` if a
-    document is not valid. `formats` is `FORMATS`.
+    The module has:
+
+    - `DIGEST`
+    - `COMPILED`: the set of names that could be compiled
+    - `CAN_BE_SLOW`: the set of names that take more than linear time
+    - `validate({name: document}, formats)`: raises `JsonSchemaValueException` if a document is not valid; `formats` is
+      `FORMATS`
+
     Raises `PatternError` for a pattern that can't be used.
     """
-    from handler.patterns import python_schema  # noqa: PLC0415 -- not needed where the code is there already
+    from handler.patterns import python_schema  # noqa: PLC0415 -- not needed if the artifact has the code
 
     documents = {name: python_schema(json.loads(content)) for name, content in files.items()}
     compiled = [name for name in names if is_compilable(f"{name}.json", documents)]
@@ -87,7 +96,7 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
     if not code:
         compiled = [name for name in compiled if _code([name], documents)]
         code = _code(compiled, documents)
-    if not code:  # they can't be had side by side
+    if not code:  # they can't be compiled into one module
         compiled, code = [], _code([], documents)
     slow = [name for name in compiled if can_be_slow(f"{name}.json", documents)]
     facts = f"DIGEST = {digest(files)!r}\nCOMPILED = frozenset({compiled})\nCAN_BE_SLOW = frozenset({slow})\n"
@@ -95,7 +104,7 @@ def compile_schemas(files: Mapping[str, bytes], names: tuple[str, ...]) -> str:
 
 
 def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
-    """Whether the compiled form of a schema and of all that it refers to can be relied on."""
+    """Return whether the compiled form of a schema, and of every schema that it refers to, is safe to use."""
     return all(
         rules and all(_is_certain(keyword, value) for keyword, value in rules)
         for rules in _rules_by_file(file, documents)
@@ -103,7 +112,7 @@ def is_compilable(file: str, documents: Mapping[str, JsonObject]) -> bool:
 
 
 def can_be_slow(file: str, documents: Mapping[str, JsonObject]) -> bool:
-    """Whether a compiled schema can take long: by a pattern, a long list, or alternatives with references."""
+    """Return whether a compiled schema can be slow: by a pattern, a long list, or alternatives with references."""
     return any(
         keyword == "pattern"
         or (keyword in MAX_LISTED and len(value) > MAX_LISTED[keyword])
@@ -114,7 +123,7 @@ def can_be_slow(file: str, documents: Mapping[str, JsonObject]) -> bool:
 
 
 def _rules_by_file(file: str, documents: Mapping[str, JsonObject]) -> Iterator[list[tuple[str, Any]]]:
-    """Yield the rules of a file, and then of each file that it refers to."""
+    """Yield the keywords of a file, and then those in each file that it refers to."""
     waiting = {file}
     seen: set[str] = set()
     while waiting:
@@ -126,7 +135,7 @@ def _rules_by_file(file: str, documents: Mapping[str, JsonObject]) -> Iterator[l
 
 
 def _rules(schema: object) -> Iterator[tuple[str, Any]]:
-    """Yield the keywords of a schema, and of all schemas inside it, with their values."""
+    """Yield the keywords and values of a schema, and of all schemas inside it."""
     if not isinstance(schema, dict):
         return
     yield from schema.items()
@@ -143,17 +152,18 @@ def _rules(schema: object) -> Iterator[tuple[str, Any]]:
 
 
 def _is_certain(keyword: str, value: Any) -> bool:  # noqa: ANN401 -- the value of any keyword
-    """Whether the compiled form of a rule never says yes where `jsonschema` says no."""
+    """Return whether the compiled form of a keyword never accepts what `jsonschema` refuses."""
     return bool(_CERTAIN_IF[keyword](value)) if keyword in _CERTAIN_IF else keyword in _CERTAIN
 
 
 def _code(names: Iterable[str], documents: Mapping[str, JsonObject]) -> str:
-    """Return code that judges `{name: document}` by the schema of each name; "" where that can't be had.
+    """Return code that validates `{name: document}` by the schema of each name; "" if it can't be generated.
 
-    fastjsonschema refuses schemas by which nothing could ever be valid, writes code that is nested more deeply than
-    Python allows, and gives functions one name whose schemas are called alike (`plan` and `Plan`, `a.b` and `a-b`).
+    fastjsonschema refuses schemas that no document can satisfy. For some schemas it nests code more deeply than Python
+    allows. It also gives two functions the same name if their schemas have similar names (`plan` and `Plan`, `a.b` and
+    `a-b`).
     """
-    import fastjsonschema  # noqa: PLC0415 -- not needed where the code is there already
+    import fastjsonschema  # noqa: PLC0415 -- not needed if the artifact has the code
 
     try:
         code = fastjsonschema.compile_to_code(
@@ -164,7 +174,7 @@ def _code(names: Iterable[str], documents: Mapping[str, JsonObject]) -> str:
             detailed_exceptions=False,
         )
         compile(code, "compiled schemas", "exec")
-    # The last three: it looks for the names of files and properties with a URL's rules.
+    # The last three errors: fastjsonschema resolves the names of files and properties by the rules for URLs.
     except (
         fastjsonschema.JsonSchemaDefinitionException,
         SyntaxError,

@@ -1,14 +1,14 @@
-"""Step 2: bytes -> one JSON object (RFC 8259), within limits; the settings header too, which is JSON in base64.
+"""Step 2: decode the body to one JSON object (RFC 8259), within limits; the settings header too (JSON in base64).
 
-A body may be compressed by gzip (RFC 1952), which is known by how it begins: no JSON begins so. A byte order mark is
-ignored, as RFC 8259 (section 8.1) allows.
+A body may be compressed by gzip (RFC 1952). Its first bytes show this, because no JSON text begins with them. A byte
+order mark is ignored, as RFC 8259 (section 8.1) allows.
 
-A batch is parsed whole if that is possible. If not, its messages are found by their brackets and each is parsed alone,
-so that a message that can't be parsed does not affect the others. No body costs much more than plain JSON of its size,
+A batch is parsed as a whole if possible. If not, its messages are located by their brackets and parsed one by one, so
+that an invalid message does not affect the others. No body costs much more time than plain JSON of the same size,
 because this code runs before the API key is known: `bench/hostile.py` measures it.
 
-Of duplicate names the last counts. Integers are exact, fractions are IEEE 754 doubles; a number beyond the range of a
-double is refused, because most readers of what we store would turn it into Infinity.
+If a name is repeated in an object, the last value counts. Integers are exact, fractions are IEEE 754 doubles. A number
+beyond the range of a double is refused, because most readers of the stored message would read it as Infinity.
 """
 
 import base64
@@ -38,18 +38,19 @@ JsonObject = dict[str, Any]
 """A JSON object as Python's `json` reads it."""
 
 MAX_BODY_BYTES = 1024 * 1024
-"""Segment limits a call to 32 KB on its way in and then adds fields; reverse-ETL records reach 512 KiB."""
+"""Segment limits an incoming call to 32 KB and then adds fields; reverse-ETL records reach 512 KiB."""
 MAX_BATCH_BYTES = 500 * 1024
 """https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
 MAX_SETTINGS_BYTES = 8 * 1024
 """API Gateway limits all request headers together to 10,240 bytes."""
 MAX_NESTING = 100
-"""Objects and arrays inside each other; Segment names no limit, real messages stay below ten."""
+"""Levels of nested objects and arrays. Segment documents no limit; real messages have fewer than ten."""
 MAX_INTEGER_DIGITS = 308
-"""The largest double has 309 digits: below that any integer is in its range."""
+"""The largest double has 309 digits, so an integer with fewer digits is always in range."""
 
 MAX_GZIP_MEMBERS = 100
-"""Senders write one. A block compressor writes one for each 64 KB, and each costs as much time as some KB of data."""
+"""Senders write one member. A block compressor writes one for each 64 KB. Each member costs as much time as some KB of
+data."""
 
 _GZIP_BEGINS = b"\x1f\x8b"
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
@@ -62,17 +63,17 @@ _TYPE_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a bo
 
 
 def type_name(value: object) -> str:
-    """Name the JSON type of a value for a sentence: `an object`, `a number`, `null`."""
+    """Return the JSON type of a value with its article: `an object`, `a number`, `null`."""
     return _TYPE_NAMES.get(type(value), "a number")
 
 
 def decode_body(body: str, *, is_base64: bool = False) -> JsonObject:
-    """Return the JSON object that a request body holds; raises a `Refusal` with status 400 for anything else."""
+    """Return the JSON object in a request body; raises a `Refusal` with status 400 for anything else."""
     return parse_body(decode_text(body, is_base64=is_base64))
 
 
 def parse_body(text: str) -> JsonObject:
-    """Return the JSON object that the text of a request body holds; raises a `Refusal` with status 400."""
+    """Return the JSON object in the text of a request body; raises a `Refusal` with status 400."""
     return _object(_loads(text))
 
 
@@ -83,7 +84,7 @@ def _object(value: object) -> JsonObject:
 
 
 def decode_batch(body: str, *, is_base64: bool = False) -> JsonObject:
-    """Return the JSON object that the body of a batch holds; raises a `Refusal` with status 400 for anything else.
+    """Return the JSON object in the body of a batch; raises a `Refusal` with status 400 for anything else.
 
     A message that can't be parsed is represented by its `Refusal`. `check_values` checks the others.
     """
@@ -92,7 +93,7 @@ def decode_batch(body: str, *, is_base64: bool = False) -> JsonObject:
     except MessageTooLarge as error:
         raise BatchTooLarge(str(error)) from error
     try:
-        batch = _parse(text, _PATIENT_DECODER)
+        batch = _parse(text, _LENIENT_DECODER)
     except (InvalidJson, NestedTooDeeply):
         with suppress(CanNotSplitError, InvalidJson):
             return _parse_messages(text)
@@ -101,7 +102,7 @@ def decode_batch(body: str, *, is_base64: bool = False) -> JsonObject:
 
 
 def check_values(value: object) -> None:
-    """Raise `NestedTooDeeply` or `NumberOutOfRange` for what `decode_batch` accepts."""
+    """Raise `NestedTooDeeply` or `NumberOutOfRange` for values that `decode_batch` let through."""
     is_finite = True
     level: list[Any] = [value]
     for _ in range(MAX_NESTING + 1):
@@ -135,7 +136,7 @@ def decode_text(body: str, *, is_base64: bool, max_bytes: int = MAX_BODY_BYTES) 
 
 
 def _decompress(octets: bytes, max_bytes: int) -> bytes:
-    """Decompress gzip members, with zeros after each, up to a size; raises `InvalidEncoding`."""
+    """Decompress gzip members, with zeros after each, up to a maximum size; raises `InvalidEncoding`."""
     content = b""
     for _ in range(MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(_GZIP_WBITS)
@@ -154,7 +155,7 @@ def _decompress(octets: bytes, max_bytes: int) -> bytes:
 
 
 def decode_settings(header: str | None) -> JsonObject:
-    """Return the customer's settings from an `X-Segment-Settings` header, empty when there is none.
+    """Return the customer's settings from an `X-Segment-Settings` header; empty without a header.
 
     Raises `InvalidSettings`.
     """
@@ -179,14 +180,14 @@ def _invalid_settings(text: str) -> InvalidSettings:
     return InvalidSettings((Violation(pointer="", message=text),))
 
 
-def _loads(text: str) -> Any:  # noqa: ANN401 -- JSON is any of six types
+def _loads(text: str) -> Any:  # noqa: ANN401 -- any of the six JSON types
     value = _parse(text, _DECODER)
     if text.count("[") + text.count("{") > MAX_NESTING and depth(text) > MAX_NESTING:
         raise NestedTooDeeply
     return value
 
 
-def _parse(text: str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 -- JSON is any of six types
+def _parse(text: str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 -- any of the six JSON types
     try:
         return decoder.decode(text)
     except json.JSONDecodeError as error:
@@ -198,26 +199,26 @@ def _parse(text: str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 -- JSON
 
 
 def _parse_messages(text: str) -> JsonObject:
-    """Parse each message of a batch alone; raises `CanNotSplitError`, or a `Refusal` for what is not a message."""
+    """Parse each message of a batch alone; raises `CanNotSplitError`, or a `Refusal` if the batch itself is invalid."""
     outline = Outline(text)
     batch: JsonObject = {}
     count = 0
     for name_span, (start, end) in outline.members():
-        name = _parse(text[slice(*name_span)], _PATIENT_DECODER)
+        name = _parse(text[slice(*name_span)], _LENIENT_DECODER)
         if BATCH.canonical[name] and outline.is_array(start):
             batch[name] = [_parse_message(text[slice(*span)]) for span in outline.pieces(start)]
             count += len(batch[name])
-            if count > MAX_PIECES:  # a body may name its batch many times
+            if count > MAX_PIECES:  # a body may repeat its batch field many times
                 raise CanNotSplitError
         else:
-            batch[name] = _parse(text[start:end], _PATIENT_DECODER)
+            batch[name] = _parse(text[start:end], _LENIENT_DECODER)
     return batch
 
 
 def _parse_message(text: str) -> object:
-    """Return the value of a message, or the `Refusal` of one that can't be parsed; raises `CanNotSplitError`."""
+    """Return the value of a message, or its `Refusal` if it can't be parsed; raises `CanNotSplitError`."""
     try:
-        return _parse(text, _PATIENT_DECODER)
+        return _parse(text, _LENIENT_DECODER)
     except NestedTooDeeply as refusal:
         return refusal
     except InvalidJson as refusal:
@@ -227,7 +228,7 @@ def _parse_message(text: str) -> object:
 
 
 def _any_integer(digits: str) -> int | float:
-    """Return an integer, or infinity for one that is out of range."""
+    """Return an integer, or infinity if it is out of range."""
     if len(digits) > MAX_INTEGER_DIGITS and isinf(number := float(digits)):
         return number
     return int(digits)
@@ -250,5 +251,6 @@ def _refuse_constant(name: str) -> Never:
 
 
 _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_refuse_constant)
-_PATIENT_DECODER = json.JSONDecoder(parse_int=_any_integer)
-"""Takes `NaN` and `Infinity`, which are no JSON but what Python sends, and gives infinity for what is out of range."""
+_LENIENT_DECODER = json.JSONDecoder(parse_int=_any_integer)
+"""Accepts `NaN` and `Infinity`, which are not JSON but which Python senders write. A number out of range becomes
+infinity."""

@@ -1,4 +1,4 @@
-"""The whole service, in order: request -> customer -> payload -> messages -> judge -> sink -> response."""
+"""The endpoint in order: request -> customer -> payload -> messages -> judge -> sink -> response."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """One deployed destination; `clock` gives seconds since 1970."""
+    """One deployed destination; `clock` returns seconds since 1970."""
 
     settings: Settings
     keys: KeyStore
@@ -38,7 +38,7 @@ class Destination:
     clock: Callable[[], float]
 
     def answer(self, request: Request) -> Response:
-        """Answer a request and write its lines. Any exception but a `Refusal` is a bug, and goes on to Lambda."""
+        """Answer a request and write its log lines. Any exception except a `Refusal` is a bug, which Lambda gets."""
         line = RequestLine(
             request.id,
             service=self.settings.powertools_service_name,
@@ -55,7 +55,7 @@ class Destination:
             results = self._write(request, line, api_key, messages, refusals)
             self._keep_rejects(request, line, api_key, results)
             response = request.route.respond(results)
-        except Refusal as refusal:  # of the whole request
+        except Refusal as refusal:  # refuses the whole request
             failure = refusal
             results = [Result(message=message, outcome=refusal) for message in messages]
             response = respond.refused(refusal)
@@ -69,13 +69,14 @@ class Destination:
         return response
 
     def _authenticate(self, request: Request, line: RequestLine) -> ApiKey:
-        """Return whose request it is."""
+        """Return the API key that authenticates the request."""
         if self.settings.maintenance:
             raise Maintenance
         line.begin("authenticate")
         authorization = request.headers.get("authorization", "")
         key = request.route.key(authorization, lambda: request.payload)
-        now = self.clock()  # before the key store's clock, so that a key that is live there is not expired here
+        # read before the key store reads its clock: a key that was live there must not be expired here
+        now = self.clock()
         api_key = authenticate(key, self.keys)
         line.note(customer_id=api_key.customer_id)
         check_live(api_key, now)
@@ -93,7 +94,7 @@ class Destination:
     def _judge(
         self, request: Request, line: RequestLine, api_key: ApiKey, messages: Sequence[Message]
     ) -> Sequence[Refusal | None]:
-        """Return why messages are refused, None for each that is accepted."""
+        """Return the refusal of each message, None for an accepted one."""
         line.begin("validate")
         return self.judge.refusals(
             messages,
@@ -104,7 +105,7 @@ class Destination:
         )
 
     def _check_scope(self, request: Request, api_key: ApiKey, messages: Sequence[Message]) -> Sequence[Refusal | None]:
-        """Return the refusals of call types that a key may not send. They rest on a state of the key that is fresh."""
+        """Return the refusals of call types that a key may not send. They rest on a fresh read of the key."""
         refusals = _scope_refusals(request, api_key, messages)
         if any(refusals):
             confirmed = self._ask(request, partial(confirm, api_key, self.keys))
@@ -122,7 +123,7 @@ class Destination:
             return found
         if len(messages) == 1:
             return [found]
-        half = len(messages) // 2  # to find the message that meets the bug
+        half = len(messages) // 2  # bisect, to find the message that causes the bug
         return [
             *self._check_erasure(request, api_key, messages[:half]),
             *self._check_erasure(request, api_key, messages[half:]),
@@ -136,7 +137,7 @@ class Destination:
         messages: Sequence[Message],
         refusals: Sequence[Refusal | None],
     ) -> Sequence[Result]:
-        """Write the accepted messages, and return what became of all."""
+        """Write the accepted messages, and return the results of all messages."""
         accepted = [message for message, refusal in zip(messages, refusals, strict=True) if refusal is None]
         outcomes: Iterator[Outcome | Refusal] = iter(())
         if accepted:
@@ -153,12 +154,12 @@ class Destination:
         ]
 
     def _keep_rejects(self, request: Request, line: RequestLine, api_key: ApiKey, results: Sequence[Result]) -> None:
-        """Keep rejects of users who are not erased; raises the bug with one that is not kept."""
+        """Keep the rejects of users who are not erased; raises the bug if one of them can't be kept."""
         rejected = [index for index, result in enumerate(results) if request.route.keeps(result)]
         if not rejected:
             return
         line.begin("reject")
-        # Schemas judge only messages that passed the check of their users already.
+        # The schema check comes after the erasure check, so a schema refusal needs no second look-up.
         unchecked = [index for index in rejected if not isinstance(results[index].outcome, Invalid)]
         verdicts = self._check_erasure(request, api_key, [results[index].message for index in unchecked])
         erased = {index for index, verdict in zip(unchecked, verdicts, strict=True) if isinstance(verdict, UserErased)}
@@ -172,10 +173,10 @@ class Destination:
     def _keep(self, request: Request, api_key: ApiKey, results: Sequence[Result], index: int) -> BaseException | None:
         """Keep a message among the rejects.
 
-        Return the bug that keeps a message of a batch out of the rejects: the sender must send it again.
+        Return the bug that prevents this for a message of a batch: then the sender must send the message again.
         """
         message, refusal = results[index].message, results[index].outcome
-        assert isinstance(refusal, Refusal)  # noqa: S101 -- a route keeps only what is refused
+        assert isinstance(refusal, Refusal)  # noqa: S101 -- a route keeps refused messages only
 
         def keep() -> bool:
             reject = Reject(
@@ -199,7 +200,7 @@ class Destination:
         return request.route.ask(call, partial(self._check_deadline, request))
 
     def _check_deadline(self, request: Request) -> None:
-        """Raise `DeadlineClose` if the answer might not wait for a store call."""
+        """Raise `DeadlineClose` if a store call might not finish before the response is due."""
         if self.clock() + STORE_CALL_SECONDS > request.received_at + request.route.answer_seconds:
             raise DeadlineClose
 

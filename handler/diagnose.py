@@ -1,6 +1,6 @@
-"""What a schema refuses, and why: `jsonschema`, where the compiled schemas of `validate` say no, or can't tell.
+"""Find out why a schema refuses a document, with `jsonschema`. `validate` calls it when compiled code does not accept.
 
-JSON Schema: https://json-schema.org/draft-07 and 2020-12, whichever `$schema` names.
+JSON Schema: https://json-schema.org/draft-07 and 2020-12; `$schema` selects the version.
 """
 
 import itertools
@@ -25,12 +25,12 @@ from handler.time_limit import MAX_PATTERN_CHARS, ShortTexts, TooSlowError
 from handler.timestamps import parse_time
 
 MAX_VIOLATIONS = 10
-"""Reported at once; a message can break a rule in thousands of places."""
+"""The number of violations in a response; a message can break a rule in thousands of places."""
 MAX_ERRORS = 1000
-"""Looked at to choose those from."""
+"""The number of errors to choose the violations from."""
 
 FORMATS = FormatChecker(formats=("date", "email", "ipv4", "ipv6", "uuid"))
-"""The formats that are checked, besides date-time: those that `jsonschema` knows without further packages."""
+"""The formats that are checked, besides `date-time`: those that `jsonschema` supports without further packages."""
 
 
 @FORMATS.checks("date-time")
@@ -39,7 +39,7 @@ def _is_date_time(value: object) -> bool:
 
 
 class Diagnosis:
-    """The schemas in files, by name, as `jsonschema` reads them."""
+    """The schemas of some files, by name, for `jsonschema`."""
 
     def __init__(self, files: Mapping[str, bytes], names: Iterable[str]) -> None:
         documents: dict[str, JsonObject] = {name: python_schema(json.loads(content)) for name, content in files.items()}
@@ -51,7 +51,7 @@ class Diagnosis:
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
     def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
-        """Return what a schema refuses in a document: one violation per place, those of the whole document first."""
+        """Return the violations of a schema by a document: one per place, those of the whole document first."""
         first_errors = itertools.islice(self._validators[name].iter_errors(document), MAX_ERRORS)
         errors = sorted(first_errors, key=lambda error: _order(error.absolute_path))
         texts: dict[str, str] = {}
@@ -63,8 +63,8 @@ class Diagnosis:
 
 
 @cache
-def with_own_rules(dialect: Any) -> Any:  # noqa: ANN401 -- a class of validators
-    """Return a dialect with the rules of `OWN_RULES`; making the class takes several milliseconds."""
+def with_own_rules(dialect: Any) -> Any:  # noqa: ANN401 -- a validator class
+    """Return a validator class with the keywords of `OWN_RULES`; cached, because creating it takes milliseconds."""
     return extend(dialect, OWN_RULES)  # type: ignore[no-untyped-call]
 
 
@@ -74,7 +74,7 @@ def _multiple_of(
     instance: object,
     _schema: object,
 ) -> Iterator[ValidationError]:
-    """Compare the numbers as they are written in JSON: 19.99 is a multiple of 0.01, which no double is of another."""
+    """Compare decimal numbers as JSON writes them: 19.99 is a multiple of 0.01, but the doubles are not."""
     if validator.is_type(instance, "number") and Fraction(str(instance)) % Fraction(str(factor)):
         yield ValidationError(f"{instance!r} is not a multiple of {factor}")
 
@@ -85,7 +85,7 @@ def _pattern(
     instance: object,
     schema: Mapping[str, Any],
 ) -> Iterator[ValidationError]:
-    """Try a pattern only on a text that the `maxLength` of its schema allows: a pattern can be slow for long texts."""
+    """Try a pattern only if the text fits `maxLength`, because a pattern can be slow for long texts."""
     if not validator.is_type(instance, "string") or len(str(instance)) > schema.get("maxLength", math.inf):
         return
     if not ShortTexts(re.compile(pattern)).search(str(instance)):
@@ -98,13 +98,13 @@ def _unique_items(
     instance: object,
     _schema: object,
 ) -> Iterator[ValidationError]:
-    """Compare the items of an array by a set, in linear time; `jsonschema` compares each item with each other one."""
+    """Compare the items of an array as a set, in linear time; `jsonschema` compares each pair."""
     if is_required and isinstance(instance, list) and len(set(map(_hashable, instance))) < len(instance):
         yield ValidationError(f"{instance!r} has non-unique elements")
 
 
 def _hashable(value: object) -> object:
-    """Return what is equal for equal JSON values: `1` is `1.0`, but not `true`, and members have no order."""
+    """Return equal objects for equal JSON values: `1` equals `1.0` but not `true`, and members have no order."""
     if isinstance(value, dict):
         return frozenset((name, _hashable(member)) for name, member in value.items())
     if isinstance(value, list):
@@ -113,7 +113,7 @@ def _hashable(value: object) -> object:
 
 
 def _with_short_names(rule: Callable[..., Iterable[ValidationError]]) -> Callable[..., Iterator[ValidationError]]:
-    """Return a rule of `jsonschema` that matches patterns with names only up to the length that `ShortTexts` allows."""
+    """Return a keyword of `jsonschema` that matches patterns only with names up to `MAX_PATTERN_CHARS`."""
 
     def checked(
         validator: Any,  # noqa: ANN401 -- of any dialect
@@ -141,7 +141,7 @@ OWN_RULES = {
 
 
 def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":
-    """Return what the `$ref`s of schemas are looked up in, by file name; nothing is ever fetched."""
+    """Return the registry that resolves `$ref` by file name; nothing is ever fetched."""
     registry: Registry[Any] = Registry()
     return registry.with_resources(
         (name, Resource.from_contents(document, default_specification=DRAFT7)) for name, document in documents.items()
@@ -149,7 +149,7 @@ def schema_registry(documents: Mapping[str, JsonObject]) -> "Registry[Any]":
 
 
 def _order(path: Iterable[str | int]) -> list[tuple[bool, int, str]]:
-    """Sort names by the alphabet and indices by number."""
+    """Sort names alphabetically and indices by number."""
     return [(True, part, "") if isinstance(part, int) else (False, 0, part) for part in path]
 
 

@@ -1,4 +1,4 @@
-"""Step 3 b, where `AfterErasure` is `refuse`: what happened before its user was erased is not stored again.
+"""Step 3b, if `AfterErasure` is `refuse`: refuse messages that happened before their user was erased.
 
 The eraser (`consumer/erasure/subject.py`) leaves a tombstone for each user: a hash and an end time
 (`docs/explanation/privacy.md`).
@@ -29,30 +29,30 @@ class Erasures(Protocol):
     """Knows which users were erased."""
 
     def refusals(self, customer_id: str, messages: Sequence[Message], ask: Ask) -> Sequence[UserErased | None]:
-        """Return the refusal of each message that happened before its user was erased, None for the others.
+        """Return a `UserErased` for each message that happened before its user was erased, None for the others.
 
-        `ask` makes a call of the store, in time or again. Raises `ErasureStoreUnavailable`.
+        `ask` makes a store call, with the deadline and retries of the route. Raises `ErasureStoreUnavailable`.
         """
 
     def probe(self) -> None:
-        """Ask whether the store answers; raises `ErasureStoreUnavailable`."""
+        """Check that the store answers; raises `ErasureStoreUnavailable`."""
 
 
 class NoErasures:
-    """Refuses nothing: where `AfterErasure` is `store`, messages of erased users are stored again."""
+    """Refuses nothing: if `AfterErasure` is `store`, messages of erased users are stored again."""
 
     def refusals(self, _customer_id: str, messages: Sequence[Message], _ask: Ask) -> Sequence[None]:
         """Return None for each message."""
         return [None] * len(messages)
 
     def probe(self) -> None:
-        """Ask nobody."""
+        """Do nothing: there is no store."""
 
 
 class Tombstones:
     """Reads the tombstones of the erasure table. The client must treat an unconfirmed response as an error.
 
-    A `delete` is never refused, and a message without a time that can be read counts as new.
+    A `delete` is never refused. A message without a readable time counts as new.
     """
 
     def __init__(self, client: "DynamoDBClient", table: str) -> None:
@@ -74,11 +74,11 @@ class Tombstones:
         ]
 
     def probe(self) -> None:
-        """Read a tombstone that nobody has."""
+        """Read a tombstone that never exists."""
         self._get({"customer": {"S": "health"}, "erasure": {"S": "health"}})
 
     def _read(self, keys: dict[str, Key], found: dict[str, Key]) -> None:
-        """Add the tombstones of some keys to `found`, and remove the keys that were read; raises if some are left."""
+        """Add the tombstones of some keys to `found`, and remove the keys that were read; raises if keys are left."""
         items, unread = self._get(*keys.values()) if len(keys) == 1 else self._get_batch(list(keys.values()))
         found.update({_hash(item): item for item in items})
         for name in keys.keys() - {_hash(key) for key in unread}:
@@ -87,7 +87,7 @@ class Tombstones:
             raise ErasureStoreUnavailable  # DynamoDB throttled these
 
     def _get(self, key: Key) -> tuple[list[Key], list[Key]]:
-        """Read one tombstone; returns items, and keys that were not read."""
+        """Read one tombstone; returns the items, and the keys that were not read."""
         try:
             answer = self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except STORE_ERRORS as error:
@@ -95,7 +95,7 @@ class Tombstones:
         return [answer["Item"]] if "Item" in answer else [], []
 
     def _get_batch(self, keys: list[Key]) -> tuple[list[Key], list[Key]]:
-        """Read several tombstones; returns the same."""
+        """Read several tombstones; returns the items, and the keys that were not read."""
         try:
             answer = self._client.batch_get_item(
                 RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}, ReturnConsumedCapacity="TOTAL"
@@ -103,19 +103,19 @@ class Tombstones:
         except STORE_ERRORS as error:
             raise ErasureStoreUnavailable from error
         unread = answer["UnprocessedKeys"][self._table]["Keys"] if answer.get("UnprocessedKeys") else []
-        # An emulator names the table and tells no capacity.
+        # Some emulators report no capacity, but name the table in the response.
         if not answer.get("ConsumedCapacity") and not unread and self._table not in answer["Responses"]:
             raise ErasureStoreUnavailable
         return answer["Responses"].get(self._table, []), [dict(key) for key in unread]
 
 
 def tombstone_key(customer_id: str, subject: str) -> Key:
-    """Return the key of a subject's tombstone, which names nobody: the subject is hashed."""
+    """Return the key of a subject's tombstone. It has a hash of the subject, so it identifies nobody."""
     return {"customer": {"S": escape(customer_id)}, "erasure": {"S": sha256(subject)}}
 
 
 def _key_of(customer_id: str, message: Message) -> Key | None:
-    """Return the key of the tombstone by which a message may be refused, None if none can."""
+    """Return the key of the tombstone to look up for a message; None if no tombstone can refuse it."""
     subject = subject_of(customer_id, message.body)
     if subject is None or message.timestamp is None or message.type == DELETE:
         return None
@@ -131,7 +131,7 @@ def _hash(key: Key) -> str:
 
 
 def _parts(keys: dict[str, Key]) -> Iterator[dict[str, Key]]:
-    """Yield as many keys at once as DynamoDB takes."""
+    """Yield the keys in groups of the size that DynamoDB accepts."""
     rest = iter(keys.items())
     while part := dict(islice(rest, MAX_BATCH_GET_KEYS)):
         yield part

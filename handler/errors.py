@@ -36,12 +36,12 @@
         ├── ErasureStoreUnavailable          erasure_store_unavailable
         └── DeadlineClose                    deadline_close
 
-Segment never sends a message again after a 4xx or a 501, so those are for faults of the caller only; whatever is
-our own fault is an `Unavailable`, or an exception outside this tree (a bug), which Lambda turns into a 500. In a batch,
-a bug concerns one message: that one is kept among the rejects as an `InternalError`, and the others are stored.
+Segment never retries after a 4xx or a 501, so these are for faults of the sender only. A fault of ours is an
+`Unavailable`, or a bug: an exception outside this tree, which Lambda turns into a 500. In a batch, a bug affects one
+message: that message is kept among the rejects as an `InternalError`, and the others are stored.
 
-The texts reach the customer in Segment's debugger, which groups equal ones: they are few, say what to mend, and hold
-no value that was sent.
+The texts reach the customer in Segment's debugger, which groups equal texts. So there are few of them. They say what to
+fix, and contain no value that was sent.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 STORE_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
-"""What a boto3 client raises when its service is unreachable, slow, throttling, or refuses us. Always our fault."""
+"""The errors of a boto3 client if its service is unreachable, slow, throttling or denies access. Always our fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ class Violation:
 
 
 class Refusal(Exception):
-    """A request, or a message of a batch, that is answered with an error of the contract.
+    """A request, or a message of a batch, that gets an error response.
 
-    `kept` tells whether the message is among the rejects, and so not gone although nobody sends it again.
+    `kept` says whether the message is stored among the rejects, so that it can be retried later.
     """
 
     status: ClassVar[int]
@@ -129,13 +129,13 @@ class BatchTooLarge(Refusal):
 class MissingBatch(Refusal):
     status = 400
     code = "missing_batch"
-    text = "batch is required, once, and must be an array of messages"
+    text = "batch is required exactly once, and must be an array of messages"
 
 
 class NothingAccepted(Refusal):
     status = 400
     code = "nothing_accepted"
-    text = "None of the messages can be accepted: rejected says why for each"
+    text = "None of the messages can be accepted: rejected has the reason for each"
 
 
 class MissingType(Refusal):
@@ -153,7 +153,7 @@ class WrongType(Refusal):
 
 
 class Invalid(Refusal):
-    """A document that its schema refuses; the first violation is what the customer reads."""
+    """A document that its schema refuses; its text is the text of the first violation."""
 
     status = 400
 
@@ -227,11 +227,11 @@ class CallTypeNotAllowed(Refusal):
 class UserErased(Refusal):
     status = 403
     code = "user_erased"
-    text = "This user was erased: what happened before that is not accepted any more"
+    text = "This user was erased: messages from before the erasure are not accepted any more"
 
 
 class InternalError(Refusal):
-    """An unexpected exception while one message of a batch was processed; the exception is the `__cause__`."""
+    """An unexpected exception during the processing of one message of a batch; `__cause__` is the exception."""
 
     status = 500
     code = "internal_error"
@@ -252,7 +252,7 @@ class UnsupportedCallType(Refusal):
 
 
 class Unavailable(Refusal):
-    """A fault or a decision of ours; Segment sends the message again for up to four hours."""
+    """A fault or a decision of ours; Segment retries the message for up to four hours."""
 
     status = 503
     headers = MappingProxyType({"Retry-After": "10"})

@@ -1,7 +1,7 @@
-"""What is wrong with a document, in words for the customer; none of them quotes a value that was sent.
+"""Describe validation errors for the customer; no text quotes a value that was sent.
 
-A schema can carry its own text for a rule in `errorMessage`, beside the rule: one text for all rules there, or an
-object of texts by keyword, and under `required` by property.
+A schema can bring its own text in `errorMessage`: one text for all keywords at that level, or an object with a text per
+keyword. Under `required`, it can have a text per property.
 """
 
 import itertools
@@ -16,10 +16,10 @@ from handler.spec import CONTEXT, CONTEXT_OBJECTS, SETTINGS, TOP
 
 
 def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str | int], str]]:
-    """Yield the place and the text of all that an error of `jsonschema` stands for."""
+    """Yield the place and the text of each problem in an error of `jsonschema`."""
     path, is_entry = _named_path(error)
     field = f"an entry of {spell_path(path, schema_name)}" if is_entry else spell_path(path, schema_name)
-    # The types leave room for errors that are made by hand; those of a validator hold all of these.
+    # The type stubs allow for errors that are created by hand. An error of a validator has all of these attributes.
     broken = (error.validator, error.validator_value, error.schema, error.instance)
     keyword, rule, schema, instance = cast("tuple[str | None, Any, JsonObject | bool, Any]", broken)
     if keyword == "required":
@@ -34,9 +34,9 @@ def explain(error: ValidationError, schema_name: str) -> Iterator[tuple[list[str
 
 
 def _named_path(error: ValidationError) -> tuple[list[str | int], bool]:
-    """Return where an error is, up to the first name that is not the schema's but the sender's, and whether that is so.
+    """Return the place of an error up to the first name that the sender chose, and whether there is such a name.
 
-    Such a name can be personal data, and of any length.
+    A name that the sender chose can be personal data, and of any length.
     """
     named = {name for keyword, name in itertools.pairwise(error.absolute_schema_path) if keyword == "properties"}
     path = [*error.absolute_path]
@@ -45,7 +45,7 @@ def _named_path(error: ValidationError) -> tuple[list[str | int], bool]:
 
 
 def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") -> str | None:  # noqa: FBT001 -- a schema
-    """Return the text that a schema carries for its rule, in `errorMessage`."""
+    """Return the text in the schema's `errorMessage` for a keyword, or None."""
     text = schema.get("errorMessage") if isinstance(schema, dict) else None
     if isinstance(text, dict):
         text = text.get(keyword)
@@ -55,7 +55,7 @@ def _own_text(schema: JsonObject | bool, keyword: str | None, name: str = "") ->
 
 
 def spell_path(path: list[str | int], schema_name: str) -> str:
-    """Spell a place as the customer knows it: `userId`, `context.userAgent`, `properties.products[0].price`."""
+    """Return a place in the customer's spelling: `userId`, `context.userAgent`, `properties.products[0].price`."""
     if not path:
         return "settings" if schema_name == SETTINGS else "message"
     spec = [] if schema_name == SETTINGS else [TOP]
@@ -69,7 +69,7 @@ def spell_path(path: list[str | int], schema_name: str) -> str:
 
 
 def rule_text(keyword: str | None, rule: Any, instance: object) -> str:  # noqa: ANN401 -- the value of any keyword
-    """Say what a rule asks for, as the second half of a sentence."""
+    """Return the requirement of a keyword as the second half of a sentence."""
     if keyword == "type":
         return f"must be {_type_names(rule)}, not {type_name(instance)}"
     if keyword == "minLength" and rule == 1:

@@ -1,6 +1,6 @@
-"""`GET /health`: whether all stores answer that a message may need, for monitors of the endpoint.
+"""`GET /health`: check that all stores answer that a message may need. For monitors of the endpoint.
 
-It writes nothing and tells nothing but that. Anybody may ask, so each function keeps what it found for a while.
+It writes nothing and reveals nothing else. Anybody may call it, so each function environment caches the result.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ KEPT_SECONDS = 10
 
 
 class Health:
-    """Asks stores by their probes, each of which raises an `Unavailable`; `clock` gives seconds."""
+    """Checks stores by their probes, each of which raises an `Unavailable`; `clock` returns seconds."""
 
     def __init__(self, probes: Sequence[Callable[[], None]], *, clock: Callable[[], float]) -> None:
         self._probes = probes
@@ -26,7 +26,7 @@ class Health:
 
     @classmethod
     def of(cls, destination: Destination) -> Self:
-        """Return the health of a destination, which during maintenance is none."""
+        """Return the health check of a destination; during maintenance it always fails."""
         if destination.settings.maintenance:
             return cls([_refuse], clock=destination.clock)
         probes = [destination.keys.probe, destination.sink.probe, destination.erasures.probe]

@@ -1,4 +1,4 @@
-"""DynamoDB items: their size, and long texts in them."""
+"""Convert values to DynamoDB attributes and back, and compute the size of an item."""
 
 import json
 import zlib
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 MAX_ITEM_BYTES = 390 * 1024
-"""DynamoDB refuses items above 400 KB; the rest is for what a later version may add to an item."""
+"""DynamoDB refuses items above 400 KB; the difference is room for attributes that a later version adds."""
 COMPRESS_ABOVE_BYTES = 64 * 1024
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -20,7 +20,7 @@ SECONDS_PER_DAY = 24 * 60 * 60
 
 
 def text_attribute(text: str) -> "AttributeValueTypeDef":
-    """Return a text as an attribute, compressed by zlib (RFC 1950) where it is long."""
+    """Return a text as an attribute, compressed by zlib (RFC 1950) if it is long."""
     octets = text.encode()
     return {"B": zlib.compress(octets)} if len(octets) > COMPRESS_ABOVE_BYTES else {"S": text}
 
@@ -32,12 +32,12 @@ def read_text_attribute(attribute: Mapping[str, Any]) -> str:
 
 
 def json_attribute(document: JsonObject) -> "AttributeValueTypeDef":
-    """Return a document as JSON text; a lone surrogate has no UTF-8, so that it needs the escaped form."""
+    """Return a document as an attribute with JSON text; a lone surrogate is escaped, because UTF-8 can't encode it."""
     return text_attribute(json_text(document))
 
 
 def json_text(document: JsonObject) -> str:
-    """Return a document as JSON that UTF-8 can hold."""
+    """Return a document as JSON text that UTF-8 can encode."""
     text = _ENCODER.encode(document)
     try:
         text.encode()
@@ -53,6 +53,6 @@ def read_json_attribute(attribute: Mapping[str, Any]) -> JsonObject:
 
 
 def item_bytes(item: "Mapping[str, AttributeValueTypeDef]") -> int:
-    """Count as DynamoDB does: names and values, a number as its digits at the most."""
+    """Return the size of an item as DynamoDB counts it: names and values. For numbers it is an upper bound."""
     values = ((name, value) for name, attribute in item.items() for value in attribute.values())
     return sum(len(name) + len(value if isinstance(value, bytes) else str(value).encode()) for name, value in values)

@@ -1,9 +1,9 @@
-"""Step 4: judge messages. The order of the checks is here and nowhere else.
+"""Step 4: judge messages. This module alone defines the order of the checks.
 
     fault -> call type -> scope of the key -> erasure -> settings -> schema
 
-The endpoint judges what arrives. The command line judges messages of a customer who is known: rejects that are tried
-again, drafts of the event tester, and stored messages that new schemas are tried on.
+The endpoint judges the messages that arrive. The command line judges messages of a known customer: rejects to be
+retried, drafts in the event tester, and stored messages that new schemas are tried on.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +18,7 @@ from handler.time_limit import CheckTime
 from handler.validate import Schemas, check_call_type
 
 Check = Callable[[Sequence[Message]], Sequence[Refusal | None]]
-"""Returns why each of some messages is refused, None for a message that passes; raises an `Unavailable`."""
+"""Returns the refusal of each message, None for a message that passes; raises an `Unavailable`."""
 
 
 def pass_all(messages: Sequence[Message]) -> Sequence[None]:
@@ -28,7 +28,7 @@ def pass_all(messages: Sequence[Message]) -> Sequence[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Judges the messages of a request by schemas, and by the call types that the deployment supports."""
+    """Judges the messages of a request by the schemas and the supported call types."""
 
     schemas: Schemas
     supported_call_types: Collection[str]
@@ -42,10 +42,10 @@ class Judge:
         scope: Check = pass_all,
         erasure: Check = pass_all,
     ) -> list[Refusal | None]:
-        """Return the first refusal of each message, None for a message that is accepted; raises an `Unavailable`.
+        """Return the first refusal of each message, None for an accepted message; raises an `Unavailable`.
 
-        `scope` refuses call types that the key may not send, and `erasure` messages of erased users. A bug ends a
-        request or becomes an `InternalError`, as the route has it.
+        `scope` refuses call types that the key may not send, and `erasure` refuses messages of erased users. The route
+        decides whether a bug ends the request or becomes an `InternalError`.
         """
         time = CheckTime()
 
@@ -73,7 +73,7 @@ class Judge:
 
 
 def each(route: Route, check: Callable[[Message], None]) -> Check:
-    """Return a check of several messages, made of a check that raises the refusal of one."""
+    """Return a check of several messages, built from a check that raises the refusal of one message."""
 
     def verdict(message: Message) -> Refusal | None:
         try:

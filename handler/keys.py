@@ -1,8 +1,8 @@
-"""The key store: SHA-256 of an API key -> the customer it was given to, with a cache.
+"""Look up API keys: SHA-256 of the key -> the customer that owns it, with a cache.
 
-A key of ours is `ddk_`, 30 random characters (178 bits) and 6 of checksum, all of them letters and digits, so that a
-mistyped one is refused without a read. Keys that a partner gave out before may be any printable ASCII without a colon.
-The key itself is never stored; because keys are long and random, a fast hash is right.
+A key that we create is `ddk_`, 30 random characters (178 bits) and a checksum of 6 characters, all of them letters and
+digits. So a mistyped key is refused without a read. Keys that a partner issued earlier may be any printable ASCII
+without a colon. The key itself is never stored. A fast hash is enough, because keys are long and random.
 """
 
 import hashlib
@@ -25,27 +25,28 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "ddk_"
 DEMO_KEY_PREFIX = "demo-key-"
-"""Keys with this prefix are published in `events/`: they work on a local server only."""
+"""Keys with this prefix are published in `events/`: they work only on a local server."""
 
 RANDOM_CHARS = 30
 CHECKSUM_CHARS = 6
 MAX_KEY_CHARS = 256
 
 MAX_REFUSAL_AGE_SECONDS = 5
-"""A 401 or 403 is final, so it never rests on a key's state that was read longer ago.
+"""A 401 or 403 is final, so it never rests on a read of the key that is older than this.
 
-It is not 0, so that requests with a bad key read the table at most once in this time, in each function environment."""
+It is not 0: a function environment reads the table for a bad key at most once in this time.
+"""
 MAX_CACHED_KEYS = 10_000
-"""At about 1 KB each: at most 10 MB."""
+"""Each takes about 1 KB, so the cache takes at most 10 MB."""
 READ_AGAIN_SECONDS = 5
-"""How long the store is left alone after a failed read while a cached key still serves."""
+"""After a failed read, a cached key is served for this time before the table is read again."""
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _KEY_CHARS = frozenset(map(chr, range(0x20, 0x7F))) - {":"}
 
 
 class Status(StrEnum):
-    """What the partner decided about a key; that it expired is told by its time."""
+    """The partner's decision about a key. Expiry is not a status: it follows from `expires_at`."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -54,7 +55,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKey:
-    """What the key store knows of a key. `scopes` are call types, None for all; `expires_at` has a time zone."""
+    """The stored facts of a key. `scopes` are call types, None for all; `expires_at` has a time zone."""
 
     customer_id: str
     status: Status
@@ -63,11 +64,11 @@ class ApiKey:
     key_hash: str = field(default="", compare=False)
 
     def has_expired(self, now: float) -> bool:
-        """Whether the key's time is over; `now` is in seconds since 1970."""
+        """Return whether the key has expired; `now` is in seconds since 1970."""
         return self.expires_at is not None and self.expires_at <= datetime.fromtimestamp(now, UTC)
 
     def is_live(self, now: float) -> bool:
-        """Whether requests with the key are accepted, as far as its scopes allow."""
+        """Return whether the key is active and has not expired; its scopes are checked elsewhere."""
         return self.status is Status.ACTIVE and not self.has_expired(now)
 
 
@@ -77,24 +78,24 @@ class _Cached:
     read_at: float
     fresh_until: float
 
-    def may_serve(self, now: float) -> bool:
-        """Whether the entry is fresh enough to accept a request, or to refuse it, whatever it says."""
+    def can_serve(self, now: float) -> bool:
+        """Return whether the entry is fresh enough to use: a live key until `fresh_until`, others if `can_refuse`."""
         is_live = self.api_key is not None and self.api_key.is_live(now)
-        return self.read_at <= now < self.fresh_until and (is_live or self.may_refuse(now))
+        return self.read_at <= now < self.fresh_until and (is_live or self.can_refuse(now))
 
-    def may_refuse(self, now: float) -> bool:
-        """Whether the entry is fresh enough to refuse a request. One that was read in the future has no known age."""
+    def can_refuse(self, now: float) -> bool:
+        """Return whether the entry is fresh enough for a final refusal. A read in the future has no known age."""
         return self.read_at <= now < self.read_at + MAX_REFUSAL_AGE_SECONDS
 
 
 def new_key() -> str:
-    """Make an API key; it is shown once and never stored."""
+    """Create an API key; it is shown once and never stored."""
     body = KEY_PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARS))
     return body + checksum(body)
 
 
 def checksum(body: str) -> str:
-    """Return the CRC-32 of a key's first part in base 62; it finds typing errors and proves nothing."""
+    """Return the CRC-32 of a key's first part in base 62. It detects typing errors and is not a proof."""
     rest = zlib.crc32(body.encode())
     digits = ""
     for _ in range(CHECKSUM_CHARS):
@@ -104,7 +105,7 @@ def checksum(body: str) -> str:
 
 
 def is_well_formed(key: str) -> bool:
-    """Whether this can be an API key at all: what is not is unknown without a read."""
+    """Return whether a text can be an API key at all: if not, it is unknown without a read."""
     if not 0 < len(key) <= MAX_KEY_CHARS or not _KEY_CHARS.issuperset(key):
         return False
     if not key.startswith(KEY_PREFIX):
@@ -120,15 +121,15 @@ def hash_key(key: str) -> str:
 class KeyStore:
     """Finds API keys in the key table, and caches them.
 
-    The client must treat an unconfirmed response as an error: an empty one would be a false, and final, 401.
+    The client must treat an unconfirmed response as an error: an empty response would cause a wrong, and final, 401.
 
-    A cached key that is live is used for `cache_seconds`: the upper bound for a revocation to take effect. While the
-    table can't be read, it is used until `grace_seconds` after the last read. A cached key that is unknown, revoked,
-    suspended or expired is used for `MAX_REFUSAL_AGE_SECONDS` only. Unknown keys are cached apart from the others, so
+    A cached live key is used for `cache_seconds`, which is the upper bound for a revocation to take effect. While the
+    table can't be read, the key is used until `grace_seconds` after the last read. A cached key that is unknown,
+    revoked, suspended or expired is used for `MAX_REFUSAL_AGE_SECONDS` only. Unknown keys have a cache of their own, so
     that a flood of them evicts no known key.
     """
 
-    def __init__(  # noqa: PLR0913 -- each is one setting, and all are named at the only call
+    def __init__(  # noqa: PLR0913 -- each parameter is one setting, named at the only call
         self,
         client: "DynamoDBClient",
         table: str,
@@ -148,15 +149,15 @@ class KeyStore:
         self._unknown: OrderedDict[str, _Cached] = OrderedDict()
 
     def find(self, key: str) -> ApiKey | None:
-        """Return what is known of an API key, None for an unknown one.
+        """Return the stored facts of an API key, None for an unknown key.
 
         A key that is unknown or not live was read within `MAX_REFUSAL_AGE_SECONDS`. Raises `KeyStoreUnavailable` if the
-        table can't be read and no cached key may stand in.
+        table can't be read and no cached key can be used.
         """
         key_hash = hash_key(key)
         now = self._clock()
         cached = self._cached(key_hash)
-        if cached is not None and cached.may_serve(now):
+        if cached is not None and cached.can_serve(now):
             return cached.api_key
         if not is_well_formed(key) or (key.startswith(DEMO_KEY_PREFIX) and not self._accept_demo_keys):
             return None
@@ -172,18 +173,18 @@ class KeyStore:
             return cached.api_key
 
     def confirm(self, api_key: ApiKey) -> ApiKey | None:
-        """Return what is known of a key that was found, read within `MAX_REFUSAL_AGE_SECONDS`: before it is refused.
+        """Return the facts of a found key, read within `MAX_REFUSAL_AGE_SECONDS`. Call it before a final refusal.
 
         Raises `KeyStoreUnavailable` if the table can't be read.
         """
         now = self._clock()
         cached = self._cached(api_key.key_hash)
-        if cached is not None and cached.may_refuse(now):
+        if cached is not None and cached.can_refuse(now):
             return cached.api_key
         return self._read_anew(api_key.key_hash, now)
 
     def probe(self) -> None:
-        """Read a key that nobody has; raises `KeyStoreUnavailable`."""
+        """Read a key that never exists; raises `KeyStoreUnavailable`."""
         self._read("health")
 
     def _read(self, key_hash: str) -> ApiKey | None:
@@ -217,7 +218,7 @@ class KeyStore:
 def _api_key(key_hash: str, item: "dict[str, AttributeValueTypeDef]") -> ApiKey:
     expires_at = datetime.fromisoformat(item["expires_at"]["S"]) if "expires_at" in item else None
     if expires_at is not None and expires_at.tzinfo is None:
-        expires_at = expires_at.replace(tzinfo=UTC)  # as somebody wrote it by hand
+        expires_at = expires_at.replace(tzinfo=UTC)  # an item that was written by hand may have no time zone
     return ApiKey(
         customer_id=item["customer_id"]["S"],
         status=Status(item["status"]["S"]),

@@ -1,13 +1,13 @@
-"""What a request leaves behind: one structured line that is also its metric (CloudWatch embedded metric format).
+"""Write one structured log line per request, which is also its metric (CloudWatch embedded metric format).
 
-The line holds facts and never a key or a body. The metric counts the message once, as Accepted, Duplicate, Refused or
-Failed, so that the four add up to the messages (a request that is refused before they are read counts as one): in all,
-by call type and by code, which take few values, none of them a caller's own. A batch leaves a line for all of its
-messages that share call type and answer.
+The line has facts but never a key or a body. The metric counts each message once, as Accepted, Duplicate, Refused or
+Failed, so that the four add up to the number of messages. A request that is refused before its messages are read counts
+as one. There are metrics for all messages, by call type and by code. These dimensions have few values, and callers
+can't choose them. A batch gets one line for all of its messages with the same call type and answer.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 
 The field `requests` of all lines of a request adds up to 1. Metric filters in template.yaml sum it for each version of
-the function: Lambda chooses the version at random for each request, so only requests can be compared.
+the function. Lambda chooses the version at random for each request, so versions can only be compared by requests.
 """
 
 import json
@@ -27,21 +27,21 @@ from handler.spec import CALL_TYPES
 
 NAMESPACE = "DirectDestination"
 MAX_LOGGED_CHARS = 100
-"""Of a caller's own text, such as a message id that is not known to be valid yet."""
+"""Limit for text of a caller, such as a message id that has not been validated yet."""
 
 MAX_LOGGED_TEXT_CHARS = 300
-"""Of what a caller reads, which may name a field of the caller's own."""
+"""Limit for the answer's text, which may contain a field name of the caller."""
 
 MAX_LOGGED_MESSAGES = 100
-"""In one line: CloudWatch takes 256 KB, and each message has an id of its own."""
+"""Limit for one line: CloudWatch takes 256 KB, and each message has its own id."""
 
 SHARE_DIGITS = 6
-"""Enough for one message of a batch of thousands; metric filters read no exponents, such as in 5e-05."""
+"""Enough for one message out of a batch of thousands. Metric filters can't read exponents such as 5e-05."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """What was answered: the metric that counts it, the status, and for an error its code and what the caller reads."""
+    """The answer for a message: its metric and status, and for an error its code and text."""
 
     metric: str
     status: int
@@ -50,7 +50,7 @@ class Answered:
 
     @classmethod
     def of(cls, outcome: Outcome | Refusal | None, status: int) -> Self:
-        """Return what was answered to an outcome; a batch of nothing has none."""
+        """Return the answer for an outcome; an empty batch has no outcome."""
         if isinstance(outcome, Refusal):
             metric = "Failed" if isinstance(outcome, Unavailable | InternalError) else "Refused"
             return cls(metric=metric, status=status, code=outcome.code, text=str(outcome))
@@ -58,7 +58,7 @@ class Answered:
 
 
 class RequestLine:
-    """Collects what is known of one request while it is answered; metrics are of a `service`, the deployment.
+    """Collects facts of one request while it is processed; the metrics have the dimension `service`, the deployment.
 
     Call types that are not among `call_types` are counted together, as `other`.
     """
@@ -75,38 +75,38 @@ class RequestLine:
         self._began = self._step_began = time.perf_counter()
 
     def note(self, **facts: object) -> None:
-        """Add facts; a caller's own text is cut short."""
+        """Add facts; text of a caller is truncated."""
         for name, value in facts.items():
             self._facts[name] = value[:MAX_LOGGED_CHARS] if isinstance(value, str) else value
 
     def note_message(self, message: Message) -> None:
-        """Add the call type and the id of the only message, where they are texts."""
+        """Add the call type and the id of the only message, if they are strings."""
         if call_type := self._counted_type(message):
             self.note(call_type=call_type)
         if isinstance(message_id := message.body["message_id"], str):
             self.note(message_id=message_id)
 
     def begin(self, step: str) -> None:
-        """Note that a step begins, which ends the one before."""
+        """Note the beginning of a step, which is the end of the previous step."""
         now = time.perf_counter()
         if self._step is not None:
             self._milliseconds[self._step] = _milliseconds(now - self._step_began)
         self._step, self._step_began = step, now
 
     def write(self, answered: Answered) -> None:
-        """Print the line, which counts the messages that are noted, else the request as one."""
+        """Print the log line. It counts the noted number of messages, or 1."""
         self._write(answered, self._facts, requests=1)
 
     def write_outcome(self, outcome: Outcome | Refusal | None, status: int) -> None:
-        """Print the line about an outcome."""
+        """Print the log line for an outcome."""
         self.write(Answered.of(outcome, status))
 
     def write_bug(self) -> None:
-        """Print the line of a request that a bug ended."""
+        """Print the log line of a request that a bug ended."""
         self.write(Answered(metric="Failed", status=500, code="internal_error"))
 
     def write_results(self, results: Sequence[Result], status: int) -> None:
-        """Print a line for the messages of a batch that share call type and answer."""
+        """Print one line for the messages of a batch that share call type and answer."""
         groups: defaultdict[tuple[Answered, str | None], list[str]] = defaultdict(list)
         for result in results:
             message_id = result.message.body.get("message_id")
@@ -116,7 +116,7 @@ class RequestLine:
             self.write_messages(answered, call_type, message_ids)
 
     def write_messages(self, answered: Answered, call_type: str | None, message_ids: Sequence[str]) -> None:
-        """Print a line for messages of a batch that share all but their ids; one that has none is ""."""
+        """Print one line for messages of a batch that differ only in their ids; "" stands for a missing id."""
         of_batch = self._facts["messages"]
         for begin in range(0, len(message_ids), MAX_LOGGED_MESSAGES):
             ids = [message_id[:MAX_LOGGED_CHARS] for message_id in message_ids[begin : begin + MAX_LOGGED_MESSAGES]]
@@ -124,9 +124,9 @@ class RequestLine:
             self._write(answered, facts, requests=round(len(ids) / of_batch, SHARE_DIGITS))
 
     def write_bugs(self, bugs: Sequence[BaseException]) -> None:
-        """Print a line for each place from which unexpected exceptions came, without their texts.
+        """Print a line for each place in the code that raised unexpected exceptions, without their texts.
 
-        A text may quote a message. Lambda prints an exception that it gets itself.
+        A text may quote a message. Lambda itself prints an exception that reaches it.
         """
         origins = Counter((type(bug).__qualname__, "".join(traceback.format_tb(bug.__traceback__))) for bug in bugs)
         for (name, frames), count in origins.items():
@@ -134,7 +134,7 @@ class RequestLine:
             sys.stdout.write(json.dumps({**facts, "traceback": frames}) + "\n")
 
     def _counted_type(self, message: Message) -> str | None:
-        """Return what a message is counted by; `other` stands for all call types that are not supported."""
+        """Return the call type under which a message is counted; `other` for all unsupported call types."""
         if not isinstance(message.type, str) or not message.type:
             return None
         return message.type if message.type in self._call_types else "other"
@@ -165,12 +165,12 @@ class RequestLine:
             "text": answered.text and answered.text[:MAX_LOGGED_TEXT_CHARS],
             "milliseconds": self._milliseconds,
         }
-        # Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
+        # Plain json.dumps escapes everything except ASCII, so text of a caller can't break the line.
         sys.stdout.write(f"{json.dumps(line)}\n")
 
 
 def write_health(code: str | None) -> None:
-    """Print what `GET /health` found; the code is that of a store that does not answer."""
+    """Print the result of `GET /health`; the code names a store that does not answer."""
     facts = {"level": "INFO" if code is None else "WARNING", "message": "health", "code": code}
     sys.stdout.write(json.dumps(facts) + "\n")
 

@@ -1,4 +1,4 @@
-"""Run the store calls of a batch concurrently, since most of each is waiting, and retry the calls that fail."""
+"""Run a batch's store calls concurrently, because they mostly wait, and retry those that fail."""
 
 import random
 import time
@@ -9,24 +9,24 @@ from typing import TypeVar
 from handler.errors import Unavailable
 
 CALLS_AT_ONCE = 8
-"""In one function. A put takes about five milliseconds, and a tenth of that is processor time."""
+"""Per function environment. A put takes about five milliseconds; a tenth of that is processor time."""
 
 TRIES = 4
-"""Of each call. With one, a store that throttles one call in a hundred would never take a whole batch."""
+"""Tries of each call. With one try, a store that throttles one call in a hundred would never take a whole batch."""
 FIRST_WAIT_SECONDS = 0.05
-"""Before the second try. It doubles for each further try, and jitter adds up to half of it."""
+"""The wait before the second try. It doubles for each further try, and jitter adds up to half of it."""
 
 _JITTER = random.SystemRandom()
-"""The system's source: functions that start from one snapshot would share the state of any other generator."""
+"""Uses the system's random source: functions that start from one snapshot would share the state of any other one."""
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
 def run_concurrently(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
-    """Return the results of some work, in the order of the pieces.
+    """Run some work on each piece, in threads, and return the results in the order of the pieces.
 
-    After an error no further piece is begun. The error is raised when the work under way has ended.
+    After an error no further piece is started. The error is raised when the running work has ended.
     """
     if len(pieces) == 1:
         return [work(pieces[0])]
@@ -40,7 +40,7 @@ def run_concurrently(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -
                 return
             try:
                 results[number] = work(piece)
-            except BaseException as error:  # noqa: BLE001 -- raised where all is waited for
+            except BaseException as error:  # noqa: BLE001 -- raised below, after all threads have ended
                 errors.append(error)
 
     threads = [Thread(target=run) for _ in range(min(CALLS_AT_ONCE, len(pieces)))]

@@ -1,8 +1,8 @@
-r"""Patterns of JSON Schema -> patterns of Python's `re` that accept the same texts.
+r"""Translate regular expressions of JSON Schema to Python's `re`, so that they accept the same texts.
 
-JSON Schema's patterns are regular expressions of ECMA-262 (https://tc39.es/ecma262/#sec-patterns), read with the flag
-`u`. Python reads many of them differently: its `$` accepts a final line break, its `\d` takes digits of all scripts.
-A pattern for which Python has no equal raises `PatternError`; `destination schemas check` reports it.
+JSON Schema's patterns are regular expressions of ECMA-262 (https://tc39.es/ecma262/#sec-patterns) with the flag `u`.
+Python reads many of them differently: its `$` accepts a final line break, and its `\d` accepts digits of all scripts. A
+pattern without an equivalent in Python raises `PatternError`; `destination schemas check` reports it.
 """
 
 import re
@@ -34,7 +34,7 @@ SCHEMAS_BY_NAME = {
 }
 
 Ranges = tuple[tuple[int, int], ...]
-"""Code points from the first to the second, sorted and apart."""
+"""Code points from the first to the second, sorted, without overlap."""
 
 MAX_CODE_POINT = 0x10FFFF
 MAX_REPEATS = 1000
@@ -42,17 +42,17 @@ MAX_REPEATS = 1000
 
 
 class PatternError(ValueError):
-    """Why a pattern can't be used here, and what to write."""
+    """A pattern can't be used here; the text says why, and what to write instead."""
 
 
 @dataclass(frozen=True)
 class Chars:
-    """One character out of some."""
+    """One character of a set."""
 
     ranges: Ranges
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         if not self.ranges:
             return "(?!)"
         if len(self.ranges) == 1 and self.ranges[0][0] == self.ranges[0][1]:
@@ -62,13 +62,13 @@ class Chars:
 
 
 @dataclass(frozen=True)
-class Edge:
-    """A place between characters, in Python's words: the start, the end, or where words begin and end."""
+class Assertion:
+    """A zero-width assertion in Python's syntax: the start, the end, or a word boundary."""
 
     text: str
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         return self.text
 
 
@@ -79,24 +79,24 @@ class Sequence:
     parts: "tuple[Node, ...]"
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         return "".join(part.python() for part in self.parts)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One part out of some."""
+    """Alternatives."""
 
     parts: "tuple[Node, ...]"
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         return f"(?:{'|'.join(part.python() for part in self.parts)})"
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """A part several times; `most` is None without an upper bound."""
+    """A repeated part; `most` is None without an upper bound."""
 
     part: "Node"
     least: int
@@ -104,28 +104,28 @@ class Repeat:
     is_lazy: bool
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         most = "" if self.most is None else self.most
         return f"(?:{self.part.python()}){{{self.least},{most}}}{'?' * self.is_lazy}"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What must follow, or go before; `kind` is `=`, `!`, `<=` or `<!`."""
+class Lookaround:
+    """A lookahead or lookbehind; `kind` is `=`, `!`, `<=` or `<!`."""
 
     part: "Node"
     kind: str
 
     def python(self) -> str:
-        """Return the pattern of Python."""
+        """Return the pattern for `re`."""
         return f"(?{self.kind}{self.part.python()})"
 
 
-Node = Chars | Edge | Sequence | Choice | Repeat | Look
+Node = Chars | Assertion | Sequence | Choice | Repeat | Lookaround
 
 
-def python_schema(schema: Any) -> Any:  # noqa: ANN401 -- a schema, or what stands in its place
-    """Return a schema with the patterns of Python; raises `PatternError`."""
+def python_schema(schema: Any) -> Any:  # noqa: ANN401 -- a schema, or any other JSON value in its place
+    """Return a schema with translated patterns; raises `PatternError`."""
     if not isinstance(schema, dict):
         return schema
     changed: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def python_schema(schema: Any) -> Any:  # noqa: ANN401 -- a schema, or what stan
 
 
 def python_pattern(pattern: str) -> str:
-    """Return the pattern of `re.search` that accepts the same texts; raises `PatternError`."""
+    """Return the pattern for `re.search` that accepts the same texts; raises `PatternError`."""
     try:
         python = parse_pattern(pattern).python()
         re.compile(python)
@@ -158,7 +158,7 @@ def python_pattern(pattern: str) -> str:
 
 
 def parse_pattern(pattern: str) -> Node:
-    """Return what a pattern consists of; raises `PatternError`."""
+    """Return the syntax tree of a pattern; raises `PatternError`."""
     try:
         return _Parser(pattern).whole()
     except RecursionError as error:
@@ -166,7 +166,7 @@ def parse_pattern(pattern: str) -> Node:
 
 
 def _char(code_point: int) -> str:
-    """Spell a character so that neither `re` nor fastjsonschema sees more in it."""
+    """Escape a character so that it has no special meaning for `re` or fastjsonschema."""
     char = chr(code_point)
     return char if char.isascii() and char.isalnum() else f"\\U{code_point:08x}"
 
@@ -186,14 +186,14 @@ def _ranges(found: int | Ranges) -> Ranges:
 
 
 def _others(ranges: Ranges) -> Ranges:
-    """Return all code points but some."""
+    """Return all code points except the given ones."""
     edges = [-1, *(edge for low, high in ranges for edge in (low, high)), MAX_CODE_POINT + 1]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return tuple((before + 1, after - 1) for before, after in gaps if before + 1 < after)
 
 
 def _of(*texts: str) -> Ranges:
-    """Return ranges of texts, each of them a character or the first and the last one."""
+    """Return the ranges of some texts; each is one character, or the first and the last character of a range."""
     return _union(tuple((ord(text[0]), ord(text[-1])) for text in texts))
 
 
@@ -211,7 +211,7 @@ _CLASSES = {
 }
 _CONTROLS = {"0": "\0", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _A_WORD = Chars(_WORD).python()
-_EDGES = {
+_ASSERTIONS = {
     "b": f"(?:(?<={_A_WORD})(?!{_A_WORD})|(?<!{_A_WORD})(?={_A_WORD}))",
     "B": f"(?:(?<={_A_WORD})(?={_A_WORD})|(?<!{_A_WORD})(?!{_A_WORD}))",
 }
@@ -242,15 +242,15 @@ def _code_point(escape: re.Match[str]) -> int:
 
 
 def _group_name(spelled: str) -> str:
-    """Return the name of a group without its escapes, "" where it is not an identifier of ECMA-262."""
+    """Return the name of a group without its escapes, "" if it is not an identifier of ECMA-262."""
     name = _NAME_ESCAPE.sub(lambda escape: chr(_code_point(escape)), spelled)
-    # Python has the identifiers of ECMA-262, without $ and the two joiners.
+    # Python's identifiers are ECMA-262's, except for $ and the two joiners.
     is_name = name[:1] not in _JOINERS and re.sub(f"[${_JOINERS}]", "_", name).isidentifier()
     return name if is_name else ""
 
 
 class _Parser:
-    """Reads a pattern from left to right."""
+    """Parses a pattern from left to right."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -305,8 +305,8 @@ class _Parser:
         else:
             least = int(count)
             most = int(upper) if upper else None if comma else least
-        if isinstance(part, Edge | Look):
-            raise PatternError(f"{quantifier[0]} repeats nothing: it follows a place, and not a character or a group")
+        if isinstance(part, Assertion | Lookaround):
+            raise PatternError(f"{quantifier[0]} repeats nothing: it must follow a character or a group")
         if max(least, most or 0) > MAX_REPEATS:
             raise PatternError(f"{quantifier[0]} is too large: at most {MAX_REPEATS} times, or use maxLength")
         if most is not None and most < least:
@@ -325,9 +325,9 @@ class _Parser:
             raise PatternError(f"{char} stands alone: write \\{char} for the character")
         if char == "[":
             return self._class()
-        if char == "\\" and self._next in _EDGES:
-            return Edge(_EDGES[self._take()])
-        known: dict[str, Node] = {"^": Edge("^"), "$": Edge("\\Z"), ".": Chars(_others(_LINE_ENDS))}
+        if char == "\\" and self._next in _ASSERTIONS:
+            return Assertion(_ASSERTIONS[self._take()])
+        known: dict[str, Node] = {"^": Assertion("^"), "$": Assertion("\\Z"), ".": Chars(_others(_LINE_ENDS))}
         return known.get(char) or Chars(_ranges(self._escape() if char == "\\" else ord(char)))
 
     def _group(self) -> Node:
@@ -335,7 +335,7 @@ class _Parser:
         name = begins and begins[2] is not None and _group_name(begins[2])
         if begins is None or name == "":
             raise PatternError(
-                f"{self._pattern[self._at : self._at + 4]} begins no group of ECMA-262: there are (…), (?:…), "
+                f"{self._pattern[self._at : self._at + 4]} is not a group of ECMA-262. There are (…), (?:…), "
                 "(?<name>…), (?=…), (?!…), (?<=…) and (?<!…)"
             )
         if name and name in self._names:
@@ -345,11 +345,11 @@ class _Parser:
         inside = self._choice()
         if not self._takes(")"):
             raise PatternError("a ( is not closed: write \\( for the character")
-        # Nothing refers to a group, so none has to be remembered.
-        return Look(inside, begins[1]) if begins[1] else Choice((inside,))
+        # Nothing refers to a group, so groups need not capture.
+        return Lookaround(inside, begins[1]) if begins[1] else Choice((inside,))
 
     def _escape(self) -> int | Ranges:
-        """Read what follows a backslash: a character, or a class of them."""
+        """Parse the text after a backslash: a character, or a class of characters."""
         if code_point := _CODE_POINT.match(self._pattern, self._at):
             self._at = code_point.end()
             return _code_point(code_point)
@@ -361,8 +361,8 @@ class _Parser:
         if char in _CONTROLS and not (char == "0" and self._next.isdigit()):
             return ord(_CONTROLS[char])
         if char and char.isascii() and not char.isalnum():
-            return ord(char)  # also \- outside of […], which ECMA-262 accepts without the flag u only
-        raise PatternError(_MISREAD.get(char, f"\\{char} means nothing in ECMA-262"))
+            return ord(char)  # also accepts \- outside of […], which ECMA-262 allows only without the flag u
+        raise PatternError(_MISREAD.get(char, f"\\{char} has no meaning in ECMA-262"))
 
     def _class(self) -> Node:
         is_negated = self._takes("^")

@@ -1,7 +1,7 @@
-"""One message of one customer, as both sinks store it.
+"""One message of one customer, in the form that both sinks store.
 
-Subject and position (the two parts of its key) hold only what every resend of a message repeats, so that a message that
-comes again is recognised, and the records of a subject are its timeline. See `docs/reference/storage.md`.
+Subject and position are the two parts of its key. They depend only on values that every resend of a message repeats. So
+a resent message is recognised, and the records of a subject form its timeline. See `docs/reference/storage.md`.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from handler.timestamps import sortable
 
 MAX_SUBJECT_BYTES = 2048
 MAX_POSITION_BYTES = 1024
-"""DynamoDB's limits of a partition and a sort key."""
+"""DynamoDB's limits for a partition key and a sort key."""
 
 
 _FACTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
@@ -38,20 +38,20 @@ class Record:
 
     @property
     def subject(self) -> str:
-        """Whom the message is about: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
+        """The subject of the message: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
         subject = subject_of(self.customer_id, self.message.body)
         if subject is None:
-            raise ValueError("A message of nobody is no record: its schema refuses it")
+            raise ValueError("A message without user_id and anonymous_id can't be stored: its schema refuses it")
         return subject
 
     @property
     def position(self) -> str:
-        """Where the message stands among those of its subject: `2020-05-09T23:54:49.200000Z#ajs-next-17e0`."""
+        """The place of the message in the timeline of its subject: `2020-05-09T23:54:49.200000Z#ajs-next-17e0`."""
         return _key(self.message.time, escape(self.message.message_id), max_bytes=MAX_POSITION_BYTES)
 
     @property
     def facts(self) -> dict[str, str]:
-        """What one queries by, as text without lone surrogates (which UTF-8, and so DynamoDB, can't hold)."""
+        """The attributes for queries, as text without lone surrogates (which UTF-8, and so DynamoDB, can't encode)."""
         texts = ((name, self.message.body.get(name)) for name in _FACTS)
         stored_at = sortable(datetime.fromtimestamp(self.stored_at, UTC))
         return {
@@ -63,7 +63,7 @@ class Record:
 
 
 def subject_of(customer_id: str, body: JsonObject) -> str | None:
-    """Return whom a canonical message is about, None where it names nobody by a string."""
+    """Return the subject of a canonical message, None if it has neither a user id nor an anonymous id as a string."""
     if isinstance(user_id := body.get("user_id"), str):
         return subject_key(customer_id, "user", user_id)
     if isinstance(anonymous_id := body.get("anonymous_id"), str):
@@ -72,7 +72,7 @@ def subject_of(customer_id: str, body: JsonObject) -> str | None:
 
 
 def subject_key(customer_id: str, kind: Literal["user", "anonymous"], subject_id: str) -> str:
-    """Return the partition key of a user's or an anonymous visitor's records; no two of them share one."""
+    """Return the partition key of a user's or an anonymous visitor's records, which is unique."""
     return _key(escape(customer_id), kind, escape(subject_id), max_bytes=MAX_SUBJECT_BYTES)
 
 
@@ -80,12 +80,12 @@ _UNSAFE = re.compile(r"[%#\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def escape(text: str) -> str:
-    """Percent-encode what would make keys ambiguous (`#`, `%`) or what SQS or UTF-8 can't hold."""
+    """Percent-encode characters that would make keys ambiguous (`#`, `%`) or that SQS or UTF-8 can't encode."""
     return _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode("utf-8", "surrogatepass")), text)
 
 
 def _key(*parts: str, max_bytes: int) -> str:
-    """Join the parts of a key; where that is too long, a hash stands for the last one, told apart by one more `#`."""
+    """Join the parts of a key. If it is too long, replace the last part by a hash, marked by one more `#`."""
     key = "#".join(parts)
     if len(key.encode()) <= max_bytes:
         return key
@@ -93,10 +93,10 @@ def _key(*parts: str, max_bytes: int) -> str:
 
 
 def utf8(text: str) -> str:
-    """Replace what UTF-8 can't hold, which is lone surrogates."""
+    """Replace lone surrogates, which UTF-8 can't encode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def sha256(text: str) -> str:
-    """Return the hash of a text in hexadecimal."""
+    """Return the SHA-256 of a text in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Step 4 b: what a schema refused is kept for a while, because a 400 is final for Segment.
+"""Step 4b: keep refused messages for a while, because a 400 is final for Segment.
 
-The schema is the partner's, and so may be the mistake. The body is kept as it came, without a write key, beside the
-answer and its reasons. The key spreads a surge of one customer over sixteen partitions, and makes the same body of one
-day, with the same settings, one item. By the subject, an index, the eraser finds what names a user.
-`docs/reference/storage.md` describes the attributes.
+The partner wrote the schema, so the mistake may be the partner's. The body is stored as it arrived, without a write
+key, together with the answer and its reasons. The key spreads the rejects of one customer over sixteen partitions. The
+same body with the same settings makes only one item a day. The eraser finds the rejects of a user by the index on
+`subject`. `docs/reference/storage.md` describes the attributes.
 """
 
 import json
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """A refused message of a customer: what came, and what was answered; `rejected_at` is in seconds since 1970.
+    """A refused message of a customer, with its answer; `rejected_at` is in seconds since 1970.
 
-    `repeated` is what of the body is the same when the message comes again, None where that is all.
+    `repeated` is the part of the body that resends share; None means the whole body.
 
-    `settings_header` is `X-Segment-Settings` as it came, "" where there was none; `index` is where in its batch it was.
+    `settings_header` is `X-Segment-Settings` as it arrived, "" without one; `index` is the position in a batch.
     """
 
     customer_id: str
@@ -43,7 +43,7 @@ class Reject:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """What one looks for, as texts; a refused message may lack any, or hold it in another type."""
+        """The attributes to search by, as text. A refused message may lack any of them, or have it in another type."""
         names = ("type", "message_id", "user_id", "anonymous_id")
         texts = {name: self.message.body.get(name) for name in names}
         return {
@@ -59,7 +59,7 @@ class Reject:
 
 
 class RejectTable:
-    """Keeps rejects in a DynamoDB table; retention of 0 days means none.
+    """Keeps rejects in a DynamoDB table; with a retention of 0 days it keeps none.
 
     The client must treat an unconfirmed response as an error: see `handler/clients.py`.
     """
@@ -70,9 +70,9 @@ class RejectTable:
         self._retention_seconds = retention_days * SECONDS_PER_DAY
 
     def keep(self, reject: Reject) -> bool:
-        """Store a reject, and tell whether it was stored: one that is too large is not.
+        """Store a reject, and return whether it was stored: one that is too large is not.
 
-        Raises `RejectStoreUnavailable`, so that Segment keeps the message.
+        Raises `RejectStoreUnavailable`, so that Segment retries the message.
         """
         if not self._retention_seconds:
             return False
@@ -86,7 +86,7 @@ class RejectTable:
         return True
 
     def probe(self) -> None:
-        """Put an item on the condition that it is there already, which no item of this key ever is.
+        """Try a put that never succeeds: its condition is that the item exists, and no item has this key.
 
         Raises `RejectStoreUnavailable`.
         """

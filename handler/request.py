@@ -1,4 +1,4 @@
-"""Step 0: the parts of an API Gateway HTTP API event (payload format 2.0) that are used.
+"""Step 0: read the used parts of an API Gateway HTTP API event (payload format 2.0).
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -14,7 +14,7 @@ from handler.items import json_text
 from handler.routes import ROUTES, SEGMENT, Route
 
 MAX_AGE_SECONDS = 30
-"""API Gateway's longest integration time-out: an older `timeEpoch` is of a recorded event, or in another unit."""
+"""API Gateway's longest integration time-out. An older `timeEpoch` is from a recorded event, or in another unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +30,10 @@ class Request:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any], now: float) -> Self:
-        """Read an event; `now` is the time at which the function got it.
+        """Read an event; `now` is the time at which the function received it.
 
-        A `timeEpoch` that can't be the time of this request (a sample event's; `sam local start-api` gives seconds) is
-        passed over for `now`.
+        If `timeEpoch` can't be the time of this request, `now` is used. That occurs with sample events, and with `sam
+        local start-api`, which sends seconds.
         """
         context = event["requestContext"]
         gateway_time = context.get("timeEpoch", 0) / 1000
@@ -48,7 +48,7 @@ class Request:
 
     @property
     def settings_header(self) -> str:
-        """`X-Segment-Settings` as it came, "" if it is missing."""
+        """The header `X-Segment-Settings` as it arrived, "" if it is missing."""
         return self.headers.get("x-segment-settings", "")
 
     @cached_property
@@ -57,6 +57,6 @@ class Request:
         return self.route.decode(self.body, is_base64=self.is_base64)
 
     def body_without_write_key(self) -> str:
-        """Return the body as it came, but never with the key of its source."""
+        """Return the body as it arrived, but without write keys."""
         body = decode_text(self.body, is_base64=self.is_base64)
         return json_text(without_write_key(self.payload)) if names_write_key(body) else body

@@ -1,4 +1,4 @@
-"""Step 6: the only place that knows what a response looks like (API Gateway HTTP API, payload format 2.0)."""
+"""Step 6: build the response (API Gateway HTTP API, payload format 2.0). No other module knows its form."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,22 +18,22 @@ _CONTENT_TYPE = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of one message."""
+    """The outcome of one message."""
 
     message: Message
     outcome: Outcome | Refusal
 
 
 def accepted(result: Result) -> Response:
-    """Answer Segment: 200 for what is written and 202 for what has yet to be carried out, queued or a `delete`."""
+    """Answer Segment: 200 for a stored message, 202 for a queued one or a `delete` that is not carried out yet."""
     status = 202 if result.outcome is Outcome.QUEUED or result.message.type == DELETE else 200
     return _respond(status, {"status": result.outcome, "message_id": result.message.message_id}, {})
 
 
 def counted(results: Sequence[Result]) -> Response:
-    """Answer Segment's libraries: 200, which some of them take for the only success, unless all is refused.
+    """Answer Segment's libraries: 200 unless every message is refused, because some libraries accept only a 200.
 
-    A message that failed because of a bug is listed with the refused ones, but never makes the answer a 400: it is
+    A message that failed because of a bug is listed with the refused ones. But it never makes the answer a 400: it is
     kept, and the fault is ours.
     """
     rejected = [
@@ -54,12 +54,12 @@ def counted(results: Sequence[Result]) -> Response:
 
 
 def healthy() -> Response:
-    """Answer that all stores answer."""
+    """Answer that all stores work."""
     return _respond(200, {"status": "healthy"}, {})
 
 
 def refused(refusal: Refusal) -> Response:
-    """Answer an error: `message` is for the customer, `code` for programs; a schema's violations are all listed."""
+    """Answer an error: `message` is for the customer, `code` for programs, and `violations` is complete."""
     content = _error(refusal)
     if isinstance(refusal, Invalid):
         content["violations"] = [asdict(violation) for violation in refusal.violations]

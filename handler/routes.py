@@ -1,4 +1,4 @@
-"""The routes that take messages, all of them POST, and everything that differs between them.
+"""The routes that accept messages by POST, and everything that differs between them.
 
 `/segment` takes one message from Segment, `/v1/<call type>` one message from a library, and `/v1/batch` many messages.
 Each class states only how it differs from the class before it.
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Content(TypedDict, total=False):
-    """What is kept of a rejected message, as fields of `Reject`."""
+    """The parts of a rejected message that are kept, as fields of `Reject`."""
 
     body: str
     repeated: str
@@ -39,18 +39,18 @@ class Content(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentRoute:
-    """Takes one message from Segment, which waits 5 seconds and then retries by itself.
+    """Takes one message from Segment, which waits 5 seconds and retries by itself.
 
-    `call_type` is the call type of its messages, None where each message tells its own.
+    `call_type` is the call type of its messages, None if each message has a `type`.
     """
 
     path: str
     call_type: str | None = None
     answer_seconds: ClassVar[float] = ANSWER_SECONDS
-    """How long after the arrival of a request the function may start a store call."""
+    """The time after the arrival of a request in which the function may start store calls."""
 
     def key(self, authorization: str, payload: Callable[[], JsonObject]) -> str:  # noqa: ARG002 -- for libraries
-        """Return the API key of a request; raises `Unauthorized`, or what reading the payload raises."""
+        """Return the API key of a request; raises `Unauthorized`, or an error of reading the payload."""
         return parse_basic(authorization)
 
     def decode(self, body: str, *, is_base64: bool = False) -> JsonObject:
@@ -62,7 +62,7 @@ class SegmentRoute:
         return canonicalise(payload, call_type=self.call_type)
 
     def isolate(self, work: Callable[[], T]) -> T | InternalError:
-        """Return what some work for a message returns. A bug goes on to Lambda, which answers 500."""
+        """Call `work` for a message. A bug is raised to Lambda, which answers 500."""
         return work()
 
     def ask(self, call: Callable[[], T], check_deadline: Callable[[], None]) -> T:
@@ -77,25 +77,25 @@ class SegmentRoute:
         return [self.ask(partial(sink.write, record), check_deadline) for record in records]
 
     def keeps(self, result: Result) -> bool:
-        """Whether a message is kept among the rejects: where a schema refused it."""
+        """Return whether a message is kept among the rejects: only if a schema refused it."""
         return isinstance(result.outcome, Invalid)
 
-    def content(self, body: Callable[[], str], message: Message, index: int) -> Content:  # noqa: ARG002 -- for libraries
-        """Return what is kept of a rejected message; `body` returns the body of the request as it came."""
+    def content(self, body: Callable[[], str], message: Message, index: int) -> Content:  # noqa: ARG002 -- for batches
+        """Return the parts of a rejected message that are kept; `body` returns the request's body as it arrived."""
         return Content(body=body())
 
     def respond(self, results: Sequence[Result]) -> Response:
-        """Return the response to what became of the messages."""
+        """Return the response for the results."""
         [result] = results
         return respond.refused(result.outcome) if isinstance(result.outcome, Refusal) else respond.accepted(result)
 
     def note(self, line: RequestLine, messages: Sequence[Message]) -> None:
-        """Note which messages came."""
+        """Add the message to the log line."""
         [message] = messages
         line.note_message(message)
 
     def log(self, line: RequestLine, results: Sequence[Result], status: int) -> None:
-        """Write the lines about what became of the messages."""
+        """Write the log lines of the results."""
         [result] = results
         if isinstance(result.outcome, Invalid):
             line.note(kept=result.outcome.kept)
@@ -108,7 +108,7 @@ class CallRoute(SegmentRoute):
     answer_seconds = LIBRARY_ANSWER_SECONDS
 
     def key(self, authorization: str, payload: Callable[[], JsonObject]) -> str:
-        """Return the key in the header, or else in the body."""
+        """Return the key in the header, or, without a header, in the body."""
         return parse_basic(authorization) if authorization.strip() else parse_write_key(write_key_of(payload()))
 
     def ask(self, call: Callable[[], T], check_deadline: Callable[[], None]) -> T:
@@ -116,20 +116,20 @@ class CallRoute(SegmentRoute):
         return call_with_retries(call, check_deadline)
 
     def content(self, body: Callable[[], str], message: Message, index: int) -> Content:  # noqa: ARG002 -- for batches
-        """Return the canonical message, since `destination rejects retry` does not know the route."""
+        """Return the canonical message, because `destination rejects retry` does not know the route."""
         return Content(body=json_text(message.body), repeated=json_text(repeated(message.body)))
 
     def respond(self, results: Sequence[Result]) -> Response:
-        """Return the response in the form of a batch's."""
+        """Return a response in the form of a batch's response."""
         [result] = results
         return respond.refused(result.outcome) if isinstance(result.outcome, Refusal) else respond.counted(results)
 
 
 class BatchRoute(CallRoute):
-    """Takes many messages from a library. What is wrong with one of them, a bug included, concerns no other."""
+    """Takes many messages from a library. An invalid message, or a bug in one, does not affect the others."""
 
     def decode(self, body: str, *, is_base64: bool = False) -> JsonObject:
-        """Return the payload, in which a refusal stands for each message that can't be parsed."""
+        """Return the payload, with a `Refusal` in place of each message that can't be parsed."""
         return decode_batch(body, is_base64=is_base64)
 
     def canonicalise(self, payload: JsonObject) -> list[Message]:
@@ -137,12 +137,12 @@ class BatchRoute(CallRoute):
         return canonicalise_batch(payload)
 
     def isolate(self, work: Callable[[], T]) -> T | InternalError:
-        """Return what some work for a message returns, or the bug that ended it; raises a `Refusal`."""
+        """Call `work` for a message, and return its result, or the bug that ended it; raises a `Refusal`."""
         try:
             return work()
         except Refusal:
             raise
-        except Exception as bug:  # noqa: BLE001 -- concerns one message; the outcome carries it on
+        except Exception as bug:  # noqa: BLE001 -- affects one message; the outcome keeps it
             return InternalError(bug)
 
     def write(
@@ -152,7 +152,7 @@ class BatchRoute(CallRoute):
         return sink.write_all(records, check_deadline)
 
     def keeps(self, result: Result) -> bool:
-        """Whether a message is kept: each refused one that can be read, because a 200 hides what is rejected."""
+        """Return whether a message is kept: every refused one that can be read, because a 200 hides its rejects."""
         refusal = result.outcome
         if isinstance(refusal, Invalid | InternalError):
             return True
@@ -160,19 +160,19 @@ class BatchRoute(CallRoute):
         return is_bad and bool(result.message.body) and not isinstance(refusal, MessageTooLarge)
 
     def content(self, body: Callable[[], str], message: Message, index: int) -> Content:
-        """Return the canonical message, and where it was in the batch."""
+        """Return the canonical message, and its position in the batch."""
         return Content(**super().content(body, message, index), index=index)
 
     def respond(self, results: Sequence[Result]) -> Response:
-        """Return the counts, and why messages are rejected."""
+        """Return the counts, and the reason for each rejected message."""
         return respond.counted(results)
 
     def note(self, line: RequestLine, messages: Sequence[Message]) -> None:
-        """Note how many messages came."""
+        """Add the number of messages to the log line."""
         line.note(messages=len(messages))
 
     def log(self, line: RequestLine, results: Sequence[Result], status: int) -> None:
-        """Write a line for the messages that share call type and answer."""
+        """Write one line for the messages that share call type and answer."""
         line.write_results(results, status)
 
 
@@ -186,6 +186,6 @@ ROUTES: dict[str, Route] = {
         *(BatchRoute(path=f"/v1/{name}") for name in ("batch", "import")),
     )
 }
-"""Route key of API Gateway -> route."""
+"""API Gateway's route key -> route."""
 HEALTH = "GET /health"
-"""The key of the one route that takes no messages."""
+"""The route key of the only route that takes no messages."""

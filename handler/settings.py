@@ -1,4 +1,4 @@
-"""What a deployment can choose, read once from the environment; `docs/reference/configuration.md` explains each."""
+"""Read a deployment's settings once from the environment; `docs/reference/configuration.md` explains each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,26 +12,27 @@ CONNECT_TIMEOUT_SECONDS = 0.4
 READ_TIMEOUT_SECONDS = 0.6
 STORE_TRIES = 2
 MAX_BACKOFF_SECONDS = 1.0
-"""botocore waits up to this long before a second try when a store throttles, and 0.05 s otherwise."""
+"""If a store throttles, botocore waits up to this long before a second try; otherwise 0.05 s."""
 STORE_CALL_SECONDS = STORE_TRIES * (CONNECT_TIMEOUT_SECONDS + READ_TIMEOUT_SECONDS)
-"""What one call of a store takes at the most, unless it throttles slowly.
+"""Upper bound for one store call, without throttling back-off.
 
-A request makes two: it reads a key, and writes a record or a reject."""
+A request makes two: it reads a key, and writes a record or a reject.
+"""
 ANSWER_SECONDS = 4.5
-"""After this the function starts no more work: the route's integration time-out, 4.9 s, comes before Segment's 5 s."""
+"""After this time the function starts no store calls: the route's integration time-out is 4.9 s, and Segment's 5 s."""
 LIBRARY_ANSWER_SECONDS = 9.4
-"""Likewise for Segment's server libraries, which wait 10 s or more: their routes' integration time-out is 9.8 s."""
+"""The same for Segment's server libraries: the integration time-out is 9.8 s, and they wait 10 s or more."""
 
 DEFAULT_SERVICE = "direct-destination"
-"""What metrics are told apart by where the template names no stack."""
+"""The dimension `service` of the metrics if the template names no stack."""
 
 
 class SettingsError(Exception):
-    """The environment does not hold what the function needs; the text says which variable, and what it may be."""
+    """The environment has a missing or invalid variable; the text names it, and what it may be."""
 
 
 class AfterErasure(StrEnum):
-    """What becomes of a message that comes after its user was erased and happened before."""
+    """What happens to a message that arrives after its user was erased, and happened before."""
 
     STORE = "store"
     REFUSE = "refuse"
@@ -39,7 +40,7 @@ class AfterErasure(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one deployment; the names are those of the environment, in lower case."""
+    """The settings of one deployment; each name is its environment variable in lower case."""
 
     event_sink: str
     event_table: str
@@ -60,7 +61,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Read the settings; raises `SettingsError` for the first one that is missing or makes no sense."""
+        """Read the settings; raises `SettingsError` for the first one that is missing or invalid."""
         return cls(
             event_sink=_one_of(env, "EVENT_SINK", tuple(SINKS), next(iter(SINKS))),
             event_table=_text(env, "EVENT_TABLE"),
@@ -83,7 +84,7 @@ class Settings:
 
 def _text(env: Mapping[str, str], name: str) -> str:
     if not env.get(name):
-        raise SettingsError(f"{name} is not set: template.yaml sets it to the name of a resource")
+        raise SettingsError(f"{name} is not set: deploy with template.yaml, or set it to the name of the resource")
     return env[name]
 
 

@@ -1,7 +1,7 @@
-"""The words of Segment's spec, and how they are found in any spelling.
+"""The field names of Segment's spec, and how they are recognised in any spelling.
 
-Segment promises no casing: `userId`, `user_id`, `UserID`, `"User ID"` and `user-id` are one field. So the spec's names
-are matched by their letters alone, and stored in snake_case.
+Segment does not guarantee a casing: `userId`, `user_id`, `UserID`, `"User ID"` and `user-id` are one field. So the
+spec's names are compared by their letters only, and stored in snake_case.
 
 https://segment.com/docs/connections/spec/common/
 """
@@ -10,34 +10,34 @@ import re
 from collections.abc import Iterable, Mapping
 
 DELETE = "delete"
-"""The call type that is no message of a user's, but a request to erase the user."""
+"""The call type that is not a user's message, but a request to erase the user."""
 CALL_TYPES = ("identify", "track", "page", "screen", "group", "alias", DELETE)
 SETTINGS = "settings"
-"""The name of the schema that is not a call type's."""
+"""The name of the schema for settings; the other schemas are named after call types."""
 
 MAX_NAME_CHARS = 64
-"""A longer name is no spelling of a field of the spec; the longest of those has 17 letters."""
+"""A longer name can't be a field of the spec; the longest one has 17 letters."""
 MAX_REMEMBERED_NAMES = 1024
-"""By each set of fields: messages hold far fewer names that differ, and a caller can send any."""
+"""Per set of fields. Messages have far fewer different names, but a caller can send any number."""
 
 
 def snake_case(name: str) -> str:
-    """Spell one of the spec's camelCase names as it is stored: `userId` -> `user_id`."""
+    """Return a camelCase name of the spec as it is stored: `userId` -> `user_id`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def fold(name: str) -> str:
-    """Reduce a name to what all its spellings share; a leading underscore counts (`_metadata`)."""
+    """Reduce a name to the part that all its spellings share; a leading underscore counts (`_metadata`)."""
     letters = "".join(name.replace("_", " ").replace("-", " ").split()).lower()
     begin = name.lstrip()[:1]
     return begin + letters if begin in ("_", "-") else letters
 
 
 class _Names(dict[str, str | None]):
-    """Any spelling of a name -> the canonical one, None for a name that the spec does not know.
+    """Maps any spelling of a name to the canonical one, or to None for a name that is not in the spec.
 
-    The spec's own and the canonical spelling are there from the start; any other one is looked up by its letters once,
-    and remembered as long as there is room.
+    It begins with the spec's own spelling and the canonical one. Other spellings are looked up once, and remembered
+    while there is room.
     """
 
     def __init__(self, spelling: Mapping[str, str]) -> None:
@@ -54,16 +54,16 @@ class _Names(dict[str, str | None]):
 
 
 class Fields:
-    """A set of the spec's names, each of which is found by any of its spellings."""
+    """A set of the spec's names, each found by any of its spellings."""
 
     def __init__(self, spec_names: Iterable[str]) -> None:
         self.spelling = {snake_case(name): name for name in spec_names}
         """Canonical name -> the spec's own spelling."""
         self.canonical = _Names(self.spelling)
-        """Any spelling -> canonical name, None for what the spec does not know."""
+        """Any spelling -> canonical name, or None if the spec does not have the name."""
 
     def rank(self, name: str, canonical: str) -> tuple[int, str]:
-        """Order the spellings of one field: the spec's own is believed first, then ours, then by the alphabet."""
+        """Return a sort key for spellings of one field: the spec's first, then the canonical one, then the rest."""
         return (0 if self.spelling.get(canonical) == name else 1 if name == canonical else 2, name)
 
 
@@ -76,7 +76,7 @@ TOP = Fields(
 )
 BATCH = Fields(("batch",))
 ALIAS_TOP = {"from": "previous_id", "to": "user_id"}
-"""The old names of the two fields of an alias call; they give way to the present ones."""
+"""The old names of two fields of an alias call; the current names take precedence."""
 
 CONTEXT = Fields(
     (

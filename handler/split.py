@@ -1,7 +1,7 @@
-"""Step 2 b: finds the messages of a batch that can't be parsed whole, so that each can be parsed alone.
+"""Step 2b: find the messages in a batch that can't be parsed as a whole, so that each is parsed alone.
 
-Only strings and brackets are looked at, without recursion and in linear time: every loop over characters runs in C,
-and a batch has at most `MAX_BATCH_MESSAGES` pieces.
+It looks only at strings and brackets, without recursion and in linear time. Every loop over characters runs in C, and a
+batch has at most `MAX_BATCH_MESSAGES` pieces.
 """
 
 import re
@@ -12,13 +12,13 @@ from operator import indexOf
 MAX_BATCH_MESSAGES = 2500
 """https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""
 MAX_PIECES = MAX_BATCH_MESSAGES + 1
-"""So that one message too many is found to be too many."""
+"""One more than allowed, so that a batch with too many messages is recognised."""
 
 Span = tuple[int, int]
-"""Where a piece of a text begins and ends."""
+"""The beginning and the end of a piece of text."""
 
 _STEPS = bytes(1 if octet in b"[{" else 255 if octet in b"]}" else 0 for octet in range(256))
-"""How each octet changes the depth, as a signed byte: 255 is -1."""
+"""The change of depth for each octet, as a signed byte: 255 is -1."""
 
 _NO_BRACKETS = bytes(octet for octet in range(256) if not _STEPS[octet])
 
@@ -28,15 +28,15 @@ _OBJECT = re.compile(rb"\s*+\{")
 _MEMBER = re.compile(rb'\s*+(" *+")\s*+:\s*+')
 _CLOSING = {b"{": b"}", b"[": b"]"}
 _HIDDEN_OBJECT = re.compile(r"(?!^)(?<!:)(?<!:\[)\{")
-"""An object that is neither the value of a member nor the first of an array: it may be the next message."""
+"""An object that is neither the value of a member nor the first entry of an array: it may be the next message."""
 
 
 class CanNotSplitError(Exception):
-    """The messages of a batch can't be told apart for certain."""
+    """The boundaries between the messages of the batch are not certain."""
 
 
 class Outline:
-    """A JSON text without the contents of its strings: it shows where the brackets and commas are."""
+    """A JSON text without the contents of its strings, to find its brackets and commas."""
 
     def __init__(self, text: str) -> None:
         parts = _split_at_quotes(text)
@@ -45,7 +45,7 @@ class Outline:
         self._steps = memoryview(self._text.translate(_STEPS)).cast("b")
 
     def members(self) -> Iterator[tuple[Span, Span]]:
-        """Yield where each name of the object is, and its value; raises `CanNotSplitError`."""
+        """Yield the place of each name in the object, and of its value; raises `CanNotSplitError`."""
         begin = _OBJECT.match(self._text)
         if begin is None:
             raise CanNotSplitError
@@ -63,7 +63,7 @@ class Outline:
         return self._text.startswith(b"[", at)
 
     def pieces(self, at: int) -> Iterator[Span]:
-        """Yield what is between the commas of the container that begins at a place; raises `CanNotSplitError`."""
+        """Yield the pieces between the commas of the container that begins at a place; raises `CanNotSplitError`."""
         closing = _CLOSING[self._text[at : at + 1]]
         start = at + 1
         for number in range(MAX_PIECES):
@@ -82,7 +82,7 @@ class Outline:
         raise CanNotSplitError
 
     def _end_of_container(self, at: int) -> int:
-        """Return the place after the bracket that closes the container that begins at a place."""
+        """Return the place after the closing bracket of the container that begins at a place."""
         try:
             return at + indexOf(accumulate(self._steps[at:]), 0) + 1
         except ValueError as error:
@@ -90,7 +90,7 @@ class Outline:
 
 
 def depth(text: str) -> int:
-    """Return how many objects and arrays of a JSON text are inside each other at most."""
+    """Return the nesting depth of a JSON text."""
     outside = "".join(_split_at_quotes(text)[::2]).encode("ascii", "replace")
     return max(accumulate(memoryview(outside.translate(_STEPS, _NO_BRACKETS)).cast("b")), default=0)
 
@@ -98,9 +98,9 @@ def depth(text: str) -> int:
 def may_hide_messages(text: str) -> bool:
     """Return whether an entry that is not valid JSON may contain other messages of its batch.
 
-    A closing bracket that is missing continues the entry up to a bracket too many: an object then follows a comma. A
-    quotation mark too many swaps strings with the text between them, up to the next such mistake. The separator of two
-    messages, `}, {"`, is then the end of a string.
+    If a closing bracket is missing, the entry continues up to a surplus bracket; then an object follows a comma. A
+    surplus quotation mark swaps strings with the text between them, up to the next such mistake. Then the separator of
+    two messages, `}, {"`, is the end of a string.
     """
     parts = _split_at_quotes(text)
     if _HIDDEN_OBJECT.search("".join('"'.join(parts[::2]).split())):
@@ -110,5 +110,5 @@ def may_hide_messages(text: str) -> bool:
 
 
 def _split_at_quotes(text: str) -> list[str]:
-    """Split a text at the quotation marks that are not escaped; escapes become spaces, so that the length is kept."""
+    """Split a text at its unescaped quotation marks; escapes become spaces, so that the length stays the same."""
     return text.replace("\\\\", "  ").replace('\\"', "  ").split('"')

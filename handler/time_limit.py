@@ -1,8 +1,8 @@
-"""A limit on the time that the check of a message takes: a pattern of a schema can need hours for 40 letters.
+"""Limit the processor time of a message's checks: a pattern of a schema can need hours for 40 letters.
 
-A timer of the operating system (https://man7.org/linux/man-pages/man2/setitimer.2.html) sends a signal. The handler of
-the signal raises an exception in the main thread; `re` looks for signals while it matches. The timer counts processor
-time, so that a message that is cheap to check is never refused because a process is slow or was paused.
+A timer of the operating system (https://man7.org/linux/man-pages/man2/setitimer.2.html) sends a signal. The signal
+handler raises an exception in the main thread; `re` checks for signals while it matches. The timer counts processor
+time, so a cheap message is never refused because a process is slow or was paused.
 """
 
 import re
@@ -13,28 +13,28 @@ from collections.abc import Callable
 from typing import TypeVar
 
 LIMIT_SECONDS = 0.2
-"""Processor time for the first check. An ordinary one takes a thousandth of that."""
+"""Processor time for the first check. A usual check takes a thousandth of it."""
 LEAST_SECONDS = 0.005
 """Processor time for any check. Linux measures it in steps of a few milliseconds."""
 REPEAT_SECONDS = 0.1
 """Processor time after which a check is interrupted again. Python ignores an exception in a finalizer."""
 TOTAL_SECONDS = 0.8
-"""Processor time that the interrupted checks of one request may take together."""
+"""Processor time that all interrupted checks of one request may take."""
 MAX_PATTERN_CHARS = 32 * 1024
-"""A longer text is not matched with a pattern: `re` would look for the signal only after seconds.
+"""A longer text is not matched with a pattern: `re` would check for the signal only after seconds.
 
-A message of Segment has at most as many bytes.
+A message from Segment has at most as many bytes.
 """
 
 T = TypeVar("T")
 
 
 class TooSlowError(Exception):
-    """A check did not end in time, nothing is left of the time for slow checks, or a text is too long for a pattern."""
+    """A check did not end in time, the time for slow checks is used up, or a text is too long for a pattern."""
 
 
 class ShortTexts:
-    """A compiled pattern that is only tried on texts up to `MAX_PATTERN_CHARS`."""
+    """A compiled pattern that is tried only on texts up to `MAX_PATTERN_CHARS`."""
 
     def __init__(self, pattern: re.Pattern[str]) -> None:
         self._pattern = pattern
@@ -47,7 +47,7 @@ class ShortTexts:
 
 
 class _TimeIsUp(BaseException):
-    """Raised in the middle of a check. Libraries that handle every `Exception` do not handle it."""
+    """Raised in the middle of a check. It is not an `Exception`, so libraries don't catch it."""
 
 
 class CheckTime:
@@ -59,7 +59,7 @@ class CheckTime:
     """
 
     _is_running = False
-    """Of the process. A signal that arrives too late finds False and is ignored."""
+    """For the process. A signal that arrives too late finds False and is ignored."""
     _has_handler = False
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class CheckTime:
         self._left = TOTAL_SECONDS
 
     def run(self, check: Callable[..., T], *arguments: object) -> T:
-        """Return what a check returns; raises `TooSlowError`."""
+        """Call `check` within the time limit; raises `TooSlowError`."""
         if threading.current_thread() is not threading.main_thread():
             return check(*arguments)
         if self._left <= 0:
@@ -84,9 +84,9 @@ class CheckTime:
             finally:
                 self._stop()
         except _TimeIsUp:
-            # The signal may have come after the check, before the timer was stopped.
+            # The signal may arrive after the check, but before the timer is stopped.
             self._stop()
-            # `re` may look for the signal late.
+            # `re` may check for the signal late.
             self._left -= max(self._limit, time.process_time() - begun)
             self._limit = max(self._limit / 2, LEAST_SECONDS)
             raise TooSlowError from None

@@ -1,9 +1,9 @@
-"""How requests get to a store inside Lambda: over connections that are kept alive, without layers between.
+"""Send requests to a store inside Lambda, over kept-alive connections and without botocore's HTTP layers.
 
-A function serves one event at a time, for which one connection to each service suffices; a batch uses as many as
-there are threads (`handler/parallel.py`). This is a handler of botocore's `before-send` event, whose answer stands for
-that of botocore's own session; its errors are botocore's too, so that retries go on as ever. It speaks as much of
-HTTP/1.1 (RFC 9112) as DynamoDB and SQS do.
+A function serves one event at a time, so one connection to each service is enough; a batch uses one per thread
+(`handler/parallel.py`). This is a handler of botocore's `before-send` event: its response replaces the response of
+botocore's own session. Its errors are botocore's too, so retries work as usual. It implements the part of HTTP/1.1 (RFC
+9112) that DynamoDB and SQS use.
 
 https://boto3.amazonaws.com/v1/documentation/api/latest/guide/events.html
 """
@@ -27,15 +27,15 @@ from botocore.exceptions import (
 
 RECEIVE_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 1024 * 1024
-"""The longest one is an API key's record, of some hundred bytes."""
+"""The longest response is an API key's record, of some hundred bytes."""
 
 _PORTS = {"http": 80, "https": 443}
 
 
 class Connections:
-    """Sends the requests of one client, also of several threads. Time-outs are in seconds, and of each wait.
+    """Sends the requests of one client, from several threads. Time-outs are in seconds, for each wait.
 
-    `roots` are files of the certificates that are trusted; another one is read where the ones before do not suffice.
+    `roots` are certificate files. Each file is loaded only if the files before it can't verify the server.
     """
 
     def __init__(self, *, connect_timeout: float, read_timeout: float, roots: Sequence[str]) -> None:
@@ -45,7 +45,7 @@ class Connections:
         self._kept: list[tuple[socket.socket, tuple[str, str]]] = []
 
     def __call__(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
-        """Return the answer to a request; raises what botocore's own session would."""
+        """Return the response to a request; raises the errors of botocore's own session."""
         origin = urlsplit(request.url)[:2]
         try:
             connection = self._take(origin) or self._connect(request.url)
@@ -67,22 +67,22 @@ class Connections:
         if is_last:
             connection.close()
         else:
-            self._kept.append((connection, origin))  # now that an answer is there, whole
+            self._kept.append((connection, origin))  # kept only now: the whole response has been read
         return response
 
     def _close(self, failed: socket.socket) -> None:
-        """Close a connection that failed, and the others with it: what ended one may have ended all, unseen."""
+        """Close the failed connection and all idle ones: they may be dead too."""
         failed.close()
         self._close_kept()
 
     def _close_kept(self) -> None:
-        """Close all kept connections."""
+        """Close all idle connections."""
         with suppress(IndexError):  # another thread may take the last one
             while True:
                 self._kept.pop()[0].close()
 
     def _take(self, origin: tuple[str, str]) -> socket.socket | None:
-        """Return a kept connection, if there is a good one."""
+        """Return an idle connection that still works, or None."""
         while True:
             try:
                 connection, its_origin = self._kept.pop()
@@ -90,7 +90,7 @@ class Connections:
                 return None
             if origin == its_origin and not select.select([connection], [], [], 0)[0]:
                 return connection
-            connection.close()  # as the other side did, where there is something to read
+            connection.close()  # data to read means that the other side closed it
 
     def _connect(self, url: str) -> socket.socket:
         parts = urlsplit(url)
@@ -114,7 +114,7 @@ class Connections:
 
 
 class _Body:
-    """What botocore reads a body from."""
+    """A stream from which botocore reads a body."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -124,26 +124,26 @@ class _Body:
 
 
 def _octets(request: AWSPreparedRequest) -> bytes:
-    """Return a request as it is sent."""
+    """Return a request as it is sent over the connection."""
     parts = urlsplit(request.url)
-    host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")  # as it is signed
+    host = parts.netloc.removesuffix(f":{_PORTS[parts.scheme]}")  # the signature has the host without a default port
     lines = [f"{request.method} {parts.path or '/'} HTTP/1.1", f"Host: {host}", "Accept-Encoding: identity"]
     for name, value in request.headers.items():
         lines.append(f"{name}: {value.decode() if isinstance(value, bytes) else value}")
     head = "\r\n".join((*lines, "", "")).encode()
-    body: Any = request.body or b""  # bytes or text, as both services have it
+    body: Any = request.body or b""  # bytes or text, depending on the service
     return head + (body.encode() if isinstance(body, str) else bytes(body))
 
 
 def _read(connection: socket.socket, url: str) -> tuple[AWSResponse, bool]:
-    """Read an answer, and tell whether it is the last one of its connection; raises `ValueError` for what is none."""
+    """Read a response, and return whether it is the connection's last one; raises `ValueError` if it is invalid."""
     received = bytearray()
     while (end_of_head := received.find(b"\r\n\r\n")) < 0:
         _receive_more(connection, received)
     status_line, *lines = received[:end_of_head].decode("latin-1").split("\r\n")
     version, status, *_ = status_line.split(None, 2)
     if not version.startswith("HTTP/1."):
-        raise ValueError("the answer is no HTTP/1.1")
+        raise ValueError("the response is not HTTP/1.1")
     headers: Any = {}  # names in lower case
     for line in lines:
         name, _, value = line.partition(":")
@@ -152,7 +152,7 @@ def _read(connection: socket.socket, url: str) -> tuple[AWSResponse, bool]:
     begin = end_of_head + len(b"\r\n\r\n")
     end = begin + int(headers["content-length"])
     if end < begin:
-        raise ValueError("the answer has less than no length")
+        raise ValueError("the response has a negative length")
     while len(received) < end:
         _receive_more(connection, received)
     is_last = version != "HTTP/1.1" or headers.get("connection", "").lower() == "close" or len(received) > end
@@ -162,5 +162,5 @@ def _read(connection: socket.socket, url: str) -> tuple[AWSResponse, bool]:
 def _receive_more(connection: socket.socket, received: bytearray) -> None:
     more = connection.recv(RECEIVE_BYTES)
     if not more or len(received) > MAX_ANSWER_BYTES:
-        raise ValueError("the answer ends too early, or never")
+        raise ValueError("the response ends too early, or never")
     received += more

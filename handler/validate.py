@@ -1,9 +1,9 @@
-"""Step 4: the schema of the call type decides what a message must hold, and another one what settings must.
+"""Step 4: validate a message by the schema of its call type, and settings by their own schema.
 
-`schemas/` holds one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`.
+`schemas/` has one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`.
 
-Two validators share the work. The compiled code (`compile.py`) is fast and can only accept: what it accepts is valid.
-`jsonschema` (`diagnose.py`) is loaded when the code does not accept a document. It decides, and `explain.py` turns its
+There are two validators. The compiled code (`compile.py`) is fast and can only accept: a document that it accepts is
+valid. If it does not accept a document, `jsonschema` (`diagnose.py`) is loaded. It decides, and `explain.py` turns its
 errors into texts for the customer. No message is refused without `jsonschema`.
 """
 
@@ -42,23 +42,23 @@ def check_call_type(message: Message, supported: Collection[str], *, expected: s
 
 
 class Schemas:
-    """The schemas in files, by name, with the module that `compile_schemas` made of them."""
+    """The schemas of some files, by name, with the module that `compile_schemas` generated from them."""
 
     def __init__(self, files: Mapping[str, bytes], compiled: Any) -> None:  # noqa: ANN401 -- a module
         self._files = files
         self._compiled = compiled
         if not compiled.COMPILED.issuperset(SCHEMA_NAMES):
             self._diagnosis  # noqa: B018 -- loaded now rather than while a customer waits
-        self._needs_no_settings = self._is_valid(SETTINGS, {})  # which is what most messages come with
+        self._needs_no_settings = self._is_valid(SETTINGS, {})  # most messages come without settings
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder of schemas; whether they are valid schemas is for `destination schemas check` to find out."""
+        """Load a schema folder. `destination schemas check` validates the schemas themselves."""
         files = read_schemas(folder)
         return cls(files, _compiled(files))
 
     def check_message(self, call_type: str, body: JsonObject, time: CheckTime | None = None) -> None:
-        """Raise `InvalidMessage` if a canonical message breaks the schema of its call type, or can't be filed.
+        """Raise `InvalidMessage` if a canonical message breaks the schema of its call type, or has no valid key.
 
         `time` is shared by the checks of a request. A message that can't be checked in that time is refused too.
         """
@@ -79,13 +79,13 @@ class Schemas:
                 is_valid = self._is_valid(name, document)
             else:
                 is_valid = time.run(self._is_valid, name, document)
-            # What `_diagnosis` loads does not count as time of this check.
+            # Loading `_diagnosis` must not count as time of this check.
             return () if is_valid else time.run(self._diagnosis.violations, name, document)
         except TooSlowError:
             return (Violation(pointer="", message=TOO_SLOW.format(name=name)),)
 
     def _is_valid(self, name: str, document: JsonObject) -> bool:
-        """Whether a document is certain to be valid."""
+        """Return whether a document is certain to be valid."""
         if name not in self._compiled.COMPILED:
             return False
         try:
@@ -96,13 +96,13 @@ class Schemas:
 
     @cached_property
     def _diagnosis(self) -> "Diagnosis":
-        from handler.diagnose import Diagnosis  # noqa: PLC0415 -- a third of a cold start, for refusals only
+        from handler.diagnose import Diagnosis  # noqa: PLC0415 -- takes a third of a cold start; only refusals need it
 
         return Diagnosis(self._files, SCHEMA_NAMES)
 
 
 def _check_key(body: JsonObject) -> None:
-    """Raise `InvalidMessage` where a message lacks what its record is filed under, whatever the schemas allow."""
+    """Raise `InvalidMessage` if a message lacks a part of its record's key, whatever the schemas allow."""
     subject = "user_id" if "user_id" in body else "anonymous_id"
     if subject not in body:
         raise InvalidMessage((Violation(pointer="", message="userId or anonymousId is required"),))
@@ -113,7 +113,7 @@ def _check_key(body: JsonObject) -> None:
 
 
 def _compiled(files: Mapping[str, bytes]) -> ModuleType:
-    """Return the module that was built for just these schemas, or one that is made now."""
+    """Return the module that the artifact has for exactly these schemas, or generate one now."""
     try:
         built = importlib.import_module("handler.compiled")
     except ModuleNotFoundError:

@@ -694,7 +694,7 @@ def test_a_delete_that_a_store_refuses_twice_is_tried_again(place):
 
     def refuse_often(**_):
         if next(calls) % MAX_DELETE_TRIES:
-            raise ResponseParserError("The store's answer is no JSON object")
+            raise ResponseParserError("The store's response is not a JSON object")
 
     place.client.meta.events.register("before-send.dynamodb.DeleteItem", refuse_often)
     receipt = place.eraser().erase(request, until=FOREVER)
@@ -708,7 +708,7 @@ def test_a_delete_is_not_tried_again_when_the_time_is_over(place):
 
     def refuse(**_):
         tries.append(1)
-        raise ResponseParserError("The store's answer is no JSON object")
+        raise ResponseParserError("The store's response is not a JSON object")
 
     place.client.meta.events.register("before-send.dynamodb.DeleteItem", refuse)
     with pytest.raises(OutOfTimeError):

@@ -197,7 +197,7 @@ def test_a_fault_of_the_store_says_where_to_look():
     with endpoint(lambda _: response(200, "")) as server, pytest.raises(ResponseParserError) as caught:
         Account(endpoint_url=server.url).dynamodb().get_item(TableName="keys", Key=KEY)
     assert str(caught.value).startswith(
-        f"{server.url} answered GetItem without ConsumedCapacity, which confirms nothing"
+        f"{server.url} answered GetItem without ConsumedCapacity, which confirms nothing. "
     )
 
 

@@ -19,10 +19,10 @@ from operator import itemgetter
 
 from handler.patterns import (
     MAX_REPEATS,
+    Assertion,
     Chars,
     Choice,
-    Edge,
-    Look,
+    Lookaround,
     Node,
     Ranges,
     Repeat,
@@ -207,10 +207,10 @@ class _Automaton:
         match node:
             case Chars(ranges):
                 part = self._state(ranges)
-            case Edge("^"):
+            case Assertion("^"):
                 part = self._state(())
                 self._text_starts.update(part.firsts)
-            case Edge("\\Z"):
+            case Assertion("\\Z"):
                 part = self._state(())
                 self._text_ends.update(part.firsts)
             case Sequence(parts):
@@ -221,7 +221,7 @@ class _Automaton:
                 part = _Part(empty, _sum(one.firsts for one in added), _sum(one.lasts for one in added))
             case Repeat():
                 part = self._repeat(node)
-            case Look(inside, "=" | "!"):  # a walk that goes no further
+            case Lookaround(inside, "=" | "!"):  # a walk that goes no further
                 part = _Part(1, self._add(inside).firsts, _Weights())
             case _:
                 part = _Part(1, _Weights(), _Weights())

@@ -1,7 +1,7 @@
 """Step 5: write accepted messages to a sink. Each sink is one module of this package.
 
-To add a sink: write a module with a class that implements `Sink`, and name both in `SINKS`. The setting `EVENT_SINK` is
-the name of the module. The rest of the code asks a sink for its capabilities and never for its name.
+To add a sink: write a module with a class that implements `Sink`, and add both to `SINKS`. The setting `EVENT_SINK` is
+the name of the module. The rest of the code asks a sink for its capabilities, never for its name.
 """
 
 import importlib
@@ -13,11 +13,11 @@ from handler.errors import Refusal
 from handler.record import Record
 
 SINKS = {"dynamodb": "EventTable", "sqs": "EventQueue"}
-"""Module -> the class in it. The first one is the default."""
+"""Module -> its class. The first one is the default."""
 
 
 class Outcome(StrEnum):
-    """What became of a record."""
+    """The result of writing a record."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
@@ -25,7 +25,7 @@ class Outcome(StrEnum):
 
 
 class SinkSettings(Protocol):
-    """What sinks are opened with: the settings of the function, or the outputs of a stack."""
+    """The settings that a sink needs: from the function's environment, or from the outputs of a stack."""
 
     @property
     def event_table(self) -> str:
@@ -37,20 +37,20 @@ class SinkSettings(Protocol):
 
     @property
     def event_retention_days(self) -> int | str:
-        """How long stored messages are kept; 0 for ever."""
+        """The number of days for which messages are stored; 0 means no limit."""
 
 
 class Sink(Protocol):
-    """Where records go. What is returned is durable."""
+    """Stores records durably."""
 
     service: ClassVar[str]
-    """The AWS service that it calls, such as `dynamodb`."""
+    """The AWS service that the sink calls, such as `dynamodb`."""
     is_queryable: ClassVar[bool]
-    """Whether messages stay and can be looked up, so that the eraser and the commands find them."""
+    """Whether stored messages can be looked up, by the eraser and by commands."""
     deduplicates: ClassVar[bool]
-    """Whether a message that is already stored is known, and answered as a duplicate."""
+    """Whether the sink recognises a message that is already stored, and reports a duplicate."""
     feeds_queue: ClassVar[bool]
-    """Whether messages go to the event queue, from which the consumer takes them."""
+    """Whether messages go to the event queue, which the consumer reads."""
 
     @classmethod
     def open(cls, settings: SinkSettings, connect: Callable[[str], Any]) -> Self:
@@ -58,24 +58,24 @@ class Sink(Protocol):
 
     @staticmethod
     def address(settings: SinkSettings) -> str:
-        """Return where the messages of a deployment go, for people."""
+        """Return the place where a deployment's messages are stored, for output."""
 
     def write(self, record: Record) -> Outcome:
         """Store a record; raises `MessageTooLarge` before any write, or `EventStoreUnavailable`."""
 
     def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
-        """Store the records of a batch, and return what became of each.
+        """Store the records of a batch, and return the result of each.
 
         A record that is too large, or that causes an unexpected exception (`InternalError`), does not stop the others.
-        `check_deadline` raises if there is no time for a call. After that, or `EventStoreUnavailable`, any of them
-        may be stored.
+        `check_deadline` raises if there is no time for a call. After that error, or after `EventStoreUnavailable`, any
+        of the records may be stored.
         """
 
     def probe(self) -> None:
-        """Ask whether the store answers, and leave it as it is; raises `EventStoreUnavailable`."""
+        """Check that the store answers, without changing it; raises `EventStoreUnavailable`."""
 
 
 def sink_named(name: str) -> type[Sink]:
-    """Return the class of a sink, and import only that one; raises `KeyError` for an unknown name."""
+    """Return the class of a sink, and import only its module; raises `KeyError` for an unknown name."""
     sink: type[Sink] = getattr(importlib.import_module(f"{__name__}.{name}"), SINKS[name])
     return sink

@@ -1,7 +1,7 @@
-"""The event table: one conditional put is both the write and the check for a duplicate.
+"""The event table: one conditional put is both the write and the duplicate check.
 
-The puts of a batch run concurrently, because DynamoDB's own batches take no conditions. `docs/reference/storage.md`
-describes the attributes.
+The puts of a batch run concurrently, because DynamoDB's batch operations take no conditions.
+`docs/reference/storage.md` describes the attributes.
 """
 
 import itertools
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 
 class EventTable:
-    """Writes records to a DynamoDB table; retention of 0 days means for ever.
+    """Writes records to a DynamoDB table; with a retention of 0 days they never expire.
 
     The client must treat an unconfirmed response as an error: see `handler/clients.py`.
 
-    A `delete` does not expire: the eraser deletes it when it is carried out. It replaces a message of another type that
-    has the same key, which it is to erase.
+    A `delete` does not expire: the eraser deletes it after carrying it out. If a message of another type has the same
+    key, the `delete` replaces it, because that message is to be erased anyway.
     """
 
     service: ClassVar[str] = "dynamodb"
@@ -57,13 +57,13 @@ class EventTable:
         return settings.event_table
 
     def write(self, record: Record, *, is_repeated: bool = False) -> Outcome:
-        """Put a record, unless its key is there already. An expired item counts as absent; TTL deletes it later.
+        """Put a record unless its key exists. An expired item counts as absent; TTL deletes it later.
 
-        Of a put that is repeated, by botocore or by the caller (`is_repeated`), the first try may have been stored
-        although its answer was lost. The item in the table is then this record's own, so it is not a duplicate.
+        If a put is repeated, by botocore or by the caller (`is_repeated`), the first try may have been stored although
+        its response was lost. Then the item in the table equals this record, and it is not a duplicate.
         """
         item = self._item(record)
-        # A message that is not compressed is too short for it, with all that is taken out of it beside it.
+        # Uncompressed messages are short, so the item can't exceed the limit and need not be measured.
         if "B" in item["message"] and item_bytes(item) > MAX_ITEM_BYTES:
             raise MessageTooLarge
         condition: dict[str, Any] = {
@@ -100,13 +100,13 @@ class EventTable:
                 return refusal
             except Unavailable:
                 raise
-            except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
+            except Exception as bug:  # noqa: BLE001 -- affects this record alone; the outcome keeps it
                 return InternalError(bug)
 
         return run_concurrently(write, records)
 
     def probe(self) -> None:
-        """Put an item on the condition that it is there already, which no item of this key ever is."""
+        """Try a put that never succeeds: its condition is that the item exists, and no item has this key."""
         try:
             self._client.put_item(
                 TableName=self._table,

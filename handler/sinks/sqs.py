@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef
 
 MAX_QUEUE_MESSAGE_BYTES = 1024 * 1024
-"""SQS's limit of body and attributes together, of one message and of all that are sent at once."""
+"""SQS's limit for body and attributes together: for one message, and for all messages of one call."""
 MAX_QUEUE_MESSAGES = 10
-"""SQS's limit of what is sent at once."""
+"""SQS's limit for the messages of one call."""
 
 
 class EventQueue:
@@ -59,9 +59,9 @@ class EventQueue:
         return Outcome.QUEUED
 
     def write_all(self, records: Sequence[Record], check_deadline: Callable[[], None]) -> Sequence[Outcome | Refusal]:
-        """Send records, ten at once; to a FIFO queue one ten after the other, so that their order is kept.
+        """Send records, ten per call. Calls to a FIFO queue are sequential, so that the order is kept.
 
-        Where SQS takes only some of ten, the others come after them.
+        If SQS accepts only some of the ten, the others are sent again after them.
         """
         outcomes: list[Outcome | Refusal] = [Outcome.QUEUED] * len(records)
         messages = {}
@@ -70,7 +70,7 @@ class EventQueue:
                 messages[str(number)] = self._message(record)
             except MessageTooLarge as refusal:
                 outcomes[number] = refusal
-            except Exception as bug:  # noqa: BLE001 -- concerns this record alone; the outcome carries it on
+            except Exception as bug:  # noqa: BLE001 -- affects this record alone; the outcome keeps it
                 outcomes[number] = InternalError(bug)
 
         def send(messages: JsonObject) -> None:
@@ -85,14 +85,14 @@ class EventQueue:
         return outcomes
 
     def probe(self) -> None:
-        """Ask for the queue's name."""
+        """Read the queue's ARN, which shows that the queue exists."""
         try:
             self._client.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["QueueArn"])
         except STORE_ERRORS as error:
             raise EventStoreUnavailable from error
 
     def _send(self, messages: JsonObject) -> None:
-        """Send messages by their ids, and take those out that SQS confirms; raises where some are left."""
+        """Send messages by their ids, and remove those that SQS confirms; raises if some are left."""
         entries: list[Any] = [{"Id": name, **message} for name, message in messages.items()]
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
@@ -104,7 +104,7 @@ class EventQueue:
             raise EventStoreUnavailable
 
     def _message(self, record: Record) -> JsonObject:
-        """Return what SQS is told of a record, but for the queue."""
+        """Return the arguments of a send call, without the queue."""
         content = {
             "subject": record.subject,
             "position": record.position,
@@ -124,9 +124,9 @@ class EventQueue:
         return {**message, **(self._fifo_ids(record) if self._is_fifo else {})}
 
     def _fifo_ids(self, record: Record) -> JsonObject:
-        """Order by subject and refuse repetitions; SQS takes at most 128 ASCII characters for either.
+        """Return the ids for order and deduplication; SQS accepts at most 128 ASCII characters for each.
 
-        A `delete` never counts as the repetition of a message of another type.
+        A `delete` never counts as a duplicate of a message of another type.
         """
         erasure = f"\n{DELETE}" if record.message.type == DELETE else ""
         return {
@@ -136,7 +136,7 @@ class EventQueue:
 
 
 def _parts(messages: JsonObject) -> Iterator[JsonObject]:
-    """Yield as many messages at once, by their ids, as SQS takes."""
+    """Yield the messages in groups that SQS accepts in one call."""
     part: JsonObject = {}
     part_bytes = 0
     for name, message in messages.items():
@@ -151,7 +151,7 @@ def _parts(messages: JsonObject) -> Iterator[JsonObject]:
 
 
 def _message_bytes(message: JsonObject) -> int:
-    """Count as SQS does: the body, which is ASCII, and the attributes."""
+    """Return the size as SQS counts it: the body, which is ASCII, and the attributes."""
     attributes: dict[str, MessageAttributeValueTypeDef] = message["MessageAttributes"]
     return len(message["MessageBody"]) + sum(
         len(name) + len(attribute["DataType"]) + len(attribute["StringValue"].encode())
