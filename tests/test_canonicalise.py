@@ -644,7 +644,7 @@ def test_two_batches_are_none(payload):
 def test_what_a_batch_tells_for_all_is_bounded():
     context = {"x": "x" * 10_000}
     assert len(canonicalise_batch({"batch": [{}] * 1000, "context": context})) == 1000
-    with pytest.raises(BatchTooLarge, match="for all of its messages"):
+    with pytest.raises(BatchTooLarge, match="too large for so many messages"):
         canonicalise_batch({"batch": [{}] * 2000, "context": context})
 
 
