@@ -37,7 +37,7 @@ def body_of(payload):
 
 
 def in_capitals(fields):
-    """Return a value for each name, spelled in another casing than the spec's; `_metadata` has only one."""
+    """Return a value for each name, in another casing than the spec's. `_metadata` has only one casing."""
     return {name if name.startswith("_") else name.upper(): f"value of {name}" for name in fields}
 
 
@@ -45,18 +45,18 @@ def as_stored(fields):
     return {stored: f"value of {name}" for name, stored in fields.items()}
 
 
-def test_every_top_level_name_of_the_spec_is_known_in_any_casing():
+def test_top_level_spec_names_are_known_in_any_casing():
     texts = {name: stored for name, stored in names.TOP_NAMES.items() if stored not in ("context", "type")}
     body = message_of({**in_capitals(texts), "TYPE": "track"}).body
     assert body == {**as_stored(texts), "type": "track"}
 
 
-def test_every_name_of_the_specs_context_is_known_in_any_casing():
+def test_context_names_are_known_in_any_casing():
     assert body_of({"context": in_capitals(names.CONTEXT_NAMES)})["context"] == as_stored(names.CONTEXT_NAMES)
 
 
 @pytest.mark.parametrize("name", names.CONTEXT_OBJECT_NAMES)
-def test_every_name_in_an_object_of_the_context_is_known_in_any_casing(name):
+def test_names_in_context_objects_are_known_in_any_casing(name):
     fields = names.CONTEXT_OBJECT_NAMES[name]
     context = body_of({"context": {name: {**in_capitals(fields), "My Own": 1}}})["context"]
     assert context == {names.CONTEXT_NAMES[name]: {**as_stored(fields), "My Own": 1}}
@@ -65,7 +65,7 @@ def test_every_name_in_an_object_of_the_context_is_known_in_any_casing(name):
 @pytest.mark.parametrize(
     "name", ["userId", "user_id", "UserID", "UserId", "USERID", "userid", "User ID", "user-id", " user id ", "USER_ID"]
 )
-def test_all_spellings_of_a_name_are_one_field(name):
+def test_spellings_of_a_name_are_one_field(name):
     assert body_of({name: "u-1"}) == {"message_id": "m-1", "user_id": "u-1"}
 
 
@@ -81,12 +81,12 @@ def test_all_spellings_of_a_name_are_one_field(name):
         ("wow64", "wow64"),
     ],
 )
-def test_the_names_of_the_spec_are_stored_in_snake_case(spec_name, name):
+def test_spec_names_are_stored_in_snake_case(spec_name, name):
     assert snake_case(spec_name) == name
 
 
 def respell(name):
-    """Return a name in all the casings that libraries and people use."""
+    """Return a name in every casing that libraries and people use."""
     words = name.split("_")
     return {
         name,
@@ -99,12 +99,12 @@ def respell(name):
 
 
 @pytest.mark.parametrize("name", sorted(TOP.spelling.keys() - {"type", "message_id", "write_key", "_metadata"}))
-def test_every_field_of_the_spec_is_found_at_the_top_by_any_spelling(name):
+def test_top_level_spec_fields_are_found_in_any_spelling(name):
     assert [body_of({spelling: "x"}).get(name) for spelling in respell(name)] == ["x"] * len(respell(name))
 
 
 @pytest.mark.parametrize("name", sorted(CONTEXT.spelling))
-def test_every_field_of_the_spec_is_found_in_context_by_any_spelling(name):
+def test_context_fields_are_found_in_any_spelling(name):
     for spelling in respell(name):
         assert body_of({"Context": {spelling: "x"}})["context"] == {name: "x"}
 
@@ -112,7 +112,7 @@ def test_every_field_of_the_spec_is_found_in_context_by_any_spelling(name):
 @pytest.mark.parametrize(
     ("part", "name"), [(part, name) for part, fields in CONTEXT_OBJECTS.items() for name in sorted(fields.spelling)]
 )
-def test_every_field_of_the_spec_is_found_in_the_parts_of_context_by_any_spelling(part, name):
+def test_fields_of_context_objects_are_found_in_any_spelling(part, name):
     for spelling in respell(name):
         assert body_of({"context": {part.upper(): {spelling: "x"}}})["context"] == {part: {name: "x"}}
 
@@ -121,12 +121,12 @@ OWN_KEYS = {"userId": 1, "user_id": 2, "User ID": 3, "": 4, "first name": 5, "a.
 
 
 @pytest.mark.parametrize("field", ["traits", "properties", "integrations"])
-def test_the_customers_own_keys_stay_as_they_are(field):
+def test_customers_own_keys_stay_unchanged(field):
     own = {**OWN_KEYS, "nested": [OWN_KEYS], "none": None, "empty": []}
     assert body_of({field.title(): own})[field] == own
 
 
-def test_the_customers_own_keys_in_the_traits_of_a_context_stay_as_they_are():
+def test_customers_own_keys_in_context_traits_stay_unchanged():
     assert body_of({"context": {"Traits": OWN_KEYS}})["context"] == {"traits": OWN_KEYS}
 
 
@@ -134,24 +134,24 @@ def test_the_customers_own_keys_in_the_traits_of_a_context_stay_as_they_are():
     "name",
     ["customField", "Custom Field", "", "user.id", "metadata", "_userId", "from", "_conflicts", "uşerId"],
 )
-def test_unknown_fields_stay_as_they_are(name):
+def test_unknown_fields_stay_unchanged(name):
     assert body_of({name: "x"}) == {"message_id": "m-1", name: "x"}
     assert body_of({"context": {name: "x"}})["context"] == {name: "x"}
 
 
-def test_a_name_too_long_for_a_field_is_an_unknown_one():
+def test_overlong_name_is_an_unknown_field():
     long = "user" + "_" * (MAX_NAME_CHARS - 6) + "id"
     assert body_of({long: "u-1"})["user_id"] == "u-1"
     assert body_of({long + " ": "u-1"})[long + " "] == "u-1"
 
 
-def test_parts_of_context_that_are_no_objects_stay_as_they_are():
+def test_context_values_that_are_not_objects_stay_unchanged():
     context = {"page": "/home", "os": None, "device": ["phone"], "screen": 3}
     assert body_of({"context": context})["context"] == context
 
 
 @pytest.mark.parametrize("context", ["text", 7, True, [1]])
-def test_a_context_that_is_no_object_stays_for_the_schema_to_judge(context):
+def test_context_that_is_not_an_object_is_left_to_the_schema(context):
     assert body_of({"context": context})["context"] == context
 
 
@@ -159,44 +159,44 @@ def test_a_context_that_is_no_object_stays_for_the_schema_to_judge(context):
 
 
 @pytest.mark.parametrize("name", ["context", "integrations", "userId", "traits", "originalTimestamp", "type"])
-def test_a_field_of_the_spec_that_is_null_is_absent(name):
+def test_spec_field_with_null_is_absent(name):
     assert body_of({name: None}) == {"message_id": "m-1"}
 
 
-def test_an_unknown_field_that_is_null_stays():
+def test_unknown_field_with_null_stays():
     assert body_of({"custom": None}) == {"message_id": "m-1", "custom": None}
 
 
 @pytest.mark.parametrize("field", ["context", "integrations", "properties", "traits"])
-def test_an_empty_array_is_how_php_spells_an_empty_object(field):
+def test_empty_array_from_php_becomes_an_empty_object(field):
     assert body_of({field: []})[field] == {}
     assert body_of({field: [[]]})[field] == [[]]
 
 
 @pytest.mark.parametrize("name", ["userId", "anonymousId", "groupId", "previousId", "messageId"])
 @pytest.mark.parametrize(("value", "stored"), [(0, "0"), (42, "42"), (-7, "-7"), (2**70, "1180591620717411303424")])
-def test_an_integer_id_becomes_its_decimal_string(name, value, stored):
+def test_integer_id_becomes_a_decimal_string(name, value, stored):
     assert body_of({name: value})[snake_case(name)] == stored
 
 
 @pytest.mark.parametrize("value", [True, False, 1.5, 7.0, ["u-1"], {"id": 1}, " ", "null", "NaN", "0"])
-def test_an_id_of_another_type_stays_for_the_schema_to_judge(value):
+def test_id_of_another_type_is_left_to_the_schema(value):
     stored = body_of({"userId": value})["user_id"]
     assert (type(stored), stored) == (type(value), value)
 
 
 @pytest.mark.parametrize("name", ["userId", "anonymousId", "groupId", "previousId"])
-def test_an_empty_id_is_absent(name):
+def test_empty_id_is_absent(name):
     assert body_of({name: ""}) == {"message_id": "m-1"}
 
 
 @pytest.mark.parametrize("call_type", CALL_TYPES)
-def test_the_call_type_is_in_lower_case(call_type):
+def test_call_type_becomes_lower_case(call_type):
     assert message_of({"Type": call_type.title()}).type == call_type
 
 
 @pytest.mark.parametrize("call_type", [7, ["track"], {}])
-def test_a_call_type_that_is_no_string_stays_for_the_next_step_to_judge(call_type):
+def test_call_type_that_is_not_a_string_is_left_to_the_next_step(call_type):
     assert message_of({"type": call_type}).type == call_type
 
 
@@ -211,7 +211,7 @@ def test_a_call_type_that_is_no_string_stays_for_the_next_step_to_judge(call_typ
         {"_metadata": {}, "_Metadata": [{"writeKey": "s3cret"}]},
     ],
 )
-def test_a_write_key_is_dropped_in_every_spelling(payload):
+def test_write_key_is_dropped_in_every_spelling(payload):
     assert "s3cret" not in json.dumps(message_of({"type": "track", "userId": "u-1", **payload}).body)
 
 
@@ -228,7 +228,7 @@ def test_a_write_key_is_dropped_in_every_spelling(payload):
         {"from": "old", "to": "new", "userId": "new", "previousId": "old"},
     ],
 )
-def test_the_shapes_of_an_alias_are_one(names):
+def test_all_shapes_of_an_alias_become_one(names):
     body = {"message_id": "m-1", "type": "alias", "user_id": "new", "previous_id": "old"}
     assert body_of({"type": "alias", **names}) == body
 
@@ -241,17 +241,17 @@ def test_integer_ids_of_the_old_alias_shape_become_strings():
 OLD_ALIAS = {"type": "alias", "from": "x", "to": "y"}
 
 
-def test_in_an_alias_the_present_names_win_and_the_old_ones_stay_beside_them():
+def test_current_alias_names_win_and_the_old_ones_are_kept():
     payload = {"userId": "new", "previousId": "old", **OLD_ALIAS}
     assert body_of(payload) == {"message_id": "m-1", "user_id": "new", "previous_id": "old", **OLD_ALIAS}
 
 
-def test_old_names_of_an_alias_that_are_null_or_empty_are_absent():
+def test_old_alias_names_with_null_or_empty_are_absent():
     body = message_of({"type": "alias", "userId": "u", "previousId": "p", "from": None, "to": ""}).body
     assert not body.keys() & {"from", "to"}
 
 
-def test_other_call_types_keep_from_and_to_as_fields_of_the_customer():
+def test_other_call_types_keep_from_and_to_as_custom_fields():
     assert body_of({"type": "track", "from": "Ulm", "to": "Bath"}).items() >= {"from": "Ulm", "to": "Bath"}.items()
 
 
@@ -272,7 +272,7 @@ def test_other_call_types_keep_from_and_to_as_fields_of_the_customer():
         ({"userId": 1, "user_id": "1"}, "1", {"user_id": "1"}),
     ],
 )
-def test_of_several_spellings_the_specs_own_wins_and_other_values_are_kept(payload, winner, conflicts):
+def test_spec_spelling_wins_and_other_values_are_kept(payload, winner, conflicts):
     body = body_of(payload)
     assert (body["user_id"], body.get(CONFLICTS)) == (winner, conflicts)
 
@@ -292,7 +292,7 @@ CONFLICTING = [
 
 
 @pytest.mark.parametrize("payload", CONFLICTING, ids=json.dumps)
-def test_no_value_is_lost_to_another_spelling(payload):
+def test_every_value_survives_other_spellings(payload):
     assert sorted(leaves(body_of(payload))) == sorted([*leaves(payload), '"m-1"'])
 
 
@@ -319,7 +319,7 @@ def test_a_canonical_message_is_its_own_canonical_form(payload):
 
 
 def leaves(value):
-    """Yield every value of a document that holds no others, as JSON."""
+    """Yield every leaf value of a document, as JSON."""
     if isinstance(value, dict | list):
         for child in value.values() if isinstance(value, dict) else value:
             yield from leaves(child)
@@ -331,14 +331,14 @@ def reverse(value):
     return {name: reverse(value[name]) for name in reversed(value)} if isinstance(value, dict) else value
 
 
-def test_many_spellings_beside_a_large_value_lose_to_it_and_are_kept():
+def test_large_value_wins_over_many_spellings_that_are_kept():
     properties = {f"p{number}": number for number in range(30_000)}
     others = {"p" + "_" * dashes + "roperties": dashes for dashes in range(1, 50)}
     body = body_of({**others, "properties": properties})
     assert (body["properties"], body[CONFLICTS]) == (properties, others)
 
 
-def test_the_payload_itself_is_left_alone():
+def test_payload_is_not_modified():
     payload = {"User ID": 7, "writeKey": "k", "traits": [], "context": {"Page": {"URL": "a"}}}
     before = json.dumps(payload)
     canonicalise(payload)
@@ -348,7 +348,7 @@ def test_the_payload_itself_is_left_alone():
 # Message ids
 
 
-def test_a_message_id_that_was_sent_is_kept():
+def test_sent_message_id_is_kept():
     assert message_of({"messageId": "ajs-next-1"}).message_id == "ajs-next-1"
 
 
@@ -361,7 +361,7 @@ def test_a_missing_message_id_is_derived(payload):
 
 
 def test_a_derived_id_never_changes():
-    # Stored ids were derived so: another form would store every resend again.
+    # Stored ids were derived like this. Another derivation would store every later resend again.
     message = message_of(
         {"type": "track", "userId": "ü", "event": "e", "n": 1.50, "sentAt": LATE, "traits": {"b": 1, "a": []}}
     )
@@ -370,7 +370,7 @@ def test_a_derived_id_never_changes():
 
 
 @pytest.mark.parametrize("original", ["", 0, [], False, {}])
-def test_resend_with_an_original_timestamp_that_is_empty_is_the_same_message(original):
+def test_resend_with_an_empty_original_timestamp_gets_the_same_id(original):
     first, again = (
         message_of({"type": "page", "userId": "u", "originalTimestamp": original, "timestamp": time})
         for time in (LATE, LATER)
@@ -392,7 +392,7 @@ UNSTABLE_FIELDS = [
 
 
 @pytest.mark.parametrize("unstable", UNSTABLE_FIELDS, ids=json.dumps)
-def test_a_derived_message_id_does_not_depend_on_what_a_resend_changes(unstable):
+def test_derived_id_does_not_depend_on_fields_that_resends_change(unstable):
     resent = message_of({**DATED, **unstable})
     assert (resent.message_id, resent.time) == (message_of(DATED).message_id, message_of(DATED).time)
 
@@ -416,11 +416,11 @@ def test_a_derived_message_id_does_not_depend_on_what_a_resend_changes(unstable)
     ],
     ids=json.dumps,
 )
-def test_a_derived_message_id_depends_on_all_the_rest(other):
+def test_derived_id_depends_on_every_other_field(other):
     assert message_of({**DATED, **other}).message_id != message_of(DATED).message_id
 
 
-def test_a_derived_message_id_does_not_depend_on_casing_or_order():
+def test_derived_id_does_not_depend_on_casing_or_order():
     payload = {"Original Timestamp": LATE, "USER_ID": "u-1", "Type": "TRACK"}
     assert message_of(payload).message_id == message_of(DATED).message_id
 
@@ -448,17 +448,17 @@ GARBLED = "the day before yesterday"
     ],
     ids=json.dumps,
 )
-def test_the_time_of_the_identity_is_what_resends_repeat_and_the_timestamp_what_is_most_exact(payload, time, timestamp):
+def test_key_time_is_repeated_by_resends_and_timestamp_is_exact(payload, time, timestamp):
     message = message_of(payload)
     assert (message.time, message.timestamp) == (parse_time(time) or UNDATED, parse_time(timestamp))
 
 
-def test_the_four_times_are_kept_as_they_came():
+def test_four_times_are_stored_unchanged():
     times = {"timestamp": LATE, "original_timestamp": GARBLED, "sent_at": 7, "received_at": "2031-05-17T14:00+02:00"}
     assert body_of(times).items() >= times.items()
 
 
-def test_names_that_nobody_knows_do_not_push_out_the_specs():
+def test_unknown_names_do_not_displace_spec_names():
     message_of({"type": "track", "userId": "u-1", **{f"name {n}": n for n in range(2 * MAX_REMEMBERED_NAMES)}})
     assert len(TOP.canonical) <= MAX_REMEMBERED_NAMES
     assert {"userId", "user_id", "messageId", "message_id"} <= TOP.canonical.keys()
@@ -472,12 +472,12 @@ def of_batch(*entries, **fields):
     return canonicalise_batch({**fields, "batch": [*entries]})
 
 
-def test_the_messages_of_a_batch_are_those_that_would_come_alone():
+def test_messages_of_a_batch_equal_single_messages():
     payloads = [{"type": "track", "userId": "u", "Event": "E"}, {"Type": "PAGE", "anonymous_id": 17}]
     assert of_batch(*payloads) == [canonical for payload in payloads for canonical in canonicalise(payload)]
 
 
-def test_a_batch_tells_its_messages_what_they_do_not_tell_themselves():
+def test_messages_inherit_missing_fields_from_their_batch():
     common = {
         "Context": {"IP": "192.0.2.1", "Library": {"Name": "lantern"}, "own": 1},
         "integrations": {"All": True, "x": False},
@@ -510,30 +510,30 @@ def test_a_batch_tells_its_messages_what_they_do_not_tell_themselves():
 
 
 @pytest.mark.parametrize("own", [True, "text", ["x"], 0, False])
-def test_what_a_message_tells_in_another_type_stays_for_its_schema(own):
+def test_message_field_of_a_wrong_type_is_left_to_its_schema(own):
     [message] = of_batch({"type": "page", "integrations": own}, integrations={"All": True})
     assert message.body["integrations"] == own
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}])
-def test_what_a_message_leaves_empty_it_inherits(nothing):
+def test_empty_field_is_inherited(nothing):
     [message] = of_batch({"type": "page", "context": nothing}, context={"ip": "192.0.2.1"})
     assert message.body["context"] == {"ip": "192.0.2.1"}
 
 
-def test_a_batch_tells_nothing_else():
+def test_other_batch_fields_are_not_inherited():
     [message] = of_batch({"event": "E"}, type="track", userId="u", messageId="m", traits={"a": 1}, writeKey="k", x=1)
     assert message.body.keys() == {"event", "message_id"}
     assert message.message_id.startswith("derived-")
 
 
-def test_the_write_key_of_a_batch_and_of_its_messages_is_left_out():
+def test_write_keys_of_a_batch_and_its_messages_are_dropped():
     context = {"writeKey": "secret", "a": 1}
     messages = of_batch({"type": "page", "writeKey": "secret"}, context=context, write_key="secret")
     assert "secret" not in str(messages)
 
 
-def test_when_a_batch_was_sent_does_not_change_a_derived_id():
+def test_sent_at_of_a_batch_does_not_change_derived_ids():
     [[first], [again]] = [of_batch({"type": "page", "userId": "u"}, sentAt=time) for time in (1, 2)]
     assert first.message_id == again.message_id
 
@@ -549,7 +549,7 @@ def test_when_a_batch_was_sent_does_not_change_a_derived_id():
         ({"x": reduce(lambda inner, _: [inner], range(200), 1)}, {}, "nested_too_deeply"),
     ],
 )
-def test_what_is_no_message_tells_why_and_the_others_are_none_the_worse(entry, body, code):
+def test_invalid_entry_has_a_reason_and_does_not_affect_others(entry, body, code):
     [good, bad, other] = of_batch({"type": "page"}, entry, {"type": "screen"})
     assert (good.fault, other.fault) == (None, None)
     assert bad.fault.code == code
@@ -558,13 +558,13 @@ def test_what_is_no_message_tells_why_and_the_others_are_none_the_worse(entry, b
 
 
 class Broken(dict):
-    """A message that no one can read completely."""
+    """A message that raises an error when it is read completely."""
 
     def values(self):
         raise ZeroDivisionError
 
 
-def test_an_entry_that_meets_a_bug_keeps_what_came_and_does_not_affect_the_others():
+def test_entry_that_meets_a_bug_keeps_its_body_and_affects_no_other():
     entry = Broken({"UserID": 7, "writeKey": "s3cret", "Context": {"write_key": "s3cret", "a": 1}})
     good, broken, other = of_batch({"type": "page"}, entry, {"type": "screen"}, context={"ip": "192.0.2.1"})
     assert (good.fault, other.fault, broken.fault.code) == (None, None, "internal_error")
@@ -574,29 +574,29 @@ def test_an_entry_that_meets_a_bug_keeps_what_came_and_does_not_affect_the_other
 
 
 @pytest.mark.parametrize("refusal", [NestedTooDeeply(), InvalidJson("A message must be valid JSON")])
-def test_an_entry_that_could_not_be_parsed_has_no_body(refusal):
+def test_unparsable_entry_has_no_body(refusal):
     [good, bad] = of_batch({"type": "page"}, refusal)
     assert (good.fault, bad.fault, bad.body) == (None, refusal, {})
 
 
 @pytest.mark.parametrize("name", ["batch", "Batch", "BATCH"])
-def test_a_batch_is_found_in_any_casing(name):
+def test_batch_is_found_in_any_casing(name):
     assert len(canonicalise_batch({name: [{}, {}]})) == 2
 
 
 @pytest.mark.parametrize("payload", [{}, {"batch": None}, {"batch": {}}, {"batch": "[]"}, {"type": "page"}])
-def test_what_has_no_array_of_messages_is_no_batch(payload):
+def test_body_without_an_array_of_messages_is_not_a_batch(payload):
     with pytest.raises(MissingBatch):
         canonicalise_batch(payload)
 
 
-def test_a_batch_holds_so_many_messages_at_the_most():
+def test_number_of_messages_in_a_batch_is_limited():
     assert len(canonicalise_batch({"batch": [{}] * MAX_BATCH_MESSAGES})) == 2500
     with pytest.raises(BatchTooLarge, match="at most 2,500 messages"):
         canonicalise_batch({"batch": [{}] * (MAX_BATCH_MESSAGES + 1)})
 
 
-def test_what_is_wrong_with_the_batch_itself_is_wrong_with_all():
+def test_error_in_a_batch_field_applies_to_all_messages():
     with pytest.raises(NumberOutOfRange):
         canonicalise_batch({"batch": [{}], "context": {"x": math.nan}})
 
@@ -605,11 +605,11 @@ def test_what_is_wrong_with_the_batch_itself_is_wrong_with_all():
     ("payload", "call_type"),
     [({}, "page"), ({"type": None}, "page"), ({"type": "track"}, "track"), ({"Type": "TRACK"}, "track")],
 )
-def test_a_message_that_tells_no_type_has_that_of_its_route(payload, call_type):
+def test_message_without_a_type_gets_the_type_of_its_route(payload, call_type):
     assert canonicalise(payload, call_type="page")[0].type == call_type
 
 
-def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
+def test_alias_on_the_alias_route_may_use_the_old_names():
     [message] = canonicalise({"from": "a", "to": "b"}, call_type="alias")
     assert message.body.items() >= {"previous_id": "a", "user_id": "b"}.items()
 
@@ -629,30 +629,30 @@ def test_an_alias_whose_route_tells_its_type_may_have_its_old_names():
         ({}, None),
     ],
 )
-def test_the_key_of_a_source_is_found_at_the_top(payload, key):
+def test_write_key_is_found_at_the_top_level(payload, key):
     assert write_key_of(payload) == key
 
 
 @pytest.mark.parametrize(
     "payload", [{"batch": [{}], "Batch": [{}]}, {"batch": [{}], "BATCH": None}, {"Batch": {}, "batch": []}]
 )
-def test_two_batches_are_none(payload):
+def test_two_batch_fields_are_not_a_batch(payload):
     with pytest.raises(MissingBatch):
         canonicalise_batch(payload)
 
 
-def test_what_a_batch_tells_for_all_is_bounded():
+def test_size_of_inherited_batch_fields_is_limited():
     context = {"x": "x" * 10_000}
     assert len(canonicalise_batch({"batch": [{}] * 1000, "context": context})) == 1000
     with pytest.raises(BatchTooLarge, match="too large for so many messages"):
         canonicalise_batch({"batch": [{}] * 2000, "context": context})
 
 
-def test_a_number_that_is_none_beside_the_batch_concerns_nobody():
+def test_invalid_number_in_an_unused_batch_field_is_ignored():
     assert len(canonicalise_batch({"batch": [{}], "whatever": math.nan})) == 1
 
 
-def test_the_key_of_a_source_is_found_without_a_look_at_other_fields():
+def test_write_key_is_found_without_reading_other_fields():
     deep = reduce(lambda inner, _: [inner], range(100_000), 1)
     assert write_key_of({"writeKey": "k", "context": deep, "Context": deep}) == "k"
 
@@ -671,5 +671,5 @@ def test_the_key_of_a_source_is_found_without_a_look_at_other_fields():
         ("{}", False),
     ],
 )
-def test_a_text_names_a_write_key_wherever_it_is(text, is_named):
+def test_write_key_is_found_anywhere_in_a_text(text, is_named):
     assert names_write_key(text) is is_named

@@ -32,7 +32,7 @@ def message_of(user, message_id):
 
 
 def inserted(user, message_id, number=1, **changes):
-    """Return a stream record, or one with other attributes; `number` is its sequence number."""
+    """Return a stream record, or one with other attributes. `number` is its sequence number."""
     image = {
         "subject": {"S": f"acme#user#{user}"},
         "position": {"S": f"{STORED_AT}#{message_id}"},
@@ -50,7 +50,7 @@ def inserted(user, message_id, number=1, **changes):
 
 
 def sent(user, message_id, number=1, *, fifo=False, **changes):
-    """Return a message of the queue, or one with another body; `number` is SQS's id of it."""
+    """Return a queue record, or one with another body. `number` is its SQS id."""
     content = {
         "subject": f"acme#user#{user}",
         "customer_id": "acme",
@@ -76,14 +76,14 @@ QUEUES = pytest.mark.parametrize("record", [sent, fifo_sent], ids=["queue", "fif
 
 @dataclass
 class Elsewhere:
-    """Keeps the messages that are sent on; while it is `down`, none can be."""
+    """Keeps the forwarded messages. While it is `down`, nothing can be forwarded."""
 
     down: bool = False
     retried: list = field(default_factory=list)
     given_up: list = field(default_factory=list)
 
     def consume(self, function, event, handle, **options):
-        """Hand an event to a consumer that sends its failures here."""
+        """Pass an event to a consumer that forwards its failures to this object."""
         if function is stream:
             forwards = Forwards(retry=self._into(self.retried), give_up=self._into(self.given_up))
             return stream.consume(event, handle, forwards, **options)
@@ -107,7 +107,7 @@ class Faulty(Exception):
 
 
 class Consumer:
-    """A partner's `handle` that fails at some messages, and keeps the order in which it was called."""
+    """A partner's `handle` that fails for some messages, and records the order of its calls."""
 
     def __init__(self, *fails_at, text="out of oil"):
         self.fails_at = fails_at
@@ -133,7 +133,7 @@ def failures(*numbers):
 
 
 @ANY
-def test_each_message_is_handed_over_with_its_customer(function, record):
+def test_handle_gets_each_message_with_its_customer(function, record):
     consumer = Consumer()
     answer = function.consume(batch(record("a", "m-1"), record("b", "m-2", 2)), consumer)
     assert answer == failures()
@@ -141,14 +141,14 @@ def test_each_message_is_handed_over_with_its_customer(function, record):
 
 
 @QUEUES
-def test_a_queued_message_that_fails_is_reported_and_others_are_handed_over(record):
+def test_failed_queue_message_is_reported_and_others_are_handled(record):
     consumer = Consumer("m-1")
     answer = queue.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2), record("c", "m-3", 3)), consumer)
     assert answer == failures(1)
     assert consumer.message_ids == ["m-1", "m-2", "m-3"]
 
 
-def test_a_fifo_queue_holds_back_the_later_messages_of_the_same_subject_only():
+def test_fifo_queue_holds_back_only_the_same_subject():
     consumer = Consumer("m-2")
     records = [("a", "m-1"), ("a", "m-2"), ("b", "m-3"), ("a", "m-4"), ("b", "m-5")]
     answer = queue.consume(batch(*(fifo_sent(*ids, n) for n, ids in enumerate(records))), consumer)
@@ -156,27 +156,27 @@ def test_a_fifo_queue_holds_back_the_later_messages_of_the_same_subject_only():
     assert consumer.message_ids == ["m-1", "m-2", "m-3", "m-5"]
 
 
-def test_a_standard_queue_holds_nothing_back():
+def test_standard_queue_holds_nothing_back():
     consumer = Consumer("m-1")
     assert queue.consume(batch(sent("a", "m-1", 1), sent("a", "m-2", 2)), consumer) == failures(1)
     assert consumer.message_ids == ["m-1", "m-2"]
 
 
 @QUEUES
-def test_a_batch_of_a_queue_in_which_everything_fails_is_an_error_of_the_function(record):
+def test_queue_batch_that_fails_completely_is_a_function_error(record):
     with pytest.raises(BatchFailed, match="No message of the batch is done"):
         queue.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2)), Consumer("m-1", "m-2"))
 
 
-def test_messages_that_a_fifo_queue_held_back_count_as_failed_for_that():
+def test_held_back_messages_count_as_failed():
     with pytest.raises(BatchFailed):
         queue.consume(batch(fifo_sent("a", "m-1", 1), fifo_sent("a", "m-2", 2)), Consumer("m-1"))
 
 
-# What fails on the stream goes elsewhere, and holds nothing up
+# Failed stream messages are forwarded, and hold up nothing
 
 
-def test_a_message_that_fails_is_sent_on_and_all_others_are_handed_over():
+def test_failed_stream_message_is_forwarded_and_others_are_handled():
     elsewhere, consumer = Elsewhere(), Consumer("m-1")
     records = [inserted("a", "m-1", 1), inserted("a", "m-2", 2), inserted("b", "m-3", 3)]
     assert elsewhere.consume(stream, batch(*records), consumer) == failures()
@@ -184,21 +184,21 @@ def test_a_message_that_fails_is_sent_on_and_all_others_are_handed_over():
     assert (elsewhere.retried, elsewhere.given_up) == ([records[0]["dynamodb"]["NewImage"]], [])
 
 
-def test_a_batch_in_which_everything_fails_is_sent_on_message_by_message():
+def test_stream_batch_that_fails_completely_is_forwarded_one_by_one():
     elsewhere, ids = Elsewhere(), [f"m-{number}" for number in range(100)]
     consumer = Consumer(*ids)
     answer = elsewhere.consume(stream, batch(*(inserted(name, name, n) for n, name in enumerate(ids))), consumer)
     assert (answer, elsewhere.retried_ids, consumer.message_ids) == (failures(), ids, ids)
 
 
-def test_the_batch_ends_at_a_message_that_can_not_be_sent_on():
+def test_batch_ends_at_a_message_that_cannot_be_forwarded():
     elsewhere, consumer = Elsewhere(down=True), Consumer("m-2")
     records = [inserted("a", "m-1", 1), inserted("b", "m-2", 2), inserted("c", "m-3", 3)]
     assert elsewhere.consume(stream, batch(*records), consumer) == failures(2, 3)
     assert consumer.message_ids == ["m-1", "m-2"]
 
 
-def test_a_batch_whose_first_message_can_not_be_sent_on_is_an_error_so_that_lambda_splits_it():
+def test_batch_raises_if_its_first_message_cannot_be_forwarded():
     with pytest.raises(BatchFailed):
         Elsewhere(down=True).consume(stream, batch(inserted("a", "m-1", 1), inserted("b", "m-2", 2)), Consumer("m-1"))
 
@@ -206,7 +206,7 @@ def test_a_batch_whose_first_message_can_not_be_sent_on_is_an_error_so_that_lamb
 def deliver(consume, records, *, retries):
     """Invoke a function as Lambda does for a stream: again from the first failure, and in halves after an error.
 
-    Returns the records that were given up.
+    Returns the records that were discarded.
     """
     waiting, given_up = [(records, 0)], []
     while waiting:
@@ -235,7 +235,7 @@ RETRIES = load_template()["Resources"]["StreamConsumerFunction"]["Properties"]["
 
 @pytest.mark.parametrize("down", [False, True], ids=["queue up", "queue down"])
 @pytest.mark.parametrize("place", [0, 1, 49, 98, 99])
-def test_a_batch_with_a_bad_message_is_handed_over_about_once(place, down):
+def test_batch_with_a_bad_message_is_handled_about_once(place, down):
     elsewhere, bad = Elsewhere(down=down), f"m-{place}"
     consumer = Consumer(bad)
     records = [inserted(f"user-{number}", f"m-{number}", number) for number in range(100)]
@@ -247,7 +247,7 @@ def test_a_batch_with_a_bad_message_is_handed_over_about_once(place, down):
     assert elsewhere.retried_ids == ([] if down else [bad])
 
 
-def test_messages_that_there_is_no_time_for_come_again_untried():
+def test_messages_without_time_left_are_returned_untried():
     elsewhere, calls = Elsewhere(), []
 
     def handle(message, _customer):
@@ -267,7 +267,7 @@ class Context:
         return int(self.seconds * 1000)
 
 
-def test_no_message_is_begun_when_it_may_not_end_in_time():
+def test_message_is_not_begun_if_it_may_not_end_in_time():
     event = batch(inserted("a", "m-1", 1))
     with pytest.raises(BatchFailed):
         stream.lambda_handler(event, Context(seconds=MESSAGE_SECONDS - 1))
@@ -286,7 +286,7 @@ def refuse(message, _customer):
 
 
 @ANY
-def test_a_permanent_failure_goes_to_the_dead_letters_at_once(function, record, lines):
+def test_permanent_failure_goes_to_the_dead_letters_at_once(function, record, lines):
     elsewhere = Elsewhere()
     event = batch(record("a", "bad", 1), record("a", "m-2", 2), record("b", "m-3", 3))
     assert elsewhere.consume(function, event, refuse) == failures()
@@ -297,7 +297,7 @@ def test_a_permanent_failure_goes_to_the_dead_letters_at_once(function, record, 
 
 
 @ANY
-def test_a_permanent_failure_that_can_not_be_moved_comes_again(function, record, lines):
+def test_permanent_failure_that_cannot_be_moved_is_retried(function, record, lines):
     event = batch(record("b", "m-1", 1), record("a", "bad", 2))
     assert Elsewhere(down=True).consume(function, event, refuse) == failures(2)
     failed, count = lines()
@@ -331,7 +331,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize(("function", "record", "garbage"), GARBAGE.values(), ids=GARBAGE)
-def test_what_cannot_be_read_goes_to_the_dead_letters(function, record, garbage, lines):
+def test_unreadable_item_goes_to_the_dead_letters(function, record, garbage, lines):
     elsewhere, consumer = Elsewhere(), Consumer()
     event = batch(record("a", "m-1", 1, **garbage), record("a", "m-2", 2))
     assert elsewhere.consume(function, event, consumer) == failures()
@@ -340,13 +340,13 @@ def test_what_cannot_be_read_goes_to_the_dead_letters(function, record, garbage,
     assert (failed["error"], failed["record_id"], failed["sent_to"]) == ("Unreadable", "1", "dead_letters")
 
 
-def test_what_can_be_read_of_an_item_is_told(lines):
+def test_readable_attributes_of_a_damaged_item_are_logged(lines):
     Elsewhere().consume(stream, batch(inserted("a", "m-1", message={"S": "garbage"})), Consumer())
     failed = lines()[0]
     assert (failed["customer_id"], failed["message_id"], failed["call_type"]) == ("acme", "m-1", "track")
 
 
-# What a batch leaves behind
+# Log lines of a batch
 
 
 @ANY
@@ -387,14 +387,14 @@ def test_a_batch_that_failed_is_counted_too(lines):
     assert [line.get("ConsumerFailed") for line in lines()] == [None, [1.0]]
 
 
-def test_nothing_of_a_batch_is_left_for_the_next_count(lines):
+def test_counters_are_empty_after_a_batch(lines):
     for _ in range(2):
         queue.consume(batch(sent("a", "m-1")), Consumer())
     assert [(line["Consumed"], line["ConsumerFailed"]) for line in lines()] == [([1.0], [0.0])] * 2
 
 
 @pytest.mark.parametrize(("function", "record"), [SOURCES["stream"], SOURCES["fifo queue"]], ids=["stream", "fifo"])
-def test_what_was_not_tried_is_neither_counted_nor_told(function, record, lines):
+def test_untried_messages_are_neither_counted_nor_logged(function, record, lines):
     event = batch(record("b", "m-1", 1), record("a", "m-2", 2), record("a", "m-3", 3))
     Elsewhere(down=True).consume(function, event, Consumer("m-2"))
     [_failed, count] = lines()
@@ -403,7 +403,7 @@ def test_what_was_not_tried_is_neither_counted_nor_told(function, record, lines)
 
 @ANY
 @pytest.mark.parametrize("text", ["a\nb\r\n{}", "\u2028\x85\x00", "\ud800", '"}\n{"status": 200'])
-def test_no_text_can_break_a_line(function, record, text, lines):
+def test_text_cannot_break_a_line(function, record, text, lines):
     with pytest.raises(BatchFailed):
         Elsewhere(down=True).consume(function, batch(record(text, text)), Consumer(text, text=text))
     assert lines()[0]["message_id"] == text
@@ -419,7 +419,7 @@ def test_long_texts_are_cut_short(lines):
     assert "m" * MAX_TRACEBACK_PART_CHARS not in failed["traceback"]
 
 
-def test_a_long_chain_of_causes_is_cut_to_its_end(lines):
+def test_long_chain_of_causes_keeps_its_end(lines):
     def handle(_message, _customer):
         error = None
         for number in range(1000):
@@ -446,12 +446,12 @@ def test_a_handler_may_change_the_message_that_it_was_given(lines):
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"routeKey": "POST /segment"}])
 @pytest.mark.parametrize("function", [stream, queue])
-def test_an_event_of_another_kind_is_an_error(function, event):
+def test_event_of_another_kind_is_an_error(function, event):
     with pytest.raises(UnexpectedBatchTypeError, match="Unexpected batch event type"):
         function.consume(event, Consumer())
 
 
-# What is sent on reaches the queues
+# Forwarded messages in the queues
 
 
 NASTY = 'a\x00#%"\n\ud800灯😀'
@@ -488,7 +488,7 @@ def stored(destination, **fields):
 
 
 def queue_event(destination, message):
-    """Return a message of a queue as Lambda spells it."""
+    """Return a queue message in the form of a Lambda event."""
     texts = {
         name: {"stringValue": attribute["StringValue"], "dataType": "String"}
         for name, attribute in message.get("MessageAttributes", {}).items()
@@ -498,13 +498,13 @@ def queue_event(destination, message):
 
 
 def took(destination, message):
-    """Return what the queue's consumer hands over of a message."""
+    """Return the message that the queue's consumer passes to `handle`."""
     taken = []
     queue.consume(queue_event(destination, message), lambda *call: taken.append(call))
     return taken
 
 
-def test_a_message_that_fails_on_the_stream_is_in_the_queue_as_it_was_stored(destination):
+def test_forwarded_message_equals_the_stored_one(destination):
     record = stored(destination)
     assert stream.consume(batch(record), Consumer("bad")) == failures()
     [queued] = destination.queued()
@@ -517,7 +517,7 @@ def test_a_message_that_fails_on_the_stream_is_in_the_queue_as_it_was_stored(des
     assert [(message, customer)] == expected
 
 
-def test_a_message_too_large_for_the_form_of_the_queue_is_sent_as_an_item(destination):
+def test_forwarded_message_too_large_for_json_is_sent_as_an_item(destination):
     record = stored(destination, properties={NASTY: "ü" * MAX_QUEUE_MESSAGE_BYTES})
     assert stream.consume(batch(record), Consumer("bad")) == failures()
     url = destination.stack.stores.event_queue_url
@@ -526,7 +526,7 @@ def test_a_message_too_large_for_the_form_of_the_queue_is_sent_as_an_item(destin
     assert (message["properties"], customer) == ({NASTY: "ü" * MAX_QUEUE_MESSAGE_BYTES}, "acme")
 
 
-def test_an_item_whose_subject_is_not_that_of_its_message_is_sent_as_it_is(destination):
+def test_item_with_another_subject_is_forwarded_as_an_item(destination):
     record = inserted("a", "bad", subject={"S": "acme#user#earlier"})
     assert stream.consume(batch(record), Consumer("bad")) == failures()
     [queued] = destination.queued()
@@ -536,7 +536,7 @@ def test_an_item_whose_subject_is_not_that_of_its_message_is_sent_as_it_is(desti
     ] == ["bad"]
 
 
-def test_an_item_that_can_not_be_read_is_among_the_dead_letters_as_it_is(destination):
+def test_unreadable_item_is_a_dead_letter_unchanged(destination):
     record = inserted("a", "bad", message={"S": "garbage"})
     assert stream.consume(batch(record), Consumer()) == failures()
     [letter] = dead_letters(destination)
@@ -545,15 +545,15 @@ def test_an_item_that_can_not_be_read_is_among_the_dead_letters_as_it_is(destina
         assert letter["Attributes"]["MessageGroupId"] == sha256("acme#user#a")
 
 
-def test_a_permanent_failure_on_the_stream_leaves_a_dead_letter_that_can_be_redriven(destination):
+def test_dead_letter_of_the_stream_can_be_redriven(destination):
     assert stream.consume(batch(stored(destination)), refuse) == failures()
     [letter] = dead_letters(destination)
     [(message, customer)] = took(destination, letter)
     assert (message["message_id"], customer) == ("bad", "acme")
 
 
-def test_a_permanent_failure_in_the_queue_leaves_the_same_dead_letter_each_time(destination):
-    """A FIFO queue would drop a dead letter that repeats one of the last five minutes, as a redrive may make one."""
+def test_dead_letter_of_the_queue_is_the_same_each_time(destination):
+    """A FIFO queue would drop a dead letter that repeats one of the last five minutes. A redrive may cause that."""
     stream.consume(batch(stored(destination)), Consumer("bad"))
     url = destination.stack.stores.event_queue_url
     options = {"MessageAttributeNames": ["All"], "MessageSystemAttributeNames": ["All"]}

@@ -1,4 +1,4 @@
-"""The contact table: whatever order messages come in, however often, beside each other and interrupted."""
+"""Test the contact table: the order, repetition, concurrency and interruption of messages don't matter."""
 
 import itertools
 import json
@@ -83,12 +83,12 @@ def shown(client, customer="acme"):
 
 
 def in_order(contacts):
-    """Sort contacts; a user and a visitor may share an id."""
+    """Sort contacts. A user and a visitor may have the same id."""
     return sorted(contacts, key=lambda contact: (contact["id"], json.dumps(contact, sort_keys=True)))
 
 
 def items(client, customer="acme"):
-    """Return what is stored of a customer, less how often it was changed."""
+    """Return the stored items of a customer, without their change counters."""
     query = client.get_paginator("query").paginate(
         TableName=TABLE,
         KeyConditionExpression="customer = :customer",
@@ -98,11 +98,11 @@ def items(client, customer="acme"):
     return [{name: value for name, value in item.items() if name != "version"} for item in found]
 
 
-# The same contacts from the same messages
+# The same messages always give the same contacts
 
 
 def expected(messages, customer):
-    """Say from all messages at once what contacts there are, as `shown` does."""
+    """Compute the contacts from all messages at once, in the form of `shown`."""
 
     def who(one):
         return ("user", one["user_id"]) if one.get("user_id") else ("visitor", one["anonymous_id"])
@@ -162,11 +162,11 @@ def expected(messages, customer):
 
 
 class Killed(BaseException):
-    """The function ends here."""
+    """Stands for the end of the function."""
 
 
 class Worker:
-    """A function that stops before each call of the store until it is its turn."""
+    """A function that stops before each store call and waits for its turn."""
 
     def __init__(self, aws):
         self.client = aws.dynamodb()
@@ -180,7 +180,7 @@ class Worker:
         self.stopped.acquire()
 
     def go_on(self, *, killed=False):
-        """Make one call, or end in its place; return the message if that is to come again."""
+        """Make one call, or end the function instead. Return the message if it must be taken again."""
         again, self.is_killed = self.message, killed
         self.turn.release()
         self.stopped.acquire()
@@ -215,10 +215,12 @@ def workers(aws):
     return [Worker(aws) for _ in range(WORKERS)]
 
 
-def take_beside_each_other(workers, messages, customer, schedule):
-    """Take messages call by call as a schedule says: which worker goes on, and whether it is killed instead.
+def take_concurrently(workers, messages, customer, schedule):
+    """Take messages concurrently, call by call.
 
-    Returns how many were killed, and came again.
+    The schedule says which worker continues, and whether it is killed instead.
+
+    Returns how many were killed and taken again.
     """
     kills = 0
     waiting = list(messages)
@@ -258,15 +260,15 @@ CUSTOMERS = map("customer-{}".format, itertools.count())
 
 @search(40)
 @given(history=HISTORIES, schedule=SCHEDULES, data=st.data())
-def test_contacts_depend_on_the_set_of_messages_alone(history, schedule, data, dynamodb, workers):
+def test_contacts_depend_only_on_the_set_of_messages(history, schedule, data, dynamodb, workers):
     customer = next(CUSTOMERS)
     again = data.draw(st.lists(st.sampled_from(history), max_size=3))
-    take_beside_each_other(workers, history + again, customer, schedule)
+    take_concurrently(workers, history + again, customer, schedule)
     check(dynamodb, customer, history)
 
 
 def check(client, customer, messages):
-    """Check contacts, and that what does not count is not only passed over but gone."""
+    """Check contacts, and that events that don't count are also removed from the table."""
     contacts = shown(client, customer)
     assert contacts == expected(messages, customer)
     counted = {
@@ -294,7 +296,7 @@ def names(one):
 
 @pytest.mark.many_examples
 @pytest.mark.parametrize("one", some(AT_ONCE), ids=names)
-def test_another_message_may_come_whole_between_any_two_calls_of_one(one, dynamodb, workers):
+def test_another_message_may_be_taken_between_any_two_calls(one, dynamodb, workers):
     before = [visit(time=MORNING), message("alias", "user", previous_id="visitor", message_id="m-2")]
     worker = workers[0]
     for other in AT_ONCE:
@@ -338,7 +340,7 @@ BEFORE = [
     ids=names,
 )
 @pytest.mark.many_examples
-def test_a_message_that_was_interrupted_anywhere_ends_the_same_when_it_comes_again(one, dynamodb, workers):
+def test_interrupted_message_ends_the_same_when_taken_again(one, dynamodb, workers):
     def outcome(customer):
         kinds = Counter(item["item"]["S"].split("#")[0] for item in items(dynamodb, customer))
         return kinds, shown(dynamodb, customer)
@@ -347,7 +349,7 @@ def test_a_message_that_was_interrupted_anywhere_ends_the_same_when_it_comes_aga
     for calls in itertools.count():
         customer = f"interrupted-{calls}"
         take(dynamodb, *BEFORE, customer=customer)
-        kills = take_beside_each_other(workers, [one], customer, [(0, False)] * (calls + 1) + [(0, True)])
+        kills = take_concurrently(workers, [one], customer, [(0, False)] * (calls + 1) + [(0, True)])
         assert outcome(customer) == outcome("undisturbed")
         if not kills:
             break
@@ -358,10 +360,10 @@ def test_a_message_that_was_interrupted_anywhere_ends_the_same_when_it_comes_aga
 
 
 @pytest.fixture
-def beside(dynamodb, aws):
-    """Return a client before whose puts another message changes the contact, so many times."""
+def contended_client(dynamodb, aws):
+    """Return a client with contention: before each of its first `times` puts, another message changes the contact."""
 
-    def beside(*, times):
+    def contended_client(*, times):
         client, numbers = aws.dynamodb(), iter(range(times))
 
         def change(**_):
@@ -371,18 +373,18 @@ def beside(dynamodb, aws):
         client.meta.events.register("before-call.dynamodb.PutItem", change)
         return client
 
-    return beside
+    return contended_client
 
 
-def test_what_others_change_meanwhile_is_kept(dynamodb, beside):
-    take(beside(times=MAX_TRIES - 1), message("identify", traits={"plan": "pro"}))
+def test_concurrent_changes_are_kept(dynamodb, contended_client):
+    take(contended_client(times=MAX_TRIES - 1), message("identify", traits={"plan": "pro"}))
     [contact] = shown(dynamodb)
     assert contact["traits"] == {"plan": "pro", **{f"trait {number}": number for number in range(MAX_TRIES - 1)}}
 
 
-def test_a_contact_that_others_change_without_end_raises(beside):
+def test_endless_concurrent_changes_raise(contended_client):
     with pytest.raises(Conflict, match=f"^contact#[0-9a-f]{{64}} was changed by others {MAX_TRIES} times in a row$"):
-        take(beside(times=MAX_TRIES), message("identify", traits={"plan": "pro"}))
+        take(contended_client(times=MAX_TRIES), message("identify", traits={"plan": "pro"}))
 
 
 @pytest.mark.parametrize(
@@ -395,7 +397,7 @@ def test_a_contact_that_others_change_without_end_raises(beside):
     ],
     ids=names,
 )
-def test_a_message_that_comes_again_puts_nothing(one, dynamodb, aws):
+def test_message_taken_again_writes_nothing(one, dynamodb, aws):
     take(dynamodb, one)
     client, puts = aws.dynamodb(), []
     client.meta.events.register("before-call.dynamodb.PutItem", lambda **_: puts.append(1))
@@ -403,13 +405,13 @@ def test_a_message_that_comes_again_puts_nothing(one, dynamodb, aws):
     assert puts == []
 
 
-# What an item holds
+# Contents of an item
 
 
 IDS = ["u", "#", "%23", "\x00", "\ud800", "?", "null", "\u00e9", "e\u0301", NASTY, "x" * 3000]
 
 
-def test_the_table_takes_any_texts_and_holds_contacts_apart(dynamodb):
+def test_any_text_is_stored_and_contacts_stay_separate(dynamodb):
     for text in IDS:
         take(
             dynamodb,
@@ -431,12 +433,12 @@ EVENTS = {**{name: name for name in ("Größe → 7 💡", "#", "x" * 3000)}, "\
 
 
 @pytest.mark.parametrize(("event", "name"), EVENTS.items(), ids=range(len(EVENTS)))
-def test_events_are_counted_by_any_name(event, name, dynamodb):
+def test_events_with_any_name_are_counted(event, name, dynamodb):
     take(dynamodb, *(track(event=event, message_id=message_id) for message_id in ("m-1", "m-2", "\ud800", "m-1")))
     assert shown(dynamodb)[0]["events"] == {name: 3}
 
 
-def test_the_contacts_of_customers_are_apart(dynamodb):
+def test_contacts_of_customers_are_separate(dynamodb):
     for customer in ("acme", "umbrella"):
         take(dynamodb, message("identify", traits={"customer": customer}), customer=customer)
     take(dynamodb, message("delete"), customer="umbrella")
@@ -456,7 +458,7 @@ def incompressible(length):
     return "".join(random.Random(17).choices("0123456789abcdef", k=length))  # noqa: S311 -- no secret
 
 
-def test_a_contact_that_is_given_too_much_keeps_the_newest_and_says_so(dynamodb):
+def test_oversized_contact_keeps_the_newest_and_names_what_it_left_out(dynamodb):
     calls = [
         message("identify", traits={"text": incompressible(900_000), "\ud800": 1}, time=MORNING),
         message("identify", traits={f"trait {number:03}": incompressible(900) for number in range(MAX_TRAITS + 200)}),
@@ -474,7 +476,7 @@ def test_a_contact_that_is_given_too_much_keeps_the_newest_and_says_so(dynamodb)
     assert shown(dynamodb)[0]["left_out"] == {"traits": ["text"], "groups": [], "more": False}
 
 
-def test_an_erasure_makes_room_again(dynamodb):
+def test_erasure_makes_room_in_a_full_contact(dynamodb):
     take(
         dynamodb,
         message("identify", traits={"text": incompressible(5000)}),
@@ -491,7 +493,7 @@ TAKEN_AT_ONCE = MAX_SET_MESSAGES - 10
 
 
 def take_many(client, messages):
-    """Take more messages of a user, event and day than a set holds: most of them by one call."""
+    """Take more messages of a user, event and day than a set holds. One call takes most of them."""
     first, *others = messages[:TAKEN_AT_ONCE]
     take(client, first)
     [name] = seen_items(client)
@@ -505,11 +507,11 @@ def take_many(client, messages):
 
 
 def text_of(one):
-    """Return the text that stands for a message in a set."""
+    """Return the text that represents a message in a set."""
     return f"{one['original_timestamp']}#{sha256(one['message_id'])[:12]}"
 
 
-def test_any_number_of_messages_of_an_event_and_day_counts_once_each(dynamodb):
+def test_each_of_many_messages_of_an_event_and_day_counts_once(dynamodb):
     messages = [track(message_id=f"m-{number}") for number in range(MANY)]
     take_many(dynamodb, messages)
     sizes = [len(item["messages"]["SS"]) for item in items(dynamodb) if "event" in item]
@@ -522,7 +524,7 @@ def test_any_number_of_messages_of_an_event_and_day_counts_once_each(dynamodb):
     assert [item for item in items(dynamodb) if "event" in item] == []
 
 
-def test_a_message_that_got_into_two_sets_counts_once_and_is_erased_from_both(dynamodb):
+def test_message_in_two_sets_counts_once_and_is_erased_from_both(dynamodb):
     messages = [track(message_id=f"m-{number}") for number in range(MAX_SET_MESSAGES + 1)]
     take_many(dynamodb, messages)
     [full] = [item for item in items(dynamodb) if len(item.get("messages", {"SS": []})["SS"]) == MAX_SET_MESSAGES]
@@ -544,7 +546,7 @@ def seen_items(client):
     return {item["item"]["S"]: item["messages"]["SS"] for item in items(client) if "event" in item}
 
 
-def test_messages_that_share_an_id_are_split_too(dynamodb):
+def test_messages_with_the_same_id_are_split_too(dynamodb):
     messages = [track(message_id="const", time=f"2031-05-17T12:00:00.{number:06}Z") for number in range(MANY)]
     take_many(dynamodb, messages)
     assert {len(name.split("#")[4:]) and len(name.split("#")[4]) for name in seen_items(dynamodb)} == {0, 1}
@@ -556,7 +558,7 @@ def test_messages_that_share_an_id_are_split_too(dynamodb):
 
 
 def fill_sets(client, one, *, count):
-    """Fill the first sets that may hold a message, and return that message's text."""
+    """Fill the first sets that may hold a message. Return the text of that message."""
     take(client, one)
     [(name, [text])] = seen_items(client).items()
     others = [f"{NOON}#{number:012}" for number in range(MAX_SET_MESSAGES)]
@@ -574,25 +576,25 @@ def fill_sets(client, one, *, count):
 HASH_DIGITS = 64
 
 
-def test_the_last_set_of_a_message_takes_it(dynamodb):
+def test_message_is_stored_in_its_last_set_if_the_others_are_full(dynamodb):
     text = fill_sets(dynamodb, track(), count=HASH_DIGITS)
     take(dynamodb, track(), track())
     assert [messages for messages in seen_items(dynamodb).values() if text in messages] == [[text]]
 
 
-def test_a_message_whose_sets_are_all_full_is_a_permanent_failure(dynamodb):
+def test_message_fails_permanently_if_all_its_sets_are_full(dynamodb):
     fill_sets(dynamodb, track(), count=HASH_DIGITS + 1)
     with pytest.raises(PermanentFailure, match="are full"):
         take(dynamodb, track())
 
 
 def by_hand(client, *, deleted_at):
-    """Note an erasure of the user, as a function does that ends right after that."""
+    """Note an erasure of the user, like a function that ends right after that."""
     contact = table_of(client)._join(f"contact#{key_of('acme', 'u')}", Contact(deleted_at=deleted_at))  # noqa: SLF001
     return contact.deleted_at
 
 
-def test_more_contacts_than_a_page_of_the_table_holds_are_all_shown(dynamodb):
+def test_more_contacts_than_one_page_are_all_shown(dynamodb):
     traits = {"text": incompressible(60_000)}
     take(dynamodb, *(message("identify", f"user-{number}", traits=traits) for number in range(20)))
     assert len(shown(dynamodb)) == 20
@@ -601,7 +603,7 @@ def test_more_contacts_than_a_page_of_the_table_holds_are_all_shown(dynamodb):
 # Erasure
 
 
-def test_an_erased_user_leaves_nothing_readable(dynamodb):
+def test_erased_user_leaves_nothing_readable(dynamodb):
     take(
         dynamodb,
         message("identify", "user-7", traits={"name": "Ada", "email": "ada@example.com"}),
@@ -629,7 +631,7 @@ def test_an_erased_user_leaves_nothing_readable(dynamodb):
     }
 
 
-def test_what_comes_too_late_is_not_taken_up_again(dynamodb):
+def test_late_messages_do_not_restore_an_erased_contact(dynamodb):
     take(dynamodb, message("delete"))
     erased = items(dynamodb)
     take(
@@ -643,7 +645,7 @@ def test_what_comes_too_late_is_not_taken_up_again(dynamodb):
     assert (items(dynamodb), shown(dynamodb)) == (erased, [])
 
 
-def test_who_comes_back_after_an_erasure_is_a_new_contact(dynamodb):
+def test_returning_user_is_a_new_contact(dynamodb):
     take(
         dynamodb,
         message("identify", time=MORNING, traits={"name": "Ada"}),
@@ -657,32 +659,32 @@ def test_who_comes_back_after_an_erasure_is_a_new_contact(dynamodb):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_an_erasure_leaves_what_happened_later_that_day(order, dynamodb):
+def test_erasure_keeps_later_events_of_that_day(order, dynamodb):
     messages = [track(time=MORNING), message("delete", time=NOON), track(time=EVENING)]
     take(dynamodb, *(messages[number] for number in order))
     assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
 
 
-def test_an_erasure_that_comes_late_leaves_what_happened_on_later_days(dynamodb):
+def test_late_erasure_keeps_events_of_later_days(dynamodb):
     take(dynamodb, track(time=DAY_BEFORE, message_id="m-0"), track(time=NOON), message("delete", time=DAY_BEFORE))
     assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
 
 
-def test_a_visitor_is_erased_by_the_anonymous_id(dynamodb):
+def test_visitor_is_erased_by_the_anonymous_id(dynamodb):
     take(dynamodb, by_visitor(message("page", "visitor")))
     assert [contact["id"] for contact in shown(dynamodb)] == ["visitor"]
     take(dynamodb, by_visitor(message("delete", "visitor")))
     assert shown(dynamodb) == []
 
 
-def test_an_account_stays_when_its_last_member_is_erased(dynamodb):
+def test_account_stays_after_its_last_member_is_erased(dynamodb):
     take(dynamodb, message("group", group_id="g-1", traits={"plan": "pro"}), message("delete"))
     take(dynamodb, message("group", "other", group_id="g-1"))
     assert shown(dynamodb)[0]["groups"] == {"g-1": {"plan": "pro"}}
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_an_erasure_reaches_all_that_ever_became_part_of_the_user(order, dynamodb):
+def test_erasure_covers_everything_ever_merged_into_the_user(order, dynamodb):
     messages = [
         message("alias", "user", previous_id="visitor", time=MORNING),
         message("alias", "friend", previous_id="visitor", time=EVENING),
@@ -692,7 +694,7 @@ def test_an_erasure_reaches_all_that_ever_became_part_of_the_user(order, dynamod
     assert [(contact["id"], contact["events"]) for contact in shown(dynamodb)] == [("friend", {})]
 
 
-def test_what_is_erased_does_not_count_while_its_message_is_under_way(dynamodb, workers):
+def test_erased_event_does_not_count_while_its_message_is_in_progress(dynamodb, workers):
     take(dynamodb, message("delete"), track(time=EVENING))
     workers[0].start(track(time=MORNING), "acme")
     workers[0].go_on()
@@ -701,7 +703,7 @@ def test_what_is_erased_does_not_count_while_its_message_is_under_way(dynamodb, 
     workers[0].finish()
 
 
-def test_an_event_that_was_erased_and_not_swept_yet_is_not_shown(dynamodb, aws):
+def test_erased_event_is_not_shown_before_the_sweep(dynamodb, aws):
     take(dynamodb, track(time=MORNING), message("identify", time=EVENING))
     client = aws.dynamodb()
 
@@ -715,14 +717,14 @@ def test_an_event_that_was_erased_and_not_swept_yet_is_not_shown(dynamodb, aws):
     assert [contact["events"] for contact in shown(dynamodb)] == [{}]
 
 
-# Whose clock is wrong
+# Wrong clocks
 
 
 AHEAD = message("identify", time=NEXT_YEAR, received_at=MORNING, traits={"email": "ada@example.com"})
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_no_clock_that_is_ahead_outlives_an_erasure(order, dynamodb):
+def test_message_with_a_fast_clock_does_not_survive_an_erasure(order, dynamodb):
     messages = [AHEAD, track(time=NEXT_YEAR, received_at=MORNING), message("delete", time=NOON)]
     take(dynamodb, *(messages[number] for number in order))
     assert shown(dynamodb) == []
@@ -730,14 +732,14 @@ def test_no_clock_that_is_ahead_outlives_an_erasure(order, dynamodb):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_activity_between_the_time_of_a_delete_and_its_receipt_is_erased(order, dynamodb):
+def test_activity_between_time_and_arrival_of_a_delete_is_erased(order, dynamodb):
     messages = [message("delete", time=DAY_BEFORE, received_at=NOON), track(time=MORNING), AHEAD]
     take(dynamodb, *(messages[number] for number in order))
     assert shown(dynamodb) == []
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_activity_that_came_after_a_delete_stays_though_its_clock_is_ahead(order, dynamodb):
+def test_activity_after_a_delete_stays_despite_a_fast_clock(order, dynamodb):
     messages = [track(time=NEXT_YEAR, received_at=EVENING), message("delete", time=NOON), AHEAD]
     take(dynamodb, *(messages[number] for number in order))
     [contact] = shown(dynamodb)
@@ -745,20 +747,20 @@ def test_activity_that_came_after_a_delete_stays_though_its_clock_is_ahead(order
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_a_resend_counts_once_though_its_clock_is_ahead(order, dynamodb):
+def test_resend_with_a_fast_clock_counts_once(order, dynamodb):
     copies = [track(time=EVENING, received_at=received_at) for received_at in (MORNING, NOON, RECEIVED_AT)]
     take(dynamodb, *(copies[number] for number in order))
     assert shown(dynamodb)[0]["events"] == {"Lamp Lit": 1}
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(2))), ids=str)
-def test_a_replay_brings_nothing_back_that_was_erased(order, dynamodb):
+def test_replay_does_not_restore_erased_contacts(order, dynamodb):
     messages = [track(time=MORNING, received_at=MORNING), message("delete", time=NOON)]
     take(dynamodb, *messages, *(messages[number] for number in order))
     assert shown(dynamodb) == []
 
 
-# What an alias can reach
+# What an alias can affect
 
 
 VICTIM = message("identify", "victim", time=MORNING, traits={"email": "victim@example.com"})
@@ -771,7 +773,7 @@ CLAIM = message("alias", "gone", previous_id="victim", time=EVENING)
     some(list(itertools.product(itertools.permutations(range(4)), [UNKNOWN, MORNING, EVENING]))),
     ids=str,
 )
-def test_no_alias_hides_or_erases_another_user(order, claimed_at, dynamodb):
+def test_alias_cannot_hide_or_erase_another_user(order, claimed_at, dynamodb):
     claim = {**CLAIM, "original_timestamp": claimed_at}
     messages = [VICTIM, track("gone", time=MORNING), message("delete", "gone"), claim]
     take(dynamodb, *(messages[number] for number in order), claim)
@@ -787,7 +789,7 @@ def test_no_alias_hides_or_erases_another_user(order, claimed_at, dynamodb):
 
 @pytest.mark.many_examples
 @pytest.mark.parametrize("order", some(list(itertools.permutations(range(4)))), ids=str)
-def test_an_erasure_does_not_flow_along_a_later_alias(order, dynamodb):
+def test_erasure_does_not_follow_a_later_alias(order, dynamodb):
     messages = [
         visit(time=MORNING),
         message("delete", "user"),
@@ -802,7 +804,7 @@ def test_an_erasure_does_not_flow_along_a_later_alias(order, dynamodb):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(2))), ids=str)
-def test_the_first_of_two_aliases_decides_what_an_erasure_reaches(order, dynamodb):
+def test_first_of_two_aliases_decides_the_extent_of_an_erasure(order, dynamodb):
     aliases = [
         message("alias", "user", previous_id="visitor", time=time, message_id=time) for time in (MORNING, EVENING)
     ]
@@ -810,7 +812,7 @@ def test_the_first_of_two_aliases_decides_what_an_erasure_reaches(order, dynamod
     assert [(contact["id"], contact["events"]) for contact in shown(dynamodb)] == [("user", {})]
 
 
-def test_an_erasure_that_comes_to_the_same_visitor_twice_erases_it_twice(dynamodb):
+def test_second_erasure_erases_the_same_visitor_again(dynamodb):
     take(dynamodb, message("alias", "user", previous_id="visitor", time=MORNING), visit(time=MORNING))
     take(dynamodb, message("delete", "user", time=NOON), visit(time=EVENING))
     assert [contact["id"] for contact in shown(dynamodb)] == ["visitor"]
@@ -818,21 +820,21 @@ def test_an_erasure_that_comes_to_the_same_visitor_twice_erases_it_twice(dynamod
     assert shown(dynamodb) == []
 
 
-def test_an_erasure_of_users_that_name_each_other_ends(dynamodb):
+def test_erasure_of_circular_aliases_ends(dynamodb):
     aliases = [message("alias", user, previous_id=previous) for user, previous in ("ab", "bc", "cb")]
     take(dynamodb, *aliases, track("b"), *map(visit, "bc"), message("delete", "a", time=EVENING))
     events = {contact["id"]: (contact["events"], contact["merged"]) for contact in shown(dynamodb)}
     assert events == {"b": ({"Lamp Lit": 2}, ["c"]), "c": ({}, [])}
 
 
-# Erasing much
+# Large erasures
 
 
 DAYS = [f"2031-04-{day:02}T12:00:00.000000Z" for day in range(1, 31)]
 
 
 def much():
-    """Return messages of a user on many days, and of visitors that are part of the user."""
+    """Return messages of a user on many days, and of visitors that were merged into the user."""
     for number, day in enumerate(DAYS):
         yield track(time=day)
         yield visit(f"visitor-{number}", time=day)
@@ -840,12 +842,12 @@ def much():
 
 
 def ticking(seconds):
-    """Return a clock that goes on so much whenever somebody looks at it."""
+    """Return a clock that advances by this amount at each reading."""
     times = itertools.count(0, seconds)
     return lambda: next(times)
 
 
-def test_the_next_hand_over_continues_with_the_visitors_that_are_not_erased_yet(dynamodb):
+def test_next_delivery_continues_with_visitors_not_yet_erased(dynamodb):
     for visitor in ("visitor-1", "visitor-2"):
         take(dynamodb, visit(visitor, time=MORNING), message("alias", previous_id=visitor, time=MORNING))
 
@@ -861,7 +863,7 @@ def test_the_next_hand_over_continues_with_the_visitors_that_are_not_erased_yet(
 
 @pytest.mark.many_examples
 @pytest.mark.parametrize("looks", some([5, 1, 2]))
-def test_an_erasure_that_takes_too_long_goes_on_where_it_ended(looks, dynamodb):
+def test_erasure_that_ran_out_of_time_continues_where_it_ended(looks, dynamodb):
     take(dynamodb, *much())
     for hand_overs in itertools.count(1):  # noqa: B007 -- used at the end
         before = items(dynamodb)
@@ -871,13 +873,13 @@ def test_an_erasure_that_takes_too_long_goes_on_where_it_ended(looks, dynamodb):
             assert items(dynamodb) != before
         else:
             break
-    assert hand_overs > 20 / looks  # each of them got somewhere
+    assert hand_overs > 20 / looks  # each run made progress
     assert shown(dynamodb) == []
     assert [item for item in items(dynamodb) if "event" in item] == []
     assert all(item["erased"] == {"S": NOON} for item in items(dynamodb) if "time" in item)
 
 
-def test_what_dynamodb_leaves_unprocessed_is_deleted_again(dynamodb, aws):
+def test_unprocessed_deletes_are_retried(dynamodb, aws):
     take(dynamodb, *(track(time=day) for day in DAYS))
     client, sizes, waiting = aws.dynamodb(), [], []
 
@@ -899,7 +901,7 @@ def test_what_dynamodb_leaves_unprocessed_is_deleted_again(dynamodb, aws):
 
 
 @pytest.mark.usefixtures("dynamodb")
-def test_all_is_read_as_it_is_now(aws):
+def test_all_reads_are_consistent(aws):
     client = aws.dynamodb()
 
     def is_consistent(params, **_):
@@ -913,7 +915,7 @@ def test_all_is_read_as_it_is_now(aws):
     assert (shown(client), table_of(client).find("u")) == ([], None)
 
 
-def test_a_set_that_is_deleted_meanwhile_does_not_come_back(dynamodb, aws):
+def test_set_that_was_deleted_meanwhile_is_not_restored(dynamodb, aws):
     take(dynamodb, track(time=MORNING), track(time=EVENING, event="Lamp Out"))
     client, keys = aws.dynamodb(), []
 
@@ -932,30 +934,30 @@ def test_a_set_that_is_deleted_meanwhile_does_not_come_back(dynamodb, aws):
 
 
 @pytest.mark.parametrize("whom", ["user", "visitor"])
-def test_an_erasure_is_noted_before_it_sweeps(whom, dynamodb, aws):
+def test_erasure_is_noted_before_its_sweep(whom, dynamodb, aws):
     one = {"user": track("user", time=MORNING), "visitor": visit(time=MORNING)}[whom]
     take(dynamodb, message("alias", "user", previous_id="visitor", time=MORNING))
     client = aws.dynamodb()
 
     calls = []
 
-    def come_in_between(params, **_):
-        """Take the message once: after the first sweep would be over if it came first."""
+    def take_meanwhile(params, **_):
+        """Take the message once, at a moment when a sweep before the note would be over."""
         facts = key_of("acme", "user") if whom == "user" else visitor_key_of("acme", "visitor")
         if not calls and params.get("Key", {}).get("item") == {"S": f"contact#{facts}"}:
             calls.append(1)
             take(dynamodb, one)
 
-    client.meta.events.register("before-parameter-build.dynamodb.GetItem", come_in_between)
+    client.meta.events.register("before-parameter-build.dynamodb.GetItem", take_meanwhile)
     take(client, message("delete", "user"))
     assert calls
     assert [item for item in items(dynamodb) if "event" in item] == []
 
 
-# Finding one
+# Find a contact
 
 
-def test_a_user_and_a_visitor_with_the_same_id_are_two_contacts_of_which_the_user_is_found(dynamodb):
+def test_user_is_found_before_a_visitor_with_the_same_id(dynamodb):
     take(dynamodb, visit("x", event="Lamp Out"))
     table = table_of(dynamodb)
     assert table.to_json(table.find("x"))["events"] == {"Lamp Out": 1}
@@ -965,14 +967,14 @@ def test_a_user_and_a_visitor_with_the_same_id_are_two_contacts_of_which_the_use
 
 
 @pytest.mark.parametrize("contact_id", ["user", "visitor"])
-def test_a_contact_is_found_by_each_of_its_ids(contact_id, dynamodb):
+def test_contact_is_found_by_each_of_its_ids(contact_id, dynamodb):
     take(dynamodb, message("alias", "user", previous_id="visitor"), visit())
     table = table_of(dynamodb)
     assert [table.to_json(table.find(contact_id))] == shown(dynamodb)
 
 
 @pytest.mark.parametrize("contact_id", ["erased", "nobody"])
-def test_nobody_is_found_where_nobody_is(contact_id, dynamodb):
+def test_unknown_contact_is_not_found(contact_id, dynamodb):
     take(dynamodb, message("identify", "erased"), message("delete", "erased"))
     assert table_of(dynamodb).find(contact_id) is None
 
@@ -980,7 +982,7 @@ def test_nobody_is_found_where_nobody_is(contact_id, dynamodb):
 # The partner's function
 
 
-def test_as_shipped_each_message_is_taken_into_the_contacts(dynamodb, monkeypatch):
+def test_shipped_consumer_adds_each_message_to_the_contacts(dynamodb, monkeypatch):
     monkeypatch.setenv("CONTACT_TABLE", TABLE)
     handle(message("identify", traits={"plan": "pro"}), "acme")
     handle(track(), "acme")

@@ -53,7 +53,7 @@ def request(body=TRACK, *, key="good", headers=None, received_at=NOW, path="/seg
 
 
 class Sink:
-    """Keeps records, and answers as it is told to."""
+    """Keeps records, and returns the given results."""
 
     def __init__(self, answer=Outcome.STORED):
         self.answer = answer
@@ -71,7 +71,7 @@ class Sink:
 
 
 class Rejects:
-    """Keeps everything, or answers as it is told to."""
+    """Keeps everything, or returns the given results."""
 
     def __init__(self, answer=True):  # noqa: FBT002 -- what `keep` returns
         self.answer = answer
@@ -85,7 +85,7 @@ class Rejects:
 
 
 class Tombstones:
-    """Those of users who were erased just now, or a store that fails."""
+    """Knows users who were erased just now, or fails like a store."""
 
     def __init__(self, *users, fault=None):
         self.users = users
@@ -147,13 +147,13 @@ BAD_SETTINGS = {"x-segment-settings": "no base64"}
         (request(), {}, 503, "event_store_unavailable"),
     ],
 )
-def test_of_several_faults_the_first_one_in_the_order_of_the_checks_is_answered(sent, env, status, code):
+def test_first_failing_check_decides_the_answer(sent, env, status, code):
     status_answered, content = answer(sent, sink=Sink(EventStoreUnavailable()), **env)
     assert (status_answered, content["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("headers", [{}, {"x-segment-settings": "e30="}], ids=["no settings", "empty settings"])
-def test_settings_that_their_schema_refuses_are_answered_before_a_message_that_its_schema_refuses(headers, tmp_path):
+def test_settings_are_checked_before_the_message(headers, tmp_path):
     folder = shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     (folder / "settings.json").write_text('{"type": "object", "required": ["region"]}')
     status, content = answer(request({"type": "track"}, headers=headers), schemas=Schemas.load(folder))
@@ -170,22 +170,22 @@ def test_settings_that_their_schema_refuses_are_answered_before_a_message_that_i
         (request({"type": "track", "userId": "keeper-18"}), "invalid_message"),
     ],
 )
-def test_whether_a_user_was_erased_counts_before_the_schema_so_that_no_reject_is_kept(sent, code):
+def test_erasure_is_checked_before_the_schema_and_leaves_no_reject(sent, code):
     assert answer(sent, tombstones=Tombstones("keeper-17"))[1]["code"] == code
 
 
-def test_erased_users_are_looked_up_only_where_there_is_time_for_it():
+def test_erased_users_are_looked_up_only_if_time_is_left():
     late = request(received_at=NOW - ANSWER_SECONDS + STORE_CALL_SECONDS - 0.1)
     assert answer(late, tombstones=Tombstones("keeper-17"))[1]["code"] == "deadline_close"
 
 
-def test_what_is_refused_is_not_written():
+def test_refused_message_is_not_written():
     sink = Sink()
     answer(request({"type": "track", "userId": "keeper-17"}), sink=sink)
     assert sink.records == []
 
 
-def test_what_is_written_is_the_message_of_the_customer_with_the_settings():
+def test_record_has_the_customer_the_message_and_the_settings():
     sink = Sink()
     answer(
         request({"User ID": 17, "Type": "PAGE"}, headers={"x-segment-settings": encode('{"region": "eu"}')}), sink=sink
@@ -200,14 +200,14 @@ def test_what_is_written_is_the_message_of_the_customer_with_the_settings():
     [(Outcome.STORED, "page", 200), (Outcome.DUPLICATE, "page", 200), (Outcome.QUEUED, "page", 202)]
     + [(outcome, "delete", 202) for outcome in Outcome],
 )
-def test_the_answer_tells_what_the_sink_did(outcome, call_type, status):
+def test_answer_shows_the_result_of_the_sink(outcome, call_type, status):
     assert answer(request({**TRACK, "type": call_type}), sink=Sink(outcome)) == (
         status,
         {"status": outcome, "message_id": "m-1"},
     )
 
 
-def test_an_unreachable_key_store_is_a_503():
+def test_unreachable_key_store_is_503():
     def find(_key):
         raise KeyStoreUnavailable
 
@@ -217,7 +217,7 @@ def test_an_unreachable_key_store_is_a_503():
 @pytest.mark.parametrize(
     ("seconds_left", "is_written"), [(STORE_CALL_SECONDS, True), (STORE_CALL_SECONDS - 0.1, False)]
 )
-def test_a_write_is_begun_only_where_there_is_time_for_it(seconds_left, is_written):
+def test_write_begins_only_if_time_is_left(seconds_left, is_written):
     sink = Sink()
     status, content = answer(request(received_at=NOW - ANSWER_SECONDS + seconds_left), sink=sink)
     assert (status, content.get("code")) == ((200, None) if is_written else (503, "deadline_close"))
@@ -228,7 +228,7 @@ def test_a_write_is_begun_only_where_there_is_time_for_it(seconds_left, is_writt
 @pytest.mark.parametrize(
     ("seconds_left", "is_written"), [(STORE_CALL_SECONDS, True), (STORE_CALL_SECONDS - 0.1, False)]
 )
-def test_a_library_is_given_more_time(seconds_left, is_written, path):
+def test_libraries_get_more_time(seconds_left, is_written, path):
     sink = Sink()
     body = TRACK if path == "/v1/track" else {"batch": [TRACK, TRACK]}
     late = request(body, received_at=NOW - LIBRARY_ANSWER_SECONDS + seconds_left, path=path)
@@ -238,7 +238,7 @@ def test_a_library_is_given_more_time(seconds_left, is_written, path):
 
 @pytest.mark.parametrize("path", ["/segment", "/v1/track", "/v1/batch"])
 @pytest.mark.parametrize("body", [TRACK, {**TRACK, "event": None}])
-def test_message_whose_erasure_is_not_known_is_neither_stored_nor_refused(body, path):
+def test_message_is_not_stored_or_refused_while_erasures_are_unknown(body, path):
     sink = Sink()
     sent = request({"batch": [TRACK, body]} if path == "/v1/batch" else body, path=path)
     status, content = answer(sent, sink=sink, tombstones=Tombstones(fault=ErasureStoreUnavailable()))
@@ -253,7 +253,7 @@ def test_erased_users_are_looked_up_for_each_message_of_a_batch():
 
 
 @pytest.mark.parametrize("path", ["/v1/track", "/v1/batch"])
-def test_a_bug_with_a_batch_leaves_its_line_and_goes_on_to_lambda(path, lines):
+def test_bug_with_a_batch_is_logged_and_raised_to_lambda(path, lines):
     body = TRACK if path == "/v1/track" else {"batch": [TRACK, TRACK]}
     with pytest.raises(ZeroDivisionError):
         destination(Sink(ZeroDivisionError("s3cret"))).answer(request(body, path=path))
@@ -261,7 +261,7 @@ def test_a_bug_with_a_batch_leaves_its_line_and_goes_on_to_lambda(path, lines):
     assert (line["outcome"], line["code"]) == ("failed", "internal_error")
 
 
-def test_a_request_leaves_its_facts_and_no_secret(lines):
+def test_request_line_has_facts_and_no_secret(lines):
     destination().answer(request({**TRACK, "properties": {"password": "s3cret"}}))
     [line] = lines()
     facts = {
@@ -294,7 +294,7 @@ def test_a_request_leaves_its_facts_and_no_secret(lines):
         (request(received_at=NOW - 4), Outcome.STORED, "Failed", {"CallType": "track", "Code": "deadline_close"}),
     ],
 )
-def test_a_request_is_counted_once_by_call_type_and_code(lines, sent, sink, metric, dimensions):
+def test_request_is_counted_once_by_call_type_and_code(lines, sent, sink, metric, dimensions):
     destination(Sink(sink)).answer(sent)
     [line] = lines()
     assert [line[name] for name in ("Accepted", "Duplicate", "Refused", "Failed") if name in line] == [[1.0]]
@@ -302,7 +302,7 @@ def test_a_request_is_counted_once_by_call_type_and_code(lines, sent, sink, metr
     assert (metric in line, {name: line[name] for _service, name in others}) == (True, dimensions)
 
 
-def test_a_bug_leaves_its_line_and_goes_on_to_lambda(lines):
+def test_bug_is_logged_and_raised_to_lambda(lines):
     with pytest.raises(ZeroDivisionError):
         destination(Sink(ZeroDivisionError("s3cret"))).answer(request())
     [line] = lines()
@@ -311,7 +311,7 @@ def test_a_bug_leaves_its_line_and_goes_on_to_lambda(lines):
     assert "s3cret" not in json.dumps(line)
 
 
-# A refusal by the key is final, so it never rests on an old state
+# A refusal because of the key is final, so it never rests on an old state
 
 PAST = {"expires_at": {"S": "2020-01-01T00:00:00+00:00"}}
 REFUSED = {
@@ -326,7 +326,7 @@ each_refused = pytest.mark.parametrize("refused", REFUSED)
 
 
 class KeyTable:
-    """Answers GetItem as a DynamoDB client does, with one state for every key."""
+    """Answers GetItem like a DynamoDB client, with the same state for every key."""
 
     def __init__(self, state):
         self.state = state
@@ -342,7 +342,7 @@ class KeyTable:
 
 
 class Running:
-    """A destination whose clock a test moves, with the longest times that a partner may choose."""
+    """A destination with a clock that a test moves, and with the longest times that a partner may choose."""
 
     def __init__(self, state, path):
         self.now = NOW
@@ -395,7 +395,7 @@ def test_key_is_not_refused_while_the_table_cannot_be_read(path, refused, second
 
 @each_route
 @pytest.mark.parametrize("refused", ["unknown_key", "revoked_key", "expired_key", "suspended_key"])
-def test_call_type_outside_the_scope_is_refused_by_what_the_key_is_now(path, refused):
+def test_call_type_is_refused_by_the_current_state_of_the_key(path, refused):
     running = Running({"scopes": {"SS": ["page"]}}, path)
     running.code()
     running.table.state = REFUSED[refused]
@@ -411,7 +411,7 @@ def test_batch_within_the_scope_needs_no_second_read():
     assert running.table.reads == 1
 
 
-def test_batch_with_a_message_outside_the_scope_is_judged_by_one_state():
+def test_batch_is_judged_by_a_single_state_of_the_key():
     running = Running({"scopes": {"SS": ["track"]}}, "/v1/batch")
     running.code()
     running.table.state = {"scopes": {"SS": ["page"]}}
@@ -420,7 +420,7 @@ def test_batch_with_a_message_outside_the_scope_is_judged_by_one_state():
     assert running.table.reads == 2
 
 
-def test_there_must_be_time_to_read_the_key_again():
+def test_second_read_of_the_key_needs_time():
     running = Running({"scopes": {"SS": ["page"]}}, "/segment")
     running.code()
     running.now += MAX_REFUSAL_AGE_SECONDS
@@ -428,10 +428,10 @@ def test_there_must_be_time_to_read_the_key_again():
     assert json.loads(running.destination.answer(late)["body"])["code"] == "deadline_close"
 
 
-# Odd messages of a batch, alone and in pairs
+# Invalid messages of a batch, alone and in pairs
 
 UNREADABLE = {"nested_too_deeply", "invalid_json"}
-"""Where both are wrong with a message, it depends on their order which is found first."""
+"""If both apply to a message, the order of its fields decides which one is found first."""
 ODD = {
     "nested thousands deep": ('"context": ' + "[" * 3_000 + "]" * 3_000, UNREADABLE),
     "nested 150 deep": ('"properties": {"x": ' + '{"":' * 150 + "1" + "}" * 151, UNREADABLE),
@@ -453,7 +453,7 @@ ODD = {
     "a write key within": ('"_metadata": [{"writeKey": "s3cret"}]', None),
     "nested 90 deep": ('"integrations": ' + '{"":' * 90 + "1" + "}" * 90, None),
 }
-"""By name: members that come after those of a good message, and with which codes it is rejected."""
+"""Name -> members that follow the members of a valid message, and the codes of the rejection."""
 WORST_FIRST = [UNREADABLE, *({code} for code in ("number_out_of_range", "missing_type", "unsupported_call_type")), None]
 WORST_FIRST.insert(-1, {"invalid_message"})
 
@@ -468,10 +468,10 @@ def odd_message(*names):
 
 
 @pytest.mark.parametrize("first", ODD)
-def test_any_two_oddities_of_a_message_are_judged_like_the_worse_one_alone(first):
+def test_two_errors_of_a_message_are_judged_like_the_worse_one(first):
     for second in ODD:
         if member_of(first) == member_of(second) and first != second:
-            continue  # the last one counts
+            continue  # the last duplicate name counts
         sink, rejects = Sink(), Rejects()
         good = [json.dumps({**TRACK, "messageId": f"good-{number}"}) for number in range(2)]
         body = f'{{"batch": [{good[0]}, {odd_message(first, second)}, {good[1]}], "context": {{"a": [1]}}}}'
@@ -488,16 +488,16 @@ def test_any_two_oddities_of_a_message_are_judged_like_the_worse_one_alone(first
 
 @pytest.mark.parametrize("path", ["/segment", "/v1/track"])
 @pytest.mark.parametrize("first", ODD)
-def test_any_two_oddities_of_a_single_message_are_no_fault_of_ours(first, path):
+def test_two_errors_of_a_single_message_never_give_a_5xx(first, path):
     for second in ODD:
         assert answer(request(odd_message(first, second), path=path))[0] in (200, 400, 501)
 
 
-# Bugs that one message of a batch meets
+# Bugs that affect one message of a batch
 
 
 class BuggySchemas:
-    """The schemas, but for the messages of one user."""
+    """Schemas that raise an error for the messages of one user."""
 
     check_settings = SCHEMAS.check_settings
 
@@ -508,7 +508,7 @@ class BuggySchemas:
 
 
 class BuggyTombstones(Tombstones):
-    """Nobody was erased, and the messages of one user can't be looked up together with others or alone."""
+    """Knows no erased user. Look-ups that include one certain user raise an error."""
 
     def refusals(self, customer_id, messages, ask):
         if any(message.body.get("user_id") == "s3cret" for message in messages):
@@ -517,7 +517,7 @@ class BuggyTombstones(Tombstones):
 
 
 class BuggySink(Sink):
-    """Stores the records of a batch, but for those of one user."""
+    """Stores the records of a batch, except the records of one user."""
 
     def write_all(self, records, _check_deadline):
         return [
@@ -545,7 +545,7 @@ OTHERS = [{**TRACK, "messageId": f"m-{number}"} for number in range(3)]
 
 
 @pytest.mark.parametrize("where", BUGGY)
-def test_a_bug_concerns_one_message_of_a_batch_which_is_kept(where, lines):
+def test_message_that_meets_a_bug_is_kept_and_others_are_stored(where, lines):
     parts = {"sink": Sink(), "rejects": Rejects(), **BUGGY[where]()}
     batch = {"batch": [OTHERS[0], MEETS_BUG, {"type": "track"}, OTHERS[1], MEETS_BUG, OTHERS[2]]}
     status, content = answer(request(batch, path="/v1/batch"), **parts)
@@ -568,7 +568,7 @@ def test_a_bug_concerns_one_message_of_a_batch_which_is_kept(where, lines):
 
 
 @pytest.mark.parametrize("where", BUGGY)
-def test_a_batch_in_which_every_message_meets_a_bug_is_no_400(where):
+def test_batch_in_which_every_message_meets_a_bug_is_not_400(where):
     rejects = Rejects()
     status, content = answer(request({"batch": [MEETS_BUG]}, path="/v1/batch"), rejects=rejects, **BUGGY[where]())
     assert (status, content["accepted"], len(rejects.kept)) == (200, 0, 1)
@@ -576,16 +576,14 @@ def test_a_batch_in_which_every_message_meets_a_bug_is_no_400(where):
 
 @pytest.mark.parametrize("where", ["schemas", "tombstones"])
 @pytest.mark.parametrize("path", ["/segment", "/v1/track"])
-def test_a_bug_with_a_single_message_goes_on_to_lambda(path, where):
+def test_bug_with_a_single_message_is_raised_to_lambda(path, where):
     with pytest.raises(ZeroDivisionError):
         answer(request(MEETS_BUG, path=path), **BUGGY[where]())
 
 
 @pytest.mark.parametrize("answered", [False, KeyError("s3cret")], ids=["not kept", "another bug"])
 @pytest.mark.parametrize("where", BUGGY)
-def test_a_message_that_meets_a_bug_and_can_not_be_kept_fails_its_batch_after_the_others_are_stored(
-    where, answered, lines
-):
+def test_batch_fails_after_its_writes_if_a_bug_cannot_be_kept(where, answered, lines):
     parts = {"sink": Sink(), **BUGGY[where]()}
     with pytest.raises(LookupError if answered else ZeroDivisionError):
         answer(request({"batch": [MEETS_BUG, *OTHERS]}, path="/v1/batch"), rejects=Rejects(answered), **parts)
@@ -593,7 +591,7 @@ def test_a_message_that_meets_a_bug_and_can_not_be_kept_fails_its_batch_after_th
     assert lines()[-1].items() >= {"outcome": "failed", "status": 500, "code": "internal_error"}.items()
 
 
-def test_a_refused_message_that_meets_a_bug_when_it_is_kept_fails_its_batch_after_the_others_are_stored():
+def test_batch_fails_after_its_writes_if_keeping_a_reject_fails():
     sink = Sink()
     with pytest.raises(ZeroDivisionError):
         answer(
@@ -604,14 +602,14 @@ def test_a_refused_message_that_meets_a_bug_when_it_is_kept_fails_its_batch_afte
     assert len(sink.records) == 1
 
 
-def test_a_refused_message_that_meets_a_bug_when_it_is_kept_goes_on_to_lambda_on_a_single_route():
+def test_bug_while_keeping_a_single_reject_is_raised_to_lambda():
     with pytest.raises(ZeroDivisionError):
         answer(request({"type": "track"}), rejects=Rejects(ZeroDivisionError()))
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
 @pytest.mark.parametrize("path", ["/segment", "/v1/track"])
-def test_the_line_of_a_single_message_says_whether_its_reject_is_kept(path, is_kept, lines):
+def test_line_of_a_message_says_whether_its_reject_is_kept(path, is_kept, lines):
     answer(request({"type": "track"}, path=path), rejects=Rejects(answer=is_kept))
     answer(request(path=path), sink=Sink())
     refused, accepted = lines()
@@ -619,7 +617,7 @@ def test_the_line_of_a_single_message_says_whether_its_reject_is_kept(path, is_k
     assert "kept" not in accepted
 
 
-def test_rejects_that_can_not_be_kept_because_of_an_outage_are_a_503():
+def test_reject_that_cannot_be_kept_in_an_outage_is_503():
     unavailable = Rejects(RejectStoreUnavailable())
     status, content = answer(
         request({"batch": [MEETS_BUG, TRACK]}, path="/v1/batch"), rejects=unavailable, **BUGGY["schemas"]()
@@ -627,7 +625,7 @@ def test_rejects_that_can_not_be_kept_because_of_an_outage_are_a_503():
     assert (status, content["code"]) == (503, "reject_store_unavailable")
 
 
-def test_a_message_of_an_erased_user_that_meets_a_bug_is_not_kept():
+def test_message_of_an_erased_user_is_not_kept_after_a_bug():
     rejects = Rejects()
     batch = {"batch": [MEETS_BUG, TRACK]}
     parts = {"rejects": rejects, "tombstones": Tombstones("s3cret"), **BUGGY["sink"]()}
@@ -639,7 +637,7 @@ def test_a_message_of_an_erased_user_that_meets_a_bug_is_not_kept():
 
 
 class Unanswering(Tombstones):
-    """Tombstones that can be read a number of times, and then no more."""
+    """Tombstones that can be read a given number of times, and then fail."""
 
     def __init__(self, fault, times):
         super().__init__(fault=fault)
@@ -652,7 +650,7 @@ class Unanswering(Tombstones):
 
 
 @pytest.mark.parametrize("fault", [ErasureStoreUnavailable(), DeadlineClose()], ids=["outage", "no time"])
-def test_a_batch_whose_users_can_not_be_looked_up_is_a_503_and_nothing_is_stored(fault):
+def test_batch_is_503_and_not_stored_if_erasures_are_unreadable(fault):
     sink = Sink()
     late = NOW - LIBRARY_ANSWER_SECONDS + STORE_CALL_SECONDS
     batch = request({"batch": OTHERS}, path="/v1/batch", received_at=late)
@@ -660,14 +658,14 @@ def test_a_batch_whose_users_can_not_be_looked_up_is_a_503_and_nothing_is_stored
     assert (status, content["code"], sink.records) == (503, fault.code, [])
 
 
-def test_a_reject_whose_user_can_not_be_looked_up_is_a_503():
+def test_reject_is_503_if_erasures_are_unreadable():
     rejects = Rejects()
     batch = request({"batch": [{"userId": "keeper-17"}, TRACK]}, path="/v1/batch")
     status, content = answer(batch, rejects=rejects, tombstones=Unanswering(ErasureStoreUnavailable(), 1))
     assert (status, content["code"], rejects.kept) == (503, "erasure_store_unavailable", [])
 
 
-def test_a_judge_without_a_key_and_erasures_judges_by_type_and_schemas():
+def test_judge_without_key_and_erasures_checks_types_and_schemas():
     judge = Judge(schemas=SCHEMAS, supported_call_types={"track"})
     messages = [
         one for type_ in ("track", "page") for one in canonicalise({"type": type_, "userId": "u", "event": "E"})

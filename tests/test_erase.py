@@ -1,4 +1,4 @@
-"""Erasing, on the stores of the whole function."""
+"""Test the eraser on the stores of the whole function."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ NOW = 1_936_785_600.0
 
 @dataclass
 class Clock:
-    """A clock that stands still, but for who sleeps."""
+    """A clock that advances only when somebody sleeps."""
 
     now: float = NOW
     slept: list[float] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A deployment, and an eraser beside it."""
+    """A deployment with an eraser."""
 
     deployment: Any
     client: Any
@@ -80,7 +80,7 @@ class Place:
             self.deployment.post(message)
 
     def request(self, user="user-1"):
-        """Store a `delete`, and return the request that it is."""
+        """Store a `delete` message, and return it as an erasure request."""
         self.post({"type": "delete", "userId": user, "messageId": f"delete-{next(NUMBERS)}"})
         [*_, stored] = sorted(
             (item for item in self.deployment.stored() if item["type"] == "delete" and item["user_id"] == user),
@@ -91,7 +91,7 @@ class Place:
         )  # fmt: skip
 
     def stored(self):
-        """Return who is in the event table, and how often."""
+        """Return the subject of each stored message."""
         return sorted(item["subject"] for item in self.deployment.stored())
 
     def rejects(self):
@@ -123,7 +123,7 @@ def counts(receipt):
     return (receipt.messages, receipt.rejects, receipt.linked_messages, receipt.linked_rejects)
 
 
-def test_all_messages_of_the_user_go_and_those_of_others_stay(place):
+def test_only_messages_of_the_user_are_erased(place):
     place.post(track(userId="user-1"), {"type": "identify", "userId": "user-1"}, track(userId="user-2"))
     place.post(track(userId="user-1#"), track(anonymousId="user-1"), track(userId="USER-1"))
     receipt = place.eraser().erase(place.request(), until=FOREVER)
@@ -131,14 +131,14 @@ def test_all_messages_of_the_user_go_and_those_of_others_stay(place):
     assert counts(receipt) == (2, 0, 0, 0)
 
 
-def test_a_user_of_another_customer_with_the_same_id_stays(place):
+def test_user_of_another_customer_with_the_same_id_stays(place):
     place.deployment.add_key("of-acme", customer_id="acme")
     place.deployment.post(track(userId="user-1"), key="of-acme")
     place.eraser().erase(place.request(), until=FOREVER)
     assert place.stored() == ["acme#user#user-1"]
 
 
-def test_rejects_that_name_the_user_go_and_others_stay(place):
+def test_only_rejects_of_the_user_are_erased(place):
     place.post(reject(userId="user-1"), reject(userId="user-1", anonymousId="5f0c"), reject(userId="user-2"))
     place.post(reject(anonymousId="user-1"), reject())
     receipt = place.eraser().erase(place.request(), until=FOREVER)
@@ -150,7 +150,7 @@ def test_rejects_that_name_the_user_go_and_others_stay(place):
     assert counts(receipt) == (0, 2, 0, 0)
 
 
-def test_a_receipt_tells_what_was_done_and_names_nobody(place):
+def test_receipt_shows_what_was_erased_and_names_nobody(place):
     place.post(track(userId="user-1", anonymousId="5f0c"))
     request = place.request()
     receipt = place.eraser().erase(request, until=FOREVER)
@@ -176,7 +176,7 @@ def test_a_receipt_tells_what_was_done_and_names_nobody(place):
     ]
 
 
-def test_a_tombstone_holds_a_hash_and_a_time(place):
+def test_tombstone_has_a_hash_and_a_time(place):
     request = place.request()
     place.eraser().bury(request)
     tombstone, _receipt = place.deployment.account.dynamodb().scan(
@@ -189,7 +189,7 @@ def test_a_tombstone_holds_a_hash_and_a_time(place):
     }
 
 
-def test_a_receipt_is_open_before_anything_is_erased(place):
+def test_receipt_is_open_before_anything_is_erased(place):
     place.post(track(userId="user-1"))
     request = place.request()
     place.eraser().bury(request)
@@ -199,7 +199,7 @@ def test_a_receipt_is_open_before_anything_is_erased(place):
     assert [(receipt.messages, bool(receipt.finished_at)) for receipt in place.receipts()] == [(1, True)]
 
 
-def test_a_request_that_is_finished_is_left_alone_so_that_a_user_may_come_back(place):
+def test_finished_request_is_not_repeated(place):
     request = place.request()
     place.eraser().erase(request, until=FOREVER)
     place.post(track(userId="user-1"))
@@ -208,7 +208,7 @@ def test_a_request_that_is_finished_is_left_alone_so_that_a_user_may_come_back(p
     assert len(place.receipts()) == 1
 
 
-def test_a_second_request_has_a_receipt_of_its_own(place):
+def test_second_request_has_its_own_receipt(place):
     place.post(track(userId="user-1"))
     place.eraser().erase(place.request(), until=FOREVER)
     place.post(track(userId="user-1"), track(userId="user-1"))
@@ -216,7 +216,7 @@ def test_a_second_request_has_a_receipt_of_its_own(place):
     assert sorted(receipt.messages for receipt in place.receipts()) == [1, 2]
 
 
-def test_two_requests_at_once_are_both_finished(place):
+def test_two_concurrent_requests_are_both_finished(place):
     place.post(track(userId="user-1"))
     first, second = place.request(), place.request()
     for request in (first, second):
@@ -225,7 +225,7 @@ def test_two_requests_at_once_are_both_finished(place):
     assert sorted(counts(receipt)[0] for receipt in place.receipts()) == [0, 1]
 
 
-def test_two_requests_in_the_other_order_are_both_finished(place):
+def test_two_requests_in_reverse_order_are_both_finished(place):
     place.post(track(userId="user-1"))
     first, second = place.request(), place.request()
     for request in (second, first):
@@ -236,11 +236,11 @@ def test_two_requests_in_the_other_order_are_both_finished(place):
 
 
 def deletes(place):
-    """Return when the `delete` messages were stored that are left."""
+    """Return when the remaining `delete` messages were stored."""
     return sorted(item["stored_at"] for item in place.deployment.stored() if item["type"] == "delete")
 
 
-def test_a_later_delete_stays_and_erases_what_came_before_it(place):
+def test_later_delete_stays_and_erases_earlier_messages(place):
     first, second = place.request(), place.request()
     place.eraser().erase(first, until=FOREVER)
     assert deletes(place) == [second.requested_at]
@@ -249,14 +249,14 @@ def test_a_later_delete_stays_and_erases_what_came_before_it(place):
     assert (place.stored(), counts(receipt)) == ([], (1, 0, 0, 0))
 
 
-def test_an_earlier_delete_that_was_never_carried_out_goes_with_a_later_one(place):
+def test_unfinished_earlier_delete_is_removed_with_a_later_one(place):
     place.request()
     place.eraser().erase(place.request(), until=FOREVER)
     assert deletes(place) == []
 
 
-def test_what_is_stored_before_a_delete_is_erased_even_if_that_delete_has_an_earlier_time(place):
-    """Two environments whose clocks differ: the second delete looks older than the first."""
+def test_message_is_erased_if_the_next_delete_has_an_earlier_time(place):
+    """The clocks of two environments differ: the second delete looks older than the first."""
     request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
     calls = itertools.count(1)
 
@@ -269,8 +269,8 @@ def test_what_is_stored_before_a_delete_is_erased_even_if_that_delete_has_an_ear
     assert (place.stored(), counts(receipt)) == ([], (1, 0, 0, 0))
 
 
-def test_a_delete_that_comes_at_the_end_is_left_with_the_messages_before_it(place):
-    """The same, so late that those messages are not seen any more."""
+def test_very_late_delete_stays_with_the_messages_before_it(place):
+    """Like the test above, but so late that the eraser doesn't see these messages."""
     request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
     calls = itertools.count(1)
 
@@ -284,8 +284,8 @@ def test_a_delete_that_comes_at_the_end_is_left_with_the_messages_before_it(plac
     assert len(deletes(place)) == 1
 
 
-def test_only_deletes_that_were_listed_before_the_last_sweep_are_removed(place):
-    """Else a message that is stored before such a delete would stay, and nothing would erase it any more."""
+def test_only_deletes_listed_before_the_last_sweep_are_removed(place):
+    """Otherwise a message that is stored before such a delete would stay, and no delete would be left to erase it."""
     request = replace(place.request(), requested_at="9999-12-31T23:59:59.999999Z")
     lists = itertools.count(1)
 
@@ -299,7 +299,7 @@ def test_only_deletes_that_were_listed_before_the_last_sweep_are_removed(place):
 
 
 def with_arrivals(place, operation, *, then, index=False):
-    """Let something happen before each call of an operation, or of those that read the index of rejects."""
+    """Let something happen before each call of an operation, or only before reads of the index of rejects."""
 
     def before(params, **_):
         if not index or "IndexName" in params:
@@ -309,7 +309,7 @@ def with_arrivals(place, operation, *, then, index=False):
 
 
 @pytest.mark.parametrize("scope", [Scope.USER, Scope.LINKED])
-def test_a_reject_that_becomes_a_message_meanwhile_is_erased(scope, place):
+def test_reject_that_becomes_a_message_meanwhile_is_erased(scope, place):
     """`destination rejects retry` stores the message, and then deletes the reject."""
     ids = {"userId": "user-1"} if scope is Scope.USER else {"anonymousId": "5f0c"}
     place.post(track(userId="user-1", anonymousId="5f0c"), reject(**ids))
@@ -332,10 +332,10 @@ def test_a_reject_that_becomes_a_message_meanwhile_is_erased(scope, place):
     assert (place.stored(), place.rejects()) == ([], [])
 
 
-# The consumer's part
+# Delivery to the consumer
 
 
-def test_a_delete_is_handed_to_the_consumer_before_it_is_removed(place):
+def test_delete_is_delivered_to_the_consumer_before_it_is_removed(place):
     request = place.request()
     handed = []
 
@@ -349,7 +349,7 @@ def test_a_delete_is_handed_to_the_consumer_before_it_is_removed(place):
     assert image["message"].keys() == {"S"}
 
 
-def test_a_delete_that_can_not_be_handed_over_stays_and_is_handed_over_later(place):
+def test_delete_stays_until_it_is_delivered_to_the_consumer(place):
     request, handed = place.request(), []
 
     def fail(_image):
@@ -363,7 +363,7 @@ def test_a_delete_that_can_not_be_handed_over_stays_and_is_handed_over_later(pla
     assert (len(handed), deletes(place)) == (1, [])
 
 
-def test_a_delete_that_another_eraser_removed_is_not_handed_over_again(place):
+def test_delete_removed_by_another_eraser_is_not_delivered_again(place):
     request, handed = place.request(), []
     others = iter([place.eraser(hand_over=handed.append)])
 
@@ -384,7 +384,7 @@ def test_a_delete_that_another_eraser_removed_is_not_handed_over_again(place):
     assert len(handed) == 1
 
 
-def test_all_deletes_that_are_removed_are_handed_over(place):
+def test_every_removed_delete_is_delivered_to_the_consumer(place):
     handed = []
     place.request()
     place.eraser(hand_over=handed.append).erase(place.request(), until=FOREVER)
@@ -395,20 +395,20 @@ def test_all_deletes_that_are_removed_are_handed_over(place):
 
 
 def linked_history(place):
-    """Store what user-1 did, as a visitor, too, and what somebody did whom user-1 names in an alias call."""
+    """Store messages of user-1, also as a visitor, and messages of another id that user-1 names in an alias call."""
     place.post(track(anonymousId="5f0c"), reject(anonymousId="5f0c"), track(anonymousId="77aa"))
     place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="user-2", anonymousId="77aa"))
     place.post(track(userId="user-1", anonymousId="5f0c"), track(userId="old-1"), track(anonymousId="old-1"))
     place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"})
 
 
-def test_what_the_messages_of_a_user_link_to_is_told_by_kind(place):
+def test_linked_ids_are_found_by_kind(place):
     linked_history(place)
     links = links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1", print)
     assert set(links) == {Link("anonymous", "5f0c"), Link("previous", "old-1")}
 
 
-def test_an_item_that_is_gone_meanwhile_links_to_nothing(place):
+def test_item_deleted_meanwhile_links_to_nothing(place):
     gone = {"subject": {"S": "demo#user#user-1"}, "position": {"S": "gone"}, "type": {"S": "alias"}}
     assert list(links_in(place.client, place.deployment.stack.stores.event_table, [gone], print)) == []
 
@@ -425,7 +425,7 @@ def test_an_item_that_is_gone_meanwhile_links_to_nothing(place):
     ],
     ids=["no JSON", "no object", "no text", "badly compressed", "missing", "other types"],
 )
-def test_an_item_that_somebody_has_edited_does_not_stop_the_erasure(place, edited):
+def test_damaged_item_does_not_stop_the_erasure(place, edited):
     place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"}, track(userId="user-1", anonymousId="5f0c"))
     request = place.request()
     table = place.deployment.stack.stores.event_table
@@ -443,7 +443,7 @@ def test_an_item_that_somebody_has_edited_does_not_stop_the_erasure(place, edite
     assert unread == ([key] if "message" in edited else [])
 
 
-def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):
+def test_messages_of_linked_ids_stay_by_default(place):
     linked_history(place)
     receipt = place.eraser().erase(place.request(), until=FOREVER)
     assert place.stored() == [
@@ -453,7 +453,7 @@ def test_what_is_stored_under_a_linked_id_stays_unless_the_scope_says_so(place):
     assert (receipt.linked_ids, counts(receipt)) == (2, (3, 0, 0, 0))
 
 
-def test_with_the_scope_linked_that_of_visitors_goes_too_and_never_that_of_users(place):
+def test_scope_linked_erases_visitors_and_never_other_users(place):
     linked_history(place)
     receipt = place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
     assert place.stored() == ["demo#anonymous#77aa", "demo#user#old-1", "demo#user#user-2"]
@@ -461,7 +461,7 @@ def test_with_the_scope_linked_that_of_visitors_goes_too_and_never_that_of_users
     assert (receipt.linked_ids, counts(receipt)) == (2, (3, 0, 2, 1))
 
 
-def test_a_visitor_whose_messages_link_to_themselves_is_erased_once(place):
+def test_visitor_that_links_to_itself_is_erased_once(place):
     place.post(track(anonymousId="5f0c"))
     place.deployment.post({"type": "delete", "userId": "nobody"})
     request = ErasureRequest(customer_id="demo", subject="demo#anonymous#5f0c", requested_at="2031")
@@ -469,7 +469,7 @@ def test_a_visitor_whose_messages_link_to_themselves_is_erased_once(place):
     assert (receipt.linked_ids, counts(receipt)) == (0, (1, 0, 0, 0))
 
 
-def test_a_delete_of_a_linked_visitor_stays_for_a_receipt_of_its_own(place):
+def test_delete_of_a_linked_visitor_keeps_its_own_receipt(place):
     place.post(track(userId="user-1", anonymousId="5f0c"), track(anonymousId="5f0c"))
     request = place.request()
     delete = {"type": "delete", "anonymousId": "5f0c", "messageId": "delete-of-the-visitor"}
@@ -482,7 +482,7 @@ def test_a_delete_of_a_linked_visitor_stays_for_a_receipt_of_its_own(place):
 
 
 @pytest.mark.parametrize("previous", [None, ["old-1"], {}])
-def test_an_alias_that_an_edited_schema_let_in_links_nothing(previous, place):
+def test_incomplete_alias_links_nothing(previous, place):
     [message] = canonicalise({"type": "alias", "userId": "user-1", "previousId": previous, "messageId": "m"})
     table = EventTable(place.client, place.deployment.stack.stores.event_table, retention_days=0)
     table.write(Record(customer_id="demo", message=message, settings={}, stored_at=NOW))
@@ -490,21 +490,21 @@ def test_an_alias_that_an_edited_schema_let_in_links_nothing(previous, place):
     assert (receipt.linked_ids, counts(receipt)) == (0, (1, 0, 0, 0))
 
 
-def test_so_many_linked_ids_count_as_a_receipt_can_know(place):
+def test_number_of_linked_ids_is_limited(place):
     progress = place.erasures.begin(place.request(), scope="user", now="2031")
     progress = progress.linking(str(number) for number in range(MAX_LINKED_IDS - 1))
     progress = progress.linking(["0", "1", "new", "newer"])
     assert progress.receipt.linked_ids == len(progress.links) == MAX_LINKED_IDS
 
 
-def test_a_linked_id_that_utf_8_can_not_hold_is_not_taken_for_another(place):
+def test_linked_id_with_a_lone_surrogate_matches_only_itself(place):
     place.post(track(anonymousId="5f\ud83d"), track(anonymousId="5f?"), track(userId="user-1", anonymousId="5f\ud83d"))
     place.eraser(Scope.LINKED).erase(place.request(), until=FOREVER)
     assert place.stored() == ["demo#anonymous#5f?"]
 
 
-def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
-    """Two erasures of a user may run beside each other."""
+def test_alias_deleted_meanwhile_links_nothing(place):
+    """Two erasures of a user may run concurrently."""
     place.post({"type": "alias", "userId": "user-1", "previousId": "old-1"}, track(userId="old-1"))
     table = place.deployment.stack.stores.event_table
 
@@ -520,15 +520,15 @@ def test_an_alias_that_is_gone_when_it_is_read_links_nothing(place):
     assert (receipt.linked_ids, place.stored()) == (0, ["demo#user#old-1"])
 
 
-def test_a_delete_links_nothing(place):
+def test_delete_links_nothing(place):
     place.post({"type": "delete", "userId": "user-1", "anonymousId": "5f0c"})
     assert list(links_of(place.client, place.deployment.stack.stores.event_table, "demo#user#user-1", print)) == []
 
 
-# Two at once
+# Concurrent erasers
 
 
-def test_a_receipt_that_another_eraser_closed_stays_closed(place):
+def test_receipt_closed_by_another_eraser_stays_closed(place):
     place.post(track(userId="user-1"))
     request = place.request()
     slow = place.erasures.begin(request, scope="user", now="2031")
@@ -538,7 +538,7 @@ def test_a_receipt_that_another_eraser_closed_stays_closed(place):
     assert place.receipts()[0].finished_at
 
 
-def test_an_eraser_that_finds_it_closed_meanwhile_leaves_it_alone(place):
+def test_receipt_closed_meanwhile_is_not_changed(place):
     place.post(*(track(userId="user-1") for _ in range(3)))
     request = place.request()
     others = iter([place.eraser()])
@@ -554,23 +554,23 @@ def test_an_eraser_that_finds_it_closed_meanwhile_leaves_it_alone(place):
     assert (receipt.messages, bool(receipt.finished_at)) == (3, True)
 
 
-def test_a_receipt_that_is_closed_twice_by_a_retry_is_closed(place):
+def test_receipt_can_be_closed_twice(place):
     progress = place.erasures.begin(place.request(), scope="user", now="2031")
     assert [place.erasures.finish(progress, now="2032").finished_at for _ in range(2)] == ["2032"] * 2
 
 
-# Ending half-way
+# Interruptions
 
 
 class Killed(BaseException):
-    """The end of the process."""
+    """Stands for the end of the process."""
 
 
 MESSAGES = PAGE_KEYS + 7
 
 
 def crowd(place):
-    """Store more messages than a page holds, and a delete; return the request of that."""
+    """Store more messages than a page holds, and a delete. Return the delete as an erasure request."""
 
     def post_all():
         for number in range(MESSAGES):
@@ -583,7 +583,7 @@ def crowd(place):
 
 
 def kill_at(client, call, *, after):
-    """End the process at a call of the store: before it gets there, or before its answer comes back."""
+    """End the process at a store call: before the store gets the request, or before its response arrives."""
     calls = itertools.count(1)
     events = client.meta.events
 
@@ -599,7 +599,7 @@ def kill_at(client, call, *, after):
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.many_examples
 @pytest.mark.parametrize("call", some([1, 2, 3, 4, 6, 8, 50, 113, 114, 115, 118, 122, 123, 124, 125]))
-def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, place):
+def test_killed_eraser_ends_the_same_when_run_again(call, after, place):
     request, handed = crowd(place), []
     live = kill_at(place.client, call, after=after)
     with pytest.raises(Killed):
@@ -613,7 +613,7 @@ def test_an_eraser_that_is_killed_and_begins_again_ends_the_same(call, after, pl
     assert (place.stored(), place.rejects()) == (["demo#user#user-2"], [])
 
 
-def test_no_page_is_read_when_the_time_is_over(place):
+def test_no_page_is_read_after_the_time_is_over(place):
     request = crowd(place)
     reads = []
     place.client.meta.events.register("before-call.dynamodb.Query", lambda params, **_: reads.append(params))
@@ -622,7 +622,7 @@ def test_no_page_is_read_when_the_time_is_over(place):
     assert len(reads) == 1
 
 
-def test_an_erasure_whose_time_is_over_goes_on_where_it_stopped(place):
+def test_erasure_that_ran_out_of_time_continues_where_it_stopped(place):
     request = crowd(place)
     place.clock.now = NOW
     with pytest.raises(OutOfTimeError):
@@ -635,14 +635,14 @@ def test_an_erasure_whose_time_is_over_goes_on_where_it_stopped(place):
     assert counts(receipt) == (MESSAGES + 1, 1, 0, 0)
 
 
-def test_a_delete_message_goes_last_so_that_what_is_not_done_can_be_found(place):
+def test_delete_message_is_removed_last(place):
     request = crowd(place)
     with pytest.raises(OutOfTimeError):
         place.eraser().erase(request, until=NOW + 0.1)
     assert [item["type"] for item in place.deployment.stored() if item["type"] == "delete"] == ["delete"]
 
 
-def test_a_message_that_comes_meanwhile_counts_once(place):
+def test_message_stored_meanwhile_counts_once(place):
     request = crowd(place)
     with pytest.raises(OutOfTimeError):
         place.eraser().erase(request, until=NOW + 0.1)
@@ -653,7 +653,7 @@ def test_a_message_that_comes_meanwhile_counts_once(place):
 
 
 def kill_within(place, request, table):
-    """End an eraser after the first item that it deletes of a table."""
+    """End an eraser after the first item that it deletes from a table."""
     calls = itertools.count(1)
 
     def kill(params, **_):
@@ -666,7 +666,7 @@ def kill_within(place, request, table):
         replace(place, client=client).eraser().erase(request, until=FOREVER)
 
 
-def test_what_was_counted_counts_once_though_messages_come_after_each_kill(place):
+def test_counts_are_exact_despite_kills_and_new_messages(place):
     place.post(*(reject(userId="user-1") for _ in range(5)))
     request, stores = place.request(), place.deployment.stack.stores
     for table in (stores.rejects_table, stores.event_table, stores.rejects_table, stores.event_table):
@@ -676,7 +676,7 @@ def test_what_was_counted_counts_once_though_messages_come_after_each_kill(place
     assert counts(receipt) == (8, 5, 0, 0)
 
 
-def test_a_fault_of_a_store_is_raised_and_nothing_is_finished(place):
+def test_store_error_is_raised_and_nothing_is_finished(place):
     request = crowd(place)
 
     def cut(**_):
@@ -688,7 +688,7 @@ def test_a_fault_of_a_store_is_raised_and_nothing_is_finished(place):
     assert [receipt.finished_at for receipt in place.receipts()] == [""]
 
 
-def test_a_delete_that_a_store_refuses_twice_is_tried_again(place):
+def test_delete_refused_twice_by_a_store_is_retried(place):
     request = crowd(place)
     calls = itertools.count(1)
 
@@ -702,7 +702,7 @@ def test_a_delete_that_a_store_refuses_twice_is_tried_again(place):
     assert place.rejects() == []
 
 
-def test_a_delete_is_not_tried_again_when_the_time_is_over(place):
+def test_delete_is_not_retried_after_the_time_is_over(place):
     request = crowd(place)
     tries = []
 
@@ -719,14 +719,14 @@ def test_a_delete_is_not_tried_again_when_the_time_is_over(place):
 # The pace
 
 
-def test_an_eraser_takes_a_part_of_what_a_table_can(place):
+def test_eraser_limits_its_write_units_per_second(place):
     place.post(*(track(userId="user-1") for _ in range(9)))
     request = place.request()
     place.eraser().erase(request, until=FOREVER)
     assert place.clock.slept == pytest.approx([1 / WRITE_UNITS_PER_SECOND] * 10)
 
 
-def test_a_store_that_is_slow_itself_is_not_waited_for(place):
+def test_eraser_does_not_sleep_if_the_store_is_slow(place):
     request = place.request()
     times = itertools.count(NOW)
     place.eraser(clock=lambda: next(times)).erase(request, until=FOREVER)
@@ -736,7 +736,7 @@ def test_a_store_that_is_slow_itself_is_not_waited_for(place):
 # Receipts
 
 
-def test_the_receipts_of_a_customer_are_found_by_the_hash_of_the_user(place):
+def test_receipts_are_found_by_customer_and_user_hash(place):
     place.deployment.add_key("of-acme", customer_id="acme")
     requests = [place.request("user-1"), place.request("user-2")]
     for request in requests:

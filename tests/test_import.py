@@ -1,4 +1,4 @@
-"""`destination import`: what is sent, what counts, and how it goes on."""
+"""Test `destination import`: what it sends and counts, and how it resumes."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ FEW_LINES = 20
 
 
 class Destination:
-    """Answers imports as a destination does, and keeps each message once; `trouble` may answer instead."""
+    """Answers imports as a destination does, and stores each message once. `trouble` may answer instead."""
 
     def __init__(self, trouble=lambda _number, _messages: None):
         self.stored = Counter()
@@ -78,14 +78,14 @@ def ids(count):
 
 @pytest.fixture
 def history(tmp_path):
-    """Return a file of a few messages."""
+    """Return a file with a few messages."""
     path = tmp_path / "history.jsonl"
     path.write_bytes(lines(FEW_LINES))
     return path
 
 
 def imported(destination, *args, exit_code=0, stdin=None):
-    """Import into a destination, and return what is printed for programs."""
+    """Import into a destination, and return the JSON report."""
     with endpoint(destination) as server:
         result = run("import", *map(str, args), "--url", server.url, *KEY, "--json", stdin=stdin)
     assert result.exit_code == exit_code, result.output
@@ -114,7 +114,7 @@ MEMBERS = gzip.compress(lines(10)) + gzip.compress(lines(10, first=10)) + b"\0" 
     ],
 )
 @pytest.mark.parametrize("is_standard_input", [False, True], ids=["file", "standard input"])
-def test_all_messages_arrive_as_they_stand_in_the_file(tmp_path, content, is_standard_input):
+def test_all_messages_arrive_unchanged(tmp_path, content, is_standard_input):
     path = tmp_path / "whatever-its-name"
     path.write_bytes(content)
     destination = Destination()
@@ -124,7 +124,7 @@ def test_all_messages_arrive_as_they_stand_in_the_file(tmp_path, content, is_sta
     assert destination.batches == [[message(number) for number in range(FEW_LINES)]]
 
 
-def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
+def test_folder_is_read_in_the_order_of_its_paths(tmp_path):
     archive = tmp_path / "segment-logs" / "source"
     for day, content in {"1582070400000": lines(3), "1581984000000": lines(3, first=3)}.items():
         (archive / day).mkdir(parents=True)
@@ -139,7 +139,7 @@ def test_a_folder_is_read_in_the_order_of_its_paths(tmp_path):
     assert (tmp_path / f"segment-logs{STATE_SUFFIX}").exists()
 
 
-def test_a_pipe_of_the_shell_is_read(tmp_path):
+def test_shell_pipe_is_read(tmp_path):
     reading, writing = os.pipe()
     with os.fdopen(reading), os.fdopen(writing, "wb") as pipe:
         pipe.write(lines(FEW_LINES))
@@ -148,7 +148,7 @@ def test_a_pipe_of_the_shell_is_read(tmp_path):
     assert report["accepted"] == FEW_LINES
 
 
-def test_a_pipe_needs_no_state(tmp_path, history):
+def test_pipe_needs_no_state(tmp_path, history):
     destination = Destination()
     for names in ((), (str(history),)):
         reading, writing = os.pipe()
@@ -163,7 +163,7 @@ def test_a_pipe_needs_no_state(tmp_path, history):
     assert [*tmp_path.glob(f"*{STATE_SUFFIX}")] == [tmp_path / f"{history.name}{STATE_SUFFIX}"]
 
 
-def test_the_rejects_of_an_earlier_import_are_passed_over_in_its_folder(tmp_path):
+def test_rejects_files_of_an_earlier_import_are_skipped(tmp_path):
     folder = tmp_path / "history"
     folder.mkdir()
     (folder / "a.jsonl").write_bytes(lines(2) + b"[1]\n")
@@ -178,11 +178,11 @@ def test_the_rejects_of_an_earlier_import_are_passed_over_in_its_folder(tmp_path
     assert f"Passed over because an earlier --rejects wrote it: 1 file, such as {folder / 'rejects.jsonl'}." in told
 
 
-def test_a_file_that_is_named_twice_is_read_once(history):
+def test_file_named_twice_is_read_once(history):
     assert imported(Destination(), history, history.parent, history)["messages"] == FEW_LINES
 
 
-def test_a_folder_without_messages_is_told(tmp_path):
+def test_folder_without_messages_is_an_error(tmp_path):
     (tmp_path / "README").write_text("nothing")
     result = run("import", str(tmp_path), *KEY)
     assert result.exit_code == 1
@@ -203,7 +203,7 @@ def test_a_folder_without_messages_is_told(tmp_path):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_line_that_can_not_be_sent_is_told_with_its_number(tmp_path, line, code, text):
+def test_line_that_cannot_be_sent_is_reported_with_its_number(tmp_path, line, code, text):
     path = tmp_path / "history.jsonl"
     path.write_bytes(lines(2) + b"\n" + line + b"\n" + lines(1, first=2))
     destination = Destination()
@@ -214,7 +214,7 @@ def test_a_line_that_can_not_be_sent_is_told_with_its_number(tmp_path, line, cod
     assert set(destination.stored) == ids(3)
 
 
-def test_what_the_endpoint_rejects_is_written_with_file_and_line(tmp_path):
+def test_rejects_are_written_with_file_and_line(tmp_path):
     path, rejects = tmp_path / "history.jsonl", tmp_path / "rejects.jsonl"
     path.write_text(f"\n{json.dumps(message(1))}\n{json.dumps(message(2, invalid=True))}\nnonsense\n")
     rejects.write_text("of another import\n")
@@ -229,14 +229,14 @@ def test_what_the_endpoint_rejects_is_written_with_file_and_line(tmp_path):
     ]
 
 
-def test_a_batch_of_which_nothing_is_accepted_does_not_end_the_import(tmp_path):
+def test_fully_rejected_batch_does_not_end_the_import(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps(message(number, invalid=number < 2)) + "\n" for number in range(4)))
     report = imported(Destination(), path, "--batch-size", 2, exit_code=3)
     assert counts(report) == {"accepted": 2, "duplicates": 0, "rejected": 2}
 
 
-def test_people_are_told_which_lines_were_rejected(tmp_path):
+def test_output_names_the_rejected_lines(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(lines(1) + b"1\n" * 5)
     with endpoint(Destination()) as server:
@@ -246,7 +246,7 @@ def test_people_are_told_which_lines_were_rejected(tmp_path):
     assert f"not_an_object\t{path}:2: The line must be one JSON object, not a number" in result.stdout
 
 
-def test_a_file_of_another_kind_is_told_before_long(tmp_path, history):
+def test_file_in_another_format_is_reported_early(tmp_path, history):
     path = tmp_path / "a.csv"
     path.write_text("some,thing,else\n" * 1001)
     destination = Destination()
@@ -275,7 +275,7 @@ ARRAY = json.dumps([message(number) for number in range(3)], indent=1).encode()
     ],
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_json_over_several_lines_is_told_at_once(tmp_path, history, content, hint, pack):
+def test_json_over_several_lines_is_reported_at_once(tmp_path, history, content, hint, pack):
     path = tmp_path / "a.json"
     path.write_bytes(pack(content))
     destination = Destination()
@@ -284,7 +284,7 @@ def test_json_over_several_lines_is_told_at_once(tmp_path, history, content, hin
     assert counts(report) == {"accepted": FEW_LINES, "duplicates": 0, "rejected": 0}
 
 
-def test_an_array_that_was_made_lines_of_is_imported_by_the_next_run(tmp_path, history):
+def test_array_converted_to_lines_is_imported_by_the_next_run(tmp_path, history):
     path = tmp_path / "a.json"
     path.write_bytes(ARRAY)
     destination = Destination()
@@ -297,7 +297,7 @@ def test_an_array_that_was_made_lines_of_is_imported_by_the_next_run(tmp_path, h
     assert len(destination.stored) == FEW_LINES + 3
 
 
-def test_an_array_on_one_line_is_a_reject_with_the_same_hint(tmp_path):
+def test_array_on_one_line_is_rejected_with_the_same_hint(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_bytes(b"[1]\n" + lines(2))
     report = imported(Destination(), path, exit_code=3)
@@ -331,7 +331,7 @@ def sent(destination):
     ],
 )
 @pytest.mark.parametrize("name", ["timestamp", "originalTimestamp", "received_at", "Sent At"])
-def test_a_common_form_of_time_is_sent_as_iso_8601(tmp_path, name, written, time):
+def test_common_time_formats_are_sent_as_iso_8601(tmp_path, name, written, time):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(message(1, **{name: written, "properties": {"at": written}})) + "\n")
     destination = Destination()
@@ -341,7 +341,7 @@ def test_a_common_form_of_time_is_sent_as_iso_8601(tmp_path, name, written, time
 
 
 @pytest.mark.parametrize("written", ["2020-04-22T10:00:00Z", "2020-04-22 10:00:00", "2020-04-22", None])
-def test_a_time_that_the_endpoint_reads_is_sent_as_it_is(tmp_path, written):
+def test_time_that_the_endpoint_reads_is_sent_unchanged(tmp_path, written):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(message(1, timestamp=written)) + "\n")
     destination = Destination()
@@ -360,7 +360,7 @@ def test_a_time_that_the_endpoint_reads_is_sent_as_it_is(tmp_path, written):
     ],
 )
 @pytest.mark.parametrize("name", ["timestamp", "original_timestamp"])
-def test_a_message_is_not_sent_when_its_time_can_not_be_read(tmp_path, name, written):
+def test_message_with_an_unreadable_time_is_not_sent(tmp_path, name, written):
     path = tmp_path / "history.jsonl"
     path.write_bytes(lines(1) + json.dumps(message(2, **{name: written})).encode() + b"\n" + lines(1, first=3))
     destination = Destination()
@@ -371,13 +371,13 @@ def test_a_message_is_not_sent_when_its_time_can_not_be_read(tmp_path, name, wri
     assert set(destination.stored) == {"m0", "m3"}
 
 
-def test_a_history_whose_times_can_not_be_read_is_read_to_its_end(tmp_path):
+def test_file_with_only_unreadable_times_is_read_to_its_end(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text((json.dumps(message(1, timestamp="x")) + "\n") * 1100)
     assert imported(Destination(), path, exit_code=3)["rejected_by_code"] == {"unreadable_time": 1100}
 
 
-def test_a_time_that_nothing_is_stored_under_is_left_to_the_endpoint(tmp_path):
+def test_times_that_are_not_part_of_the_key_are_sent_unchanged(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps(message(1, timestamp="2020-04-22", sentAt="x", receivedAt=7)) + "\n")
     destination = Destination()
@@ -385,7 +385,7 @@ def test_a_time_that_nothing_is_stored_under_is_left_to_the_endpoint(tmp_path):
     assert sent(destination) == [message(1, timestamp="2020-04-22", sentAt="x", receivedAt=7)]
 
 
-def test_people_are_told_which_times_were_rewritten_and_which_are_missing(tmp_path):
+def test_output_counts_rewritten_and_missing_times(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps(message(number, timestamp=1587549600)) + "\n" for number in range(5)))
     with path.open("ab") as file:
@@ -400,7 +400,7 @@ def test_people_are_told_which_times_were_rewritten_and_which_are_missing(tmp_pa
     assert f"Without a timestamp, so that the time of the import counts: 1 line, such as {path}:6.\n" in result.stdout
 
 
-def test_a_gzip_file_that_breaks_off_is_told_and_the_others_are_read(tmp_path, history):
+def test_truncated_gzip_file_is_reported_and_others_are_read(tmp_path, history):
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"".join(lines(1, first=100 + number) for number in range(50)))[:-30])
     destination = Destination()
@@ -411,7 +411,7 @@ def test_a_gzip_file_that_breaks_off_is_told_and_the_others_are_read(tmp_path, h
 
 
 @pytest.mark.parametrize("size", [490_000, 1_000_000])
-def test_a_message_that_is_too_large_for_a_batch_is_sent_by_itself(tmp_path, size):
+def test_message_too_large_for_a_batch_is_sent_alone(tmp_path, size):
     path = tmp_path / "history.jsonl"
     large = message(2, properties={"text": "x" * size})
     path.write_bytes(lines(2) + json.dumps(large).encode() + b"\n" + lines(1, first=3))
@@ -420,7 +420,7 @@ def test_a_message_that_is_too_large_for_a_batch_is_sent_by_itself(tmp_path, siz
     assert destination.singles == [large]
 
 
-def test_no_batch_is_larger_than_the_limits(tmp_path):
+def test_batches_stay_within_the_limits(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("".join(json.dumps(message(number, text="ü" * 50_000)) + "\n" for number in range(20)))
     sizes = []
@@ -434,7 +434,7 @@ def test_no_batch_is_larger_than_the_limits(tmp_path):
     assert report["accepted"] == 20
 
 
-def test_connections_are_kept_and_bodies_are_binary_gzip(history):
+def test_connections_are_reused_and_bodies_are_gzip(history):
     with endpoint(Destination()) as server:
         run("import", str(history), "--url", server.url, *KEY, "--batch-size", "1", "--concurrency", "2")
         posts = [received for received in server.received if received.head.startswith("POST")]
@@ -447,13 +447,13 @@ def test_connections_are_kept_and_bodies_are_binary_gzip(history):
 
 
 @pytest.mark.parametrize("path", ["", "/", "/segment", "/v1/import", "/v1/batch", "/v1"])
-def test_any_route_of_an_endpoint_names_it(history, path):
+def test_url_may_be_any_route_of_the_endpoint(history, path):
     with endpoint(Destination()) as server:
         result = run("import", str(history), "--url", server.url.removesuffix("/segment") + path, *KEY)
     assert result.exit_code == 0, result.output
 
 
-def test_what_was_imported_is_not_sent_again(history):
+def test_imported_messages_are_not_sent_again(history):
     imported(Destination(), history)
     destination = Destination()
     with endpoint(destination) as server:
@@ -470,13 +470,13 @@ def state_of(path):
 
 
 def make_known(path, server):
-    """Say in the state that it is of this endpoint, of which each in these tests has a port of its own."""
+    """Change the state to the URL of this endpoint, because each endpoint of these tests has another port."""
     state = json.loads(state_of(path).read_text())
     state["recipient"]["url"] = server.url.removesuffix("/segment")
     state_of(path).write_text(json.dumps(state))
 
 
-def test_what_was_rejected_is_still_told_by_the_exit_code_of_a_later_run(tmp_path):
+def test_later_run_still_exits_with_1_for_earlier_rejects(tmp_path):
     path = tmp_path / "history.jsonl"
     path.write_text("1\n")
     with endpoint(Destination()) as server:
@@ -484,7 +484,7 @@ def test_what_was_rejected_is_still_told_by_the_exit_code_of_a_later_run(tmp_pat
     assert codes == [3, 3]
 
 
-def test_another_file_may_join_an_import(tmp_path, history):
+def test_another_file_may_be_added_to_an_import(tmp_path, history):
     other = tmp_path / "other.jsonl"
     other.write_bytes(lines(2, first=100))
     destination = Destination()
@@ -496,7 +496,7 @@ def test_another_file_may_join_an_import(tmp_path, history):
 
 
 def refuse_after(batches):
-    """Let the key end after so many batches."""
+    """Let the key expire after this number of batches."""
 
     def trouble(number, _messages):
         return None if number <= batches else response(401, '{"code": "revoked_key", "message": "API key was revoked"}')
@@ -505,7 +505,7 @@ def refuse_after(batches):
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_the_next_run_goes_on_where_the_last_one_ended(history, pack):
+def test_next_run_resumes_where_the_last_one_ended(history, pack):
     history.write_bytes(pack(lines(FEW_LINES)))
     first, second = Destination(refuse_after(2)), Destination()
     report = imported(first, history, "--batch-size", 4, "--concurrency", 1, exit_code=1)
@@ -519,7 +519,7 @@ def test_the_next_run_goes_on_where_the_last_one_ended(history, pack):
     assert report["in_all_runs"] == {"accepted": 20, "duplicates": 0, "rejected": 0}
 
 
-def test_line_numbers_go_on_too(history):
+def test_line_numbers_continue_in_the_next_run(history):
     history.write_bytes(lines(FEW_LINES) + b"nonsense\n")
     imported(Destination(refuse_after(2)), history, "--batch-size", 4, "--concurrency", 1, exit_code=1)
     with endpoint(Destination()) as server:
@@ -528,7 +528,7 @@ def test_line_numbers_go_on_too(history):
     assert report["examples"][0]["line"] == FEW_LINES + 1
 
 
-def test_standard_input_goes_on_where_a_state_is_named(tmp_path):
+def test_standard_input_is_resumed_with_a_named_state(tmp_path):
     state = tmp_path / "state.json"
     with endpoint(Destination(refuse_after(1))) as server:
         options = ("--url", server.url, *KEY, "--state", str(state), "--json")
@@ -552,7 +552,7 @@ def test_standard_input_goes_on_where_a_state_is_named(tmp_path):
         (b"", "it is empty now"),
     ],
 )
-def test_standard_input_that_is_not_the_same_is_told(tmp_path, stdin, why):
+def test_changed_standard_input_is_an_error(tmp_path, stdin, why):
     state = tmp_path / "state.json"
     with endpoint(Destination()) as server:
         options = ("--url", server.url, *KEY, "--state", str(state), "--json")
@@ -570,7 +570,7 @@ def test_standard_input_without_a_state_is_sent_again():
     assert "Standard input can't be resumed without --state" in results[1].stderr
 
 
-def test_a_file_that_changed_is_not_imported_unless_it_is_said(history):
+def test_changed_file_is_not_imported_without_an_option(history):
     destination = Destination()
     with endpoint(destination) as server:
         options = (str(history), "--url", server.url, *KEY)
@@ -592,7 +592,7 @@ def test_a_file_that_changed_is_not_imported_unless_it_is_said(history):
         ("stores", "http://127.0.0.1:1", "to a local server that has ended"),
     ],
 )
-def test_the_state_of_another_import_is_not_taken(history, field, value, text):
+def test_state_of_another_import_is_refused(history, field, value, text):
     with endpoint(Destination()) as server:
         options = (str(history), "--url", server.url, *KEY)
         run("import", *options)
@@ -605,14 +605,14 @@ def test_the_state_of_another_import_is_not_taken(history, field, value, text):
         assert run("import", *options, "--restart").exit_code == 0
 
 
-def test_the_state_does_not_tell_the_key(history):
+def test_state_does_not_contain_the_key(history):
     imported(Destination(), history)
     assert "some-key" not in state_of(history).read_text()
 
 
 @pytest.mark.parametrize("restart", [[], ["--restart"]], ids=["", "restart"])
 @pytest.mark.parametrize("content", ["something dear", "{}", "[]", '{"kind": "x"}', "\xff"])
-def test_a_file_that_is_no_state_is_never_overwritten(history, tmp_path, content, restart):
+def test_file_that_is_not_a_state_is_never_overwritten(history, tmp_path, content, restart):
     precious = tmp_path / "precious"
     precious.write_text(content, encoding="latin-1")
     result = run("import", str(history), *KEY, "--url", "http://127.0.0.1:1", "--state", str(precious), *restart)
@@ -624,7 +624,7 @@ def test_a_file_that_is_no_state_is_never_overwritten(history, tmp_path, content
 @pytest.mark.parametrize(
     ("name", "value"), [("accepted", "17"), ("duplicates", -1), ("rejected", {"x": "y"}), ("files", {"a": {}})]
 )
-def test_a_state_that_was_damaged_is_none(history, name, value):
+def test_damaged_state_is_refused(history, name, value):
     with endpoint(Destination()) as server:
         assert run("import", str(history), *KEY, "--url", server.url).exit_code == 0
     state_of(history).write_text(json.dumps(json.loads(state_of(history).read_text()) | {name: value}))
@@ -633,7 +633,7 @@ def test_a_state_that_was_damaged_is_none(history, name, value):
 
 
 @pytest.mark.parametrize(("name", "value"), [("offset", "12"), ("offset", None), ("line", "x"), ("position", -1)])
-def test_a_state_whose_place_was_damaged_is_none(history, name, value):
+def test_state_with_a_damaged_position_is_refused(history, name, value):
     with endpoint(Destination()) as server:
         assert run("import", str(history), *KEY, "--url", server.url).exit_code == 0
     state = json.loads(state_of(history).read_text())
@@ -644,7 +644,7 @@ def test_a_state_whose_place_was_damaged_is_none(history, name, value):
     assert (result.exit_code, "is no state of an import" in result.stderr) == (1, True)
 
 
-def test_a_state_that_can_not_be_written_is_told_before_anything_is_sent(history):
+def test_unwritable_state_is_reported_before_anything_is_sent(history):
     destination = Destination()
     with endpoint(destination) as server:
         result = run("import", str(history), *KEY, "--url", server.url, "--state", "/nowhere/state")
@@ -655,7 +655,7 @@ def test_a_state_that_can_not_be_written_is_told_before_anything_is_sent(history
 
 @pytest.mark.parametrize("option", ["--state", "--rejects"])
 @pytest.mark.parametrize("name", ["history.jsonl", "new.jsonl"])
-def test_nothing_is_written_where_messages_are_read(history, option, name):
+def test_output_file_must_not_be_an_input_file(history, option, name):
     result = run("import", str(history), str(history.parent), *KEY, option, str(history.parent / name))
     assert result.exit_code == 2
     assert f"{name} is among the files to import" in result.stderr
@@ -678,14 +678,14 @@ def test_nothing_is_written_where_messages_are_read(history, option, name):
         (response(200, '{"accepted": "3", "duplicates": [], "rejected": {}}'), "without telling of each message"),
     ],
 )
-def test_what_would_be_refused_for_ever_ends_the_import_at_once(history, answer, text):
+def test_permanent_refusal_ends_the_import_at_once(history, answer, text):
     report = imported(Destination(lambda _number, _messages: answer), history, exit_code=1)
     assert text in report["ended_because"]
     assert report["messages"] == 0
 
 
 @pytest.mark.parametrize("answer", [response(401, '{"code": "unknown_key", "message": "API key is unknown"}')])
-def test_what_was_named_wrongly_leaves_nothing_behind(history, answer):
+def test_wrong_key_or_url_leaves_no_state(history, answer):
     with endpoint(Destination(lambda _number, _messages: answer)) as server:
         result = run("import", str(history), "--url", server.url, "--api-key", "mistyped")
     assert (result.exit_code, state_of(history).exists()) == (1, False)
@@ -693,7 +693,7 @@ def test_what_was_named_wrongly_leaves_nothing_behind(history, answer):
     assert counts(imported(Destination(), history))["accepted"] == FEW_LINES
 
 
-def test_the_end_says_how_to_go_on(history):
+def test_last_line_says_how_to_resume(history):
     with endpoint(Destination(refuse_after(1))) as server:
         result = run("import", str(history), "--url", server.url, "--batch-size", "1", "--concurrency", "1", *KEY)
     assert result.exit_code == 1
@@ -704,12 +704,12 @@ TOO_LARGE = response(400, '{"code": "batch_too_large", "message": "Batch too lar
 TOO_DEEP = response(400, '{"code": "nested_too_deeply", "message": "Nested too deeply"}')
 
 
-def test_a_batch_that_is_too_large_for_this_endpoint_is_halved(history):
+def test_batch_too_large_for_the_endpoint_is_halved(history):
     destination = Destination(lambda _number, messages: TOO_LARGE if len(messages) > 3 else None)
     assert imported(destination, history)["accepted"] == FEW_LINES
 
 
-def test_one_message_that_spoils_its_batch_is_found_and_the_others_are_stored(history):
+def test_message_that_breaks_its_batch_is_isolated(history):
     def trouble(_number, messages):
         return TOO_DEEP if any(each["messageId"] == "m7" for each in messages) else None
 
@@ -722,19 +722,19 @@ def test_one_message_that_spoils_its_batch_is_found_and_the_others_are_stored(hi
 BUSY = response(503, '{"code": "event_store_unavailable", "message": "Try again"}')
 
 
-def test_people_are_told_what_it_waits_for(history):
+def test_output_says_what_the_import_waits_for(history):
     with endpoint(Destination(lambda number, _messages: BUSY if number == 1 else None)) as server:
         result = run("import", str(history), "--url", server.url, *KEY)
     assert "answers 503 event_store_unavailable Try again; goes on in " in result.stderr
     assert result.exit_code == 0
 
 
-def test_what_was_stored_before_the_answer_was_lost_is_a_duplicate(history):
+def test_message_stored_despite_a_lost_answer_is_a_duplicate(history):
     destination = Destination(lambda number, messages: (destination.answer(messages), [])[1] if number == 1 else None)
     assert counts(imported(destination, history)) == {"accepted": 0, "duplicates": FEW_LINES, "rejected": 0}
 
 
-def test_an_endpoint_that_is_gone_is_given_up(history):
+def test_import_gives_up_an_unreachable_endpoint(history):
     result = run("import", str(history), *KEY, "--url", "http://127.0.0.1:1", "--give-up-after", "0")
     assert result.exit_code == 1
     assert "http://127.0.0.1:1: no answer (" in result.stderr
@@ -743,14 +743,14 @@ def test_an_endpoint_that_is_gone_is_given_up(history):
 
 
 def is_half_way(history, destination, number):
-    """Whether so much was imported that the next run can go on from there."""
+    """Return whether enough was imported for the next run to resume there."""
     if number != signal.SIGKILL:
         return len(destination.batches) > FEW_LINES
     return '"offset": 0,' not in state_of(history).read_text() if state_of(history).exists() else False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_whatever_ends_an_import_half_way_the_next_run_completes_it(tmp_path, number):
+def test_interrupted_import_is_completed_by_the_next_run(tmp_path, number):
     history, printed, checkout = (tmp_path / name for name in ("history.jsonl", "printed", "checkout"))
     history.write_bytes(lines(3000))
     checkout.mkdir()
@@ -772,7 +772,7 @@ def test_whatever_ends_an_import_half_way_the_next_run_completes_it(tmp_path, nu
         assert '"ended_because": "Interrupted"' in printed.read_text()
 
 
-def test_a_signal_ends_the_wait_for_standard_input(tmp_path):
+def test_signal_ends_the_wait_for_standard_input(tmp_path):
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     with endpoint(Destination()) as server, (tmp_path / "printed").open("w") as printed:
@@ -785,7 +785,7 @@ def test_a_signal_ends_the_wait_for_standard_input(tmp_path):
     assert "Interrupted. Nothing was accepted." in (tmp_path / "printed").read_text()
 
 
-# Whether the counts add up
+# The counts must add up
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -798,7 +798,7 @@ def test_each_line_is_accepted_duplicate_rejected_or_blank(tmp_path, pack):
 
 
 def lose_one(found):
-    """Yield batches as a faulty reader would, which loses a message of the second one."""
+    """Yield batches like a faulty reader that loses a message of the second batch."""
     for number, batch in enumerate(found):
         if number == 1:
             batch.messages.pop()
@@ -806,7 +806,7 @@ def lose_one(found):
 
 
 def count_twice(found):
-    """Yield batches as a faulty reader would, which sends a message of the second one twice."""
+    """Yield batches like a faulty reader that sends a message of the second batch twice."""
     for number, batch in enumerate(found):
         if number == 1:
             batch.messages.append(batch.messages[0])
@@ -814,7 +814,7 @@ def count_twice(found):
 
 
 @pytest.mark.parametrize("spoil", [lose_one, count_twice])
-def test_a_line_without_an_answer_is_noticed_and_stays_known(history, spoil):
+def test_line_without_an_answer_is_noticed_and_remembered(history, spoil):
     [source] = find_sources([str(history)]).sources
     with endpoint(Destination()) as server:
         url = deployment_url(server.url)
@@ -833,7 +833,7 @@ def test_a_line_without_an_answer_is_noticed_and_stays_known(history, spoil):
 
 
 @pytest.mark.parametrize(("accepted", "duplicates"), [(-1, FEW_LINES + 1), (FEW_LINES + 1, -1), (FEW_LINES - 1, 0)])
-def test_an_answer_that_does_not_add_up_ends_the_import(history, accepted, duplicates):
+def test_answer_with_wrong_counts_ends_the_import(history, accepted, duplicates):
     told = {"accepted": accepted, "duplicates": duplicates, "rejected": []}
     report = imported(lambda _: response(200, json.dumps(told)), history, exit_code=1)
     assert "without telling of each message" in report["ended_because"]

@@ -1,4 +1,4 @@
-"""template.yaml, before and after the transformation that CloudFormation applies to it."""
+"""Test template.yaml, before and after the SAM transformation that CloudFormation applies to it."""
 
 import json
 import re
@@ -41,11 +41,11 @@ SOURCES = {
     for name, source in properties["Events"].items()
     if source["Type"] in ("DynamoDB", "SQS")
 }
-"""What brings batches to functions."""
+"""Resource types that deliver batches to functions."""
 
 
 def statements_of(role):
-    """Return the statements of a role, those of either branch of a condition among them."""
+    """Return the statements of a role, including both branches of a condition."""
     for policy in ROLES[role]["Policies"]:
         for statement in policy["PolicyDocument"]["Statement"]:
             branches = statement["Fn::If"][1:] if "Fn::If" in statement else [statement]
@@ -53,14 +53,14 @@ def statements_of(role):
 
 
 def names_in(statement):
-    """Return the stores, logs or streams that a statement is about, as `EventTable.Arn`."""
+    """Return the stores, logs or streams that a statement is about, such as `EventTable.Arn`."""
     resource = statement["Resource"]
     branches = resource["Fn::If"][1:] if "Fn::If" in resource else [resource]
     return {branch["Fn::Sub"] if "Fn::Sub" in branch else ".".join(branch["Fn::GetAtt"]) for branch in branches}
 
 
 def granted(role):
-    """Return what a role may do, as pairs of action and resource."""
+    """Return the permissions of a role, as pairs of action and resource."""
     return {
         (action, name)
         for statement in statements_of(role)
@@ -75,7 +75,7 @@ class NoManagedPolicies:
 
 
 def deployed(**parameters):
-    """Return the resources that CloudFormation makes of the template's."""
+    """Return the resources after the SAM transformation."""
     template = load_template()
     for function in of_type(template["Resources"], "AWS::Serverless::Function").values():
         function["Properties"]["CodeUri"] = "s3://bucket/key"
@@ -90,7 +90,7 @@ def transformed():
 
 
 def named_in(value):
-    """Yield what a part of the transformed template names, of whatever attribute of a resource."""
+    """Yield the resources that a part of the transformed template refers to, with any attribute."""
     match value:
         case {"Ref": name} | {"Fn::GetAtt": [name, _]}:
             yield name
@@ -104,22 +104,22 @@ def named_in(value):
         yield from named_in(part)
 
 
-def test_no_resource_waits_for_itself(transformed):
-    """An alarm of a rollout that names the API would: the API names the alias, and the alias its rollout."""
+def test_resources_have_no_circular_dependency(transformed):
+    """A rollout alarm that names the API would be circular: API -> alias -> its rollout -> alarm -> API."""
     waits_for = {name: set(named_in(resource)) & transformed.keys() for name, resource in transformed.items()}
     assert len(list(TopologicalSorter(waits_for).static_order())) == len(transformed)
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_a_store_survives_the_stack_and_any_change_of_the_sink(name):
-    # What a first deployment made that failed is empty.
+def test_stores_survive_the_stack_and_a_change_of_the_sink(name):
+    # The stores of a failed first deployment are empty.
     policies = [STORES[name][policy] for policy in ("UpdateReplacePolicy", "DeletionPolicy")]
     assert policies == ["Retain", "RetainExceptOnCreate"]
     assert "Condition" not in STORES[name]
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_paid_by_use_encrypted_and_backed_up(name):
+def test_tables_are_on_demand_encrypted_and_backed_up(name):
     assert TABLES[name]["BillingMode"] == "PAY_PER_REQUEST"
     assert TABLES[name]["SSESpecification"] == {"SSEEnabled": True}
     assert TABLES[name]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
@@ -127,7 +127,7 @@ def test_a_table_is_paid_by_use_encrypted_and_backed_up(name):
 
 
 @pytest.mark.parametrize("name", QUEUES)
-def test_a_queue_is_encrypted_and_takes_the_largest_message(name):
+def test_queues_are_encrypted_and_accept_the_largest_message(name):
     assert QUEUES[name]["SqsManagedSseEnabled"] is True
     assert QUEUES[name]["MaximumMessageSize"] == 1024 * 1024
 
@@ -136,7 +136,7 @@ def test_a_queue_is_encrypted_and_takes_the_largest_message(name):
     ("queue", "dead_letters"),
     [("EventQueue", "EventDeadLetterQueue"), ("EventFifoQueue", "EventFifoDeadLetterQueue")],
 )
-def test_what_a_consumer_can_not_take_goes_to_a_queue_of_the_same_kind(queue, dead_letters):
+def test_dead_letter_queue_has_the_type_of_its_queue(queue, dead_letters):
     assert QUEUES[queue]["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": [dead_letters, "Arn"]}
     assert QUEUES[queue].get("FifoQueue") == QUEUES[dead_letters].get("FifoQueue")
 
@@ -145,7 +145,7 @@ def test_the_event_table_streams_new_items():
     assert TABLES["EventTable"]["StreamSpecification"] == {"StreamViewType": "NEW_IMAGE"}
 
 
-def test_nothing_has_a_physical_name():
+def test_resources_have_no_physical_names():
     names = {"TableName", "QueueName", "FunctionName", "RoleName", "AlarmName", "DashboardName", "FilterName", "Name"}
     named = [name for name, resource in RESOURCES.items() if names & set(resource["Properties"])]
     assert named == ["DomainRecord"]
@@ -153,7 +153,7 @@ def test_nothing_has_a_physical_name():
 
 
 @pytest.mark.parametrize("name", TEMPLATE["Parameters"])
-def test_a_parameter_is_described_and_has_a_default(name):
+def test_parameters_have_a_description_and_a_default(name):
     assert TEMPLATE["Parameters"][name]["Description"]
     assert "Default" in TEMPLATE["Parameters"][name]
 
@@ -162,7 +162,7 @@ def test_a_parameter_is_described_and_has_a_default(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_all_functions_are_built_from_one_artifact_and_run_it_alike(name):
+def test_all_functions_share_one_artifact_and_runtime(name):
     assert RESOURCES[name]["Metadata"] == {"BuildMethod": "makefile"}
     alike = ("CodeUri", "Runtime", "Architectures")
     assert [FUNCTIONS[name][part] for part in alike] == [FUNCTIONS[FUNCTION][part] for part in alike]
@@ -170,13 +170,13 @@ def test_all_functions_are_built_from_one_artifact_and_run_it_alike(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_handler_is_a_function_of_ours(name):
+def test_handlers_exist(name):
     module, _, function = FUNCTIONS[name]["Handler"].rpartition(".")
     source = ROOT / f"{module.replace('.', '/')}.py"
     assert f"\ndef {function}(" in source.read_text()
 
 
-def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
+def test_variables_and_settings_correspond():
     environment = FUNCTIONS[FUNCTION]["Environment"]["Variables"]
     read_by_boto3 = {"AWS_ENDPOINT_URL"}
     derived_from_it = {"ACCEPT_DEMO_KEYS"}
@@ -193,7 +193,7 @@ def test_every_environment_variable_is_a_setting_and_every_setting_a_variable():
         ("QueueConsumerFunction", ["queue", "runtime/forward", "handle"]),
     ],
 )
-def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, readers):
+def test_background_function_has_the_variables_that_it_reads(name, readers):
     code = "".join((ROOT / "consumer" / f"{reader}.py").read_text() for reader in readers)
     read = re.findall(r'os\.environ\["(\w+)"\]', code)
     read_by_libraries = {"AWS_ENDPOINT_URL", "POWERTOOLS_SERVICE_NAME"}
@@ -201,14 +201,14 @@ def test_a_function_beside_the_requests_has_the_environment_that_it_reads(name, 
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_function_logs_where_its_role_may_write(name, transformed):
+def test_functions_log_where_their_roles_may_write(name, transformed):
     [log] = transformed[name]["Properties"]["LoggingConfig"].values()
     [role, _arn] = transformed[name]["Properties"]["Role"]["Fn::GetAtt"]
     written = {(action, target) for action, target in granted(role) if action.startswith("logs:")}
     assert written == {(action, f"{log['Ref']}.Arn") for action in ("logs:CreateLogStream", "logs:PutLogEvents")}
 
 
-def test_every_log_has_an_end():
+def test_every_log_has_a_retention():
     for log in properties_of("AWS::Logs::LogGroup").values():
         assert log["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
@@ -218,11 +218,11 @@ def test_every_log_has_an_end():
 
 PROPERTIES = FUNCTIONS[FUNCTION]
 NOT_OF_A_VERSION = {"AutoPublishAlias", "VersionDescription", "DeploymentPreference", "ReservedConcurrentExecutions"}
-"""Properties of the function that say how it is deployed, and are no part of a version."""
+"""Properties that say how the function is deployed. They are not part of a version."""
 
 
 def parameters_in(value):
-    """Return the parameters that a value is made of, those of its conditions among them."""
+    """Return the parameters that a value depends on, including those in its conditions."""
     text = json.dumps(value)
     for condition in re.findall(r'"Fn::If": \["(\w+)"', text):
         yield from parameters_in(TEMPLATE["Conditions"][condition])
@@ -230,37 +230,37 @@ def parameters_in(value):
     yield from named & set(TEMPLATE["Parameters"])
 
 
-def test_a_change_of_any_parameter_of_the_function_makes_a_new_version_of_it(transformed):
+def test_changing_a_function_parameter_publishes_a_version(transformed):
     of_function = {name: value for name, value in PROPERTIES.items() if name not in {*NOT_OF_A_VERSION, "Events"}}
     [version] = of_type(transformed, "AWS::Lambda::Version").values()
     assert set(parameters_in(version["Properties"]["Description"])) == set(parameters_in(of_function))
 
 
-def test_a_parameter_that_is_no_part_of_a_version_makes_none():
+def test_other_parameters_publish_no_version():
     assert {"ReservedConcurrency", "Rollout"}.isdisjoint(parameters_in(PROPERTIES["VersionDescription"]))
 
 
 def longest(name):
-    """Return the length of the longest value of a parameter."""
+    """Return the maximum length of a parameter's value."""
     declared = TEMPLATE["Parameters"][name]
     values = declared.get("AllowedValues") or [declared.get("MaxValue", 36500)]
     return declared.get("MaxLength") or max(len(str(value)) for value in values)
 
 
-def test_the_description_of_a_version_is_never_too_long():
+def test_version_description_is_never_too_long():
     template = PROPERTIES["VersionDescription"]["Fn::Sub"]
     longer = re.sub(r"\$\{(\w+)\}", lambda match: "x" * longest(match[1]), template)
     assert len(longer) <= 256  # https://docs.aws.amazon.com/lambda/latest/api/API_PublishVersion.html
 
 
-def test_a_change_of_the_code_or_of_a_property_makes_a_new_version(transformed):
+def test_changing_code_or_a_property_publishes_a_version(transformed):
     assert PROPERTIES["AutoPublishAliasAllProperties"] is True
     [alias] = of_type(transformed, "AWS::Lambda::Alias").values()
     [version] = of_type(transformed, "AWS::Lambda::Version")
     assert alias["Properties"]["FunctionVersion"] == {"Fn::GetAtt": [version, "Version"]}
 
 
-def test_requests_go_to_the_version_that_was_rolled_out(transformed):
+def test_requests_go_to_the_alias_of_the_rollout(transformed):
     [alias] = of_type(transformed, "AWS::Lambda::Alias")
     [api] = of_type(transformed, "AWS::ApiGatewayV2::Api").values()
     for methods in api["Properties"]["Body"]["paths"].values():
@@ -272,7 +272,7 @@ def test_requests_go_to_the_version_that_was_rolled_out(transformed):
 
 
 @pytest.mark.parametrize("rollout", TEMPLATE["Parameters"]["Rollout"]["AllowedValues"])
-def test_a_rollout_is_one_that_codedeploy_has_and_alarms_end_a_gradual_one(rollout):
+def test_rollout_type_exists_and_alarms_stop_gradual_rollouts(rollout):
     [group] = of_type(deployed(Rollout=rollout), "AWS::CodeDeploy::DeploymentGroup").values()
     name, values = group["Properties"]["DeploymentConfigName"]["Fn::Sub"]
     assert (name, values) == ("CodeDeployDefault.Lambda${ConfigName}", {"ConfigName": rollout})
@@ -284,14 +284,14 @@ def test_a_rollout_is_one_that_codedeploy_has_and_alarms_end_a_gradual_one(rollo
     assert "DEPLOYMENT_STOP_ON_ALARM" in group["Properties"]["AutoRollbackConfiguration"]["Events"]
 
 
-# What they may do
+# Permissions
 
 
-def test_roles_are_only_those_of_the_template(transformed):
+def test_every_role_is_declared_in_the_template(transformed):
     assert set(of_type(transformed, "AWS::IAM::Role")) == {*ROLES, "CodeDeployServiceRole"}
 
 
-def test_no_role_has_a_policy_that_is_not_ours_but_where_it_is_for_a_service_without_resources():
+def test_roles_have_no_managed_policy_except_for_tracing():
     policies = {name: role["ManagedPolicyArns"] for name, role in ROLES.items() if "ManagedPolicyArns" in role}
     [(role, [condition, [policy], otherwise])] = [(name, policy["Fn::If"]) for name, policy in policies.items()]
     assert (role, condition, otherwise) == ("DestinationRole", "TracesAreSent", {"Ref": "AWS::NoValue"})
@@ -299,13 +299,13 @@ def test_no_role_has_a_policy_that_is_not_ours_but_where_it_is_for_a_service_wit
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_statement_of_a_role_names_one_resource(role):
+def test_every_statement_names_one_resource(role):
     for statement in statements_of(role):
         assert not isinstance(statement["Resource"], list)
         assert "*" not in str(statement)
 
 
-def test_the_endpoint_can_only_read_keys_and_tombstones_and_put_messages():
+def test_endpoint_may_only_read_keys_and_tombstones_and_put_messages():
     stores = {pair for pair in granted("DestinationRole") if not pair[0].startswith("logs:")}
     assert stores == {
         ("dynamodb:GetItem", "KeyTable.Arn"),
@@ -320,17 +320,17 @@ def test_the_endpoint_can_only_read_keys_and_tombstones_and_put_messages():
     }
 
 
-def test_a_version_that_is_being_replaced_may_do_all_that_it_does():
+def test_permissions_of_the_endpoint_do_not_depend_on_parameters():
     assert "Fn::If" not in json.dumps(ROLES["DestinationRole"]["Policies"])
 
 
-def test_a_version_that_was_rolled_back_is_not_left_behind(transformed):
+def test_rolled_back_version_is_deleted(transformed):
     [version] = of_type(transformed, "AWS::Lambda::Version").values()
     assert version["DeletionPolicy"] == "Delete"
 
 
 @pytest.mark.parametrize("table", ["EventTable.Arn", "RejectsTable.Arn"])
-def test_only_the_eraser_may_change_or_delete_what_is_stored(table):
+def test_only_the_eraser_may_change_or_delete_messages(table):
     harmless = {"dynamodb:GetItem", "dynamodb:Query"}
     for role in ROLES:
         actions = {action for action, target in granted(role) if target == table} - harmless
@@ -338,21 +338,23 @@ def test_only_the_eraser_may_change_or_delete_what_is_stored(table):
         assert actions == allowed.get(role, set())
 
 
-def test_no_role_has_an_action_that_has_no_resource():
-    """IAM knows `ListStreams` for all streams of an account only: for one stream it grants nothing.
+def test_roles_have_no_action_without_a_resource():
+    """IAM knows `ListStreams` only for all streams of an account.
+
+    For a single stream it grants nothing.
 
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html
     """
     assert not [pair for role in ROLES for pair in granted(role) if pair[0] == "dynamodb:ListStreams"]
 
 
-def test_nobody_may_change_keys():
+def test_no_function_may_change_keys():
     assert {pair for role in ROLES for pair in granted(role) if pair[1] == "KeyTable.Arn"} == {
         ("dynamodb:GetItem", "KeyTable.Arn")
     }
 
 
-def test_the_consumers_may_write_contacts_and_nothing_else_of_ours():
+def test_consumers_may_write_only_contacts():
     read = {"ReadStream", "TakeFromQueue", "TakeFromFifoQueue", "OpenLog", "WriteLog"}
     rest = {statement["Sid"]: names_in(statement) for statement in statements_of("ConsumerRole")}
     assert {sid: names for sid, names in rest.items() if sid not in read} == {
@@ -364,11 +366,11 @@ def test_the_consumers_may_write_contacts_and_nothing_else_of_ours():
     }
 
 
-# What brings batches to them
+# Event sources
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_batch_comes_again_only_from_what_failed_in_it(name):
+def test_only_failed_records_of_a_batch_are_retried(name):
     assert SOURCES[name]["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
@@ -379,7 +381,7 @@ def test_a_batch_comes_again_only_from_what_failed_in_it(name):
         ("StreamConsumerFunctionStored", "StreamConsumerFunction", "ConsumerRole", "StreamDeadLetterQueue"),
     ],
 )
-def test_what_of_the_stream_is_given_up_goes_to_dead_letters(source, function, role, dead_letters):
+def test_discarded_stream_records_go_to_dead_letter_queues(source, function, role, dead_letters):
     properties = SOURCES[source]["Properties"]
     assert properties["Stream"] == {"Fn::GetAtt": ["EventTable", "StreamArn"]}
     assert properties["StartingPosition"] == "TRIM_HORIZON"
@@ -396,14 +398,14 @@ def pattern_of(source):
 
 
 def test_stored_messages_are_consumed_and_deletes_are_carried_out():
-    stored = {"eventName": ["INSERT", "MODIFY"]}  # a MODIFY where the message replaced an expired one
+    stored = {"eventName": ["INSERT", "MODIFY"]}  # a MODIFY if the message replaced an expired one
     assert pattern_of("StreamConsumerFunctionStored") == stored
     delete = {"NewImage": {"type": {"S": [DELETE]}}}
     assert pattern_of("EraserFunctionDeletes") == {**stored, "dynamodb": delete}
 
 
 @pytest.mark.parametrize("queue", ["EventQueue", "EventFifoQueue"])
-def test_either_queue_is_consumed_with_six_times_the_time_of_the_function(queue):
+def test_visibility_time_out_is_six_times_the_function_time_out(queue):
     arn = {"Fn::GetAtt": [queue, "Arn"]}
     [source] = [source for source in SOURCES.values() if source["Properties"].get("Queue") == arn]
     assert source in FUNCTIONS["QueueConsumerFunction"]["Events"].values()
@@ -417,7 +419,7 @@ def test_the_eraser_may_send_to_the_queue_that_the_consumer_reads():
     assert (statement["Action"], names_in(statement)) == ("sqs:SendMessage", {"EventQueue.Arn", "EventFifoQueue.Arn"})
 
 
-def test_only_batches_of_deletes_that_wait_are_gathered():
+def test_deletes_are_gathered_only_if_late_messages_are_refused():
     window = SOURCES["EraserFunctionDeletes"]["Properties"]["MaximumBatchingWindowInSeconds"]
     assert window == {"Fn::If": ["LateMessagesAreRefused", LATEST_WRITE_SECONDS, 0]}
     condition = load_template()["Conditions"]["LateMessagesAreRefused"]
@@ -428,12 +430,12 @@ def test_shards_are_consumed_concurrently():
     assert SOURCES["StreamConsumerFunctionStored"]["Properties"]["ParallelizationFactor"] > 1
 
 
-def test_a_queued_message_is_handed_over_alone():
+def test_queued_messages_are_handled_one_by_one():
     queues = [source for source in SOURCES.values() if "Queue" in source["Properties"]]
     assert [source["Properties"]["BatchSize"] for source in queues] == [1, 1]
 
 
-def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
+def test_consumer_knows_the_retries_and_time_out_of_the_template():
     promises = " ".join(consumer.handle.__doc__.split())
     seconds = {name: FUNCTIONS[name]["Timeout"] for name in ("StreamConsumerFunction", "QueueConsumerFunction")}
     assert seconds == {"StreamConsumerFunction": 2 * MESSAGE_SECONDS, "QueueConsumerFunction": MESSAGE_SECONDS}
@@ -445,10 +447,10 @@ def test_the_consumer_is_promised_the_tries_and_the_time_of_the_template():
 
 
 LIBRARIES_GIVE_UP_SECONDS = 10
-"""Node's; Python's wait 15."""
+"""Node's. Python's libraries wait 15 s."""
 
 
-def test_the_routes_are_those_of_the_code_with_payload_2_and_time_outs_below_those_of_who_calls(transformed):
+def test_routes_match_the_code_and_end_before_their_callers_give_up(transformed):
     [api] = of_type(transformed, "AWS::ApiGatewayV2::Api").values()
     paths = api["Properties"]["Body"]["paths"]
     integrations = {
@@ -466,7 +468,7 @@ EVENTS = {event["Properties"]["Path"]: event for event in FUNCTIONS[FUNCTION]["E
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=lambda route: route.path)
-def test_the_function_answers_by_itself_before_the_route_and_the_route_before_who_calls(route):
+def test_time_outs_grow_from_function_to_route_to_caller(route):
     event = EVENTS[route.path]
     route_seconds = event["Properties"]["TimeoutInMillis"] / 1000
     key_and_write_seconds = 2 * STORE_CALL_SECONDS
@@ -476,7 +478,7 @@ def test_the_function_answers_by_itself_before_the_route_and_the_route_before_wh
     assert FUNCTIONS[FUNCTION]["Timeout"] > route_seconds
 
 
-def test_every_route_is_throttled_and_health_more_than_others(transformed):
+def test_every_route_is_throttled_and_health_most(transformed):
     [stage] = of_type(transformed, "AWS::ApiGatewayV2::Stage").values()
     settings = stage["Properties"]["DefaultRouteSettings"]
     limits = {"ThrottlingRateLimit": {"Ref": "RequestsPerSecond"}, "ThrottlingBurstLimit": {"Ref": "RequestBurst"}}
@@ -486,7 +488,7 @@ def test_every_route_is_throttled_and_health_more_than_others(transformed):
     assert routes[HEALTH]["ThrottlingRateLimit"] < TEMPLATE["Parameters"]["RequestsPerSecond"]["Default"]
 
 
-def test_the_access_log_is_json():
+def test_access_log_is_json():
     [api] = properties_of("AWS::Serverless::HttpApi").values()
     assert {"requestId", "status", "route", "integrationStatus"} <= json.loads(
         api["AccessLogSettings"]["Format"]
@@ -504,7 +506,7 @@ def holds(condition, parameters):
 
 
 def broken_rules(**parameters):
-    """Return what CloudFormation says of parameters that the rules do not allow together."""
+    """Return the messages of the rules that these parameters break."""
     return {
         assertion["AssertDescription"]
         for rule in TEMPLATE["Rules"].values()
@@ -531,13 +533,13 @@ DOMAIN, CERTIFICATE, ZONE = {"DomainName": "a.example"}, {"CertificateArn": "arn
     ],
     ids=lambda value: " ".join(sorted(value)) or "none",
 )
-def test_parameters_of_a_domain_that_would_have_no_effect_alone_are_refused(parameters, missing):
+def test_incomplete_domain_parameters_are_refused(parameters, missing):
     told = broken_rules(**parameters)
     assert bool(told) is bool(missing)
     assert all(name in text for name in missing for text in told)
 
 
-def test_metric_filters_tell_the_version_that_is_rolled_out(transformed):
+def test_metric_filters_distinguish_the_new_version(transformed):
     [version] = of_type(transformed, "AWS::Lambda::Version")
     patterns = {
         name: str(resource["Properties"]["FilterPattern"])
@@ -550,7 +552,7 @@ def test_metric_filters_tell_the_version_that_is_rolled_out(transformed):
         assert f'$.version {sign} "${{{version}.Version}}"' in pattern
 
 
-def test_a_host_name_of_ones_own_takes_nothing_older_than_tls_1_2(transformed):
+def test_custom_domain_needs_tls_1_2(transformed):
     [domain] = of_type(transformed, "AWS::ApiGatewayV2::DomainName").values()
     [configuration] = domain["Properties"]["DomainNameConfigurations"]
     assert configuration["SecurityPolicy"] == "TLS_1_2"
@@ -560,7 +562,7 @@ def test_a_host_name_of_ones_own_takes_nothing_older_than_tls_1_2(transformed):
     assert {resource["Condition"] for resource in (domain, mapping)} == {"DomainIsOwn"}
 
 
-def test_without_parameters_there_is_no_host_name_and_nothing_reserved():
+def test_default_has_no_domain_and_no_reserved_concurrency():
     defaults = {name: parameter["Default"] for name, parameter in TEMPLATE["Parameters"].items()}
     unset = {"DomainName": "", "CertificateArn": "", "HostedZoneId": "", "AlarmTopicArn": "", "ReservedConcurrency": 0}
     assert defaults.items() >= unset.items()
@@ -578,15 +580,15 @@ def overrides(stage):
 
 
 @pytest.mark.parametrize("stage", ["default", "staging", "prod"])
-def test_a_stage_is_a_stack_of_its_own_with_parameters_of_the_template(stage):
+def test_each_stage_is_a_stack_with_known_parameters(stage):
     stacks = [settings["global"]["parameters"]["stack_name"] for name, settings in STAGES.items() if name != "version"]
     assert len(set(stacks)) == len(stacks)
     check_parameters(TEMPLATE["Parameters"], overrides(stage))
     assert STAGES[stage]["deploy"]["parameters"]["capabilities"] == "CAPABILITY_IAM"
 
 
-def test_a_commit_alone_changes_no_resource():
-    """CloudFormation hands the tags of a stack to its resources: one that changes updates them all."""
+def test_new_commit_alone_changes_no_resource():
+    """CloudFormation copies the tags of a stack to its resources: a tag with the commit would update them all."""
     makefile = (ROOT / "Makefile").read_text()
     [tags] = re.findall(r"^TAGS = (.+)$", makefile, re.MULTILINE)
     assert "$(STAGE)" in tags
@@ -598,7 +600,7 @@ def test_a_commit_alone_changes_no_resource():
     assert template.count(TEMPLATE["Outputs"]["Commit"]["Value"]) == 1
 
 
-def test_prod_is_rolled_out_by_a_canary_and_its_tables_are_protected():
+def test_prod_has_canary_rollouts_and_protected_tables():
     assert overrides("prod")["Rollout"].startswith("Canary")
     assert overrides("prod")["DeletionProtection"] == "on"
 
@@ -608,7 +610,7 @@ def test_every_stage_runs_on_arm64(stage):
     assert overrides(stage).get("Architecture", TEMPLATE["Parameters"]["Architecture"]["Default"]) == "arm64"
 
 
-def test_the_api_accepts_what_the_parameter_pattern_promises():
+def test_api_accepts_every_value_of_the_parameter_pattern():
     pattern = TEMPLATE["Parameters"]["SupportedCallTypes"]["AllowedPattern"]
     assert re.fullmatch(pattern, TEMPLATE["Parameters"]["SupportedCallTypes"]["Default"])
     assert not re.fullmatch(pattern, "identify,video")

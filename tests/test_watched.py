@@ -1,4 +1,4 @@
-"""Alarms, dashboard and runbook: they watch what is emitted, and tell of each other."""
+"""Test alarms, dashboard and runbook: they watch metrics that are emitted, and they refer to each other."""
 
 import fnmatch
 import json
@@ -26,7 +26,7 @@ from handler.settings import STORE_CALL_SECONDS
 from handler.spec import CALL_TYPES
 
 STREAM_HOURS = 24
-"""For so long DynamoDB keeps a stream, https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html"""
+"""DynamoDB keeps a stream for this long, https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html"""
 SEGMENT_GIVES_UP_MILLISECONDS = 5000
 SEGMENT_RETRIES_HOURS = 4
 DAY_SECONDS = 86_400
@@ -64,7 +64,7 @@ EMITTED_BY_AWS = {
     ("AWS/SQS", "ApproximateAgeOfOldestMessage"): {QUEUE},
     ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {QUEUE},
 }
-"""Namespace and name of a metric -> the sets of dimensions that it comes with."""
+"""Namespace and name of a metric -> the sets of dimensions that AWS emits it with."""
 
 RESOURCES = load_template()["Resources"]
 
@@ -74,7 +74,7 @@ def of_type(kind):
 
 
 def text_of(value):
-    """Return a value of the template as text, with what it refers to in angle brackets: `<EventQueue.QueueName>`."""
+    """Return a value of the template as text, with its references in angle brackets: `<EventQueue.QueueName>`."""
     match value:
         case {"Ref": name}:
             return f"<{name}>"
@@ -93,7 +93,7 @@ def text_of(value):
 
 
 def references(text):
-    """Return the names of what a text refers to."""
+    """Return the names that a text refers to."""
     return [name for name, _ in re.findall(r"<([\w:]+)(\.\w+)?>", text)]
 
 
@@ -109,7 +109,7 @@ RUNBOOK = (ROOT / "docs" / "reference" / "alarms.md").read_text()
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric that is watched; references in its dimensions are texts such as `<EventTable>`."""
+    """A metric that is watched. References in its dimensions are texts such as `<EventTable>`."""
 
     namespace: str
     name: str
@@ -155,7 +155,7 @@ WATCHED = {
 
 
 def emitted_by_requests():
-    """Let a line be written for each answer, and yield what it counts: namespace, name and dimensions."""
+    """Write a log line for each answer, and yield the metrics in it: namespace, name and dimensions."""
     answers = [Answered(metric=metric, status=200) for metric in ("Accepted", "Duplicate")]
     answers += [Answered(metric="Failed", status=500, code="internal_error")]
     for kind in refusals():
@@ -189,11 +189,11 @@ FILTER_METRICS = [
 EMITTED_BY_US = [*REQUEST_METRICS, *CONSUMER_METRICS, *FILTER_METRICS]
 
 
-# What is watched is emitted
+# Watched metrics are emitted
 
 
 @pytest.mark.parametrize("metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items()])
-def test_what_is_watched_is_emitted_with_these_dimensions(metric):
+def test_watched_metric_is_emitted_with_these_dimensions(metric):
     if metric.namespace.startswith("AWS/"):
         assert frozenset(metric.dimensions) in EMITTED_BY_AWS[metric.namespace, metric.name]
     else:
@@ -206,11 +206,11 @@ KINDS = {
     "TableName": ("AWS::DynamoDB::Table", r"<(\w+)>"),
     "QueueName": ("AWS::SQS::Queue", r"<(\w+)\.QueueName>"),
 }
-"""Dimension -> the type of what it names, and how."""
+"""Dimension -> the resource type that it names, and the form of the name."""
 
 
 @pytest.mark.parametrize("metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items()])
-def test_a_dimension_names_a_resource_of_its_kind(metric):
+def test_dimension_names_a_resource_of_its_type(metric):
     for dimension in KINDS.keys() & metric.dimensions.keys():
         kind, spelling = KINDS[dimension]
         named = re.fullmatch(spelling, metric.dimensions[dimension])
@@ -220,7 +220,7 @@ def test_a_dimension_names_a_resource_of_its_kind(metric):
 @pytest.mark.parametrize(
     "metric", [pytest.param(metric, id=name) for name, metric in WATCHED.items() if "Operation" in metric.dimensions]
 )
-def test_a_call_of_a_table_is_one_that_a_function_may_make(metric):
+def test_watched_table_operations_are_permitted_to_a_function(metric):
     [table] = references(metric.dimensions["TableName"])
     policies = str([role["Properties"]["Policies"] for role in of_type("AWS::IAM::Role").values()])
     statements = re.findall(r"\{'Sid'.*?'Arn'\]\}\}", policies)
@@ -228,7 +228,7 @@ def test_a_call_of_a_table_is_one_that_a_function_may_make(metric):
     assert any(f"dynamodb:{metric.dimensions['Operation']}'" in statement for statement in granting)
 
 
-def test_the_route_whose_metrics_are_watched_has_them():
+def test_watched_route_emits_detailed_metrics():
     watched = {
         (metric.dimensions["Method"], metric.dimensions["Resource"])
         for metric in WATCHED.values()
@@ -241,15 +241,17 @@ def test_the_route_whose_metrics_are_watched_has_them():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_metrics_of_every_function_tell_the_stack(name):
+def test_every_function_names_its_stack_in_its_metrics(name):
     assert text_of(FUNCTIONS[name]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]) == "<AWS::StackName>"
 
 
-# What a filter counts
+# What the log filters count
 
 
 def matches(pattern, facts):
-    """Whether a filter pattern takes a line of JSON: comparisons with texts, `&&` and `||` in parentheses.
+    """Return whether a filter pattern matches a JSON line.
+
+    Supports comparisons with texts, `&&`, `||` and parentheses.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
@@ -267,7 +269,7 @@ def matches(pattern, facts):
 
 
 def counted(log_group, line):
-    """Return what the filters of a log count of a line, by the names of metrics."""
+    """Return the values that the filters of a log take from a line: metric name -> value."""
     facts = json.loads(line)
     values = {}
     for properties in FILTERS.values():
@@ -284,7 +286,7 @@ NEW_VERSION = "<DestinationFunction.Version.Version>"
 
 
 def answered_by(version, answered):
-    """Return the line of a request that a version answered."""
+    """Return the log line of a request that was answered by a version."""
     with redirect_stdout(StringIO()) as printed:
         RequestLine("r-1", service="stack", version=version).write(answered)
     return printed.getvalue()
@@ -302,12 +304,12 @@ def answered_by(version, answered):
         (Answered(metric="Failed", status=503, code="deadline_close"), None),
     ],
 )
-def test_a_request_counts_for_the_version_that_answered_it(version, which, answered, counts):
+def test_request_counts_for_the_version_that_answered_it(version, which, answered, counts):
     line = answered_by(version, answered)
     assert counted("<DestinationLogGroup>", line) == ({f"{which}Version{counts}": 1} if counts else {})
 
 
-def test_a_batch_counts_as_one_request_of_its_version():
+def test_batch_counts_as_one_request_of_its_version():
     line = RequestLine("r-1", service="stack", version=NEW_VERSION)
     line.note(messages=2500)
     with redirect_stdout(StringIO()) as printed:
@@ -319,7 +321,7 @@ def test_a_batch_counts_as_one_request_of_its_version():
     assert sums == {"NewVersionAccepted": pytest.approx(0.2), "NewVersionRefused": pytest.approx(0.8)}
 
 
-def test_what_health_finds_counts_for_no_version():
+def test_health_checks_count_for_no_version():
     with redirect_stdout(StringIO()) as printed:
         write_health("key_store_unavailable")
     assert counted("<DestinationLogGroup>", printed.getvalue()) == {}
@@ -338,13 +340,13 @@ def test_what_health_finds_counts_for_no_version():
         (429, "GET /health", set()),
     ],
 )
-def test_an_answer_counts_in_the_metrics_of_its_status(status, route, counts):
+def test_answer_counts_in_the_metrics_of_its_status(status, route, counts):
     line = access_line(status, routeKey=route)
     assert counted("<ApiLogGroup>", line) == dict.fromkeys(counts, 1)
 
 
-def test_the_access_log_holds_nothing_that_a_quote_could_break():
-    """API Gateway puts values between the quotes of the format, and need not escape what is in them."""
+def test_access_log_has_no_field_that_a_quote_could_break():
+    """API Gateway puts values between the quotes of the format, and may not escape them."""
     free_text = {"Message", "error", "path", "userAgent", "domainName", "claims", "queryString", "header"}
     for variable in json.loads(RESOURCES["Api"]["Properties"]["AccessLogSettings"]["Format"]).values():
         assert not [word for word in free_text if word in variable]
@@ -354,32 +356,32 @@ def test_the_access_log_holds_nothing_that_a_quote_could_break():
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_tells_the_topic_when_it_begins_and_when_it_ends(name):
+def test_alarm_notifies_the_topic_when_it_starts_and_ends(name):
     told = {"Fn::If": ["AlarmsAreSent", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
     assert ALARMS[name]["AlarmActions"] == ALARMS[name]["OKActions"] == told
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_says_what_happened_and_where_to_read_on(name):
+def test_alarm_describes_the_problem_and_links_to_its_section(name):
     assert re.fullmatch(rf"[A-Z].*[^.]\. docs/reference/alarms\.md#{name.lower()}", ALARMS[name]["AlarmDescription"])
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_is_silent_where_there_are_no_requests(name):
+def test_alarm_is_silent_without_requests(name):
     keeps_its_state = name == "ErasuresMissingAlarm"
     assert ALARMS[name]["TreatMissingData"] == ("ignore" if keeps_its_state else "notBreaching")
     assert ALARMS[name]["ComparisonOperator"] == "GreaterThanThreshold"
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_is_there_when_what_it_watches_is(name):
+def test_alarm_has_the_condition_of_the_resource_that_it_watches(name):
     named = {resource for metric in metrics_of_alarm(ALARMS[name]) for resource in references(str(metric))}
     conditions = {RESOURCES[resource].get("Condition") for resource in named & RESOURCES.keys()}
     assert conditions - {None} <= {RESOURCES[name].get("Condition")}
 
 
 @pytest.mark.parametrize("name", [name for name, alarm in ALARMS.items() if "Metrics" in alarm])
-def test_the_expression_of_an_alarm_can_be_evaluated(name):
+def test_alarm_expression_can_be_evaluated(name):
     [expression, *rest] = ALARMS[name]["Metrics"]
     stats = [query["MetricStat"] for query in rest]
     ids = {query["Id"] for query in rest}
@@ -387,7 +389,7 @@ def test_the_expression_of_an_alarm_can_be_evaluated(name):
     assert all(query["ReturnData"] is False for query in rest)
     words = set(re.findall(r"[a-z]\w*", expression["Expression"]))
     assert words == ids
-    # A metric without data in a period must not make the whole expression missing, but for what it is divided by.
+    # A metric without data in a period must not make the whole expression missing. Only a divisor may do so.
     assert set(re.findall(r"(?<!FILL\()\b[a-z]\w*", expression["Expression"])) <= {"requests"}
     assert all(re.fullmatch(r"[a-z]\w*", word) for word in {expression["Id"], *ids})
     assert len(ids) == len(rest) <= MAX_METRICS_OF_AN_ALARM
@@ -396,7 +398,7 @@ def test_the_expression_of_an_alarm_can_be_evaluated(name):
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_looks_back_for_a_day_at_the_most(name):
+def test_alarm_evaluates_at_most_one_day(name):
     alarm = ALARMS[name]
     period = alarm["Period"] if "Period" in alarm else alarm["Metrics"][1]["MetricStat"]["Period"]
     assert period % 60 == 0
@@ -404,7 +406,7 @@ def test_an_alarm_looks_back_for_a_day_at_the_most(name):
     assert 1 <= alarm.get("DatapointsToAlarm", 1) <= alarm["EvaluationPeriods"]
 
 
-def test_cloudwatch_takes_alarms_filters_and_dashboard(aws):
+def test_cloudwatch_accepts_alarms_filters_and_dashboard(aws):
     assert aws
     cloudwatch = boto3.client("cloudwatch")
     for name, alarm in ALARMS.items():
@@ -440,16 +442,17 @@ def resolved(value):
     return value
 
 
-# When they go off
+# When alarms go off
 
 IDLE = {}
 
 
 class Series:
-    """The values of a metric by period, `None` where there is none; with the arithmetic of CloudWatch.
+    """Values of a metric by period, `None` where there is no value, with the arithmetic of CloudWatch.
 
-    What is divided by 0 is dropped. AWS's pages don't agree on what an operation makes of a value that only one side
-    has: `missing_is_zero` tells, and no alarm may depend on it.
+    A division by 0 gives no value. AWS's pages disagree about an operation if only one side has a value.
+    `missing_is_zero` chooses the reading, and no alarm may depend on it.
+
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html
     """
 
@@ -495,7 +498,7 @@ class SeriesOfZeros(Series):
 
 
 def fill(series, value):
-    """Do what FILL does; REPEAT repeats the value before, and leaves what has none."""
+    """Do what FILL does. REPEAT repeats the previous value; leading gaps stay empty."""
     filled, before = [], None
     for number in series.values:
         before = number if number is not None else before
@@ -504,13 +507,16 @@ def fill(series, value):
 
 
 def choose(condition, met, otherwise):
-    """Do what IF does, with a number as the alternative; what depends on a missing condition is dropped."""
+    """Do what IF does, with a number as the alternative. A missing condition gives no value."""
     pairs = zip(condition.values, met.values, strict=True)
     return type(condition)(None if is_met is None else value if is_met else otherwise for is_met, value in pairs)
 
 
 def evaluated(name, values, kind):
-    """Evaluate the expression of an alarm; values of a metric are a list by period, or one for one period."""
+    """Evaluate the expression of an alarm.
+
+    `values` has a list by period for each metric, or one value for one period.
+    """
     expression, *metrics = ALARMS[name]["Metrics"]
     given = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
     periods = max(map(len, given.values()), default=1)
@@ -521,7 +527,7 @@ def evaluated(name, values, kind):
 
 
 def is_breaching(name, values, kind):
-    """Return for each period whether it is beyond the threshold; None where there is no data."""
+    """Return for each period whether the value is above the threshold, or None without data."""
     threshold = ALARMS[name]["Threshold"]
     return [None if value is None else value > threshold for value in evaluated(name, values, kind)]
 
@@ -536,23 +542,23 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
         ("ServerErrorsAlarm", {"requests": 100}, False),
         ("ServerErrorsAlarm", {"errors": 1, "requests": 100}, False),
         ("ServerErrorsAlarm", {"errors": 2, "requests": 100}, True),
-        # A rollout sends a tenth to a new version that answers nothing well.
+        # A rollout sends a tenth of the requests to a new version that answers nothing correctly.
         ("ServerErrorsAlarm", {"errors": 10, "requests": 100}, True),
-        # A rollout that switches maintenance on, or off, must come to its end.
+        # A rollout that switches maintenance on, or off, must finish.
         ("ServerErrorsAlarm", {"errors": 10, "requests": 100, "maintenance": 10}, False),
         ("ServerErrorsAlarm", {"errors": 90, "requests": 100, "maintenance": 90}, False),
-        # Nor may maintenance hide the new version, whose stores are still down.
+        # Maintenance must not hide a new version that can't reach its stores.
         ("ServerErrorsAlarm", {"errors": 100, "requests": 100, "maintenance": 90}, True),
         # A bug with one message of a batch is not an error of the invocation.
         ("FunctionErrorsAlarm", IDLE, False),
         ("FunctionErrorsAlarm", {"errors": 1}, True),
         ("FunctionErrorsAlarm", {"bugs": 1}, True),
         ("NewVersionRefusesAlarm", IDLE, False),
-        # There is nothing to compare with: after a rollout, or all at once.
+        # There is no other version to compare with: after a rollout, or with an all-at-once deployment.
         ("NewVersionRefusesAlarm", {"new_refused": 1000}, False),
         ("NewVersionRefusesAlarm", {"old_accepted": 1000}, False),
         ("NewVersionRefusesAlarm", {"new_accepted": 100, "old_accepted": 900}, False),
-        # A new version that refuses all, or most.
+        # A new version that refuses all messages, or most of them.
         ("NewVersionRefusesAlarm", {"new_refused": 10, "old_accepted": 90}, False),
         ("NewVersionRefusesAlarm", {"new_refused": 11, "old_accepted": 90}, True),
         ("NewVersionRefusesAlarm", {"new_accepted": 45, "new_refused": 55, "old_accepted": 900}, False),
@@ -564,7 +570,7 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
             {"new_accepted": 20, "new_refused": 500, "old_accepted": 180, "old_refused": 4500},
             False,
         ),
-        # Nothing but strangers.
+        # Only strangers send requests.
         ("NewVersionRefusesAlarm", {"new_refused": 500, "old_refused": 4500}, False),
         # A partner that supports one call type, while customers send all.
         (
@@ -573,7 +579,7 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
             False,
         ),
         ("NewVersionRefusesAlarm", {"new_refused": 100, "old_accepted": 180, "old_refused": 720}, True),
-        # A new version that takes what the old one refused.
+        # A new version that accepts messages that the old version refused.
         ("NewVersionRefusesAlarm", {"new_accepted": 100, "old_refused": 900}, False),
         ("HalfFailingAlarm", IDLE, False),
         ("HalfFailingAlarm", {"refused": 25, "failed": 25, "requests": 100}, False),
@@ -603,7 +609,7 @@ READINGS = pytest.mark.parametrize("kind", [Series, SeriesOfZeros], ids=["missin
     ],
 )
 @READINGS
-def test_an_expression_goes_beyond_its_threshold(name, values, goes_off, kind):
+def test_alarm_goes_off_only_for_these_values(name, values, goes_off, kind):
     assert values.keys() <= {query["Id"] for query in ALARMS[name]["Metrics"]}
     [is_beyond] = is_breaching(name, values, kind)
     assert bool(is_beyond) is goes_off
@@ -613,20 +619,20 @@ def test_an_expression_goes_beyond_its_threshold(name, values, goes_off, kind):
 @pytest.mark.parametrize(
     ("deletes", "erased", "breaching"),
     [
-        # Nothing to erase, ever.
+        # There was never anything to erase.
         ([None, None, None], [None, None, None], [None, None, None]),
-        # Each is carried out.
+        # Every delete is carried out.
         ([3, None, 5], [3, None, 5], [False, False, False]),
         # The eraser stops. Periods without deletes change nothing.
         ([4, 1, None], [4, None, None], [False, True, True]),
         ([4, 1, 7], [4, None, 2], [False, True, True]),
         # A delete at the end of a period is carried out in the next one.
         ([1, None, None], [None, 1, None], [True, False, False]),
-        # A burst takes its time.
+        # A burst takes longer.
         ([5000, None, None], [1000, 2500, 1500], [True, False, False]),
         # The eraser is repaired.
         ([1, None, None], [None, None, 1], [True, True, False]),
-        # More erasures than deletes: somebody resumed them.
+        # There are more erasures than deletes, because somebody resumed erasures.
         ([None, 1], [6, 1], [False, False]),
     ],
 )
@@ -634,7 +640,7 @@ def test_accepted_deletes_are_compared_with_finished_erasures(deletes, erased, b
     assert is_breaching("ErasuresMissingAlarm", {"deletes": deletes, "erased": erased}, kind) == breaching
 
 
-def test_missing_erasures_are_told_while_the_stream_still_has_the_deletes():
+def test_missing_erasures_are_reported_while_the_stream_has_the_deletes():
     alarm = ALARMS["ErasuresMissingAlarm"]
     hours = alarm["EvaluationPeriods"] * alarm["Metrics"][1]["MetricStat"]["Period"] / 3600
     assert alarm["EvaluationPeriods"] > 1
@@ -642,14 +648,16 @@ def test_missing_erasures_are_told_while_the_stream_still_has_the_deletes():
 
 
 def rollout(chance, *, customers, strangers, share, refuses=0.0):
-    """Yield for each minute of a gradual rollout what the versions count; numbers of requests are those of a minute.
+    """Yield for each minute of a gradual rollout what the versions count.
 
-    Lambda sends each request to the new version with a chance of `share`, and that one refuses `refuses` of what the
-    old one accepts.
+    Numbers of requests are per minute.
+
+    Lambda sends each request to the new version with the probability `share`. That version refuses `refuses` of the
+    requests that the old one accepts.
     """
 
     def count(requests, likely):
-        """Draw how many of many are likely, by the normal distribution where there are very many."""
+        """Draw how many of `many` are likely. Large numbers use the normal distribution."""
         if requests > 2000:
             return max(0, round(chance.gauss(requests * likely, (requests * likely * (1 - likely)) ** 0.5)))
         return sum(chance.random() < likely for _ in range(requests))
@@ -666,7 +674,7 @@ def rollout(chance, *, customers, strangers, share, refuses=0.0):
 
 
 def stops(minutes):
-    """Whether the alarm goes off: with two of three minutes beyond its threshold."""
+    """Return whether the alarm goes off: with two of three minutes above its threshold."""
     breaching = [bool(is_breaching("NewVersionRefusesAlarm", values, Series)[0]) for values in minutes]
     alarm = ALARMS["NewVersionRefusesAlarm"]
     within = alarm["EvaluationPeriods"]
@@ -678,7 +686,7 @@ def stops(minutes):
 @pytest.mark.parametrize(
     ("strangers", "customers"), some(list(product([0, 5, 60, 300, 1500, 60_000], [0, 5, 60, 120, 600])))
 )
-def test_strangers_stop_no_rollout(customers, strangers):
+def test_requests_without_a_key_stop_no_rollout(customers, strangers):
     chance = Random(f"{customers} {strangers}")  # noqa: S311 -- the same traffic in each run
     for share in (0.1, 0.5):
         for _ in range(20):
@@ -687,14 +695,14 @@ def test_strangers_stop_no_rollout(customers, strangers):
 
 @pytest.mark.parametrize("strangers", [0, 300, 60_000])
 @pytest.mark.parametrize(("customers", "refuses"), [(200, 1.0), (1200, 0.8)])
-def test_a_version_that_refuses_wrongly_is_stopped_whatever_strangers_send(customers, refuses, strangers):
+def test_wrongly_refusing_version_is_stopped_despite_strangers(customers, refuses, strangers):
     chance = Random(f"{customers} {strangers}")  # noqa: S311 -- the same traffic in each run
     for _ in range(20):
         assert stops(rollout(chance, customers=customers, strangers=strangers, share=0.1, refuses=refuses))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_somebody_learns_when_a_function_fails_or_is_throttled(function):
+def test_function_errors_and_throttles_are_watched(function):
     watched = {
         metric.name: alarm
         for alarm in ALARMS.values()
@@ -706,7 +714,7 @@ def test_somebody_learns_when_a_function_fails_or_is_throttled(function):
         assert watched[name]["TreatMissingData"] == "notBreaching"
 
 
-def test_throttling_of_every_call_that_an_answer_waits_for_is_watched():
+def test_throttling_of_every_call_before_an_answer_is_watched():
     called = {
         (text_of(statement["Resource"]), action.removeprefix("dynamodb:"))
         for statement in RESOURCES["DestinationRole"]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
@@ -717,8 +725,9 @@ def test_throttling_of_every_call_that_an_answer_waits_for_is_watched():
     assert called == {(f"{of['TableName'][:-1]}.Arn>", of["Operation"]) for of in watched}
 
 
-def test_an_alarm_on_a_table_always_has_data():
-    """CloudWatch keeps the state of an alarm on a metric of DynamoDB while data is missing, whatever the alarm says.
+def test_table_alarm_always_has_data():
+    """CloudWatch keeps the state of an alarm on a DynamoDB metric while data is missing, regardless of the alarm's
+    settings.
 
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html
     """
@@ -730,12 +739,12 @@ def test_an_alarm_on_a_table_always_has_data():
         assert evaluated(name, IDLE, Series) == evaluated(name, IDLE, SeriesOfZeros) == [0]
 
 
-def test_a_surge_of_rejects_counts_what_schemas_refuse():
+def test_surge_of_rejects_counts_schema_refusals():
     codes = {metric.dimensions.get("Code") for metric in metrics_of_alarm(ALARMS["RejectsAlarm"])}
     assert codes - {None} == {kind.code for kind in refusals(Invalid)}
 
 
-def test_a_rollout_goes_back_within_minutes_by_alarms_that_are_always_there():
+def test_rollback_alarms_are_unconditional_and_fast():
     alarms = FUNCTIONS["DestinationFunction"]["DeploymentPreference"]["Alarms"]["Fn::If"][1]
     assert [alarm["Ref"] for alarm in alarms] == ["ServerErrorsAlarm", "FunctionErrorsAlarm", "NewVersionRefusesAlarm"]
     for alarm in (ALARMS[alarm["Ref"]] for alarm in alarms):
@@ -744,19 +753,19 @@ def test_a_rollout_goes_back_within_minutes_by_alarms_that_are_always_there():
         assert "Condition" not in alarm
 
 
-def test_slow_answers_are_told_before_segment_gives_up_and_after_two_stores_hung():
+def test_slow_answers_threshold_is_between_two_store_calls_and_segments_limit():
     slow = ALARMS["SlowAnswersAlarm"]
     assert slow["ExtendedStatistic"] == "p99"
     assert 2 * STORE_CALL_SECONDS * 1000 <= slow["Threshold"] < SEGMENT_GIVES_UP_MILLISECONDS
 
 
-def test_a_long_maintenance_is_told_before_messages_are_lost():
+def test_long_maintenance_is_reported_before_messages_are_lost():
     alarm = ALARMS["MaintenanceAlarm"]
     assert alarm["Period"] * alarm["EvaluationPeriods"] <= SEGMENT_RETRIES_HOURS * 3600 / 2
 
 
 @pytest.mark.parametrize("queue", [name for name in of_type("AWS::SQS::Queue") if "DeadLetter" in name])
-def test_somebody_learns_of_dead_letters(queue):
+def test_every_dead_letter_queue_is_watched(queue):
     named = {"QueueName": f"<{queue}.QueueName>"}
     alarms = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
     [alarm] = alarms
@@ -764,7 +773,7 @@ def test_somebody_learns_of_dead_letters(queue):
 
 
 @pytest.mark.parametrize("queue", [name for name in of_type("AWS::SQS::Queue") if "DeadLetter" not in name])
-def test_somebody_learns_long_before_a_queue_forgets(queue):
+def test_old_messages_are_reported_long_before_they_expire(queue):
     named = {"QueueName": f"<{queue}.QueueName>"}
     [alarm] = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
     assert alarm["MetricName"] == "ApproximateAgeOfOldestMessage"
@@ -774,7 +783,7 @@ def test_somebody_learns_long_before_a_queue_forgets(queue):
 @pytest.mark.parametrize(
     "queue", [name for name, queue in of_type("AWS::SQS::Queue").items() if "RedrivePolicy" in queue["Properties"]]
 )
-def test_a_message_has_a_week_among_the_dead_letters_however_late_it_comes_there(queue):
+def test_dead_letter_is_kept_for_at_least_a_week(queue):
     """A message that moves from a standard queue keeps its age.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-dead-letter-queues.html
@@ -784,7 +793,7 @@ def test_a_message_has_a_week_among_the_dead_letters_however_late_it_comes_there
     assert dead_letters["MessageRetentionPeriod"] - properties["MessageRetentionPeriod"] >= 7 * DAY_SECONDS
 
 
-def test_the_texts_name_the_days_that_a_queue_keeps_messages():
+def test_texts_name_the_retention_of_a_queue():
     days = {
         RESOURCES[queue]["Properties"]["MessageRetentionPeriod"] / DAY_SECONDS
         for queue in ("EventQueue", "EventFifoQueue")
@@ -798,7 +807,7 @@ def test_the_texts_name_the_days_that_a_queue_keeps_messages():
 
 
 @pytest.mark.parametrize("function", ["EraserFunction", "StreamConsumerFunction"])
-def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
+def test_slow_stream_readers_are_watched(function):
     named = {"FunctionName": f"<{function}>"}
     [alarm] = [alarm for alarm in ALARMS.values() if [of.dimensions for of in metrics_of_alarm(alarm)] == [named]]
     assert (alarm["MetricName"], alarm["Threshold"] < STREAM_HOURS * 3_600_000) == ("IteratorAge", True)
@@ -807,7 +816,7 @@ def test_somebody_learns_when_a_stream_is_not_read_in_time(function):
 # The dashboard
 
 
-def test_the_dashboard_names_only_what_there_is():
+def test_dashboard_names_only_existing_resources():
     named = set(references(json.dumps(BODY))) - {"restored"}
     pseudo = {"AWS::StackName", "AWS::Region"}
     assert named - pseudo <= RESOURCES.keys()
@@ -817,14 +826,14 @@ def test_the_dashboard_names_only_what_there_is():
     assert variables <= unconditional
 
 
-def test_what_the_dashboard_shows_conditionally_has_that_condition():
+def test_conditional_parts_of_the_dashboard_have_that_condition():
     for variable in DASHBOARD["Properties"]["DashboardBody"]["Fn::Sub"][1].values():
         condition, shown, _ = variable["Fn::If"]
         assert {RESOURCES[name]["Condition"] for name in references(text_of(shown))} == {condition}
 
 
 @pytest.mark.parametrize("title", WIDGETS)
-def test_a_widget_is_whole_and_within_the_columns(title):
+def test_widget_is_complete_and_within_the_columns(title):
     widget = WIDGETS[title]
     needed = {"metric": {"metrics", "region"}, "log": {"query", "region"}, "alarm": {"alarms"}, "text": {"markdown"}}
     assert widget.keys() == {"type", "x", "y", "width", "height", "properties"}
@@ -835,11 +844,11 @@ def test_a_widget_is_whole_and_within_the_columns(title):
     assert widget["height"] > 0
 
 
-def test_every_widget_has_a_title_of_its_own():
+def test_widget_titles_are_unique():
     assert len(WIDGETS) == len(BODY["widgets"])
 
 
-def test_no_widget_lies_on_another():
+def test_widgets_do_not_overlap():
     def is_apart(one, other):
         return (
             one["x"] + one["width"] <= other["x"]
@@ -852,7 +861,7 @@ def test_no_widget_lies_on_another():
 
 
 @pytest.mark.parametrize("title", GRAPHS)
-def test_a_graph_says_which_statistic_of_which_time(title):
+def test_graph_has_a_statistic_and_a_period_in_minutes(title):
     graph = GRAPHS[title]
     for row, options in rows_of(graph):
         if row:
@@ -861,7 +870,7 @@ def test_a_graph_says_which_statistic_of_which_time(title):
 
 
 @pytest.mark.parametrize("title", GRAPHS)
-def test_the_expressions_of_a_graph_name_its_rows(title):
+def test_graph_expressions_name_existing_rows(title):
     rows = list(rows_of(GRAPHS[title]))
     ids = [options["id"] for _, options in rows if "id" in options]
     assert len(ids) == len(set(ids))
@@ -881,7 +890,7 @@ SEARCHES = [
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_search_finds_what_requests_count(search):
+def test_search_expression_finds_request_metrics(search):
     [(namespace, dimensions, metric, service, period)] = re.findall(
         r"""^SEARCH\('\{(\w+),([\w,]+)\} MetricName="(\w+)" service="([^"]+)"', 'Sum', (\d+)\)$""", search
     )
@@ -895,7 +904,7 @@ def test_a_search_finds_what_requests_count(search):
     assert len(search) < MAX_SEARCH_CHARS / 2
 
 
-def test_a_found_metric_is_labelled_by_what_tells_it_apart():
+def test_found_metrics_are_labelled_by_their_dimension():
     labelled = {
         (re.search(r",service,(\w+)\}", options["expression"])[1], options["label"])
         for graph in GRAPHS.values()
@@ -905,19 +914,19 @@ def test_a_found_metric_is_labelled_by_what_tells_it_apart():
     assert labelled == {(dimension, f"${{PROP('Dim.{dimension}')}}") for dimension in ("Code", "CallType")}
 
 
-def test_every_alarm_is_on_the_dashboard():
+def test_dashboard_has_every_alarm():
     shown = [name for alarm in WIDGETS["Alarms"]["properties"]["alarms"] for name in references(alarm)]
     assert sorted(shown) == sorted(ALARMS)
 
 
-def test_a_line_across_a_graph_is_the_threshold_of_the_alarm_that_it_names():
+def test_graph_line_is_the_threshold_of_its_alarm():
     lines = [line for graph in GRAPHS.values() for line in graph.get("annotations", {}).get("horizontal", [])]
     named = [(name, line["value"]) for line in lines for name in line["label"].split(", ") if name in ALARMS]
     assert len(named) > 3
     assert named == [(name, ALARMS[name]["Threshold"]) for name, _ in named]
 
 
-def test_cold_starts_are_read_from_a_log_of_plain_text():
+def test_cold_starts_are_read_from_a_plain_text_log():
     query = WIDGETS["Cold starts in five minutes, and the longest"]["properties"]["query"]
     assert query.startswith("SOURCE '<DestinationLogGroup>' | filter @type = 'REPORT'")
     assert FUNCTIONS["DestinationFunction"]["LoggingConfig"] == {"LogGroup": {"Ref": "DestinationLogGroup"}}
@@ -930,12 +939,12 @@ def section(name):
     return RUNBOOK.split(f"\n## {name}\n")[1].split("\n## ")[0]
 
 
-def test_every_alarm_has_a_section_and_every_section_an_alarm():
+def test_alarms_and_sections_correspond():
     assert sorted(re.findall(r"^## (\w+Alarm)$", RUNBOOK, re.MULTILINE)) == sorted(ALARMS)
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_a_section_says_what_it_means_what_segment_does_what_to_do_and_when_it_is_over(name):
+def test_each_section_has_the_four_parts(name):
     told = section(name)
     if told.startswith("\nAs ["):
         assert re.match(r"\nAs \[(\w+)\]", told)[1] in ALARMS
@@ -944,17 +953,17 @@ def test_a_section_says_what_it_means_what_segment_does_what_to_do_and_when_it_i
         assert re.findall(r"^\*\*(Means|Segment meanwhile|Do|Over|Why)\b", told, re.MULTILINE) == parts
 
 
-def test_the_first_table_leads_to_every_alarm():
+def test_first_table_links_to_every_alarm():
     table = RUNBOOK.split("\n## ")[0]
     assert sorted(re.findall(r"\[(\w+Alarm)\]", table)) == sorted(ALARMS)
 
 
-def test_anchors_within_the_runbook_lead_somewhere():
+def test_anchors_within_the_runbook_exist():
     headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)$", RUNBOOK, re.MULTILINE)}
     assert set(re.findall(r"\]\(#([\w-]+)\)", RUNBOOK)) <= headings
 
 
-def test_every_graph_that_the_runbook_names_is_on_the_dashboard():
+def test_graphs_named_in_the_runbook_are_on_the_dashboard():
     labels = [options.get("label", "") for graph in GRAPHS.values() for _, options in rows_of(graph)]
     quoted = set(re.findall(r'"([^"\n]+)"', re.sub(r"```.*?```|`[^`]*`", "", RUNBOOK, flags=re.DOTALL)))
     shown = [*WIDGETS, *labels]
@@ -962,7 +971,7 @@ def test_every_graph_that_the_runbook_names_is_on_the_dashboard():
     assert not [name for name in quoted if not any(title.endswith(name) or title.startswith(name) for title in shown)]
 
 
-def test_every_code_that_the_runbook_names_is_one():
+def test_codes_named_in_the_runbook_exist():
     named = set(re.findall(r"`([a-z]+_[a-z_]+)`", RUNBOOK)) - {"consumer_failed", "erasure_failed"}
     assert named <= {kind.code for kind in refusals()} | {"internal_error"}
     table = section("ServerErrorsAlarm")
@@ -973,14 +982,14 @@ COMMANDS = dict(commands())
 
 
 @pytest.mark.parametrize("called", sorted(set(re.findall(r"(?:^|`)(destination [a-z][^`\n]*)", RUNBOOK, re.MULTILINE))))
-def test_every_command_of_the_runbook_is_there_with_its_options(called):
+def test_commands_in_the_runbook_exist_with_their_options(called):
     [name] = [name for name in COMMANDS if called == name or called.startswith(f"{name} ")]
     options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", called)) <= options
     assert isinstance(COMMANDS[name], click.Command)
 
 
-def test_the_runbook_counts_what_alarms_cost():
+def test_runbook_states_the_cost_of_the_alarms():
     metrics = Counter()
     for name, alarm in ALARMS.items():
         metrics[RESOURCES[name].get("Condition")] += len(list(metrics_of_alarm(alarm)))

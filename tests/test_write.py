@@ -116,14 +116,14 @@ def sent_message(client, queue_url, record):
 LONG = "x" * 3000
 
 
-def test_the_table_takes_any_ids_and_holds_them_apart(dynamodb):
+def test_any_ids_have_distinct_table_keys(dynamodb):
     ids = ["u", "#", "%23", "\x00", "\n", "\ud800", "?", "\ufffd", "null", "\u00e9", "e\u0301", LONG, LONG + "x"]
     records = [record_of({"messageId": "m-1", kind: text}) for text in ids for kind in ("userId", "anonymousId")]
     assert {put(dynamodb, record) for record in records} == {Outcome.STORED}
     assert len(items(dynamodb)) == len(records)
 
 
-# What every resend repeats
+# The times that every resend repeats
 
 
 FIRST = {"userId": "keeper-17", "originalTimestamp": LATE, "timestamp": LATE, "sentAt": LATE, "receivedAt": LATE}
@@ -145,7 +145,7 @@ SHIFTED = {"timestamp": LATER, "sentAt": LATER, "receivedAt": LATER}
         ({"sent_at": LATE, **FIRST}, {"sent_at": LATER}),
     ],
 )
-def test_a_resend_with_shifted_times_is_a_duplicate(dynamodb, payload, shifted):
+def test_resend_with_shifted_times_is_a_duplicate(dynamodb, payload, shifted):
     assert put(dynamodb, record_of(payload)) is Outcome.STORED
     assert put(dynamodb, record_of({**payload, **shifted})) is Outcome.DUPLICATE
     assert len(items(dynamodb)) == 1
@@ -160,18 +160,18 @@ def test_a_resend_with_shifted_times_is_a_duplicate(dynamodb, payload, shifted):
         {"originalTimestamp": LATER},
     ],
 )
-def test_another_message_is_no_duplicate(dynamodb, other):
+def test_another_message_is_not_a_duplicate(dynamodb, other):
     payload = {"messageId": "m-1", **FIRST}
     assert put(dynamodb, record_of(payload)) is Outcome.STORED
     assert put(dynamodb, record_of({**payload, **other})) is Outcome.STORED
 
 
-def test_the_same_message_of_another_customer_is_no_duplicate(dynamodb):
+def test_same_message_of_another_customer_is_not_a_duplicate(dynamodb):
     assert put(dynamodb, record_of(FIRST)) is Outcome.STORED
     assert put(dynamodb, record_of(FIRST, customer_id="umbrella")) is Outcome.STORED
 
 
-def test_a_duplicate_leaves_the_first_record_as_it_is(dynamodb):
+def test_duplicate_leaves_the_first_record_unchanged(dynamodb):
     first = stored_item(dynamodb, record_of({"messageId": "m-1", **FIRST}))
     put(dynamodb, record_of({"messageId": "m-1", **FIRST, **SHIFTED}))
     assert items(dynamodb) == [first]
@@ -180,7 +180,7 @@ def test_a_duplicate_leaves_the_first_record_as_it_is(dynamodb):
 # The event table
 
 
-def test_an_item_holds_what_one_queries_by_beside_the_message(dynamodb):
+def test_item_has_the_message_and_the_attributes_for_queries(dynamodb):
     payload = {
         "messageId": "m-1",
         "userId": "keeper-17",
@@ -210,7 +210,7 @@ def test_an_item_holds_what_one_queries_by_beside_the_message(dynamodb):
 
 
 @pytest.mark.parametrize("event", [None, "", 7, {"not": "a text"}])
-def test_an_item_has_no_attribute_for_what_a_message_lacks(dynamodb, event):
+def test_missing_fields_have_no_attribute(dynamodb, event):
     item = stored_item(dynamodb, record_of({"userId": "keeper-17", "event": event, "messageId": "m-1"}))
     names = {"subject", "position", "customer_id", "type", "message_id", "user_id", "timestamp", "stored_at", "message"}
     assert item.keys() == names
@@ -241,7 +241,7 @@ def test_a_delete_is_not_a_duplicate_of_another_message(dynamodb, time, days):
     assert [item["type"] for item in items(dynamodb)] == [{"S": "delete"}]
 
 
-def test_a_fifo_queue_takes_a_delete_with_the_id_of_another_message(sqs, fifo_url):
+def test_fifo_queue_accepts_a_delete_with_the_id_of_another_message(sqs, fifo_url):
     ids = {"userId": "u", "messageId": "const"}
     for call_type in ("track", "delete", "track", "delete"):
         EventQueue(sqs, fifo_url).write(record_of({**ids, "type": call_type}))
@@ -283,15 +283,15 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
-def test_a_message_and_its_settings_are_read_back_exactly(dynamodb, document):
+def test_message_and_settings_are_read_back_exactly(dynamodb, document):
     record = record_of({"userId": "u", "properties": document}, settings={"document": document})
     item = stored_item(dynamodb, record)
-    # by repr, since in Python 1 == 1.0 == True and 0 == -0.0
+    # compare by repr, because in Python 1 == 1.0 == True and 0 == -0.0
     assert repr(read_json_attribute(item["message"])) == repr(record.message.body)
     assert repr(read_json_attribute(item["settings"])) == repr(record.settings)
 
 
-def test_a_text_is_compressed_as_soon_as_it_is_longer_than_the_bound(dynamodb):
+def test_text_above_the_bound_is_compressed(dynamodb):
     bare = len(json.dumps(record_of({"userId": "u", "messageId": "m-1", "x": ""}).message.body, separators=(",", ":")))
     room = COMPRESS_ABOVE_BYTES - bare
     for message_id, length, kind in (("m-1", room, "S"), ("m-2", room + 1, "B")):
@@ -312,7 +312,7 @@ def test_a_text_is_compressed_as_soon_as_it_is_longer_than_the_bound(dynamodb):
     ],
     ids=["properties", "user id", "event", "event in another script", "anonymous id"],
 )
-def test_a_message_too_large_for_the_table_is_refused_before_any_write(dynamodb, payload):
+def test_message_too_large_for_the_table_is_not_written(dynamodb, payload):
     with Stubber(dynamodb), pytest.raises(MessageTooLarge, match=r"^Message is too large$"):
         put(dynamodb, record_of(payload))
 
@@ -340,7 +340,7 @@ def test_settings_count_towards_the_size_of_an_item(dynamodb):
 
 
 SQS_TEXT = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
-"""What SQS accepts as the text of a body or an attribute; moto does not look."""
+"""The characters that SQS accepts in a body or an attribute. moto does not check them."""
 
 
 def test_a_queued_message_holds_the_record(sqs, queue_url):
@@ -367,7 +367,7 @@ def test_a_queued_message_holds_the_record(sqs, queue_url):
     }
 
 
-def test_a_queued_message_holds_only_what_sqs_accepts_and_loses_nothing(sqs, queue_url):
+def test_queued_message_has_only_accepted_characters_and_loses_nothing(sqs, queue_url):
     nasty = {"userId": NASTY, "messageId": NASTY, "event": NASTY, "properties": {NASTY: NASTY}}
     record = record_of(nasty, customer_id="a\x00#", settings={NASTY: NASTY})
     message = sent_message(sqs, queue_url, record)
@@ -379,7 +379,7 @@ def test_a_queued_message_holds_only_what_sqs_accepts_and_loses_nothing(sqs, que
 
 
 @pytest.mark.parametrize("character", [".", "é", "😀", "\x00"])
-def test_the_size_limit_of_the_queue_counts_the_escaped_body_and_the_attributes(sqs, queue_url, character):
+def test_queue_size_limit_counts_escaped_body_and_attributes(sqs, queue_url, character):
     def record(filling):
         return record_of({"userId": "u", "messageId": "m-1", "x": filling})
 
@@ -393,7 +393,7 @@ def test_the_size_limit_of_the_queue_counts_the_escaped_body_and_the_attributes(
         queue.write(record(character * times + "." * (rest + 1)))
 
 
-def test_a_fifo_queue_takes_a_resend_for_the_same_message(sqs, fifo_url):
+def test_fifo_queue_deduplicates_a_resend(sqs, fifo_url):
     queue = EventQueue(sqs, fifo_url)
     queue.write(record_of(FIRST))
     queue.write(record_of({**FIRST, **SHIFTED}))
@@ -411,13 +411,13 @@ def test_a_fifo_queue_orders_the_messages_of_a_subject(sqs, fifo_url):
 
 
 @pytest.mark.parametrize("payload", [{"userId": NASTY, "messageId": NASTY}, {"userId": LONG, "messageId": "m" * 100}])
-def test_the_ids_of_a_fifo_queue_are_ones_that_sqs_accepts(sqs, fifo_url, payload):
+def test_fifo_ids_are_accepted_by_sqs(sqs, fifo_url, payload):
     attributes = sent_message(sqs, fifo_url, record_of(payload))["Attributes"]
     for name in ("MessageGroupId", "MessageDeduplicationId"):
         assert re.fullmatch(r"[!-~]{1,128}", attributes[name])
 
 
-def test_a_standard_queue_gets_no_ids_of_a_fifo_queue(sqs, queue_url):
+def test_standard_queue_gets_no_fifo_ids(sqs, queue_url):
     attributes = sent_message(sqs, queue_url, record_of(FIRST))["Attributes"]
     assert not {"MessageGroupId", "MessageDeduplicationId"} & attributes.keys()
 
@@ -428,7 +428,7 @@ def test_a_standard_queue_gets_no_ids_of_a_fifo_queue(sqs, queue_url):
 @pytest.mark.parametrize(
     "code", ["ProvisionedThroughputExceededException", "InternalServerError", "ResourceNotFoundException", "Odd"]
 )
-def test_an_error_of_the_table_is_a_fault_of_ours(dynamodb, code):
+def test_table_error_is_our_fault(dynamodb, code):
     with Stubber(dynamodb) as stub:
         stub.add_client_error("put_item", code)
         with pytest.raises(EventStoreUnavailable):
@@ -438,25 +438,25 @@ def test_an_error_of_the_table_is_a_fault_of_ours(dynamodb, code):
 @pytest.mark.parametrize(
     "code", ["AWS.SimpleQueueService.NonExistentQueue", "RequestThrottled", "InvalidMessageContents"]
 )
-def test_an_error_of_the_queue_is_a_fault_of_ours(sqs, queue_url, code):
+def test_queue_error_is_our_fault(sqs, queue_url, code):
     with Stubber(sqs) as stub:
         stub.add_client_error("send_message", code)
         with pytest.raises(EventStoreUnavailable):
             EventQueue(sqs, queue_url).write(record_of(FIRST))
 
 
-def test_the_put_of_a_record_is_conditional(dynamodb):
+def test_put_of_a_record_is_conditional(dynamodb):
     with Stubber(dynamodb) as stub:
         stub.add_client_error("put_item", "ConditionalCheckFailedException")
         assert put(dynamodb, record_of(FIRST)) is Outcome.DUPLICATE
 
 
-# Puts whose answer is lost
+# Puts with a lost response
 
 
 @contextmanager
 def losing_answers(client, *, count=1):
-    """Let the store carry out the next puts of a client, which then hears nothing."""
+    """Let the store carry out the next puts of a client, and lose the responses."""
     left = iter(range(count))
     store = boto3.client("dynamodb", region_name="us-east-1")
 
@@ -479,7 +479,7 @@ CONDITIONAL_PUT = (
 )
 
 
-def test_a_put_that_botocore_repeats_is_no_duplicate_of_itself():
+def test_put_retried_by_botocore_is_not_its_own_duplicate():
     with mock_aws():  # dynalite does not return the old item
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(TableName="events", **TABLE)
@@ -488,7 +488,7 @@ def test_a_put_that_botocore_repeats_is_no_duplicate_of_itself():
         assert len(items(client)) == 1
 
 
-def test_a_put_that_is_repeated_in_a_batch_is_no_duplicate_of_itself():
+def test_put_retried_in_a_batch_is_not_its_own_duplicate():
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1", config=Config(retries={"total_max_attempts": 1}))
         client.create_table(TableName="events", **TABLE)
@@ -499,21 +499,21 @@ def test_a_put_that_is_repeated_in_a_batch_is_no_duplicate_of_itself():
             assert put_all(client, [replace(again, stored_at=STORED_AT + 1)]) == [Outcome.DUPLICATE]
 
 
-def test_a_repeated_put_of_what_was_stored_before_is_a_duplicate(dynamodb):
+def test_retried_put_of_an_older_record_is_a_duplicate(dynamodb):
     put(dynamodb, record_of(FIRST))
     with losing_answers(dynamodb):
         assert put(dynamodb, replace(record_of(FIRST), stored_at=STORED_AT + 1)) is Outcome.DUPLICATE
 
 
-def test_a_message_of_a_retried_request_is_a_duplicate_of_the_first_request(dynamodb):
+def test_retried_request_is_a_duplicate_of_the_first(dynamodb):
     assert [put(dynamodb, record_of(FIRST)) for _ in range(2)] == [Outcome.STORED, Outcome.DUPLICATE]
 
 
-# Many at once
+# Batches
 
 
 def in_time():
-    """There is always time."""
+    """A deadline that is never reached."""
 
 
 def records_of(*message_ids, **payload):
@@ -524,25 +524,25 @@ def put_all(client, records, check_deadline=in_time):
     return EventTable(client, "events", retention_days=0).write_all(records, check_deadline)
 
 
-def test_of_many_records_each_is_stored_or_there_already(dynamodb):
+def test_each_of_many_records_is_stored_or_a_duplicate(dynamodb):
     put(dynamodb, *records_of("m-2"))
     assert put_all(dynamodb, records_of("m-1", "m-2", "m-3")) == [Outcome.STORED, Outcome.DUPLICATE, Outcome.STORED]
     assert len(items(dynamodb)) == 3
 
 
-def test_a_record_that_is_too_large_concerns_no_other(dynamodb):
+def test_oversized_record_does_not_affect_others(dynamodb):
     records = [*records_of("m-1"), *records_of("m-2", x=incompressible(900_000)), *records_of("m-3")]
     first, too_large, third = put_all(dynamodb, records)
     assert (first, type(too_large), third) == (Outcome.STORED, MessageTooLarge, Outcome.STORED)
     assert len(items(dynamodb)) == 2
 
 
-def test_no_records_are_no_call(dynamodb, sqs):
+def test_empty_batch_makes_no_call(dynamodb, sqs):
     with Stubber(dynamodb), Stubber(sqs):
         assert put_all(dynamodb, []) == EventQueue(sqs, "https://queue").write_all([], in_time) == []
 
 
-def test_a_put_that_fails_among_many_is_tried_again(dynamodb):
+def test_failed_put_of_a_batch_is_retried(dynamodb):
     with Stubber(dynamodb) as stub:
         for _ in range(TRIES - 1):
             stub.add_client_error("put_item", "ThrottlingException")
@@ -550,7 +550,7 @@ def test_a_put_that_fails_among_many_is_tried_again(dynamodb):
         assert put_all(dynamodb, records_of("m-1")) == [Outcome.STORED]
 
 
-def test_a_put_that_fails_each_time_is_a_fault_of_ours(dynamodb):
+def test_put_that_always_fails_is_our_fault(dynamodb):
     with Stubber(dynamodb) as stub:
         for _ in range(TRIES):
             stub.add_client_error("put_item", "ThrottlingException")
@@ -560,7 +560,7 @@ def test_a_put_that_fails_each_time_is_a_fault_of_ours(dynamodb):
 
 
 @pytest.mark.parametrize("tries", range(TRIES))
-def test_no_try_is_begun_when_the_time_is_over(dynamodb, tries):
+def test_no_retry_begins_after_the_deadline(dynamodb, tries):
     left = iter(range(tries))
 
     def check_deadline():
@@ -575,7 +575,7 @@ def test_no_try_is_begun_when_the_time_is_over(dynamodb, tries):
         stub.assert_no_pending_responses()
 
 
-def test_a_queue_gets_all_messages_and_each_once(sqs, queue_url):
+def test_queue_gets_each_message_once(sqs, queue_url):
     names = [f"m-{number}" for number in range(25)]
     records = records_of(*names)
     assert EventQueue(sqs, queue_url).write_all(records, in_time) == [Outcome.QUEUED] * 25
@@ -623,19 +623,19 @@ def capture(params, answer):
         ([MAX_QUEUE_MESSAGE_BYTES - 1000, 1000], [1, 1]),
     ],
 )
-def test_a_queue_gets_as_many_at_once_as_it_takes(sqs, sizes, calls):
+def test_queue_batches_are_as_large_as_allowed(sqs, sizes, calls):
     records = [record_of({"userId": "u", "messageId": "m", "x": "x" * size}) for size in sizes]
     assert sent_at_once(sqs, records) == calls
 
 
-def test_a_message_that_is_too_large_for_a_queue_concerns_no_other(sqs, queue_url):
+def test_message_too_large_for_a_queue_does_not_affect_others(sqs, queue_url):
     records = [*records_of("m-1"), *records_of("m-2", x="x" * MAX_QUEUE_MESSAGE_BYTES), *records_of("m-3")]
     first, too_large, third = EventQueue(sqs, queue_url).write_all(records, in_time)
     assert (first, type(too_large), third) == (Outcome.QUEUED, MessageTooLarge, Outcome.QUEUED)
     assert len(receive(sqs, queue_url)) == 2
 
 
-def test_what_a_queue_does_not_confirm_is_sent_again_alone(sqs):
+def test_unconfirmed_queue_message_is_sent_again_alone(sqs):
     sent = []
 
     def answer(params, **_):
@@ -649,7 +649,7 @@ def test_what_a_queue_does_not_confirm_is_sent_again_alone(sqs):
 
 
 @pytest.mark.parametrize("answer", [{}, {"Successful": []}])
-def test_a_queue_that_confirms_nothing_is_a_fault_of_ours(sqs, answer):
+def test_queue_that_confirms_nothing_is_our_fault(sqs, answer):
     sqs.meta.events.register(
         "before-call.sqs.SendMessageBatch", lambda **_: (SimpleNamespace(status_code=200), dict(answer))
     )
@@ -657,7 +657,7 @@ def test_a_queue_that_confirms_nothing_is_a_fault_of_ours(sqs, answer):
         EventQueue(sqs, "https://queue").write_all(records_of("m-1"), in_time)
 
 
-def test_a_queue_that_fails_is_a_fault_of_ours(sqs):
+def test_failing_queue_is_our_fault(sqs):
     with Stubber(sqs) as stub:
         for _ in range(TRIES):
             stub.add_client_error("send_message_batch", "RequestThrottled")
@@ -666,7 +666,7 @@ def test_a_queue_that_fails_is_a_fault_of_ours(sqs):
 
 
 def failing(records):
-    """Return records, of which the second one meets a bug when it is written."""
+    """Return records. The second one raises an error when it is written."""
     first, second, *others = records
     return [first, replace(second, settings={"x": object()}), *others]
 
@@ -687,6 +687,6 @@ def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_queue(sqs, queu
 
 
 @pytest.mark.parametrize(("sink", "address"), [("dynamodb", "events"), ("sqs", "https://queue")])
-def test_the_address_of_a_sink_is_its_table_or_queue(sink, address):
+def test_address_of_a_sink_is_its_table_or_queue(sink, address):
     settings = SimpleNamespace(event_table="events", event_queue_url="https://queue", event_retention_days=0)
     assert sink_named(sink).address(settings) == address

@@ -1,4 +1,4 @@
-"""`destination certify`: what it says of a good endpoint, and of endpoints that are broken in one way each."""
+"""Test `destination certify`: its results for a good endpoint, and for endpoints that are broken in one way each."""
 
 import json
 import re
@@ -34,13 +34,13 @@ from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES
 
 ALWAYS_UNCHECKED = {"answers.cold", "faults.store", "faults.bug", "faults.throttled", "errors.retry-after"}
-"""No request fails here, so that none can lack `Retry-After`."""
+"""No request fails here, so no answer can lack `Retry-After`."""
 WITHOUT_TLS = {"transport.https", "transport.certificate", "transport.tls", "transport.old-tls"}
 ON_THIS_MACHINE = {"transport.host"}
 
 
 def certify(*args, exit_code):
-    """Return verdict and words by point."""
+    """Return verdict and text by point."""
     result = run("certify", "--json", *args)
     assert result.exit_code == exit_code, result.output
     report = json.loads(result.stdout)
@@ -56,14 +56,16 @@ def items(client, table):
 
 
 def left(server):
-    """Return what the tables hold of the customers of runs, by table."""
+    """Return by table the items that belong to customers of certify runs."""
     client = server.account.dynamodb()
     tables = client.list_tables()["TableNames"]
-    found = {table: [item for item in items(client, table) if whose(item).startswith("certify-")] for table in tables}
+    found = {
+        table: [item for item in items(client, table) if customer_of(item).startswith("certify-")] for table in tables
+    }
     return {table: several for table, several in found.items() if several}
 
 
-def whose(item):
+def customer_of(item):
     return item.get("customer_id", item.get("customer"))["S"]
 
 
@@ -81,14 +83,14 @@ def trusting(server):
     return "--ca-file", str(server.checkout / ".local" / "ca.pem")
 
 
-def test_a_local_server_with_tls_meets_every_point_that_can_be_checked(https_server):
+def test_local_server_with_tls_passes_every_checkable_point(https_server):
     points, _ = certify("--url", https_server.url, *trusting(https_server), exit_code=0)
     assert having("not checked", points) == ALWAYS_UNCHECKED | ON_THIS_MACHINE
     assert len(having("pass", points)) == len(POINTS) - len(ALWAYS_UNCHECKED | ON_THIS_MACHINE)
     assert left(https_server) == {}
 
 
-def test_what_is_left_of_a_run_is_nothing_even_where_the_messages_went_to_a_consumer_by_a_queue(queue_server):
+def test_run_on_a_queue_leaves_no_items_in_the_tables(queue_server):
     points, report = certify("--url", queue_server.url, exit_code=0)
     unread = {point.id for point in POINTS if point.id.startswith("stored.")} - {"stored.no-id", "stored.rejects"}
     assert having("not checked", points) == (ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | unread | ERASED)
@@ -104,7 +106,7 @@ def queue_server(tmp_path_factory):
         yield server
 
 
-def test_a_call_type_that_is_switched_off_is_answered_501(tmp_path):
+def test_switched_off_call_type_is_answered_501(tmp_path):
     with serving(tmp_path, "--processes", "1", "--parameter", "SupportedCallTypes=identify,page") as server:
         points, _ = certify("--url", server.url, "--only", "calls", "--only", "auth.scope", exit_code=0)
     assert points["calls.track"] == ("pass", "not supported here, and answered 501: track calls are not supported")
@@ -113,7 +115,7 @@ def test_a_call_type_that_is_switched_off_is_answered_501(tmp_path):
     assert points["auth.scope"][0] == "pass"
 
 
-# A proxy before it, which breaks something
+# A proxy that breaks the endpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class Reply:
         return json.loads(self.body)
 
     def saying(self, **changes):
-        """Return it with other content."""
+        """Return this reply with another body."""
         body = json.dumps({**self.json, **changes}).encode()
         return Reply(status=self.status, headers=self.headers, body=body)
 
@@ -143,7 +145,7 @@ PASSED_ON = ("content-type", "www-authenticate", "retry-after")
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A request that came to the proxy, and the server behind it."""
+    """A request that the proxy received, and the server behind it."""
 
     method: str
     path: str
@@ -153,7 +155,7 @@ class Asked:
 
     @property
     def message(self):
-        """The message for the endpoint's own path, an empty one where there is none that can be read."""
+        """Return the message of a request to /segment, or an empty object."""
         try:
             message = json.loads(self.body) if self.path == "/segment" else None
         except ValueError:
@@ -161,7 +163,7 @@ class Asked:
         return message if isinstance(message, dict) else {}
 
     def answer(self, *, body=None, headers=None):
-        """Ask the server behind."""
+        """Ask the server behind the proxy."""
         sent = {name: value for name, value in (headers or self.headers).items() if name != "content-length"}
         url = self.server.url + self.path
         answer = self.server.http.request(
@@ -173,7 +175,7 @@ class Asked:
 
 @contextmanager
 def proxy(server, break_):
-    """Run an endpoint that answers what a function makes of each request."""
+    """Run an endpoint. It answers each request with the result of `break_`."""
 
     def answer(received):
         line, *lines = received.head.strip().split("\r\n")
@@ -203,7 +205,7 @@ def fails_at_an_unknown_type(asked):
 
 
 def stores_elsewhere(asked):
-    """Answer as the server does, whose customer is another one."""
+    """Answer as the server does, but store for another customer."""
     key = b64decode(asked.headers.get("authorization", "").partition(" ")[2] + "==").decode("utf-8", "replace")
     table = KeyTable(asked.server.account.dynamodb(), asked.server.stores.key_table)
     good = {record.key_hash for record in table if record.standing == "active" and not record.scopes}
@@ -213,7 +215,7 @@ def stores_elsewhere(asked):
 
 
 def forgetful():
-    """Return what stores a message that comes again as another one."""
+    """Return a function that stores a resent message as another one."""
     seen = set()
 
     def stores_again(asked):
@@ -231,20 +233,20 @@ def answers_401_without_json(asked):
     return Reply(status=401, headers={**reply.headers, **PLAIN}, body=b"") if reply.status == 401 else reply
 
 
-def tells_an_email_address(asked):
+def shows_an_email_address(asked):
     reply = asked.answer()
     [*told] = re.findall(rb"ada\.[\w-]+@example\.com", asked.body)
     return reply.saying(message=f"No {told[0].decode()} here") if reply.status == 501 else reply
 
 
-def tells_the_key(asked):
+def shows_the_key(asked):
     reply = asked.answer()
     if reply.status != 403:
         return reply
     return Reply(status=403, headers={**reply.headers, "X-Debug": asked.headers["authorization"]}, body=reply.body)
 
 
-def tells_the_request_id(asked):
+def shows_the_request_id(asked):
     reply = asked.answer()
     return reply.saying(message=f"Not supported ({uuid.uuid4()})") if reply.status == 501 else reply
 
@@ -279,7 +281,7 @@ def answers_any_method(asked):
     return asked.answer() if asked.method == "POST" or asked.path == "/health" else NO_CONTENT
 
 
-def tells_its_tables(asked):
+def shows_its_tables(asked):
     return asked.answer() if asked.path != "/health" else NO_CONTENT.saying(table=asked.server.stores.key_table)
 
 
@@ -305,13 +307,13 @@ def empties_traits(asked):
     return asked.answer(body=json.dumps(emptied).encode()) if "traits" in asked.message else asked.answer()
 
 
-def loses_what_it_can_not_spell(asked):
+def loses_upper_case_fields(asked):
     kept = {name: value for name, value in asked.message.items() if name != "PROPERTIES"}
     return asked.answer(body=json.dumps(kept).encode()) if asked.message else asked.answer()
 
 
 def renaming():
-    """Return what stores a message that comes again under another id."""
+    """Return a function that stores a resent message under another id."""
     seen = set()
 
     def renames(asked):
@@ -329,7 +331,7 @@ def drops_odd_deletes(asked):
     return NO_CONTENT if is_odd else asked.answer()
 
 
-def drops_what_libraries_send(asked):
+def drops_library_messages(asked):
     return NO_CONTENT.saying(accepted=1, duplicates=0, rejected=[]) if asked.path == "/v1/identify" else asked.answer()
 
 
@@ -379,15 +381,15 @@ REVOKED = {"auth.revoked-in-time"}
         (stores_elsewhere, STORED),
         (forgetful(), {"stored.duplicate", "stored.resend", "stored.identity", "stored.accepted"}),
         (answers_401_without_json, AUTH_401 | REVOKED | {"errors.json", "auth.libraries"}),
-        (tells_an_email_address, {"errors.private"}),
-        (tells_the_key, {"errors.private"}),
-        (tells_the_request_id, {"errors.few"}),
+        (shows_an_email_address, {"errors.private"}),
+        (shows_the_key, {"errors.private"}),
+        (shows_the_request_id, {"errors.few"}),
         (redirects, {"transport.redirect"}),
         (answers_errors_in_html, REFUSED | ON_LIBRARY_ROUTES | REVOKED | {"errors.json", "stored.rejects"}),
         (asks_for_nothing, {"errors.challenge"}),
         (crashes_at_arrays, {"body.array"}),
         (answers_any_method, {"request.methods"}),
-        (tells_its_tables, {"health.answers"}),
+        (shows_its_tables, {"health.answers"}),
         (knows_one_casing, {"message.casing", "stored.casing", "message.alias"}),
         (has_another_schema, {"calls.identify"}),
         (
@@ -400,7 +402,7 @@ REVOKED = {"auth.revoked-in-time"}
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_an_endpoint_that_is_broken_fails_the_points_that_are_broken(https_server, break_, failed):
+def test_broken_endpoint_fails_the_matching_points(https_server, break_, failed):
     groups = sorted({name.partition(".")[0] for name in failed})
     only = [word for group in groups for word in ("--only", group)]
     with proxy(https_server, break_) as url:
@@ -412,32 +414,32 @@ def test_an_endpoint_that_is_broken_fails_the_points_that_are_broken(https_serve
 
 @dataclass(frozen=True, kw_only=True)
 class AskedInFront(Asked):
-    """A request to an endpoint that is broken in one more way behind."""
+    """A request to a broken endpoint behind another broken one."""
 
     behind: Callable[[Asked], Reply]
 
     def answer(self, *, body=None, headers=None):
-        """Ask the endpoint behind."""
+        """Ask the endpoint behind this one."""
         passed_on = {"body": self.body if body is None else body, "headers": headers or self.headers}
         return self.behind(Asked(method=self.method, path=self.path, server=self.server, **passed_on))
 
 
 def together(*breaks):
-    """Return what breaks an endpoint in several ways, from the first one in front to the last one behind."""
+    """Combine breaking functions, from the first in front to the last behind."""
     if not breaks:
         return Asked.answer
     front, *others = breaks
     return lambda asked: front(AskedInFront(**vars(asked), behind=together(*others)))
 
 
-def test_an_endpoint_that_is_broken_in_several_ways_fails_no_other_points(https_server):
+def test_endpoint_broken_in_several_ways_fails_no_other_points(https_server):
     broken = {
-        tells_the_key: "errors.private",
+        shows_the_key: "errors.private",
         asks_for_nothing: "errors.challenge",
-        tells_the_request_id: "errors.few",
+        shows_the_request_id: "errors.few",
         crashes_at_arrays: "body.array",
         answers_any_method: "request.methods",
-        tells_its_tables: "health.answers",
+        shows_its_tables: "health.answers",
         has_another_schema: "calls.identify",
     }
     with proxy(https_server, together(*broken)) as url:
@@ -450,10 +452,10 @@ def test_an_endpoint_that_is_broken_in_several_ways_fails_no_other_points(https_
     ("break_", "only", "failed"),
     [
         (empties_traits, ["stored.accepted"], {"stored.accepted"}),
-        (loses_what_it_can_not_spell, ["message.casing", "stored"], {"stored.casing", "stored.accepted"}),
+        (loses_upper_case_fields, ["message.casing", "stored"], {"stored.casing", "stored.accepted"}),
         (renaming(), ["stored.duplicate"], {"stored.duplicate"}),
         (drops_odd_deletes, ["delete"], ERASED),
-        (drops_what_libraries_send, ["libraries", "stored.accepted"], {"stored.accepted"}),
+        (drops_library_messages, ["libraries", "stored.accepted"], {"stored.accepted"}),
         (lacks_a_route, ["libraries"], {"libraries.single"}),
         (refuses_gzip, ["libraries"], {"libraries.gzip"}),
         (tells_credentials, ["errors"], {"errors.private"}),
@@ -462,7 +464,7 @@ def test_an_endpoint_that_is_broken_in_several_ways_fails_no_other_points(https_
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_what_is_broken_in_a_small_way_fails_its_point_alone(https_server, break_, only, failed):
+def test_small_fault_fails_only_its_own_point(https_server, break_, only, failed):
     chosen = [word for name in only for word in ("--only", name)]
     with proxy(https_server, break_) as url:
         stores = ("--stores", https_server.url, *trusting(https_server))
@@ -470,14 +472,14 @@ def test_what_is_broken_in_a_small_way_fails_its_point_alone(https_server, break
     assert having("fail", points) == failed
 
 
-def test_an_endpoint_that_is_slow_fails_what_is_about_time_and_only_that(https_server):
+def test_slow_endpoint_fails_only_the_points_about_time(https_server):
     only = ("--only", "answers", "--only", "calls", "--timeout", "0.5")
     with proxy(https_server, is_slow) as url:
         points, _ = certify("--url", url, "--stores", https_server.url, *trusting(https_server), *only, exit_code=1)
     assert having("fail", points) == {"answers.cold", "answers.warm", "answers.in-time"}
 
 
-def test_what_a_schema_refuses_of_a_sample_is_told_in_its_own_words(https_server):
+def test_schema_refusal_of_a_sample_is_quoted(https_server):
     with proxy(https_server, has_another_schema) as url:
         stores = ("--stores", https_server.url, *trusting(https_server))
         points, _ = certify("--url", url, *stores, "--only", "calls.identify", exit_code=1)
@@ -485,7 +487,7 @@ def test_what_a_schema_refuses_of_a_sample_is_told_in_its_own_words(https_server
     assert says == "the endpoint's schema refuses the message of events/identify.json: Missing email address"
 
 
-def test_connections_that_are_not_kept_are_a_warning_which_fails_nothing(https_server):
+def test_closed_connections_are_only_a_warning(https_server):
     def closes(asked):
         reply = asked.answer()
         return Reply(status=reply.status, headers={**reply.headers, "Connection": "close"}, body=reply.body)
@@ -524,7 +526,7 @@ def dribbles(_request):
         ),
     ],
 )
-def test_what_is_no_endpoint_is_told_in_one_point_and_the_others_are_not_checked(answer, says):
+def test_other_server_fails_one_point_and_skips_the_rest(answer, says):
     with endpoint(lambda asked: response(404) if "/_local" in asked.head else answer(asked)) as server:
         points, _ = certify("--url", server.url, "--api-key", new_key(), "--timeout", "2", exit_code=1)
     assert having("fail", points) == {"transport.reachable"}
@@ -540,17 +542,17 @@ def test_what_is_no_endpoint_is_told_in_one_point_and_the_others_are_not_checked
         ("https://nowhere.invalid", "no answer"),
     ],
 )
-def test_where_nobody_is_nothing_can_be_checked(url, says):
+def test_unreachable_endpoint_cannot_be_checked(url, says):
     points, report = certify("--url", url, "--api-key", new_key(), exit_code=1)
     assert having("fail", points) == {"transport.reachable"}
     assert says in points["transport.reachable"][1]
     assert report["notes"] == []
 
 
-def test_a_certificate_of_an_unknown_authority_is_not_trusted(https_server, other_authority):
+def test_certificate_of_an_unknown_authority_is_not_trusted(https_server, other_authority):
     arguments = ("--url", https_server.url, "--stores", https_server.url, "--ca-file", other_authority)
     result = run("certify", *arguments)
-    assert result.exit_code == 1  # of the server that is to tell its stores
+    assert result.exit_code == 1  # for the server whose stores are read
     points, _ = certify("--url", https_server.url, "--api-key", new_key(), "--ca-file", other_authority, exit_code=1)
     assert having("fail", points) == {"transport.reachable", "transport.certificate"}
     assert "certificate" in points["transport.certificate"][1] or "issuer" in points["transport.certificate"][1]
@@ -563,14 +565,14 @@ def other_authority(tmp_path):
     return str(file)
 
 
-def test_http_where_https_should_be_is_no_tls():
+def test_plain_http_behind_an_https_url_fails():
     with endpoint(lambda _: response(200)) as server:
         url = server.url.replace("http:", "https:")
         points, _ = certify("--url", url, "--api-key", new_key(), exit_code=1)
     assert having("fail", points) == {"transport.reachable", "transport.certificate"}
 
 
-# Without stores
+# Without access to the stores
 
 
 @pytest.fixture(scope="module")
@@ -587,7 +589,7 @@ KEYS_UNKNOWN = {"auth.expired", "auth.revoked", "auth.suspended", "auth.scope", 
 KEYS_UNKNOWN |= {"auth.revoke-in-use", "auth.revoked-in-time"}
 
 
-def test_with_a_key_alone_what_only_the_stores_tell_is_not_checked(with_a_key_alone):
+def test_points_that_need_the_stores_are_skipped_with_only_a_key(with_a_key_alone):
     points, _ = with_a_key_alone
     unread = STORED - {"stored.no-id"}
     assert having("not checked", points) == ALWAYS_UNCHECKED | ON_THIS_MACHINE | WITHOUT_TLS | KEYS_UNKNOWN | unread
@@ -595,7 +597,7 @@ def test_with_a_key_alone_what_only_the_stores_tell_is_not_checked(with_a_key_al
     assert having("fail", points) == set()
 
 
-def test_with_a_key_alone_the_messages_stay_and_are_marked(with_a_key_alone, https_server):
+def test_with_only_a_key_the_messages_stay_and_are_marked(with_a_key_alone, https_server):
     _, report = with_a_key_alone
     assert "stay stored" in report["notes"][0]
     stored = items(https_server.account.dynamodb(), https_server.stores.event_table)
@@ -604,7 +606,7 @@ def test_with_a_key_alone_the_messages_stay_and_are_marked(with_a_key_alone, htt
     assert all(re.match("certify-|derived-|delete-reg-certify-", message_id) for message_id in ids)
 
 
-def test_a_key_that_is_refused_fails_the_first_call_and_what_needs_it_is_not_checked(https_server):
+def test_refused_key_fails_the_first_call_and_skips_the_rest(https_server):
     with proxy(https_server, Asked.answer) as url:
         points, _ = certify("--url", url, "--api-key", new_key(), exit_code=1)
     assert having("fail", points) == {"calls.track", "transport.reachable"}
@@ -637,7 +639,7 @@ def tells_of_a_time_out(_asked):
         (tells_of_a_time_out, CALLS),
     ],
 )
-def test_with_a_key_alone_the_answers_tell_what_is_supported(https_server, break_, failed):
+def test_with_only_a_key_supported_calls_are_read_from_answers(https_server, break_, failed):
     only = ("--only", "calls", "--only", "message.casing")
     with proxy(https_server, break_) as url:
         points, _ = certify("--url", url, "--api-key", demo.GOOD_KEY, *only, exit_code=1 if failed else 0)
@@ -645,16 +647,16 @@ def test_with_a_key_alone_the_answers_tell_what_is_supported(https_server, break
     assert (points["message.casing"][0] == "not checked") == (break_ is supports_nothing)
 
 
-def test_a_run_that_could_check_nothing_has_failed(https_server):
+def test_run_that_checked_nothing_has_failed(https_server):
     points, report = certify("--url", https_server.url, *trusting(https_server), "--only", "faults", exit_code=1)
     assert (having("not checked", points), report["failed"]) == (points.keys(), True)
 
 
-# What it leaves, and what it tells
+# Cleanup and output
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_what_ends_a_run_lets_it_remove_the_keys_and_the_messages_first(https_server, ending):
+def test_interrupted_run_removes_its_keys_and_messages(https_server, ending):
     stores = https_server.stores
     arguments = ("certify", "--url", https_server.url, *trusting(https_server))
     with start(https_server.checkout, *arguments, stdout=subprocess.PIPE) as running:
@@ -666,7 +668,7 @@ def test_what_ends_a_run_lets_it_remove_the_keys_and_the_messages_first(https_se
     assert left(https_server) == {}
 
 
-def test_a_table_that_fails_keeps_nothing_from_being_removed_elsewhere(https_server):
+def test_failing_table_does_not_stop_the_cleanup_of_others(https_server):
     stores = replace(https_server.stores, rejects_table="nowhere")
     store_access = StoreAccess(Target(account=https_server.account, stores=stores), "certify-0")
     store_access.make_keys(scope="track")
@@ -676,7 +678,7 @@ def test_a_table_that_fails_keeps_nothing_from_being_removed_elsewhere(https_ser
 
 
 @pytest.mark.parametrize("key", ["schlüssel-geheim", 'with-"quotes"', "short"])
-def test_a_key_is_masked_however_it_is_spelled(key):
+def test_key_is_masked_in_every_encoding(key):
     with Wire("https://x/segment", limit_seconds=1) as wire:
         wire.keep_secret(key)
         told = f"{key} {json.dumps(key)} {segment_headers(key)['Authorization']}"
@@ -694,7 +696,7 @@ def test_a_key_is_masked_however_it_is_spelled(key):
         ("intranet", "only your own network knows"),
     ],
 )
-def test_a_host_that_segment_can_not_rely_on_is_a_warning(host, says):
+def test_unstable_host_is_a_warning(host, says):
     points, _ = certify(
         *("--url", f"https://{host}", "--api-key", new_key(), "--timeout", "0.01"),
         *("--only", "transport.host"),
@@ -704,7 +706,7 @@ def test_a_host_that_segment_can_not_rely_on_is_a_warning(host, says):
     assert says in points["transport.host"][1]
 
 
-def test_a_name_that_leads_to_where_segment_can_not_get_is_a_warning(monkeypatch):
+def test_name_with_a_private_address_is_a_warning(monkeypatch):
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.2", 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answer)
     points, _ = certify(
@@ -715,7 +717,7 @@ def test_a_name_that_leads_to_where_segment_can_not_get_is_a_warning(monkeypatch
     assert points["transport.host"] == ("warning", "hooks.example.com leads to 127.0.0.2, which Segment can't reach")
 
 
-def test_a_private_authority_is_a_warning_where_the_server_is_not_this_machines(tmp_path):
+def test_private_authority_is_a_warning_except_on_this_machine(tmp_path):
     options = ("--tls", "--host", "127.0.0.2", "--processes", "1", "--parameter", "Consumer=off")
     with serving(tmp_path, *options) as server:
         where = ("--url", server.url, "--stores", server.url, *trusting(server))
@@ -727,7 +729,7 @@ def test_a_private_authority_is_a_warning_where_the_server_is_not_this_machines(
 
 @pytest.fixture(scope="module")
 def reports(https_server, tmp_path_factory):
-    """Return what is told of an endpoint whose errors are hostile to those who read them."""
+    """Return every form of the report on an endpoint that puts hostile text into its errors."""
 
     def hostile(asked):
         reply = asked.answer()
@@ -753,19 +755,19 @@ def reports(https_server, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["terminal", "json", "markdown", "html"])
-def test_no_key_is_ever_shown(reports, kind):
+def test_reports_never_show_a_key(reports, kind):
     assert "ddk_" not in reports[kind]
-    assert "ZGRrX" not in reports[kind]  # base64 of the same
+    assert "ZGRrX" not in reports[kind]  # the same in base64
     assert "API key&gt;" in reports[kind] or "API key>" in reports[kind]
 
 
 @pytest.mark.parametrize("kind", ["terminal", "markdown", "html"])
-def test_what_an_endpoint_answers_steers_no_reader(reports, kind):
+def test_reports_have_no_control_characters(reports, kind):
     assert "\x1b[31m" not in reports[kind]
     assert kind == "terminal" or "\n| fail | `errors.private`" in reports["markdown"]
 
 
-def test_the_html_report_holds_what_was_answered_as_text(reports):
+def test_html_report_shows_answers_as_text(reports):
     class Elements(HTMLParser):
         def __init__(self):
             super().__init__()
@@ -786,14 +788,14 @@ def test_the_html_report_holds_what_was_answered_as_text(reports):
     assert ids == {point.id for point in POINTS}
 
 
-def test_the_markdown_report_holds_what_was_answered_as_code(reports):
+def test_markdown_report_shows_answers_as_code(reports):
     outside = re.sub(r"^(`{3,})\n.*?\n\1$", "", reports["markdown"], flags=re.MULTILINE | re.DOTALL)
     assert "<script>" not in outside
     assert not re.search(r"[^\\]\]\(javascript", outside)
     assert all(f"## {point.id}: " in outside for point in POINTS)
 
 
-def test_a_report_in_a_folder_is_named_for_its_host_and_day(reports):
+def test_report_in_a_folder_is_named_after_host_and_day(reports):
     assert reports["files"] == [".html", ".html", ".md", ".md"]
 
 
@@ -816,21 +818,21 @@ def test_a_report_in_a_folder_is_named_for_its_host_and_day(reports):
         (["--url", "http://h", "--api-key", "k", "--report", "/proc/review"], 2, "/proc can't be written to"),
     ],
 )
-def test_what_makes_no_sense_is_told(arguments, exit_code, sentence):
+def test_options_that_do_not_fit_are_refused(arguments, exit_code, sentence):
     result = run("certify", *arguments)
     assert (result.exit_code, sentence in result.stderr) == (exit_code, True), result.output
 
 
 @pytest.fixture
 def as_stack(https_server, monkeypatch):
-    """Let AWS be what is embedded in the server, whose stores are a stack there, and return its name."""
+    """Use the server's embedded AWS as AWS, and return the name of its stack."""
     access = {**LOCAL_CREDENTIALS, "aws_endpoint_url": https_server.account.endpoint_url, "aws_region": LOCAL_REGION}
     for name, value in access.items():
         monkeypatch.setenv(name.upper(), value)
     return LOCAL_STACK
 
 
-def test_a_stack_is_certified_by_its_stores_and_left_as_it_was(https_server, as_stack):
+def test_stack_is_certified_and_left_unchanged(https_server, as_stack):
     only = ("--only", "auth", "--only", "stored", "--only", "delete")
     points, _ = certify("--stack", as_stack, "--url", https_server.url, *trusting(https_server), *only, exit_code=0)
     assert having("pass", points) == points.keys()
@@ -838,19 +840,19 @@ def test_a_stack_is_certified_by_its_stores_and_left_as_it_was(https_server, as_
     assert left(https_server) == {}
 
 
-def test_a_stack_that_tells_no_endpoint_needs_one_named(as_stack):
+def test_stack_without_an_endpoint_output_needs_the_url_option(as_stack):
     result = run("certify", "--stack", as_stack)
     assert (result.exit_code, "has no output EndpointUrl: name its endpoint with --url" in result.stderr) == (1, True)
 
 
-def test_a_key_that_is_not_needed_is_not_used(https_server):
+def test_unneeded_key_is_not_used(https_server):
     arguments = ("--url", https_server.url, *trusting(https_server), "--only", "auth.missing", "--api-key", "k" * 20)
     result = run("certify", *arguments)
     assert (result.exit_code, "The --api-key is not used" in result.stderr) == (0, True)
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_stack_that_is_not_there_is_told():
+def test_missing_stack_is_an_error():
     result = run("certify", "--stack", "nowhere")
     assert (result.exit_code, "The stack nowhere can't be read" in result.stderr) == (1, True)
 
@@ -860,11 +862,11 @@ def test_the_points_can_be_listed():
     assert [line.split()[0] for line in result.stdout.splitlines()] == [point.id for point in POINTS]
 
 
-def test_points_have_ids_of_their_own():
+def test_ids_of_points_are_unique():
     assert len({point.id for point in POINTS}) == len(POINTS)
 
 
-def test_the_groups_of_points_are_those_of_the_docs():
+def test_docs_list_every_group_of_points():
     section = (ROOT / "docs" / "how-to" / "submission.md").read_text().split("## What certify checks")[1]
     documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert sorted(documented) == sorted({point.id.partition(".")[0] for point in POINTS})
@@ -875,7 +877,7 @@ def test_the_groups_of_points_are_those_of_the_docs():
 
 @pytest.fixture
 def edited(tmp_path):
-    """Return the samples for schemas of which one is another."""
+    """Return a function that makes samples for the schemas, with one schema replaced."""
 
     def edit(name, schema):
         for path in (ROOT / "schemas").glob("*.json"):
@@ -888,13 +890,13 @@ def edited(tmp_path):
 
 
 def restrict(path, schema):
-    """Add a schema to the one of a call type."""
+    """Add a schema to the schema of a call type."""
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "allOf": [*document["allOf"], schema]}))
 
 
 @pytest.mark.parametrize("with_one_user", [("track",), CALL_TYPES], ids=["track", "all"])
-def test_an_endpoint_with_strict_schemas_meets_every_point_that_they_let_be_checked(tmp_path, with_one_user):
+def test_endpoint_with_strict_schemas_passes_every_possible_point(tmp_path, with_one_user):
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     strict = {"event": {"enum": ["Order Completed"]}}
     strict["properties"] = {"additionalProperties": False, "required": ["sku"], "properties": {"sku": {}, "plan": {}}}
@@ -925,13 +927,13 @@ STRICT = {
 
 
 @pytest.mark.parametrize("call_type", CALL_TYPES)
-def test_samples_pass_the_schemas_as_they_are_shipped(call_type):
+def test_samples_pass_the_shipped_schemas(call_type):
     samples = Samples(ROOT / "schemas")
     message = samples.message(call_type, userId="somebody")
     assert (message["userId"], samples.refusal(message)) == ("somebody", None)
 
 
-def test_a_sample_is_completed_where_a_schema_asks_for_more(edited):
+def test_sample_gets_the_fields_that_a_schema_requires(edited):
     traits = {"type": "object", "required": [*STRICT], "properties": STRICT}
     samples = edited("identify", {**MESSAGE, "required": ["traits"], "properties": {"traits": traits}})
     message = samples.message("identify", userId="somebody")
@@ -939,25 +941,25 @@ def test_a_sample_is_completed_where_a_schema_asks_for_more(edited):
     assert message["userId"] == "somebody"
 
 
-def test_a_sample_keeps_its_own_ids_where_a_schema_takes_no_others(edited):
+def test_sample_keeps_its_ids_if_a_schema_accepts_no_others(edited):
     ids = {"user_id": {"type": "string", "pattern": "^user-[0-9]+$"}}
     samples = edited("identify", {**MESSAGE, "properties": ids})
     message = samples.message("identify", userId="somebody")
     assert samples.refusal(message) is None
 
 
-def test_a_sample_that_can_not_be_made_valid_is_sent_as_it_is(edited):
+def test_sample_that_cannot_be_valid_is_sent_unchanged(edited):
     traits = {"required": ["code"], "properties": {"code": {"pattern": "^[A-Z]{3}-[0-9]{4}$"}}}
     samples = edited("identify", {**MESSAGE, "properties": {"traits": traits}})
     message = samples.message("identify", userId="somebody")
     assert (message["userId"], message["traits"]["plan"]) == ("somebody", "pro")
 
 
-def test_mandatory_settings_are_made_up(edited):
+def test_required_settings_are_generated(edited):
     settings = {"type": "object", "required": ["region"], "properties": {"region": {"enum": ["eu", "us"]}}}
     assert edited("settings", settings).settings == {"region": "eu"}
 
 
-def test_schemas_with_faults_are_told(edited):
+def test_faulty_schemas_are_reported(edited):
     with pytest.raises(click.ClickException, match="The schemas have faults"):
         edited("identify", {"type": "nothing"})

@@ -1,4 +1,4 @@
-"""The debugger of a local server: what its page is told, and who may ask."""
+"""Test the debugger of a local server: the data that its page gets, and who may ask for it."""
 
 import base64
 import gzip
@@ -24,19 +24,19 @@ PAGE_FILES = sorted(path.name for path in (ROOT / "destination" / "debugger" / "
 
 
 def fresh(**fields):
-    """Return a message of its own."""
+    """Return a new message with a unique id."""
     return {**TRACK, "messageId": str(uuid.uuid4()), "timestamp": "2026-03-12T09:30:00Z", **fields}
 
 
 def get(server, path, **fields):
-    """Return what the page is told."""
+    """Return the JSON that the page gets."""
     reply = server.request("GET", f"/_local{path}", fields=fields)
     assert reply.status == 200, reply.body
     return reply.body
 
 
 def post(server, where, **content):
-    """Return what comes of a change."""
+    """Send a change, and return the answer."""
     reply = change(server, where, content)
     assert reply.status == 200, reply.body
     return reply.body
@@ -53,12 +53,12 @@ def send(server, message, *, path="/segment", key=demo.GOOD_KEY, settings=""):
 
 
 def inspect(server, sent, **fields):
-    """Return all there is to know of a request that the tester sent."""
+    """Send a request from the event tester, and return all details that the page can show of it."""
     return get(server, f"/requests/{sent['request_id']}", **fields)
 
 
 def marks(layout):
-    """Return the marks on lines, by the names there."""
+    """Return the marks by line, with the names of the lines."""
     return {line["name"]: mark for line in layout["lines"] for mark in [tuple(mark.values()) for mark in line["marks"]]}
 
 
@@ -70,7 +70,7 @@ def text_of(layout):
 
 @contextmanager
 def following(server):
-    """Follow the feed as a browser does; the context gets what reads the next event."""
+    """Follow the feed as a browser does. The context gets a function that reads the next event."""
     answer = server.http.request("GET", f"{server.url}/_local/live", preload_content=False)
     assert answer.headers["Content-Type"].startswith("text/event-stream")
 
@@ -86,10 +86,10 @@ def following(server):
         answer.close()
 
 
-# What comes
+# The feed
 
 
-def test_a_request_is_told_to_who_follows(server):
+def test_request_is_sent_to_followers(server):
     with following(server) as read:
         before = read()["totals"]
         message = fresh()
@@ -104,7 +104,7 @@ def test_a_request_is_told_to_who_follows(server):
     assert sum(second["requests"] for second in more["seconds"]) >= 1
 
 
-def test_answers_of_the_api_are_told_too(server):
+def test_answers_of_the_api_are_sent_too(server):
     with following(server) as read:
         read()
         server.request("GET", "/nowhere")
@@ -117,7 +117,7 @@ def test_numbers_agree_with_a_simulation(server):
         "--messages",
         "120",
         "--concurrency",
-        "2",  # as there are functions: no request waits for one, and fails on a busy machine
+        "2",  # As many clients as function processes: no request waits for a process, and fails on a busy machine.
         "--customers",
         "3",
         "--duplicates",
@@ -141,7 +141,7 @@ def test_numbers_agree_with_a_simulation(server):
     assert totals["requests"] == totals["stored"] + totals["duplicate"] + totals["refused"]
 
 
-def test_a_server_ends_although_somebody_follows(tmp_path):
+def test_server_ends_although_somebody_follows(tmp_path):
     with serving(tmp_path, "--processes", "1") as server, following(server) as read:
         read()
         server.process.send_signal(signal.SIGINT)
@@ -151,7 +151,7 @@ def test_a_server_ends_although_somebody_follows(tmp_path):
 # One request
 
 
-def test_a_request_is_shown_with_what_was_made_of_it_and_where_it_is(server):
+def test_request_is_shown_with_its_result_and_its_place(server):
     sent = send(server, fresh(userId=42, context=None))
     shown = inspect(server, sent)
     assert shown["row"]["id"] == sent["request_id"]
@@ -171,7 +171,7 @@ def test_a_request_is_shown_with_what_was_made_of_it_and_where_it_is(server):
     assert shown["now"][1].startswith("Stored at ")
 
 
-def test_a_refused_request_is_shown_with_the_place_of_each_violation(server):
+def test_refused_request_is_shown_with_the_place_of_each_violation(server):
     shown = inspect(server, send(server, fresh(userId={"id": 1}, event="")))
     places = {"/user_id": "userId must be a string, not an object", "/event": "event must not be empty"}
     assert {one["pointer"]: one["message"] for one in shown["violations"]} == places
@@ -190,7 +190,7 @@ def test_wrong_settings_are_shown_apart_from_the_message(server):
 
 
 @pytest.mark.parametrize("body", ["no JSON", '{"type": "track"', "\ud800", "[1, 2]", ""], ids=ascii)
-def test_a_body_that_is_no_message_is_shown_as_it_is(server, body):
+def test_body_that_is_not_a_message_is_shown_unchanged(server, body):
     shown = inspect(server, send(server, body))
     assert shown["answer"]["status"] == 400
     assert (shown["messages"], shown["canonical"]) == ([], None)
@@ -221,7 +221,7 @@ def test_the_messages_of_a_batch_are_shown_one_by_one(server):
     assert inspect(server, sent, message="99")["message"] is None
 
 
-def test_messages_of_a_batch_that_share_an_id_have_each_its_own_verdict(server):
+def test_messages_with_the_same_id_have_separate_verdicts(server):
     known, same = fresh(), fresh()
     server.post(known)
     batch = [{**fresh(), "event": ""}, same, {**same, "event": ""}, known, same]
@@ -230,14 +230,14 @@ def test_messages_of_a_batch_that_share_an_id_have_each_its_own_verdict(server):
     assert outcomes == ["refused", "stored", "refused", "duplicate", "duplicate"]
 
 
-def test_wrong_settings_of_a_batch_are_told_for_each_message(server):
+def test_wrong_settings_of_a_batch_are_shown_for_each_message(server):
     sent = send(server, {"batch": [fresh(), fresh(event="")]}, path="/v1/batch", settings="[1]")
     for index in ("0", "1"):
         [violation] = inspect(server, sent, message=index)["violations"]
         assert violation["message"] == "X-Segment-Settings must be a JSON object, not an array"
 
 
-def test_a_compressed_batch_is_shown_as_what_it_holds(server):
+def test_compressed_batch_is_shown_decompressed(server):
     message = fresh()
     body = gzip.compress(json.dumps({"writeKey": demo.GOOD_KEY, "batch": [message]}).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
@@ -264,13 +264,13 @@ def test_a_compressed_batch_is_shown_as_what_it_holds(server):
     ],
     ids=lambda body: body[:40],
 )
-def test_no_key_in_a_body_is_shown(server, body):
+def test_keys_in_a_body_are_masked(server, body):
     text = body.replace("KEY", "a-secret-key-that-is-long")
     assert "a-secret-key" not in json.dumps(inspect(server, send(server, text, path="/v1/track")))
 
 
 @pytest.mark.parametrize("name", ["X-Api-Key", "X-Write-Key", "Proxy-Authorization", "X-Amz-Security-Token", "Cookie"])
-def test_no_header_that_may_hold_a_key_is_shown(server, name):
+def test_headers_that_may_hold_a_key_are_hidden(server, name):
     with following(server) as read:
         read()
         server.request("POST", "/segment", headers={name: "a-secret-value"}, body=b"{}")
@@ -281,7 +281,7 @@ def test_no_header_that_may_hold_a_key_is_shown(server, name):
 
 
 @pytest.mark.parametrize("key", ["a-secret-key-that-is-long", "short"])
-def test_no_key_is_shown(server, key):
+def test_keys_are_masked(server, key):
     credentials = base64.b64encode(f"{key}:".encode()).decode()
     headers = {"Authorization": f"Basic {credentials}", "Cookie": f"session={key}"}
     with following(server) as read:
@@ -293,13 +293,13 @@ def test_no_key_is_shown(server, key):
     assert credentials not in shown
 
 
-def test_a_message_that_was_queued_is_shown_as_such(queue_server):
+def test_queued_message_is_shown_as_queued(queue_server):
     shown = inspect(queue_server, send(queue_server, fresh()))
     assert shown["stored"] is None
     assert shown["now"][1].startswith("Queued in ")
 
 
-def test_a_request_that_is_not_kept_is_404(server):
+def test_unknown_request_is_404(server):
     reply = server.request("GET", "/_local/requests/unknown")
     assert reply.status == 404
     assert "not kept any more" in reply.body["message"]
@@ -314,7 +314,7 @@ def test_a_large_body_is_shown_in_part(server):
 # The event tester
 
 
-def test_each_sample_is_judged_as_it_is_answered(server):
+def test_verdict_on_each_sample_agrees_with_its_answer(server):
     samples = get(server, "/samples")["samples"]
     assert len(samples) > 25
     assert {sample["group"] for sample in samples} == {
@@ -346,12 +346,12 @@ def test_each_sample_is_judged_as_it_is_answered(server):
     ],
     ids=ascii,
 )
-def test_problems_are_told_with_their_lines(server, text, problems):
+def test_problems_are_shown_with_their_lines(server, text, problems):
     judged = post(server, "/check", path="/segment", text=text, settings="")
     assert [(one["line"], one["message"]) for one in judged["problems"]] == problems
 
 
-def test_problems_of_a_batch_tell_which_message(server):
+def test_problems_of_a_batch_name_the_message(server):
     text = json.dumps({"batch": [fresh(), fresh(event="")]}, indent=1)
     judged = post(server, "/check", path="/v1/batch", text=text, settings="")
     assert judged["status"] == 200
@@ -360,7 +360,7 @@ def test_problems_of_a_batch_tell_which_message(server):
     assert text.splitlines()[problem["line"] - 1].strip().startswith('"event": ""')
 
 
-def test_sent_again_it_is_a_duplicate(server):
+def test_resent_draft_is_a_duplicate(server):
     message = fresh()
     assert [text_of(send(server, message)["answer"]["body"])[:20] for _ in range(2)] == [
         '{"status":"stored","',
@@ -380,12 +380,12 @@ def test_sent_again_it_is_a_duplicate(server):
         ("none", 401),
     ],
 )
-def test_each_key_that_is_offered_is_answered_as_it_says(server, label, status):
+def test_each_offered_key_is_answered_as_its_label_says(server, label, status):
     [key] = [key["api_key"] for key in get(server, "/deployment")["keys"] if key["label"] == label]
     assert send(server, fresh(), key=key)["answer"]["status"] == status
 
 
-def test_a_draft_is_sent_as_segment_sends_it(server):
+def test_draft_is_sent_as_segment_sends_it(server):
     sent = send(server, fresh(), settings='{"region": "eu"}')
     headers = dict(map(tuple, inspect(server, sent)["request"]["headers"]))
     assert headers["user-agent"] == "Segment.io/1.0"
@@ -393,7 +393,7 @@ def test_a_draft_is_sent_as_segment_sends_it(server):
     assert headers["content-type"] == "application/json"
 
 
-def test_the_command_for_curl_does_the_same(server, tmp_path):
+def test_curl_command_sends_the_same_request(server, tmp_path):
     message = fresh(event='it\'s "quoted" $HOME `x`\n')
     send(server, message)
     command = post(server, "/curl", path="/segment", text=json.dumps(message), api_key=demo.GOOD_KEY, settings="")
@@ -403,7 +403,7 @@ def test_the_command_for_curl_does_the_same(server, tmp_path):
     assert '"status": "duplicate"' in answer.stdout
 
 
-def test_the_command_for_curl_sends_no_file_that_a_text_names(server, tmp_path):
+def test_curl_command_never_sends_a_file(server, tmp_path):
     (tmp_path / "secret").write_text(json.dumps(fresh()))
     command = post(server, "/curl", path="/segment", text=f"@{tmp_path}/secret", api_key=demo.GOOD_KEY, settings="")
     (tmp_path / "curl.sh").write_text(command["curl"])
@@ -412,7 +412,7 @@ def test_the_command_for_curl_sends_no_file_that_a_text_names(server, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "x" * 200_000], ids=["NUL", "surrogate", "long"])
-def test_a_text_that_no_command_can_hold_is_told_so(server, text):
+def test_text_that_fits_no_command_is_reported(server, text):
     reply = change(server, "/curl", {"path": "/segment", "text": text})
     assert reply.status == 400
     assert reply.body["message"].startswith("No command can hold this text")
@@ -441,7 +441,7 @@ def test_a_text_that_no_command_can_hold_is_told_so(server, text):
         "no number",
     ],
 )
-def test_an_odd_draft_is_judged_as_it_is_answered(server, path, message, settings):
+def test_verdict_on_an_odd_draft_agrees_with_its_answer(server, path, message, settings):
     text = json.dumps(message)
     judged = post(server, "/check", path=path, text=text, settings=settings)
     answer = post(server, "/send", path=path, text=text, settings=settings, api_key=demo.GOOD_KEY)["answer"]
@@ -449,14 +449,14 @@ def test_an_odd_draft_is_judged_as_it_is_answered(server, path, message, setting
     assert judged["status"] == 200 or json.dumps(judged["message"]) in text_of(answer["body"])
 
 
-def test_a_key_that_is_no_text_of_unicode_is_sent_as_one_that_nobody_has(server):
+def test_key_that_is_not_unicode_is_sent_as_an_unknown_key(server):
     assert send(server, fresh(), key="\ud800")["answer"]["status"] == 401
 
 
 # Keys, messages, rejects
 
 
-def test_a_key_is_made_works_and_is_revoked(server):
+def test_key_can_be_created_used_and_revoked(server):
     made = post(server, "/keys", customer_id=" acme ", label="for a test", expires="90d", scopes=["track"])
     assert (
         made["key"].items()
@@ -485,12 +485,12 @@ def test_a_key_is_made_works_and_is_revoked(server):
     ],
     ids=str,
 )
-def test_a_key_that_can_not_be_made_is_refused_with_what_to_do(server, content, sentence):
+def test_key_that_cannot_be_created_is_refused_with_advice(server, content, sentence):
     reply = change(server, "/keys", content)
     assert (reply.status, reply.body["message"]) == (400, sentence)
 
 
-def test_an_unknown_key_can_not_be_revoked(server):
+def test_unknown_key_cannot_be_revoked(server):
     assert change(server, "/keys/000000/revoke", {}).status == 400
 
 
@@ -518,12 +518,12 @@ def test_stored_messages_are_found_by_user_visitor_and_customer(server):
     assert mine["message_id"] in text_of(item)
 
 
-def test_a_user_without_a_customer_is_asked_for_one(server):
+def test_search_for_a_user_needs_a_customer(server):
     reply = server.request("GET", "/_local/messages", fields={"user": "u"})
     assert (reply.status, reply.body["message"]) == (400, "Name the customer whose user this is")
 
 
-def test_a_message_that_is_gone_is_404(server):
+def test_deleted_message_is_404(server):
     assert server.request("GET", "/_local/message", fields={"subject": "s", "position": "p"}).status == 404
     for fields, missing in (({}, "subject and position"), ({"subject": "s", "position": ""}, "position")):
         reply = server.request("GET", "/_local/message", fields=fields)
@@ -540,7 +540,7 @@ def test_a_message_that_is_gone_is_404(server):
         assert (reply.status, reply.body) == (400, {"message": "label must be at most 1000 printable characters"})
 
 
-def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
+def test_reject_can_be_retried_after_its_schema_is_fixed(tmp_path):
     schemas = tmp_path / "schemas"
     schemas.mkdir()
     for path in (ROOT / "schemas").iterdir():
@@ -555,7 +555,7 @@ def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
         assert (reject["passes"], reject["answer"]) == (False, "properties is required for track calls")
         assert post(server, "/rejects/retry", keys=[reject["key"]])["results"][0]["fate"] == "refused"
 
-        (schemas / "track.json").write_text("{")  # while one edits
+        (schemas / "track.json").write_text("{")  # while the developer edits
         wait_until(lambda: "schemas/ has a fault" in server.output)
         with following(server) as read:
             assert "track.json" in read()["notice"]
@@ -582,11 +582,11 @@ def test_a_reject_is_retried_once_its_schema_is_mended(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["!!!", base64.b64encode(b"5").decode(), base64.b64encode(b"[" * 5000).decode()])
-def test_what_is_no_key_of_a_reject_is_told(server, key):
+def test_invalid_key_of_a_reject_is_an_error(server, key):
     assert server.request("GET", f"/_local/rejects/{key}").body["message"] == "This is no key of a reject"
 
 
-def test_edits_at_the_worst_moments_end_nothing(tmp_path):
+def test_edits_at_the_worst_moments_stop_nothing(tmp_path):
     schemas = tmp_path / "schemas"
     schemas.mkdir()
     for path in (ROOT / "schemas").iterdir():
@@ -634,7 +634,7 @@ SIGNED = {"Authorization": "AWS4-HMAC-SHA256 Credential=local/20260312/us-east-1
     ],
     ids=str,
 )
-def test_no_site_may_use_the_embedded_aws(server, headers, method):
+def test_sites_cannot_use_the_embedded_aws(server, headers, method):
     url = f"{server.account.endpoint_url}/?Action=ListQueues"
     answer = server.http.request(method, url, headers={**SIGNED, **headers})
     assert (answer.status, answer.data) == (403, b"No web site may use this AWS, and requests must be signed")
@@ -651,7 +651,7 @@ Access-Control-Request-Private-Network: true"""
 
 
 def raw_status(server, head):
-    """Return the status of the answer to a request that is sent byte by byte."""
+    """Send a request byte by byte, and return the status of the answer."""
     parts = urlsplit(server.url)
     with socket.create_connection((parts.hostname, parts.port), PATIENCE_SECONDS) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
@@ -676,7 +676,7 @@ def raw_status(server, head):
         f"OPTIONS /v1/batch HTTP/1.1\nHost: 127.0.0.1\nOrigin: http://evil.example\n{PREFLIGHT}",
     ],
 )
-def test_an_odd_request_is_refused_on_the_wire(server, head):
+def test_odd_request_is_refused_on_the_wire(server, head):
     assert raw_status(server, head) in (400, 403)
     assert raw_status(server, "GET /_local HTTP/1.1\nHost: 127.0.0.1") == 200
     assert "Traceback" not in server.output
@@ -686,25 +686,25 @@ def test_an_odd_request_is_refused_on_the_wire(server, head):
 @pytest.mark.parametrize(
     "path", ["/segment", "/v1/batch", "/v1/track", "/health", "/_local", "/_local/send", "/", "/no"]
 )
-def test_no_route_answers_a_site(server, path, headers):
+def test_every_route_refuses_other_sites(server, path, headers):
     request = {"headers": {**headers, "Content-Type": "text/plain"}, "body": json.dumps({"batch": [fresh()]})}
     reply = server.request("POST", path, **request)
     assert (reply.status, [name for name in reply.headers if name.startswith("Access-")]) == (403, [])
     assert server.request("GET", path, headers=headers).status == 403
 
 
-def test_a_refused_host_is_told_with_the_option_that_allows_it(server):
+def test_answer_to_a_refused_host_names_the_option_that_allows_it(server):
     reply = server.request("POST", "/segment", headers={"Host": "abc.ngrok.app"})
     assert reply.body["message"].endswith("start the server with --allow-host abc.ngrok.app")
     wait_until(lambda: "POST /segment 403 The host abc.ngrok.app is not allowed." in server.output)
 
 
-def test_what_a_tunnel_passed_on_does_not_reach_the_page(server):
+def test_tunnelled_request_does_not_reach_the_page(server):
     reply = server.request("GET", "/_local/deployment", headers={"X-Forwarded-For": "127.0.0.1"})
     assert reply.status == 403
 
 
-def test_the_page_and_its_files_are_there_with_their_types(server):
+def test_page_and_its_files_have_their_types(server):
     answer = server.http.request("GET", server.url + "/")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     for name in PAGE_FILES:
@@ -715,7 +715,7 @@ def test_the_page_and_its_files_are_there_with_their_types(server):
 
 
 @pytest.mark.parametrize("name", ["..%2fsite.py", "..", "%2e%2e%2fsite.py", "nothing.js", "index.html%00"])
-def test_no_other_file_is_given(server, name):
+def test_other_files_are_not_served(server, name):
     assert server.http.request("GET", f"{server.url}/_local/page/{name}").status == 404
 
 
@@ -747,28 +747,28 @@ def test_names_that_stay_with_this_machine_are_served(server, host):
     ],
     ids=str,
 )
-def test_another_site_changes_nothing(server, path, headers):
+def test_other_sites_cannot_change_anything(server, path, headers):
     reply = change(server, path, {}, **headers)
     assert reply.status == 403
     assert reply.body["message"].startswith("No other web site may use this server")
 
 
-def test_a_form_of_another_site_changes_nothing(server):
+def test_forms_of_other_sites_cannot_change_anything(server):
     reply = change(server, "/keys", b'{"customer_id": "x"}', **{"Content-Type": "text/plain"})
     assert reply.status == 415
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 100_000], ids=ascii)
-def test_what_is_no_object_is_refused(server, body):
+def test_body_that_is_not_an_object_is_refused(server, body):
     assert change(server, "/send", body).status == 400
 
 
-def test_a_path_that_takes_no_messages_is_refused(server):
+def test_draft_for_a_path_without_messages_is_refused(server):
     reply = change(server, "/send", {"path": "/_local/keys", "text": "{}"})
     assert reply.status == 400
 
 
-def test_a_server_for_all_shows_its_page_to_this_machine_alone(tmp_path):
+def test_server_on_all_addresses_shows_its_page_locally_only(tmp_path):
     with serving(tmp_path, "--host", "0.0.0.0", "--processes", "1") as server:  # noqa: S104 -- what is tested
         assert server.url.startswith("http://127.0.0.1:")
         assert server.request("GET", "/_local/deployment").status == 200
@@ -777,7 +777,7 @@ def test_a_server_for_all_shows_its_page_to_this_machine_alone(tmp_path):
         assert send(server, fresh())["answer"]["status"] == 200
 
 
-def test_an_allowed_name_reaches_the_api_only(tmp_path):
+def test_allowed_host_name_reaches_only_the_api(tmp_path):
     with serving(tmp_path, "--allow-host", "ABC.ngrok.app", "--processes", "1") as server:
         tunnelled = {"Host": "abc.ngrok.app", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
         assert server.request("GET", "/health", headers=tunnelled).status == 200
