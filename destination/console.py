@@ -107,6 +107,9 @@ class _Stream(io.TextIOBase):
         """Flush the stream below."""
         self._attempt(self._stream.flush)
 
+    def close(self) -> None:
+        """Leave the stream below as it is: when Python 3.13 collects this object, that one may be closed already."""
+
     def _attempt(self, work: Callable[[], object]) -> None:
         if self.fault:
             return

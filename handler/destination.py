@@ -78,7 +78,7 @@ class Destination:
         # read before the key store reads its clock: a key that was live there must not be expired here
         now = self.clock()
         api_key = authenticate(key, self.keys)
-        line.note(customer_id=api_key.customer_id)
+        line.note(customer_id=api_key.customer_id, key=api_key.logged_hash)
         check_live(api_key, now)
         return api_key
 

@@ -38,6 +38,11 @@ It is not 0: a function environment reads the table for a bad key at most once i
 """
 MAX_CACHED_KEYS = 10_000
 """Each takes about 1 KB, so the cache takes at most 10 MB."""
+LOGGED_HASH_CHARS = 4
+"""Length of the start of a key's hash in request lines: enough to tell the few keys of a customer apart.
+
+65,536 values are too few to confirm a guessed key, which matters for the short keys of some partners.
+"""
 READ_AGAIN_SECONDS = 5
 """After a failed read, a cached key is served for this time before the table is read again."""
 
@@ -62,6 +67,11 @@ class ApiKey:
     expires_at: datetime | None = None
     scopes: frozenset[str] | None = None
     key_hash: str = field(default="", compare=False)
+
+    @property
+    def logged_hash(self) -> str:
+        """Return the start of the hash, by which request lines tell the keys of a customer apart."""
+        return self.key_hash[:LOGGED_HASH_CHARS]
 
     def has_expired(self, now: float) -> bool:
         """Return whether the key has expired; `now` is in seconds since 1970."""

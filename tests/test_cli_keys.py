@@ -72,8 +72,38 @@ def test_a_key_has_what_it_was_made_with(make_key, server, customer):
         "created_at": made["created_at"],
         "expires_at": "2031-01-31T00:00:00+00:00",
     }
-    assert server.json("keys", "show", made["id"]) == made
+    assert server.json("keys", "show", made["id"]).items() >= made.items()
     assert server.json("keys", "list", "--customer", customer) == [made]
+
+
+def last_use(server, key_id, *options):
+    shown = server.json("keys", "show", key_id, *options)
+    return shown["last_used_at"], shown["last_answer"]
+
+
+def test_the_last_use_of_a_key_is_shown_for_each_key_of_a_customer(make_key, server, answer):
+    used, unused = make_key(), make_key()
+    assert answer(used["api_key"]) == ACCEPTED
+    used_at, status = last_use(server, used["id"])
+    assert (status, datetime.now(UTC) - datetime.fromisoformat(used_at) < timedelta(minutes=5)) == (200, True)
+    assert last_use(server, unused["id"]) == (None, None)
+    assert "last used: not in the last 7 days\n" in server.run("keys", "show", unused["id"]).stdout
+
+
+def test_a_refused_request_is_a_use_of_its_key(make_key, server, answer):
+    made = make_key("--expires", "0h")
+    assert answer(made["api_key"]) == (401, "expired_key")
+    assert last_use(server, made["id"])[1] == 401
+    assert ", answered 401\n" in server.run("keys", "show", made["id"]).stdout
+
+
+def test_a_table_alone_tells_no_use(aws):
+    stack = create_local_stack(aws, {})
+    KeyTable(aws.dynamodb(), stack.stores.key_table).put(KeyRecord.of("a", customer_id="acme"))
+    named = (hash_key("a"), "--table", stack.stores.key_table)
+    assert "last used: (unknown: a table has no log)\n" in run("keys", "show", *named).stdout
+    shown = json.loads(run("keys", "show", *named, "--json").stdout)
+    assert [value for name, value in shown.items() if name.startswith("last_use")] == [None, None]
 
 
 @pytest.mark.parametrize(("written", "span"), [("90d", timedelta(days=90)), ("12h", timedelta(hours=12))])
@@ -167,7 +197,8 @@ def test_a_rotation_says_when_the_old_key_ends(make_key, server):
     told = server.run("keys", "rotate", old["id"], "--overlap", "48h").stderr
     end = datetime.fromisoformat(server.json("keys", "show", old["id"])["expires_at"])
     assert f"The old key, …{old['last_four']}, ends at {end:%Y-%m-%d %H:%M} UTC." in told
-    assert f"destination keys revoke {old['id']}" in told
+    assert f"destination keys revoke {old['id']} --url {server.url}\n" in told
+    assert f"To see when it was last used, run: destination keys show {old['id']} --url {server.url}\n" in told
 
 
 def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):

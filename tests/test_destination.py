@@ -31,7 +31,7 @@ NOW = 1_936_785_600.0
 ROOT = Path(__file__).parent.parent
 SCHEMAS = Schemas.load(ROOT / "schemas")
 KEYS = {
-    "good": ApiKey(customer_id="acme", status=Status.ACTIVE),
+    "good": ApiKey(customer_id="acme", status=Status.ACTIVE, key_hash="3f1c09aa7be2"),
     "pages": ApiKey(customer_id="acme", status=Status.ACTIVE, scopes=frozenset({"page"})),
 }
 TRACK = {"type": "track", "event": "Lamp Lit", "userId": "keeper-17", "messageId": "m-1"}
@@ -270,9 +270,11 @@ def test_request_line_has_facts_and_no_secret(lines):
         "status": 200,
         "call_type": "track",
         "customer_id": "acme",
+        "key": "3f1c",
         "message_id": "m-1",
     }
     assert line.items() >= facts.items()
+    assert "09aa7be2" not in json.dumps(line)
     assert line["milliseconds"].keys() == {"authenticate", "decode", "canonicalise", "validate", "write", "total"}
     assert not [secret for secret in ("s3cret", encode("good:"), "Lamp Lit") if secret in json.dumps(line)]
 

@@ -21,6 +21,8 @@ from destination.watching.log_file import RequestLogFile, older
 from destination.watching.request_log import Period
 
 EVERYTHING = Period.everything()
+BEGIN = 1_700_000_000_000
+"""A time in milliseconds since 1970."""
 
 
 @pytest.fixture
@@ -37,6 +39,26 @@ def begin(path):
 
 def ids(lines):
     return [line.message_ids[0] for line in lines]
+
+
+def test_each_key_of_a_customer_has_its_last_use(begin, path):
+    log = begin()
+    for answered, key, customer, time in (
+        (ACCEPTED, "3f1c", "acme", 1000),
+        (REFUSED, "3f1c", "acme", 3000),
+        (ACCEPTED, "3f1c", "acme", 2000),
+        (ACCEPTED, "77aa", "acme", 500),
+        (ACCEPTED, "3f1c", "other", 4000),
+    ):
+        log.write(function_line(answered, key=key, customer_id=customer, time=BEGIN + time))
+    log.write(function_line(time=BEGIN + 1500))
+    uses = LocalLog(path).key_uses("acme", EVERYTHING)
+    assert {key: (use.time.timestamp() * 1000 - BEGIN, use.status) for key, use in uses.items()} == {
+        "3f1c": (3000, 400),
+        "77aa": (500, 200),
+        None: (1500, 200),
+    }
+    assert LocalLog(path).key_uses("acme", Period.last(timedelta(hours=1), "")) == {}
 
 
 # Writing

@@ -311,6 +311,71 @@ def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
     assert "The log group prod-Function is not there" in end
 
 
+# The last use of a key
+
+
+@pytest.fixture
+def two_keys(stack, aws):
+    """Return a stack with two keys of a customer, of which the first is returned."""
+    keys = KeyTable(aws.dynamodb(), stack().key_table)
+    records = [
+        KeyRecord(key_hash=digits * 16, last_four="aaaa", customer_id='a"c', created_at=None)
+        for digits in ("3f1c", "77aa")
+    ]
+    for record in records:
+        keys.put(record)
+    return keys, records[0]
+
+
+def shown_key(record, *options):
+    result = run("keys", "show", record.key_id, "--stack", "prod", *options)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_the_last_use_of_a_key_is_asked_of_the_log_of_a_stack(two_keys, played):
+    _, record = two_keys
+    played.rows = lambda _group, _query: [
+        {"key": "3f1c", "status": "200", "last": "1772323200000"},
+        {"key": "3f1c", "status": "401", "last": "1772323260000"},
+        {"key": "77aa", "status": "200", "last": "1772323999000"},
+    ]
+    shown = shown_key(record, "--since", "30d")
+    assert "last used: 2026-03-01 00:01:00 UTC, answered 401\n" in shown.stdout
+    assert "scanned 2.5 MB" in shown.stderr
+    assert json.loads(shown_key(record, "--json").stdout)["last_used_at"] == "2026-03-01T00:01:00.000+00:00"
+    [query, _] = played.queries
+    assert 'message = "request" and `customer_id` = "a\\"c"' in query
+
+
+def test_a_key_that_no_line_names_is_unused(two_keys, played):
+    played.rows = lambda _group, _query: [{"key": "77aa", "status": "200", "last": "1772323999000"}]
+    assert "last used: not in the last 30 days\n" in shown_key(two_keys[1], "--since", "30d").stdout
+
+
+def test_lines_that_name_no_key_are_told(two_keys, played):
+    played.rows = lambda _group, _query: [{"status": "200", "last": "1772323200000"}, {"last": ""}]
+    told = "not in the last 7 days; lines until 2026-03-01 00:00:00 UTC are of a version that names no key"
+    assert f"last used: {told}\n" in shown_key(two_keys[1]).stdout
+
+
+def test_two_keys_whose_hashes_start_alike_are_told(two_keys, played):
+    keys, record = two_keys
+    keys.put(KeyRecord(key_hash="3f1c" + "0" * 60, last_four="bbbb", customer_id='a"c'))
+    keys.put(KeyRecord(key_hash="77aa" + "0" * 60, last_four="cccc", customer_id="other"))
+    played.rows = lambda _group, _query: [{"key": "3f1c", "last": "1772323200000"}]
+    assert "answered (unknown) (or another key of this customer, " in shown_key(record).stdout
+    other = json.loads(run("keys", "list", "--customer", 'a"c', "--stack", "prod", "--json").stdout)[1]["id"]
+    assert "or another key" not in run("keys", "show", other, "--stack", "prod").stdout
+
+
+def test_a_key_is_shown_although_the_log_can_not_be_read(two_keys, played):
+    played.error = "AccessDeniedException"
+    shown = shown_key(two_keys[1])
+    assert "last four: aaaa\n" in shown.stdout
+    assert "last used: (unknown: An error occurred (AccessDeniedException)" in shown.stdout
+
+
 # What can't be asked
 
 

@@ -10,18 +10,32 @@ from typing import Any, TextIO
 import click
 from rich.text import Text
 
-from destination.commands.options import Parsed, json_option, yes_option
-from destination.console import Rows, stdout
+from destination.commands.options import SINCE, Parsed, json_option, same_target, yes_option
+from destination.console import Rows, printable, stdout
 from destination.deployment.key_import import import_keys, read_keys
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
 from destination.deployment.stack import Account
-from destination.deployment.target import LOCAL_URL, local_target, stack_target
+from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target
+from destination.watching.key_use import LastUse, last_use
+from destination.watching.open_log import open_log
+from destination.watching.request_log import Period
+from handler.errors import STORE_ERRORS
 from handler.keys import Status, new_key
 from handler.spec import CALL_TYPES
 
 
 def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--url`, `--stack`, `--table` and `--json`, and hand it the key `table` that they name."""
+
+    @functools.wraps(command)
+    def wrapped(*, target: Target | None, **options: Any) -> Any:  # noqa: ANN401, ARG001 -- click's; only logs need it
+        return command(**options)
+
+    return key_log_options(wrapped)
+
+
+def key_log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the same options, and hand it the `target` too. A table by its name has none."""
 
     @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
     @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
@@ -32,9 +46,9 @@ def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
         if stack and table_name:
             raise click.UsageError("--stack and --table exclude each other")
         if table_name:
-            return command(table=KeyTable(Account().dynamodb(), table_name), **options)
+            return command(target=None, table=KeyTable(Account().dynamodb(), table_name), **options)
         target = stack_target(stack) if stack else local_target(url)
-        return command(table=KeyTable(target.account.dynamodb(), target.stores.key_table), **options)
+        return command(target=target, table=KeyTable(target.account.dynamodb(), target.stores.key_table), **options)
 
     return wrapped
 
@@ -122,15 +136,46 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id")
-@key_table_options
-def show(*, table: KeyTable, key_id: str, as_json: bool) -> None:
-    """Show one API key by its id.
+@click.option(
+    "--since", "period", type=SINCE, default="7d", show_default=True, help="How far to look back for its use."
+)
+@key_log_options
+def show(*, target: Target | None, table: KeyTable, key_id: str, period: Period, as_json: bool) -> None:
+    """Show one API key by its id, and when it was last used.
+
+    The use is the last request line with the key, whatever was answered. A stack's log is read by CloudWatch Logs
+    Insights, which is paid by what it reads.
 
     \b
     Example:
       destination keys show 3f1c09aa7be2
     """
-    _show(table.find(key_id), as_json=as_json)
+    record = table.find(key_id)
+    use: LastUse | None = None
+    told = "(unknown: a table has no log)"
+    if target is not None:
+        try:
+            use = _last_use(target, table, record, period)
+            told = str(use)
+        except (click.ClickException, *STORE_ERRORS) as error:
+            told = f"(unknown: {printable(error.message if isinstance(error, click.ClickException) else str(error))})"
+    if as_json:
+        unknown = {"last_used_at": None, "last_answer": None, "last_use_searched_since": None}
+        click.echo(json.dumps({**record.to_json(), **(use.to_json() if use else unknown)}, indent=2))
+        return
+    _show(record, as_json=False)
+    click.echo(f"last used: {told}")
+
+
+def _last_use(target: Target, table: KeyTable, record: KeyRecord, period: Period) -> LastUse:
+    """Return when a key was last used; raises `click.ClickException` or one of `STORE_ERRORS` without a log."""
+    log = open_log(target)
+    others = [one.key_hash for one in table if one.customer_id == record.customer_id and one != record]
+    try:
+        return last_use(log, record.customer_id, record.key_hash, others, period)
+    finally:
+        for remark in log.remarks:
+            click.echo(remark, err=True)
 
 
 @keys.command()
@@ -213,8 +258,10 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
     key, record = table.rotate(old, ends_at)
     _show_new(key, record, as_json=as_json)
     end = min(old.expires_at or ends_at, ends_at)
+    named = f"{old.key_id}{same_target()}"
     click.echo(f"The old key, …{old.last_four}, ends at {end:%Y-%m-%d %H:%M} UTC.", err=True)
-    click.echo(f"To end it earlier: destination keys revoke {old.key_id}", err=True)
+    click.echo(f"To see when it was last used, run: destination keys show {named}", err=True)
+    click.echo(f"To end it earlier, run: destination keys revoke {named}", err=True)
 
 
 @keys.command()

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -96,6 +97,18 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, target=target, **options)
 
     return wrapped
+
+
+def same_target() -> str:
+    """Return the options by which the running command names its target, for a command that it suggests."""
+    context = click.get_current_context()
+    given = {
+        name: value
+        for option, name in (("url", "--url"), ("stack", "--stack"), ("table_name", "--table"))
+        if (value := context.params.get(option))
+        and context.get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
+    }
+    return "".join(f" {name} {shlex.quote(value)}" for name, value in given.items())
 
 
 def json_option(text: str = "Print a JSON object, for programs.") -> Decorator:

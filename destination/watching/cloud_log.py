@@ -33,7 +33,7 @@ from destination.watching.lines import (
     read_line,
     status_of,
 )
-from destination.watching.request_log import Figures, Period, Tally, oldest_first
+from destination.watching.request_log import Figures, KeyUse, KeyUses, Period, Tally, note_use, oldest_first
 from handler.errors import STORE_ERRORS
 
 if TYPE_CHECKING:
@@ -155,6 +155,17 @@ class CloudLog:
             if first := _time(row.get("first")):
                 figures.begin(first)
         return figures
+
+    def key_uses(self, customer_id: str, period: Period) -> KeyUses:
+        """Return when each key of a customer was last used."""
+        query = (
+            f"filter {_of_function(Wanted(customer_id=customer_id))} | stats max(@timestamp) as last by `key`, status"
+        )
+        uses: KeyUses = {}
+        for row in self._ask(self._logs.function_group, query, period.since, period.until + CLOCK_MARGIN):
+            if last := _time(row.get("last")):
+                note_use(uses, row.get("key") or None, KeyUse(time=last, status=status_of(row.get("status", ""))))
+        return uses
 
     def _ask(
         self, group: str, query: str, since: datetime, until: datetime, enough: int | None = None

@@ -23,13 +23,14 @@ class FunctionLine:
 
     `status` is that of the whole answer, `code` and `text` are of these messages, and so is `kept`: whether they are
     among the rejects, where that is told. `milliseconds` is what the function took. `requests` is 1, or the share of a
-    batch that these messages are.
+    batch that these messages are. `key` is the start of the API key's hash (`handler/keys.py`).
     """
 
     time: datetime
     request_id: str
     route: str
     customer_id: str | None
+    key: str | None
     call_type: str | None
     message_ids: tuple[str, ...]
     messages: int
@@ -51,6 +52,7 @@ class FunctionLine:
             request_id=str(facts["request_id"]),
             route=str(facts.get("route", "/segment")),
             customer_id=_text(facts.get("customer_id")),
+            key=_text(facts.get("key")),
             call_type=_text(facts.get("call_type")),
             message_ids=tuple(map(str, ids)),
             messages=int(facts.get("messages", 1)),

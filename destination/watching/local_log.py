@@ -24,7 +24,7 @@ from destination.watching.lines import (
     read_line,
 )
 from destination.watching.log_file import older
-from destination.watching.request_log import Figures, Period, oldest_first
+from destination.watching.request_log import Figures, KeyUse, KeyUses, Period, note_use, oldest_first
 
 LOOK_SECONDS = 0.2
 PIECE_BYTES = 64 * 1024
@@ -66,6 +66,15 @@ class LocalLog:
         found = filter(None, map(read_consumer_failure, self._raw()))
         logged_id = message_id[:LOGGED_ID_CHARS]
         return [failure for failure in found if logged_id in failure.message_ids and failure.time >= period.since]
+
+    def key_uses(self, customer_id: str, period: Period) -> KeyUses:
+        """Return when each key of a customer was last used."""
+        written = json.dumps(customer_id)
+        uses: KeyUses = {}
+        for line in (read_line(raw) for raw in self._raw() if written in raw):
+            if isinstance(line, FunctionLine) and line.customer_id == customer_id and line.time >= period.since:
+                note_use(uses, line.key, KeyUse(time=line.time, status=line.status))
+        return uses
 
     def figures(self, period: Period) -> Figures:
         """Count all lines of a period.

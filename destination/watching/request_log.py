@@ -154,6 +154,24 @@ class Figures:
         self.first = time if self.first is None else min(self.first, time)
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeyUse:
+    """A request with a key: its time, and the status of the function's answer."""
+
+    time: datetime
+    status: int | None
+
+
+KeyUses = dict[str | None, KeyUse]
+"""The last use of each key of a customer, by the start of its hash. None has the last line that names no key."""
+
+
+def note_use(uses: KeyUses, key: str | None, use: KeyUse) -> None:
+    """Add a use, unless a later one is known."""
+    if key not in uses or uses[key].time <= use.time:
+        uses[key] = use
+
+
 class RequestLog(Protocol):
     """The lines of a function and of the API before it. Each method raises `click.ClickException` where none are."""
 
@@ -175,6 +193,9 @@ class RequestLog(Protocol):
 
     def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
         """Return the failures of the consumer to take a message, oldest first, as far as the log has them."""
+
+    def key_uses(self, customer_id: str, period: Period) -> KeyUses:
+        """Return when each key of a customer was last used in a period."""
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
         """Yield the last lines, then lines as they come, for ever; None after each look for them."""
