@@ -1,10 +1,11 @@
-"""The eraser: a Lambda function that carries out `delete` calls, from the stream of the event table.
+"""The eraser: a Lambda function that carries out `delete` calls from the stream of the event table.
 
-The event source mapping hands it only those. A delete that fails, or that there was no time for, comes again with those
-after it; what was finished is left alone then. What can't be done at all ends in a dead-letter queue with an alarm.
+The event source mapping passes only `delete` calls. If a delete fails, or there is no time for it, Lambda delivers it
+again, with those after it; a finished erasure is then left alone. A delete that always fails ends in a dead-letter
+queue with an alarm.
 
-Before the eraser removes a `delete`, it hands it to the event queue. So the consumer gets it even if the stream has
-forgotten it.
+Before the eraser removes a `delete`, it sends it to the event queue. So the consumer gets it even if the stream has
+dropped it.
 """
 
 import json
@@ -22,7 +23,7 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from consumer.erasure.subject import Eraser, OutOfTimeError, Scope
 from consumer.erasure.table import ErasureRequest, ErasureTable
 from consumer.runtime.batch import BatchFailed
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from consumer.runtime.forward import ForwardQueue
 from consumer.runtime.stored import Item
 from handler.observe import NAMESPACE
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 SPARE_SECONDS = 60
-"""Kept of the function's time, for the call that is under way with all its tries and pauses."""
+"""Reserved at the end of the function's time, for a running call with all its tries and pauses."""
 LATEST_WRITE_SECONDS = 10
-"""A request that did not see a tombstone yet may write for so long: then the endpoint's function ends."""
+"""A request that has not seen a tombstone may write for this long: then the endpoint's function times out."""
 
 _metrics = Metrics(namespace=NAMESPACE)
 
 
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
-    """Carry out the deletes of one batch of the stream, and return which of them Lambda shall bring again."""
+    """Carry out the deletes of one batch of the stream, and return those that Lambda must deliver again."""
     return carry_out(event, context, _eraser(), wait_seconds=wait_seconds(AfterErasure(os.environ["AFTER_ERASURE"])))
 
 
 def wait_seconds(after_erasure: AfterErasure) -> float:
-    """Return how long requests may still be under way that write what is to be refused."""
+    """Return how long running requests may still write messages that must be refused."""
     return LATEST_WRITE_SECONDS if after_erasure is AfterErasure.REFUSE else 0
 
 
@@ -61,10 +62,10 @@ def carry_out(
     wait_seconds: float,
     sleep: Callable[[float], None] = time.sleep,
 ) -> "PartialItemFailureResponse":
-    """Bury all, wait for requests that are under way, and erase sequentially; raises `BatchFailed`.
+    """Write all tombstones, wait for running requests, and erase one by one; raises `BatchFailed`.
 
-    A delete that fails does not keep the others from being carried out. The wait counts from the newest tombstone, so
-    that the retry of a batch does not wait again.
+    A delete that fails does not prevent the others. The wait counts from the newest tombstone, so the retry of a batch
+    does not wait again.
     """
     until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
     not_buried: dict[str, Exception] = {}
@@ -72,7 +73,7 @@ def carry_out(
     for record in event["Records"]:
         try:
             buried_at = max(buried_at, _seconds(eraser.bury(request_of(record)).started_at))
-        except Exception as error:  # noqa: BLE001 -- raised below, where it concerns this delete alone
+        except Exception as error:  # noqa: BLE001 -- raised below, where it affects this delete alone
             not_buried[record["dynamodb"]["SequenceNumber"]] = error
     sleep(min(wait_seconds, max(0, buried_at + wait_seconds - time.time())))
 
@@ -90,21 +91,21 @@ def carry_out(
         if receipt is not None:
             _write({**receipt.to_json(), "outcome": "erased", "milliseconds": round((time.time() - began) * 1000)})
 
-    # Powertools' own error would repeat what has a line already.
+    # Powertools' own error would repeat texts that are already in the log.
     processor = BatchProcessor(EventType.DynamoDBStreams, raise_on_entire_batch_failure=False)
     response = process_partial_response(event, erase, processor)
     if len(response["batchItemFailures"]) == len(event["Records"]):
-        raise BatchFailed("No erasure of the batch was finished: each has a line of its own in the log")
+        raise BatchFailed("No erasure of the batch was finished. Each has its own line in the log")
     return response
 
 
 def _seconds(sortable: str) -> float:
-    """Return a time of a receipt in seconds since 1970."""
+    """Return a time in a receipt as seconds since 1970."""
     return datetime.fromisoformat(sortable).timestamp()
 
 
 def _write(facts: dict[str, Any]) -> None:
-    """Print a line that is also the metric."""
+    """Print a log line that is also the metric."""
     _metrics.add_metric("Erased", MetricUnit.Count, 1)
     for name, value in facts.items():
         _metrics.add_metadata(name, value)
@@ -112,7 +113,7 @@ def _write(facts: dict[str, Any]) -> None:
 
 
 def _write_failure(request: ErasureRequest | None, error: Exception) -> None:
-    """Print what went wrong; the texts of these errors are AWS's, and name tables and not users.
+    """Print the error of an erasure. The texts of these errors come from AWS, and name tables but not users.
 
     Without a request, the record is not a `delete` message.
     """
@@ -131,7 +132,7 @@ def _write_failure(request: ErasureRequest | None, error: Exception) -> None:
 
 
 def _write_unread(key: Item) -> None:
-    """Print which item can't be read. Its subject names the user, so that its hash stands here."""
+    """Print the key of an item that can't be read, with a hash in place of the subject, which names the user."""
     line = {
         "level": "WARNING",
         "message": "erasure",
@@ -144,17 +145,17 @@ def _write_unread(key: Item) -> None:
 
 
 def request_of(record: dict[str, Any]) -> ErasureRequest:
-    """Read the request that a `delete` message on the stream is."""
+    """Return the request in a `delete` message on the stream."""
     image = record["dynamodb"]["NewImage"]
     return ErasureRequest(
         customer_id=image["customer_id"]["S"], subject=image["subject"]["S"], requested_at=image["stored_at"]["S"]
     )
 
 
-@cache  # one for all invocations of an environment
+@cache  # shared by all invocations of an environment
 def _eraser() -> Eraser:
-    client = patient_client("dynamodb")
-    queue = ForwardQueue(patient_client("sqs"), os.environ["EVENT_QUEUE_URL"])
+    client = background_client("dynamodb")
+    queue = ForwardQueue(background_client("sqs"), os.environ["EVENT_QUEUE_URL"])
     return Eraser(
         client,
         event_table=os.environ["EVENT_TABLE"],
@@ -167,5 +168,5 @@ def _eraser() -> Eraser:
 
 
 def _has_queue_reader() -> bool:
-    """Whether somebody reads the event queue: our consumer, or who uses the queue as the sink."""
+    """Return whether something reads the event queue: our consumer, or the partner's if the queue is the sink."""
     return os.environ["CONSUMER"] == "on" or sink_named(os.environ["EVENT_SINK"]).feeds_queue

@@ -1,4 +1,4 @@
-"""What `consumer/handle.py` may raise to say more than "try again"."""
+"""Exceptions that `consumer/handle.py` may raise for special failures; any other exception means "try again"."""
 
 
 class PermanentFailure(Exception):

@@ -1,8 +1,8 @@
-"""The Lambda function on the event queue, standard or FIFO: hands each message to `consumer/handle.py`.
+"""The Lambda function on the event queue, standard or FIFO: passes each message to `consumer/handle.py`.
 
-SQS brings a message that failed again after the queue's visibility time-out. On a FIFO queue the later messages of the
-same subject, which is their message group, wait for it. A message whose failure is permanent goes to the dead-letter
-queue at once.
+SQS delivers a failed message again after the queue's visibility time-out. In a FIFO queue, the later messages of the
+same subject wait for it, because the subject is the message group. A message with a permanent failure goes to the
+dead-letter queue at once.
 """
 
 from collections.abc import Callable
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 
 GiveUp = Callable[["SQSRecord"], None]
-"""Makes a message durable elsewhere."""
+"""Sends a message to a queue of its own, durably."""
 
 
 def lambda_handler(event: JsonObject, _context: object) -> "PartialItemFailureResponse":
-    """Consume one batch of a queue."""
+    """Process one batch of a queue."""
     return consume(event, handle)
 
 
 def to_dead_letters(record: "SQSRecord") -> None:
-    """Move a message to the dead-letter queue of its queue; raises one of `STORE_ERRORS`."""
+    """Move a message to its queue's dead-letter queue; raises one of `STORE_ERRORS`."""
     dead_letters(is_fifo=_is_fifo(record)).send_copy(record)
 
 
 def consume(event: JsonObject, handle: Handle, give_up: GiveUp = to_dead_letters) -> "PartialItemFailureResponse":
     """Hand over the messages of a queue, and return the failed ones; raises `BatchFailed`.
 
-    A message whose failure is permanent is handed to `give_up`.
+    A message with a permanent failure is passed to `give_up`.
     """
     batch = Batch(handle=handle)
 

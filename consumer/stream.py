@@ -1,7 +1,7 @@
-"""The Lambda function on the event table's stream: hands each new message to `consumer/handle.py`.
+"""The Lambda function on the event table's stream: passes each new message to `consumer/handle.py`.
 
-A message that fails never holds up the stream. It goes on to the event queue at once, whose consumer retries it alone,
-or to the dead letters if its failure is permanent. So Lambda brings a record again only if it could not be sent on, or
+A failed message never holds up the stream. It is sent at once to the event queue, whose consumer retries it alone, or
+to the dead letters if its failure is permanent. So Lambda delivers a record again only if it could not be sent on, or
 if there was no time for it.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
 from consumer.runtime.batch import Batch, Handle, process
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from consumer.runtime.forward import ForwardQueue, dead_letters
 from consumer.runtime.stored import Image, read_item
 from handler.decode import JsonObject
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 MESSAGE_SECONDS = 30
-"""What a message may take: no message is begun when less is left of the function's time."""
+"""Time for one message: none is started if less is left of the function's time."""
 
 Send = Callable[[Image], None]
-"""Makes a message durable elsewhere."""
+"""Sends a message to a queue, durably."""
 
 
 class Forwards(NamedTuple):
-    """Where messages that fail go."""
+    """The queues for failed messages."""
 
     retry: Send
     give_up: Send
 
 
 class HeldBack(Exception):
-    """The message was not tried: the batch ended at an earlier one, and Lambda brings the rest again."""
+    """The message was not tried: the batch ended at an earlier one, and Lambda delivers the rest again."""
 
 
 def lambda_handler(event: JsonObject, context: "LambdaContext") -> "PartialItemFailureResponse":
-    """Consume one batch of the stream."""
+    """Process one batch of the stream."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - MESSAGE_SECONDS
     return consume(event, _handle, until=until)
 
 
 def _handle(message: JsonObject, customer: str) -> None:
-    """Call the partner's function; one that can't be loaded fails like one that raises."""
-    from consumer.handle import handle  # noqa: PLC0415 -- so that its messages are sent on then
+    """Call the partner's function; if it can't be loaded, that counts as a failure of the message."""
+    from consumer.handle import handle  # noqa: PLC0415 -- if the import fails, the message is sent on
 
     handle(message, customer)
 
@@ -59,11 +59,11 @@ def _handle(message: JsonObject, customer: str) -> None:
 def consume(
     event: JsonObject, handle: Handle, forwards: Forwards | None = None, *, until: float = math.inf
 ) -> "PartialItemFailureResponse":
-    """Hand over the messages of stream records, and return the ones that Lambda must bring again; raises `BatchFailed`.
+    """Hand over the messages of stream records, and return those that Lambda must deliver again; raises `BatchFailed`.
 
-    A message that fails is sent on; `forwards` are the queues of the environment by default. The batch ends at the
-    first message that can't be sent on, and when `time.monotonic()` passes `until`: the records after that are not
-    tried, so that no message is handed over again because of another one.
+    A failed message is sent on; by default, `forwards` are the queues in the environment. The batch ends at the first
+    message that can't be sent on, and when `time.monotonic()` passes `until`. Later records are not tried, so that no
+    message is handed over again because of another one.
     """
     batch = Batch(handle=handle)
     has_ended = False
@@ -95,6 +95,6 @@ def consume(
 def _queues() -> Forwards:
     url = os.environ["EVENT_QUEUE_URL"]
     return Forwards(
-        retry=ForwardQueue(patient_client("sqs"), url).send_item,
+        retry=ForwardQueue(background_client("sqs"), url).send_item,
         give_up=dead_letters(is_fifo=url.endswith(".fifo")).send_item,
     )

@@ -19,11 +19,11 @@ from destination.artifact import (
     amazon_roots,
     compile_modules,
     compile_with,
-    drop_ballast,
     find_python,
     main,
     python_version,
     reduce_models,
+    remove_unused_files,
 )
 from destination.deployment.stack import load_template
 from handler.clients import AMAZON_ROOTS
@@ -79,7 +79,7 @@ def test_of_a_package_its_name_version_and_licence_are_left(tmp_path):
         path = tmp_path / "six" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    drop_ballast(tmp_path)
+    remove_unused_files(tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"METADATA", "LICENSE.txt", "six.py"}
 
 

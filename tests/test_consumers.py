@@ -164,7 +164,7 @@ def test_standard_queue_holds_nothing_back():
 
 @QUEUES
 def test_queue_batch_that_fails_completely_is_a_function_error(record):
-    with pytest.raises(BatchFailed, match="No message of the batch is done"):
+    with pytest.raises(BatchFailed, match="Every message of the batch failed or was not tried"):
         queue.consume(batch(record("a", "m-1", 1), record("b", "m-2", 2)), Consumer("m-1", "m-2"))
 
 

@@ -15,16 +15,16 @@ from consumer.contacts.contact import (
     Contact,
     Fact,
     Profile,
+    account_in,
+    contact_in,
     contact_key,
     contact_of,
     erasure_time,
     event_of,
     event_time,
     key_of,
+    previous_in,
     previous_of,
-    said_of_account,
-    said_of_contact,
-    said_of_previous,
     visitor_key_of,
 )
 from consumer.errors import PermanentFailure
@@ -47,7 +47,7 @@ def message(call_type="track", *, time=NOON, **fields):
 
 
 def said(call_type="identify", **fields):
-    return said_of_contact(message(call_type, **fields))
+    return contact_in(message(call_type, **fields))
 
 
 def joined(*parts):
@@ -126,9 +126,9 @@ CALLS = ["identify", "track", "page", "screen", "group", "alias"]
 def test_only_activity_moves_last_seen(call_type, fields, is_activity):
     payload = {"type": call_type, "userId": "u-1", "messageId": "m", "timestamp": NOON, "groupId": "g", **fields}
     for [canonical] in (canonicalise(payload), canonicalise_batch({"batch": [payload]})):
-        seen = joined(said_of_contact({**canonical.body, "received_at": RECEIVED_AT}))
+        seen = joined(contact_in({**canonical.body, "received_at": RECEIVED_AT}))
         assert (seen.contact_id, seen.last_seen) == ("u-1", NOON if is_activity else None)
-        account = said_of_account({**canonical.body, "type": "group", "received_at": RECEIVED_AT})
+        account = account_in({**canonical.body, "type": "group", "received_at": RECEIVED_AT})
         assert account.last_seen == (NOON if is_activity else None)
 
 
@@ -138,9 +138,7 @@ def test_what_a_batch_says_of_activity_holds_for_its_messages():
         for own in ({}, {"context": {"active": True}})
     ]
     said_inactive, said_active = canonicalise_batch({"context": {"active": False}, "batch": entries})
-    times = [
-        said_of_contact({**one.body, "received_at": RECEIVED_AT}).last_seen for one in (said_inactive, said_active)
-    ]
+    times = [contact_in({**one.body, "received_at": RECEIVED_AT}).last_seen for one in (said_inactive, said_active)]
     assert times == [None, NOON]
 
 
@@ -185,7 +183,7 @@ def test_a_context_without_traits_tells_none(context):
 
 
 def test_the_traits_of_a_group_call_are_those_of_the_account():
-    account = said_of_account(message("group", group_id="g-1", traits={"plan": "pro"}))
+    account = account_in(message("group", group_id="g-1", traits={"plan": "pro"}))
     assert (account.contact_id, account.values) == ("g-1", {"plan": "pro"})
 
 
@@ -251,7 +249,7 @@ def test_what_remains_of_an_erased_contact_is_when_and_hashes():
         said(traits={"name": "Ada"}),
         said("group", group_id="g-1"),
         said("alias", previous_id="a-1"),
-        said_of_previous(message("alias", user_id="u-2", previous_id="u-1"), "acme"),
+        previous_in(message("alias", user_id="u-2", previous_id="u-1"), "acme"),
         said("delete", received_at=EVENING),
     )
     assert erased.to_json() == {"deleted_at": EVENING, "has_parts": True}
@@ -384,7 +382,7 @@ def test_a_contact_at_all_of_its_limits_fits_into_an_item():
             said("group", group_id=f"{number:02}".ljust(room + 4, "g"), message_id=message_id)
             for number in range(MAX_GROUPS)
         ),
-        said_of_previous(message("alias", previous_id="a-1", message_id=message_id), "acme"),
+        previous_in(message("alias", previous_id="a-1", message_id=message_id), "acme"),
     )
     assert (len(whole.traits), len(whole.groups), whole.is_whole) == (MAX_TRAITS, MAX_GROUPS, True)
     stored = json.dumps(whole.to_json(), ensure_ascii=False).encode("utf-8", "backslashreplace")
@@ -401,7 +399,7 @@ def test_a_profile_is_its_members_in_one():
     visitor = joined(
         said(time=EVENING, user_id="a-1", traits={"plan": "free", "pet": "cat"}),
         said("group", user_id="a-1", group_id="g-2"),
-        said_of_previous(message("alias", previous_id="a-1"), "acme"),
+        previous_in(message("alias", previous_id="a-1"), "acme"),
     )
     profile = Profile.of({"root": root, "visitor": visitor})
     assert (profile.contact_id, profile.merged, profile.last_seen) == ("u-1", ["a-1"], EVENING)

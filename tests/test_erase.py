@@ -23,7 +23,7 @@ from consumer.erasure.subject import (
     links_of,
 )
 from consumer.erasure.table import MAX_LINKED_IDS, ErasureRequest, ErasureTable, FinishedElsewhereError
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from handler.canonicalise import canonicalise
 from handler.errors import EventStoreUnavailable
 from handler.record import Record, sha256
@@ -108,7 +108,7 @@ NUMBERS = itertools.count()
 @pytest.fixture
 def place(deploy, prepare):
     deployment = deploy()
-    return Place(deployment=deployment, client=patient_client("dynamodb"), clock=Clock(), prepare=prepare)
+    return Place(deployment=deployment, client=background_client("dynamodb"), clock=Clock(), prepare=prepare)
 
 
 def track(**fields):
@@ -371,7 +371,7 @@ def test_delete_removed_by_another_eraser_is_not_delivered_again(place):
         for other in others:
             other.erase(request, until=FOREVER)
 
-    client = patient_client("dynamodb")
+    client = background_client("dynamodb")
     table = place.deployment.stack.stores.event_table
 
     def before_get(params, **_):
@@ -547,7 +547,7 @@ def test_receipt_closed_meanwhile_is_not_changed(place):
         for other in others:
             other.erase(request, until=FOREVER)
 
-    client = patient_client("dynamodb")
+    client = background_client("dynamodb")
     client.meta.events.register("before-parameter-build.dynamodb.DeleteItem", erase_first)
     assert replace(place, client=client).eraser().erase(request, until=FOREVER) is None
     [receipt] = place.receipts()
@@ -660,7 +660,7 @@ def kill_within(place, request, table):
         if params["TableName"] == table and next(calls) == 2:
             raise Killed
 
-    client = patient_client("dynamodb")
+    client = background_client("dynamodb")
     client.meta.events.register("before-parameter-build.dynamodb.DeleteItem", kill)
     with pytest.raises(Killed):
         replace(place, client=client).eraser().erase(request, until=FOREVER)

@@ -11,7 +11,7 @@ from consumer.eraser import LATEST_WRITE_SECONDS, SPARE_SECONDS, carry_out, lamb
 from consumer.erasure.subject import Eraser, Scope
 from consumer.erasure.table import ErasureTable
 from consumer.runtime.batch import BatchFailed
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from destination.deployment.stack import FUNCTION, load_template
 from handler.settings import AfterErasure
 
@@ -41,7 +41,7 @@ def deletes(destination, *users, **fields):
 
 
 def new_eraser(destination, *, clock=time.time):
-    client, stores = patient_client("dynamodb"), destination.stack.stores
+    client, stores = background_client("dynamodb"), destination.stack.stores
     return Eraser(
         client,
         event_table=stores.event_table,
@@ -53,7 +53,7 @@ def new_eraser(destination, *, clock=time.time):
 
 
 def receipts(destination):
-    return list(ErasureTable(patient_client("dynamodb"), destination.stack.stores.erasure_table).everything())
+    return list(ErasureTable(background_client("dynamodb"), destination.stack.stores.erasure_table).everything())
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from consumer.contacts.table import ContactTable
 from consumer.erasure.table import ErasureTable
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from destination.deployment import demo
 from destination.deployment.stack import ROOT, load_template
 
@@ -95,7 +95,7 @@ def contacts(destination):
 
     def contacts():
         name = destination.stack.stores.contact_table
-        table = ContactTable(patient_client("dynamodb"), name, customer=demo.CUSTOMER)
+        table = ContactTable(background_client("dynamodb"), name, customer=demo.CUSTOMER)
         return {profile.contact_id: table.to_json(profile) for profile in table.profiles()}
 
     return contacts
@@ -156,5 +156,5 @@ def test_a_stored_delete_erases_what_is_stored_and_leaves_a_receipt(destination)
     hand_over("EraserFunction", "stream-delete.json")
     # The delete in the table was stored now, after that of the sample.
     assert [item["type"] for item in destination.stored()] == ["delete"]
-    erasures = ErasureTable(patient_client("dynamodb"), destination.stack.stores.erasure_table)
+    erasures = ErasureTable(background_client("dynamodb"), destination.stack.stores.erasure_table)
     assert [(receipt.customer_id, receipt.messages) for receipt in erasures.everything()] == [(demo.CUSTOMER, 2)]

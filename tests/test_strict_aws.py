@@ -3,7 +3,7 @@
 import pytest
 from strict_aws import RefusedByAws
 
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from handler.clients import connect
 
 ITEM = {"subject": {"S": "acme#user#u"}, "position": {"S": "undated#m"}}
@@ -42,7 +42,7 @@ READS = [
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("client_of", [connect, patient_client])
+@pytest.mark.parametrize("client_of", [connect, background_client])
 @pytest.mark.parametrize(("operation", "parameters"), READS)
 def test_read_of_a_function_that_may_miss_a_write_is_found(operation, parameters, client_of):
     with pytest.raises(RefusedByAws, match="a read is not consistent"):
@@ -81,7 +81,7 @@ def test_a_value_that_dynamodb_would_refuse_is_found(aws):
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("client_of", [connect, patient_client])
+@pytest.mark.parametrize("client_of", [connect, background_client])
 def test_it_is_found_in_what_the_functions_send_too(client_of):
     with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
         client_of("dynamodb").get_item(TableName="keys", Key={"key_hash": {"S": ""}})

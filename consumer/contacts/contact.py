@@ -1,11 +1,11 @@
-"""Contacts, the example of a consumer: what is known of each user, as rules without a store.
+"""Contacts, the example of a consumer: the facts known of each user, and the rules to combine them, without a store.
 
-Each message is turned into a small contact, and the stored contact is the join of all of them. The join does not depend
-on order or repetition, so every history of the same messages ends in the same contacts.
+Each message becomes a small contact, and the stored contact is the join of all of them. The join does not depend on
+order or repetition, so every order of the same messages ends in the same contacts.
 
-Users and visitors are two name spaces, as in the event table. A message with a user id is about that user, and a
-message with an anonymous id alone is about that visitor. An alias merges a visitor into a user. It moves nothing: both
-keep their own facts, and reading puts them together. No alias can reach the contact of another user.
+Users and visitors have separate name spaces, as in the event table. A message with a user id is about that user, and a
+message with only an anonymous id is about that visitor. An alias merges a visitor into a user. It moves nothing: both
+keep their own facts, and a read combines them. An alias can't reach the contact of another user.
 
 https://segment.com/docs/connections/spec/
 """
@@ -24,17 +24,17 @@ from handler.spec import DELETE
 
 # DynamoDB refuses items above 400 KB. A contact at all of these limits takes less than 390 KiB.
 MAX_TRAITS = 300
-"""Of a contact, or of an account."""
+"""Limit for the traits of a contact or an account."""
 MAX_GROUPS = 50
 MAX_FACT_BYTES = 1024
-"""Of a trait or group as it is stored: its name, time, message id and value, as JSON in UTF-8."""
+"""Limit for a stored trait or group: its name, time, message id and value, as JSON in UTF-8."""
 MAX_TEXT_CHARS = 4096
-"""Of the id of a contact, and of the name of an event; the rest is cut off. Keys are hashes of the whole text."""
+"""Limit for a contact's id and an event's name; the rest is cut off. Keys are hashes of the whole text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """A value with its age: the time of the message that said it, and the message id.
+    """A value with its age: the time and id of the message that it comes from.
 
     A fact that `is_left_out` had a value that is too long to keep. It still replaces older values.
     """
@@ -51,26 +51,26 @@ class Fact:
         return cls(time=time, message_id=message_id, value=value, is_left_out=is_left_out)
 
     def to_json(self) -> list[Any]:
-        """Return what is stored."""
+        """Return the form that is stored."""
         return [self.time, self.message_id, self.value]
 
     @property
     def age(self) -> tuple[str, str, bool, str]:
-        """Order facts. Where two messages share time and id, the value decides, and not the order of arrival."""
+        """The sort key of facts. If two messages share time and id, the value decides, not the order of arrival."""
         return self.time, self.message_id, self.is_left_out, json.dumps(self.value, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contact:
-    """What is kept of a contact; times are event times, and the unknown time "" is older than all others.
+    """The facts of one contact; times are event times, and the unknown time "" is older than all others.
 
-    `last_seen` is the latest activity. `updated` is the latest message, activity or not; without it, and without
-    `merged_into`, nothing is known of the contact, and its id is dropped. `merged_into` holds the key of the user that
-    this visitor is part of now. What happened until `deleted_at` is void: it is removed, and ignored when it comes
-    later. `cut_at` is the time of the newest trait or group that was dropped because there were too many. `has_parts`
-    says that an alias named a visitor as part of this user.
+    `last_seen` is the latest activity. `updated` is the latest message, activity or not. Without `updated` and
+    `merged_into`, nothing is known of the contact, and its id is dropped. `merged_into` has the key of the user that
+    this visitor is part of now. Everything that happened until `deleted_at` is void: it is removed, and ignored if it
+    arrives later. `cut_at` is the time of the newest trait or group that was dropped because there were too many.
+    `has_parts` says that an alias named a visitor as part of this user.
 
-    An account (of group calls) is kept in the same form, with an id, times and traits.
+    An account (of group calls) has the same form, with an id, times and traits.
     """
 
     contact_id: str | None = None
@@ -101,7 +101,7 @@ class Contact:
         )
 
     def to_json(self) -> JsonObject:
-        """Return what is stored: the same for the same contact, in whatever order its messages came."""
+        """Return the form that is stored: the same for the same contact, in whatever order its messages arrived."""
         parts = {
             "id": self.contact_id,
             "last_seen": self.last_seen,
@@ -128,15 +128,15 @@ class Contact:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was left out."""
+        """Return whether nothing was left out."""
         return self.cut_at is None and not self.left_out
 
     def voids(self, time: str | None) -> bool:
-        """Whether what happened at a time is erased; also true for None, when nothing happened."""
+        """Return whether something that happened at a time is erased; True for None, if nothing happened."""
         return time is None or (self.deleted_at is not None and time <= self.deleted_at)
 
     def join(self, other: "Contact") -> "Contact":
-        """Return what both know together: the latest of each, without what is void or too much."""
+        """Return the combination of two contacts: the latest of each fact, without void or surplus facts."""
         whole = Contact(deleted_at=_latest(self.deleted_at, other.deleted_at))
         traits, traits_cut_at = _newest_of(_join(self.traits, other.traits), MAX_TRAITS)
         groups, groups_cut_at = _newest_of(_join(self.groups, other.groups), MAX_GROUPS)
@@ -184,10 +184,10 @@ def _join(facts: Mapping[str, Fact], others: Mapping[str, Fact]) -> dict[str, Fa
 
 
 def _newest_of(facts: Mapping[str, Fact], count: int) -> tuple[Mapping[str, Fact], str | None]:
-    """Return so many facts, the newest, and the time of the newest of the others.
+    """Return the `count` newest facts, and the time of the newest dropped one, None if none was dropped.
 
-    A fact that is dropped has `count` newer ones of other names. That stays so whatever comes, and an erasure voids
-    older facts first. So the result does not depend on the order of arrival, as a limit of bytes would.
+    A dropped fact has `count` newer facts with other names. Later messages don't change that, and an erasure voids
+    older facts first. So the result does not depend on the order of arrival; with a limit in bytes it would.
     """
     if len(facts) <= count:
         return facts, None
@@ -195,37 +195,37 @@ def _newest_of(facts: Mapping[str, Fact], count: int) -> tuple[Mapping[str, Fact
     return dict(ordered[:count]), ordered[count][1].time
 
 
-# What a message says
+# The content of a message
 
 
 def claimed_time(message: JsonObject) -> str:
-    """Return when a message happened by its sender's clock, sortable; "" where that is unknown.
+    """Return when a message happened by its sender's clock, sortable; "" if that is unknown.
 
-    Every resend repeats it, so it is part of what tells two messages apart.
+    Every resend repeats it, so it can distinguish two messages.
     """
     time = identity_time(message)
     return "" if time == UNDATED else time
 
 
 def event_time(message: JsonObject) -> str:
-    """Return when a message happened, sortable; "" where that is unknown.
+    """Return when a message happened, sortable; "" if that is unknown.
 
-    Nothing happens after its receipt: a clock that is ahead says something wrong, and must not outlive an erasure.
+    A message can't happen after its receipt: a clock that is ahead is wrong, and its time must not outlive an erasure.
     """
     return min(claimed_time(message), str(message["received_at"]))
 
 
 def erasure_time(message: JsonObject) -> str:
-    """Return until when a `delete` message erases.
+    """Return the time until which a `delete` message erases.
 
-    That is its receipt, which is never before its event time: what happened between the two is erased, too. Where a
-    `delete` contradicts that, `consumer/runtime/stored.py` gives the time when it was stored.
+    This is its time of receipt, which is never before its event time: messages between the two are erased too. If a
+    `delete` contradicts that, `consumer/runtime/stored.py` uses the time when it was stored.
     """
     return str(message["received_at"])
 
 
 def contact_of(message: JsonObject) -> str:
-    """Return the id of the contact that a message is about; raises `PermanentFailure`."""
+    """Return the id of the message's contact; raises `PermanentFailure`."""
     contact_id = message.get("user_id") or message.get("anonymous_id")
     if not contact_id:
         raise PermanentFailure("The message has neither a user_id nor an anonymous_id")
@@ -233,24 +233,24 @@ def contact_of(message: JsonObject) -> str:
 
 
 def contact_key(message: JsonObject, customer: str) -> str:
-    """Return the key of the contact that a message is about; raises `PermanentFailure`."""
+    """Return the key of the message's contact; raises `PermanentFailure`."""
     contact_id = contact_of(message)
     return key_of(customer, contact_id) if message.get("user_id") else visitor_key_of(customer, contact_id)
 
 
 def previous_of(message: JsonObject) -> str | None:
-    """Return the anonymous id of the visitor that an `alias` message makes part of a user."""
+    """Return the anonymous id of the visitor that an `alias` message merges into a user, or None."""
     previous = _text(message, "alias", "previous_id")
     return previous if message.get("user_id") not in (None, previous) else None
 
 
 def account_of(message: JsonObject) -> str | None:
-    """Return the id of the account that a `group` message is about."""
+    """Return the id of a `group` message's account, or None."""
     return _text(message, "group", "group_id")
 
 
 def is_activity(message: JsonObject) -> bool:
-    """Whether a message shows that the user was there.
+    """Return whether a message shows activity of the user.
 
     https://segment.com/docs/connections/spec/common/#context
     """
@@ -259,55 +259,59 @@ def is_activity(message: JsonObject) -> bool:
 
 
 def event_of(message: JsonObject) -> str | None:
-    """Return the name of what a `track` message says was done."""
+    """Return the event name of a `track` message, or None."""
     return _text(message, "track", "event")
 
 
 def _text(message: JsonObject, call_type: str, name: str) -> str | None:
-    """Return a text of a message of one type; an edited schema may let pass what has none."""
+    """Return a text field of a message of one type, or None: an edited schema may accept messages without it."""
     text = message.get(name)
     return text if message["type"] == call_type and isinstance(text, str) and text else None
 
 
 def key_of(customer: str, contact_id: str) -> str:
-    """Return the hash that stands for a user or an account: what remains of it names nobody."""
+    """Return the hash that represents a user or an account, so that what remains after an erasure identifies nobody."""
     return sha256(f"{escape(customer)}#{escape(contact_id)}")
 
 
 def visitor_key_of(customer: str, anonymous_id: str) -> str:
-    """Return the hash that stands for a visitor, whose anonymous id may be the same text as a user id."""
+    """Return the hash that represents a visitor. An anonymous id may be the same text as a user id."""
     return sha256(f"{escape(customer)}#anonymous#{escape(anonymous_id)}")
 
 
 def shortened(text: str) -> str:
-    """Return a text, cut off where it is too long to keep."""
+    """Return a text, cut off if it is too long to keep."""
     return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}…"
 
 
-def said_of_contact(message: JsonObject) -> Contact:
-    """Return what a message says of the contact that it is about."""
+def contact_in(message: JsonObject) -> Contact:
+    """Return the contact that a message describes, with the facts of that message."""
     if message["type"] == DELETE:
         return Contact(deleted_at=erasure_time(message))
     group_id = account_of(message)
-    traits = _traits(message, _told_traits(message)) if message["type"] == "identify" else {}
+    traits = _traits(message, _sent_traits(message)) if message["type"] == "identify" else {}
     groups = {} if group_id is None else {group_id: _fact(message)}
-    return replace(_said(message, contact_of(message), traits, groups), has_parts=previous_of(message) is not None)
+    return replace(
+        _contact_with(message, contact_of(message), traits, groups), has_parts=previous_of(message) is not None
+    )
 
 
-def said_of_previous(message: JsonObject, customer: str) -> Contact:
-    """Return what an `alias` message says of the visitor that it makes part of a user."""
+def previous_in(message: JsonObject, customer: str) -> Contact:
+    """Return the visitor that an `alias` message merges into a user."""
     return Contact(
         contact_id=shortened(previous_of(message) or ""), merged_into=_fact(message, contact_key(message, customer))
     )
 
 
-def said_of_account(message: JsonObject) -> Contact:
-    """Return what a `group` message says of the account."""
-    return _said(message, account_of(message) or "", _traits(message, message.get("traits")), {})
+def account_in(message: JsonObject) -> Contact:
+    """Return the account that a `group` message describes, with the facts of that message."""
+    return _contact_with(message, account_of(message) or "", _traits(message, message.get("traits")), {})
 
 
-def _said(message: JsonObject, contact_id: str, traits: Mapping[str, Fact], groups: Mapping[str, Fact]) -> Contact:
-    """Return a contact of one message, without what is too long."""
+def _contact_with(
+    message: JsonObject, contact_id: str, traits: Mapping[str, Fact], groups: Mapping[str, Fact]
+) -> Contact:
+    """Return the contact of one message, without facts that are too long."""
     time = event_time(message)
     kept = {name: _fitting(name, fact) for name, fact in traits.items()}
     traits = {name: fact for name, fact in kept.items() if fact is not None}
@@ -323,7 +327,7 @@ def _said(message: JsonObject, contact_id: str, traits: Mapping[str, Fact], grou
 
 
 def _fitting(name: str, fact: Fact) -> Fact | None:
-    """Return a fact without its value where that is too long; None where the name alone is."""
+    """Return a fact, without its value if that is too long; None if the name alone is too long."""
     for fitting in (fact, replace(fact, value=None, is_left_out=True)):
         if _fact_bytes(name, fitting) <= MAX_FACT_BYTES:
             return fitting
@@ -331,12 +335,12 @@ def _fitting(name: str, fact: Fact) -> Fact | None:
 
 
 def _fact_bytes(name: str, fact: Fact) -> int:
-    """Count as it is stored: a lone surrogate, which UTF-8 can't hold, is escaped."""
+    """Return the size of a stored fact: a lone surrogate, which UTF-8 can't encode, is escaped."""
     return len(json.dumps([name, fact.to_json()], ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
-def _told_traits(message: JsonObject) -> object:
-    """Return the traits of an `identify` message, which RudderStack's libraries have in the context only."""
+def _sent_traits(message: JsonObject) -> object:
+    """Return the traits of an `identify` message; RudderStack's libraries send them only in the context."""
     context = message.get("context")
     return message.get("traits", context.get("traits") if isinstance(context, dict) else None)
 
@@ -350,14 +354,14 @@ def _fact(message: JsonObject, value: object = None) -> Fact:
     return Fact(time=event_time(message), message_id=message["message_id"], value=value)
 
 
-# Contacts that are merged
+# Merged contacts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A contact as people see it: a user, with the visitors that are part of the user; or a visitor that is not.
+    """A contact for display: a user with the visitors that are part of the user, or a visitor without a user.
 
-    `contacts` are theirs by their keys. `merged` are the anonymous ids of the visitors.
+    `contacts` has their contacts by key. `merged` are the anonymous ids of the visitors.
     """
 
     contact_id: str
@@ -367,7 +371,7 @@ class Profile:
 
     @classmethod
     def of(cls, contacts: Mapping[str, Contact]) -> Self:
-        """Put contacts together; the first one stands for all."""
+        """Return a profile of some contacts; the first one gives the id."""
         root, *visitors = contacts.values()
         return cls(
             contact_id=root.contact_id or "",
@@ -388,10 +392,10 @@ class Profile:
 
     @property
     def last_seen(self) -> str:
-        """The time of the latest activity, "" where that is unknown or there was none."""
+        """The time of the latest activity, "" if it is unknown or there was none."""
         return self.whole.last_seen or ""
 
 
 def _whole(contacts: Iterable[Contact]) -> Contact:
-    """Join contacts. Each has lost already what was erased of it, and keeps the rest."""
+    """Join contacts. Each has already lost its own erased facts; none loses more."""
     return reduce(Contact.join, (replace(contact, deleted_at=None) for contact in contacts), Contact())

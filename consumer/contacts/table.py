@@ -1,13 +1,14 @@
 """The contact table: keeps contacts in DynamoDB while messages arrive concurrently, in any order, and repeatedly.
 
-Items of one customer (partition key `customer`), by their sort key `item`, which holds nothing readable:
+The items of one customer (partition key `customer`), by their sort key `item`, which has no readable ids:
 
-- `contact#<key>` and `account#<key>`: a `Contact` as JSON in `facts`, compressed where it is long, and a `version`, on
-  which puts are conditional. The limits of `Contact` keep it below DynamoDB's 400 KB.
+- `contact#<key>` and `account#<key>`: a `Contact` as JSON in `facts`, compressed if it is long. Puts are conditional on
+  `version`. The limits of `Contact` keep the item below DynamoDB's 400 KB.
 - `part#<key of a user>#<key of a visitor>`: an alias made the visitor part of the user. `time` is the event time of the
-  first such alias. `erased` is the last erasure that flowed this way and is finished.
-- `seen#<key>#<day>#<hash of the event>`: what a contact did on a day (UTC, or `unknown`): the name of the `event`, and
-  in the set `messages` one text per message. A full set is split by hashes of these texts: `…#<first digits>`.
+  first such alias. `erased` is the last finished erasure of the visitor that an erasure of the user caused.
+- `seen#<key>#<day>#<hash of the event>`: an event of a contact on one day (UTC, or `unknown`). It has the name of the
+  `event`, and in the set `messages` one text per message. A full set is split by hashes of these texts: `…#<first
+  digits>`.
 """
 
 import itertools
@@ -22,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 from consumer.contacts.contact import (
     Contact,
     Profile,
+    account_in,
     account_of,
     claimed_time,
+    contact_in,
     contact_key,
     erasure_time,
     event_of,
     event_time,
     key_of,
+    previous_in,
     previous_of,
-    said_of_account,
-    said_of_contact,
-    said_of_previous,
     shortened,
     visitor_key_of,
 )
@@ -46,17 +47,18 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 MAX_TRIES = 10
-"""To put an item that others change at the same time."""
+"""Tries to put an item that others change at the same time."""
 MAX_PAUSE_SECONDS = 0.2
-"""Between two of them; ten messages of a queue have 30 seconds."""
+"""Longest pause between two tries; ten messages of a queue have 30 seconds."""
 MAX_ERASING_SECONDS = 10
-"""For one hand-over of a `delete`: the other messages of its batch need time, too."""
+"""For one hand-over of a `delete`: the other messages of its batch need time too."""
 MAX_SET_MESSAGES = 250
-"""Of one item. DynamoDB charges the size of the whole item for each write, so a set is split long before 400 KB."""
+"""Limit for one item. DynamoDB charges each write by the size of the whole item. So a set is split long before 400
+KB."""
 BATCH_DELETES = 25
 """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html"""
 MESSAGE_HASH_CHARS = 12
-"""Enough to tell the messages of one microsecond apart; the shorter they are, the more an item takes."""
+"""Enough to distinguish the messages of one microsecond. Longer hashes would make items larger."""
 
 UNKNOWN_DAY = "unknown"
 DAY_CHARS = len("2020-05-09")
@@ -66,18 +68,18 @@ Item = Mapping[str, Any]
 
 
 class Conflict(Exception):
-    """Others changed an item before each try to put it. The message has to be handed over again."""
+    """Others changed an item before each try to put it. The message must be handed over again."""
 
 
 class Unfinished(Exception):
-    """An erasure takes longer than one hand-over may. What is erased stays erased; the next hand-over continues."""
+    """An erasure takes longer than one hand-over may. Erased data stays erased; the next hand-over continues."""
 
 
 class ContactTable:
     """The contacts of one customer.
 
-    The client treats an unconfirmed response as an error. `sleep` and `clock` use seconds.
-    What is read is complete when all messages were taken. Until then an alias or an erasure may show in part.
+    The client must treat an unconfirmed response as an error. `sleep` and `clock` use seconds. Reads are complete when
+    all messages were handled. Until then, an alias or an erasure may be visible in part.
     """
 
     def __init__(
@@ -96,24 +98,24 @@ class ContactTable:
         self._clock = clock
 
     def take(self, message: JsonObject) -> None:
-        """Keep what a message says.
+        """Store the facts of a message.
 
-        Raises `PermanentFailure`. Raises `Conflict`, `Unfinished` or one of `STORE_ERRORS` where the message has to be
+        Raises `PermanentFailure`. Raises `Conflict`, `Unfinished` or one of `STORE_ERRORS` if the message must be
         handed over again.
 
-        The order of the steps lets messages be handled concurrently and be interrupted anywhere. An erasure is first
-        noted and then sweeps. An event is first counted, an alias first noted as a part of the user, and then both look
-        for an erasure. So at least one of the two sees the other.
+        The order of the steps allows concurrent messages, and interruptions anywhere. An erasure is first recorded and
+        then sweeps. An event is first counted, and an alias is first recorded as a part of the user; then both look for
+        an erasure. So at least one of the two sees the other.
         """
         key = contact_key(message, self._customer)
         account, event, previous = account_of(message), event_of(message), previous_of(message)
         if account is not None:
-            self._join(f"account#{key_of(self._customer, account)}", said_of_account(message))
+            self._join(f"account#{key_of(self._customer, account)}", account_in(message))
         if event is not None:
             self._count(key, event, message)
         if previous is not None:
             self._note_part(key, visitor_key_of(self._customer, previous), event_time(message))
-        contact = self._join(f"contact#{key}", said_of_contact(message))
+        contact = self._join(f"contact#{key}", contact_in(message))
         if event is not None and contact.voids(event_time(message)):
             self._uncount(key, event, message)
         if previous is not None:
@@ -122,14 +124,14 @@ class ContactTable:
             self._erase(key, erasure_time(message))
 
     def _take_alias(self, key: str, previous: str, contact: Contact, message: JsonObject) -> None:
-        """Merge a visitor into a user, and erase the visitor with a user who was erased after that."""
+        """Merge a visitor into a user, and erase the visitor if the user was erased after that."""
         visitor = visitor_key_of(self._customer, previous)
-        self._join(f"contact#{visitor}", said_of_previous(message, self._customer))
+        self._join(f"contact#{visitor}", previous_in(message, self._customer))
         if contact.deleted_at is not None and contact.voids(event_time(message)):
             self._erase_part(key, visitor, contact.deleted_at, self._deadline())
 
     def _join(self, name: str, said: Contact) -> Contact:
-        """Add to what is known of a contact or an account, and return all of that."""
+        """Add facts to a contact or an account, and return all of its facts."""
         for _ in range(MAX_TRIES):
             item = self._get(name)
             contact = _contact(item).join(said)
@@ -152,15 +154,15 @@ class ContactTable:
         raise Conflict(f"{name} was changed by others {MAX_TRIES} times in a row")
 
     def _pause(self) -> None:
-        self._sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 -- no secret
+        self._sleep(random.uniform(0, MAX_PAUSE_SECONDS))  # noqa: S311 -- not a secret
 
     def _count(self, key: str, event: str, message: JsonObject) -> None:
-        """Add a message to the set of those that count, which has no effect when it is there already.
+        """Add a message to the set of counted messages; no effect if it is there already.
 
-        A message that is handed over again may get into two items, when there was no room for it the first time.
-        Reading counts it once. Raises `PermanentFailure` where all sets that may hold the message are full.
+        If the set had no room at first, a message that is handed over again may get into two items. A read counts it
+        once. Raises `PermanentFailure` if all sets for the message are full.
         """
-        # The message id alone would not split messages that share it.
+        # Messages that share an id must be split too, so the text has more than the id.
         digest = sha256(_counted(message))
         for digits in range(len(digest) + 1):
             split = f"#{digest[:digits]}" if digits else ""
@@ -184,15 +186,15 @@ class ContactTable:
         raise PermanentFailure("The sets of the messages of this user, event and day are full")
 
     def _uncount(self, key: str, event: str, message: JsonObject) -> None:
-        """Take a message out of the sets that it may be in."""
+        """Remove a message from the sets that may contain it."""
         counted = _counted(message)
         for item in self._query(_seen_item(key, event, message)):
             self._remove(item["item"]["S"], {counted}.intersection(_messages(item)))
 
     def _remove(self, name: str, counted: Iterable[str]) -> None:
-        """Take messages, if any, out of their set, and delete the item of a set that is empty.
+        """Remove messages from their set, if any, and delete the item if the set is empty.
 
-        Without the condition, DynamoDB would make an item anew that was deleted meanwhile.
+        Without the condition, DynamoDB would create an item again that was deleted meanwhile.
         """
         messages = sorted(counted)
         if messages:
@@ -214,7 +216,7 @@ class ContactTable:
             )
 
     def _note_part(self, key: str, visitor: str, moment: str) -> None:
-        """Note that a visitor is part of a user, since the earliest alias that says so."""
+        """Record that a visitor is part of a user, since the earliest alias that says so."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
                 TableName=self._name,
@@ -226,7 +228,7 @@ class ContactTable:
             )
 
     def _erase(self, key: str, deleted_at: str) -> None:
-        """Sweep a contact, and erase the visitors that were part of it when it was erased; raises `Unfinished`."""
+        """Sweep a contact, and erase the visitors that were part of it at the erasure; raises `Unfinished`."""
         deadline = self._deadline()
         self._sweep(key, deleted_at, deadline)
         for part in self._query(f"part#{key}#"):
@@ -235,7 +237,7 @@ class ContactTable:
                 self._erase_part(key, part["item"]["S"].split("#")[2], deleted_at, deadline)
 
     def _erase_part(self, key: str, visitor: str, deleted_at: str, deadline: float) -> None:
-        """Erase a visitor with the user; again where that was begun, since it may have been interrupted."""
+        """Erase a visitor with the user. Repeat an erasure that has begun, because it may have been interrupted."""
         self._join(f"contact#{visitor}", Contact(deleted_at=deleted_at))
         self._sweep(visitor, deleted_at, deadline)
         self._client.update_item(
@@ -247,9 +249,9 @@ class ContactTable:
         )
 
     def _sweep(self, key: str, deleted_at: str, deadline: float) -> None:
-        """Delete what a contact did until an erasure; raises `Unfinished`.
+        """Delete the events of a contact until an erasure; raises `Unfinished`.
 
-        The items of earlier days are deleted whole, with what is added to them meanwhile.
+        The items of earlier days are deleted as a whole, with messages that are added meanwhile.
         """
         day = deleted_at[:DAY_CHARS]
         self._delete(self._query(f"seen#{key}#{UNKNOWN_DAY}#"), deadline)
@@ -259,7 +261,7 @@ class ContactTable:
             self._remove(item["item"]["S"], (one for one in _messages(item) if _time(one) <= deleted_at))
 
     def _delete(self, items: Iterator[Item], deadline: float) -> None:
-        """Delete items, so many at once; raises `Unfinished` between two calls."""
+        """Delete items in groups; raises `Unfinished` between two calls."""
         while names := [item["item"] for item in itertools.islice(items, BATCH_DELETES)]:
             requests: Any = {
                 self._name: [{"DeleteRequest": {"Key": {**self._key(""), "item": name}}} for name in names]
@@ -278,18 +280,18 @@ class ContactTable:
             raise Unfinished(f"The erasure took longer than {MAX_ERASING_SECONDS} seconds, and continues next time")
 
     def profiles(self) -> Iterator[Profile]:
-        """Yield all contacts, merged ones as one, in no particular order; read page by page."""
+        """Yield all contacts, merged ones as one, in no particular order, page by page."""
         for item in self._query("contact#"):
             contact = _contact(item)
             if contact.contact_id is not None and contact.merged_into is None:
                 yield self._profile(item["item"]["S"].removeprefix("contact#"), contact)
 
     def find(self, contact_id: str) -> Profile | None:
-        """Return the user that has an id; or else the visitor that has it, or the user whom that is part of."""
+        """Return the user with an id; otherwise the visitor with that id, or the user whom the visitor is part of."""
         for key in (key_of(self._customer, contact_id), visitor_key_of(self._customer, contact_id)):
             contact = self._read(key)
             if contact.merged_into is not None:
-                key = contact.merged_into.value  # noqa: PLW2901 -- it stands for the other one
+                key = contact.merged_into.value  # noqa: PLW2901 -- the user stands for the visitor
                 contact = self._read(key)
             if contact.contact_id is not None:
                 return self._profile(key, contact)
@@ -301,7 +303,7 @@ class ContactTable:
     def _visitors(self, key: str) -> Iterator[tuple[str, Contact]]:
         """Yield the visitors that are part of a contact now.
 
-        One that is known from aliases alone is not shown where its id is that of another user: nothing was merged.
+        A visitor that is known only from aliases is skipped if its id is the id of another user: nothing was merged.
         """
         for part in self._query(f"part#{key}#"):
             visitor = part["item"]["S"].split("#")[2]
@@ -314,7 +316,7 @@ class ContactTable:
         return self._read(key_of(self._customer, contact_id)).contact_id is not None
 
     def to_json(self, profile: Profile) -> JsonObject:
-        """Return a contact whole: with the traits of its accounts, its events, and what was left out, if anything."""
+        """Return a contact for display: its accounts' traits, its events, and the names of traits that are left out."""
         accounts = {group_id: self._account(group_id) for group_id in profile.groups}
         left_out = {
             "traits": profile.whole.left_out,
@@ -335,7 +337,7 @@ class ContactTable:
         return _contact(self._get(f"account#{key_of(self._customer, group_id)}"))
 
     def _events(self, profile: Profile) -> dict[str, int]:
-        """Count by event. What was erased is left out, though an interrupted message may not have swept it yet."""
+        """Return the number of messages by event. Erased ones don't count, even if they have not been swept yet."""
         seen: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
         for key, contact in profile.contacts.items():
             for item in self._query(f"seen#{key}#"):
@@ -347,12 +349,12 @@ class ContactTable:
         return _contact(self._get(f"contact#{key}"))
 
     def _get(self, name: str) -> Item:
-        """Return an item, an empty one where there is none."""
+        """Return an item, an empty one if it does not exist."""
         answer = self._client.get_item(TableName=self._name, Key=self._key(name), ConsistentRead=True)
         return answer.get("Item", {})
 
     def _query(self, start: str, *, before: str = "") -> Iterator[Item]:
-        """Yield the items whose names start with a text, as they are now; or those from there to `before`."""
+        """Yield the current items whose names start with a text; with `before`, those from that text to `before`."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._name,
             KeyConditionExpression="#customer = :customer AND "
@@ -377,7 +379,7 @@ def _contact(item: Item) -> Contact:
 
 
 def _json_text(document: JsonObject) -> str:
-    """Return JSON in which only what UTF-8 can't hold is escaped: escaping all would exceed the limits of sizes."""
+    """Return JSON that escapes only what UTF-8 can't encode: escaping more would exceed the size limits."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -388,9 +390,9 @@ def _seen_item(key: str, event: str, message: JsonObject) -> str:
 
 
 def _counted(message: JsonObject) -> str:
-    """Return the text that stands for a message in a set: what every resend repeats, which tells messages apart.
+    """Return the text that represents a message in a set. It has the values that every resend repeats.
 
-    Where the sender's clock is ahead, the event time follows, by which an erasure decides.
+    If the sender's clock is ahead, the event time follows, because erasures compare it.
     """
     claimed, moment = claimed_time(message), event_time(message)
     identity = f"{claimed}#{sha256(escape(message['message_id']))[:MESSAGE_HASH_CHARS]}"
@@ -398,7 +400,7 @@ def _counted(message: JsonObject) -> str:
 
 
 def _messages(item: Item) -> list[str]:
-    """Return the set of an item; none where it was emptied and is about to be deleted."""
+    """Return the set of an item; empty if the set was emptied and the item is about to be deleted."""
     messages: list[str] = item.get("messages", {"SS": []})["SS"]
     return messages
 

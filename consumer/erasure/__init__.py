@@ -1,1 +1,1 @@
-"""What `consumer/eraser.py` does: erase the data of one subject, and keep tombstones and receipts."""
+"""The parts of `consumer/eraser.py`: erase the data of one subject, and keep tombstones and receipts."""

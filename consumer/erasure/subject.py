@@ -1,8 +1,9 @@
 """Erase one subject: its stored messages, its rejects, and then the `delete` messages themselves.
 
-An erasure may end anywhere and begin again. A page of keys is counted and noted before it is deleted, so that nothing
-is counted twice. What a page links to is erased before the page. A `delete` message is handed to the consumer's queue
-and then deleted, both at the end: a `delete` that is still in the event table is not carried out yet.
+An erasure may be interrupted anywhere and started again. A page of keys is counted and recorded before it is deleted,
+so that nothing is counted twice. Linked ids of a page are erased before the page. At the end, each `delete` message is
+sent to the consumer's queue and then deleted. So a `delete` that is still in the event table has not been carried out
+yet.
 """
 
 import time
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import DeleteItemOutputTypeDef
 
 WRITE_UNITS_PER_SECOND = 250
-"""What an eraser takes of a table: a quarter of what one partition can, so that new messages find their place.
+"""The capacity that an eraser uses: a quarter of one partition's, so that new messages can be written.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
 """
@@ -41,41 +42,41 @@ T = TypeVar("T")
 
 
 class Scope(StrEnum):
-    """What is erased: what is stored under the id, or also under anonymous ids that the user's own messages name."""
+    """What is erased: the messages of the id, or also those of anonymous ids in the user's own messages."""
 
     USER = "user"
     LINKED = "linked"
 
 
 class OutOfTimeError(Exception):
-    """An erasure stopped between two items, because its time was over; begun again, it goes on there."""
+    """The time of an erasure ran out between two items; when started again, it continues there."""
 
 
 Key = dict[str, Any]
-"""The key of an item, as DynamoDB writes it."""
+"""The key of an item, in DynamoDB's format."""
 EVENT_KEY = ("subject", "position")
 REJECT_KEY = ("customer_day_shard", "body_hash")
 
 
 class Link(NamedTuple):
-    """Another id that a user's messages name: its kind is `anonymous`, or `previous` of an alias call."""
+    """Another id in a user's messages: its kind is `anonymous`, or `previous` from an alias call."""
 
     kind: str
     id: str
 
 
 Unread = Callable[[Item], None]
-"""Is told the key of an item whose message can't be read, so that the ids that it links to are unknown."""
+"""Gets the key of an item whose message can't be read, so that its linked ids are unknown."""
 
 
 class Eraser:
-    """Erases subjects; `clock` gives seconds since 1970. `unread` is told of each item that can't be read.
+    """Erases subjects; `clock` returns seconds since 1970. `unread` is called for each item that can't be read.
 
-    The client must treat an unconfirmed response as an error. `hand_over` makes a `delete` message durable for the
-    consumer; None is for a deployment that has no consumer.
+    The client must treat an unconfirmed response as an error. `hand_over` stores a `delete` message durably for the
+    consumer; it is None for a deployment without a consumer.
     """
 
-    def __init__(  # noqa: PLR0913 -- each is one setting, and all are named at the only call
+    def __init__(  # noqa: PLR0913 -- each parameter is one setting, named at the only call
         self,
         client: "DynamoDBClient",
         *,
@@ -99,16 +100,16 @@ class Eraser:
         self._sleep = sleep
 
     def bury(self, request: ErasureRequest) -> Receipt:
-        """Leave a tombstone, by which the endpoint knows who was erased, and return the receipt, opened if it is new.
+        """Write a tombstone, which tells the endpoint who was erased, and return the receipt; open it if it is new.
 
         The tombstone is at least as old as the receipt's `started_at`. Raises `STORE_ERRORS`, and
-        `FinishedElsewhereError` where two do so at once.
+        `FinishedElsewhereError` if two erasers do so at once.
         """
         self._erasures.bury(request)
         return self._open(request).receipt
 
     def erase(self, request: ErasureRequest, *, until: float) -> Receipt | None:
-        """Carry out a request, or the rest of it, and return its receipt; None where it was finished before.
+        """Carry out a request, or the rest of it, and return its receipt; None if it was finished before.
 
         Raises `OutOfTimeError` when the clock passes `until`, and `STORE_ERRORS`.
         """
@@ -119,7 +120,8 @@ class Eraser:
             progress = self._erase_messages(progress, request, until)
             progress = self._erase_rejects(progress, request.subject, until)
             carried_out = [_key(item) for item in self._stored(request.subject) if _is_carried_out(item, request)]
-            # Once more: what was stored before one of these deletes, or was taken in from the rejects, is gone then.
+            # Erase once more: it also removes messages stored before one of these deletes, or imported from the
+            # rejects.
             progress = self._erase_messages(progress, request, until)
             for key in carried_out:
                 self._close(key, until)
@@ -128,12 +130,12 @@ class Eraser:
             return None
 
     def _open(self, request: ErasureRequest) -> Progress:
-        """Return how far a request got, which may be no way at all."""
+        """Return the progress of a request, and open its receipt if it is new."""
         progress = self._erasures.progress(request)
         return progress or self._erasures.begin(request, scope=self._scope, now=self._now())
 
     def _erase_messages(self, progress: Progress, request: ErasureRequest, until: float) -> Progress:
-        """Erase what is stored of a subject, and with the scope `linked` before each page what that links to."""
+        """Erase the messages of a subject, and with the scope `linked` the linked ids of each page first."""
         seen: set[Link] = set()
         for page in _pages(item for item in self._stored(request.subject) if not _is_delete(item)):
             self._check_time(until)
@@ -148,9 +150,9 @@ class Eraser:
         return progress
 
     def _erase_linked(self, progress: Progress, subject: str, until: float) -> Progress:
-        """Erase what is stored of a linked subject, except its own `delete`, which gets a receipt of its own.
+        """Erase the messages of a linked subject, except its own `delete`, which gets its own receipt.
 
-        Rejects go first: `destination rejects retry` turns a reject into a message, and never the other way.
+        Rejects go first: `destination rejects retry` turns a reject into a message, but never the reverse.
         """
         rejects = rejects_of(self._client, self._rejects_table, subject)
         progress = self._sweep(progress, "linked_rejects", self._rejects_table, rejects, until=until)
@@ -165,7 +167,7 @@ class Eraser:
         return stored_of(self._client, self._event_table, subject)
 
     def _sweep(self, progress: Progress, count: str, table: str, keys: Iterable[Key], *, until: float) -> Progress:
-        """Delete items page by page, each of which is counted first."""
+        """Delete items page by page; each page is counted before it is deleted."""
         for page in _pages(keys):
             progress = progress.counting(count, frozenset(map(_key_hash, page)))
             self._erasures.note(progress)
@@ -174,11 +176,11 @@ class Eraser:
         return progress
 
     def _close(self, key: Key, until: float) -> None:
-        """Hand a `delete` message to the consumer, and then delete it."""
+        """Send a `delete` message to the consumer, and then delete it."""
         self._check_time(until)
         if self._hand_over is not None:
             item = self._client.get_item(TableName=self._event_table, Key=key, ConsistentRead=True).get("Item")
-            if item is not None:  # else another eraser closed it
+            if item is not None:  # otherwise another eraser closed it
                 self._hand_over(image_of(item))
         self._delete(self._event_table, key, until)
 
@@ -187,7 +189,7 @@ class Eraser:
             raise OutOfTimeError
 
     def _delete(self, table: str, key: Key, until: float) -> None:
-        """Delete an item, at a pace that leaves the table to others."""
+        """Delete an item, at a pace that leaves capacity for others."""
         self._check_time(until)
         began = self._clock()
         answer = self._delete_item(table, key, until)
@@ -196,9 +198,9 @@ class Eraser:
             self._sleep(pause)
 
     def _delete_item(self, table: str, key: Key, until: float) -> "DeleteItemOutputTypeDef":
-        """Delete an item. Retries errors that botocore does not retry, such as a garbled answer.
+        """Delete an item. Retries errors that botocore does not retry, such as a garbled response.
 
-        Without that, a user with many messages uses up Lambda's retries at a store that fails often.
+        Without that, a user with many messages uses up Lambda's retries if the store fails often.
         """
         for _ in range(MAX_DELETE_TRIES - 1):
             with suppress(*STORE_ERRORS):
@@ -212,7 +214,7 @@ class Eraser:
 
 
 def stored_of(client: "DynamoDBClient", event_table: str, subject: str) -> Iterator[Item]:
-    """Yield what is stored of a subject: key, call type, anonymous id, and when; raises `STORE_ERRORS`."""
+    """Yield the stored items of a subject: key, call type, anonymous id, and time; raises `STORE_ERRORS`."""
     names = (*EVENT_KEY, "type", "anonymous_id", "stored_at")
     pages = client.get_paginator("query").paginate(
         TableName=event_table,
@@ -231,36 +233,36 @@ def _is_delete(item: Item) -> bool:
 
 
 def _text(item: Item, name: str) -> str:
-    """Return a text of an item, "" where somebody has edited it to something else."""
+    """Return a text of an item, "" if somebody has edited it to another type."""
     text: str = item.get(name, {}).get("S", "")
     return text
 
 
 def _is_carried_out(item: Item, request: ErasureRequest) -> bool:
-    """Whether it is the `delete` of a request, or an earlier one; a later one has an erasure of its own."""
+    """Return whether an item is the request's `delete` or an earlier one; a later one has its own erasure."""
     return _is_delete(item) and _text(item, "stored_at") <= request.requested_at
 
 
 def links_of(client: "DynamoDBClient", event_table: str, subject: str, unread: Unread) -> Iterator[Link]:
-    """Yield the other ids that a subject's messages name, some of them often; raises `STORE_ERRORS`."""
+    """Yield the other ids in a subject's messages, possibly repeated; raises `STORE_ERRORS`."""
     yield from links_in(client, event_table, stored_of(client, event_table, subject), unread)
 
 
 def links_in(client: "DynamoDBClient", event_table: str, items: Iterable[Item], unread: Unread) -> Iterator[Link]:
-    """Yield the other ids that messages name, some of them often; raises `STORE_ERRORS`."""
+    """Yield the other ids in messages, possibly repeated; raises `STORE_ERRORS`."""
     for item in items:
         if _text(item, "type") == "alias":
             yield from _link(client, event_table, _key(item), "previous", unread)
         anonymous_id = _text(item, "anonymous_id")
         if anonymous_id and not _is_delete(item):
-            if "?" in anonymous_id:  # which may stand for what UTF-8 can't hold
+            if "?" in anonymous_id:  # "?" may replace something that UTF-8 can't encode
                 yield from _link(client, event_table, _key(item), "anonymous", unread)
             else:
                 yield Link("anonymous", anonymous_id)
 
 
 def _link(client: "DynamoDBClient", event_table: str, key: Key, kind: str, unread: Unread) -> Iterator[Link]:
-    """Read an id that a message names from its JSON; an edited schema may let pass what has none."""
+    """Yield an id from a message's JSON; an edited schema may accept messages without it."""
     item = client.get_item(
         TableName=event_table, Key=key, ConsistentRead=True, ProjectionExpression="message"
     ).get("Item")  # fmt: skip
@@ -276,12 +278,12 @@ def _link(client: "DynamoDBClient", event_table: str, key: Key, kind: str, unrea
 
 
 def linked_subject(customer_id: str, link: Link) -> str:
-    """Return the subject of a linked id: that of a visitor, and never another user's, whom anybody could name."""
+    """Return the subject of a linked id: always a visitor's, because anybody could name another user."""
     return subject_key(customer_id, "anonymous", link.id)
 
 
 def rejects_of(client: "DynamoDBClient", rejects_table: str, subject: str) -> Iterator[Key]:
-    """Yield the keys of the rejects that name a subject; raises `STORE_ERRORS`."""
+    """Yield the keys of a subject's rejects; raises `STORE_ERRORS`."""
     pages = client.get_paginator("query").paginate(
         TableName=rejects_table,
         IndexName=REJECTS_INDEX,

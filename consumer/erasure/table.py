@@ -1,7 +1,7 @@
-"""The erasure table: whom a `delete` call erased, as tombstones and receipts that name nobody.
+"""The erasure table: tombstones and receipts of erased users, with hashes instead of their ids.
 
-A tombstone is what the endpoint looks up (`handler/erased.py`); a receipt is what an auditor reads. Both have the hash
-of the subject in place of the user. `docs/explanation/privacy.md` describes the attributes.
+The endpoint looks up tombstones (`handler/erased.py`); an auditor reads receipts. Both have a hash of the subject in
+place of the user. `docs/explanation/privacy.md` describes the attributes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 
 MAX_LINKED_IDS = 1000
-"""Of which a receipt knows while it is under way, so that it stays small; those beyond it does not count."""
+"""Limit for the linked ids in an unfinished receipt, so that it stays small; further ids are not counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErasureRequest:
-    """Whom to erase: a subject (a partition key of the event table) of a customer.
+    """The subject to erase (a partition key of the event table), and its customer.
 
-    `requested_at`, when the `delete` was stored, is UTC that sorts, and tells two requests for a subject apart.
+    `requested_at` is the time when the `delete` was stored, in sortable UTC. It distinguishes two requests for a
+    subject.
     """
 
     customer_id: str
@@ -40,10 +41,10 @@ class ErasureRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of a request; times are UTC that sorts, `finished_at` is "" while it is under way.
+    """The result of a request; times are sortable UTC, and `finished_at` is "" until it is finished.
 
-    `messages` and `rejects` count what was erased of the subject, `linked_messages` and `linked_rejects` what was of
-    the ids linked to it, of which there are `linked_ids`.
+    `messages` and `rejects` count the erased items of the subject. `linked_messages` and `linked_rejects` count those
+    of the linked ids; `linked_ids` is the number of these ids.
     """
 
     customer_id: str
@@ -68,16 +69,16 @@ class Receipt:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what an auditor gets."""
+        """Return the form for auditors."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """A receipt under way, with hashes that make it right when it goes on.
+    """An unfinished receipt, with hashes that keep its counts right after an interruption.
 
-    `page` holds those of the keys that were counted last, and may not be deleted yet; `earlier_pages` those that an
-    eraser left which ended half-way; `links` those of the linked ids.
+    `page` has the hashes of the keys that were counted last, and may not be deleted yet. `earlier_pages` has those of
+    eraser runs that were interrupted. `links` has the hashes of the linked ids.
     """
 
     receipt: Receipt
@@ -86,24 +87,24 @@ class Progress:
     links: frozenset[str] = frozenset()
 
     def linking(self, hashes: Iterable[str]) -> "Progress":
-        """Return it with more linked ids, each of which counts once, up to `MAX_LINKED_IDS`."""
+        """Return the progress with more linked ids, each counted once, up to `MAX_LINKED_IDS`."""
         links = frozenset(islice(chain(self.links, sorted(set(hashes) - self.links)), MAX_LINKED_IDS))
         return replace(self, links=links, receipt=replace(self.receipt, linked_ids=len(links)))
 
     def counting(self, count: str, page: frozenset[str]) -> "Progress":
-        """Return it with the next page; a key that was counted before is not counted again."""
+        """Return the progress with the next page; a key that was counted before is not counted again."""
         total = getattr(self.receipt, count) + len(page - self.page - self.earlier_pages)
         return replace(self, page=page, receipt=replace(self.receipt, **{count: total}))
 
 
 class FinishedElsewhereError(Exception):
-    """Another eraser had the same request, and finished it."""
+    """Another eraser carried out the same request, and finished it."""
 
 
 class ErasureTable:
     """Keeps tombstones and receipts. The client must treat an unconfirmed response as an error.
 
-    Every write says what is then to be there, so that one that is made twice, by a retry, changes nothing.
+    Every write is idempotent, so a retry changes nothing.
     """
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
@@ -111,7 +112,7 @@ class ErasureTable:
         self._name = name
 
     def bury(self, request: ErasureRequest) -> None:
-        """Leave a tombstone, or move the one that is there to a later time."""
+        """Write a tombstone, or move the existing one to a later time."""
         try:
             self._client.put_item(
                 TableName=self._name,
@@ -123,10 +124,10 @@ class ErasureTable:
                 ExpressionAttributeValues={":requested": {"S": request.requested_at}},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            return  # of a later request
+            return  # the tombstone of a later request exists
 
     def progress(self, request: ErasureRequest) -> Progress | None:
-        """Return how far a request got, None where it has not begun."""
+        """Return the progress of a request, None if it has not begun."""
         key = _receipt_key(request.customer_id, request.user_hash, request.requested_at)
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         if item is None:
@@ -135,7 +136,7 @@ class ErasureTable:
         return Progress(receipt=Receipt.from_item(item), earlier_pages=page, links=links)
 
     def note(self, progress: Progress) -> None:
-        """Write how far a request got; raises `FinishedElsewhereError`."""
+        """Write the progress of a request; raises `FinishedElsewhereError`."""
         receipt = progress.receipt
         item: dict[str, AttributeValueTypeDef] = {
             name: {"N": str(value)} if isinstance(value, int) else {"S": value}
@@ -173,7 +174,7 @@ class ErasureTable:
         return receipt
 
     def receipts(self, customer_id: str, *, user_hash: str = "") -> Iterator[Receipt]:
-        """Yield the receipts of a customer, in no order; the start of a hash tells which."""
+        """Yield the receipts of a customer, in no particular order; `user_hash` may be the start of a hash."""
         pages = self._client.get_paginator("query").paginate(
             TableName=self._name,
             KeyConditionExpression="customer = :customer" + (" AND begins_with(erasure, :hash)" if user_hash else ""),
@@ -187,13 +188,13 @@ class ErasureTable:
             yield from _receipts(page["Items"])
 
     def everything(self) -> Iterator[Receipt]:
-        """Yield all receipts, in no order."""
+        """Yield all receipts, in no particular order."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
             yield from _receipts(page["Items"])
 
 
 def _receipts(items: "list[dict[str, AttributeValueTypeDef]]") -> Iterator[Receipt]:
-    return (Receipt.from_item(item) for item in items if "started_at" in item)  # others are tombstones
+    return (Receipt.from_item(item) for item in items if "started_at" in item)  # the others are tombstones
 
 
 def _receipt_key(customer_id: str, user_hash: str, requested_at: str) -> "dict[str, AttributeValueTypeDef]":

@@ -1,1 +1,1 @@
-"""What brings messages to `consumer/handle.py`: batches, retries, dead letters, and clients with long time-outs."""
+"""Pass messages to `consumer/handle.py`: batches, retries, dead letters, and clients with long time-outs."""

@@ -1,10 +1,10 @@
-"""One batch of messages: each is handed to `consumer/handle.py`, and what fails is moved out of the way.
+"""Hand over one batch of messages to `consumer/handle.py`, and move the failed ones out of the way.
 
-Each message that fails leaves one line of JSON, and each batch one line that is also its metric (CloudWatch embedded
+Each failed message writes one line of JSON. Each batch writes one line that is also its metrics (CloudWatch embedded
 metric format): Consumed, ConsumerFailed and ConsumerGaveUp. A message that was not tried is not counted.
 
-No line holds a message's body. The traceback is the text of the partner's own code, though: an exception that quotes a
-message brings that quotation into the log.
+No line has a message's body. But the traceback has text of the partner's own code: if an exception quotes a message,
+the quotation gets into the log.
 """
 
 import json
@@ -30,23 +30,23 @@ Handle = Callable[[JsonObject, str], None]
 
 MAX_TRACEBACK_FRAMES = 20
 MAX_TRACEBACK_PART_CHARS = 1000
-"""Of one frame, or of the text of one exception."""
+"""Limit for one frame, or for the text of one exception."""
 MAX_TRACEBACK_CHARS = 20_000
 
 _metrics = Metrics(namespace=NAMESPACE)
 
 
 class BatchFailed(Exception):
-    """No message of a batch is done."""
+    """Every message of a batch failed."""
 
 
 Move = Callable[[], None]
-"""Sends the message that failed on, durably."""
+"""Sends the failed message to another queue, durably."""
 
 
 @dataclass(kw_only=True)
 class Batch:
-    """Hands messages over, and counts what became of them."""
+    """Hands messages over, and counts the results."""
 
     handle: Handle
     consumed: int = 0
@@ -56,10 +56,10 @@ class Batch:
     def hand_over(
         self, record_id: str | None, read: Callable[[], StoredMessage], *, give_up: Move, retry: Move | None = None
     ) -> None:
-        """Read a message and hand it over; what fails leaves a line, and is sent on.
+        """Read a message and hand it over; a failure is logged, and the message is sent on.
 
-        `give_up` is for a failure that is permanent, `retry` for any other. Without a `retry`, and where sending on
-        fails, this raises the error: Lambda then brings the message again.
+        `give_up` sends on a message with a permanent failure, `retry` any other one. Without a `retry`, or if sending
+        on fails, this raises the error: then Lambda delivers the message again.
 
         `record_id` is the sequence number of a stream record, or SQS's id of a queue message.
         """
@@ -68,7 +68,7 @@ class Batch:
             stored = read()
             facts = {**stored.message, "customer_id": stored.customer_id}
             self.handle(stored.message, stored.customer_id)
-        except Exception as error:  # noqa: BLE001 -- of the partner's code; each is logged, and the message is kept
+        except Exception as error:  # noqa: BLE001 -- of the partner's code; it is logged, and the message is kept
             self.failed += 1
             known = error.facts if isinstance(error, Unreadable) else facts
             is_permanent = isinstance(error, PermanentFailure)
@@ -89,10 +89,10 @@ class Batch:
 def process(
     event: JsonObject, processor: BatchProcessor, take: Callable[[Any], None], batch: Batch
 ) -> "PartialItemFailureResponse":
-    """Let `take` hand each record of a Lambda event over, and return which of them Lambda shall bring again.
+    """Let `take` hand over each record of a Lambda event, and return those that Lambda must deliver again.
 
-    Raises `BatchFailed` where that is all of them. It counts among the function's errors then, and Lambda splits a
-    batch of the stream in two, until the record that can't be taken is alone.
+    Raises `BatchFailed` if these are all records. Then it counts among the function's errors, and Lambda splits a batch
+    of the stream in two, until the failing record is alone.
     """
     processor.raise_on_entire_batch_failure = False  # its error repeats all tracebacks, of any length
     try:
@@ -100,7 +100,9 @@ def process(
     finally:
         _count(batch)
     if len(response["batchItemFailures"]) == len(event["Records"]):
-        raise BatchFailed("No message of the batch is done: each that was tried has a line of its own in the log")
+        raise BatchFailed(
+            "Every message of the batch failed or was not tried. Each failure has its own line in the log"
+        )
     return response
 
 
@@ -125,7 +127,7 @@ def _write_failure(record_id: str | None, facts: Any, error: Exception, *, sent_
         "error": type(error).__name__,
         "traceback": _traceback(error),
     }
-    # Plain json.dumps escapes all that is not ASCII, so that no text of a caller can break the line.
+    # Plain json.dumps escapes everything except ASCII, so text of a caller can't break the line.
     sys.stdout.write(f"{json.dumps(line)}\n")
 
 
@@ -134,6 +136,6 @@ def _short(value: object) -> str | None:
 
 
 def _traceback(error: Exception) -> str:
-    """Return a traceback, the last frames of it, with no long texts."""
+    """Return the last frames of a traceback, without long texts."""
     parts = traceback.format_exception(error, limit=-MAX_TRACEBACK_FRAMES)
     return "".join(part[:MAX_TRACEBACK_PART_CHARS] for part in parts)[-MAX_TRACEBACK_CHARS:]

@@ -1,4 +1,4 @@
-"""Read a stored message back, as DynamoDB's stream or the event queue hands it to Lambda.
+"""Read a stored message from DynamoDB's stream or the event queue, as Lambda delivers it.
 
 `handler/sinks/` writes both, and `docs/reference/storage.md` describes them.
 """
@@ -22,23 +22,23 @@ from handler.timestamps import parse_time, sortable
 Item = Mapping[str, Any]
 """An item of the event table, as boto3 returns it."""
 Image = Mapping[str, Mapping[str, Any]]
-"""The same, as a stream record's `NewImage`: Lambda spells bytes as base64."""
+"""An item as a stream record's `NewImage`: Lambda encodes bytes as base64."""
 
 UNREADABLE = (LookupError, AttributeError, TypeError, ValueError, OverflowError, zlib.error, RecursionError)
-"""What reading an item raises if `handler/sinks/dynamodb.py` did not write it."""
+"""The errors of reading an item that `handler/sinks/dynamodb.py` did not write."""
 
 _NEEDED = {"message": dict, "customer_id": str, "subject": str, "timestamp": str, "stored_at": str}
-"""What a stored message always has, as JSON reads it."""
+"""The fields that a stored message always has, with their types in JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredMessage:
     """A message as it was stored, with times that a consumer can rely on.
 
-    `message` is canonical, and its `timestamp` and `received_at` are UTC that sorts: where it has none that can be
-    read, the record's `timestamp` and `stored_at` take their places; `stored_at` also where `received_at` is later than
-    that, or where a `delete` was received before it happened. `subject`, whose message it is, is the partition key of
-    the event table.
+    `message` is canonical, and its `timestamp` and `received_at` are always present, as sortable UTC. If one of them is
+    missing or unreadable, the record's `timestamp` or `stored_at` replaces it. `stored_at` also replaces a
+    `received_at` that is later, and the `received_at` of a `delete` that says it happened after its receipt. `subject`
+    is the partition key of the event table.
     """
 
     message: JsonObject
@@ -47,15 +47,15 @@ class StoredMessage:
 
 
 class Unreadable(PermanentFailure):
-    """A record that `handler/sinks/` can't have written. `facts` are the parts of it that can be read."""
+    """A record that `handler/sinks/` can't have written. `facts` are its readable parts."""
 
     def __init__(self, problem: str, facts: Mapping[str, Any]) -> None:
-        super().__init__(f"What was stored can't be read: {problem}")
+        super().__init__(f"The stored message can't be read: {problem}")
         self.facts = facts
 
 
 def image_of(item: Item) -> Image:
-    """Return an item of the event table as the stream spells it."""
+    """Return an item of the event table in the format of the stream."""
     return {
         name: {"B": base64.b64encode(attribute["B"]).decode()} if "B" in attribute else attribute
         for name, attribute in item.items()
@@ -77,7 +77,7 @@ def read_item(image: Image) -> StoredMessage:
 
 
 def record_of(image: Image) -> Record:
-    """Return the record that an item of the event table was made of; raises `Unreadable`."""
+    """Return the record that was stored as an item of the event table; raises `Unreadable`."""
     try:
         item = {name: _bytes_read(attribute) for name, attribute in image.items()}
         [message] = canonicalise(read_json_attribute(item["message"]))
@@ -93,7 +93,7 @@ def record_of(image: Image) -> Record:
     except UNREADABLE as error:
         raise Unreadable("an attribute is missing, or of another type", {}) from error
     if not is_same:
-        raise Unreadable("its subject is not that of its message, or its time is not one of ours", {})
+        raise Unreadable("its subject does not match its message, or its time has another format", {})
     return record
 
 
@@ -125,10 +125,10 @@ def _stored(facts: JsonObject) -> StoredMessage:
 def _received_at(message: JsonObject, stored_at: str) -> str:
     """Return when a message was received, which can't be after it was stored. A sender can write any time.
 
-    The receipt of a `delete` decides what it erases. It counts only if the `delete` says that it happened before that:
-    otherwise what was stored earlier would outlive the erasure.
+    A `delete` erases everything until its time of receipt. That time counts only if the `delete` happened before it:
+    otherwise messages that were stored earlier would outlive the erasure.
     """
     received_at = min(parse_time(message.get("received_at")) or stored_at, stored_at)
-    # UNDATED sorts after each time.
+    # UNDATED sorts after every time.
     happened_at = max(identity_time(message), parse_time(message.get("timestamp")) or "")
     return stored_at if message.get("type") == DELETE and happened_at > received_at else received_at

@@ -166,7 +166,7 @@ def test_a_delete_is_carried_out_and_leaves_a_line(server):
 
 def test_a_message_of_a_queue_that_can_not_be_consumed_is_told_in_one_line(server):
     server.account.sqs().send_message(QueueUrl=server.stores.event_queue_url, MessageBody="no JSON")
-    wait_until(lambda: "Unreadable: What was stored can't be read: it is not JSON" in server.output)
+    wait_until(lambda: "Unreadable: The stored message can't be read: it is not JSON" in server.output)
     assert "QueueConsumerFunction consumer_failed record_id=" in server.output
 
 

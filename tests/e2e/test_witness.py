@@ -8,7 +8,7 @@ from simulated import record_of
 
 from consumer.erasure.subject import Eraser, Scope
 from consumer.erasure.table import ErasureRequest, ErasureTable
-from consumer.runtime.clients import patient_client
+from consumer.runtime.clients import background_client
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.segment.due import Due, Moments, read_sortable, sha256
@@ -97,7 +97,7 @@ class Stage:
     def erase(self, subjects=SUBJECTS, requested_at="2031"):
         stores = self.target.stores
         eraser = Eraser(
-            patient_client("dynamodb"),
+            background_client("dynamodb"),
             event_table=stores.event_table,
             rejects_table=stores.rejects_table,
             erasures=self.erasures,
