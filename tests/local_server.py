@@ -19,7 +19,7 @@ from typing import Any
 import urllib3
 from click.testing import CliRunner, Result
 
-from destination.__main__ import main
+from destination.command_line import main
 from destination.deployment import demo
 from destination.deployment.stack import ROOT, Account, Stores
 

@@ -11,7 +11,7 @@ from local_server import run
 from rich.table import Table
 from rich.text import Text
 
-from destination.__main__ import main
+from destination.command_line import main
 from destination.console import counted, printable, stdout
 from destination.deployment import demo
 from destination.deployment.key_table import KeyRecord, KeyTable

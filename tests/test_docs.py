@@ -9,7 +9,7 @@ import tomllib
 import click
 import pytest
 
-from destination.__main__ import main
+from destination.command_line import main
 from destination.deployment.stack import FUNCTION, ROOT, load_template
 from destination.local.faults import Fault
 from handler.decode import JsonObject

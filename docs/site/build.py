@@ -18,7 +18,7 @@ from pathlib import Path
 
 from commands import reference
 
-from destination.__main__ import main as destination
+from destination.command_line import main as destination
 
 SITE = Path(__file__).parent
 ROOT = SITE.parent.parent

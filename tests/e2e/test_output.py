@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from destination import console
-from destination.__main__ import INTERRUPTED, main
+from destination.command_line import INTERRUPTED, main
 from destination.console import Rows, print_document, standard_streams, stdout
 from destination.deployment.stack import ROOT
 from handler.errors import Refusal
@@ -379,7 +379,7 @@ def leaves(group=main, path=()):
 
 CALLS = """
 import sys
-from destination.__main__ import main
+from destination.command_line import main
 for call in {calls!r}:
     try:
         main(call, prog_name="destination")

@@ -13,7 +13,7 @@ from destination.paths import ROOT
 
 LOADED = """
 import importlib.metadata, json, sys
-import destination.__main__
+import destination.command_line
 owners = importlib.metadata.packages_distributions()
 names = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps([destination.__file__, sorted({owner for name in names for owner in owners.get(name, ())})]))
