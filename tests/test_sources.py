@@ -10,7 +10,7 @@ import textwrap
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from threading import Event
+from threading import Event, Thread
 from time import sleep
 from typing import Any
 
@@ -735,6 +735,21 @@ def test_direct_output_of_a_function_is_shown_safely(environment, capsys):
 def test_function_that_cannot_be_loaded_is_named(environment):
     with pytest.raises(click.ClickException, match=r"(?s)^TestFunction did not start:.*AttributeError.*'missing'"):
         invoke(environment, "missing")
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_start_that_is_cancelled_ends(environment, steps):
+    async def scene():
+        function = Function(name="TestFunction", handler="played.sleep", timeout_seconds=PATIENCE_SECONDS)
+        starting = asyncio.create_task(Functions(function, environment).start(1))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        starting.cancel()
+
+    running = Thread(target=asyncio.run, args=[scene()], daemon=True)
+    running.start()
+    running.join(PATIENCE_SECONDS)
+    assert not running.is_alive()
 
 
 # Whole templates

@@ -4,27 +4,34 @@ import asyncio
 import codecs
 import json
 import os
+import socket
+import subprocess
 import sys
 from asyncio import StreamReader, StreamWriter
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from threading import Thread
+from typing import IO, Any, Self
 
 import click
 
+from destination.local.background import in_background
 from destination.local.environment import local_environment
 from destination.local.function_process import Invocation
 from destination.paths import ROOT
 
 START_SECONDS = 60
+RELAY_SECONDS = 1.0
+"""After the end of a process. A program that it started may live on and keep its standard error open."""
 RESTART_SECONDS = 1.0
 """Between two attempts to replace a process."""
 MAX_RESTARTS = 10
 """Attempts to replace a process, which then is given up: somebody who edits code may need some seconds."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Lambda takes and gives at most 6 MB; escaping makes it a little more."""
+PIPE_BYTES = 64 * 1024
+"""The capacity of a pipe on Linux."""
 
 
 class FunctionError(Exception):
@@ -50,11 +57,15 @@ class Function:
 
 
 class _FunctionProcess:
-    """One process, which is told events and tells invocations."""
+    """One process. Events are written to its socket as lines, and each is answered by a line with an invocation.
 
-    def __init__(self, process: Process, events: StreamWriter, invocations: StreamReader, errors: StreamReader) -> None:
+    Not `asyncio.create_subprocess_exec`: if that is cancelled before its pipes are connected, it waits forever.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], events: StreamWriter, invocations: StreamReader) -> None:
         self._process = process
-        self._relay = asyncio.create_task(_relay(errors))
+        self._relay = Thread(target=_relay, args=[process.stderr], daemon=True)
+        self._relay.start()
         self._events = events
         self._invocations = invocations
         self.generation = 0
@@ -62,25 +73,16 @@ class _FunctionProcess:
     @classmethod
     async def start(cls, function: Function, environment: Mapping[str, str], folder: Path, niceness: int = 0) -> Self:
         """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-X", "utf8", "-m", "destination.local.function_process"),  # Lambda's encoding is UTF-8
-            *(function.name, function.handler, str(function.timeout_seconds)),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            limit=MAX_LINE_BYTES,
-            cwd=folder,
-            # Lambda sets this variable, by which the function chooses its own connections to the stores.
-            env=local_environment({**environment, "AWS_LAMBDA_FUNCTION_NAME": function.name}),
-            process_group=0,  # Control-C is for the parent
-        )
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                invocations, events = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+            except asyncio.CancelledError:
+                ours.close()
+                raise
+            process = _spawn(function, environment, folder, theirs)
         os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
-        started = cls(
-            process,
-            cast("StreamWriter", process.stdin),
-            cast("StreamReader", process.stdout),
-            cast("StreamReader", process.stderr),
-        )
+        started = cls(process, events, invocations)
         try:
             async with asyncio.timeout(START_SECONDS):
                 word = await started.finish()
@@ -111,21 +113,43 @@ class _FunctionProcess:
 
     async def kill(self) -> None:
         """End the process, whatever it does."""
-        if self._process.returncode is None:
-            self._process.kill()
+        self._process.kill()
         await self.stop()
 
     async def stop(self) -> None:
         """End the process, which waits for an event."""
         self._events.close()
-        await self._process.wait()
+        await in_background(self._wait)
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self._relay.join(RELAY_SECONDS)
 
 
-async def _relay(errors: StreamReader) -> None:
-    """Print the standard error of a process, which its log does not hold, on ours, which escapes control characters."""
+def _spawn(
+    function: Function, environment: Mapping[str, str], folder: Path, theirs: socket.socket
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 -- our own module
+        (
+            *(sys.executable, "-X", "utf8", "-m", "destination.local.function_process"),  # Lambda's encoding is UTF-8
+            *(function.name, function.handler, str(function.timeout_seconds)),
+        ),
+        stdin=theirs.fileno(),
+        stdout=theirs.fileno(),
+        stderr=subprocess.PIPE,
+        cwd=folder,
+        # Lambda sets this variable, by which the function chooses its own connections to the stores.
+        env=local_environment({**environment, "AWS_LAMBDA_FUNCTION_NAME": function.name}),
+        process_group=0,  # Control-C is for the parent
+    )
+
+
+def _relay(errors: IO[bytes]) -> None:
+    """Print a process's standard error, which its log does not hold, to ours, which escapes control characters."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    while piece := await errors.read(MAX_LINE_BYTES):
-        click.echo(decoder.decode(piece), nl=False, err=True)
+    with errors:
+        while piece := os.read(errors.fileno(), PIPE_BYTES):
+            click.echo(decoder.decode(piece), nl=False, err=True)
 
 
 class Functions:
