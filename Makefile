@@ -49,14 +49,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # The slower steps. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so
 # that no long step runs alone at the end.
 E2E := $(patsubst tests/e2e/test_%.py,e2e-%,$(wildcard tests/e2e/test_*.py))
-LONGEST := e2e-container e2e-deploy e2e-certify e2e-page e2e-simulate
-SLOWER := $(LONGEST) $(filter-out $(LONGEST) e2e-faults e2e-privileges,$(E2E)) processes template dynalite docs-site audit
+LONGEST := e2e-faults e2e-container e2e-deploy e2e-certify e2e-page e2e-simulate
+SLOWER := $(LONGEST) $(filter-out $(LONGEST) e2e-privileges,$(E2E)) processes template dynalite docs-site audit
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
 .PHONY: ci test-all nightly $(SLOWER) $(E2E) build chromium docker
 ci: test check $(SLOWER)
-test-all: test $(SLOWER) e2e-faults searches
+test-all: test $(SLOWER) searches
 
 # What takes too long for each change: all permissions, and all of the examples and faults that .ci/run tries a part of.
 nightly: searches sabotage privileges
