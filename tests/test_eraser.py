@@ -1,6 +1,7 @@
 """The eraser's function, handed what the stream of the event table would hand it."""
 
 import hashlib
+import json
 import time
 from dataclasses import dataclass
 
@@ -294,3 +295,16 @@ def test_a_line_names_an_item_that_can_not_be_read_by_its_position(destination, 
         "text": "This item was not written by the destination. It is erased, but the ids that it names are unknown",
     }
     assert destination.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("consumer_setting", "sink", "count"), [("off", "dynamodb", 0), ("off", "sqs", 1), ("on", "dynamodb", 1)]
+)
+def test_delete_goes_to_the_event_queue_if_something_reads_it(destination, monkeypatch, consumer_setting, sink, count):
+    event = deletes(destination, "user-1")
+    monkeypatch.setenv("CONSUMER", consumer_setting)
+    monkeypatch.setenv("EVENT_SINK", sink)
+    lambda_handler(event, Context())
+    queue_url = destination.stack.stores.event_queue_url
+    messages = destination.account.sqs().receive_message(QueueUrl=queue_url).get("Messages", [])
+    assert [json.loads(message["Body"])["user_id"] for message in messages] == ["user-1"] * count
