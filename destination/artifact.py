@@ -1,10 +1,10 @@
-"""The second half of `sam build`: `python -m destination.artifact FOLDER`, where the packages are.
+"""The second half of `sam build`: `python -m destination.artifact FOLDER`, after pip has installed the packages there.
 
-All functions of the template get the same, and differ by their handlers.
+All functions of the template get the same artifact, and differ only in their handlers.
 
-Most of it is done for cold starts, during which a customer's message waits: Python reads compiled modules instead of
-compiling them, botocore reads two services' models instead of choosing among four hundred, and TLS trusts five roots
-instead of reading a hundred and twenty.
+Most steps speed up cold starts, because a customer's message waits for them. Python reads compiled modules instead of
+compiling them. botocore reads two services' models instead of choosing among four hundred. TLS loads five root
+certificates instead of a hundred and twenty.
 """
 
 import gzip
@@ -27,9 +27,9 @@ from handler.sinks import SINKS, sink_named
 from handler.validate import SCHEMA_NAMES
 
 SERVICES = {"dynamodb", "sqs", *(sink_named(name).service for name in SINKS)}
-"""The AWS services that the functions call: for keys, rejects and erasures, for the consumer, and for each sink."""
+"""The AWS services that the functions call: for keys, rejects, erasures, the consumer, and each sink."""
 OURS = ("consumer", "handler", "schemas")
-"""The folders of the checkout that are packed."""
+"""The folders of the checkout that are added."""
 ROOTS = (*(f"Amazon Root CA {number}" for number in range(1, 5)), "Starfield Services Root Certificate Authority - G2")
 """Amazon Trust Services: https://www.amazontrust.com/repository/"""
 LAMBDA_FOLDER = "/var/task"
@@ -39,9 +39,9 @@ LAMBDA_FOLDER = "/var/task"
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
-    """Make a function of the packages that pip has installed in FOLDER: add ours, and prepare all for cold starts.
+    """Make a function of the packages that pip has installed in FOLDER: add our code, and prepare it for cold starts.
 
-    `sam build` does it by way of the Makefile.
+    `sam build` runs it through the Makefile.
 
     \b
     Example:
@@ -57,25 +57,25 @@ def main(folder: Path) -> None:
     roots = amazon_roots((folder / "botocore" / "cacert.pem").read_text(encoding="utf-8"))
     (folder / "handler" / AMAZON_ROOTS.name).write_text(roots, encoding="utf-8")
     reduce_models(folder / "botocore" / "data")
-    drop_ballast(folder)
+    remove_unused_files(folder)
     compile_modules(folder)
 
 
 def amazon_roots(bundle: str) -> str:
-    """Return Amazon's certificates of a bundle; raises `click.ClickException` where one is missing."""
+    """Return Amazon's certificates from a bundle; raises `click.ClickException` if one is missing."""
     found = []
     for name in ROOTS:
         certificate = re.search(rf"# Subject: CN={name} .*?-----END CERTIFICATE-----\n", bundle, re.DOTALL)
         if certificate is None:
             raise click.ClickException(
-                f"botocore's cacert.pem has no certificate {name}: mend ROOTS in destination/artifact.py"
+                f"botocore's cacert.pem has no certificate {name}: update ROOTS in destination/artifact.py"
             )
         found.append(certificate[0])
     return "".join(found)
 
 
 def reduce_models(data: Path) -> None:
-    """Leave of botocore's data the services that are called, without what only people read."""
+    """Remove botocore's data except the models of the called services, and their documentation."""
     for folder in data.iterdir():
         if folder.is_dir() and folder.name not in SERVICES:
             shutil.rmtree(folder)
@@ -102,8 +102,8 @@ def _without_documentation(document: Any) -> Any:  # noqa: ANN401 -- JSON
     return document
 
 
-def drop_ballast(folder: Path) -> None:
-    """Remove what the function never reads; names, versions and licences of packages stay, for those who scan them."""
+def remove_unused_files(folder: Path) -> None:
+    """Remove files that the function never reads. Names, versions and licences of packages stay, for scanners."""
     for path in [folder / "bin", folder / "boto3" / "data", folder / "boto3" / "examples", *folder.rglob("tests")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in [*folder.rglob("*.pyi"), *folder.rglob("py.typed"), *folder.glob("*.dist-info/*")]:
@@ -112,12 +112,12 @@ def drop_ballast(folder: Path) -> None:
 
 
 def compile_modules(folder: Path) -> None:
-    """Compile all modules with a Python of Lambda's version; warn where there is none, because cold starts need it."""
+    """Compile all modules with Lambda's version of Python; without it, warn that cold starts will be slow."""
     version = lambda_version()
     python = find_python(version)
     if python is None:
         click.secho(
-            f"Warning: there is no Python {version} on this machine, so that the function's modules are not compiled: "
+            f"Warning: there is no Python {version} on this machine, so the function's modules are not compiled: "
             "its cold starts will take two to three times as long.",
             fg="yellow",
             err=True,
@@ -127,10 +127,10 @@ def compile_modules(folder: Path) -> None:
 
 
 def compile_with(python: Path, folder: Path) -> None:
-    """Compile all modules; the same sources give the same bytes in every folder and at every time.
+    """Compile all modules reproducibly: the same sources give the same bytes, in every folder and at any time.
 
-    A compiled module holds the path of its source, which tracebacks show: here the path in Lambda. It holds no time,
-    because it is not checked against its source, which never changes there.
+    A compiled module contains the path of its source for tracebacks: here the path in Lambda. It contains no time,
+    because Lambda does not check it against its source, which never changes there.
     """
     options = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(folder), "-p", LAMBDA_FOLDER]
     subprocess.run([python, "-I", "-m", "compileall", *options, str(folder)], check=True)  # noqa: S603 -- a Python
@@ -152,7 +152,7 @@ def find_python(version: str) -> Path | None:
 
 
 def python_version(path: Path) -> str | None:
-    """Ask an interpreter for its version, such as `3.13`; None where it does not run."""
+    """Return the version of an interpreter, such as `3.13`; None if it does not run."""
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         answer = subprocess.run([path, "-c", ask], capture_output=True, text=True, check=False)  # noqa: S603 -- a Python

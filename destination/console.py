@@ -1,9 +1,9 @@
-"""How commands print: safe text on any terminal, tables that cut nothing, whole lines where a program or a file reads.
+"""Print safe text on any terminal: tables that cut nothing off, and whole lines for programs and files.
 
-`standard_streams` guards standard output and standard error for a whole command: no text that is written to them can
-steer the terminal, and no encoding, full disk or closed pipe ends in a traceback. Commands print by `click.echo`, or by
-a console of this module, which also draws what rich draws. Text from outside needs no other care, except in one line of
-text or in a cell: `printable` and `Rows` keep line ends out of it.
+`standard_streams` guards standard output and standard error during a whole command. Text can't control the terminal,
+and an encoding, a full disk or a closed pipe does not cause a traceback. Commands print with `click.echo`, or with a
+console of this module, which also draws rich's objects. Text from outside needs care only in a single line or a table
+cell: `printable` and `Rows` remove its line ends.
 """
 
 import codecs
@@ -26,20 +26,21 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE = 240
-"""Columns of a panel, a rule or a picture where there is no terminal. A table has as many as it needs there."""
+"""The width of a panel, a rule or a picture without a terminal. A table takes the width that it needs."""
 
 FOLDED_COLUMNS = 12
 """The least width of a column that folds words."""
 
 _BIDI_CONTROLS = r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-"""They change the order in which text is shown. https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
-_STEERING = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI_CONTROLS}]")
-"""C0 except the tab and the line feed, DEL, C1, line separators, lone surrogates, and bidirectional controls."""
-_UNPRINTABLE = re.compile(rf"[\t\n]|{_STEERING.pattern}")
+"""Characters that change the display order of text.
+https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters"""
+_CONTROLS = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_BIDI_CONTROLS}]")
+"""C0 except tab and line feed, DEL, C1, line separators, lone surrogates, and bidirectional controls."""
+_UNPRINTABLE = re.compile(rf"[\t\n]|{_CONTROLS.pattern}")
 
 
 def printable(text: str) -> str:
-    """Replace what could steer a terminal or end the line, and what UTF-8 can't hold."""
+    """Replace characters that could control the terminal or end the line, or that UTF-8 can't encode."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -49,7 +50,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    r"""Write each character as `\uXXXX`, which JSON reads as the same character."""
+    r"""Write each character as `\\uXXXX`, which means the same character in JSON."""
     units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
@@ -65,10 +66,10 @@ codecs.register_error(ESCAPE, _escape_unencodable)
 
 
 class _Stream(io.TextIOBase):
-    """Writes to a standard stream of the process; `fault` is why it can't any more.
+    """Writes to a standard stream of the process; `fault` is the error that stopped it, if any.
 
-    A fault of standard output is raised, which ends the command. Standard error only accompanies the work, so that its
-    faults are ignored. After a fault everything is dropped.
+    An error of standard output is raised, which ends the command. Standard error only accompanies the work, so its
+    errors are ignored. After an error, all output is dropped.
     """
 
     def __init__(self, stream: "TextIO | _Stream", *, is_needed: bool) -> None:
@@ -78,20 +79,20 @@ class _Stream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the stream below."""
+        """The encoding of the wrapped stream."""
         return self._stream.encoding
 
     @property
     def errors(self) -> str | None:  # type: ignore[override]
-        """How the stream below handles what it can't encode."""
+        """The error handler of the wrapped stream."""
         return self._stream.errors
 
     def fileno(self) -> int:
-        """Return the file descriptor of the stream below."""
+        """Return the file descriptor of the wrapped stream."""
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        """Whether the stream below is a terminal."""
+        """Return whether the wrapped stream is a terminal."""
         return self._stream.isatty()
 
     def writable(self) -> bool:
@@ -104,7 +105,7 @@ class _Stream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream below."""
+        """Flush the wrapped stream."""
         self._attempt(self._stream.flush)
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class _Stream(io.TextIOBase):
             work()
         except OSError as error:
             self.fault = error
-            # Python flushes what is left in the buffer when it ends, and would report the same fault again.
+            # Python flushes the rest of the buffer at exit, and would report the same error again.
             with suppress(OSError), open(os.devnull, "wb") as nowhere:  # noqa: PTH123 -- a device
                 os.dup2(nowhere.fileno(), self._stream.fileno())
             if self._is_needed:
@@ -125,25 +126,25 @@ class _Stream(io.TextIOBase):
 
 
 class _TextStream(_Stream):
-    """Escapes what could steer a terminal; `drawn` is the same stream for a console, whose own codes must pass."""
+    """Escapes text that could control the terminal; `drawn` is the same stream for a console's own control codes."""
 
     def __init__(self, drawn: _Stream) -> None:
         super().__init__(drawn, is_needed=True)
         self.drawn = drawn
 
     def write(self, text: str) -> int:
-        """Write a text; escaped characters leave JSON what it is."""
-        super().write(_STEERING.sub(lambda found: _escaped(found[0]), text))
+        """Write a text; escaping does not change the meaning of JSON."""
+        super().write(_CONTROLS.sub(lambda found: _escaped(found[0]), text))
         return len(text)
 
 
 _STANDARD = (("stdin", "r", os.O_WRONLY), ("stdout", "w", os.O_RDONLY), ("stderr", "w", os.O_RDONLY))
-"""The standard streams by their file descriptors, and how to open what can't be used instead of a closed one."""
+"""The standard streams by their file descriptors, and the mode in which to open a replacement of a closed one."""
 
 
 @contextmanager
 def standard_streams() -> Iterator[_Stream]:
-    """Guard standard output and standard error; yields standard output, whose `fault` says why it can't be written."""
+    """Guard standard output and error; yields standard output, whose `fault` is the error of a failed write."""
     with ExitStack() as after:
         _open_closed_ones(after)
         guarded = {}
@@ -159,15 +160,15 @@ def standard_streams() -> Iterator[_Stream]:
 
 
 def _open_closed_ones(after: ExitStack) -> None:
-    """Open the standard streams that are closed: else the next file or connection would be taken for one of them.
+    """Open closed standard streams: otherwise the next file or connection would get their file descriptors.
 
-    To use such a stream is an error all the same, as in other programs.
+    Using such a stream is still an error, as in other programs.
     """
     for descriptor, (name, mode, flags) in enumerate(_STANDARD):
         if getattr(sys, name) is None:
             with suppress(OSError):
                 os.fstat(descriptor)
-                continue  # it is open: Python was told to do without the stream
+                continue  # it is open, but Python was told not to use it
             opened = os.open(os.devnull, flags)
             os.dup2(opened, descriptor)
             if opened != descriptor:
@@ -177,40 +178,40 @@ def _open_closed_ones(after: ExitStack) -> None:
 
 
 class _SafeConsole(Console):
-    """Draws what it is given; text in it is text, without markup, emoji codes or control characters."""
+    """Draws text as text, without markup, emoji codes or control characters."""
 
-    def __init__(self, *, stderr: bool = False, **options: Any) -> None:  # noqa: ANN401 -- rich's
+    def __init__(self, *, stderr: bool = False, **options: Any) -> None:  # noqa: ANN401 -- rich's arguments
         stream = sys.stderr if stderr else sys.stdout
         drawn = stream.drawn if isinstance(stream, _TextStream) else stream
         super().__init__(file=cast("TextIO", drawn), highlight=False, markup=False, emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Replace what could steer a terminal in all text that is drawn; rich's own control codes are not text."""
+        """Replace control characters in all drawn text; rich's own control codes are not text."""
         for segment in super().render(renderable, options):
-            if segment.control or not _STEERING.search(segment.text):
+            if segment.control or not _CONTROLS.search(segment.text):
                 yield segment
             else:
-                yield Segment(_STEERING.sub("\N{REPLACEMENT CHARACTER}", segment.text), segment.style)
+                yield Segment(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", segment.text), segment.style)
 
     def on_broken_pipe(self) -> None:
-        """Raise the error, as for any other text that can't be written."""
+        """Raise the error, as for other text that can't be written."""
         raise  # noqa: PLE0704 -- rich calls this while it handles the error
 
 
 class _WholeLines(_SafeConsole):
     """Writes to programs and files."""
 
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's
-        """Print as rich does, tables as wide as what they hold."""
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's arguments
+        """Print like rich, but tables as wide as their contents."""
         fills_width = any(not isinstance(shown, Table | Rows) or getattr(shown, "expand", False) for shown in objects)
         super().print(*objects, **{"width": WIDE if fills_width else None, **options})
 
 
 class _ServerConsole(_SafeConsole):
-    """Ends a server, as Control-C does, when nothing can be written any more: a request must not fail by that."""
+    """Ends a server, like Control-C, if nothing can be printed any more: a request must not fail because of that."""
 
-    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's
-        """Print as rich does."""
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 -- rich's arguments
+        """Print like rich."""
         try:
             super().print(*objects, **options)
         except OSError:
@@ -223,29 +224,29 @@ def stdout() -> Console:
 
 
 def stderr() -> Console:
-    """Return a console for what accompanies the work, such as how far it is."""
+    """Return a console for text that accompanies the work, such as progress."""
     return _SafeConsole(stderr=True)
 
 
 def server_stdout() -> Console:
     """Return a console for a server, which prints while it answers requests."""
     usual = _ServerConsole(soft_wrap=True)
-    # For each line, rich would ask the terminal for its size, on which lines that are not wrapped do not depend.
+    # rich would ask the terminal for its size for each line, although unwrapped lines don't depend on it.
     return _ServerConsole(soft_wrap=True, width=WIDE, height=1, force_terminal=usual.is_terminal)
 
 
 def print_document(document: object) -> None:
-    """Print a document as JSON for people; escaped characters leave it JSON."""
+    """Print a document as JSON for people; escaping keeps it valid JSON."""
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False)
-    except RecursionError:  # the encoder that indents reaches less deep
+    except RecursionError:  # the indenting encoder supports less nesting
         text = json.dumps(document)
-    escaped = _STEERING.sub(lambda found: _escaped(found[0]), text)
+    escaped = _CONTROLS.sub(lambda found: _escaped(found[0]), text)
     stdout().print(JSONHighlighter()(escaped), soft_wrap=True)
 
 
 class Rows:
-    """A table without lines that cuts nothing. A program or a file reads it as lines of tab-separated values.
+    """A table without lines that cuts nothing off. Programs and files get lines of tab-separated values.
 
     On a terminal that is too narrow for the longest word of each column, each row becomes lines of `Heading: value`.
     """
@@ -258,10 +259,10 @@ class Rows:
         folded: Sequence[int] = (),
         optional: Sequence[int] = (),
     ) -> None:
-        """Take the headings, and the numbers of columns: aligned at the right, never wrapped, and folded within words.
+        """Take the headings, and the columns that are aligned right, never wrapped, or folded within words.
 
         Ids and other text from outside may be folded; codes and numbers may not. On a narrow terminal, `optional`
-        columns are left out, the first of them first, until the table fits.
+        columns are left out one by one, in the given order, until the table fits.
         """
         self._headings = headings
         self._right = right
@@ -272,7 +273,7 @@ class Rows:
 
     @property
     def row_count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return len(self._rows)
 
     def add_row(self, *cells: str | Text, style: str = "") -> None:
@@ -288,7 +289,7 @@ class Rows:
             shown = self._without(self._optional[:left_out])
             widths = shown._widths(options.max_width - 2 * len(shown._headings))  # noqa: SLF001 -- another table
             if widths is not None:
-                yield shown._table(widths)  # noqa: SLF001 -- likewise
+                yield shown._table(widths)  # noqa: SLF001 -- another table of this class
                 return
         yield self._list()
 
@@ -312,7 +313,7 @@ class Rows:
         return rows
 
     def _widths(self, columns: int) -> list[int] | None:
-        """Return the widths of the columns of the table, None where they don't fit."""
+        """Return the widths of the table's columns, None if they don't fit."""
         lines = [[Text(heading) for heading in self._headings], *(cells for cells, _ in self._rows)]
         longest = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
         words = [
@@ -370,7 +371,7 @@ def _longest_word(text: Text) -> int:
 
 @contextmanager
 def progress(doing: str, *, total: int | None = None) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal while work goes on; the body of the `with` calls what it gets for each piece."""
+    """Show a progress bar on a terminal; the body of the `with` calls the yielded function for each piece."""
     console = stderr()
     columns = (TextColumn(doing, markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

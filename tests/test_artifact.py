@@ -40,7 +40,7 @@ def test_amazons_roots_are_five_of_botocores():
 
 
 def test_a_root_that_is_gone_is_told():
-    with pytest.raises(click.ClickException, match=r"no certificate Amazon Root CA 3: mend ROOTS"):
+    with pytest.raises(click.ClickException, match=r"no certificate Amazon Root CA 3: update ROOTS"):
         amazon_roots(BUNDLE.replace("CN=Amazon Root CA 3 ", "CN=Amazon Root CA 33 "))
 
 

@@ -223,7 +223,7 @@ def test_unknown_or_ambiguous_id_is_an_error(deploy):
         result = rejects(command, several, "--customer", "demo")
         assert (result.exit_code, result.stderr) == (
             1,
-            f"Error: Several rejects have an id that starts with {several}: give more of it\n",
+            f"Error: Several rejects have an id that starts with {several}: give more characters\n",
         )
         result = rejects(command, "0" * 12, "--customer", "demo")
         assert result.exit_code == 1
@@ -245,7 +245,7 @@ def test_id_shared_by_two_customers_is_an_error(deploy):
         result = rejects(command, reject_id, "--scan")
         assert (result.exit_code, result.stderr) == (
             1,
-            f"Error: Several rejects have an id that starts with {reject_id}: give more of it, or --customer\n",
+            f"Error: Several rejects have an id that starts with {reject_id}: give more characters, or --customer\n",
         )
     shown = rejects("show", reject_id, "--scan", "--customer", "acme", "--json")
     assert json.loads(shown.stdout)["customer_id"] == "acme"

@@ -289,4 +289,4 @@ def test_without_a_consumer_nobody_would_take_the_messages(deploy, replay):
 def test_a_state_that_is_none_is_told(text, destination, replay, tmp_path):  # noqa: ARG001 -- the stack
     (tmp_path / "state.json").write_text(text)
     result = replay()
-    assert (result.exit_code, "is no state of a replay: say --restart" in result.output) == (1, True)
+    assert (result.exit_code, "is not the state of a replay: use --restart" in result.output) == (1, True)

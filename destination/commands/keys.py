@@ -124,7 +124,7 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
         rows.add_row(
             record.key_id,
             record.customer_id,
-            Text(record.standing, _COLOURS.get(record.standing, "red")),
+            Text(record.effective_status, _COLOURS.get(record.effective_status, "red")),
             f"…{record.last_four}",
             record.label or "",
             ", ".join(sorted(record.scopes)) if record.scopes is not None else "everything",

@@ -13,7 +13,7 @@ import click
 from destination.commands.options import ID, json_option, limit_option, target_options
 from destination.console import Rows, counted, print_document, printable, progress, stdout
 from destination.deployment import demo
-from destination.deployment.event_table import Item, MessageSelection, fetch_items, key_of, time_of, to_json, what_of
+from destination.deployment.event_table import Item, MessageSelection, describe, fetch_items, key_of, time_of, to_json
 from destination.deployment.target import Target
 from handler.items import read_json_attribute
 from handler.record import subject_key
@@ -196,4 +196,4 @@ def _columns(item: Item) -> tuple[str, ...]:
     message = read_json_attribute(item["message"])
     who = text("user_id") or text("anonymous_id")
     time = text("timestamp").replace("T", " ")[: len("2020-05-09 23:54:49.200")]
-    return time, text("customer_id"), text("type"), who, what_of(message), text("message_id")
+    return time, text("customer_id"), text("type"), who, describe(message), text("message_id")

@@ -10,7 +10,7 @@ from destination.debugger.local import LocalDebugger
 from destination.local import server as local
 from destination.local.faults import KINDS, REDELIVERY, Orders, parse_orders
 from destination.local.server import Options
-from destination.paths import need_checkout
+from destination.paths import require_checkout
 from destination.web.addresses import is_host_name
 
 
@@ -78,7 +78,7 @@ def serve(
     Example:
       destination serve --port 8081 --parameter EventSink=sqs
     """
-    need_checkout("destination serve")
+    require_checkout("destination serve")
     if endpoint_url and urlsplit(endpoint_url).scheme not in ("http", "https"):
         raise click.BadParameter(f"{endpoint_url} is no URL: write http://host:port", param_hint="--endpoint-url")
     options = Options(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Self
 
-from destination.deployment.event_table import value_text, what_of
+from destination.deployment.event_table import describe, value_text
 from destination.local.exchange import Exchange, Reading
 from destination.segment.contract import RETRIED_BY_SEGMENT
 from destination.watching.lines import AccessLine, Line
@@ -160,4 +160,4 @@ def about_of(body: JsonObject) -> str:
     for name, (label, call_type) in _IDS.items():
         if body.get(name) and (body.get("type") == call_type or not (body.get("event") or body.get("name"))):
             return f"{label} {value_text(body[name])}"
-    return what_of(body)
+    return describe(body)

@@ -1,1 +1,1 @@
-"""A deployment as the commands see it: its stack or local server, its settings, stores and tables."""
+"""A deployment from the commands' point of view: its stack or local server, its settings, stores and tables."""

@@ -1,7 +1,7 @@
-"""Clients of AWS by the user's own settings, and clients of servers that stand in for AWS, by none of them.
+"""Create boto3 clients: for AWS with the user's own settings, and for servers that stand in for AWS without them.
 
 The user's environment, profiles, configuration files and proxies are for AWS. A local server must work whatever they
-say, and its data must not pass through a proxy.
+contain, and its data must not pass through a proxy.
 """
 
 import os
@@ -17,13 +17,13 @@ from botocore.session import Session
 LOCAL_REGION = "us-east-1"
 LOCAL_CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-"""Variables that name certificate authorities, as botocore reads them."""
+"""Environment variables for certificate authorities, in the order in which botocore reads them."""
 KEY_LOG_VARIABLE = "SSLKEYLOGFILE"
-"""Names a file to which TLS libraries append the keys of connections; urllib3 and botocore fail if they can't."""
+"""The file to which TLS libraries append the keys of connections; urllib3 and botocore fail if they can't write it."""
 
 
 def ignore_unwritable_key_log() -> None:
-    """Say that the file of `SSLKEYLOGFILE` can't be written, and unset the variable: no connection needs it."""
+    """Warn if the file of `SSLKEYLOGFILE` can't be written, and unset the variable: no connection needs it."""
     path = os.environ.get(KEY_LOG_VARIABLE)
     if path and (reason := _why_not_writable(path)):
         del os.environ[KEY_LOG_VARIABLE]
@@ -35,9 +35,9 @@ def ignore_unwritable_key_log() -> None:
 
 
 def _why_not_writable(path: str) -> str | None:
-    """Return why nothing can be appended to a file, None if it can; a file that is not there is not created."""
+    """Return why a file can't be appended to, None if it can; a missing file is not created."""
     try:
-        if os.path.exists(path):  # noqa: PTH110 -- a name with a NUL is False here
+        if os.path.exists(path):  # noqa: PTH110 -- for a name with NUL, this is False, while Path.exists raises
             os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK))
         elif not os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK):  # noqa: PTH120
             return "its folder does not exist, or can't be written"
@@ -48,22 +48,23 @@ def _why_not_writable(path: str) -> str | None:
     return None
 
 
-def aws_client(service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
-    """Return a client of AWS; raises `BotoCoreError` or `click.ClickException` where the user's settings are wrong."""
-    import boto3  # noqa: PLC0415 -- slow, and commands for a local server do without it
+def aws_client(service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- a boto3 client
+    """Return a client for AWS; raises `BotoCoreError` or `click.ClickException` if the user's settings are wrong."""
+    import boto3  # noqa: PLC0415 -- slow to import, and commands for a local server don't need it
 
-    new_client: Any = boto3.client  # declared for each service by its name
+    new_client: Any = boto3.client  # the stubs declare it for each service by name
     try:
-        # boto3 itself reads AWS_DEFAULT_REGION only.
+        # boto3 itself reads only AWS_DEFAULT_REGION.
         return new_client(service, config=config, region_name=os.environ.get("AWS_REGION") or None)
     except BotoCoreError:
         raise
-    except (ValueError, TypeError, KeyError, OSError) as error:  # of botocore, which reads numbers, URLs and files
+    # botocore's errors from numbers, URLs and files in the settings
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise click.ClickException(f"Your AWS settings can't be used (AWS_* variables, ~/.aws): {error}") from error
 
 
-def local_client(service: str, endpoint_url: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
-    """Return a client of a server that stands in for AWS; raises `click.ClickException` for a URL that is not valid."""
+def local_client(service: str, endpoint_url: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- a client
+    """Return a client for a server that stands in for AWS; raises `click.ClickException` for an invalid URL."""
     verify: bool | str = True
     if endpoint_url.startswith("https:"):
         verify = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), True)
@@ -78,12 +79,12 @@ def local_client(service: str, endpoint_url: str, config: Config | None = None) 
             **LOCAL_CREDENTIALS,  # type: ignore[arg-type]  # texts, all of them
         )
     except ValueError as error:
-        raise click.ClickException(f"{endpoint_url} is not a URL of a server: {error}") from error
+        raise click.ClickException(f"{endpoint_url} is not the URL of a server: {error}") from error
 
 
 @cache
 def _isolated_session() -> Session:
-    """Return a session that reads neither the environment nor files of the user."""
+    """Return a session that reads neither the environment nor the user's files."""
     variables = {
         name: (None, None, default, convert)
         for name, (_, _, default, convert) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()

@@ -1,6 +1,6 @@
-"""The keys that a local server knows from its start, and that the files in `events/` use.
+"""The demo keys that a local server has from its start, and that the files in `events/` use.
 
-Their values are published, so the function refuses them wherever it is not on a local server.
+Their values are public, so the function accepts them only on a local server.
 """
 
 from datetime import UTC, datetime
@@ -23,6 +23,6 @@ KEYS = (
 
 
 def seed_keys(table: KeyTable) -> None:
-    """Put the demo keys into a key table; again does no harm."""
+    """Put the demo keys into a key table; idempotent."""
     for record in KEYS:
         table.put(record)

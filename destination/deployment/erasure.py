@@ -1,4 +1,4 @@
-"""Who can be erased, how much is stored of them, and the request that the eraser carries out."""
+"""Find the people who can be erased, count their stored data, and request erasures from the eraser."""
 
 import re
 import time
@@ -27,7 +27,7 @@ LOOK_SECONDS = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Whom to erase: a user, or an anonymous visitor, of a customer."""
+    """The person to erase: a user or an anonymous visitor of a customer."""
 
     customer_id: str
     user: str | None
@@ -35,26 +35,26 @@ class Person:
 
     @property
     def subject(self) -> str:
-        """The partition key of what is stored of them."""
+        """The partition key of the person's messages."""
         if self.user is not None:
             return subject_key(self.customer_id, "user", self.user)
         return subject_key(self.customer_id, "anonymous", self.anonymous or "")
 
     @property
     def ids(self) -> dict[str, str]:
-        """How a message names them."""
+        """The id fields of the person's messages."""
         ids = {"userId": self.user, "anonymousId": self.anonymous}
         return {name: value for name, value in ids.items() if value is not None}
 
     def __str__(self) -> str:
-        """Say whom, for people."""
+        """Return a description for output."""
         [(name, value)] = self.ids.items()
         return printable(f"{name} {value} of {self.customer_id}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCounts:
-    """How much is stored of a subject; `requests` are `delete` messages that are not carried out."""
+    """Counts of a subject's stored items; `requests` are `delete` messages that are not carried out yet."""
 
     messages: int
     requests: int
@@ -63,21 +63,21 @@ class StoredCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class Linked:
-    """An id that somebody's messages name, and how much is stored under it."""
+    """Another id in a person's messages, and the counts of the items stored under it."""
 
     link: Link
     stored: StoredCounts
 
 
 def erasures_of(target: Target) -> ErasureTable:
-    """Return the table of tombstones and receipts of a deployment."""
+    """Return the deployment's table of tombstones and receipts."""
     return ErasureTable(target.account.dynamodb(), target.stores.erasure_table)
 
 
 def request_erasure(target: Target, person: Person, *, happened_at: str | None = None) -> ErasureRequest:
-    """Store a `delete` message, which the eraser carries out and then hands to the consumer.
+    """Store a `delete` message, which the eraser carries out and then passes to the consumer.
 
-    `happened_at` is the time of the message that it repeats.
+    `happened_at` is the time of the message if the request repeats an earlier `delete`.
     """
     stores, now = target.stores, time.time()
     moment = happened_at or datetime.fromtimestamp(now, UTC).isoformat()
@@ -97,7 +97,7 @@ def request_erasure(target: Target, person: Person, *, happened_at: str | None =
 def wait_for_receipt(
     target: Target, request: ErasureRequest, wait_seconds: int, step: Callable[[], None]
 ) -> Receipt | None:
-    """Wait for the receipt of a request, and call `step` for each look; None where it does not come in time."""
+    """Poll for the receipt of a request, and call `step` at each poll; returns None if it does not appear in time."""
     table, deadline = erasures_of(target), time.monotonic() + wait_seconds
     while True:
         state = table.progress(request)
@@ -110,19 +110,19 @@ def wait_for_receipt(
 
 
 def stored_under(target: Target, subject: str) -> StoredCounts:
-    """Count what is stored of a subject."""
+    """Count the stored items of a subject."""
     client, stores = target.account.dynamodb(), target.stores
     types = Counter(item["type"]["S"] for item in stored_of(client, stores.event_table, subject))
     rejects = sum(1 for _ in rejects_of(client, stores.rejects_table, subject))
     return StoredCounts(messages=types.total() - types[DELETE], requests=types[DELETE], rejects=rejects)
 
 
-def linked_ids(target: Target, person: Person, tell_unread: Callable[[Item], None]) -> Iterator[Linked]:
-    """Yield the other ids that somebody's messages name: visitors, or the users that an alias says they were.
+def linked_ids(target: Target, person: Person, report_unread: Callable[[Item], None]) -> Iterator[Linked]:
+    """Yield the other ids in a person's messages: visitors, or the previous ids in alias calls.
 
-    `tell_unread` gets the key of each item that can't be read, so that the ids that it names are unknown.
+    `report_unread` is called with the key of each item that can't be read, so that its linked ids are unknown.
     """
-    links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject, tell_unread))
+    links = set(links_of(target.account.dynamodb(), target.stores.event_table, person.subject, report_unread))
     users = {Link("user", link.id) for link in links if link.kind == "previous"}
     for link in sorted(links | users):
         visitor, user = linked_subject(person.customer_id, link), subject_key(person.customer_id, "user", link.id)
@@ -132,7 +132,7 @@ def linked_ids(target: Target, person: Person, tell_unread: Callable[[Item], Non
 
 
 def done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
-    """Return those, of receipts with the newest first, after which the same user was erased by another request."""
+    """Return the unfinished receipts whose user was erased by a later request; `receipts` has the newest first."""
     finished: set[tuple[str, str]] = set()
     done = set()
     for receipt in receipts:
@@ -145,14 +145,14 @@ def done_later(receipts: Iterable[Receipt]) -> set[Receipt]:
 
 
 def is_receipt_of(receipt: Receipt, who: str) -> bool:
-    """Whether a receipt is of an id, or of a hash or the beginning of one."""
+    """Return whether a receipt belongs to an id, or to a hash or the beginning of one."""
     subjects = (subject_key(receipt.customer_id, kind, who) for kind in ("user", "anonymous"))
     is_hash = re.fullmatch("[0-9a-f]{4,64}", who) is not None
     return (is_hash and receipt.user_hash.startswith(who)) or receipt.user_hash in map(sha256, subjects)
 
 
 def waiting_deletes(target: Target, limit: str) -> Iterator[tuple[Person, str]]:
-    """Yield whom the `delete` messages name that were stored before a time, and when those happened."""
+    """Yield the people in `delete` messages that were stored before a time, and when those messages happened."""
     names = {f"#{name}": name for name in ("type", "customer_id", "message", "stored_at", "timestamp")}
     pages = target.account.dynamodb().get_paginator("scan").paginate(
         TableName=target.stores.event_table,

@@ -1,4 +1,4 @@
-"""Select and read messages in the event table. `handler/sinks/dynamodb.py` writes them."""
+"""Select and read messages in the event table, which `handler/sinks/dynamodb.py` writes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from handler.decode import JsonObject
 from handler.items import read_json_attribute
 
 MAX_ITEMS_READ_UNASKED = 2000
-"""Of a table on a local server that is read whole, which then takes less than half a second."""
+"""A table on a local server with at most as many items is scanned, which takes less than half a second."""
 KEYS_OF_A_CALL = 100
 """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
 Item = Mapping[str, Any]
@@ -18,7 +18,7 @@ Item = Mapping[str, Any]
 
 
 def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
-    """Yield the items of some keys of the event table, in no order, without the items that are gone."""
+    """Yield the items of some keys of the event table, in no particular order, without missing ones."""
     client, table = target.account.dynamodb(), target.stores.event_table
     for begin in range(0, len(keys), KEYS_OF_A_CALL):
         part = keys[begin : begin + KEYS_OF_A_CALL]
@@ -32,17 +32,17 @@ def fetch_items(target: Target, keys: Sequence[Key]) -> Iterator[Item]:
 
 @dataclass(frozen=True, kw_only=True)
 class MessageSelection:
-    """Messages of one subject, or (by a scan) of one customer or of all."""
+    """Selects messages of one subject, or (by a scan) of one customer or of all customers."""
 
     target: Target
     customer_id: str | None
     subject: str | None
 
     reads_all: bool = False
-    """Whether somebody asked to read the whole table."""
+    """Whether the user asked to read the whole table."""
 
     def read(self, step: Callable[[], None] | None = None) -> Iterator[Item]:
-        """Return the selected items, newest first; calls `step` for each item that it reads before it returns."""
+        """Return the selected items, newest first; calls `step` for each item that it reads."""
         if self.subject is not None:
             return self.stream()
         items = []
@@ -53,20 +53,20 @@ class MessageSelection:
         return iter(sorted(items, key=time_of, reverse=True))
 
     def latest(self, limit: int, message_id: str | None = None) -> list[Item] | None:
-        """Return the items that arrived last, by what a local server keeps of its requests, the newest first.
+        """Return the latest items by arrival, newest first, from a local server's list of requests.
 
-        It does not read the table. Returns None where the table must be read: a small one, one of a stack, or one of a
-        server that keeps fewer messages than `limit`.
+        It does not scan the table. Returns None if a scan is needed: for a small table, a stack, or a server that keeps
+        fewer messages than `limit`.
         """
         if self.reads_all or not self._is_large():
             return None
-        keys = self.arrived(2 * limit, message_id)  # some may be gone since
+        keys = self.arrived(2 * limit, message_id)  # some items may have been deleted since
         found = {key_of(item): item for item in fetch_items(self.target, keys)}
         latest = [found[key] for key in keys if key in found][:limit]
         return sorted(latest, key=time_of, reverse=True) if len(latest) == limit else None
 
     def arrived(self, limit: int, message_id: str | None = None) -> Sequence[Key]:
-        """Return the keys of what arrived last, as far as a local server keeps it, the latest first."""
+        """Return the keys of the latest messages by arrival, latest first, as far as a local server keeps them."""
         if self.subject is not None or self.target.arrivals is None:
             return ()
         return self.target.arrivals(self.customer_id, message_id, limit)
@@ -78,7 +78,7 @@ class MessageSelection:
         return described["Table"].get("ItemCount", 0) > MAX_ITEMS_READ_UNASKED
 
     def stream(self) -> Iterator[Item]:
-        """Yield the selected items as they come; those of a scan have no order."""
+        """Yield the selected items while they are read; a scan has no order."""
         return self._scan() if self.subject is None else self._query(self.subject)
 
     def _query(self, subject: str) -> Iterator[Item]:
@@ -99,7 +99,7 @@ class MessageSelection:
 
 
 def time_of(item: Item) -> tuple[str, str]:
-    """Return what sorts items: the time of the message, then the time at which it was stored."""
+    """Return a sort key for items: the time of the message, then the time of storage."""
     return item["timestamp"]["S"], item["stored_at"]["S"]
 
 
@@ -108,8 +108,8 @@ def key_of(item: Item) -> Key:
     return item["subject"]["S"], item["position"]["S"]
 
 
-def what_of(message: JsonObject) -> str:
-    """Say what a canonical message is about, "" where it tells nothing but who."""
+def describe(message: JsonObject) -> str:
+    """Return the most telling field of a canonical message, such as its event name; "" without one."""
     return value_text(next(filter(None, map(message.get, ("event", "name", "group_id", "previous_id"))), ""))
 
 
@@ -119,7 +119,7 @@ def value_text(value: object) -> str:
 
 
 def to_json(item: Item) -> dict[str, Any]:
-    """Return an item as it was before DynamoDB's types and our compression."""
+    """Return an item without DynamoDB's types and our compression."""
     documents = {name: read_json_attribute(item[name]) for name in ("message", "settings") if name in item}
     texts = {name: value["S"] for name, value in item.items() if "S" in value and name not in documents}
     numbers = {name: int(value["N"]) for name, value in item.items() if "N" in value}

@@ -1,7 +1,7 @@
-"""Export what is stored of one person, for a request of access (GDPR, article 15).
+"""Export the stored data of one person, for a request of access (GDPR, article 15).
 
-It reads with the finders of `consumer/erasure/subject.py`. What an export shows is therefore what an erasure deletes
-and counts.
+It finds the data with the functions of `consumer/erasure/subject.py`. So an export shows exactly what an erasure
+deletes and counts.
 """
 
 from collections import Counter
@@ -26,9 +26,9 @@ PAGE_ITEMS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What is stored of a person: under the id, and with `ErasureScope=linked` under the linked anonymous ids.
+    """The stored data of a person: under the id, and with `ErasureScope=linked` under linked anonymous ids.
 
-    `counts` counts the documents by kind, as far as they were read.
+    `counts` counts the documents by kind, as far as they have been read.
     """
 
     target: Target
@@ -36,10 +36,10 @@ class Export:
     counts: Counter[str] = field(default_factory=Counter)
 
     def documents(self) -> Iterator[JsonObject]:
-        """Yield a JSON object for each stored item, whose `kind` says what it is; raises `STORE_ERRORS`.
+        """Yield a JSON object for each stored item, with its `kind`; raises `STORE_ERRORS`.
 
         The kinds are `message`, `erasure_request` (a `delete` message that the eraser has not carried out), `reject`,
-        `contact` and `receipt`. What is stored under a linked id has the kind `linked_message` or `linked_reject`.
+        `contact` and `receipt`. Items under a linked id have the kind `linked_message` or `linked_reject`.
         """
         for document in self._documents():
             self.counts[document["kind"]] += 1
@@ -47,7 +47,7 @@ class Export:
 
     @cached_property
     def linked_subjects(self) -> tuple[str, ...]:
-        """Return the subjects of the anonymous ids that the person's messages name."""
+        """Return the subjects of the anonymous ids in the person's messages."""
         client, table = self.target.account.dynamodb(), self.target.stores.event_table
         links = links_of(client, table, self.person.subject, lambda _: None)
         subjects = {linked_subject(self.person.customer_id, link) for link in links}
@@ -55,7 +55,7 @@ class Export:
 
     @property
     def has_linked(self) -> bool:
-        """Whether the export includes what is stored under linked ids, as an erasure would."""
+        """Return whether the export includes items under linked ids, as an erasure would."""
         return self.target.stores.erasure_scope == Scope.LINKED
 
     def _documents(self) -> Iterator[JsonObject]:
@@ -75,7 +75,8 @@ class Export:
             items = fetch_items(self.target, keys[begin : begin + PAGE_ITEMS])
             for item in sorted(items, key=lambda item: item["position"]["S"]):
                 is_delete = item.get("type") == {"S": DELETE}
-                if not (is_delete and subject != self.person.subject):  # which is a request of its own
+                # a delete of a linked id is a request of its own
+                if not (is_delete and subject != self.person.subject):
                     yield {"kind": "erasure_request" if is_delete else kind, **_message(item)}
 
     def _rejects(self, subject: str, kind: str) -> Iterator[JsonObject]:
@@ -103,7 +104,7 @@ class Export:
 
 
 def _message(item: Item) -> JsonObject:
-    """Return a stored message as `messages show` does; one that somebody has edited as the attributes that it has."""
+    """Return a stored message in the form of `messages show`; if somebody has edited it, return its attributes."""
     try:
         return to_json(item)
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""The key table as the partner's side of it: to create, list and change keys. `handler/keys.py` reads it."""
+"""The key table for the partner: create, list and change keys. The endpoint reads it by `handler/keys.py`."""
 
 import dataclasses
 import re
@@ -22,13 +22,13 @@ MAX_CUSTOMER_ID_CHARS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class KeyRecord:
-    """One row of the key table; `key_hash` is the only trace of the key itself, with its last four characters."""
+    """One row of the key table; of the key itself, it has only the hash and the last four characters."""
 
     key_hash: str
     last_four: str
     customer_id: str
     status: str = Status.ACTIVE
-    """One of `Status`, or the odd word that somebody wrote by hand."""
+    """One of `Status`, or any other word that somebody wrote by hand."""
     created_at: datetime | None = field(default_factory=lambda: datetime.now(UTC))
     expires_at: datetime | None = None
     scopes: frozenset[str] | None = None
@@ -36,17 +36,17 @@ class KeyRecord:
 
     @classmethod
     def of(cls, key: str, **fields: Any) -> Self:  # noqa: ANN401 -- the fields above
-        """Describe a key."""
+        """Return the record of a key."""
         return cls(key_hash=hash_key(key), last_four=key[-4:], **fields)
 
     @property
     def key_id(self) -> str:
-        """How people name a key: the start of its hash."""
+        """The id of the key in commands: the start of its hash."""
         return self.key_hash[:KEY_ID_CHARS]
 
     @property
-    def standing(self) -> str:
-        """The status as people see it: that of an active key whose time is over is `expired`."""
+    def effective_status(self) -> str:
+        """The status for display: an active key after its end is `expired`."""
         is_over = self.expires_at is not None and self.expires_at <= datetime.now(UTC)
         return "expired" if self.status == Status.ACTIVE and is_over else self.status
 
@@ -70,7 +70,7 @@ class KeyRecord:
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Self:
-        """Read a DynamoDB item; one that somebody wrote by hand may lack what only people look at."""
+        """Read a DynamoDB item; if somebody wrote it by hand, fields for display may be missing."""
         return cls(
             key_hash=item["key_hash"]["S"],
             last_four=item.get("last_four", {"S": ""})["S"],
@@ -87,7 +87,7 @@ class KeyRecord:
         return {
             "id": self.key_id,
             "customer_id": self.customer_id,
-            "status": self.standing,
+            "status": self.effective_status,
             "last_four": self.last_four,
             "label": self.label,
             "scopes": sorted(self.scopes) if self.scopes is not None else None,
@@ -96,7 +96,7 @@ class KeyRecord:
         }
 
     def exported(self) -> dict[str, Any]:
-        """Return what `destination keys export` writes, with which another table knows the key."""
+        """Return the line of `destination keys export`, from which another table can import the key."""
         return {
             "key_hash": self.key_hash,
             "last_four": self.last_four,
@@ -110,15 +110,15 @@ class KeyRecord:
 
     @classmethod
     def from_exported(cls, fields: Mapping[str, Any]) -> Self:
-        """Read what `exported` returned; raises `ValueError`, whose text says what is wrong."""
+        """Read a line that `exported` returned; raises `ValueError` with the reason."""
         expected = {field.name for field in dataclasses.fields(cls)}
         if fields.keys() != expected:
-            raise ValueError(f"it must have just {', '.join(sorted(expected))}")
+            raise ValueError(f"it must have exactly the fields {', '.join(sorted(expected))}")
         if not re.fullmatch("[0-9a-f]{64}", str(fields["key_hash"])):
             raise ValueError("key_hash must be a SHA-256 in hexadecimal")
         for name in ("last_four", "customer_id"):
             if not isinstance(fields[name], str):
-                raise ValueError(f"{name} must be a text")  # noqa: TRY004 -- of a file, where it is a bad value
+                raise ValueError(f"{name} must be a string")  # noqa: TRY004 -- a bad value in a file
         if fields["status"] not in set(Status):
             raise ValueError(f"status must be one of {', '.join(Status)}")
         scopes, label = fields["scopes"], fields["label"]
@@ -127,7 +127,7 @@ class KeyRecord:
         ):
             raise ValueError(f"scopes must be null, or some of {', '.join(CALL_TYPES)}")
         if label is not None and not isinstance(label, str):
-            raise ValueError("label must be null or a text")
+            raise ValueError("label must be null or a string")
         return cls(
             **{name: fields[name] for name in ("key_hash", "last_four", "customer_id", "label")},
             status=Status(fields["status"]),
@@ -138,7 +138,7 @@ class KeyRecord:
 
 
 def _in_utc(time: datetime) -> datetime:
-    """Add the zone that a time written by hand may lack, as the function does."""
+    """Add the time zone to a time without one, which somebody wrote by hand; the function does the same."""
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -150,15 +150,15 @@ def _time(fields: Mapping[str, Any], name: str) -> datetime | None:
     except (TypeError, ValueError):
         time = None
     if time is None or time.tzinfo is None or parse_time(fields[name]) is None:
-        raise ValueError(f"{name} must be null, or a time with its zone such as 2027-01-31T12:00:00+00:00")
+        raise ValueError(f"{name} must be null, or a time with a time zone such as 2027-01-31T12:00:00+00:00")
     return time
 
 
 class KeyTable:
     """Reads and writes key records.
 
-    A change is a conditional update of one attribute, so that a command can't undo what another one changes at the same
-    time. A revoked key stays revoked.
+    Each change is a conditional update of one attribute, so concurrent commands can't undo each other's changes. A
+    revoked key stays revoked.
     """
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
@@ -166,11 +166,11 @@ class KeyTable:
         self._name = name
 
     def put(self, record: KeyRecord) -> None:
-        """Write a record, in place of what was there."""
+        """Write a record, replacing an existing one."""
         self._client.put_item(TableName=self._name, Item=record.to_item())
 
     def add(self, record: KeyRecord) -> bool:
-        """Write a record unless its key is there already; tell whether it was written."""
+        """Write a record unless its key exists; return whether it was written."""
         try:
             self._client.put_item(
                 TableName=self._name, Item=record.to_item(), ConditionExpression="attribute_not_exists(key_hash)"
@@ -180,9 +180,9 @@ class KeyTable:
         return True
 
     def replace(self, record: KeyRecord) -> bool:
-        """Write a record over the same customer's record; return whether it was written.
+        """Replace a record of the same customer; return whether it was written.
 
-        A record of another customer stays as it is, and so does a revoked one, unless the new one is revoked too.
+        A record of another customer is not changed. A revoked record is replaced only by a revoked one.
         """
         try:
             self._client.put_item(
@@ -209,14 +209,14 @@ class KeyTable:
         return KeyRecord.from_item(answer["Attributes"])
 
     def end(self, record: KeyRecord, ends_at: datetime) -> bool:
-        """Let a key end at a time, unless it ends before; False if the key is not as it was read any more."""
+        """Set the end of a key, unless it ends earlier; returns False if the key has changed since it was read."""
         key = {"key_hash": {"S": record.key_hash}}
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
         if item is None or KeyRecord.from_item(item) != record:
             return False
         if record.expires_at is not None and record.expires_at <= ends_at:
             return True
-        # A second try, after an answer that was lost, finds the time that the first one wrote.
+        # If the first try was made but its response was lost, the retry finds the end that the first one wrote.
         was = "expires_at = :was" if "expires_at" in item else "attribute_not_exists(expires_at)"
         values = {":ends": {"S": ends_at.isoformat(timespec="seconds")}, ":status": {"S": record.status}}
         try:
@@ -233,37 +233,37 @@ class KeyTable:
         return True
 
     def __iter__(self) -> Iterator[KeyRecord]:
-        """Yield all records. The table holds a handful of keys per customer, so it is read whole."""
+        """Yield all records by a scan: the table has only a few keys per customer."""
         for page in self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True):
             yield from map(KeyRecord.from_item, page["Items"])
 
     def rotate(self, old: KeyRecord, ends_at: datetime) -> tuple[str, KeyRecord]:
-        """Make a key like an old one, which ends at a time; raises `click.ClickException` where that can't be done."""
+        """Create a key like an old one, which then ends at a time; raises `click.ClickException` if that fails."""
         if old.status == Status.REVOKED:
-            raise click.ClickException("This key is revoked: make a new one with `destination keys create`")
+            raise click.ClickException("This key is revoked: create a new one with `destination keys create`")
         key = new_key()
         record = KeyRecord.of(key, customer_id=old.customer_id, label=old.label, scopes=old.scopes, status=old.status)
         self.add(record)
         if not self.end(old, ends_at):
-            self.set_status(record, Status.REVOKED)  # so that nothing outlives a revocation of the old key
+            self.set_status(record, Status.REVOKED)  # the new key must not outlive a revocation of the old one
             raise click.ClickException(
-                "Somebody else changed this key at the same time, so it was not rotated: look at it with "
+                "Somebody else changed this key at the same time, so it was not rotated. Check it with "
                 "`destination keys show`, and run this again"
             )
         return key, record
 
     def find(self, key_id: str) -> KeyRecord:
-        """Return the record with an id, or the start of one; raises `click.ClickException` unless there is just one."""
+        """Return the record with an id, or the start of one; raises `click.ClickException` unless one matches."""
         records = [record for record in self if record.key_hash.startswith(key_id)]
         if not records:
-            raise click.ClickException(f"No key has the id {key_id}: `destination keys list` shows them")
+            raise click.ClickException(f"No key has the id {key_id}: `destination keys list` shows all keys")
         if len(records) > 1:
-            raise click.ClickException(f"Several keys have an id that starts with {key_id}: give more of it")
+            raise click.ClickException(f"Several keys have an id that starts with {key_id}: give more characters")
         return records[0]
 
 
 def parse_customer_id(text: str) -> str:
-    """Return the id of a customer; raises `ValueError` for a text that can't be one."""
+    """Return a customer id; raises `ValueError` for a text that can't be one."""
     if not text.strip() or not text.isprintable() or len(text) > MAX_CUSTOMER_ID_CHARS:
         raise ValueError(f"a customer id is 1 to {MAX_CUSTOMER_ID_CHARS} printable characters")
     return text
@@ -282,12 +282,12 @@ def parse_expiry(text: str) -> datetime:
         raise ValueError(f"{text} is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z")
     time = time if time.tzinfo else time.replace(tzinfo=UTC)
     if time <= now:
-        raise ValueError(f"{text} is over already")
+        raise ValueError(f"{text} is in the past")
     return time
 
 
 def _condition(status: str, *, customer_id: str) -> dict[str, Any]:
-    """Return when a key may get a status: it is the customer's, and a revoked one stays revoked."""
+    """Return the condition for a status change: the key belongs to the customer, and a revoked one stays revoked."""
     values = {":customer": {"S": customer_id}}
     if status == Status.REVOKED:
         is_allowed = "attribute_exists(#status)"

@@ -1,4 +1,4 @@
-"""The main thread, in which alone the checks of messages have a time limit (`handler/time_limit.py`)."""
+"""Run checks in the main thread, because only there they have a time limit (`handler/time_limit.py`)."""
 
 from collections.abc import Callable
 from threading import current_thread, main_thread
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def in_main_thread(check: Callable[[], T]) -> T:
-    """Run a check, and let a worker thread of the page's server hand it to the event loop.
+    """Run a check in the main thread if a worker thread of the page's server calls this.
 
-    Any other thread runs it itself, without a time limit.
+    Any other thread runs the check itself, without a time limit.
     """
     if current_thread() is main_thread():
         return check()

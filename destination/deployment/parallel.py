@@ -1,4 +1,4 @@
-"""Calls of a store beside each other, where each takes long and they are many."""
+"""Run many slow store calls concurrently."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def in_parallel(work: Callable[[Any], T], pieces: Iterable[Any]) -> Iterator[T]:
-    """Yield the result of some work for each piece, as they come.
+    """Yield the result of some work for each piece, in the order of completion.
 
-    After an error no other piece is begun; it is raised when what was under way has ended and was yielded.
+    After an error no further piece is started. The error is raised after the results of the running work were yielded.
     """
     stopped = Event()
 

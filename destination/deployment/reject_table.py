@@ -1,4 +1,4 @@
-"""The rejects table as the partner's side of it: to find, read and delete rejects. `handler/reject.py` writes them."""
+"""The rejects table for the partner: find, read and delete rejects. The endpoint writes it by `handler/reject.py`."""
 
 import itertools
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 REJECT_ID_CHARS = 12
 SHARDS = "0123456789abcdef"
-"""The first digit of a reject's hash is its shard."""
+"""The shards of a customer and day; the first digit of a reject's hash selects its shard."""
 
 HEAD = (
     "customer_day_shard",
@@ -35,13 +35,13 @@ HEAD = (
     "answer",
     "violations",
 )
-"""The attributes that tell about a reject without its contents."""
+"""The attributes of a reject without its contents."""
 CONTENTS = ("body", "settings")
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptReject:
-    """What is known of a reject without its contents; `facts` are the texts of `HEAD`, of which some may be missing."""
+    """The facts of a reject without its contents; `facts` are the texts of `HEAD`, and some may be missing."""
 
     facts: Mapping[str, str]
 
@@ -57,27 +57,27 @@ class KeptReject:
 
     @property
     def reject_id(self) -> str:
-        """How people name a reject: the start of its hash."""
+        """The id of a reject in commands: the start of its hash."""
         return self.body_hash[:REJECT_ID_CHARS]
 
     @property
     def customer_id(self) -> str:
-        """Whose message it is."""
+        """The customer who sent the message."""
         return self.facts["customer_id"]
 
     @property
     def call_type(self) -> str:
-        """The call type of the message, "" where it tells none."""
+        """The call type of the message, "" if it has none."""
         return self.facts.get("type", "")
 
     @property
     def answer(self) -> str:
-        """What the customer read."""
+        """The text of the error response."""
         return self.facts["answer"]
 
     @property
     def rejected_at(self) -> str:
-        """When, as UTC that sorts."""
+        """The time of the rejection, as sortable UTC."""
         return self.facts["rejected_at"]
 
     @property
@@ -98,7 +98,7 @@ class KeptReject:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What came: the body, and `X-Segment-Settings`, "" where there was none."""
+    """The contents of a reject: the body, and `X-Segment-Settings`, "" if there was none."""
 
     body: str
     settings_header: str
@@ -112,9 +112,9 @@ class RejectTable:
         self._name = name
 
     def of_customer(self, customer_id: str, days: Iterable[date], *, hash_start: str = "") -> Iterator[KeptReject]:
-        """Yield the rejects of a customer on some days (UTC), day by day, newest first within each.
+        """Yield the rejects of a customer on some days (UTC), day by day, newest first within each day.
 
-        The start of a hash tells the shard, and so needs one query a day and not sixteen.
+        The start of a hash selects the shard, so one query a day is enough instead of sixteen.
         """
         for day in days:
             shards = [f"{escape(customer_id)}#{day}#{digit}" for digit in hash_start[:1] or SHARDS]
@@ -137,23 +137,23 @@ class RejectTable:
             yield from map(KeptReject.from_item, page["Items"])
 
     def everything(self) -> Iterator[KeptReject]:
-        """Yield all rejects, in no order."""
+        """Yield all rejects, in no particular order."""
         pages = self._client.get_paginator("scan").paginate(TableName=self._name, ConsistentRead=True, **_only(HEAD))
         for page in pages:
             yield from map(KeptReject.from_item, page["Items"])
 
     def find(self, customer_day_shard: str, body_hash: str) -> KeptReject | None:
-        """Return the reject of a key, None where it is gone."""
+        """Return the reject with a key, None if it is gone."""
         key = {"customer_day_shard": {"S": customer_day_shard}, "body_hash": {"S": body_hash}}
         item = self._client.get_item(TableName=self._name, Key=key, ConsistentRead=True, **_only(HEAD)).get("Item")
         return KeptReject.from_item(item) if item else None
 
     def has(self, reject: KeptReject) -> bool:
-        """Read again whether a reject, or the same body of the same day, is in the table."""
+        """Return whether a reject, or the same body of the same day, is still in the table."""
         return self.find(*reject.key_text) is not None
 
     def contents(self, reject: KeptReject) -> Contents | None:
-        """Read what a reject holds; None where it is gone by now."""
+        """Read the contents of a reject; None if it is gone."""
         item = self._client.get_item(
             TableName=self._name, Key=reject.key, ConsistentRead=True, **_only(CONTENTS)
         ).get("Item")  # fmt: skip
@@ -162,7 +162,7 @@ class RejectTable:
         return Contents(body=read_text_attribute(item["body"]), settings_header=item["settings"]["S"])
 
     def delete(self, reject: KeptReject) -> bool:
-        """Delete a reject, and tell whether it is gone: if the same has come again since it was found, that stays."""
+        """Delete a reject, and return whether it is gone. If the same body was rejected again meanwhile, it stays."""
         try:
             self._client.delete_item(
                 TableName=self._name,
@@ -176,7 +176,7 @@ class RejectTable:
 
 
 def newest_first(rejects: Iterable[KeptReject]) -> list[KeptReject]:
-    """Sort rejects."""
+    """Sort rejects, newest first."""
     return sorted(rejects, key=lambda reject: (reject.rejected_at, reject.body_hash), reverse=True)
 
 
@@ -186,7 +186,7 @@ def last_days(days: int, today: date) -> list[date]:
 
 
 def _only(names: Iterable[str]) -> dict[str, Any]:
-    """Read only these attributes; some of their names are words of DynamoDB's own, so that they need others."""
+    """Return the arguments to read only these attributes; reserved words of DynamoDB need placeholders."""
     aliases = {f"#{name}": name for name in names}
     return {"ProjectionExpression": ", ".join(aliases), "ExpressionAttributeNames": aliases}
 
@@ -196,7 +196,7 @@ DEFAULT_DAYS = 7
 
 @dataclass(frozen=True, kw_only=True)
 class RejectSelection:
-    """Rejects of the last days of one customer, or (by a scan) of one customer or of all; no days means all."""
+    """Rejects of one customer in the last days, or (by a scan) of one customer or of all; no days means all."""
 
     target: Target
     customer_id: str | None
@@ -224,7 +224,7 @@ class RejectSelection:
         )
 
     def find(self, reject_id: str) -> list[KeptReject]:
-        """Return what has an id, newest first: one body, maybe of several days; raises `click.ClickException`."""
+        """Return the rejects with an id, newest first: one body, maybe of several days; raises `ClickException`."""
         rejects = list(self.read(hash_start=reject_id))
         if not rejects:
             raise click.ClickException(
@@ -233,18 +233,18 @@ class RejectSelection:
         if len({(reject.customer_id, reject.body_hash) for reject in rejects}) > 1:
             otherwise = "" if self.customer_id else ", or --customer"
             raise click.ClickException(
-                f"Several rejects have an id that starts with {reject_id}: give more of it{otherwise}"
+                f"Several rejects have an id that starts with {reject_id}: give more characters{otherwise}"
             )
         return rejects
 
     def choose(self, reject_ids: Sequence[str]) -> list[KeptReject]:
-        """Return the rejects with these ids, or all without any: each once, and oldest first, as messages happened."""
+        """Return the rejects with these ids, or all without ids: each once, oldest first, as the messages happened."""
         found = itertools.chain.from_iterable(map(self.find, reject_ids)) if reject_ids else self.read()
         unique = {reject.key_text: reject for reject in found}
         return newest_first(unique.values())[::-1]
 
     def __str__(self) -> str:
-        """Say what is selected, after the word `rejects`."""
+        """Return a description of the selection, to follow the word `rejects`."""
         whose = f"of {self.customer_id}" if self.customer_id else "of all customers"
         days = self.days or (None if self.scan else DEFAULT_DAYS)
         return f"{whose} in the last {days} days" if days else whose

@@ -1,6 +1,6 @@
-"""Hand stored messages to the consumer again, by way of the event queue.
+"""Pass stored messages to the consumer again, through the event queue.
 
-The consumer of the queue calls the same `consumer/handle.py`, with its retries and dead letters.
+The queue's consumer calls the same `consumer/handle.py`, with its retries and dead letters.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from handler.errors import MessageTooLarge
 from handler.sinks.sqs import EventQueue
 
 TIMES = {"stored": "stored_at", "happened": "timestamp"}
-"""What `--by` says -> the attribute that is meant."""
+"""Value of `--by` -> attribute."""
 Item = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayRange:
-    """What to replay: messages from a time until before another, of all, of a customer, or of one subject."""
+    """The messages to replay: from a time until before another, of all customers, one customer, or one subject."""
 
     by: str
     start: str | None
@@ -39,7 +39,7 @@ class ReplayRange:
     subject: str | None
 
     def holds(self, item: Item) -> bool:
-        """Whether a stored message is of it; raises `Unreadable` for an item that does not tell."""
+        """Return whether a stored message is in the range; raises `Unreadable` for an item without a time."""
         try:
             is_theirs = self.customer_id in (None, item["customer_id"]["S"])
             moment: str = item[TIMES[self.by]]["S"]
@@ -48,7 +48,7 @@ class ReplayRange:
         return is_theirs and (self.start or "") <= moment < self.end
 
     def pages(self, target: Target, after: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
-        """Yield the pages of the event table that may hold it, from a place on."""
+        """Yield the pages of the event table that may have matching messages, starting after a place."""
         client = target.account.dynamodb()
         options: dict[str, Any] = {"TableName": target.stores.event_table, "ConsistentRead": True}
         if after is not None:
@@ -63,7 +63,7 @@ class ReplayRange:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayState:
-    """How far a replay got: everything before the place `after` was queued, or all. Its counts are of messages."""
+    """The progress of a replay: everything before the place `after` is queued, or everything. It counts messages."""
 
     history: ReplayRange
     after: Mapping[str, Any] | None = None
@@ -75,19 +75,19 @@ class ReplayState:
 
     @classmethod
     def load(cls, path: Path) -> "ReplayState":
-        """Read a state; raises `click.ClickException` for what is none."""
+        """Read a state; raises `click.ClickException` for an invalid file."""
         try:
             document = json.loads(path.read_text("utf-8"))
             history = ReplayRange(**document.pop("history"))
             refused = {name: tuple(document.get(name, ())) for name in ("too_large", "unreadable")}
             return cls(**{**document, "history": history, **refused})
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise click.ClickException(f"{path} is no state of a replay: say --restart to begin anew") from error
+            raise click.ClickException(f"{path} is not the state of a replay: use --restart to begin again") from error
 
     def save(self, path: Path) -> None:
-        """Write it, so that a program that ends meanwhile leaves the old one or the new one.
+        """Write the state atomically: after an interruption, the file has the old state or the new one.
 
-        Raises `click.ClickException` where that can't be done.
+        Raises `click.ClickException` if that fails.
         """
         fresh = path.with_suffix(".new")
         try:
@@ -99,24 +99,24 @@ class ReplayState:
 
 
 def resumed(state: ReplayState, path: Path) -> ReplayState:
-    """Return the state that was kept of a replay, or this one where there is none."""
+    """Return the saved state of a replay, or this one if nothing is saved."""
     if not path.exists():
         return state
     kept = ReplayState.load(path)
     if replace(kept.history, end="") != replace(state.history, end=""):
-        raise click.ClickException(f"{path} is the state of another replay: say --restart to begin anew")
-    click.echo(f"Goes on where it ended, after {counted(kept.queued, 'message')}.", err=True)
+        raise click.ClickException(f"{path} is the state of another replay: use --restart to begin again")
+    click.echo(f"Continues where it ended, after {counted(kept.queued, 'message')}.", err=True)
     return kept
 
 
 def state_path(target: Target, *options: str | None) -> Path:
-    """Return where the state of this very replay is."""
+    """Return the path of the state of exactly this replay."""
     said = json.dumps([target.account.endpoint_url, target.stores.event_table, *options])
     return LOCAL_FOLDER / f"replay-{hashlib.sha256(said.encode()).hexdigest()[:12]}.json"
 
 
 def replay_pages(target: Target, state: ReplayState, *, rate: float | None, dry_run: bool) -> Iterator[ReplayState]:
-    """Queue page after page, and yield how far it got after each; raises `EventStoreUnavailable`."""
+    """Queue page after page, and yield the progress after each; raises `EventStoreUnavailable`."""
     if state.is_done:
         return
     queue = EventQueue(target.account.sqs(), target.stores.event_queue_url)
@@ -158,13 +158,13 @@ def _chosen(history: ReplayRange, items: Iterable[Item]) -> tuple[list[Item], li
 
 
 def _name(item: Item) -> str:
-    """Return the message id of an item, or its position, which each item has."""
+    """Return the message id of an item, or its position if it has none."""
     name: str = item.get("message_id", {}).get("S") or item["position"]["S"]
     return name
 
 
 def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
-    """Group items, each group in the order of the table: a FIFO queue keeps it."""
+    """Group items by subject, in the order of the table, which a FIFO queue keeps."""
     groups: defaultdict[str, list[Item]] = defaultdict(list)
     for item in items:
         groups[item["subject"]["S"]].append(item)
@@ -172,7 +172,7 @@ def _by_subject(items: Sequence[Item]) -> list[list[Item]]:
 
 
 class RateLimit:
-    """Lets threads through at a rate, in pieces per second, or without one; `clock` and `sleep` are in seconds."""
+    """Limits threads to a number of pieces per second, or not at all; `clock` and `sleep` use seconds."""
 
     def __init__(
         self,
@@ -188,7 +188,7 @@ class RateLimit:
         self._lock = Lock()
 
     def wait(self) -> None:
-        """Wait for one's turn."""
+        """Wait until the next piece may start."""
         with self._lock:
             now = self._clock()
             turn = max(self._next, now)
@@ -204,7 +204,7 @@ class NotQueued(NamedTuple):
 
 
 def _queue(queue: EventQueue, items: Sequence[Item], pace: RateLimit) -> Iterator[NotQueued]:
-    """Queue items sequentially; yield the items that do not fit or can't be read."""
+    """Queue items one by one; yield the items that are too large or can't be read."""
     for item in items:
         pace.wait()
         try:

@@ -1,11 +1,11 @@
-"""Rejects once more: judged by today's schemas, in the order in which the function judges, and stored where they pass.
+"""Judge rejects again by today's schemas, in the same order of checks as the function, and store those that pass.
 
-A reject is deleted only after its message is durable, so that whatever ends a retry half-way loses nothing. What was
-stored but not yet deleted is a duplicate the next time.
+A reject is deleted only after its message is durable, so an interrupted retry loses nothing. A message that was stored,
+but whose reject was not deleted, is a duplicate the next time.
 
-A reject that came before its user was erased is deleted and not stored. The eraser may leave the tombstone while the
-message is written, and then search the table before the write. So the tombstone is read again after the write, and the
-erasure is requested again if it is there by then.
+If a user was erased after a reject, the reject is deleted and not stored. The eraser may write the tombstone while the
+message is being stored, and search the table before the write. So the tombstone is read again after the write. If it
+exists then, the erasure is requested again.
 """
 
 import itertools
@@ -29,11 +29,11 @@ from handler.record import Record
 from handler.sinks import Outcome, Sink
 
 PORTION = 200
-"""Rejects whose contents are in memory at once, at most 1 MB each."""
+"""Rejects whose contents are in memory at the same time, at most 1 MB each."""
 
 
 class Fate(StrEnum):
-    """What became of a reject."""
+    """The result of retrying a reject."""
 
     STORED = Outcome.STORED
     QUEUED = Outcome.QUEUED
@@ -43,14 +43,14 @@ class Fate(StrEnum):
     GONE = "gone"
     """Somebody else retried or purged it, or it expired."""
     ERASED = "erased"
-    """Its user was erased after it came."""
+    """Its user was erased after the rejection."""
     MISSING = "missing"
-    """Neither confirmed as stored nor among the rejects any more: another command deleted it, or it was lost."""
+    """Neither confirmed as stored nor in the rejects table any more: another command deleted it, or it was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryResult:
-    """What became of a reject; `answer` is why where it is still refused."""
+    """The result of retrying a reject; `answer` is the reason if it is still refused."""
 
     reject: KeptReject
     fate: Fate
@@ -59,7 +59,7 @@ class RetryResult:
 
 @dataclass(frozen=True, kw_only=True)
 class ErasedUsers:
-    """Knows whose rejects may not be stored any more, and erases what was stored meanwhile."""
+    """Knows whose rejects must not be stored any more, and requests the erasure of messages stored meanwhile."""
 
     target: Target
     erasures: Erasures
@@ -71,11 +71,11 @@ class ErasedUsers:
 
     @classmethod
     def none(cls, target: Target) -> Self:
-        """Return nobody, for rejects that are judged and not stored."""
+        """Return an object without erased users, for rejects that are judged and not stored."""
         return cls(target=target, erasures=NoErasures())
 
     def covers(self, reject: KeptReject, message: Message) -> bool:
-        """Whether a user was erased after a reject came; raises `ErasureStoreUnavailable`."""
+        """Return whether a user was erased after a reject; raises `ErasureStoreUnavailable`."""
         came = replace(message, timestamp=reject.rejected_at)
         [refusal] = self.erasures.refusals(reject.customer_id, [came], lambda read: read())
         return refusal is not None
@@ -89,16 +89,16 @@ class ErasedUsers:
 
 
 def sink_of(target: Target) -> Sink:
-    """Return where the function of a deployment writes."""
+    """Return the sink of a deployment's function."""
     return target.stores.sink.open(target.stores, lambda service: getattr(target.account, service)())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Tries rejects again; without a sink it only judges them.
+    """Retries rejects; without a sink it only judges them.
 
-    `clock` gives seconds since 1970.
-    `deletable` has the keys of the rejects whose message is confirmed as durable, or whose user was erased.
+    `clock` returns seconds since 1970. `deletable` has the keys of the rejects whose message is confirmed as durable,
+    or whose user was erased.
     """
 
     table: RejectTable
@@ -109,10 +109,10 @@ class Retry:
     deletable: set[tuple[str, str]] = field(default_factory=set)
 
     def run(self, rejects: Iterable[KeptReject]) -> Iterator[RetryResult]:
-        """Yield what becomes of each reject.
+        """Yield the result for each reject.
 
-        Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call: after all that came of the
-        others was yielded, and with the reject still there.
+        Raises an `Unavailable` or one of `STORE_ERRORS` if a store does not confirm a call. The other results are
+        yielded first, and the reject stays in the table.
         """
         waiting = iter(rejects)
         while portion := list(itertools.islice(waiting, PORTION)):
@@ -122,14 +122,14 @@ class Retry:
             yield from in_parallel(lambda pair: self._carry_out(*pair), judged)
 
     def find_missing(self, rejects: Iterable[KeptReject]) -> Iterator[RetryResult]:
-        """Yield a verdict for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
+        """Yield a result for each reject that should be in the table and is not; raises one of `STORE_ERRORS`."""
         others = (reject for reject in rejects if reject.key_text not in self.deletable)
         for reject, is_there in in_parallel(lambda reject: (reject, self.table.has(reject)), others):
             if not is_there:
                 yield RetryResult(reject=reject, fate=Fate.MISSING)
 
     def _judge(self, reject: KeptReject, contents: Contents | None) -> Record | Refusal | None:
-        """Return the record of a reject that passes, why it is still refused, or None if it is gone."""
+        """Return the record of a reject that passes, the reason why it is still refused, or None if it is gone."""
         if contents is None:
             return None
         try:
@@ -142,7 +142,7 @@ class Retry:
     def _record(self, reject: KeptReject, contents: Contents) -> Record:
         """Return the record of a reject that passes; raises a `Refusal`.
 
-        The size limit is for requests: a body that was written anew may have become longer.
+        The size limit applies to requests, not here: a rewritten body may have become longer.
         """
         [message] = canonicalise(parse_body(contents.body))
         [refusal] = in_main_thread(lambda: self.judge.refusals([message], contents.settings_header))
@@ -175,7 +175,7 @@ class Retry:
         return RetryResult(reject=reject, fate=fate)
 
     def _store(self, reject: KeptReject, record: Record) -> Fate:
-        """Store a message that passes, unless its user was erased; without a sink say what would become of it."""
+        """Store a message that passes, unless its user was erased; without a sink, return what would happen."""
         if self.erased.covers(reject, record.message):
             return Fate.ERASED
         if self.sink is None:
@@ -199,5 +199,5 @@ def retry(
     sink: Sink | None,
     erased: ErasedUsers,
 ) -> Iterator[RetryResult]:
-    """Yield what becomes of each reject, as `Retry.run` does."""
+    """Yield the result for each reject, like `Retry.run`."""
     return Retry(table=table, judge=judge, sink=sink, erased=erased).run(rejects)

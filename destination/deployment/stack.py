@@ -1,7 +1,7 @@
-"""The tables and queues of a deployment: of a CloudFormation stack, or the same ones from template.yaml elsewhere.
+"""The tables and queues of a deployment: of a CloudFormation stack, or created from template.yaml elsewhere.
 
-template.yaml is the only place that declares a store. On this machine its stores are made by handing just them to an
-embedded CloudFormation (it need not know functions and APIs), with the function's environment as stack outputs.
+template.yaml is the only place that declares a store. On this machine, an embedded CloudFormation creates only its
+stores, so it need not support functions and APIs. The stack outputs are the function's environment.
 """
 
 import json
@@ -35,14 +35,14 @@ TEMPLATE = ROOT / "template.yaml"
 
 FUNCTION = "DestinationFunction"
 STORE_TYPES = {"AWS::DynamoDB::Table": "TableName", "AWS::SQS::Queue": "QueueName"}
-"""Types of resources that a local server makes, and the property that names one."""
+"""The resource types that a local server creates, and the property with the name."""
 
 LOCAL_STACK = "direct-destination-local"
 
 STORE_CONFIG = Config(connect_timeout=5, read_timeout=10)
-"""In seconds, for each of botocore's tries: a page of a table comes within one, and a person is waiting."""
+"""In seconds, for each of botocore's tries: a page of a table arrives within one second, and a person is waiting."""
 _SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's loader is ten times as fast. Not every PyYAML has it."""
+"""libyaml's loader is ten times as fast, but not every PyYAML has it."""
 
 
 class _TemplateLoader(_SafeLoader):  # type: ignore[misc, valid-type]  # one of two
@@ -92,14 +92,14 @@ STORE_OUTPUTS = {
 }
 """Field of `Stores` -> output of the stack."""
 LATER_OUTPUTS = {"after_erasure", "key_cache_seconds", "rejects_retention_days"}
-"""Fields whose outputs a stack of an older version lacks."""
+"""Fields whose outputs are missing in a stack of an older version."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """The names of a deployment's stores, and what it chose about what goes into them; texts, as outputs are.
+    """The names of a deployment's stores, and its settings for stored data; as texts, like stack outputs.
 
-    A field with a default is empty for a stack of an older version, which does not tell it.
+    A field with a default is empty for a stack of an older version.
     """
 
     event_sink: str
@@ -119,7 +119,7 @@ class Stores:
 
     @property
     def sink(self) -> type[Sink]:
-        """Where messages go, with what can be done with them there."""
+        """The sink for messages, with its capabilities."""
         return sink_named(self.event_sink)
 
     @classmethod
@@ -135,7 +135,7 @@ class Stores:
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Where clients connect to: AWS by one's own credentials, or a server that speaks its protocols."""
+    """The AWS account of a deployment: AWS with the user's credentials, or a server with the same protocols."""
 
     endpoint_url: str | None = None
 
@@ -159,7 +159,7 @@ class Account:
         """Return a client for metrics."""
         return cast("CloudWatchClient", self.client("cloudwatch"))
 
-    def client(self, service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- its client
+    def client(self, service: str, config: Config | None = None) -> Any:  # noqa: ANN401 -- a boto3 client
         """Return a client of a service by its name, such as `dynamodb`."""
         if self.endpoint_url is None:
             return aws_client(service, config)
@@ -168,18 +168,18 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalStack:
-    """The stores of template.yaml outside AWS, and the environment with which all functions reach them."""
+    """The stores of template.yaml outside AWS, and the environment with which functions reach them."""
 
     stores: Stores
     environment: dict[str, str]
 
 
 def create_local_stack(account: Account, parameters: Mapping[str, str]) -> LocalStack:
-    """Make the stores of template.yaml by the CloudFormation of an embedded AWS.
+    """Create the stores of template.yaml with the CloudFormation of an embedded AWS.
 
     Raises `click.ClickException` for a parameter that the template refuses.
     """
-    template = _parse(TEMPLATE.read_text("utf-8"))  # nothing changes it, and a copy takes a while
+    template = _parse(TEMPLATE.read_text("utf-8"))  # nothing changes it, and a copy takes time
     check_parameters(template["Parameters"], parameters)
     variables = _variables(template["Resources"])
     variable_outputs = {f"Environment{name.replace('_', '')}": name for name, value in variables.items() if value != ""}
@@ -196,7 +196,7 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
     cloudformation.create_stack(
         StackName=LOCAL_STACK,
         TemplateBody="\t"
-        + json.dumps(stores),  # moto parses JSON as YAML, which is slow, unless a tab shows that it is none
+        + json.dumps(stores),  # moto parses JSON as YAML, which is slow; a tab makes it use the JSON parser
         Parameters=[{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
     )
     outputs = stack_outputs(cloudformation, LOCAL_STACK)
@@ -208,7 +208,7 @@ def create_local_stack(account: Account, parameters: Mapping[str, str]) -> Local
 
 
 def _variables(resources: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the environment variables of all functions; one of a name has the same value in each."""
+    """Return the environment variables of all functions; a variable has the same value in each."""
     variables: dict[str, Any] = {}
     for resource in resources.values():
         if resource["Type"] == "AWS::Serverless::Function":
@@ -217,7 +217,7 @@ def _variables(resources: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def check_parameters(declared: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, str]) -> None:
-    """Refuse what CloudFormation would refuse and an embedded one does not."""
+    """Refuse parameters that CloudFormation would refuse, and an embedded one would not."""
     for name, value in parameters.items():
         if name not in declared:
             raise click.ClickException(f"template.yaml has no parameter {name}: it has {', '.join(declared)}")
@@ -226,7 +226,7 @@ def check_parameters(declared: Mapping[str, Mapping[str, Any]], parameters: Mapp
 
 
 def _broken_rule(declared: Mapping[str, Any], value: str) -> str | None:
-    """Return the rule of a parameter that a value breaks, as the second half of a sentence."""
+    """Return the rule that a parameter's value breaks, as the second half of a sentence."""
     allowed = [str(choice) for choice in declared.get("AllowedValues", [value])]
     if value not in allowed:
         return f"must be one of {', '.join(allowed)}"
@@ -244,20 +244,21 @@ def _named_stores(resources: Mapping[str, dict[str, Any]]) -> Iterator[tuple[str
     for name, resource in resources.items():
         if resource["Type"] in STORE_TYPES:
             properties = {**resource["Properties"], STORE_TYPES[resource["Type"]]: local_store_name(name, resource)}
-            properties.pop("SSESpecification", None)  # an embedded AWS makes an RSA key for it, and encrypts nothing
+            # an embedded AWS would create an RSA key for it, and encrypts nothing
+            properties.pop("SSESpecification", None)
             yield name, {**resource, "Properties": properties}
 
 
 def local_store_name(name: str, resource: Mapping[str, Any]) -> str:
-    """Return what a store of template.yaml is called outside AWS.
+    """Return the name of a store of template.yaml outside AWS.
 
-    It stays the same, so that a server that outlives the local one keeps what it has.
+    The name is constant, so that an external server keeps its data when the local server restarts.
     """
     return f"{LOCAL_STACK}-{name}" + (".fifo" if resource["Properties"].get("FifoQueue") else "")
 
 
 def stack_outputs(cloudformation: "CloudFormationClient", stack: str) -> dict[str, str]:
-    """Return what a stack gives out, by name."""
+    """Return the outputs of a stack by name."""
     stacks = cloudformation.describe_stacks(StackName=stack).get("Stacks", [])
     outputs = [output for found in stacks[:1] for output in found.get("Outputs", [])]
     return {
@@ -277,9 +278,9 @@ def _access(account: Account) -> dict[str, str]:
 
 
 def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalStack:
-    """Make the stores of an embedded AWS on another server too, where they are missing, and return those.
+    """Create the missing stores of an embedded AWS on another server too, and return the stores there.
 
-    A server without SQS is enough for the DynamoDB sink. Raises `click.ClickException` when the server does not answer.
+    A server without SQS is enough for the DynamoDB sink. Raises `click.ClickException` if the server does not answer.
     """
     environment = {**stack.environment, **_access(target)}
     try:
@@ -291,7 +292,7 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
     except STORE_ERRORS as error:
         if stack.stores.sink.feeds_queue:
             raise click.ClickException(f"{target.endpoint_url} does not answer as SQS: {error}") from error
-        # Without a queue the eraser can't hand deletes to the consumer, which gets them from the stream alone.
+        # Without a queue, the eraser can't pass deletes to the consumer, which gets them only from the stream.
         return LocalStack(stores=stack.stores, environment={**environment, "CONSUMER": "off"})
     queue_urls = {name: urls[_queue_name(url)] for name, url in environment.items() if name.endswith("_QUEUE_URL")}
     return LocalStack(
@@ -301,7 +302,7 @@ def copy_stores(stack: LocalStack, source: Account, target: Account) -> LocalSta
 
 
 def copy_tables(source: "DynamoDBClient", target: "DynamoDBClient") -> None:
-    """Make the tables of one server on another, where they are missing."""
+    """Create the missing tables of one server on another."""
     existing = target.list_tables()["TableNames"]
     for name in source.list_tables()["TableNames"]:
         if name not in existing:
@@ -334,7 +335,7 @@ _QUEUE_ATTRIBUTES = (
 
 
 def _copy_queues(source: "SQSClient", target: "SQSClient") -> dict[str, str]:
-    """Make the queues of one server on another, where they are missing; return the new URL of each by its name."""
+    """Create the missing queues of one server on another; return their new URLs by name."""
     urls = {}
     for url in source.list_queues()["QueueUrls"]:
         attributes = source.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]

@@ -1,4 +1,4 @@
-"""Which deployment a command works on: that of a running local server (`--url`), or a stack (`--stack`)."""
+"""Find the deployment that a command works on: a running local server (`--url`), or a stack (`--stack`)."""
 
 import functools
 import json
@@ -20,17 +20,17 @@ LOCAL_URL = "http://127.0.0.1:8080"
 LOCAL_CA = LOCAL_FOLDER / "ca.pem"
 """The authority that signed the certificate of `serve --tls`."""
 ABOUT_PATH = "/_local"
-"""Where a local server tells its stores; it is not part of the deployed API."""
+"""Path where a local server describes itself; it is not part of the deployed API."""
 ARRIVALS_PATH = f"{ABOUT_PATH}/arrivals"
-"""Where it tells which messages arrived last."""
+"""Path where it lists the messages that arrived last."""
 MAX_ABOUT_BYTES = 64 * 1024
-"""What says more about itself is no local server."""
+"""A longer description does not come from a local server."""
 LOG_OUTPUTS = ("FunctionLogGroupName", "ApiLogGroupName")
 """The outputs of a stack that name its log groups."""
 Key = tuple[str, str]
 """Subject and position: the key of an item of the event table."""
 Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
-"""Takes a customer id and a message id, which may be None, and a limit. Returns keys, of what arrived last first."""
+"""Takes a customer id and a message id, which may be None, and a limit. Returns keys, latest arrival first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class LocalLogFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StackLogs:
-    """The log groups of a stack's function and of its API, and the name that its metrics have as `service`."""
+    """The log groups of a stack's function and API, and the value of the metrics' dimension `service`."""
 
     stack: str
     function_group: str
@@ -51,10 +51,10 @@ class StackLogs:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A deployment: where it is, the names of its stores, and its logs, which one of an older version does not tell.
+    """A deployment: its address, the names of its stores, and its logs, which are missing in an older version.
 
-    `arrivals` returns what arrived last. Only a local server keeps that. `has_faults` tells that its stores meet faults
-    to order (`serve --faults`), None where that is not known.
+    `arrivals` returns the latest messages by arrival; only a local server keeps them. `has_faults` says whether its
+    stores inject faults (`serve --faults`), None if that is unknown.
     """
 
     account: Account
@@ -65,16 +65,16 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a local server, where reading everything costs nothing."""
+        """Return whether this is a local server, where scans cost nothing."""
         return self.account.endpoint_url is not None
 
 
-_MEND: Mapping[type[Exception], str] = {
+_REMEDY: Mapping[type[Exception], str] = {
     NoRegionError: " Set AWS_REGION to the stack's, or AWS_PROFILE to a profile that has it.",
     ProfileNotFound: ". Set AWS_PROFILE to a profile of ~/.aws/config, or unset it.",
     NoCredentialsError: ". Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
 }
-"""What botocore does not say."""
+"""What to do about errors of botocore."""
 
 
 def stack_target(stack: str) -> Target:
@@ -83,7 +83,7 @@ def stack_target(stack: str) -> Target:
     try:
         outputs = stack_outputs(account.cloudformation(), stack)
     except (BotoCoreError, ClientError) as error:
-        raise click.ClickException(f"The stack {stack} can't be read: {error}{_MEND.get(type(error), '')}") from error
+        raise click.ClickException(f"The stack {stack} can't be read: {error}{_REMEDY.get(type(error), '')}") from error
     groups = [outputs.get(name) for name in LOG_OUTPUTS]
     logs = None
     if groups[0] and groups[1]:
@@ -96,7 +96,7 @@ def stack_target(stack: str) -> Target:
 
 
 def local_target(url: str, *, ca_file: str | None = None) -> Target:
-    """Ask a local server for its stores; raises `click.ClickException` when it does not answer."""
+    """Ask a local server for its stores; raises `click.ClickException` if it does not answer."""
     about = ask_local_server(url, ca_file=ca_file)
     try:
         file = about.get("request_log")
@@ -107,26 +107,26 @@ def local_target(url: str, *, ca_file: str | None = None) -> Target:
             arrivals=functools.partial(_ask_arrivals, url, ca_file),
             has_faults=about.get("has_faults"),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is a server of another kind
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # it is another kind of server
         raise click.ClickException(_NO_SERVER.format(url=url)) from error
 
 
 def _checked_url(text: str) -> str:
-    """Return a URL; raises `ValueError` for what no client takes as one."""
+    """Return a URL; raises `ValueError` for a text that clients don't accept as a URL."""
     if urlsplit(text).scheme not in ("http", "https"):
         raise ValueError(f"{text} is not a URL")
     return text
 
 
 def ask_local_server(url: str, *, ca_file: str | None = None) -> dict[str, Any]:
-    """Return what a local server tells about itself; raises `click.ClickException`."""
+    """Return a local server's description of itself; raises `click.ClickException`."""
     with _local_pool(ca_file) as http:
         try:
             answer = http.request("GET", url.rstrip("/") + ABOUT_PATH, timeout=5, retries=False, preload_content=False)
             about = json.loads(answer.read(MAX_ABOUT_BYTES))
         except urllib3.exceptions.SSLError as error:
             raise click.ClickException(
-                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} is of the server that was "
+                f"{url} answers with a certificate that is not trusted: {LOCAL_CA.name} belongs to the server that was "
                 "started last with --tls in this checkout"
             ) from error
         except (urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
@@ -143,7 +143,7 @@ def _local_pool(ca_file: str | None) -> urllib3.PoolManager:
 def _ask_arrivals(
     url: str, ca_file: str | None, customer_id: str | None, message_id: str | None, limit: int
 ) -> Sequence[Key]:
-    """Ask a local server what arrived last. One that does not tell, such as an older version, knows of nothing."""
+    """Ask a local server for the latest messages; a server without this path, such as an older version, has none."""
     asked = {"customer": customer_id, "message_id": message_id, "limit": str(limit)}
     fields = {name: value for name, value in asked.items() if value is not None}
     with _local_pool(ca_file) as http:
@@ -162,7 +162,7 @@ _NO_SERVER = (
 
 
 def demo_key_of(endpoint: str) -> str:
-    """Return the good demo key of a local server; raises `click.ClickException` where there is none."""
+    """Return the valid demo key of a local server; raises `click.ClickException` if there is none."""
     server = urljoin(endpoint, "/")
     try:
         return str(ask_local_server(server)["api_key"])
@@ -174,6 +174,6 @@ def demo_key_of(endpoint: str) -> str:
 
 
 def trusted_authority(endpoint: str, ca_file: str | None) -> str | None:
-    """Return the file of the authority to trust: the one that was named, or for this machine the local server's own."""
+    """Return the file of the trusted authority: the given one, or for this machine the local server's own."""
     is_here = urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1")
     return ca_file or (str(LOCAL_CA) if is_here and LOCAL_CA.exists() else None)

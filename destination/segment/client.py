@@ -1,4 +1,4 @@
-"""An HTTP client that sends one message exactly as Segment does, and the URLs of a deployment."""
+"""An HTTP client that sends a message exactly as Segment does, and the URLs of a deployment."""
 
 import base64
 import json
@@ -13,12 +13,12 @@ from destination.segment.contract import BATCH_PATHS, CALL_PATHS, SEGMENT_PATH
 
 SEGMENT_TIMEOUT_SECONDS = 5
 MAX_ANSWER_BYTES = 1024 * 1024
-"""Of an answer, the rest is not read: a server may send without end."""
+"""The rest of a longer answer is not read: a server may send without end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What an endpoint answered to one message."""
+    """The answer of an endpoint to one message."""
 
     status: int
     headers: dict[str, str]
@@ -26,8 +26,8 @@ class Answer:
     milliseconds: float
 
     @property
-    def body(self) -> Any:  # noqa: ANN401 -- JSON is any of six types
-        """JSON where it is that, else text; JSON that is nested too deeply to be printed is text, too."""
+    def body(self) -> Any:  # noqa: ANN401 -- any of the six JSON types
+        """The body as JSON, or as text if it is not JSON or is nested too deeply to be printed."""
         try:
             body = json.loads(self.text)
             json.dumps(body, indent=2)
@@ -88,7 +88,7 @@ def send(http: urllib3.PoolManager, url: str, headers: dict[str, str], body: byt
 
 
 def deployment_url(endpoint: str) -> str:
-    """Return the URL of a deployment without the path of a route, from that of one of its routes or its own."""
+    """Return the base URL of a deployment from that URL or the URL of one of its routes."""
     parts = urlsplit(endpoint)
     path = parts.path.rstrip("/")
     for route in (SEGMENT_PATH, *CALL_PATHS, *BATCH_PATHS):

@@ -1,7 +1,7 @@
-"""The contract as literal tables: which answers are due, and what their senders do after them.
+"""The contract as literal tables: the due answers, and whether their senders retry.
 
 The proofs (`destination simulate`, `destination certify`) judge the product by these tables. So the tables are written
-out here and not imported from `handler/`: a handler with a fault must not judge itself.
+out here and not imported from `handler/`: a faulty handler must not judge itself.
 
 Sources: https://segment.com/docs/connections/destinations/#retries and
 https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#errors
@@ -25,15 +25,15 @@ BATCH_PATH, IMPORT_PATH = BATCH_PATHS = ("/v1/batch", "/v1/import")
 
 RETRIED_BY_LIBRARIES = frozenset({408, 429, *range(500, 600)} - {501})
 RETRIED_BY_SEGMENT = RETRIED_BY_LIBRARIES | {423}
-"""Every other answer is final. Segment's open framework names 408, 423 and 501, its pages name the others."""
+"""Every other answer is final. 408, 423 and 501 come from Segment's open framework, the others from its pages."""
 
 STORED, DUPLICATE, QUEUED = "stored", "duplicate", "queued"
-"""`status` in the answer to an accepted message."""
+"""The field `status` in the answer to an accepted message."""
 
 ANSWERS_TO_MESSAGES = frozenset({"200 stored", "200 duplicate"})
 ANSWERS_TO_DELETES = frozenset({"202 stored", "202 duplicate"})
 ANSWERS_BY_QUEUE = frozenset({"202 queued"})
-"""The successes of `POST /segment`, each with its status: of a table, of a table for a `delete`, and of a queue."""
+"""The successes of `POST /segment` with their statuses: with a table, with a table for a `delete`, and with a queue."""
 
 STATUS_BY_CODE = {
     "invalid_encoding": 400,
@@ -68,19 +68,19 @@ STATUS_BY_CODE = {
     "erasure_store_unavailable": 503,
     "deadline_close": 503,
 }
-"""The codes of all answers that are not a success, with the status of each; docs/reference/answers.md explains them."""
+"""The codes of all error answers, with the status of each; docs/reference/answers.md explains them."""
 
 KEPT_OF_A_BATCH = frozenset(
     {"invalid_message", "missing_type", "number_out_of_range", "wrong_type", "invalid_settings", "internal_error"}
 )
-"""Codes of messages of a batch that are kept among the rejects: what can be read and is refused for its content."""
+"""Codes of batch messages that are kept among the rejects: the message is readable, and refused for its content."""
 KEPT_ALONE = frozenset({"invalid_message", "invalid_settings"})
-"""Codes of messages that are sent alone and kept among the rejects: what a schema refuses."""
+"""Codes of single messages that are kept among the rejects: a schema refused them."""
 
 STORE_FAULT_CODES = frozenset(
     {"key_store_unavailable", "event_store_unavailable", "reject_store_unavailable", "erasure_store_unavailable"}
 )
-"""Codes that say that a store did not do its work; without a fault of a store none of them may occur often."""
+"""Codes of store faults; without a fault of a store, none of them may occur often."""
 
 MAX_BATCH_MESSAGES = 2500
 """https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#batch"""

@@ -1,7 +1,7 @@
-"""What must be stored of a message: its key and each attribute, computed without any code of the product.
+"""Compute the due record of a message, its key and every attribute, without any code of the product.
 
-The message comes as its source wrote it, in the spelling of the spec, before it is disguised in another casing. Times
-come as times, so that none has to be parsed. docs/reference/storage.md describes the same in words.
+The input is the message as its source wrote it, in the spec's spelling, before it is disguised in another casing. Times
+are given as times, so that none has to be parsed. docs/reference/storage.md describes the record in words.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from destination.segment.names import CONTEXT_NAMES, CONTEXT_OBJECT_NAMES, TOP_N
 
 MAX_SUBJECT_BYTES = 2048
 MAX_POSITION_BYTES = 1024
-"""DynamoDB's limits of a partition key and a sort key."""
+"""DynamoDB's limit for a sort key. The line before has the limit for a partition key."""
 UNDATED = "undated"
-"""Stands in a position for a time that is missing or can't be read."""
+"""The time in a position if the message's time is missing or unreadable."""
 DERIVED = "derived-"
-"""How a message id begins that was made for a message without one."""
+"""The prefix of a message id that was derived because the message had none."""
 FACTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
-"""Fields of a message that are attributes too, where they are texts."""
+"""Fields of a message that are also attributes, if they are strings."""
 SECONDS_PER_DAY = 24 * 60 * 60
 
 _IDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
@@ -33,9 +33,9 @@ _NOT_REPEATED = ("sent_at", "received_at", "_metadata")
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """When a message happened: by `original` its identity, by `timestamp` the attribute of this name.
+    """The times of a message: `original` for its identity, `timestamp` for the attribute of this name.
 
-    None stands for a time that is missing or can't be read.
+    None stands for a time that is missing or unreadable.
     """
 
     original: datetime | None
@@ -45,7 +45,7 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Due:
-    """What must be stored of one message of one customer."""
+    """The due record of one message of one customer."""
 
     customer_id: str
     body: JsonObject
@@ -54,20 +54,20 @@ class Due:
 
     @cached_property
     def subject(self) -> str:
-        """The partition key: whose message it is."""
+        """The partition key: the subject of the message."""
         if "user_id" in self.body:
             return subject_of(self.customer_id, "user", self.body["user_id"])
         return subject_of(self.customer_id, "anonymous", self.body["anonymous_id"])
 
     @cached_property
     def position(self) -> str:
-        """The sort key: when it happened, and its id."""
+        """The sort key: the time and id of the message."""
         time = sortable(self.moments.original) if self.moments.original else UNDATED
         return _key(time, escaped(self.body["message_id"]), max_bytes=MAX_POSITION_BYTES)
 
     @property
     def facts(self) -> dict[str, str]:
-        """The attributes that are texts, but for `stored_at`, which is known only when it is stored."""
+        """The text attributes, except `stored_at`, which is known only after the write."""
         facts = {"customer_id": self.customer_id}
         facts |= {name: self.body[name] for name in FACTS if isinstance(self.body.get(name), str) and self.body[name]}
         if self.moments.timestamp:
@@ -81,12 +81,12 @@ class Due:
         return call_type
 
     def lifetime_seconds(self, retention_days: int) -> int | None:
-        """Return how long after it was stored the item expires; None where it never does."""
+        """Return the time from storage to expiry; None if the item never expires."""
         return retention_days * SECONDS_PER_DAY if retention_days and self.type != DELETE else None
 
 
 def stored_body(message: JsonObject, shared: JsonObject | None = None) -> JsonObject:
-    """Return a message, in the spelling of the spec, as it must be stored; `shared` is what a batch says for all."""
+    """Return the due form of a message in the spec's spelling; `shared` has the batch-level fields."""
     body = {
         TOP_NAMES.get(name, name): value
         for name, value in message.items()
@@ -108,7 +108,7 @@ def stored_body(message: JsonObject, shared: JsonObject | None = None) -> JsonOb
 
 
 def _settle_ids(body: JsonObject) -> None:
-    """Make integer ids texts, and drop empty ones."""
+    """Turn integer ids into strings, and remove empty ones."""
     for name in _IDS:
         if type(body.get(name)) is int:
             body[name] = str(body[name])
@@ -117,7 +117,7 @@ def _settle_ids(body: JsonObject) -> None:
 
 
 def stored_context(context: Mapping[str, Any]) -> JsonObject:
-    """Return a context, in the spelling of the spec, as it must be stored."""
+    """Return the due form of a context in the spec's spelling."""
     stored = {}
     for name, value in context.items():
         names = CONTEXT_OBJECT_NAMES.get(name)
@@ -135,28 +135,28 @@ def repeated(body: JsonObject) -> JsonObject:
 
 
 def derived_id(body: JsonObject) -> str:
-    """Return the id of a message that has none: a hash of all that every resend repeats."""
+    """Return the derived id of a message without one: a hash of everything that every resend repeats."""
     return DERIVED + sha256(json.dumps(repeated(body), sort_keys=True, separators=(",", ":")))
 
 
 @lru_cache(maxsize=4096)
 def subject_of(customer_id: str, kind: str, subject_id: str) -> str:
-    """Return the partition key of a user (`kind` is `user`) or of a visitor (`anonymous`)."""
+    """Return the partition key of a user (`kind` is `user`) or a visitor (`anonymous`)."""
     return _key(escaped(customer_id), kind, escaped(subject_id), max_bytes=MAX_SUBJECT_BYTES)
 
 
 def escaped(text: str) -> str:
-    """Percent-encode what separates the parts of a key, and what text can't hold."""
+    """Percent-encode the separators of a key, and characters that UTF-8 can't encode."""
     return "".join(char if _is_safe(char) else _percent(char) for char in text)
 
 
 def sortable(time: datetime) -> str:
-    """Spell a time as it is stored: UTC with six digits of a second."""
+    """Format a time as it is stored: UTC with six digits of a second."""
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z".rjust(len("2020-05-09T23:54:49.200000Z"), "0")
 
 
 def read_sortable(text: str) -> datetime:
-    """Read a time as it is stored; raises `ValueError`."""
+    """Read a stored time; raises `ValueError`."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
 
 
@@ -166,7 +166,7 @@ def sha256(text: str) -> str:
 
 
 def cut_to_seconds(time: datetime) -> datetime:
-    """Return a time as a source writes it that knows no fractions."""
+    """Return a time as a source without fractions of a second writes it."""
     return time - timedelta(microseconds=time.microsecond)
 
 

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that waits for a request as long as its sender does, and no longer."""
+"""An HTTP/1.1 client with the senders' time-outs for a whole request."""
 
 import asyncio
 import ssl
@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 MAX_HEAD_BYTES = 64 * 1024
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""More than any answer to a message; what says it has more is no destination."""
+"""More than any answer of a destination to a message."""
 BODILESS = (204, 304)
-"""Statuses whose answers have no body, whatever their headers say."""
+"""Statuses of answers without a body, whatever their headers say."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What an endpoint answered; the names of `headers` are in lower case.
+    """The answer of an endpoint; the names in `headers` are lower case.
 
-    `is_reused` tells that the connection had carried another request before.
+    `is_reused` says that the connection carried an earlier request.
     """
 
     status: int
@@ -28,9 +28,9 @@ class Reply:
 
 
 class Endpoint:
-    """An HTTP/1.1 client (RFC 9112) for one URL, which keeps connections and counts the seconds of a request in all.
+    """An HTTP/1.1 client (RFC 9112) for one URL, with persistent connections and a time-out for the whole request.
 
-    The clients that boto3 brings count them anew for each byte that comes.
+    The clients that boto3 brings restart their time-out for each byte that arrives.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, ca_file: str | None = None) -> None:
@@ -43,22 +43,22 @@ class Endpoint:
         self._authority = parts.netloc.rpartition("@")[2]
         self._idle: list[_Connection] = []
         self.last_was_reused = False
-        """Whether the connection of the last request had carried another one, whatever came of it."""
+        """Whether the connection of the last request had carried another request, whatever the result was."""
 
     def head(self, headers: Mapping[str, str], *, method: str = "POST", target: str | None = None) -> bytes:
-        """Return all of a request's head but its last line, the length of the body; by itself for the URL's target."""
+        """Return a request's head without its last line, the length of the body; by default for the URL's target."""
         lines = [f"{method} {target or self._target} HTTP/1.1", f"Host: {self._authority}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
     async def try_connection(self) -> None:
-        """Connect, and leave it at that; raises `OSError`, of which `TimeoutError` is one."""
+        """Connect without a request; raises `OSError`, which includes `TimeoutError`."""
         async with asyncio.timeout(self._timeout_seconds):
             self._idle.append(await self._connect())
         await self.close()
 
     async def post(self, head: bytes, body: bytes) -> Reply:
-        """Send a request and read the answer; raises `TimeoutError`, or `OSError` where no whole answer comes."""
+        """Send a request and read the answer; raises `TimeoutError`, or `OSError` if no whole answer arrives."""
         connection = None
         keep = False
         try:
@@ -82,7 +82,7 @@ class Endpoint:
                 connection.writer.transport.abort()
 
     async def close(self) -> None:
-        """End the connections that were kept."""
+        """Close the idle connections."""
         while self._idle:
             connection = self._idle.pop()
             connection.writer.close()
@@ -109,9 +109,9 @@ class _Connection:
     is_reused: bool = False
 
     async def read(self, *, has_body: bool) -> tuple[Reply, bool]:
-        """Read an answer; tell too whether the connection can be used again."""
+        """Read an answer, and return whether the connection can be used again."""
         protocol, status, headers = await self._head()
-        while 100 <= status < 200:  # noqa: PLR2004 -- what comes before the answer
+        while 100 <= status < 200:  # noqa: PLR2004 -- informational responses
             protocol, status, headers = await self._head()
         keep = protocol != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
         if not has_body or status in BODILESS:
@@ -140,7 +140,7 @@ class _Connection:
             body += await self.reader.readexactly(size)
             await self.reader.readline()
         while (await self.reader.readline()).strip():
-            """A trailer."""
+            """Read a trailer."""
         return body
 
     async def _rest(self) -> bytes:
@@ -152,7 +152,7 @@ class _Connection:
 
 
 def _checked(length: int) -> int:
-    """Return a length, unless it is one that no answer has."""
+    """Return a length if it is valid."""
     if not 0 <= length <= MAX_BODY_BYTES:
         raise ConnectionError(f"The answer is longer than {MAX_BODY_BYTES:,} bytes")
     return length

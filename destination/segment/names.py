@@ -1,7 +1,7 @@
-"""The names of Segment's spec, and how the product stores them: literal tables, as the contract has them.
+"""The names of Segment's spec, and how the product stores them: literal tables, like the contract.
 
-Segment promises no casing, so the product stores the spec's names in snake_case. All other names belong to the customer
-and stay as they are.
+Segment does not guarantee a casing, so the product stores the spec's names in snake_case. All other names belong to the
+customer and stay as they are.
 
 https://segment.com/docs/connections/spec/common/
 """
@@ -53,7 +53,7 @@ CONTEXT_NAMES = {
     "userAgent": "user_agent",
     "userAgentData": "user_agent_data",
 }
-"""Fields of `context`, likewise."""
+"""Fields of `context`: the spec's spelling -> stored name."""
 
 CONTEXT_OBJECT_NAMES = {
     "app": {
@@ -133,10 +133,11 @@ CONTEXT_OBJECT_NAMES = {
         "wow64": "wow64",
     },
 }
-"""Fields of objects in `context`, likewise, by the name of the object in the spec."""
+"""Fields of objects in `context`, by the spec's name of the object: the spec's spelling -> stored name."""
 
 OLD_ALIAS_NAMES = {"from": "previousId", "to": "userId"}
-"""The old names of the two fields of an `alias` call -> the names of today."""
+"""The old names of two fields of an `alias` call -> the current names."""
 
 WRITE_KEY = "writeKey"
-"""The key of a source. Some libraries send it at the top, in `context` or in `_metadata`; it is never stored."""
+"""The field with the key of a source. Some libraries send it at the top, in `context` or in `_metadata`; it is never
+stored."""

@@ -1,4 +1,4 @@
-"""The receipts of erasures, read by the judge itself: the names of keys and attributes are written out here.
+"""The receipts of erasures, as the proofs read them: the names of keys and attributes are written out here.
 
 docs/explanation/privacy.md describes the erasure table. Items without `started_at` are tombstones.
 """
@@ -12,9 +12,9 @@ from destination.segment.due import escaped
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
-    """What became of a `delete`; `finished_at` is "" while it is under way.
+    """The receipt of a `delete`; `finished_at` is "" until it is finished.
 
-    The counts are of what was erased of the user, and of the ids linked to the user. A fault may leave attributes out.
+    The counts are of the erased items of the user, and of the ids linked to the user. A fault may leave attributes out.
     """
 
     user_hash: str
@@ -38,7 +38,7 @@ COUNTS = ("messages", "rejects", "linked_messages", "linked_rejects")
 
 
 def receipts(client: Any, table: str, customer_id: str, *, user_hash: str = "") -> Iterator[Receipt]:  # noqa: ANN401 -- a client
-    """Yield the receipts of a customer, or of one user; raises what boto3 raises."""
+    """Yield the receipts of a customer, or of one user; raises boto3's errors."""
     condition, values = "customer = :customer", {":customer": {"S": escaped(customer_id)}}
     if user_hash:
         condition += " AND begins_with(erasure, :hash)"

@@ -9,9 +9,9 @@ from destination.paths import ROOT
 
 
 def sample_message(call_type: str, now: datetime) -> dict[str, Any]:
-    """Return the message of `events/`, as if it happened a moment ago.
+    """Return the message in `events/`, with times of a moment ago.
 
-    A `delete` names a user of its own, since it is carried out: those of the other call types are there to be seen.
+    A `delete` names its own user, because it is carried out; the messages of the other call types should stay visible.
     """
     event = json.loads((ROOT / "events" / f"{call_type}.json").read_text("utf-8"))
     message: dict[str, Any] = json.loads(event["body"])

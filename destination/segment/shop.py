@@ -1,4 +1,4 @@
-"""Believable traffic of a small coffee shop, as a first impression of what a destination receives.
+"""Realistic traffic of a small coffee shop, as a first impression of the messages that a destination receives.
 
 Visitors look at pages and products, some sign up and order, one uses the app, and one buys for a company. Segment
 repeats one message, and one message has an error. Events and properties follow Segment's specification for e-commerce:
@@ -16,7 +16,7 @@ SHOP = "https://www.bluebean.example"
 CURRENCY = "EUR"
 VISITORS_AT_ONCE = 4
 REPEATED, WITH_ERROR = 9, 21
-"""Which messages Segment sends a second time, and which one is followed by a message with an error; from 0."""
+"""The message that Segment sends twice, and the message that is followed by one with an error; counted from 0."""
 
 PRODUCTS: tuple[tuple[str, str, str, float], ...] = (
     ("bean-01", "Ethiopia Sidamo 250 g", "Coffee", 9.9),
@@ -40,11 +40,11 @@ BROWSERS = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 Version/18.5 Mobile Safari/604.1",
 )
 _TIMES = {"originalTimestamp": 0.9, "timestamp": 0.8, "sentAt": 0.5, "receivedAt": 0.3}
-"""Seconds before the message reaches the destination."""
+"""Seconds between each time field and the arrival at the destination."""
 
 
 def shop_traffic(random: Random, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Message]:
-    """Yield the messages of a few visits in the order in which they happen, each with the times of its moment."""
+    """Yield the messages of a few visits in the order in which they happen, with their times."""
     waiting = _visits(random)
     visits = [waiting.pop(0) for _ in range(VISITORS_AT_ONCE)]
     kept: Message | None = None
@@ -85,7 +85,7 @@ def _visits(random: Random) -> list[Iterator[Message]]:
 
 
 def _web_visit(random: Random, person: tuple[str, str, str] | None = None, *, buys: bool = False) -> Iterator[Message]:
-    """Yield what a visitor of the web site does: look around, and as a `person` sign up and perhaps order."""
+    """Yield the messages of a visitor of the web site, who looks around, and as a `person` signs up and may order."""
     who: Message = {"anonymousId": _uuid(random)}
     browser = _browser(random)
     basket = random.sample(PRODUCTS, random.randint(1, 2))
@@ -116,7 +116,7 @@ def _web_visit(random: Random, person: tuple[str, str, str] | None = None, *, bu
 
 
 def _app_visit(random: Random, person: tuple[str, str, str]) -> Iterator[Message]:
-    """Yield what somebody does in the app, who signs up there: an older app, which still sends `alias`."""
+    """Yield the messages of somebody who signs up in an older app, which still sends `alias`."""
     anonymous_id, (user_id, name, city) = _uuid(random), person
     context = {
         "app": {"name": "Blue Bean", "version": "3.2.1", "build": "301"},
@@ -144,7 +144,7 @@ def _app_visit(random: Random, person: tuple[str, str, str]) -> Iterator[Message
 
 
 def _company_visit(random: Random, person: tuple[str, str, str]) -> Iterator[Message]:
-    """Yield what the buyer of a company does: a visit, and the `group` call that names the company."""
+    """Yield the messages of a company's buyer: a visit, and the `group` call with the company."""
     visit = _web_visit(random, person, buys=True)
     for message in visit:
         yield message
@@ -192,7 +192,7 @@ def _uuid(random: Random) -> str:
 
 
 def _stamped(message: Mapping[str, Any], random: Random, now: datetime) -> Message:
-    """Return a message as Segment sends it at a moment."""
+    """Return a message with the time fields that Segment sends."""
     moments = {name: now.astimezone(UTC) - timedelta(seconds=seconds) for name, seconds in _TIMES.items()}
     times = {name: time.isoformat(timespec="milliseconds").replace("+00:00", "Z") for name, time in moments.items()}
     message_id = f"ajs-next-{round(now.timestamp() * 1000)}-{_uuid(random)}"

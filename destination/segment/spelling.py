@@ -1,4 +1,4 @@
-"""How the messages of `destination simulate` spell their fields: each as its source does."""
+"""Spell the field names of `destination simulate`'s messages as different sources do."""
 
 from collections.abc import Callable, Mapping
 from random import Random
@@ -13,7 +13,7 @@ for _names in CONTEXT_OBJECT_NAMES.values():
 
 
 def snake_case(name: str) -> str:
-    """Spell a name of the spec as it is stored."""
+    """Return a name of the spec as it is stored."""
     return _NAMES.get(name, name)
 
 
@@ -28,11 +28,11 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "user-id": lambda name: "-".join(_words(name)),
     "USER_ID": lambda name: snake_case(name).upper(),
 }
-"""How they spell `userId` -> how they spell any name of the spec."""
+"""A spelling of `userId` -> a function that spells any name of the spec in the same way."""
 
 
 def respelled(draw: Random, message: JsonObject) -> JsonObject:
-    """Spell a message as its source does: most as the spec, some in another casing, old aliases in other words."""
+    """Spell a message as its source does: mostly as the spec, some in another casing, old aliases with old names."""
     if message.get("type") == "alias":
         spelling = draw.choice(("spec", "old", "User ID"))
         if spelling == "old":
@@ -48,7 +48,7 @@ def respelled(draw: Random, message: JsonObject) -> JsonObject:
 
 
 def spelled(message: JsonObject, spell: Callable[[str], str]) -> JsonObject:
-    """Spell the spec's fields of a message anew, at the top and in its context: from the spec's own spelling."""
+    """Change the spelling of the spec's fields, at the top and in the context; the input has the spec's spelling."""
     respelled = _spell_fields(message, _TOP_NAMES, spell)
     context = respelled.get(spell("context"))
     if isinstance(context, dict):
@@ -62,5 +62,5 @@ def spelled(message: JsonObject, spell: Callable[[str], str]) -> JsonObject:
 
 
 def _spell_fields(source: JsonObject, names: Mapping[str, str], spell: Callable[[str], str]) -> JsonObject:
-    """Spell the spec's fields anew and leave all others alone; a leading underscore counts, so it is one of those."""
+    """Change the spelling of the spec's fields only; a leading underscore counts, so such fields are not the spec's."""
     return {spell(name) if name in names and name[0] != "_" else name: value for name, value in source.items()}

@@ -44,7 +44,7 @@ class BetaProgress:
 def beta_progress(target: Target, log: RequestLog, figures: Figures, period: Period) -> BetaProgress:
     """Return how near the private beta is; raises one of `STORE_ERRORS`."""
     keys = KeyTable(target.account.dynamodb(), target.stores.key_table)
-    holders = len({key.customer_id for key in keys if key.standing == Status.ACTIVE})
+    holders = len({key.customer_id for key in keys if key.effective_status == Status.ACTIVE})
     if isinstance(target.logs, StackLogs):
         events, since = _accepted_of_stack(target, target.logs)
         source = "CloudWatch's metric"

@@ -1,1 +1,1 @@
-"""What the local server and `destination debug` need of a web server."""
+"""The parts of a web server that the local server and `destination debug` share."""

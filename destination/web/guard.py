@@ -1,11 +1,11 @@
-"""What stands before a server on this machine: no web site may use it, neither by a browser nor by a host name.
+"""Protect a server on this machine: no web site may use it, neither through a browser nor through a host name.
 
-A site that is open in a browser of this machine can send requests to every address that the machine reaches, and can
-let a host name of its own lead to 127.0.0.1 (DNS rebinding). Browsers show that in three headers: `Host`, `Origin` and
-`Sec-Fetch-Site`. Other clients send `Host` only.
+A site that is open in a browser on this machine can send requests to every address that the machine can reach. It can
+also let its own host name resolve to 127.0.0.1 (DNS rebinding). Browsers reveal that in three headers: `Host`, `Origin`
+and `Sec-Fetch-Site`. Other clients send `Host` only.
 
-A tunnel for Segment leads here by a host name too. Such a name must be allowed, and reaches the API only: what shows or
-changes something is for this machine alone.
+A tunnel for Segment also uses a host name. Such a name must be allowed, and gives access to the API only: pages and
+their actions are for this machine alone.
 
 https://www.w3.org/TR/fetch-metadata/
 """
@@ -22,9 +22,9 @@ from destination.web.addresses import is_loopback, is_same, parse_host
 FORWARDED_BY_PROXY = frozenset(
     {"cf-connecting-ip", "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
 )
-"""Headers that a tunnel or a proxy adds. With one of them a loopback `Host` may have been written by the tunnel."""
+"""Headers that a tunnel or a proxy adds. With one of them, the tunnel may have written a loopback `Host`."""
 OWN_SITES = frozenset({"none", "same-origin"})
-"""Values of `Sec-Fetch-Site` for what the user, or the page itself, asks for."""
+"""Values of `Sec-Fetch-Site` for requests of the user or of the page itself."""
 SAFE_HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -34,16 +34,16 @@ FORBIDDEN = 403
 
 
 def refuse(_request: Request, reason: str) -> Response:
-    """Return a refusal with its reason."""
+    """Return a 403 with its reason."""
     return JSONResponse({"message": reason}, status_code=FORBIDDEN)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guard:
-    """An ASGI application that hands requests on to `app`, and answers all others 403.
+    """An ASGI application that passes allowed requests to `app`, and answers all others 403.
 
     `public_paths` are open to every client that reaches the server by an address of this machine or by one of the
-    `allowed_hosts`. All other paths are for this machine alone. `refuse` makes the answer to a request that is refused.
+    `allowed_hosts`. All other paths are for this machine alone. `refuse` builds the response to a refused request.
     """
 
     app: ASGIApp
@@ -53,7 +53,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != "http":  # WebSockets: there are none here
+        if scope["type"] != "http":  # there are no WebSockets here
             raise RuntimeError(f"{scope['type']} is not served here")
         reason = self._reason_to_refuse(scope)
         if reason is None:
@@ -64,7 +64,7 @@ class Guard:
             await response(scope, receive, send)
 
     def _reason_to_refuse(self, scope: Scope) -> str | None:
-        """Return why a request is refused, None for one that is not."""
+        """Return the reason to refuse a request, or None."""
         hosts = _values(scope, "host")
         host = parse_host(hosts[0]) if len(hosts) == 1 else None
         if host is None or not scope["raw_path"].startswith(b"/"):

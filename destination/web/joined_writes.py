@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, with one write for each response instead of two.
 
-uvicorn writes the head and the body of a response separately. Each write is a system call, and wakes the client, which
-then waits again for the body.
+uvicorn writes the head and the body of a response separately. Each write is a system call and wakes the client, which
+then waits for the body.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class JoinedWritesProtocol(H11Protocol):
-    """Writes what was sent during one turn of the event loop at once."""
+    """Collects the writes of one turn of the event loop, and writes them together."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin a connection."""
@@ -19,7 +19,7 @@ class JoinedWritesProtocol(H11Protocol):
 
 
 class _JoinedWrites:
-    """A transport whose writes wait for the end of the turn."""
+    """A transport that delays writes until the end of the turn."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -30,7 +30,7 @@ class _JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write some bytes soon."""
+        """Add bytes to the next write."""
         if not data:
             return
         if not self._pieces:
@@ -38,7 +38,7 @@ class _JoinedWrites:
         self._pieces.append(data)
 
     def close(self) -> None:
-        """Close the connection, after all that was written."""
+        """Close the connection after the pending writes."""
         self._flush()
         self._transport.close()
 

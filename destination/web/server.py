@@ -1,4 +1,4 @@
-"""An HTTP server for this machine, which ends what clients follow when it ends: that would else go on for ever."""
+"""An HTTP server for this machine. At shutdown it ends endless responses, which would otherwise keep it running."""
 
 import socket
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from starlette.types import ASGIApp
 from destination.web.joined_writes import JoinedWritesProtocol
 
 SHUTDOWN_SECONDS = 10
-"""For requests that are under way at the end, which take no longer."""
+"""For running requests at the end; none takes longer."""
 
 
 class Server(uvicorn.Server):
-    """Serves an application; `close` ends the answers that have no end of their own."""
+    """Serves an application; `close` ends responses that have no end of their own."""
 
     def __init__(self, app: ASGIApp, close: Callable[[], None], **options: Any) -> None:  # noqa: ANN401 -- uvicorn's
         super().__init__(
@@ -22,7 +22,7 @@ class Server(uvicorn.Server):
                 app,
                 lifespan="off",
                 log_level="critical",
-                proxy_headers=False,  # nobody says who somebody else is
+                proxy_headers=False,  # no proxy is trusted to name another client
                 # It uses h11, which leaves `Host` and the target of a request unchanged, for the guard.
                 http=JoinedWritesProtocol,
                 ws="none",
@@ -33,10 +33,10 @@ class Server(uvicorn.Server):
         self._close = close
 
     def end(self) -> None:
-        """Begin to end."""
+        """Begin the shutdown."""
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End, after what is under way."""
+        """Shut down after running requests."""
         self._close()
         await super().shutdown(sockets)

@@ -208,7 +208,7 @@ def stores_elsewhere(asked):
     """Answer as the server does, but store for another customer."""
     key = b64decode(asked.headers.get("authorization", "").partition(" ")[2] + "==").decode("utf-8", "replace")
     table = KeyTable(asked.server.account.dynamodb(), asked.server.stores.key_table)
-    good = {record.key_hash for record in table if record.standing == "active" and not record.scopes}
+    good = {record.key_hash for record in table if record.effective_status == "active" and not record.scopes}
     if hash_key(key.partition(":")[0].strip()) not in good:
         return asked.answer()
     return asked.answer(headers={**asked.headers, "authorization": segment_headers(demo.GOOD_KEY)["Authorization"]})
