@@ -468,7 +468,7 @@ EXPORTED = KeyRecord.of("some-key-of-theirs", customer_id="acme").exported()
         (json.dumps({**EXPORTED, "scopes": []}), "scopes must be null, or some of identify"),
         (json.dumps({**EXPORTED, "scopes": "track"}), "scopes must be null, or some of identify"),
         (json.dumps({**EXPORTED, "scopes": [{}]}), "scopes must be null, or some of identify"),
-        (json.dumps({**EXPORTED, "label": 7}), "label must be null or a text"),
+        (json.dumps({**EXPORTED, "label": 7}), "label must be null or a string"),
     ],
 )
 def test_one_bad_line_of_an_export_and_nothing_is_imported(aws, tables, line, sentence):

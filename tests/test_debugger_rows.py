@@ -174,7 +174,7 @@ def test_a_line_about_several_messages_is_told_as_a_batch():
     ("status", "route", "outcome", "counts", "text"),
     [
         (503, "POST /segment", "failed", {"failed": 1}, "the function did not answer in time"),
-        (429, "POST /segment", "failed", {"failed": 1}, "more requests came than are let through"),
+        (429, "POST /segment", "failed", {"failed": 1}, "there were more requests than the limit allows"),
         (404, "-", "refused", {}, "no such route"),
     ],
 )

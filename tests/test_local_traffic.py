@@ -60,7 +60,7 @@ def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
         served = traffic.served
         if not is_late:  # it came between the last read and the wait
             traffic.note_served()
-        waiting = asyncio.create_task(traffic.next_look(LONG_SECONDS, served=served))
+        waiting = asyncio.create_task(traffic.next_poll(LONG_SECONDS, served=served))
         await asyncio.sleep(0.01)
         traffic.note_served()
         await asyncio.wait_for(waiting, LONG_SECONDS / 2)
@@ -71,7 +71,7 @@ def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
 def test_each_reader_is_woken():
     async def scene():
         traffic = ServerTraffic()
-        waiting = [asyncio.create_task(traffic.next_look(LONG_SECONDS, served=0)) for _ in range(3)]
+        waiting = [asyncio.create_task(traffic.next_poll(LONG_SECONDS, served=0)) for _ in range(3)]
         await asyncio.sleep(0.01)
         traffic.note_served()
         await asyncio.wait_for(asyncio.gather(*waiting), LONG_SECONDS / 2)
@@ -80,4 +80,4 @@ def test_each_reader_is_woken():
 
 
 def test_without_requests_the_next_look_comes_after_its_time():
-    assert 0.05 <= seconds_of(ServerTraffic().next_look(0.05, served=0)) < LONG_SECONDS
+    assert 0.05 <= seconds_of(ServerTraffic().next_poll(0.05, served=0)) < LONG_SECONDS

@@ -83,7 +83,7 @@ START = "It was accepted and is not in the event table: "
             gone(receipts=(), names_user=True),
             9,
             {},
-            "it is of another user than the one that was named, somebody deleted it, or it was lost.",
+            "it belongs to another user than the given one, somebody deleted it, or it was lost.",
         ),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_delete_is_explained_by_a_receipt_only():
     carried_out, missing = told(gone(receipts=[RECEIPT]), line(call_type="delete"))
     assert ("was carried out" in carried_out[0], missing) == (True, False)
     [sentence], missing = told(gone(receipts=()), line(call_type="delete"))
-    assert ("there is no receipt of the erasure that it asked for" in sentence, missing) == (True, True)
+    assert ("there is no receipt of the erasure that it requested" in sentence, missing) == (True, True)
 
 
 @pytest.mark.parametrize(

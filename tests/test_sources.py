@@ -48,7 +48,7 @@ QUEUE = {
     "BatchSize": 10,
     "FunctionResponseTypes": ["ReportBatchItemFailures"],
 }
-PACE = PollPace(first_look=0.01, last_look=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
+PACE = PollPace(first_wait=0.01, last_wait=0.01, shards=0.01, trouble=0.01, first_retry=0.01, last_retry=0.05)
 
 
 def numbers(records):
@@ -323,7 +323,7 @@ def test_answer_without_a_valid_identifier_fails_the_whole_batch(table, response
     played = Played(answer=lambda records: response if len(records) == 2 else None)
     play(table.source(played), until=lambda: len(played.batches) == 3)
     assert played.batches == [[1, 2], [1], [2]]
-    assert played.printed == ["The function's answer is no list of its batch's own failures: its batch comes again"]
+    assert played.printed == ["The function's response is not a list of failures of its batch: the batch is retried"]
 
 
 @pytest.mark.parametrize("response", [None, {}, {"batchItemFailures": None}, {"batchItemFailures": []}], ids=str)
@@ -347,7 +347,7 @@ def test_batch_is_retried_after_a_crash_or_time_out(table, error):
     played = Played(answer=lambda _records: error if len(played.events) == 1 else None)
     play(table.source(played), until=lambda: len(played.batches) == 2)
     assert played.batches == [[1], [1]]
-    assert played.printed == [f"{error}: its batch comes again"]
+    assert played.printed == [f"{error}: its batch is retried"]
 
 
 class Flaky:
@@ -390,7 +390,7 @@ def test_reading_resumes_after_the_last_record_when_a_call_fails(table):
     played = Played(answer=disturb_and_put)
     play(table.source(played, streams=reader), until=lambda: len(played.batches) == 2)
     assert played.batches == [[1], [2]]
-    printed = 'AWS answered: Could not connect to the endpoint URL: "http://flaky". It is asked again'
+    printed = 'AWS answered: Could not connect to the endpoint URL: "http://flaky". The call is repeated'
     assert played.printed == [printed] * 4  # one for each of three calls, and a second one for get_records
 
 
@@ -621,12 +621,12 @@ def test_batch_fits_into_one_event():
 @pytest.mark.parametrize(
     ("properties", "sentence"),
     [
-        ({"TumblingWindowInSeconds": 5}, "Test.Event has TumblingWindowInSeconds, which is not played here"),
-        ({"StartingPosition": "LATEST"}, "Test.Event starts at LATEST, which is not played here"),
-        ({"Stream": "arn:aws:dynamodb:…"}, "names its store by other means than !GetAtt STORE.StreamArn"),
-        ({"DestinationConfig": {"OnFailure": {"Destination": "x"}}}, "by other means than !GetAtt STORE.Arn"),
+        ({"TumblingWindowInSeconds": 5}, "Test.Event has TumblingWindowInSeconds, which `serve` does not support"),
+        ({"StartingPosition": "LATEST"}, "Test.Event starts at LATEST, which `serve` does not support"),
+        ({"Stream": "arn:aws:dynamodb:…"}, "does not name its store by !GetAtt STORE.StreamArn"),
+        ({"DestinationConfig": {"OnFailure": {"Destination": "x"}}}, "does not name its store by !GetAtt STORE.Arn"),
         *(
-            ({"FilterCriteria": {"Filters": [{"Pattern": json.dumps(pattern)}]}}, "filters S by more than texts")
+            ({"FilterCriteria": {"Filters": [{"Pattern": json.dumps(pattern)}]}}, "filters S by more than strings")
             for pattern in ({"a": {"S": [{"prefix": "d"}]}}, {"S": "d"}, {"S": [1]}, {"S": [None]})
         ),
     ],
@@ -640,7 +640,7 @@ def test_unsupported_stream_mapping_is_refused(properties, sentence):
 
 
 def test_unsupported_queue_mapping_is_refused():
-    with pytest.raises(click.ClickException, match=r"Test\.Event has FilterCriteria, which is not played here"):
+    with pytest.raises(click.ClickException, match=r"Test\.Event has FilterCriteria, which `serve` does not support"):
         QueueMapping.of("Test.Event", {**QUEUE, "FilterCriteria": {}})
 
 
@@ -869,7 +869,7 @@ def test_batch_is_retried_after_its_process_is_killed(local_stack, environment, 
     facts = json.loads(log)
     assert (name, facts["records"], facts["pid"] not in killed) == ("TestFunction", 1, True)
     assert printed.printed == [
-        "TestFunction The function's process died, or said what is no invocation: its batch comes again"
+        "TestFunction The function's process died, or wrote a line that is not an invocation: its batch is retried"
     ]
 
 
@@ -893,10 +893,10 @@ def test_missing_dead_letter_queue_is_reported(local_stack):
     account.sqs().delete_queue(QueueUrl=queue_url)
     [notice] = Printed().sources(template(TestFunction=function("DynamoDB", STREAM)), account).notices
     missing = f"{account.endpoint_url} has no queue ErasureDeadLetterQueue"
-    assert notice == f"{missing}: TestFunction can leave no word there of what is given up"
+    assert notice == f"{missing}: TestFunction can't report there what it gives up"
 
 
 def test_poll_interval_grows_with_empty_polls():
-    waits = [PollPace().look(empty_polls) for empty_polls in (1, 30, 90, 10**6)]
+    waits = [PollPace().wait(empty_polls) for empty_polls in (1, 30, 90, 10**6)]
     assert waits == sorted(waits)
     assert (waits[0] < 1, waits[-1]) == (True, 5)

@@ -78,7 +78,7 @@ def test_whether_the_function_gave_the_answer_is_read(status, integration, is_by
         (503, "-", "the function did not answer in time"),
         (503, 429, "Lambda answered 429"),
         (404, "-", "no such route"),
-        (429, "-", "more requests came than are let through"),
+        (429, "-", "there were more requests than the limit allows"),
         (403, "-", None),
         ("-", "-", None),
     ],
@@ -179,7 +179,7 @@ def test_an_answer_of_the_function_is_not_told_twice():
 
 SEGMENT_AGAIN = "Segment sends it again, for up to four hours"
 LIBRARY_AGAIN = "The library sends it again, as often as it is set to"
-YET_TAKEN = ", although the message was taken: what comes again is a duplicate."
+YET_TAKEN = ", although the message was stored: the retry is a duplicate."
 GONE = " It was not kept among the rejects."
 KEPT = " It was kept among the rejects."
 UNSUPPORTED = Answered(metric="Refused", status=501, code="unsupported_call_type")
@@ -197,15 +197,15 @@ UNSUPPORTED = Answered(metric="Refused", status=501, code="unsupported_call_type
         (function_line(REFUSED, kept=False), 400, "Final: Segment does not send it again." + GONE),
         (function_line(REFUSED), 423, SEGMENT_AGAIN + "."),
         (function_line(UNSUPPORTED), 501, "Final: Segment does not send it again."),
-        (function_line(ACCEPTED, route="/v1/track"), 200, "The library is done with it."),
+        (function_line(ACCEPTED, route="/v1/track"), 200, "The library does not send it again."),
         (function_line(FAILED, route="/v1/batch"), 503, LIBRARY_AGAIN + "."),
-        (function_line(ACCEPTED, route="/v1/import"), 200, "The import is done with it."),
+        (function_line(ACCEPTED, route="/v1/import"), 200, "The import does not send it again."),
         (function_line(FAILED, route="/v1/import"), 503, "The import sends it again, until it gives up."),
         (function_line(ACCEPTED, route="/v1/batch"), 503, LIBRARY_AGAIN + YET_TAKEN),
         (
             function_line(Answered(metric="Refused", status=200, code="invalid_message"), route="/v1/batch"),
             200,
-            "The library is told so in a 200, and does not send it again.",
+            "The library sees the refusal in a 200, and does not send it again.",
         ),
         (
             function_line(REFUSED, route="/v1/track", kept=True),

@@ -314,7 +314,7 @@ def test_a_file_that_was_removed_is_told(path):
         lambda log: log.figures(EVERYTHING),
         lambda log: next(log.follow(Wanted(), 0)),
     ):
-        with pytest.raises(click.ClickException, match=r"can't be read: .*It is written anew when the server starts"):
+        with pytest.raises(click.ClickException, match=r"can't be read: .*A new one is written when the server starts"):
             ask(LocalLog(path))
 
 
@@ -358,7 +358,7 @@ def test_lines_without_an_answer_of_the_api_are_a_contradiction(path):
     late = [line for _ in range(9) for line in (function_line(), access_line(503, integrationStatus="-"))]
     [sentence] = contradictions(path, *late)
     assert sentence.startswith("The function's lines tell of 9 requests that it answered 2xx, and the API's of 0. ")
-    assert "API Gateway answered otherwise, such as after a time-out" in sentence
+    assert "API Gateway gave another answer, such as after a time-out" in sentence
 
 
 def test_a_refusal_that_is_counted_as_accepted_is_a_contradiction(path):

@@ -88,7 +88,7 @@ def test_a_message_of_a_stack_is_traced_by_its_logs(stack, played):
     ]
     assert history["stored"] is None
     [sentence] = history["now"]
-    assert sentence.startswith("Whether it is in the event table was not looked up")
+    assert sentence.startswith("The event table was not searched")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_without_a_line_the_customer_of_a_user_must_be_named(stack, played):
     stack()
     result = run("trace", "m", "--user", "watched", "--stack", "prod")
     assert result.exit_code == 2
-    assert "name the --customer whose user this is" in result.stderr
+    assert "name this user's customer with --customer" in result.stderr
     assert len(played.queries) == 1
 
 
@@ -355,7 +355,7 @@ def test_a_key_that_no_line_names_is_unused(two_keys, played):
 
 def test_lines_that_name_no_key_are_told(two_keys, played):
     played.rows = lambda _group, _query: [{"status": "200", "last": "1772323200000"}, {"last": ""}]
-    told = "not in the last 7 days; lines until 2026-03-01 00:00:00 UTC are of a version that names no key"
+    told = "not in the last 7 days; lines until 2026-03-01 00:00:00 UTC are of a version that does not log keys"
     assert f"last used: {told}\n" in shown_key(two_keys[1]).stdout
 
 

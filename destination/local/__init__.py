@@ -1,1 +1,1 @@
-"""The destination on this machine: an embedded AWS, function processes, a gateway before them, and faults between."""
+"""The destination on this machine: an embedded AWS, function processes, a gateway before them, and injected faults."""

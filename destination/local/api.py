@@ -1,4 +1,4 @@
-"""The API of template.yaml on this machine: HTTP -> event -> function process, and what is written of each request."""
+"""The API of template.yaml on this machine: HTTP -> event -> function process, with log lines for each request."""
 
 import json
 import time
@@ -33,7 +33,7 @@ from handler.decode import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class _Access:
-    """A request: what is known of it before its answer."""
+    """The facts about a request before its answer."""
 
     request: Request
     route: str = gateway.UNKNOWN
@@ -45,11 +45,11 @@ class _Access:
 
     @property
     def milliseconds(self) -> float:
-        """What it took until now."""
+        """The milliseconds since the request arrived."""
         return (time.perf_counter() - self.began) * 1000
 
     def exchange(self, response: Response, error: str | None, lines: Sequence[JsonObject]) -> Exchange:
-        """Return all of it for the page; `error` is why the function did not answer."""
+        """Return the whole exchange for the page; `error` is the reason if the function did not answer."""
         return Exchange(
             id=self.request_id,
             time=self.at,
@@ -68,7 +68,7 @@ class _Access:
         )
 
     def values(self, response: Response, integration: Mapping[str, str]) -> dict[str, object]:
-        """Return the values of the variables of an access log; `integration` are those about the function."""
+        """Return the values of the access log's variables; `integration` has those about the function."""
         return {
             "requestId": self.request_id,
             "requestTime": gateway.log_time(self.at),
@@ -82,17 +82,17 @@ class _Access:
 
 
 REQUEST_ID = "apigw-requestid"
-"""The header by which API Gateway tells the id of a request."""
+"""The header with API Gateway's id of a request."""
 INVOKED = {"integrationStatus": "200"}
-"""What Lambda says to API Gateway, also of a function that raised."""
+"""Lambda's response to API Gateway, even if the function raised an exception."""
 
 
 class Api:
-    """The API of template.yaml in front of function processes, and what the local server says about itself.
+    """The API of template.yaml in front of function processes, and the local server's description of itself.
 
-    What function and API write is kept in `request_log`, and handed to `observer`, where these are given. Besides
-    addresses of this machine, the API answers to the names in `allowed_hosts`. It `has_faults` where calls of
-    the stores meet faults to order.
+    The lines that function and API write are stored in `request_log`, and passed to `observer`, if these are given. The
+    API answers to addresses of this machine and to the names in `allowed_hosts`. `has_faults` says whether faults are
+    injected into store calls.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Api:
             ],
             exception_handlers={404: self._not_found, 405: self._not_found},
         )
-        # An HTTP API answers 404 where Starlette is obliging.
+        # An HTTP API answers 404 to a trailing slash and to HEAD; Starlette would be more lenient.
         app.router.redirect_slashes = False
         for route in app.routes:
             if isinstance(route, Route) and route.methods is not None:
@@ -190,7 +190,7 @@ class Api:
         return response
 
     def _log(self, request: Request, invocation: Invocation) -> list[JsonObject]:
-        """Print and keep what the function printed, and return its lines about messages."""
+        """Print and store the function's output, and return its lines about messages."""
         lines = []
         for line in invocation.log.splitlines():
             if IS_REQUEST_LINE in line:
@@ -211,7 +211,7 @@ class Api:
         integration: Mapping[str, str],
         lines: Sequence[JsonObject] = (),
     ) -> None:
-        """Write the line of the access log, and show the request."""
+        """Write the line of the access log, and pass the request to the observer."""
         response.headers[REQUEST_ID] = access.request_id
         if self._request_log:
             self._request_log.write(self._access_log.line(access.values(response, integration)))
@@ -219,7 +219,7 @@ class Api:
 
 
 async def _read_body(request: Request) -> tuple[bytes | None, int]:
-    """Return a request's body and its size; None for one that is too large, which is not read to its end."""
+    """Return a request's body and its size; None for a body that is too large, which is not read to its end."""
     if (announced := _announced(request)) > gateway.MAX_BODY_BYTES:
         return None, announced
     body = bytearray()
@@ -231,10 +231,10 @@ async def _read_body(request: Request) -> tuple[bytes | None, int]:
 
 
 def _announced(request: Request) -> int:
-    """Return how long a body is that nobody reads."""
+    """Return the announced length of a body that is not read."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() else 0
 
 
 IS_REQUEST_LINE = '"message": "request"'
-"""What `handler/observe.py` writes into each, and escapes in texts of others."""
+"""Part of each request line of `handler/observe.py`; in text of callers, its quotation marks are escaped."""

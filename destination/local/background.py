@@ -1,4 +1,4 @@
-"""Work that runs while the event loop goes on: in daemon threads, or until the first of several ends."""
+"""Run work while the event loop continues: in daemon threads, or until the first of several tasks ends."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 async def in_background(
     work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
 ) -> Result:
-    """Run a function in a daemon thread, and return what it returns or raise what it raises.
+    """Run a function in a daemon thread, and return its result or raise its exception.
 
-    The end of the process does not wait for it, as it does for the threads of an executor.
+    The process does not wait for the thread at its end, as it would for the threads of an executor.
     """
     future: Future[Result] = Future()
     future.set_running_or_notify_cancel()
@@ -31,7 +31,7 @@ async def in_background(
 
 
 async def first_to_end(works: Iterable[Coroutine[Any, Any, Result]]) -> Result:
-    """Return what the first of several returns, and cancel the others."""
+    """Return the result of the first task that ends, and cancel the others."""
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""Batches of records, handed to a function as Lambda's event source mappings do, and the calls that fetch them.
+"""Pass batches of records to a function like Lambda's event source mappings, and call the services that supply them.
 
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventsourcemapping.html
 """
@@ -18,41 +18,41 @@ from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
 MAX_BATCH_BYTES = 6 * 1024 * 1024
-"""Of an event, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
+"""Limit for an event, https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 MAX_DOUBLINGS = 16
-"""Of a wait; more would be longer than any, and at last no number."""
-LOOKS_TO_DOUBLE = 2
-"""After so many looks in vain the wait for the next is twice the first."""
+"""Limit for the back-off's exponent; a larger one would exceed any wait, and finally the range of floats."""
+POLLS_TO_DOUBLE = 2
+"""Empty polls after which the poll interval has doubled."""
 
 Invoke = Callable[[JsonObject], Awaitable[Invocation]]
-"""Hands an event to a function; raises `FunctionError` or `FunctionTimeoutError`."""
+"""Passes an event to a function; raises `FunctionError` or `FunctionTimeoutError`."""
 Tell = Callable[[str], None]
-"""Tells people what happens, in a sentence."""
+"""Reports an event to the user, in a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PollPace:
-    """How long to wait, in seconds.
+    """Poll intervals and waits, in seconds.
 
-    `first_look` is after nothing came, and up to `last_look` as that goes on, so that an idle server costs less. A
-    request that stores something ends the wait.
-    `shards` is between two looks for new shards, which are rare, and `trouble` before a call that failed is made again.
-    A batch comes again after `first_retry`, and each time later.
+    `first_wait` is the wait after an empty poll. It grows up to `last_wait`, so that an idle server costs less. A
+    request that stores something ends the wait. `shards` is the wait between two polls for new shards, which are rare.
+    `trouble` is the wait before a failed call is repeated. A batch is retried after `first_retry`, and after longer
+    waits each time.
     """
 
-    first_look: float = 0.5
-    last_look: float = 5
+    first_wait: float = 0.5
+    last_wait: float = 5
     shards: float = 60
     trouble: float = 1
     first_retry: float = 0.2
     last_retry: float = 15
 
-    def look(self, in_vain: int) -> float:
-        """Return the wait after so many looks in vain."""
-        return min(self.last_look, self.first_look * (1 + in_vain / LOOKS_TO_DOUBLE))
+    def wait(self, in_vain: int) -> float:
+        """Return the wait after a number of empty polls."""
+        return min(self.last_wait, self.first_wait * (1 + in_vain / POLLS_TO_DOUBLE))
 
     def retry(self, failures: int) -> float:
-        """Return the wait after so many failures before."""
+        """Return the wait after a number of failures."""
         return min(self.last_retry, self.first_retry * 2.0 ** min(failures, MAX_DOUBLINGS))
 
 
@@ -60,7 +60,7 @@ PACE = PollPace()
 
 
 class BatchError(Exception):
-    """No record of a batch is known to be done."""
+    """The function did not confirm any record of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +71,12 @@ class Consumer:
     invoke: Invoke
     tell: Tell
     redelivers: Callable[[], bool] = lambda: False
-    """Draws whether a batch that is done is handed over once more, as Lambda may do."""
+    """Decides at random whether a finished batch is delivered once more, as Lambda may do."""
 
     async def hand_over(self, records: Mapping[str, JsonObject], *, reports_failures: bool) -> frozenset[str]:
-        """Hand over records by their identifiers, and return those of them that failed; raises `BatchError`.
+        """Pass records to the function by their identifiers, and return the failed ones; raises `BatchError`.
 
-        `reports_failures` is ReportBatchItemFailures: without it, what the function returns means nothing.
+        `reports_failures` is ReportBatchItemFailures: without it, the function's return value is ignored.
         """
         failed = await self._hand_over(records, reports_failures=reports_failures)
         if not failed and self.redelivers():
@@ -87,7 +87,7 @@ class Consumer:
         try:
             invocation = await self.invoke({"Records": list(records.values())})
         except (FunctionError, FunctionTimeoutError) as error:
-            self.tell(f"{error}: its batch comes again")
+            self.tell(f"{error}: its batch is retried")
             raise BatchError from error
         if invocation.raised:
             raise BatchError
@@ -96,11 +96,11 @@ class Consumer:
         try:
             return _reported(invocation.response, records)
         except (AttributeError, LookupError, TypeError) as error:
-            self.tell("The function's answer is no list of its batch's own failures: its batch comes again")
+            self.tell("The function's response is not a list of failures of its batch: the batch is retried")
             raise BatchError from error
 
 
-def _reported(response: Any, records: Mapping[str, JsonObject]) -> frozenset[str]:  # noqa: ANN401 -- a function's
+def _reported(response: Any, records: Mapping[str, JsonObject]) -> frozenset[str]:  # noqa: ANN401 -- from a function
     failures = (response or {}).get("batchItemFailures") or ()
     identifiers = frozenset(failure["itemIdentifier"] for failure in failures)
     if unknown := identifiers - records.keys():
@@ -109,7 +109,7 @@ def _reported(response: Any, records: Mapping[str, JsonObject]) -> frozenset[str
 
 
 class Calls:
-    """Calls AWS beside the event loop; that a call fails is told once, until it succeeds again."""
+    """Calls AWS without blocking the event loop; a failure is reported once, until a call succeeds again."""
 
     def __init__(self, tell: Tell, pace: PollPace) -> None:
         self._tell = tell
@@ -123,14 +123,14 @@ class Calls:
         except STORE_ERRORS as error:
             if call.__name__ not in self._failing:
                 self._failing.add(call.__name__)
-                self._tell(f"AWS answered: {error}. It is asked again")
+                self._tell(f"AWS answered: {error}. The call is repeated")
             await asyncio.sleep(self._pace.trouble)
             raise
         self._failing.discard(call.__name__)
         return answer
 
     async def until_answered(self, call: Callable[..., Any], **parameters: object) -> Any:  # noqa: ANN401 -- the call's
-        """Make a call as often as it takes."""
+        """Repeat a call until it succeeds."""
         while True:
             try:
                 return await self.once(call, **parameters)
@@ -139,7 +139,7 @@ class Calls:
 
 
 def batches(records: Iterable[JsonObject], size: int) -> Iterator[list[JsonObject]]:
-    """Yield batches of up to `size` records, which fit into one event."""
+    """Yield batches of up to `size` records that fit into one event."""
     batch: list[JsonObject] = []
     batch_bytes = 0
     for record in records:
@@ -153,8 +153,8 @@ def batches(records: Iterable[JsonObject], size: int) -> Iterator[list[JsonObjec
         yield batch
 
 
-def to_json(value: Any) -> Any:  # noqa: ANN401 -- what a client returns
-    """Spell what JSON can't hold as Lambda does: bytes as base64, a time as seconds since 1970."""
+def to_json(value: Any) -> Any:  # noqa: ANN401 -- a value from a boto3 client
+    """Convert values that JSON can't represent, as Lambda does: bytes to base64, times to seconds since 1970."""
     match value:
         case bytes():
             return base64.b64encode(value).decode()

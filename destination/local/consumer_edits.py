@@ -1,7 +1,7 @@
-"""Edits of `consumer/` while a local server runs: its functions are started again with what is there now.
+"""Watch edits of `consumer/` while a local server runs, and restart its functions with the new code.
 
-Functions run in a checkout that holds a copy of `consumer/` which they could load: what is being edited can't keep one
-from starting again.
+Functions run in a checkout with a copy of a `consumer/` that they could load. So a function can always restart,
+whatever is being edited.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ LOOK_SECONDS = 1.0
 CONSUMER = "consumer"
 
 Stamps = Mapping[str, tuple[int, int]]
-"""File -> time of its last change in nanoseconds, size in bytes."""
+"""File -> time of its last change in nanoseconds, and size in bytes."""
 
 
 class ConsumerEdits:
-    """Looks at the folder `consumer`, and makes checkouts with copies of it below `folder` for the functions.
+    """Watches the folder `consumer`, and creates checkouts with copies of it below `folder` for the functions.
 
-    `tell` is told what happened.
+    `tell` is called with a report of each event.
     """
 
     def __init__(self, consumer: Path, folder: Path, sources: EventSources, *, tell: Callable[[str], None]) -> None:
@@ -40,12 +40,12 @@ class ConsumerEdits:
         self._seen: Stamps = {}
 
     def begin(self) -> None:
-        """Let functions start with the consumer as it is."""
+        """Let functions start with the current consumer."""
         self._seen = self._stamps()
         self._sources.use(self._check_out())
 
     async def watch(self) -> None:
-        """Look again and again, until it is cancelled."""
+        """Poll for changes until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             stamps = self._stamps()
@@ -54,7 +54,7 @@ class ConsumerEdits:
                 await self._reload()
 
     async def _reload(self) -> None:
-        """Start functions with the consumer as it is now; where one can't load it, the old ones stay."""
+        """Start functions with the current consumer; if one can't load it, the old ones stay."""
         try:
             checkout = await in_background(self._check_out)
             await self._sources.move(checkout)
@@ -63,12 +63,12 @@ class ConsumerEdits:
         except (FunctionError, OSError, shutil.Error, TimeoutError) as error:
             why = f"its process ended or did not start in time ({error or type(error).__name__})"
         else:
-            self._tell("consumer/ changed: messages are handed to what is there now")
+            self._tell("consumer/ changed: the functions use the new code")
             return
-        self._tell(f"consumer/ can't be loaded, so messages are handed to what was there before: {why}")
+        self._tell(f"consumer/ can't be loaded, so the functions keep the old code: {why}")
 
     def _stamps(self) -> Stamps:
-        """Return what shows that a module was written, without reading it."""
+        """Return stamps that show whether a module was written, without reading it."""
         stamps = {}
         for path in self._consumer.rglob("*.py"):
             with suppress(OSError):
@@ -77,7 +77,7 @@ class ConsumerEdits:
         return stamps
 
     def _check_out(self) -> Path:
-        """Make another checkout, with a copy of the consumer as it is, and links to all else."""
+        """Create another checkout, with a copy of the current consumer and links to everything else."""
         self._number += 1
         checkout = self._folder / f"consumer-{self._number}"
         checkout.mkdir()
@@ -85,13 +85,13 @@ class ConsumerEdits:
             if path.name != CONSUMER and not path.name.startswith("."):
                 (checkout / path.name).symlink_to(path)
         ignored = shutil.ignore_patterns("__pycache__")
-        # An editor may lock a file by a link that leads nowhere.
+        # An editor may lock a file by a dangling link.
         shutil.copytree(self._consumer, checkout / CONSUMER, ignore=ignored, ignore_dangling_symlinks=True)
         return checkout
 
 
 def place_of_error(log: str, checkout: Path) -> str:
-    """Return file, line and error of the traceback that a function printed when it could not load, in one line."""
+    """Return file, line and error of the traceback of a function that could not load, in one line."""
     lines = [line for line in log.splitlines() if line.strip()]
     found = re.findall(r'^ *File "([^"]+)", line (\d+)', log, re.MULTILINE)
     own = [place for place in found if Path(place[0]).is_relative_to(checkout / CONSUMER)]

@@ -1,7 +1,7 @@
-"""Edits of `schemas/` while a local server runs: its functions judge by them as soon as they are without fault.
+"""Watch edits of `schemas/` while a local server runs; its functions use new schemas as soon as they have no faults.
 
-Functions run in a checkout of their own, which holds a copy of schemas that were found without fault: what is being
-edited can't keep one from starting.
+Functions run in a checkout of their own, with a copy of schemas without faults. So a function can always start,
+whatever is being edited.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from handler.validate import Schemas
 
 LOOK_SECONDS = 1.0
 LINKED = ("consumer", "destination", "handler")
-"""What a checkout has beside its schemas."""
+"""The other parts of a checkout, besides its schemas."""
 
 
 Stamps = Mapping[str, tuple[int, int, int]]
-"""File -> time of its last change in nanoseconds, size in bytes, inode."""
+"""File -> time of its last change in nanoseconds, size in bytes, and inode."""
 
 
 class SchemaEdits:
-    """Looks at `schemas`, and makes checkouts of them below `folder` for the functions.
+    """Watches `schemas`, and creates checkouts with copies of them below `folder` for the functions.
 
-    `tell` is told what happened, and `notify` of faults, with None when there are none any more. `judge_by` is handed
-    the schemas by which the functions judge from then on.
+    `tell` is called with a report of each event. `notify` is called with faults, and with None when they are gone.
+    `judge_by` is called with the schemas that the functions use from then on.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SchemaEdits:
         self._seen: Stamps = {}
 
     def begin(self) -> None:
-        """Let functions start with the schemas as they are; raises `click.ClickException` where they have faults."""
+        """Let functions start with the current schemas; raises `click.ClickException` if they have faults."""
         self._seen = self._stamps()
         files = self._read()
         self._known = digest(files)
@@ -65,7 +65,7 @@ class SchemaEdits:
         self._use()
 
     async def watch(self) -> None:
-        """Look again and again, until it is cancelled."""
+        """Poll for changes until cancelled."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             stamps = self._stamps()
@@ -77,17 +77,17 @@ class SchemaEdits:
                 continue
             self._known = digest(files)
             if faults := await in_background(self._check_out, files):
-                words = f"schemas/ has a fault, so messages are judged by what was there before: {faults[0]}"
+                words = f"schemas/ has a fault, so the functions keep the old schemas: {faults[0]}"
                 self._tell(words)
                 self._notify(words)
                 continue
             self._use()
             await self._functions.renew()
             self._notify(None)
-            self._tell("schemas/ changed: messages are judged by what is there now")
+            self._tell("schemas/ changed: the functions use the new schemas")
 
     def _stamps(self) -> Stamps:
-        """Return what shows that a file was written, without reading it."""
+        """Return stamps that show whether a file was written, without reading it."""
         stamps = {}
         for path in self._schemas.glob("*.json"):
             with suppress(OSError):
@@ -96,7 +96,7 @@ class SchemaEdits:
         return stamps
 
     def _read(self) -> Mapping[str, bytes]:
-        """Return the files; one that can't be read, as while it is replaced, is as good as missing."""
+        """Return the files; one that can't be read, for example while it is replaced, counts as missing."""
         files = {}
         for path in sorted(self._schemas.glob("*.json")):
             with suppress(OSError):
@@ -108,7 +108,7 @@ class SchemaEdits:
         return self._folder / str(self._number)
 
     def _check_out(self, files: Mapping[str, bytes]) -> list[SchemaFault]:
-        """Make another checkout with these schemas, and return their faults."""
+        """Create another checkout with these schemas, and return their faults."""
         self._number += 1
         (self._checkout / "schemas").mkdir(parents=True)
         for name, content in files.items():

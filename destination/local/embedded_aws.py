@@ -1,6 +1,6 @@
-"""An embedded AWS (ministack) in a process of its own, shared by function processes and commands.
+"""Start an embedded AWS (ministack) in its own process, shared by function processes and commands.
 
-Only the services in `SERVICES` are reachable. It keeps everything in memory.
+Only the services in `SERVICES` are reachable. It stores everything in memory.
 """
 
 import asyncio
@@ -25,25 +25,25 @@ SERVICES = ("cloudformation", "dynamodb", "dynamodbstreams", "sqs")
 
 
 HEALTH_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
-"""Without a signature it is refused, which is an answer too."""
+"""It has no signature, so it is refused; any response shows that the server is alive."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long the embedded AWS may take to answer, in seconds, and the pause before it is asked again."""
+class HealthCheck:
+    """Time-outs for the embedded AWS's responses, in seconds, and the pause before the next check."""
 
     pause_seconds: float = 5
     first_seconds: float = 25
     second_seconds: float = 5
 
 
-PATIENCE = Patience()
+HEALTH_CHECK = HealthCheck()
 
 
 class EmbeddedAws:
-    """A running server on loopback; `for_containers` opens it to containers on this machine too.
+    """A running server on loopback; `for_containers` also makes it reachable from containers on this machine.
 
-    `container_url` is its address as seen from a container.
+    `container_url` is its address from a container.
     """
 
     def __init__(self, *, for_containers: bool = False, services: Sequence[str] = SERVICES) -> None:
@@ -79,26 +79,26 @@ class EmbeddedAws:
             raise click.ClickException("The embedded AWS ended while it started") from error
         return port, reaches_containers
 
-    async def watch(self, patience: Patience = PATIENCE) -> str:
-        """Wait until its process ends or stops to answer, and say so."""
-        return await first_to_end([self._end(), self._silence(patience)])
+    async def watch(self, check: HealthCheck = HEALTH_CHECK) -> str:
+        """Wait until its process ends or stops answering, and return a description."""
+        return await first_to_end([self._end(), self._silence(check)])
 
-    async def _silence(self, patience: Patience) -> str:
-        """Wait until two requests in a row remain without an answer.
+    async def _silence(self, check: HealthCheck) -> str:
+        """Wait until two requests in a row have no response.
 
-        The second one is for a server that was stopped and continued itself: its own time went on in between.
+        One is not enough: if the local server itself was paused, the first time-out may have passed during the pause.
         """
         while True:
-            await asyncio.sleep(patience.pause_seconds)
-            waits = (patience.first_seconds, patience.second_seconds)
+            await asyncio.sleep(check.pause_seconds)
+            waits = (check.first_seconds, check.second_seconds)
             if not await self._answers(waits[0]) and not await self._answers(waits[1]):
                 return (
                     f"The embedded AWS (process {self._process.pid}) has not answered for {sum(waits):g} seconds, and "
-                    "what it stored is gone"
+                    "its data is gone"
                 )
 
     async def _answers(self, seconds: float) -> bool:
-        """Whether it answers a request in time, whatever it answers."""
+        """Return whether it answers a request in time, with any response."""
         try:
             async with asyncio.timeout(seconds):
                 reader, writer = await asyncio.open_connection(LOOPBACK, self._port)
@@ -109,14 +109,14 @@ class EmbeddedAws:
                     writer.transport.abort()
         except TimeoutError:
             return False
-        except OSError:  # its process ends, which `_end` tells
+        except OSError:  # its process ends, which `_end` reports
             return True
 
     async def _end(self) -> str:
-        """Wait until its process ends, and say so."""
+        """Wait until its process ends, and return a description."""
         ended = asyncio.Event()
         out = self._process.stdout
-        if out is not None:  # it prints no more, so that this is its end
+        if out is not None:  # it prints nothing more, so its output closes when it ends
             loop = asyncio.get_running_loop()
             loop.add_reader(out, ended.set)
             try:
@@ -124,10 +124,10 @@ class EmbeddedAws:
             finally:
                 loop.remove_reader(out)
         await asyncio.to_thread(self._process.wait)
-        return f"The embedded AWS has ended (exit code {self._process.returncode}), and what it stored is gone"
+        return f"The embedded AWS has ended (exit code {self._process.returncode}), and its data is gone"
 
     def stop(self) -> None:
-        """End the server; what it holds is gone."""
+        """End the server; its data is gone."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

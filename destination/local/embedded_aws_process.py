@@ -1,7 +1,7 @@
-"""The process of the embedded AWS, which `embedded_aws.py` starts: ministack behind a guard, served by uvicorn.
+"""The process of the embedded AWS, started by `embedded_aws.py`: ministack behind a guard, served by uvicorn.
 
-It prints where it listens as a line of JSON. It ends when its standard input ends, which happens when the parent ends.
-It imports little else: its start is part of each start of the local server.
+It prints its address as a line of JSON. It ends when its standard input closes, because then the parent has ended. It
+imports little else, because its start is part of each start of the local server.
 """
 
 import contextlib
@@ -20,31 +20,32 @@ from destination.web.addresses import is_loopback, parse_host
 
 LOOPBACK = "127.0.0.1"
 CONTAINER_BRIDGE = "172.17.0.1"
-"""Where containers find this machine by default, https://docs.docker.com/engine/network/drivers/bridge/"""
+"""The default address of this machine for containers, https://docs.docker.com/engine/network/drivers/bridge/"""
 DESKTOP_HOST = "host.docker.internal"
-"""Where they find it with Docker Desktop, whose bridge is not on this machine."""
+"""The address with Docker Desktop, whose bridge is not on this machine."""
 FOR_CONTAINERS = "--for-containers"
 
 
 def run(*, for_containers: bool) -> None:
     """Serve until standard input ends."""
-    out, sys.stdout = sys.stdout, sys.stderr  # for whatever ministack may print
+    out, sys.stdout = sys.stdout, sys.stderr  # ministack may print something to standard output
     loopback = _listen(LOOPBACK, 0)
     port = loopback.getsockname()[1]
     listeners = [loopback]
     if for_containers:
         with contextlib.suppress(OSError):  # there is no such bridge on this machine
             listeners.append(_listen(CONTAINER_BRIDGE, port))
-    # ministack reads it when it is imported: it is part of the URLs of queues.
+    # ministack reads this variable at import, and uses it in the URLs of queues.
     os.environ["GATEWAY_PORT"] = str(port)
-    # Slow, and only the process itself needs it.
+    # Imported here because it is slow, and only the process itself needs it.
     import uvicorn  # noqa: PLC0415
     from ministack.app import app  # noqa: PLC0415
 
     from destination.web.joined_writes import JoinedWritesProtocol  # noqa: PLC0415
 
     guard = _Guard(app=app, hosts=(CONTAINER_BRIDGE, DESKTOP_HOST) if for_containers else ())
-    # Its lifespan starts what other services need: schedulers, and a search for containers that it left behind.
+    # Its lifespan starts parts that only other services need: schedulers, and a search for containers of an earlier
+    # run.
     config = uvicorn.Config(
         guard, lifespan="off", http=JoinedWritesProtocol, ws="none", log_level="error", access_log=False
     )
@@ -72,15 +73,15 @@ def _end_with(parent: TextIO) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Guard:
-    """An ASGI application that lets only clients of AWS use `app`, and not web sites in a browser.
+    """An ASGI application that lets only clients of AWS use `app`, and no web site in a browser.
 
-    A browser names the origin of most requests, but not of a GET to an address such as Docker's bridge. All clients of
-    AWS sign their requests, which a site can't do without asking first.
+    A browser sends the origin with most requests, but not with a GET to an address such as Docker's bridge. All clients
+    of AWS sign their requests, which a site can't do without a preflight request.
     """
 
     app: ASGIApp
     hosts: Collection[str]
-    """The host names that clients may use, apart from loopback names and addresses."""
+    """The host names that clients may use, besides loopback names and addresses."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._is_of_client(scope):

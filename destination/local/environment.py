@@ -1,7 +1,7 @@
-"""The environment of processes on this machine that play AWS or Lambda: built for them, not inherited.
+"""Build the environment of processes on this machine that act as AWS or Lambda, instead of inheriting it.
 
-Settings of the user's shell must neither break them nor lead their requests elsewhere. As in Lambda, a function gets
-the variables of template.yaml and no other ones of the user.
+Settings of the user's shell must neither break them nor redirect their requests. As in Lambda, a function gets the
+variables of template.yaml and no other variables of the user.
 """
 
 import os
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from destination.deployment.clients import CA_VARIABLES
 
 INHERITED = ("DYLD_LIBRARY_PATH", "HOME", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
-"""Variables that a Python interpreter may need to start, and where it finds programs and temporary files."""
+"""Variables that a Python interpreter may need to start, and to find programs and temporary files."""
 FIXED = {
-    # No such files, so that nothing of ~/.aws is read.
+    # Files that don't exist, so that nothing in ~/.aws is read.
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     "AWS_EC2_METADATA_DISABLED": "true",
-    # No proxies of the operating system either.
+    # Disables the operating system's proxies too.
     "NO_PROXY": "*",
     "no_proxy": "*",
     # As in Lambda, https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
@@ -29,7 +29,7 @@ FIXED = {
 def local_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the whole environment of a process that needs some variables.
 
-    Where these name an endpoint with HTTPS, the user's certificate authorities are trusted.
+    If these contain an endpoint with HTTPS, the user's certificate authorities are trusted.
     """
     variables = variables or {}
     is_https = variables.get("AWS_ENDPOINT_URL", "").startswith("https:")

@@ -1,4 +1,4 @@
-"""A request that came, and all that was answered and written of it."""
+"""One request to the local server, with its answer and log lines."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ from handler.routes import ROUTES, Route
 
 Headers = Sequence[tuple[str, str]]
 BYTES_BESIDE_BODIES = 4096
-"""About what headers and lines of a request take."""
+"""The approximate size of a request's headers and lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What can be read of a body: its text and its messages; both are missing where it can't."""
+    """The readable parts of a body: its text and its messages; both are missing if it can't be read."""
 
     text: str | None = None
     messages: Sequence[Message] = ()
@@ -26,10 +26,10 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """One request to the API and its answer; `milliseconds` is what the whole took.
+    """One request to the API and its answer; `milliseconds` is the total duration.
 
-    `body` is as the event has it. `lines` are what the function wrote of its messages; `error` is why the API answered
-    by itself, and `late` what the function wrote after that.
+    `body` is in the form of the event. `lines` are the function's lines about its messages. `error` is the reason why
+    the API answered by itself, and `late` has the function's lines after that.
     """
 
     id: str
@@ -50,12 +50,12 @@ class Exchange:
 
     @property
     def route(self) -> Route | None:
-        """Its route, where that takes messages."""
+        """The route, if it takes messages."""
         return ROUTES.get(f"{self.method} {self.path}")
 
     @property
     def weight(self) -> int:
-        """About how many bytes it takes."""
+        """The approximate size in bytes."""
         return sum(map(sys.getsizeof, (self.body, self.answer))) + BYTES_BESIDE_BODIES
 
     @property

@@ -1,9 +1,9 @@
-"""AWS on its bad days: an HTTP proxy between the function and its stores, with faults to order.
+"""An HTTP proxy that injects faults between the function and its stores.
 
-It is a real server, so that what goes wrong goes wrong on the function's own sockets: plain HTTP/1.1 with kept-alive
-connections, as far as DynamoDB's and SQS's JSON protocols need it.
+It is a real server, so that faults occur on the function's own sockets. It supports plain HTTP/1.1 with persistent
+connections, as far as the JSON protocols of DynamoDB and SQS need it.
 
-Run as `python -m destination.local.faults URL`, this module is such a proxy before the server at URL.
+`python -m destination.local.faults URL` runs such a proxy in front of the server at URL.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ import click
 
 LOOPBACK = "127.0.0.1"
 REFUSED_SECONDS = 0.2
-"""How long the port stays closed, for all who connect: a client's next try comes within 0.05 s (botocore)."""
+"""Time for which the port stays closed, for all clients: a client's next try comes within 0.05 s (botocore)."""
 DRIBBLE_SECONDS = 0.2
-"""Between two bytes: less than the read time-out of the function's clients, 0.6 s (handler/settings.py)."""
+"""Pause between two bytes: less than the read time-out of the function's clients, 0.6 s (handler/settings.py)."""
 MAX_DRIBBLES = 55
-"""Bytes in 11 s: the function of a request has ended before, after 10 s; one that erases would wait for 15 minutes."""
+"""Bytes in 11 s: an endpoint's function has ended by then, after 10 s. An eraser would wait for 15 minutes."""
 
 
 class Store(StrEnum):
-    """What the function calls."""
+    """The stores that the function calls."""
 
     KEYS = "keys"
     EVENTS = "events"
@@ -48,11 +48,11 @@ TABLES = {
     "RejectsTable": Store.REJECTS,
     "ErasureTable": Store.ERASURES,
 }
-"""Logical name in template.yaml, which the name of a deployed table holds too -> store."""
+"""Logical name in template.yaml, which is also part of a deployed table's name -> store."""
 
 
 class Fault(StrEnum):
-    """What can happen to a request; `APPLIED` are those where the store has carried it out all the same."""
+    """The faults of a request; in those of `APPLIED`, the store carries out the request anyway."""
 
     REFUSED = "connection refused"
     RESET = "connection reset in mid-answer"
@@ -75,7 +75,7 @@ APPLIED = frozenset({Fault.RESET, Fault.HANGS_AFTER, Fault.DRIBBLES})
 
 
 class BatchFault(StrEnum):
-    """What can happen to a part of a request that carries several: the store carries out the rest."""
+    """The faults of a part of a batch request: the store carries out the rest."""
 
     PARTIAL = "part of a batch fails"
 
@@ -94,9 +94,9 @@ KINDS: Mapping[str, tuple[AnyFault, ...]] = {
     "missing": (Fault.MISSING,),
     "partial": (BatchFault.PARTIAL,),
 }
-"""The words of `serve --faults`, each with its faults; one of them is drawn."""
+"""The words of `serve --faults`, each with its faults; one of them is drawn at random."""
 REDELIVERY = "redeliver"
-"""The word of `serve --faults` for what is no fault of a store: a consumer gets a batch that is done once more."""
+"""The word of `serve --faults` that is not a store fault: a consumer gets a finished batch once more."""
 
 _CONFIRMS_NOTHING = {Fault.GARBLED: b'{"Item": {"customer_id": {"S": "ac\xff', Fault.NULL: b"null", Fault.EMPTY: b""}
 
@@ -117,14 +117,14 @@ _ERRORS: Mapping[Fault, tuple[int, str, str]] = {
 }
 """Fault -> status, and `__type` in DynamoDB and in SQS."""
 _QUERY_CODES = {f"{_SQS}QueueDoesNotExist": "AWS.SimpleQueueService.NonExistentQueue"}
-"""SQS names its errors a second time, as its older protocol did; those that had another name there."""
+"""SQS also names errors by the code of its older protocol; these have another name there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """With `probability`, a request to one of `stores` meets one of `faults`, each as likely as its weight says.
+    """With `probability`, a request to one of `stores` meets one of `faults`, chosen by weight.
 
-    Without `weights` all are as likely. A fault of a part meets only requests that carry several.
+    Without `weights`, all faults are equally likely. A batch fault affects only requests with several entries.
     """
 
     probability: float = 1
@@ -133,7 +133,7 @@ class Rule:
     weights: tuple[float, ...] | None = None
 
     def draw(self, chance: random.Random, *, is_batch: bool) -> AnyFault | None:
-        """Return the fault that a request meets, None for none."""
+        """Return the fault for a request, or None."""
         if chance.random() >= self.probability:
             return None
         if self.weights is None:
@@ -145,14 +145,14 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Orders:
-    """What `serve --faults` orders: the rules of the proxy, and how likely a batch is handed to a consumer again."""
+    """The faults that `serve --faults` requests: the rules of the proxy, and the probability of a redelivery."""
 
     rules: tuple[Rule, ...] = ()
     redelivery: float = 0.0
 
 
 def parse_orders(text: str) -> Orders:
-    """Read `0.05`, or kinds with a rate each such as `throttle:0.1,partial:0.2`; raises `ValueError` with a text."""
+    """Parse `0.05`, or kinds with rates such as `throttle:0.1,partial:0.2`; raises `ValueError` with a text."""
     rates: dict[str, float] = {}
     for part in text.split(","):
         kind, colon, rate = part.strip().rpartition(":")
@@ -190,41 +190,40 @@ def _rate(text: str) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """An HTTP request; `head` is all before the body."""
+    """An HTTP request; `head` is everything before the body."""
 
     head: bytes
     body: bytes
 
     @property
     def store(self) -> Store | None:
-        """Which store is called, None where it is none of the function's."""
+        """The store that is called, None if the function does not use it."""
         target = re.search(rb"\r\nX-Amz-Target: *(\w+)\.", self.head, re.IGNORECASE)
         if target is None:
             return None
         if target[1] == b"AmazonSQS":
             return Store.QUEUE
         said = json.loads(self.body)
-        table = str(said.get("TableName") or [*said.get("RequestItems", ())])  # of a BatchGetItem
+        table = str(said.get("TableName") or [*said.get("RequestItems", ())])  # a BatchGetItem
         return next((store for name, store in TABLES.items() if name in table), None)
 
     @property
     def operation(self) -> str:
-        """The operation that is called, "" where the request names none."""
+        """The operation that is called, "" if the request has none."""
         target = re.search(rb"\r\nX-Amz-Target: *\w+\.(\w+)", self.head, re.IGNORECASE)
         return target[1].decode() if target else ""
 
     @property
     def is_batch(self) -> bool:
-        """Whether the request carries several entries, so that a part can fail."""
+        """Return whether the request has several entries, so that a part of them can fail."""
         return self.operation in ("SendMessageBatch", "BatchGetItem", "BatchExecuteStatement")
 
 
 class FaultProxy:
-    """A proxy before the server at `target_url`; it runs in the event loop of its `async with`.
+    """A proxy in front of the server at `target_url`; it runs in the event loop of its `async with`.
 
-    Of its `rules` the first that names the store of a request counts. They may be exchanged at any time, and the port
-    may be closed and opened. `requests` counts those that came, by store. The same `seed` draws the same faults in the
-    same order.
+    The first of its `rules` for a request's store applies. The rules may be replaced at any time, and the port may be
+    closed and opened. `requests` counts requests by store. The same `seed` draws the same faults in the same order.
     """
 
     def __init__(
@@ -240,7 +239,7 @@ class FaultProxy:
         self._target = (target.hostname or LOOPBACK, target.port or 80)
         self.rules = tuple(rules)
         self.requests: Counter[Store] = Counter()
-        self._random = random.Random(seed)  # noqa: S311 -- faults are no secrets
+        self._random = random.Random(seed)  # noqa: S311 -- faults are not secrets
         self._host = host
         self._port = port or _free_port(host)
         self._server: asyncio.Server | None = None
@@ -249,7 +248,7 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of the proxy."""
         return f"http://{self._host}:{self._port}"
 
     async def __aenter__(self) -> Self:
@@ -262,21 +261,21 @@ class FaultProxy:
             for writer in self._connections.values():
                 writer.transport.abort()
             await asyncio.wait([task for task in self._connections if task])
-        await self.close_port()  # which a refused connection may have opened again
+        await self.close_port()  # a refused connection may have opened it again
 
     async def open_port(self) -> None:
-        """Listen."""
+        """Start listening."""
         async with self._opening:
             if self._server is None:
                 self._server = await asyncio.start_server(self._serve, self._host, self._port)
 
     async def close_port(self) -> None:
-        """Let connections be refused; those that are there stay."""
+        """Refuse new connections; existing ones stay."""
         server, self._server = self._server, None
         if server is not None:
             for listener in server.sockets:
                 asyncio.get_running_loop().remove_reader(listener.fileno())
-            await asyncio.sleep(0)  # a connection that was just accepted is not yet the server's
+            await asyncio.sleep(0)  # the server does not know a just accepted connection yet
             server.close()
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
@@ -292,7 +291,7 @@ class FaultProxy:
             writer.close()
 
     async def _answer(self, request: _Request, reader: StreamReader, writer: StreamWriter) -> None:
-        """Answer a request, or meet it with a fault; raises `ConnectionError` where that ends the connection."""
+        """Answer a request, or apply a fault to it; raises `ConnectionError` if that ends the connection."""
         fault = self._draw(request)
         if fault is BatchFault.PARTIAL:
             writer.write(await self._answer_partly(request))
@@ -330,7 +329,7 @@ class FaultProxy:
         return None if rule is None else rule.draw(self._random, is_batch=request.is_batch)
 
     async def _answer_partly(self, request: _Request) -> bytes:
-        """Let the store carry out a part of a batch, one at least, and answer that the rest failed."""
+        """Let the store carry out a part of a batch, at least one entry, and answer that the rest failed."""
         content = json.loads(request.body)
         split = _PARTIAL[request.operation]
         part, fail = split(content, self._random)
@@ -345,7 +344,7 @@ class FaultProxy:
         return _response(status, json.dumps(fail(json.loads(body))).encode())
 
     async def _forward(self, request: _Request) -> bytes:
-        """Return the server's answer, ready to be passed on."""
+        """Return the server's response, ready to be passed on."""
         reader, writer = await asyncio.open_connection(*self._target)
         try:
             writer.write(_with_connection(request.head, b"close") + request.body)
@@ -357,16 +356,16 @@ class FaultProxy:
 
 Content = dict[str, Any]
 Split = Callable[[Content, random.Random], tuple[Content, Callable[[Content], Content]]]
-"""Returns what of a request the store carries out, and what makes of its answer one that says that the rest failed."""
+"""Returns the part of a request to carry out, and a function that adds the failures of the rest to the response."""
 
 
 def _failing(count: int, chance: random.Random) -> set[int]:
-    """Draw which of several fail: one at least, and not all of several."""
+    """Choose at random which of several entries fail: at least one, but not all of several."""
     return set(chance.sample(range(count), chance.randint(1, max(1, count - 1))))
 
 
 def _split_queue(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
-    """Send some messages. The server answers nothing of none, so one that is alone is sent, and fails no more."""
+    """Send some of the messages. The server can't send an empty batch, so a single message is always sent."""
     entries = content["Entries"]
     failing = _failing(len(entries), chance) if len(entries) > 1 else set()
     failed = [
@@ -378,7 +377,7 @@ def _split_queue(content: Content, chance: random.Random) -> tuple[Content, Call
 
 
 def _split_read(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
-    """Read some items, and answer that the others were not processed."""
+    """Read some of the items, and answer that the others were not processed."""
     [(table, asked)] = content["RequestItems"].items()
     keys = asked["Keys"]
     failing = _failing(len(keys), chance) if len(keys) > 1 else set()
@@ -388,7 +387,7 @@ def _split_read(content: Content, chance: random.Random) -> tuple[Content, Calla
 
 
 def _split_statements(content: Content, chance: random.Random) -> tuple[Content, Callable[[Content], Content]]:
-    """Execute some statements, and answer an error in the places of the others."""
+    """Execute some of the statements, and answer an error in place of the others."""
     statements = content["Statements"]
     failing = _failing(len(statements), chance) if len(statements) > 1 else set()
     error = {"Error": {"Code": "ThrottlingError", "Message": "A fault to order"}}
@@ -407,7 +406,7 @@ _PARTIAL: Mapping[str, Split] = {
     "BatchGetItem": _split_read,
     "BatchExecuteStatement": _split_statements,
 }
-"""By the operation."""
+"""By operation."""
 
 
 def _free_port(host: str) -> int:
@@ -417,14 +416,14 @@ def _free_port(host: str) -> int:
 
 
 async def _read(reader: StreamReader) -> _Request:
-    """Read a request; raises `IncompleteReadError` where the client has left."""
+    """Read a request; raises `IncompleteReadError` if the client has left."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = re.search(rb"\r\nContent-Length: *(\d+)", head, re.IGNORECASE)
     return _Request(head=head, body=await reader.readexactly(int(length[1])) if length else b"")
 
 
 def _with_connection(head: bytes, connection: bytes) -> bytes:
-    """Say in a head what becomes of the connection after this."""
+    """Set the `Connection` header in a head."""
     rest = re.sub(rb"\r\nConnection:[^\r]*", b"", head.removesuffix(b"\r\n\r\n"), flags=re.IGNORECASE)
     return rest + b"\r\nConnection: " + connection + b"\r\n\r\n"
 
@@ -438,7 +437,7 @@ def _response(status: int, body: bytes, *, headers: str = "", length: int | None
 
 
 def _error(fault: Fault, *, is_queue: bool) -> bytes:
-    """Return an error in the service's own words."""
+    """Return an error in the service's own format."""
     status, dynamodb_type, sqs_type = _ERRORS[fault]
     kind = sqs_type if is_queue else dynamodb_type
     body = json.dumps({"__type": kind, "message": f"A fault to order: {fault}"}).encode()
@@ -448,13 +447,13 @@ def _error(fault: Fault, *, is_queue: bool) -> bytes:
 
 
 def _reset(writer: StreamWriter) -> None:
-    """End a connection by RST, as a host does that knows nothing of it any more."""
+    """End a connection by RST, as a host does that does not know the connection."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 async def _dribble(writer: StreamWriter) -> None:
-    """Answer byte by byte with the white space that JSON may begin with; raises `ConnectionError` when that ends."""
+    """Send white space, which JSON may begin with, byte by byte; raises `ConnectionError` when that ends."""
     writer.write(_response(200, b"", length=2**31))
     for _ in range(MAX_DRIBBLES):
         writer.write(b" ")
@@ -486,7 +485,7 @@ def run(
     async def serve() -> None:
         async with FaultProxy(url, [rule], seed=seed, host=host, port=port) as proxy:
             click.echo(proxy.url)
-            await asyncio.get_running_loop().create_future()  # for ever
+            await asyncio.get_running_loop().create_future()  # until the process is ended
 
     asyncio.run(serve())
 

@@ -1,9 +1,9 @@
-"""A process that holds a function of template.yaml.
+"""A process that runs a function of template.yaml.
 
 `python -m destination.local.function_process NAME HANDLER SECONDS` starts it.
 
-Events come in as lines of JSON, and for each of them an invocation goes out as a line of JSON. It imports only what it
-needs: several such processes start with each local server.
+It reads events as lines of JSON, and writes an invocation as a line of JSON for each. It imports only the modules that
+it needs, because several such processes start with each local server.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What came of one event: the function's response, or that it raised; and what it printed."""
+    """The result of one event: the function's response, or its exception; and its output."""
 
     response: Any = None
     raised: bool = False
@@ -28,7 +28,7 @@ class Invocation:
 
 
 class Context:
-    """What a function may ask about an invocation.
+    """Lambda's context object.
 
     https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
     """
@@ -39,16 +39,17 @@ class Context:
         self._end = time.monotonic() + timeout_seconds
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return what is left of the function's time."""
+        """Return the rest of the function's time."""
         return max(0, round((self._end - time.monotonic()) * 1000))
 
 
 def run(name: str, handler: str, timeout_seconds: float) -> None:
-    """Serve events from standard input until it ends, which it does with the parent."""
+    """Process events from standard input until it closes, which it does when the parent ends."""
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    # Programs that the function starts, and libraries in C, would write among the invocations.
+    # Programs that the function starts, and libraries in C, would otherwise write among the invocations.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    # A Lambda function's log is what it prints. Replaced before the function is loaded, because its logger keeps it.
+    # A Lambda function's log is its standard output. It is replaced before the function is loaded, because the
+    # function's logger keeps it.
     log = sys.stdout = sys.stderr = io.StringIO()
 
     def send(response: object = None, *, raised: bool = False) -> None:
@@ -59,9 +60,9 @@ def run(name: str, handler: str, timeout_seconds: float) -> None:
 
     try:
         module, _, function_name = handler.rpartition(".")
-        # Now, when its environment is there, as in Lambda.
+        # Loaded only now, with its environment complete, as in Lambda.
         function = getattr(importlib.import_module(module), function_name)
-    except Exception:  # noqa: BLE001 -- whatever it is, the parent reports it
+    except Exception:  # noqa: BLE001 -- any exception; the parent reports it
         traceback.print_exc()
         send(raised=True)
         return
@@ -69,7 +70,7 @@ def run(name: str, handler: str, timeout_seconds: float) -> None:
     for line in sys.stdin:
         try:
             send(function(json.loads(line), Context(name, timeout_seconds)))
-        except Exception:  # noqa: BLE001 -- Lambda logs it, what is no JSON too, and answers an error
+        except Exception:  # noqa: BLE001 -- Lambda logs it, also for a response that is not JSON, and answers an error
             traceback.print_exc()
             send(raised=True)
 

@@ -1,4 +1,4 @@
-"""Lambda on this machine: processes that each hold a function of template.yaml and serve one event at a time."""
+"""Lambda on this machine: processes that each run a function of template.yaml and process one event at a time."""
 
 import asyncio
 import codecs
@@ -25,17 +25,17 @@ START_SECONDS = 60
 RELAY_SECONDS = 1.0
 """After the end of a process. A program that it started may live on and keep its standard error open."""
 RESTART_SECONDS = 1.0
-"""Between two attempts to replace a process."""
+"""Pause between two attempts to replace a process."""
 MAX_RESTARTS = 10
-"""Attempts to replace a process, which then is given up: somebody who edits code may need some seconds."""
+"""Attempts to replace a process before it is given up: somebody who edits code may need some seconds."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
-"""Lambda takes and gives at most 6 MB; escaping makes it a little more."""
+"""Lambda accepts and returns at most 6 MB; escaping adds a little."""
 PIPE_BYTES = 64 * 1024
 """The capacity of a pipe on Linux."""
 
 
 class FunctionError(Exception):
-    """The function's process died in the middle of an event."""
+    """The function's process died while it processed an event."""
 
 
 class FunctionTimeoutError(Exception):
@@ -44,7 +44,7 @@ class FunctionTimeoutError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Function:
-    """A function of template.yaml: its logical name, `module.function`, and how long it may take."""
+    """A function of template.yaml: its logical name, `module.function`, and its time-out."""
 
     name: str
     handler: str
@@ -72,7 +72,7 @@ class _FunctionProcess:
 
     @classmethod
     async def start(cls, function: Function, environment: Mapping[str, str], folder: Path, niceness: int = 0) -> Self:
-        """Start a process in a checkout; raises `click.ClickException` with its traceback when it can't load."""
+        """Start a process in a checkout; raises `click.ClickException` with its traceback if it can't load."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -95,7 +95,7 @@ class _FunctionProcess:
         return started
 
     async def invoke(self, event: Mapping[str, Any]) -> Invocation:
-        """Serve an event; raises `FunctionError`."""
+        """Process an event; raises `FunctionError`."""
         try:
             self._events.write(json.dumps(event).encode() + b"\n")
             await self._events.drain()
@@ -104,20 +104,20 @@ class _FunctionProcess:
         return await self.finish()
 
     async def finish(self) -> Invocation:
-        """Wait for what the process says next; raises `FunctionError`."""
+        """Wait for the next line of the process; raises `FunctionError`."""
         try:
             line = await self._invocations.readline()
             return Invocation(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise FunctionError("The function's process died, or said what is no invocation") from error
+            raise FunctionError("The function's process died, or wrote a line that is not an invocation") from error
 
     async def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it does."""
         self._process.kill()
         await self.stop()
 
     async def stop(self) -> None:
-        """End the process, which waits for an event."""
+        """End a process that waits for an event."""
         self._events.close()
         await in_background(self._wait)
 
@@ -153,9 +153,9 @@ def _relay(errors: IO[bytes]) -> None:
 
 
 class Functions:
-    """A number of processes of a function; an event waits for one that is free.
+    """Several processes of a function; an event waits for a free one.
 
-    A process whose time is over is replaced, as Lambda does. `niceness` lowers the priority of its processes.
+    A process that times out is replaced, as in Lambda. `niceness` lowers the priority of its processes.
     """
 
     def __init__(self, function: Function, environment: Mapping[str, str], *, niceness: int = 0) -> None:
@@ -170,20 +170,20 @@ class Functions:
         self._generation = 0
 
     async def start(self, count: int) -> None:
-        """Start that many processes; raises `click.ClickException` when the function can't load."""
+        """Start a number of processes; raises `click.ClickException` if the function can't load."""
         for _ in range(count):
             self._do_beside(self._add())
         await asyncio.gather(*self._beside)
 
     async def stop(self) -> None:
-        """End the processes, when no event is under way any more."""
+        """End the processes after the running events."""
         self._stopped = True
         await asyncio.gather(*self._beside, return_exceptions=True)
         while not self._free.empty():
             await self._free.get_nowait().stop()
 
     async def watch(self) -> str:
-        """Wait until a process can't be replaced, and say so."""
+        """Wait until a process can't be replaced, and return a description."""
         await self._given_up.wait()
         return f"{self._function.name} could not be started again {MAX_RESTARTS} times"
 
@@ -193,9 +193,9 @@ class Functions:
         self._generation += 1
 
     async def move(self, folder: Path) -> None:
-        """Replace the processes by those of another checkout, if one can start there.
+        """Replace the processes by processes of another checkout, if one can start there.
 
-        Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then.
+        Otherwise raises `click.ClickException`, `FunctionError` or `TimeoutError`, and changes nothing.
         """
         await self.try_out(folder)
         self.use(folder)
@@ -207,9 +207,9 @@ class Functions:
         await process.stop()
 
     async def renew(self) -> None:
-        """Replace those processes that are in another checkout, one after the other: the others serve meanwhile.
+        """Replace the processes of older checkouts sequentially, so that the others continue to work.
 
-        One that serves an event is replaced when it has ended.
+        A process that is working is replaced after its event.
         """
         for _ in range(self._free.qsize()):
             if self._free.empty():
@@ -227,10 +227,10 @@ class Functions:
         integration_seconds: float | None = None,
         late: Callable[[Invocation], None] | None = None,
     ) -> Invocation:
-        """Hand an event to a free process; raises `FunctionTimeoutError` or `FunctionError`.
+        """Pass an event to a free process; raises `FunctionTimeoutError` or `FunctionError`.
 
-        With `integration_seconds` it may take so long in all, and a function that was given up then goes on within its
-        own time: `late` gets what came of that.
+        `integration_seconds` limits the wait. A function that times out in this way continues until its own time-out,
+        and `late` gets its result.
         """
         process = None
         try:
@@ -246,7 +246,7 @@ class Functions:
             if process is not None:
                 self._do_beside(self._replace(process))
             raise
-        except asyncio.CancelledError:  # at the end of all: nobody waits for what it does
+        except asyncio.CancelledError:  # at shutdown: nobody waits for the result
             if process is not None:
                 self._do_beside(process.kill())
             raise
@@ -263,22 +263,22 @@ class Functions:
             process.generation = generation
             if generation == self._generation:
                 return process
-            await process.stop()  # there is another checkout by now
+            await process.stop()  # the checkout has changed meanwhile
 
     def _release(self, process: _FunctionProcess) -> None:
-        """Let the next event have a process, or another one in its place."""
+        """Make the process free for the next event, or start another one in its place."""
         if process.generation == self._generation:
             self._free.put_nowait(process)
         else:
             self._do_beside(self._exchange(process))
 
     async def _exchange(self, process: _FunctionProcess) -> None:
-        """Start a process in place of one that still works, which stays where no other can start."""
+        """Replace a process that still works; it stays if no other one can start."""
         other = process
         try:
             other = await self._start()
         except (click.ClickException, FunctionError, TimeoutError) as error:
-            click.echo(f"{self._function.name} could not start anew: {error}", err=True)
+            click.echo(f"{self._function.name} could not be restarted: {error}", err=True)
             process.generation = self._generation
         finally:
             self._free.put_nowait(other)
@@ -291,7 +291,7 @@ class Functions:
         integration_seconds: float | None,
         late: Callable[[Invocation], None] | None,
     ) -> None:
-        """Let a function that was given up finish, or end it."""
+        """Let a function that timed out finish, or kill it."""
         seconds = self._function.timeout_seconds
         try:
             async with asyncio.timeout(seconds - (integration_seconds or seconds)):
@@ -304,7 +304,7 @@ class Functions:
                 late(invocation)
 
     async def _replace(self, process: _FunctionProcess) -> None:
-        """End a process and start another one, which may take some attempts while its code is edited."""
+        """Kill a process and start another one, which may take some attempts while its code is edited."""
         await process.kill()
         for _ in range(MAX_RESTARTS):
             if self._stopped:
@@ -312,14 +312,14 @@ class Functions:
             try:
                 await self._add()
             except (click.ClickException, FunctionError, TimeoutError) as error:
-                click.echo(f"{self._function.name} could not start again: {error}", err=True)
+                click.echo(f"{self._function.name} could not be restarted: {error}", err=True)
                 await asyncio.sleep(RESTART_SECONDS)
             else:
                 return
         self._given_up.set()
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start or replace a process beside the requests; asyncio forgets tasks that nobody holds."""
+        """Start or replace a process in a background task; asyncio forgets tasks without a reference."""
         task = asyncio.create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)

@@ -1,4 +1,4 @@
-"""API Gateway's part on this machine: an HTTP request -> an HTTP API event (payload 2.0), and the response back.
+"""Emulate API Gateway: convert an HTTP request to an HTTP API event (payload 2.0), and the response back.
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
 """
@@ -19,15 +19,15 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 """https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html"""
 
 TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
-"""Bodies of these types, and of text/*, arrive as text; all others as base64, vendor types and forms among them."""
+"""Bodies of these types, and of text/*, arrive as text; all others as base64, including vendor types and forms."""
 
 
 UNKNOWN = "-"
-"""What API Gateway writes for a variable of its access log that has no value."""
+"""API Gateway's text for an access log variable without a value."""
 
 
 class AccessLog:
-    """The lines of an HTTP API's access log, by its format: names, and the variables that they stand for.
+    """The lines of an HTTP API's access log, by its format: names, and the variables behind them.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
     """
@@ -36,23 +36,23 @@ class AccessLog:
         self._variables: dict[str, str] = json.loads(log_format)
 
     def line(self, values: Mapping[str, object]) -> str:
-        """Return a line, by variables without `$context.`; what is not known of a request is told as unknown."""
+        """Return a line, from variables without `$context.`; missing facts are written as unknown."""
         known = {f"$context.{name}": str(value) for name, value in values.items()}
         return json.dumps({name: known.get(variable, UNKNOWN) for name, variable in self._variables.items()})
 
 
 def log_time(now: datetime) -> str:
-    """Return a time as the Common Log Format has it."""
+    """Return a time in the Common Log Format."""
     return now.astimezone(UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
 
 def source_ip_of(request: Request) -> str:
-    """Return who sent a request."""
+    """Return the sender's address."""
     return request.client.host if request.client else ""
 
 
 def to_event(request: Request, body: bytes, now: datetime) -> dict[str, Any]:
-    """Return the event that an HTTP API makes of a request."""
+    """Return the event that an HTTP API creates from a request."""
     path = request.url.path
     route = f"{request.method} {path}"
     host = request.url.hostname or ""
@@ -119,7 +119,7 @@ def _body(body: bytes, headers: Mapping[str, str]) -> tuple[str, bool]:
 
 
 def to_response(function_response: Mapping[str, Any]) -> Response:
-    """Return the HTTP response that an HTTP API makes of what a function returned."""
+    """Return the HTTP response that an HTTP API creates from a function's response."""
     body: str = function_response.get("body", "")
     return Response(
         base64.b64decode(body) if function_response.get("isBase64Encoded") else body,
@@ -129,5 +129,5 @@ def to_response(function_response: Mapping[str, Any]) -> Response:
 
 
 def own_answer(status: int, message: str) -> Response:
-    """Return an answer that API Gateway gives by itself."""
+    """Return an error response of API Gateway itself."""
     return JSONResponse({"message": message}, status_code=status)

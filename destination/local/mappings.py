@@ -1,4 +1,4 @@
-"""What template.yaml says of Lambda's event source mappings. All of it is played on this machine, or refused.
+"""Read the event source mappings of template.yaml. Each property is emulated on this machine, or refused.
 
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-params.html
 https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-parameters.html
@@ -13,16 +13,16 @@ import click
 
 from handler.decode import JsonObject
 
-PASSED_OVER = frozenset({"MaximumBatchingWindowInSeconds", "ParallelizationFactor", "ScalingConfig"})
-"""Properties that say how fast a mapping works, not what it does."""
+IGNORED = frozenset({"MaximumBatchingWindowInSeconds", "ParallelizationFactor", "ScalingConfig"})
+"""Properties that affect only the speed of a mapping."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamMapping:
-    """What template.yaml says of an event of type DynamoDB; stores by their logical names.
+    """A mapping of type DynamoDB in template.yaml; stores by their logical names.
 
-    A record that no pattern of `patterns` fits is left out; None lets all pass. With `max_retries` of -1 a batch comes
-    again for ever.
+    A record that matches none of `patterns` is left out; None lets all pass. With `max_retries` of -1, a batch is
+    retried without a limit.
     """
 
     table: str
@@ -35,10 +35,10 @@ class StreamMapping:
 
     @classmethod
     def of(cls, event: str, properties: Mapping[str, Any]) -> Self:
-        """Read an event; raises `click.ClickException` where it has what is not played here."""
+        """Read an event; raises `click.ClickException` for a property that is not emulated."""
         rest = dict(properties)
         if (position := rest.pop("StartingPosition")) != "TRIM_HORIZON":
-            raise click.ClickException(f"template.yaml: {event} starts at {position}, which is not played here")
+            raise click.ClickException(f"template.yaml: {event} starts at {position}, which `serve` does not support")
         filters = rest.pop("FilterCriteria", None)
         destination = rest.pop("DestinationConfig", {"OnFailure": {"Destination": None}})["OnFailure"]["Destination"]
         mapping = cls(
@@ -56,7 +56,7 @@ class StreamMapping:
 
 @dataclass(frozen=True, kw_only=True)
 class QueueMapping:
-    """What template.yaml says of an event of type SQS; the queue by its logical name."""
+    """A mapping of type SQS in template.yaml; the queue by its logical name."""
 
     queue: str
     batch_size: int
@@ -64,7 +64,7 @@ class QueueMapping:
 
     @classmethod
     def of(cls, event: str, properties: Mapping[str, Any]) -> Self:
-        """Read an event; raises `click.ClickException` where it has what is not played here."""
+        """Read an event; raises `click.ClickException` for a property that is not emulated."""
         rest = dict(properties)
         mapping = cls(
             queue=_store(event, rest.pop("Queue"), "Arn"),
@@ -75,20 +75,20 @@ class QueueMapping:
         return mapping
 
 
-def _store(event: str, reference: Any, attribute: str) -> str:  # noqa: ANN401 -- YAML
+def _store(event: str, reference: Any, attribute: str) -> str:  # noqa: ANN401 -- a value from YAML
     match reference:
         case {"Fn::GetAtt": [str(name), str(named)]} if named == attribute:
             return name
-    raise click.ClickException(f"template.yaml: {event} names its store by other means than !GetAtt STORE.{attribute}")
+    raise click.ClickException(f"template.yaml: {event} does not name its store by !GetAtt STORE.{attribute}")
 
 
 def _check_nothing_left(event: str, properties: Mapping[str, Any]) -> None:
-    if unknown := properties.keys() - PASSED_OVER:
-        raise click.ClickException(f"template.yaml: {event} has {', '.join(unknown)}, which is not played here")
+    if unknown := properties.keys() - IGNORED:
+        raise click.ClickException(f"template.yaml: {event} has {', '.join(unknown)}, which `serve` does not support")
 
 
 def _read_pattern(event: str, text: str) -> JsonObject:
-    """Read an event pattern; raises `click.ClickException` for what is more than texts in lists."""
+    """Read an event pattern; raises `click.ClickException` for anything except lists of strings."""
     pattern: JsonObject = json.loads(text)
     _check_pattern(event, pattern)
     return pattern
@@ -99,11 +99,13 @@ def _check_pattern(event: str, pattern: JsonObject) -> None:
         if isinstance(wanted, dict):
             _check_pattern(event, wanted)
         elif not isinstance(wanted, list) or not all(isinstance(value, str) for value in wanted):
-            raise click.ClickException(f"template.yaml: {event} filters {name} by more than texts: not played here")
+            raise click.ClickException(
+                f"template.yaml: {event} filters {name} by more than strings, which `serve` does not support"
+            )
 
 
 def fits(pattern: JsonObject, record: JsonObject) -> bool:
-    """Tell whether a record has one of the texts that a pattern lists, in each place that it names.
+    """Return whether a record matches a pattern: in each place, one of the listed strings.
 
     https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html
     """

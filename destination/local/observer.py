@@ -1,4 +1,4 @@
-"""Who sees the requests of a local server, such as its page."""
+"""Observers of a local server's requests, such as its page."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,30 +10,30 @@ from handler.validate import Schemas
 
 
 class Observer(Protocol):
-    """Sees each request of a local server, and the schemas by which its functions judge."""
+    """Sees each request of a local server, and the schemas that its functions use."""
 
     @property
     def routes(self) -> Sequence[Route]:
-        """What the server answers for it, such as a page."""
+        """The routes that the server adds for it, such as a page."""
 
     def judge_by(self, schemas: Schemas) -> None:
-        """Note which schemas the functions judge by from now on."""
+        """Note the schemas that the functions use from now on."""
 
     def note(self, exchange: Exchange) -> None:
-        """Note a request that was answered."""
+        """Note an answered request."""
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Note what the function wrote of a request that was answered without it."""
+        """Note the function's lines about a request that was answered without it."""
 
     def notify(self, text: str | None) -> None:
-        """Note what is wrong with the server; None when nothing is wrong any more."""
+        """Note a fault of the server; None when there is none any more."""
 
     def close(self) -> None:
-        """End what clients follow, since the server ends."""
+        """End the streams that clients follow, because the server ends."""
 
 
 class NoObserver:
-    """Sees nothing."""
+    """Ignores everything."""
 
     routes = ()
 

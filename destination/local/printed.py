@@ -1,4 +1,4 @@
-"""What people see of a local server in its terminal: a line for each request, and for what its consumers do."""
+"""Print a local server's activity in its terminal: a line for each request, and for each event of its consumers."""
 
 import json
 import shlex
@@ -20,7 +20,7 @@ from destination.watching.log_file import RequestLogFile
 
 
 def readable(request: Request, line: str) -> Text:
-    """Say in one line what a request line says; other output of the function as it is."""
+    """Return a request line in a readable form; other output of the function unchanged."""
     try:
         facts: Mapping[str, Any] = json.loads(line)
         count = facts.get("messages")
@@ -33,7 +33,7 @@ def readable(request: Request, line: str) -> Text:
 
 
 class Printed:
-    """What becomes visible of the functions that read streams and queues."""
+    """Prints the activity of the functions that read streams and queues."""
 
     def __init__(self, console: Console, *, as_json: bool, request_log: RequestLogFile) -> None:
         self._console = console
@@ -41,11 +41,11 @@ class Printed:
         self._request_log = request_log
 
     def tell(self, function: str, text: str) -> None:
-        """Print what happened to a function."""
+        """Print an event of a function."""
         self._console.print(Text.assemble(_now(), (f" {function} {printable(text)}", "yellow")))
 
     def show(self, function: str, log: str) -> None:
-        """Print what a function printed. A failure is kept whole in the request log, and printed in a line."""
+        """Print a function's output. A failure is stored whole in the request log, and printed as one line."""
         for line in log.splitlines():
             place = None
             if CONSUMER_FAILED in line:
@@ -56,15 +56,15 @@ class Printed:
 
 
 MAX_SHOWN_CHARS = 40
-"""Of a fact: hashes say enough by then."""
+"""Limit for one fact; that many characters of a hash are enough."""
 _FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp", "traceback", "xray_trace_id")
-"""What log lines hold beside their facts."""
+"""Fields of log lines that are not facts for people."""
 
 
 def _readable_facts(function: str, line: str, place: Path | None) -> Iterator[Text]:
-    """Say in one line what a line about an outcome says; other output of a function as it is.
+    """Return a line about an outcome in a readable form; other output of a function unchanged.
 
-    The traceback is in the file `place`; where there is none, it follows. A line that only counts, for CloudWatch, is
+    The traceback is in the file `place`; without one, it follows the line. A line with only counts for CloudWatch is
     left out.
     """
     try:
@@ -91,7 +91,7 @@ _COLOURS = {2: "green", 4: "yellow", 5: "red"}
 
 
 def request_line(request: Request, status: int, words: str, milliseconds: float | None = None) -> Text:
-    """Return the line of a request."""
+    """Return the printed line of a request."""
     took = f"  {milliseconds:.1f} ms" if milliseconds is not None else ""
     return Text.assemble(
         _now(),
@@ -107,7 +107,7 @@ def _now() -> tuple[str, str]:
 
 
 def print_welcome(console: Console, url: str, api_key: str, account: Account, stores: Stores) -> None:
-    """Print where the server listens, and what to do with it."""
+    """Print the server's address, and what to try first."""
     body = {"type": "track", "event": "Signed Up", "userId": "user-1", "properties": {"plan": "pro"}}
     ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if url.startswith("https") else ""
     option = "" if url == LOCAL_URL else f" --url {url}"
@@ -125,7 +125,7 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
     else:
         console.print(f"Messages go to the queue       {stores.sink.address(stores)}")
     if stores.consumer == "on":
-        console.print(f"See what is made of it:        .venv/bin/destination contacts list{option}")
+        console.print(f"See the contacts of it:        .venv/bin/destination contacts list{option}")
     console.print(f"A message of each call type:   .venv/bin/destination ping all{option}")
     if stores.sink.is_queryable:
         console.print(f"Erase a user:                  .venv/bin/destination erase --user {body['userId']}{option}")
@@ -135,4 +135,4 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
         console.print(
             "A browser warns of its certificate, which only this machine knows: go on, or trust .local/ca.pem"
         )
-    console.print("Control-C ends it. What an embedded AWS stored is gone then.\n")
+    console.print("Control-C ends it. The data of an embedded AWS is then gone.\n")

@@ -1,4 +1,4 @@
-"""A queue's messages, brought to a function as Lambda does.
+"""Deliver a queue's messages to a function like Lambda.
 
 https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
 """
@@ -19,10 +19,10 @@ MAX_RECEIVED_MESSAGES = 10
 
 
 class QueueSource:
-    """Brings a queue's messages to a function, one batch at a time, of no more than ten.
+    """Delivers a queue's messages to a function, in batches of at most ten, one batch at a time.
 
-    What failed comes again after a short wait, not after the queue's visibility time-out, which is long for somebody
-    who watches. How often it comes, and that it then goes to a dead-letter queue, is the queue's own affair.
+    Failed messages are delivered again after a short wait instead of the queue's visibility time-out, which is too long
+    for somebody who watches. The queue itself counts deliveries, and moves messages to its dead-letter queue.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class QueueSource:
         mapping: QueueMapping,
         consumer: Consumer,
         *,
-        sqs: Any,  # noqa: ANN401 -- a client
+        sqs: Any,  # noqa: ANN401 -- a boto3 client
         queue_url: str,
         queue_arn: str,
         pace: PollPace = PACE,
@@ -47,7 +47,7 @@ class QueueSource:
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:
-        """Receive and hand over."""
+        """Receive and deliver messages."""
         in_vain = 0
         async with asyncio.TaskGroup() as group:
             while True:
@@ -58,7 +58,7 @@ class QueueSource:
                     MaxNumberOfMessages=self._batch_size,
                     MessageSystemAttributeNames=["All"],
                     MessageAttributeNames=["All"],
-                    WaitTimeSeconds=0,  # an embedded AWS serves nobody else while it waits
+                    WaitTimeSeconds=0,  # an embedded AWS answers nobody else while it waits
                 )
                 records = [_queue_record(message, self._queue_arn) for message in answer.get("Messages", [])]
                 if records:
@@ -68,10 +68,10 @@ class QueueSource:
                         group.create_task(self._release(failed))
                 in_vain = 0 if records else in_vain + 1
                 if in_vain:
-                    await self._traffic.next_look(self._pace.look(in_vain), served=served)
+                    await self._traffic.next_poll(self._pace.wait(in_vain), served=served)
 
     async def _deliver(self, batch: list[JsonObject]) -> list[JsonObject]:
-        """Hand a batch over, delete what is done, and return the rest."""
+        """Deliver a batch, delete the finished messages, and return the failed ones."""
         try:
             failed = await self._consumer.hand_over(
                 {message["messageId"]: message for message in batch}, reports_failures=self._reports_failures
@@ -86,10 +86,10 @@ class QueueSource:
         return [message for message in batch if message["messageId"] in failed]
 
     async def _release(self, failed: list[JsonObject]) -> None:
-        """Let messages be received again after a wait, all at once: those of a group keep their order then."""
+        """Make messages visible again after a wait, all at once: then the order within a group stays the same."""
         receives = max(int(message["attributes"]["ApproximateReceiveCount"]) for message in failed)
         await asyncio.sleep(self._pace.retry(receives - 1))
-        with contextlib.suppress(*STORE_ERRORS):  # then they come after the visibility time-out
+        with contextlib.suppress(*STORE_ERRORS):  # then they become visible after the visibility time-out
             await self._calls.once(
                 self._sqs.change_message_visibility_batch,
                 QueueUrl=self._queue_url,
@@ -98,7 +98,7 @@ class QueueSource:
 
 
 def _queue_record(message: Mapping[str, Any], queue_arn: str) -> JsonObject:
-    """Return a message as Lambda spells it."""
+    """Return a message in Lambda's format."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

@@ -1,6 +1,6 @@
-"""The deployed shape on this machine: HTTP -> event -> function process -> embedded AWS.
+"""Run the deployed shape on this machine: HTTP -> event -> function process -> embedded AWS.
 
-What the embedded AWS then holds goes on to the functions that read its streams and queues.
+The embedded AWS's streams and queues feed the functions that read them.
 """
 
 import asyncio
@@ -45,18 +45,18 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_FILE = LOCAL_FOLDER / "env.json"
 DEFAULTS = {"Consumer": "on", "KeyCacheSeconds": "1"}
-"""Parameters of template.yaml whose values on this machine show at once what a change does."""
+"""Defaults of template.yaml's parameters on this machine, so that the effect of a change is visible at once."""
 RESTART = "Start the server again"
-ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- they are no places to send to
-"""How this machine reaches itself, where a server listens on all addresses."""
+ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- not addresses to send to
+"""The address by which this machine reaches itself if a server listens on all addresses."""
 
 Observe = Callable[[Target, str, str | None], Observer]
-"""Makes an observer from the deployment, the URL of the server, and the authority of its certificate if it has one."""
+"""Creates an observer from the deployment, the URL of the server, and its certificate authority, if any."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a local server is told; `api_key` is one more key for the customer demo."""
+    """The options of a local server; `api_key` is one more key of the customer demo."""
 
     host: str
     port: int
@@ -73,7 +73,7 @@ class Options:
 
 
 def serve(options: Options, console: Console, observe: Observe) -> None:
-    """Serve until Control-C; raises `click.ClickException` when something breaks that the server can't do without."""
+    """Serve until Control-C; raises `click.ClickException` if a part fails that the server can't do without."""
     with closing(_listen(options.host, options.port)) as listener:
         console.print("Starting an embedded AWS …", style="dim")
         embedded = EmbeddedAws(for_containers=options.for_containers)
@@ -155,7 +155,7 @@ def _serve(
 def _make_stores(
     options: Options, parameters: dict[str, str], embedded: EmbeddedAws
 ) -> tuple[Account, LocalStack, str]:
-    """Make the stores; return where they are, and how containers reach them."""
+    """Create the stores; return them, and how containers reach them."""
     account = Account(endpoint_url=embedded.url)
     stack = create_local_stack(account, parameters)
     if not options.endpoint_url:
@@ -175,8 +175,8 @@ def _event_sources(
     traffic: ServerTraffic,
     printed: Printed,
 ) -> EventSources:
-    """Return what hands the functions the records of streams and the messages of queues."""
-    chance = random.Random(options.faults_seed)  # noqa: S311 -- redeliveries are no secrets
+    """Return the event sources, which pass the records of streams and the messages of queues to the functions."""
+    chance = random.Random(options.faults_seed)  # noqa: S311 -- redeliveries are not secrets
     return EventSources(
         load_template(),
         parameters,
@@ -194,7 +194,7 @@ def _url(host: str, port: int, *, tls: bool) -> str:
 
 
 def _own_name(host: str) -> frozenset[str]:
-    """Return the name by which the server was told to listen, if it is one."""
+    """Return the host name on which the server listens, None for an address."""
     return frozenset() if parse_address(host) else frozenset({host.lower()})
 
 
@@ -223,7 +223,7 @@ def _make_keys(account: Account, stack: LocalStack, api_key: str | None) -> None
 
 
 def _write_environment_file(stack: LocalStack, container_url: str) -> None:
-    """Write what `sam local invoke` and `start-api` take as --env-vars; samconfig.toml names the file."""
+    """Write the file that `sam local invoke` and `start-api` take as --env-vars; samconfig.toml names it."""
     LOCAL_FOLDER.mkdir(exist_ok=True)
     parameters = {**stack.environment, "AWS_ENDPOINT_URL": container_url}
     ENVIRONMENT_FILE.write_text(json.dumps({"Parameters": parameters}, indent=2) + "\n", "utf-8")
@@ -232,7 +232,8 @@ def _write_environment_file(stack: LocalStack, container_url: str) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         [(family, kind, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        listener = socket.socket(family, kind, socket.IPPROTO_TCP)  # asyncio sends at once only where this is told
+        # asyncio disables Nagle's algorithm only if the protocol is given
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
@@ -243,8 +244,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _certificate(host: str) -> "trustme.LeafCert":
-    """Make an authority and a certificate; clients need the authority, so it is written to a file."""
-    import trustme  # noqa: PLC0415 -- slow, and few servers need it
+    """Create an authority and a certificate; clients need the authority, so it is written to a file."""
+    import trustme  # noqa: PLC0415 -- slow to import, and few servers need it
 
     authority = trustme.CA()
     LOCAL_FOLDER.mkdir(exist_ok=True)
@@ -254,7 +255,7 @@ def _certificate(host: str) -> "trustme.LeafCert":
 
 @dataclass(frozen=True, kw_only=True)
 class _Running:
-    """The parts of a server; each of `watches` waits until something is broken that the server can't do without."""
+    """The parts of a server; each of `watches` waits for a failure that the server can't survive."""
 
     api: Api
     sources: EventSources
@@ -276,18 +277,18 @@ class _Running:
                 await asyncio.gather(self.api.functions.stop(), self.sources.stop())
 
     async def _serve(self, listener: socket.socket, welcome: Callable[[], None]) -> str | None:
-        """Serve until the end; return what broke."""
+        """Serve until the end; return the failure that ended it."""
         pem = self.certificate.private_key_and_cert_chain_pem.tempfile() if self.certificate else nullcontext()
         with pem as path:
             server = Server(self.api.app, self.observer.close, ssl_certfile=path)
-            listener.listen()  # requests wait from now on, so that the welcome speaks the truth
+            listener.listen()  # requests wait from now on, so the welcome is true
             welcome()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(work()) for work in (self.sources.run, *self.work)]
                 broken = group.create_task(first_to_end(watch() for watch in self.watches))
                 broken.add_done_callback(lambda _: server.end())
                 await server.serve(sockets=[listener])
-                await asyncio.sleep(0)  # Control-C, which uvicorn passes on, is felt here
+                await asyncio.sleep(0)  # Control-C, which uvicorn raises again, arrives here
                 fault = broken.result() if broken.done() else None
                 for task in (*tasks, broken):
                     task.cancel()

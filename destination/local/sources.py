@@ -1,6 +1,6 @@
 """Lambda's event source mappings on this machine: all functions of template.yaml that read streams and queues.
 
-docs/reference/cli.md tells what differs from Lambda.
+docs/reference/cli.md lists the differences from Lambda.
 """
 
 import asyncio
@@ -24,26 +24,27 @@ from handler.errors import STORE_ERRORS
 from handler.sinks import sink_named
 
 POLL_CONFIG = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-"""In seconds. A call that fails is made again anyway."""
+"""In seconds. A failed call is repeated anyway."""
 
 
 NICENESS = 10
-"""Of the processes of these functions, so that requests get a processor first."""
+"""Niceness of these functions' processes, so that requests get a processor first."""
 
 
 class EventSource(Protocol):
-    """What brings records to a function."""
+    """Delivers records to a function."""
 
     async def run(self) -> None:
-        """Bring them until it is cancelled."""
+        """Deliver records until cancelled."""
 
 
 class EventSources:
-    """The functions of a template that read streams and queues, a process of each, and what reads for them.
+    """The functions of a template that read streams and queues, with a process for each, and their event sources.
 
-    `traffic` are the requests that go first. `tell` is told what happens, and `show` what a function printed. Both
-    begin with the function's name. `notices` say what does not run, for want of a stream or queue. `redelivers` draws
-    whether a batch that is done is handed over again. Raises `click.ClickException` for what is not played here.
+    The requests in `traffic` go first. `tell` is called with a report of each event, and `show` with a function's
+    output; both begin with the function's name. `notices` lists functions that can't run because a stream or queue is
+    missing. `redelivers` decides at random whether a finished batch is delivered again. Raises `click.ClickException`
+    for a property that is not emulated.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class EventSources:
             self._sources += sources
 
     def _source(self, event: str, content: Mapping[str, Any], consumer: Consumer) -> EventSource | None:
-        """Return what reads for an event of a function, None where there is nothing to read."""
+        """Return the event source for an event of a function, None if its stream or queue is missing."""
         match content["Type"]:
             case "DynamoDB":
                 return self._stores.stream_source(StreamMapping.of(event, content["Properties"]), consumer)
@@ -101,7 +102,7 @@ class EventSources:
         return None
 
     async def start(self) -> None:
-        """Start the functions; raises `click.ClickException` when one can't load."""
+        """Start the functions; raises `click.ClickException` if one can't load."""
         await asyncio.gather(*(functions.start(1) for functions in self._functions))
 
     def use(self, folder: Path) -> None:
@@ -110,10 +111,10 @@ class EventSources:
             functions.use(folder)
 
     async def move(self, folder: Path) -> None:
-        """Replace the functions' processes by those of another checkout, if all of them can start there.
+        """Replace the functions' processes by processes of another checkout, if all of them can start there.
 
-        Raises `click.ClickException`, `FunctionError` or `TimeoutError` if not, and changes nothing then. A batch that
-        is being handed over ends in the old process.
+        Otherwise raises `click.ClickException`, `FunctionError` or `TimeoutError`, and changes nothing. A batch that is
+        being processed ends in the old process.
         """
         for functions in self._functions:
             await functions.try_out(folder)
@@ -122,14 +123,14 @@ class EventSources:
             await functions.renew()
 
     async def run(self) -> None:
-        """Read and hand over until it is cancelled, which ends what is under way."""
+        """Read and deliver until cancelled, which also ends running batches."""
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
                 group.create_task(source.run())
 
     @property
     def watches(self) -> list[Callable[[], Coroutine[Any, Any, str]]]:
-        """What waits, for each function, until its process can't be replaced, and says so."""
+        """The waits, one for each function, for a process that can't be replaced."""
         return [functions.watch for functions in self._functions]
 
     async def stop(self) -> None:
@@ -138,7 +139,7 @@ class EventSources:
 
 
 def _exists(resource: Mapping[str, Any], template: Mapping[str, Any], parameters: Mapping[str, str]) -> bool:
-    """Tell whether a resource's condition holds; raises `click.ClickException` for one of another form."""
+    """Return whether a resource's condition is true; raises `click.ClickException` for an unsupported form."""
     if "Condition" not in resource:
         return True
     match template["Conditions"][resource["Condition"]]:
@@ -148,7 +149,7 @@ def _exists(resource: Mapping[str, Any], template: Mapping[str, Any], parameters
 
 
 class _Stores:
-    """The streams and queues of a template on a server, which may have none."""
+    """The streams and queues of a template on a server, which may lack them."""
 
     def __init__(
         self, account: Account, resources: Mapping[str, Any], traffic: ServerTraffic, *, are_queues_filled: bool
@@ -156,7 +157,7 @@ class _Stores:
         self._url = account.endpoint_url
         self._resources = resources
         self._traffic = traffic
-        # A queue that requests do not fill is neither read after each of them, nor is it behind them.
+        # A queue that requests do not fill need not be read after each request, and need not wait for requests.
         self._queue_traffic = traffic if are_queues_filled else ServerTraffic()
         self._dynamodb = connect(account, "dynamodb")
         self._streams = connect(account, "dynamodbstreams")
@@ -165,18 +166,18 @@ class _Stores:
         self._unwritten: list[tuple[str, str]] = []
 
     def notices(self) -> list[str]:
-        """Say what is missing, and for whom."""
+        """Return the missing streams and queues, and the functions that need them."""
         return [
             f"{self._url} has no {_each(store for store, _ in missing)}: {_each(name for _, name in missing)} {what}"
             for missing, what in (
                 (self._unread, "can't read there"),
-                (self._unwritten, "can leave no word there of what is given up"),
+                (self._unwritten, "can't report there what it gives up"),
             )
             if missing
         ]
 
     def stream_source(self, mapping: StreamMapping, consumer: Consumer) -> StreamSource | None:
-        """Return what reads a table's stream, None where the server has none."""
+        """Return the event source for a table's stream, None if the server has none."""
         stream_arn = self._stream_arn(mapping.table)
         if stream_arn is None:
             self._unread.append((f"stream of {mapping.table}", consumer.name))
@@ -197,7 +198,7 @@ class _Stores:
         )
 
     def queue_source(self, mapping: QueueMapping, consumer: Consumer) -> QueueSource | None:
-        """Return what reads a queue, None where the server has none."""
+        """Return the event source for a queue, None if the server has none."""
         url = self._queue_url(mapping.queue)
         if url is None:
             self._unread.append((f"queue {mapping.queue}", consumer.name))
@@ -234,6 +235,6 @@ def _each(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def connect(account: Account, service: str) -> Any:  # noqa: ANN401 -- its client
-    """Return a client that gives up soon, for one who asks again."""
+def connect(account: Account, service: str) -> Any:  # noqa: ANN401 -- a boto3 client
+    """Return a client with short time-outs, for callers that retry."""
     return account.client(service, POLL_CONFIG)

@@ -1,4 +1,4 @@
-"""The stream of a table, brought to a function as Lambda does.
+"""Deliver the records of a table's stream to a function like Lambda.
 
 https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html
 https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html
@@ -20,17 +20,17 @@ from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS
 
 MAX_READ_RECORDS = 100
-"""Of one read. The API allows 1,000, which the event loop and the embedded AWS would be busy with for too long.
+"""Limit for one read. The API allows 1,000, which would block the event loop and the embedded AWS for too long.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html
 """
 
 
 class StreamSource:
-    """Brings a table's changes to a function, in order, one batch of a shard at a time.
+    """Delivers a table's changes to a function, in order, one batch of a shard at a time.
 
-    `streams` and `sqs` are clients. What is given up goes to the queue at `dead_letter_url`, and where there is none
-    it is only told.
+    `streams` and `sqs` are clients. A batch that is given up goes to the queue at `dead_letter_url`; without one, it is
+    only reported.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class StreamSource:
         mapping: StreamMapping,
         consumer: Consumer,
         *,
-        streams: Any,  # noqa: ANN401 -- a client
+        streams: Any,  # noqa: ANN401 -- a boto3 client
         stream_arn: str,
-        sqs: Any,  # noqa: ANN401 -- a client
+        sqs: Any,  # noqa: ANN401 -- a boto3 client
         dead_letter_url: str | None,
         pace: PollPace = PACE,
         traffic: ServerTraffic | None = None,
@@ -56,7 +56,7 @@ class StreamSource:
         self._calls = Calls(consumer.tell, pace)
 
     async def run(self) -> None:
-        """Read all shards, each after the one that it continues."""
+        """Read all shards, each after its parent."""
         readers: dict[str, asyncio.Task[None]] = {}
         async with asyncio.TaskGroup() as group:
             while True:
@@ -81,7 +81,7 @@ class StreamSource:
                     self._streams.get_records, ShardIterator=iterator, Limit=MAX_READ_RECORDS
                 )
             except STORE_ERRORS:
-                iterator = None  # it may have been too old
+                iterator = None  # it may have expired
                 continue
             if answer["Records"]:
                 await self._traffic.give_way(len(answer["Records"]))
@@ -93,13 +93,13 @@ class StreamSource:
                 return
             if records:
                 last = _sequence_number(records[-1])
-                iterator = None  # by then it may be too old
+                iterator = None  # it may expire meanwhile
             in_vain = 0 if records else in_vain + 1
             if len(records) < MAX_READ_RECORDS:
-                await self._traffic.next_look(self._pace.look(in_vain), served=served)
+                await self._traffic.next_poll(self._pace.wait(in_vain), served=served)
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
-        """Return where to read on, after the last record that was delivered."""
+        """Return the iterator after the last delivered record."""
         position = (
             {"ShardIteratorType": "TRIM_HORIZON"}
             if last is None
@@ -116,10 +116,10 @@ class StreamSource:
         return patterns is None or any(fits(pattern, record) for pattern in patterns)
 
     async def _deliver(self, shard_id: str, batch: list[JsonObject]) -> None:
-        """Hand a batch over until all of it is done, or given up.
+        """Deliver a batch until all of it is done, or given up.
 
-        A batch of which the function reports failures comes again from the first of them on. One that it fails on as a
-        whole is halved, where the mapping says so, which is none of the retries.
+        If the function reports failures, the batch is delivered again from the first failure on. If the function fails
+        as a whole, the batch is halved if the mapping says so; that does not count as a retry.
         """
         waiting = deque([(batch, 0)])
         while waiting:
@@ -140,7 +140,7 @@ class StreamSource:
             await asyncio.sleep(self._pace.retry(failures))
 
     async def _hand_over(self, records: Sequence[JsonObject]) -> tuple[int, bool]:
-        """Return how many records are done, up to the first that failed, and whether the function failed as a whole."""
+        """Return the number of finished records before the first failure, and whether the function failed as such."""
         numbered = {_sequence_number(record): record for record in records}
         try:
             failed = await self._consumer.hand_over(numbered, reports_failures=self._mapping.reports_failures)
@@ -189,7 +189,7 @@ class StreamSource:
 
 
 def _stream_record(record: Mapping[str, Any], stream_arn: str) -> JsonObject:
-    """Return a record as Lambda spells it."""
+    """Return a record in Lambda's format."""
     return {**to_json(record), "eventSourceARN": stream_arn}
 
 

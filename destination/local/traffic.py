@@ -1,6 +1,6 @@
-"""Requests go first: what reads streams and queues on this machine waits while requests are served.
+"""Let requests go first: readers of streams and queues on this machine wait while requests are processed.
 
-In Lambda neither competes with the other for a processor. Here all of them share a few processors.
+In Lambda they don't compete for a processor. Here they share a few processors.
 """
 
 import asyncio
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WAIT_SECONDS_PER_RECORD = 0.02
-"""Upper bound for how long a record waits for requests. Under steady load, 50 records a second are handed over."""
+"""Upper bound for the time that a record waits for requests. Under steady load, 50 records a second are delivered."""
 GATHER_SECONDS = 0.1
-"""Between a request and the next read, so that one read gets the records of several requests."""
+"""Pause between a request and the next read, so that one read gets the records of several requests."""
 
 
 class ServerTraffic:
@@ -36,16 +36,16 @@ class ServerTraffic:
                 self._is_quiet.set()
 
     def note_served(self) -> None:
-        """Wake readers: there is something to read."""
+        """Wake the readers: there are new records."""
         self.served += 1
         self._has_served.set()
 
     async def give_way(self, records: int) -> None:
-        """Wait until no request is under way, or until so many records have waited long enough."""
+        """Wait until no request is running, or until the records have waited long enough."""
         await _wait(self._is_quiet, records * WAIT_SECONDS_PER_RECORD)
 
-    async def next_look(self, seconds: float, *, served: int) -> None:
-        """Wait some seconds, or less if more was served than `served`."""
+    async def next_poll(self, seconds: float, *, served: int) -> None:
+        """Wait some seconds, or less if more requests were served than `served`."""
         if self.served == served:
             self._has_served.clear()
             if not await _wait(self._has_served, seconds):

@@ -1,7 +1,7 @@
-"""The log groups of a stack: CloudWatch Logs Insights for what was, FilterLogEvents for what comes.
+"""The log groups of a stack: CloudWatch Logs Insights for past lines, FilterLogEvents for new ones.
 
-Live Tail is not used for that: it shows 500 lines a second at the most, leaves out the others unsaid, ends after three
-hours, and is paid by the minute. FilterLogEvents tells all, for nothing, a few seconds later.
+Live Tail is not used: it shows at most 500 lines a second, drops the others silently, ends after three hours, and is
+charged by the minute. FilterLogEvents returns all lines, free of charge, a few seconds later.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/CWL_QuerySyntax.html
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilterLogEvents.html
@@ -40,34 +40,35 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
 MAX_ROWS = 10_000
-"""That Insights gives of one query at once."""
+"""Insights' limit for the rows of one query."""
 FIRST_WAIT_SECONDS = 0.2
 MAX_WAIT_SECONDS = 2.0
-"""Between two looks whether a query is done."""
+"""Longest pause between two polls for the result of a query."""
 IDS_OF_A_QUERY = 200
-"""Request ids that one query names: it may have 10,000 characters."""
+"""Request ids in one query, whose text may have 10,000 characters."""
 ANSWER_MARGIN = timedelta(minutes=1)
-"""Between a line of the function and that of the API: a request takes half a minute at the most."""
+"""Longest time between a line of the function and the API's line: a request takes at most half a minute."""
 CLOCK_MARGIN = timedelta(minutes=5)
-"""For a clock of ours that is slow. AWS takes no request of one that goes more wrong."""
+"""Tolerance for a slow clock of ours. AWS refuses requests if the clock is wrong by more."""
 
 POLL_SECONDS = 2.0
-"""FilterLogEvents may be called five times a second, by all of an account."""
+"""All callers of an account together may call FilterLogEvents five times a second."""
 LATE = timedelta(seconds=30)
-"""Lines come to CloudWatch some seconds after their time, so that one looks back for so long."""
+"""Lines arrive in CloudWatch some seconds after their time, so each poll looks back for this long."""
 RETRY_SECONDS = 5.0
 BEFORE = timedelta(hours=1)
-"""Where the lines of before are looked for."""
+"""How far back earlier lines are looked for."""
 PASSING_CODES = ("ThrottlingException", "ServiceUnavailableException", "InternalFailure")
 REQUESTS_PATTERN = '{ $.message = "request" }'
 OTHER_ANSWERS_PATTERN = '{ ($.integrationStatus != "200") || ($.status = "500") }'
-"""Of what the function did not answer. https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html"""
+"""Answers that did not come from the function.
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html"""
 
 Row = Mapping[str, str]
 
 
 class CloudLog:
-    """Asks CloudWatch; `scanned_bytes` are those that Insights has read, which is what it is paid for."""
+    """Queries CloudWatch; `scanned_bytes` is the amount that Insights scanned, which AWS charges for."""
 
     def __init__(
         self,
@@ -84,19 +85,19 @@ class CloudLog:
         self._scanned_bytes = 0
         self._notes: list[str] = []
         self._ahead = timedelta()
-        """How far our clock is ahead of that of AWS, as the last query told."""
+        """How far our clock is ahead of AWS's clock, according to the last query."""
 
     def __str__(self) -> str:
         return f"the logs of the stack {self._logs.stack}"
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should know of the answers so far."""
+        """Remarks for the user about the answers so far."""
         scanned = f"CloudWatch Logs Insights scanned {self._scanned_bytes / 1e6:,.1f} MB."
         return [*self._notes, *([scanned] if self._scanned_bytes else [])]
 
     def lines_of(self, message_id: str, period: Period) -> Sequence[FunctionLine]:
-        """Return what the function wrote of a message. Lines of the last seconds may not be there yet."""
+        """Return the function's lines about a message. Lines of the last seconds may be missing."""
         query = (
             f'fields @message | filter message = "request" and @message like /{_pattern(message_id)}/ '
             "| sort @timestamp desc"
@@ -106,7 +107,7 @@ class CloudLog:
         return oldest_first(line for line in found if isinstance(line, FunctionLine) and line.names(message_id))
 
     def answers(self, lines: Collection[FunctionLine]) -> Mapping[str, AccessLine]:
-        """Return what the API answered."""
+        """Return the API's answers."""
         ids = sorted({line.request_id for line in lines if re.fullmatch(r"[\w=/+-]+", line.request_id, re.ASCII)})
         if not ids:
             return {}
@@ -124,7 +125,7 @@ class CloudLog:
         return ()
 
     def figures(self, period: Period) -> Figures:
-        """Count by what the lines say as metrics, whose values are arrays of one number."""
+        """Add up the metrics in the lines, whose values are arrays of one number."""
         figures = Figures(consumer_failures=None)
         query = (
             'filter message = "request" | stats sum(Accepted.0) as accepted, sum(Duplicate.0) as duplicate, '
@@ -170,7 +171,7 @@ class CloudLog:
     def _ask(
         self, group: str, query: str, since: datetime, until: datetime, enough: int | None = None
     ) -> Sequence[Row]:
-        """Return the rows of a query, or so many as are enough; an end before that, such as Control-C, stops it."""
+        """Return the rows of a query, or enough of them. An early end, such as Control-C, stops the query."""
         with _named(group):
             begun = self._client.start_query(
                 logGroupName=group,
@@ -181,12 +182,12 @@ class CloudLog:
             )
         query_id = begun.get("queryId")
         if query_id is None:
-            raise click.ClickException("CloudWatch Logs Insights started no query: try again")
+            raise click.ClickException("CloudWatch Logs Insights did not start a query: try again")
         self._ahead = datetime.now(UTC) - _answered_at(begun)
         try:
             rows = self._wait_for(query_id)
         except BaseException:
-            with suppress(*STORE_ERRORS):  # which says that it has ended
+            with suppress(*STORE_ERRORS):  # it says that the query has already ended
                 self._client.stop_query(queryId=query_id)
             raise
         if enough is None and len(rows) >= MAX_ROWS:
@@ -213,7 +214,7 @@ class CloudLog:
                 )
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
-        """Yield lines some seconds after their time. What comes to CloudWatch later than `LATE` is missed."""
+        """Yield lines some seconds after their time. Lines that arrive in CloudWatch later than `LATE` are missed."""
         begin: datetime | None = None
         shown: set[str] = set()
         if last:
@@ -222,7 +223,7 @@ class CloudLog:
             shown = {line.raw for line in latest}
             yield from latest
             now -= self._ahead
-            begin = max([now - LATE, *(line.time for line in latest[:1])])  # what Insights may not know yet
+            begin = max([now - LATE, *(line.time for line in latest[:1])])  # Insights may not have these lines yet
         patterns = {self._logs.function_group: REQUESTS_PATTERN}
         if wanted.asks_api:
             patterns[self._logs.api_group] = OTHER_ANSWERS_PATTERN
@@ -240,7 +241,7 @@ class CloudLog:
             sleep(self._poll_seconds)
 
     def _latest(self, wanted: Wanted, count: int, now: datetime) -> list[Line]:
-        """Return the latest lines of the last hour. All that is wanted is asked for, so that this many are enough."""
+        """Return the latest lines of the last hour. The filter selects only wanted lines, so this many are enough."""
         conditions = {self._logs.function_group: _of_function(wanted)}
         if wanted.asks_api:
             conditions[self._logs.api_group] = _of_api(wanted)
@@ -260,7 +261,7 @@ class CloudLog:
 
 
 def _of_function(wanted: Wanted) -> str:
-    """Return the condition of Insights for lines of the function that are wanted."""
+    """Return Insights' condition for wanted lines of the function."""
     conditions = ['message = "request"']
     if wanted.outcomes:
         conditions.append(f"outcome in {json.dumps(sorted(wanted.outcomes))}")
@@ -274,7 +275,7 @@ def _of_function(wanted: Wanted) -> str:
 
 
 def _of_api(wanted: Wanted) -> str:
-    """Return the condition of Insights for what the function did not answer; a status is a text there."""
+    """Return Insights' condition for answers that did not come from the function; a status is a text there."""
     condition = "@message not like /integrationStatus.: .200/ or @message like /.status.: .500/"
     if wanted.status is None:
         return condition
@@ -282,10 +283,10 @@ def _of_api(wanted: Wanted) -> str:
 
 
 class _Feed:
-    """New lines of a group: those of the last seconds are read again and again, since late ones come among them.
+    """New lines of a log group: the last seconds are read repeatedly, because late lines arrive among them.
 
-    The time is that of AWS, as its answers tell: our own clock may go wrong. Without a begin it is when it was asked
-    first.
+    Times are AWS's, from its responses: our own clock may be wrong. Without a start time it is the time of the first
+    read.
     """
 
     def __init__(
@@ -306,7 +307,7 @@ class _Feed:
         self._seen: dict[str, int] = {}
 
     def read(self) -> Iterator[str]:
-        """Yield lines that were not there before; while CloudWatch is too busy or out of reach, none."""
+        """Yield new lines; none while CloudWatch throttles or can't be reached."""
         asked_at = datetime.now(UTC)
         self._first_asked_at = self._first_asked_at or asked_at
         answered_at: datetime | None = None
@@ -321,7 +322,8 @@ class _Feed:
                     if self._begin is None:
                         self._begin = self._since = answered_at - (datetime.now(UTC) - self._first_asked_at)
                     for event in page.get("events", []):
-                        if not event.keys() >= {"eventId", "timestamp", "message"}:  # the API promises none of them
+                        # the API guarantees none of these fields
+                        if not event.keys() >= {"eventId", "timestamp", "message"}:
                             continue
                         if event["eventId"] in self._seen or event["timestamp"] < _milliseconds(self._begin):
                             continue
@@ -333,7 +335,7 @@ class _Feed:
             click.echo(f"CloudWatch does not answer, and is asked again: {error}", err=True)
             sleep(self._retry_seconds)
             return
-        if self._begin is None or answered_at is None:  # there is a page always
+        if self._begin is None or answered_at is None:  # there is always a page
             return
         self._since = max(self._begin, answered_at - LATE)
         oldest = _milliseconds(self._since)
@@ -342,12 +344,12 @@ class _Feed:
 
 @contextmanager
 def _named(group: str) -> Iterator[None]:
-    """Tell which log group is not there."""
+    """Raise an error that names a missing log group."""
     try:
         yield
     except ClientError as error:
         if error.response["Error"]["Code"] == "ResourceNotFoundException":
-            raise click.ClickException(f"The log group {group} is not there: was it deleted?") from error
+            raise click.ClickException(f"The log group {group} does not exist: was it deleted?") from error
         raise
 
 
@@ -355,20 +357,20 @@ _LITERAL = re.compile(r"[^A-Za-z0-9_:-]")
 
 
 def _pattern(message_id: str) -> str:
-    """Return a regular expression that a message id matches as it is written in JSON, and that is nothing else.
+    """Return a regular expression for a message id as JSON writes it.
 
-    What could end or change it is any character, so that others may match too.
+    Characters with a special meaning become wildcards, so the expression may match more.
     """
     return _LITERAL.sub(".", json.dumps(message_id[:LOGGED_ID_CHARS]))
 
 
 def _count(row: Row, name: str) -> int:
-    """Return a number of a row, 0 where there was nothing to add up: Insights writes that in several ways."""
+    """Return a number of a row, 0 if there was nothing to add up: Insights writes that in several ways."""
     return int(_share(row, name))
 
 
 def _share(row: Row, name: str) -> float:
-    """Return such a number with its fraction."""
+    """Return a number of a row with its fraction."""
     try:
         number = float(row.get(name) or 0)
     except ValueError:  # such as "-"
@@ -377,7 +379,7 @@ def _share(row: Row, name: str) -> float:
 
 
 def _time(text: str | None) -> datetime | None:
-    """Read a time of Insights: milliseconds since 1970, or a text in UTC; None where it has none."""
+    """Read a time of Insights: milliseconds since 1970, or a text in UTC; None if it is missing."""
     if not text:
         return None
     try:
@@ -389,7 +391,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _answered_at(answer: Mapping[str, Any]) -> datetime:
-    """Return when AWS answered, by its own clock, in whole seconds; by ours where it does not say."""
+    """Return when AWS answered, by its own clock in whole seconds; by ours if the response has no time."""
     date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
     with suppress(ValueError):
         return parsedate_to_datetime(date or "").astimezone(UTC)

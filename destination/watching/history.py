@@ -1,4 +1,4 @@
-"""What became of one message: each delivery, its answer, and where the message is now."""
+"""The history of one message: each delivery, its answer, and where the message is now."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ COLOURS = {"accepted": "green", "duplicate": "green", "refused": "yellow", "fail
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What the function wrote of a message, and what the API answered, where that is known."""
+    """The function's line about a message, and the API's answer, if it is known."""
 
     line: FunctionLine
     answer: AccessLine | None
 
     @property
     def answered_otherwise(self) -> bool:
-        """Whether the sender got another answer than the function gave; one that raised gives none."""
+        """Return whether the sender got another answer than the function's; a function that raised gives none."""
         if self.answer is None or self.answer.status is None or self.line.status == HTTPStatus.INTERNAL_SERVER_ERROR:
             return False
         return self.answer.status != self.line.status or not self.answer.is_by_function
 
     @property
     def follows(self) -> str:
-        """What the sender did then."""
+        """What the sender did after the answer."""
         return describe_retry(self.line, self.answer)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         line, answer = self.line, self.answer
         return {
             "time": line.time.isoformat(timespec="milliseconds"),
@@ -75,7 +75,7 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What became of a message id of one customer; `now` are sentences about where it is.
+    """The history of a message id of one customer; `now` has sentences about where it is.
 
     It `is_missing` if it should be in a table and is not.
     """
@@ -88,7 +88,7 @@ class History:
     is_missing: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         items = self.result.items
         facts = ("subject", "position", "type", "timestamp", "stored_at")
         return {

@@ -1,4 +1,4 @@
-"""When an API key was last used, as the request lines tell."""
+"""When an API key was last used, according to the request lines."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from handler.keys import LOGGED_HASH_CHARS
 
 @dataclass(frozen=True, kw_only=True)
 class LastUse:
-    """What the lines of a period say of a key.
+    """The last use of a key in the lines of a period.
 
-    `unnamed` is the last request of the customer whose line names no key: versions before 1.0.0 wrote none.
-    `is_shared` tells that another key of the customer has a hash with the same start, so the use may be of that one.
+    `unnamed` is the customer's last request whose line has no key: versions before 1.0.0 did not write it. `is_shared`
+    says that the hash of another key of the customer begins with the same characters, so the use may be of that key.
     """
 
     use: KeyUse | None
@@ -22,7 +22,7 @@ class LastUse:
     period: Period
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         return {
             "last_used_at": self.use and self.use.time.isoformat(timespec="milliseconds"),
             "last_answer": self.use and self.use.status,
@@ -37,7 +37,7 @@ class LastUse:
             if self.is_shared:
                 told += " (or another key of this customer, whose hash starts with the same characters)"
         if self.unnamed is not None:
-            told += f"; lines until {self.unnamed.time:%Y-%m-%d %H:%M:%S} UTC are of a version that names no key"
+            told += f"; lines until {self.unnamed.time:%Y-%m-%d %H:%M:%S} UTC are of a version that does not log keys"
         return told
 
 

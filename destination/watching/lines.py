@@ -1,4 +1,4 @@
-"""A line of the function about messages, and a line of the API about a request; `request_id` joins them."""
+"""The function's line about messages, and the API's line about a request; `request_id` joins them."""
 
 import json
 import re
@@ -9,21 +9,21 @@ from http import HTTPStatus
 from typing import Any, Self
 
 UNKNOWN = "-"
-"""What API Gateway writes for what it does not know."""
+"""API Gateway's text for an unknown value."""
 CONSUMER_FAILED = '"outcome": "consumer_failed"'
-"""In each line about a message that the consumer failed to take (`consumer/runtime/batch.py`)."""
+"""Part of each line about a message that the consumer failed to handle (`consumer/runtime/batch.py`)."""
 _CLF_TIME = "%d/%b/%Y:%H:%M:%S %z"
 LOGGED_ID_CHARS = 100
-"""Of a message id, of which the function writes no more (`handler/observe.py`)."""
+"""The function logs at most this many characters of a message id (`handler/observe.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionLine:
-    """What the function wrote of a request, or of messages of a batch that share all but their ids.
+    """The function's line about a request, or about messages of a batch that differ only in their ids.
 
-    `status` is that of the whole answer, `code` and `text` are of these messages, and so is `kept`: whether they are
-    among the rejects, where that is told. `milliseconds` is what the function took. `requests` is 1, or the share of a
-    batch that these messages are. `key` is the start of the API key's hash (`handler/keys.py`).
+    `status` is the status of the whole response. `code`, `text` and `kept` are about these messages; `kept` says
+    whether they are among the rejects, if known. `milliseconds` is the function's time. `requests` is 1, or the share
+    of these messages in a batch. `key` is the start of the API key's hash (`handler/keys.py`).
     """
 
     time: datetime
@@ -45,7 +45,7 @@ class FunctionLine:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], raw: str) -> Self:
-        """Read a line; one of an older version may lack what came later. Raises what a line of another kind causes."""
+        """Read a line; a line of an older version may lack newer fields. Any other line causes an exception."""
         ids = [facts["message_id"]] if "message_id" in facts else facts.get("message_ids", [])
         return cls(
             time=datetime.fromtimestamp(facts["_aws"]["Timestamp"] / 1000, UTC),
@@ -67,13 +67,13 @@ class FunctionLine:
         )
 
     def names(self, message_id: str) -> bool:
-        """Whether it is about a message."""
+        """Return whether the line is about a message."""
         return message_id[:LOGGED_ID_CHARS] in self.message_ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccessLine:
-    """What API Gateway answered to a request; `status` is None where the line does not tell it.
+    """The answer of API Gateway to a request; `status` is None if the line does not have it.
 
     `error` says why the answer is not the function's.
     """
@@ -89,10 +89,10 @@ class AccessLine:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, str], raw: str) -> Self:
-        """Read a line of the format in template.yaml. Raises what a line of another kind causes."""
+        """Read a line in the format of template.yaml. Any other line causes an exception."""
         status = status_of(facts["status"])
         integration_status = str(facts["integrationStatus"])
-        error = str(facts.get("integrationError", UNKNOWN))  # in lines of older versions
+        error = str(facts.get("integrationError", UNKNOWN))  # lines of older versions have this field
         return cls(
             time=datetime.strptime(facts["time"], _CLF_TIME).astimezone(UTC),
             request_id=str(facts["requestId"]),
@@ -106,17 +106,18 @@ class AccessLine:
 
 
 def is_by_function(status: int | None, integration_status: str | None) -> bool:
-    """Whether the function gave an answer.
+    """Return whether the function answered.
 
-    Lambda says 200 of a function that raised, too; ours answers 500 by nothing else.
+    Lambda reports 200 also for a function that raised. But our function never returns a 500 itself, so a 500 means that
+    it raised.
     """
     return integration_status == str(HTTPStatus.OK.value) and status != HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def why_not_by_function(status: int | None, integration_status: str) -> str | None:
-    """Say why an answer is not the function's; None where it is, or where nothing is known.
+    """Return why an answer is not the function's; None if it is, or if nothing is known.
 
-    The access log has no text for it: API Gateway need not escape one, and a quote would break the line.
+    The access log has no text for it, because API Gateway might not escape quotation marks, which would break the line.
     """
     if status is None or is_by_function(status, integration_status):
         return None
@@ -129,7 +130,7 @@ def why_not_by_function(status: int | None, integration_status: str) -> str | No
 _WITHOUT_LAMBDA = {
     404: "no such route",
     413: "the body is larger than 10 MB",
-    429: "more requests came than are let through",
+    429: "there were more requests than the limit allows",
     500: "the function died, or can't be called",
     503: "the function did not answer in time",
     504: "the function did not answer in time",
@@ -137,7 +138,7 @@ _WITHOUT_LAMBDA = {
 
 
 def status_of(text: str) -> int | None:
-    """Return the status that a text is, None for any other text."""
+    """Return the status in a text, None for any other text."""
     return int(text) if re.fullmatch("[1-9][0-9]{2}", text) else None
 
 
@@ -151,7 +152,7 @@ def _number(text: str) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumerFailure:
-    """A line about a message that the consumer failed to take; `sent_to` is where the message went then, or None."""
+    """A line about a message that the consumer failed to handle; `sent_to` is the message's next place, or None."""
 
     time: datetime
     customer_id: str | None
@@ -161,7 +162,7 @@ class ConsumerFailure:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Self:
-        """Read a line of `consumer/runtime/batch.py` with its time. Raises what a line of another kind causes."""
+        """Read a line of `consumer/runtime/batch.py` with its time. Any other line causes an exception."""
         message_id = _text(facts.get("message_id"))
         return cls(
             time=datetime.fromisoformat(facts["time"]),
@@ -172,7 +173,7 @@ class ConsumerFailure:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         time = self.time.isoformat(timespec="milliseconds")
         return {"time": time, "error": self.error, "sent_to": self.sent_to}
 
@@ -181,7 +182,7 @@ Line = FunctionLine | AccessLine
 
 
 def read_line(raw: str) -> Line | None:
-    """Read a line; None for one of another kind, such as Lambda's own, or that is not whole."""
+    """Read a line; None for any other line, such as Lambda's own, and for an incomplete one."""
     try:
         facts = json.loads(raw)
         if facts.get("message") == "request":
@@ -192,7 +193,7 @@ def read_line(raw: str) -> Line | None:
 
 
 def read_consumer_failure(raw: str) -> ConsumerFailure | None:
-    """Read a line about a message that the consumer failed to take; None for any other line."""
+    """Read a line about a message that the consumer failed to handle; None for any other line."""
     if CONSUMER_FAILED not in raw:
         return None
     try:
@@ -203,7 +204,7 @@ def read_consumer_failure(raw: str) -> ConsumerFailure | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which lines somebody wants to see; None and nothing stand for all. `status` is such as `404` or `4xx`."""
+    """A filter for lines; None and empty collections match everything. `status` is such as `404` or `4xx`."""
 
     outcomes: frozenset[str] = frozenset()
     customer_id: str | None = None
@@ -213,11 +214,11 @@ class Wanted:
 
     @property
     def asks_api(self) -> bool:
-        """Whether lines of the API may be wanted: it knows nothing of messages."""
+        """Return whether lines of the API can match: they have no facts about messages."""
         return not (self.outcomes or self.customer_id or self.call_type or self.code)
 
     def takes(self, line: Line) -> bool:
-        """Whether a line is wanted; one of the API only where it tells what the function does not."""
+        """Return whether a line matches; a line of the API only if the function did not answer."""
         if self.status is not None and not _is_like(line.status, self.status):
             return False
         if isinstance(line, AccessLine):

@@ -1,4 +1,4 @@
-"""The file of a local server, which has the lines of its function and of its API in the order in which they came."""
+"""The log file of a local server, with the lines of its function and its API in the order of writing."""
 
 import itertools
 import json
@@ -29,14 +29,14 @@ from destination.watching.request_log import Figures, KeyUse, KeyUses, Period, n
 LOOK_SECONDS = 0.2
 PIECE_BYTES = 64 * 1024
 _REQUEST_ID = re.compile(r'"requestId": ("(?:[^"\\]|\\.)*")')
-"""Of a line of the API; lines of the function have it by another name."""
+"""The request id in a line of the API; lines of the function have another name for it."""
 
 
 class LocalLog:
-    """Reads the file, and the older one where there is one."""
+    """Reads the file, and the older one, if any."""
 
     remarks = ()
-    """All is told, and for nothing."""
+    """No remarks: the log is complete and free of charge."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -46,7 +46,7 @@ class LocalLog:
         return f"the local server's log, {self._file}"
 
     def lines_of(self, message_id: str, period: Period) -> Sequence[FunctionLine]:
-        """Return what the function wrote of a message."""
+        """Return the function's lines about a message."""
         written = json.dumps(message_id[:LOGGED_ID_CHARS])
         found = (read_line(raw) for raw in self._raw() if written in raw)
         return oldest_first(
@@ -56,13 +56,13 @@ class LocalLog:
         )
 
     def answers(self, lines: Collection[FunctionLine]) -> Mapping[str, AccessLine]:
-        """Return what the API answered."""
+        """Return the API's answers."""
         written = {json.dumps(line.request_id) for line in lines}
         asked = (raw for raw in self._raw() if (named := _REQUEST_ID.search(raw)) and named[1] in written)
         return {line.request_id: line for line in map(read_line, asked) if isinstance(line, AccessLine)}
 
     def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
-        """Return how often the consumer failed to take a message."""
+        """Return the consumer's failures to handle a message."""
         found = filter(None, map(read_consumer_failure, self._raw()))
         logged_id = message_id[:LOGGED_ID_CHARS]
         return [failure for failure in found if logged_id in failure.message_ids and failure.time >= period.since]
@@ -79,9 +79,9 @@ class LocalLog:
     def figures(self, period: Period) -> Figures:
         """Count all lines of a period.
 
-        The first time all that the log holds is counted as well, so that to ask for that, too, reads it no second time.
+        The first call also counts everything in the log, so that this query does not read the file again.
         """
-        since = period.since.replace(microsecond=0)  # the API tells whole seconds
+        since = period.since.replace(microsecond=0)  # the API's times have whole seconds
         if self._all is not None and (self._all.first is None or since <= self._all.first):
             return deepcopy(self._all)
         figures, everything = Figures(), Figures()
@@ -102,7 +102,7 @@ class LocalLog:
         return figures
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
-        """Yield the last lines and those that are written from now on, also into a file that begins anew."""
+        """Yield the last lines and then new ones, also after the file has been replaced by a new one."""
         latest = deque[Line](maxlen=last)
         file = self._open(self._file)
         try:
@@ -142,18 +142,18 @@ class LocalLog:
             return _Growing(file)
         except OSError as error:
             raise click.ClickException(
-                f"The request log of the local server can't be read: {error}. It is written anew when the server "
+                f"The request log of the local server can't be read: {error}. A new one is written when the server "
                 "starts again"
             ) from error
 
     def _older_than(self, file: "_Growing") -> "_Growing | None":
-        """Return the older file, unless that is the one that was opened, which was full just then."""
+        """Return the older file, unless it is the opened one, which has just become the older file."""
         before = older(self._file)
         return self._open(before) if before.exists() and not file.is_at(before) else None
 
 
 class _Growing:
-    """A file that somebody else writes."""
+    """A file that another process writes."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -162,16 +162,16 @@ class _Growing:
 
     @property
     def size(self) -> int:
-        """How many bytes it has now."""
+        """The current size in bytes."""
         return os.fstat(self._file.fileno()).st_size
 
     @property
     def is_cut(self) -> bool:
-        """Whether it has less than was read of it: somebody emptied it."""
+        """Return whether the file is shorter than the part already read: somebody truncated it."""
         return self.size < self._position
 
     def skip(self, size: int) -> None:
-        """Leave out the lines that are whole within the first bytes."""
+        """Skip the complete lines in the first bytes."""
         end = size
         while end:
             begin = max(0, end - PIECE_BYTES)
@@ -184,7 +184,7 @@ class _Growing:
         self._file.seek(self._position)
 
     def lines(self, size: int | None = None) -> Iterator[str]:
-        """Yield the lines that are whole and were not yielded yet; only those that begin within the first bytes."""
+        """Yield complete lines that were not yielded yet; only those that begin within the first bytes."""
         while (size is None or self._position < size) and (piece := self._file.readline()):
             self._position += len(piece)
             self._begun += piece
@@ -193,7 +193,7 @@ class _Growing:
                 self._begun = b""
 
     def is_at(self, path: Path) -> bool:
-        """Whether a path still leads to it."""
+        """Return whether a path still leads to this file."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), path.stat())
         except FileNotFoundError:

@@ -1,6 +1,7 @@
-"""The request lines of a local server in a file, as CloudWatch has those of a stack: other processes read it meanwhile.
+"""Write the request lines of a local server to a file, which other processes read meanwhile.
 
-A file that is full becomes the older one, and that one is gone, so that they never take more than twice its size.
+A full file becomes the older one, which replaces the previous older one. So the two never take more than twice the size
+limit.
 """
 
 import io
@@ -13,22 +14,22 @@ from destination.paths import LOCAL_FOLDER
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 USUAL_HOST = "127.0.0.1"
-"""Where a server listens unless it is told otherwise; its file is named by the port alone."""
+"""The default address of a server, which is not part of its file's name."""
 
 
 def file_of(host: str, port: int) -> Path:
-    """Return the file of the server that listens there; no other one can at the same time."""
+    """Return the file of the server with this address; only one server can have it at a time."""
     address = str(port) if host == USUAL_HOST else f"{re.sub(r'[^0-9A-Za-z.]', '-', host)}-{port}"
     return LOCAL_FOLDER / f"requests-{address}.jsonl"
 
 
 def older(path: Path) -> Path:
-    """Return the file with the lines before, where there is one."""
+    """Return the path of the file with earlier lines."""
     return path.with_name(f"{path.name}.1")
 
 
 class RequestLogFile:
-    """Writes lines of JSON into a file that begins anew. It reports once that it can't write: the requests go on."""
+    """Writes lines of JSON to a file that is replaced when full. A failure is reported once: the requests go on."""
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_FILE_BYTES) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -44,7 +45,7 @@ class RequestLogFile:
         return io.FileIO(self.path, "a")
 
     def write(self, line: str) -> None:
-        """Write a line, which readers find at once."""
+        """Write a line, which readers can see at once."""
         octets = f"{line}\n".encode("utf-8", "backslashreplace")
         try:
             if self._size and self._size + len(octets) > self._max_bytes:
@@ -64,7 +65,7 @@ class RequestLogFile:
         self._size = 0
 
     def close(self) -> None:
-        """Close the file, which stays for who looks into it."""
+        """Close the file, which stays for readers."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""Which log a deployment has."""
+"""Open the log of a deployment."""
 
 import click
 
@@ -9,10 +9,10 @@ from destination.watching.request_log import RequestLog
 
 
 def open_log(target: Target) -> RequestLog:
-    """Return the request log of a deployment; raises `click.ClickException` for one that tells none."""
+    """Return the request log of a deployment; raises `click.ClickException` if it does not name one."""
     if target.logs is None:
         raise click.ClickException(
-            "This local server is of an older version, which keeps no request log: start it again"
+            "This local server is of an older version, which does not keep a request log: restart it"
             if target.is_local
             else "This stack is of an older version, which does not name its log groups: deploy it again"
         )

@@ -1,4 +1,4 @@
-"""What the request log of a deployment can be asked, whichever it is."""
+"""The queries that the request log of every deployment answers."""
 
 import re
 from collections import Counter, defaultdict
@@ -11,13 +11,13 @@ from typing import Protocol, Self
 from destination.watching.lines import AccessLine, ConsumerFailure, FunctionLine, Line, Wanted
 
 LONGEST_RETENTION = timedelta(days=3653)
-"""Of CloudWatch's logs, short of for ever, which template.yaml does not offer."""
+"""The longest retention of CloudWatch's logs except unlimited, which template.yaml does not offer."""
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Period:
-    """A time that is looked at, and how to call it."""
+    """A period of time, and its description."""
 
     since: datetime
     until: datetime
@@ -25,13 +25,13 @@ class Period:
 
     @classmethod
     def last(cls, span: timedelta, words: str) -> Self:
-        """Return a time that ends now."""
+        """Return a period that ends now."""
         now = datetime.now(UTC)
         return cls(since=now - span, until=now, words=words)
 
     @classmethod
     def everything(cls) -> Self:
-        """Return the time of all that a log may hold."""
+        """Return the period of everything that a log may have."""
         return cls.last(LONGEST_RETENTION, "all that the log holds")
 
 
@@ -41,7 +41,7 @@ def parse_period(text: str) -> Period:
         return Period.everything()
     parts = re.fullmatch(r"([1-9]\d{0,3})([mhd])", text)
     if not parts:
-        raise ValueError(f"{text} is no time: write 30m, 24h, 7d, or all")
+        raise ValueError(f"{text} is not a period: write 30m, 24h, 7d, or all")
     number, unit = int(parts[1]), _UNITS[parts[2]]
     words = f"the last {unit[:-1]}" if number == 1 else f"the last {number} {unit}"
     return Period.last(timedelta(**{unit: number}), words)
@@ -49,14 +49,14 @@ def parse_period(text: str) -> Period:
 
 MAX_DIFFERENCE = 2
 MAX_DIFFERENCE_SHARE = 0.01
-"""By so many requests, or by this share, the lines of the function and of the API may differ: they are not written at
-once, and a period ends between them."""
+"""The counts of the function's and the API's lines may differ by this many requests, or by this share: lines are not
+written at once, and a period ends between them."""
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What became of messages of one customer and call type; refusals and failures by their codes."""
+    """The messages of one customer and call type by outcome; refusals and failures by code."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -74,16 +74,16 @@ class Tally:
 
 
 Caller = tuple[str | None, str | None]
-"""Customer and call type, where they are known: neither is of a request that was refused before."""
+"""Customer and call type, if known: a request that was refused early has neither."""
 
 
 @dataclass(kw_only=True)
 class Figures:
-    """What a log tells of a period: messages by callers, requests by route, status, and whether the function answered.
+    """The figures of a period: messages by caller; requests by route, status, and whether the function answered.
 
-    `consumer_failures` counts tries of the consumer that failed, None where the log does not tell. `answered` counts
-    requests by their status as the function wrote it, `accepted_wrongly` messages that it calls accepted or duplicate
-    although it answered an error. `first` is the time of the first line there is.
+    `consumer_failures` counts failed tries of the consumer, None if the log does not have them. `answered` counts
+    requests by the status in the function's lines. `accepted_wrongly` counts messages whose line says accepted or
+    duplicate although the answer was an error. `first` is the time of the first line.
     """
 
     tallies: defaultdict[Caller, Tally] = field(default_factory=lambda: defaultdict(Tally))
@@ -95,7 +95,7 @@ class Figures:
 
     @property
     def total(self) -> Tally:
-        """All of it."""
+        """The sum of all tallies."""
         total = Tally()
         for tally in self.tallies.values():
             total += tally
@@ -103,11 +103,11 @@ class Figures:
 
     @property
     def senders(self) -> set[str]:
-        """The customers of whom a message was accepted."""
+        """The customers with an accepted message."""
         return {customer for (customer, _), tally in self.tallies.items() if customer is not None and tally.accepted}
 
     def keep(self, customer_id: str) -> None:
-        """Leave out the messages of all others, and all that names no customer: requests and contradictions."""
+        """Remove the messages of all other customers, and figures without a customer: requests and contradictions."""
         self.answers.clear()
         self.answered.clear()
         self.accepted_wrongly = 0
@@ -115,14 +115,14 @@ class Figures:
         self.tallies = defaultdict(Tally, kept)
 
     def note_answer(self, status: int, requests: float, *, accepted: int) -> None:
-        """Add what the function wrote of its answers with a status: requests, and messages that it calls accepted."""
+        """Add the function's answers with a status: requests, and messages whose line says accepted."""
         self.answered[status] += requests
         if status >= HTTPStatus.BAD_REQUEST:
             self.accepted_wrongly += accepted
 
     @property
     def contradictions(self) -> Sequence[str]:
-        """Sentences about figures that do not fit each other, and what that can mean."""
+        """Sentences about figures that contradict each other, with possible reasons."""
         found = []
         if self.accepted_wrongly:
             found.append(
@@ -139,9 +139,9 @@ class Figures:
             if abs(by_function - by_api) <= max(MAX_DIFFERENCE, MAX_DIFFERENCE_SHARE * max(by_function, by_api)):
                 continue
             why = (
-                "Their functions ended before they could write a line, or they count what they answer wrongly."
+                "Their functions ended before they could write a line, or they count their answers wrongly."
                 if by_api > by_function
-                else "API Gateway answered otherwise, such as after a time-out, or its lines are missing."
+                else "API Gateway gave another answer, such as after a time-out, or its lines are missing."
             )
             found.append(
                 f"The function's lines tell of {by_function:,} requests that it answered {kind}xx, and the API's of "
@@ -150,7 +150,7 @@ class Figures:
         return found
 
     def begin(self, time: datetime) -> None:
-        """Note that there is a line of a time."""
+        """Note the time of a line."""
         self.first = time if self.first is None else min(self.first, time)
 
 
@@ -163,7 +163,7 @@ class KeyUse:
 
 
 KeyUses = dict[str | None, KeyUse]
-"""The last use of each key of a customer, by the start of its hash. None has the last line that names no key."""
+"""The last use of each key of a customer, by the start of its hash. None has the last line without a key."""
 
 
 def note_use(uses: KeyUses, key: str | None, use: KeyUse) -> None:
@@ -173,34 +173,34 @@ def note_use(uses: KeyUses, key: str | None, use: KeyUse) -> None:
 
 
 class RequestLog(Protocol):
-    """The lines of a function and of the API before it. Each method raises `click.ClickException` where none are."""
+    """The lines of a function and its API. Each method raises `click.ClickException` if there are none."""
 
     @property
     def remarks(self) -> Sequence[str]:
-        """What a person should know of the answers so far."""
+        """Remarks for the user about the answers so far."""
 
     def __str__(self) -> str:
-        """Say which log it is."""
+        """Return the name of the log."""
 
     def lines_of(self, message_id: str, period: Period) -> Sequence[FunctionLine]:
-        """Return what the function wrote of a message, oldest first."""
+        """Return the function's lines about a message, oldest first."""
 
     def answers(self, lines: Collection[FunctionLine]) -> Mapping[str, AccessLine]:
-        """Return what the API answered to the requests of some lines, by their ids; some may be unknown."""
+        """Return the API's answers to the requests of some lines, by request id; some may be unknown."""
 
     def figures(self, period: Period) -> Figures:
-        """Count what was written in a period."""
+        """Return the figures of a period."""
 
     def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
-        """Return the failures of the consumer to take a message, oldest first, as far as the log has them."""
+        """Return the consumer's failures to handle a message, oldest first, as far as the log has them."""
 
     def key_uses(self, customer_id: str, period: Period) -> KeyUses:
         """Return when each key of a customer was last used in a period."""
 
     def follow(self, wanted: Wanted, last: int) -> Iterator[Line | None]:
-        """Yield the last lines, then lines as they come, for ever; None after each look for them."""
+        """Yield the last lines, then new lines without an end; None after each poll."""
 
 
 def oldest_first(lines: Iterable[FunctionLine]) -> list[FunctionLine]:
-    """Sort lines."""
+    """Return lines, oldest first."""
     return sorted(lines, key=lambda line: line.time)

@@ -1,4 +1,4 @@
-"""What the sender of a message did after an answer, in words; `docs/reference/answers.md` has the rules."""
+"""Describe what the sender of a message did after an answer; `docs/reference/answers.md` has the rules."""
 
 from http import HTTPStatus
 
@@ -8,25 +8,26 @@ from handler.routes import SEGMENT
 
 SENDERS = {
     SEGMENT.path: ("Segment", "for up to four hours", 'Segment shows "Delivered".'),
-    "/v1/import": ("The import", "until it gives up", "The import is done with it."),
+    "/v1/import": ("The import", "until it gives up", "The import does not send it again."),
 }
-LIBRARY = ("The library", "as often as it is set to", "The library is done with it.")
-"""Who sends to a route, how long it repeats what fails, and what it does after a success. All others are libraries."""
+LIBRARY = ("The library", "as often as it is set to", "The library does not send it again.")
+"""Route -> its sender, how long the sender retries, and the sentence about a success. All other senders are
+libraries."""
 
 
 def describe_retry(line: FunctionLine, answer: AccessLine | None) -> str:
-    """Return sentences about one delivery; of the answer of the API where that is known, else of the function's."""
+    """Return sentences about one delivery, by the API's answer if it is known, otherwise by the function's."""
     status = line.status if answer is None or answer.status is None else answer.status
     is_segment = line.route == SEGMENT.path
     sender, how_long, done = SENDERS.get(line.route, LIBRARY)
     was_taken = line.outcome in ("accepted", "duplicate")
     if status in (RETRIED_BY_SEGMENT if is_segment else RETRIED_BY_LIBRARIES):
-        taken = ", although the message was taken: what comes again is a duplicate" if was_taken else ""
+        taken = ", although the message was stored: the retry is a duplicate" if was_taken else ""
         return f"{sender} sends it again, {how_long}{taken}."
     if status < HTTPStatus.MULTIPLE_CHOICES:
         if was_taken:
             return done
-        return f"{sender} is told so in a {status}, and does not send it again.{_kept(line)}"
+        return f"{sender} sees the refusal in a {status}, and does not send it again.{_kept(line)}"
     return f"Final: {sender} does not send it again.{_kept(line)}"
 
 

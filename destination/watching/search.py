@@ -1,4 +1,4 @@
-"""Where a message is now: in the event table, among the rejects, in the queue, or nowhere any more."""
+"""Find a message: in the event table, among the rejects, in the queue, or nowhere any more."""
 
 import itertools
 from collections import defaultdict
@@ -21,10 +21,10 @@ from handler.spec import DELETE
 from handler.timestamps import sortable
 
 CLOCKS_APART = timedelta(seconds=10)
-"""Between the time of a line and that of its reject, which are taken one after the other."""
+"""Tolerance between the time of a line and the time of its reject, which are read from the clock one after another."""
 
 MAX_FOUND = 1000
-"""Messages of one id that are shown: an id is unique only within a customer and a user."""
+"""The number of messages of one id that are shown: an id is unique only within a customer and a user."""
 
 HAS_ID = "message_id = :message_id"
 
@@ -34,7 +34,7 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Which message is looked for; `subject_id` is of a user or an anonymous visitor, where one is named."""
+    """The message to find; `subject_id` is the id of a user or an anonymous visitor, if one is given."""
 
     message_id: str
     customer_id: str | None
@@ -45,11 +45,11 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """The items of the event table, None where that was not searched, and the rejects, oldest first.
+    """The items of the event table, None if it was not searched, and the rejects, oldest first.
 
-    `receipts` are those of erasures that finished after the message was accepted: of its user if `names_user`, else of
-    all users of its customer; None where they were not looked up. `fault` says why nothing is known, where the tables
-    could not be read.
+    `receipts` are those of erasures that finished after the message was accepted: of its user if `names_user`,
+    otherwise of all users of its customer; None if they were not looked up. `fault` is the reason if the tables could
+    not be read.
     """
 
     items: Sequence[Item] | None
@@ -60,11 +60,11 @@ class SearchResult:
 
     @property
     def customers(self) -> set[str]:
-        """Whose they are."""
+        """The customers of the items and rejects."""
         return {item["customer_id"]["S"] for item in self.items or ()} | {one.customer_id for one in self.rejects}
 
     def of(self, customer_id: str) -> "SearchResult":
-        """Return those of one customer."""
+        """Return the result for one customer."""
         return SearchResult(
             items=None if self.items is None else [one for one in self.items if one["customer_id"]["S"] == customer_id],
             rejects=[reject for reject in self.rejects if reject.customer_id == customer_id],
@@ -77,7 +77,7 @@ class SearchResult:
 
 
 def find(target: Target, search: Search, lines: Collection[FunctionLine]) -> SearchResult:
-    """Look for a message of which there are some lines."""
+    """Find a message, with the help of its log lines."""
     items = _items(target, search, {line.customer_id for line in lines if line.customer_id is not None})
     return SearchResult(
         items=items,
@@ -127,7 +127,7 @@ def _rejects(target: Target, search: Search, lines: Collection[FunctionLine]) ->
 
 
 def _items(target: Target, search: Search, customers: Collection[str]) -> Sequence[Item] | None:
-    """Return the items with the message id, None where that would take a scan that nobody asked for."""
+    """Return the items with the message id, None if that needs a scan that the user did not ask for."""
     if not target.stores.sink.is_queryable:
         return None
     client = target.account.dynamodb()
@@ -151,7 +151,9 @@ def _items(target: Target, search: Search, customers: Collection[str]) -> Sequen
     if not known and target.is_local:
         known = {demo.CUSTOMER}
     if not known:
-        raise click.UsageError("No line tells whose message it is: name the --customer whose user this is")
+        raise click.UsageError(
+            "No line says which customer sent the message: name this user's customer with --customer"
+        )
     subjects = [subject_key(customer, search.kind, search.subject_id) for customer in known]
     return [
         item
@@ -168,9 +170,9 @@ def _items(target: Target, search: Search, customers: Collection[str]) -> Sequen
 
 
 def describe(result: SearchResult, lines: Collection[FunctionLine], target: Target, words: str) -> Iterator[str]:
-    """Yield sentences about where a message of one customer is, and what of that does not fit its lines.
+    """Yield sentences about where a message of one customer is, and about contradictions to its lines.
 
-    `words` say of which time the lines are.
+    `words` describe the period of the lines.
     """
     taken = [line for line in lines if line.outcome in ("accepted", "duplicate")]
     refused = [line for line in lines if line.outcome == "refused"]
@@ -178,29 +180,28 @@ def describe(result: SearchResult, lines: Collection[FunctionLine], target: Targ
         key = f"{item['subject']['S']} at {item['position']['S']}"
         yield f"Stored at {_moment(item['stored_at']['S'])} UTC in the event table, as {key}."
         if item["type"]["S"] == DELETE:
-            yield "The erasure that it asks for is not carried out yet: that would delete it."
+            yield "The erasure that it requests has not been carried out yet: it would delete this message."
     if result.items and not taken:
         yield (
-            f"No line of {words} tells that it was accepted: it was stored before that, or by `destination rejects "
+            f"No line of {words} says that it was accepted: it was stored earlier, or by `destination rejects "
             "retry`, or its function ended before it could write one."
         )
     if result.items is None and not target.stores.sink.is_queryable:
         if taken:
             yield (
-                f"Queued in {target.stores.event_queue_url} until a consumer takes it from there. A queue can't be "
-                "searched."
+                f"Queued in {target.stores.event_queue_url} until a consumer receives it. A queue can't be searched."
             )
     elif result.items is None:
         yield (
-            "Whether it is in the event table was not looked up, which has no index by message id: name its --user or "
-            "its --anonymous id, or say --scan to read the whole table."
+            "The event table was not searched, because it has no index by message id: name its --user or "
+            "its --anonymous id, or use --scan to read the whole table."
         )
     elif taken and not result.items:
         yield _why_not_stored(result, taken, target)
     for reject in result.rejects:
         yield (
             f"Among the rejects since {_moment(reject.rejected_at)} UTC as {reject.reject_id}: "
-            "`destination rejects show` has all of it, `destination rejects retry` takes it in once the schema is "
+            "`destination rejects show` shows all of it, `destination rejects retry` stores it after the schema is "
             "mended."
         )
     if refused and not result.rejects:
@@ -221,18 +222,18 @@ def is_missing(result: SearchResult, lines: Collection[FunctionLine]) -> bool:
 
 
 def _is_explained(result: SearchResult, taken: Collection[FunctionLine]) -> bool:
-    """Whether a receipt shows that an erasure deleted a message: the one it asked for, or one of its user."""
+    """Return whether a receipt shows that an erasure deleted a message: its own request, or one for its user."""
     if all(line.call_type == DELETE for line in taken):
         return result.receipts is None or bool(result.receipts)
     return result.names_user and bool(result.receipts)
 
 
 def _why_not_stored(result: SearchResult, taken: Collection[FunctionLine], target: Target) -> str:
-    """Say why a message is not in the event table, by what the configuration and the receipts leave possible."""
+    """Return why a message may be missing in the event table, by configuration and receipts."""
     is_delete = all(line.call_type == DELETE for line in taken)
     if _is_explained(result, taken):
         return (
-            "It is not in the event table any more: the erasure that it asked for was carried out, of which "
+            "It is not in the event table any more: the erasure that it requested was carried out, and "
             "`destination erasures list` shows the receipt."
             if is_delete
             else "It is not in the event table any more: its user was erased after it was accepted (`destination "
@@ -240,14 +241,14 @@ def _why_not_stored(result: SearchResult, taken: Collection[FunctionLine], targe
         )
     reasons = [*_erasures(result), *_expiry(taken, target.stores.event_retention_days, "EventRetentionDays")]
     if result.names_user:
-        reasons.append("it is of another user than the one that was named")
+        reasons.append("it belongs to another user than the given one")
     reasons.append("somebody deleted it")
-    receipt = ", and there is no receipt of the erasure that it asked for" if is_delete else ""
+    receipt = ", and there is no receipt of the erasure that it requested" if is_delete else ""
     return f"It was accepted and is not in the event table{receipt}: {', '.join(reasons)}, or it was lost."
 
 
 def _why_not_kept(result: SearchResult, refused: Collection[FunctionLine], target: Target) -> str:
-    """Say why a message is not among the rejects, likewise."""
+    """Return why a message may be missing among the rejects, by configuration and receipts."""
     if result.items:
         return "It is not among the rejects any more: it was retried, or stored by another delivery and purged."
     if result.names_user and result.receipts:
@@ -260,7 +261,7 @@ def _why_not_kept(result: SearchResult, refused: Collection[FunctionLine], targe
 
 
 def _erasures(result: SearchResult) -> Iterator[str]:
-    """Yield that a user may have been erased, unless the receipts show that none was."""
+    """Yield that a user may have been erased, unless the receipts rule it out."""
     if result.receipts is None:
         yield "its user was erased (`destination erasures list`)"
     elif result.receipts and not result.names_user:
@@ -270,7 +271,7 @@ def _erasures(result: SearchResult) -> Iterator[str]:
 
 
 def _expiry(lines: Collection[FunctionLine], days: str, parameter: str) -> Iterator[str]:
-    """Yield that a message expired, if the days of its retention have passed; a stack may not tell them."""
+    """Yield that a message expired, if its retention has passed; a stack may not name the retention."""
     if not days:
         yield f"it expired by {parameter}"
     elif int(days) and max(line.time for line in lines) + timedelta(days=int(days)) <= datetime.now(UTC):

@@ -1,4 +1,4 @@
-"""How near a deployment is to Segment's private beta."""
+"""The progress of a deployment towards Segment's private beta."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -10,20 +10,20 @@ from handler.keys import Status
 
 BETA_CUSTOMERS = 10
 BETA_EVENTS = 20_000_000
-"""What Segment asks of a destination before its private beta ends; one of the two suffices."""
+"""Segment's requirements for the end of the private beta; one of the two suffices."""
 NAMESPACE = "DirectDestination"
-"""Of the metrics that the function writes (`handler/observe.py`)."""
+"""The namespace of the function's metrics (`handler/observe.py`)."""
 METRIC_DAYS = 455
-"""For which CloudWatch keeps a metric."""
+"""CloudWatch keeps a metric for this many days."""
 SECONDS_PER_DAY = 24 * 60 * 60
 UNKNOWN = "(unknown)"
 PLAYED = ("simulated-", "certify-")
-"""How customers begin that `destination simulate` and `certify` make: they count for no beta."""
+"""Prefixes of customers that `destination simulate` and `certify` create: they don't count for the beta."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BetaProgress:
-    """How far a deployment is: events accepted since a day, and customers of whom one was within a period.
+    """The progress: the events accepted since a day, and the customers with an accepted event in a period.
 
     `holders` is the number of customers with active keys.
     """
@@ -37,12 +37,12 @@ class BetaProgress:
 
     @property
     def is_reached(self) -> bool:
-        """Whether Segment's bar is reached."""
+        """Return whether Segment's requirement is met."""
         return self.customers >= BETA_CUSTOMERS or self.events >= BETA_EVENTS
 
 
 def beta_progress(target: Target, log: RequestLog, figures: Figures, period: Period) -> BetaProgress:
-    """Return how near the private beta is; raises one of `STORE_ERRORS`."""
+    """Return the progress towards the private beta; raises one of `STORE_ERRORS`."""
     keys = KeyTable(target.account.dynamodb(), target.stores.key_table)
     holders = len({key.customer_id for key in keys if key.effective_status == Status.ACTIVE})
     if isinstance(target.logs, StackLogs):
@@ -63,7 +63,7 @@ def beta_progress(target: Target, log: RequestLog, figures: Figures, period: Per
 
 
 def _accepted_of_stack(target: Target, logs: StackLogs) -> tuple[int, date | None]:
-    """Return how many messages were accepted, and since when, by a metric, which outlives the lines."""
+    """Return how many messages were accepted, and since when, by a metric, which is kept longer than lines."""
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     days = (
         target.account.cloudwatch()

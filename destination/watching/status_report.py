@@ -1,4 +1,4 @@
-"""What `destination status` shows, as tables, sentences and JSON."""
+"""The report of `destination status`: tables, sentences and JSON."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from destination.watching.status import BETA_CUSTOMERS, BETA_EVENTS, UNKNOWN, Be
 
 
 def show_requests(console: Console, figures: Figures) -> None:
-    """Print the table of requests, and what in it does not fit the tables of messages."""
+    """Print the table of requests, and its contradictions to the tables of messages."""
     if figures.answers:
         console.print()
         console.print(requests_table(figures))
@@ -45,7 +45,7 @@ def messages_table(figures: Figures) -> Rows:
 
 
 def reasons_table(figures: Figures) -> Rows:
-    """Return a table of refusals and failures, a code on each row: a list of codes in a cell needs a wide terminal."""
+    """Return a table of refusals and failures, one code per row: a cell with a list of codes needs a wide terminal."""
     table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4), folded=(0,))
     for (customer, call_type), tally in sorted(figures.tallies.items(), key=_trouble_first):
         for code, _ in (tally.refused + tally.failed).most_common():
@@ -86,7 +86,7 @@ def requests_table(figures: Figures) -> Rows:
 
 
 def beta_sentences(progress: BetaProgress | str) -> Iterator[str]:
-    """Yield sentences about the private beta, or why nothing is known."""
+    """Yield sentences about the private beta, or the reason why nothing is known."""
     if isinstance(progress, str):
         yield progress
         return
@@ -95,7 +95,7 @@ def beta_sentences(progress: BetaProgress | str) -> Iterator[str]:
         f"Segment's private beta asks for {BETA_CUSTOMERS} customers or {BETA_EVENTS:,} events"
         f"{', which is reached' if progress.is_reached else ''}:"
     )
-    yield f"{progress.events:,} events were accepted{since}, as {progress.source} tells, your own tests among them;"
+    yield f"{progress.events:,} events were accepted{since}, according to {progress.source}, including your own tests;"
     yield (
         f"{counted(progress.customers, 'customer')} had one accepted in {progress.period}, without those of "
         f"`destination simulate` and `certify`; {progress.holders:,} with active API keys."
@@ -103,7 +103,7 @@ def beta_sentences(progress: BetaProgress | str) -> Iterator[str]:
 
 
 def to_json(figures: Figures, progress: BetaProgress | str, period: Period) -> dict[str, Any]:
-    """Return all of it for programs."""
+    """Return the whole report for programs."""
 
     def numbers(tally: Tally) -> dict[str, Any]:
         return {

@@ -108,7 +108,7 @@ def test_a_log_that_can_not_be_read_is_told(stack):
     stack.logs.delete_log_group(logGroupName="prod-Api")
     try:
         wait_until(lambda: stack.snapshot()["notice"])
-        sentence = "The log can't be read, and is tried again: The log group prod-Api is not there: was it deleted?"
+        sentence = "The log can't be read, and is tried again: The log group prod-Api does not exist: was it deleted?"
         assert stack.snapshot()["notice"] == sentence
     finally:
         stack.create_group("prod-Api")

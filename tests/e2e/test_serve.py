@@ -21,7 +21,7 @@ from destination.deployment import demo
 from destination.deployment.key_table import KeyRecord
 from destination.deployment.stack import ROOT, Account
 from destination.local.consumer_edits import place_of_error
-from destination.local.embedded_aws import EmbeddedAws, Patience
+from destination.local.embedded_aws import EmbeddedAws, HealthCheck
 from destination.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
 from handler.record import sha256, subject_key
 
@@ -371,7 +371,7 @@ def test_it_ends_when_its_embedded_aws_has_ended(tmp_path, number):
     with serving(tmp_path, "--processes", "1") as server:
         os.kill(child(server, "embedded_aws"), number)
         assert server.process.wait(PATIENCE_SECONDS) == 1
-    assert f"Error: The embedded AWS has ended (exit code {-number}), and what it stored is gone." in server.output
+    assert f"Error: The embedded AWS has ended (exit code {-number}), and its data is gone." in server.output
     assert "Traceback" not in server.output
 
 
@@ -381,17 +381,17 @@ def test_an_embedded_aws_that_hangs_is_declared_dead():
     try:
         [pid] = [pid for pid, args in children(os.getpid()).items() if pid not in others and "embedded_aws" in args]
         os.kill(pid, signal.SIGSTOP)
-        brief = Patience(pause_seconds=0.1, first_seconds=0.5, second_seconds=0.5)
+        brief = HealthCheck(pause_seconds=0.1, first_seconds=0.5, second_seconds=0.5)
         said = asyncio.run(embedded.watch(brief))
     finally:
         embedded.stop()
-    assert said.endswith("has not answered for 1 seconds, and what it stored is gone")
+    assert said.endswith("has not answered for 1 seconds, and its data is gone")
 
 
 def test_an_embedded_aws_that_answers_is_not_declared_dead():
     embedded = EmbeddedAws()
     try:
-        brief = Patience(pause_seconds=0.01, first_seconds=PATIENCE_SECONDS, second_seconds=PATIENCE_SECONDS)
+        brief = HealthCheck(pause_seconds=0.01, first_seconds=PATIENCE_SECONDS, second_seconds=PATIENCE_SECONDS)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(embedded.watch(brief), 1))
     finally:
@@ -421,13 +421,13 @@ def test_an_edit_of_the_consumer_counts_and_nothing_stored_is_lost(tmp_path):
         assert server.post({**TRACK, "messageId": "m-1"}).status == 200
         wait_until(lambda: "this is the first one" in server.output)
         handle.write_text(HANDLE.replace("VERSION", "this is the second one"))
-        wait_until(lambda: "consumer/ changed: messages are handed to what is there now" in server.output)
+        wait_until(lambda: "consumer/ changed: the functions use the new code" in server.output)
         assert server.post({**TRACK, "messageId": "m-2"}).status == 200
         wait_until(lambda: "this is the second one" in server.output)
         handle.write_text("\n\ndef handle(message:\n")
         wait_until(lambda: "consumer/ can't be loaded" in server.output)
         [line] = [line for line in server.output.splitlines() if "consumer/ can't be loaded" in line]
-        assert "handed to what was there before: consumer/handle.py, line 3: SyntaxError: " in line
+        assert "so the functions keep the old code: consumer/handle.py, line 3: SyntaxError: " in line
         before = server.output.count("this is the second one")
         os.kill(child(server, "StreamConsumerFunction"), signal.SIGKILL)
         assert server.post({**TRACK, "messageId": "m-3"}).status == 200

@@ -266,7 +266,7 @@ def test_an_eraser_that_dies_begins_again(tmp_path):
             wait_until(lambda: erased_in_this_batch(server) >= 3)
             os.kill(eraser_of(server), signal.SIGKILL)
             assert process.wait(PATIENCE_SECONDS) == 0
-        assert "its batch comes again" in server.output
+        assert "its batch is retried" in server.output
     told = json.loads(printed.read_text())
     assert told["erased"] == told["receipts"] > 40
     assert told["erased_messages"] > 40

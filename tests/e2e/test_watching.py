@@ -198,7 +198,7 @@ def test_a_message_of_a_user_is_found_by_the_user(server):
     result = server.run("trace", message["messageId"], "--anonymous", "watched", "--json")
     [history] = json.loads(result.stdout)["customers"]
     assert (result.exit_code, history["stored"], history["missing"]) == (1, [], True)
-    assert "it is of another user than the one that was named" in history["now"][0]
+    assert "it belongs to another user than the given one" in history["now"][0]
 
 
 def test_a_message_that_was_erased_is_not_there_any_more(server):
@@ -222,7 +222,7 @@ def test_what_is_stored_without_a_line_is_told(server):
     table.write(record_of(message))
     history = trace(server, message["messageId"])
     assert history["deliveries"] == []
-    assert history["now"][1].startswith("No line of the last 7 days tells that it was accepted: ")
+    assert history["now"][1].startswith("No line of the last 7 days says that it was accepted: ")
 
 
 def record_of(message, customer_id=demo.CUSTOMER):
@@ -255,7 +255,7 @@ def test_a_queued_message_is_told_as_such(queue_server):
     queue_server.post(message)
     history = trace(queue_server, message["messageId"])
     assert (history["stored"], history["deliveries"][0]["answered"]) == (None, 202)
-    assert history["now"][0].startswith(f"Queued in {queue_server.stores.event_queue_url} until a consumer takes it")
+    assert history["now"][0].startswith(f"Queued in {queue_server.stores.event_queue_url} until a consumer receives it")
 
 
 def test_answers_without_the_function_are_in_the_log_and_in_the_figures(server):
@@ -395,7 +395,7 @@ def test_a_server_of_an_older_version_is_told(server, command):
     [
         (("trace", ""), "it is empty"),
         (("trace", "m", "--user", "u", "--anonymous", "a"), "--user and --anonymous exclude each other"),
-        (("trace", "m", "--since", "7w"), "7w is no time: write 30m, 24h, 7d, or all"),
+        (("trace", "m", "--since", "7w"), "7w is not a period: write 30m, 24h, 7d, or all"),
         (("status", "--since", "0h"), "0h is no time"),
         (("status", "--since", "99999d"), "99999d is no time"),
         (("tail", "--status", "4x"), "4x is no status: write 503, or 5xx"),
