@@ -208,7 +208,7 @@ def test_that_there_may_be_more_rows_is_told_once():
 
 
 def test_a_log_group_that_is_not_there_is_named():
-    missing = pytest.raises(click.ClickException, match="The log group prod-Function is not there")
+    missing = pytest.raises(click.ClickException, match="The log group prod-Function does not exist")
     with insights(no_rows, error="ResourceNotFoundException") as played, missing:
         log_at(played.url).lines_of("m", WEEK)
 
@@ -272,7 +272,7 @@ def test_the_api_is_not_asked_for_what_only_the_function_knows(aws, groups):
 
 
 def test_a_group_that_is_not_there_ends_it(aws):
-    with pytest.raises(click.ClickException, match="The log group prod-Function is not there"):
+    with pytest.raises(click.ClickException, match="The log group prod-Function does not exist"):
         next(log_of(aws.logs()).follow(Wanted(), 0))
 
 

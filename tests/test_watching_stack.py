@@ -165,7 +165,7 @@ def test_what_was_read_is_told_beside_what_was_found(stack, played):
             "AccessDeniedException",
             "Error: AWS answered: An error occurred (AccessDeniedException) when calling the StartQuery",
         ),
-        ("ResourceNotFoundException", "Error: The log group prod-Function is not there"),
+        ("ResourceNotFoundException", "Error: The log group prod-Function does not exist"),
     ],
 )
 @pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
@@ -308,7 +308,7 @@ def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
     assert " accepted track acme m " in result.stdout
     cost, end = result.stderr.splitlines()
     assert cost == "CloudWatch Logs Insights scanned 2.5 MB."
-    assert "The log group prod-Function is not there" in end
+    assert "The log group prod-Function does not exist" in end
 
 
 # The last use of a key
