@@ -21,7 +21,7 @@ from handler.decode import JsonObject
 from handler.errors import Violation
 from handler.explain import explain
 from handler.patterns import python_schema
-from handler.time_limit import MAX_PATTERN_CHARS, ShortTexts, TooSlowError
+from handler.time_limit import MAX_PATTERN_CHARS, CheckTime, ShortTexts, TooSlowError
 from handler.timestamps import parse_time
 
 MAX_VIOLATIONS = 10
@@ -38,8 +38,8 @@ def _is_date_time(value: object) -> bool:
     return not isinstance(value, str) or parse_time(value) is not None
 
 
-class Diagnosis:
-    """The schemas of some files, by name, for `jsonschema`."""
+class JsonSchemaValidator:
+    """Validates by `jsonschema`: the schemas of some files, by name. Its constructor raises `PatternError`."""
 
     def __init__(self, files: Mapping[str, bytes], names: Iterable[str]) -> None:
         documents: dict[str, JsonObject] = {name: python_schema(json.loads(content)) for name, content in files.items()}
@@ -50,8 +50,14 @@ class Diagnosis:
             dialect = with_own_rules(validator_for(schema, default=Draft7Validator))
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
-    def violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
-        """Return the violations of a schema by a document: one per place, those of the whole document first."""
+    def violations(self, name: str, document: JsonObject, time: CheckTime) -> tuple[Violation, ...]:
+        """Return the violations of a schema by a document: one per place, those of the whole document first.
+
+        Raises `TooSlowError` if that takes more than `time`.
+        """
+        return time.run(self._violations, name, document)
+
+    def _violations(self, name: str, document: JsonObject) -> tuple[Violation, ...]:
         first_errors = itertools.islice(self._validators[name].iter_errors(document), MAX_ERRORS)
         errors = sorted(first_errors, key=lambda error: _order(error.absolute_path))
         texts: dict[str, str] = {}

@@ -2,17 +2,17 @@
 
 `schemas/` has one JSON Schema per call type, with shared definitions in `common.json`, and `settings.json`.
 
-There are two validators. The compiled code (`compile.py`) is fast and can only accept: a document that it accepts is
-valid. If it does not accept a document, `jsonschema` (`diagnose.py`) is loaded. It decides, and `explain.py` turns its
-errors into texts for the customer. No message is refused without `jsonschema`.
+There are two validators. `CompiledValidator` is fast and can only accept: a document that its generated code
+(`compile.py`) accepts is valid. For any other document it loads `JsonSchemaValidator` (`diagnose.py`), which decides.
+`explain.py` turns its errors into texts for the customer. No message is refused without `jsonschema`.
 """
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from handler.canonicalise import Message
 from handler.compile import FORMATS, compile_schemas, digest, read_schemas
@@ -20,9 +20,6 @@ from handler.decode import JsonObject, type_name
 from handler.errors import InvalidMessage, InvalidSettings, MissingType, UnsupportedCallType, Violation, WrongType
 from handler.spec import CALL_TYPES, SETTINGS, TOP
 from handler.time_limit import CheckTime, TooSlowError
-
-if TYPE_CHECKING:
-    from handler.diagnose import Diagnosis
 
 SCHEMA_NAMES = (*CALL_TYPES, SETTINGS)
 
@@ -41,15 +38,60 @@ def check_call_type(message: Message, supported: Collection[str], *, expected: s
     return call_type
 
 
+class Validator(Protocol):
+    """Validates documents by schemas, which have names."""
+
+    def violations(self, name: str, document: JsonObject, time: CheckTime) -> tuple[Violation, ...]:
+        """Return the violations of a schema by a document; raises `TooSlowError` if that takes more than `time`."""
+
+
+class CompiledValidator:
+    """Accepts documents by a module that `compile_schemas` generated, and lets another validator decide on the rest.
+
+    `load` returns the other validator. It is called when it is needed first, since loading takes a third of a cold
+    start: now if a schema could not be compiled, so that no customer waits.
+    """
+
+    def __init__(self, module: Any, names: Collection[str], load: Callable[[], Validator]) -> None:  # noqa: ANN401
+        self._module = module
+        self._load = load
+        if not module.COMPILED.issuperset(names):
+            self._fallback  # noqa: B018 -- loads it
+
+    def violations(self, name: str, document: JsonObject, time: CheckTime) -> tuple[Violation, ...]:
+        """Return the violations of a schema by a document; raises `TooSlowError` if that takes more than `time`."""
+        if name not in self._module.CAN_BE_SLOW:
+            is_valid = self.accepts(name, document)
+        else:
+            is_valid = time.run(self.accepts, name, document)
+        return () if is_valid else self._fallback.violations(name, document, time)
+
+    def accepts(self, name: str, document: JsonObject) -> bool:
+        """Return whether the generated code accepts a document, which then is valid."""
+        if name not in self._module.COMPILED:
+            return False
+        try:
+            self._module.validate({name: document}, FORMATS)
+        except self._module.JsonSchemaValueException:
+            return False
+        return True
+
+    @cached_property
+    def _fallback(self) -> Validator:
+        return self._load()
+
+
 class Schemas:
     """The schemas of some files, by name, with the module that `compile_schemas` generated from them."""
 
     def __init__(self, files: Mapping[str, bytes], compiled: Any) -> None:  # noqa: ANN401 -- a module
-        self._files = files
-        self._compiled = compiled
-        if not compiled.COMPILED.issuperset(SCHEMA_NAMES):
-            self._diagnosis  # noqa: B018 -- loaded now rather than while a customer waits
-        self._needs_no_settings = self._is_valid(SETTINGS, {})  # most messages come without settings
+        def load() -> Validator:
+            from handler.diagnose import JsonSchemaValidator  # noqa: PLC0415 -- only refusals need `jsonschema`
+
+            return JsonSchemaValidator(files, SCHEMA_NAMES)
+
+        self._validator = CompiledValidator(compiled, SCHEMA_NAMES, load)
+        self._needs_no_settings = self._validator.accepts(SETTINGS, {})  # most messages come without settings
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -75,30 +117,9 @@ class Schemas:
 
     def _violations(self, name: str, document: JsonObject, time: CheckTime) -> tuple[Violation, ...]:
         try:
-            if name not in self._compiled.CAN_BE_SLOW:
-                is_valid = self._is_valid(name, document)
-            else:
-                is_valid = time.run(self._is_valid, name, document)
-            # Loading `_diagnosis` must not count as time of this check.
-            return () if is_valid else time.run(self._diagnosis.violations, name, document)
+            return self._validator.violations(name, document, time)
         except TooSlowError:
             return (Violation(pointer="", message=TOO_SLOW.format(name=name)),)
-
-    def _is_valid(self, name: str, document: JsonObject) -> bool:
-        """Return whether a document is certain to be valid."""
-        if name not in self._compiled.COMPILED:
-            return False
-        try:
-            self._compiled.validate({name: document}, FORMATS)
-        except self._compiled.JsonSchemaValueException:
-            return False
-        return True
-
-    @cached_property
-    def _diagnosis(self) -> "Diagnosis":
-        from handler.diagnose import Diagnosis  # noqa: PLC0415 -- takes a third of a cold start; only refusals need it
-
-        return Diagnosis(self._files, SCHEMA_NAMES)
 
 
 def _check_key(body: JsonObject) -> None:

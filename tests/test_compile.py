@@ -12,9 +12,10 @@ from searches import search
 
 from destination.deployment.stack import ROOT
 from handler.compile import FORMATS, compile_schemas, digest, is_compilable, read_schemas
-from handler.diagnose import Diagnosis
+from handler.diagnose import JsonSchemaValidator
 from handler.patterns import PatternError
 from handler.spec import CALL_TYPES
+from handler.time_limit import CheckTime
 from handler.validate import SCHEMA_NAMES, Schemas
 
 DRAFT7 = "http://json-schema.org/draft-07/schema#"
@@ -125,9 +126,9 @@ def test_a_compiled_schema_never_says_yes_where_jsonschema_says_no(schema, share
     }
     module = load(files, ("x",))
     assume(module.COMPILED)
-    judge = Diagnosis(files, ("x",))
+    judge = JsonSchemaValidator(files, ("x",))
     for document in documents:
-        assert not says_yes(module, "x", document) or not judge.violations("x", document)
+        assert not says_yes(module, "x", document) or not judge.violations("x", document, CheckTime())
 
 
 # Every message that events/ hold, changed here and there
@@ -142,7 +143,7 @@ MESSAGES = st.sampled_from(
         {"type": "delete", "message_id": "m", "user_id": "u"},
     ]
 )
-COMPILED, JUDGE = load(SHIPPED, SCHEMA_NAMES), Diagnosis(SHIPPED, SCHEMA_NAMES)
+COMPILED, JUDGE = load(SHIPPED, SCHEMA_NAMES), JsonSchemaValidator(SHIPPED, SCHEMA_NAMES)
 
 
 @search(400)
@@ -157,7 +158,7 @@ def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
         else:
             changed[name] = value
     for name in SCHEMA_NAMES:
-        assert says_yes(COMPILED, name, changed) == (not JUDGE.violations(name, changed))
+        assert says_yes(COMPILED, name, changed) == (not JUDGE.violations(name, changed, CheckTime()))
 
 
 @pytest.mark.parametrize("pattern", ["^[$]", "^a\\$", "^a$|b", "^a$", "\\d", "(?<year>[0-9]{4})-"])
@@ -172,7 +173,7 @@ def test_a_pattern_that_can_not_be_used_is_never_passed_over():
         with pytest.raises(PatternError):
             compile_schemas(files, ("x",))
         with pytest.raises(PatternError):
-            Diagnosis(files, ("x",))
+            JsonSchemaValidator(files, ("x",))
 
 
 def both_of(*names):
@@ -240,7 +241,11 @@ def test_an_email_address_is_judged_as_by_jsonschema(text, is_valid):
     files = {"x.json": b'{"format": "email"}'}
     module = load(files, ("x",))
     assert "x" in module.COMPILED
-    assert says_yes(module, "x", text) == is_valid == (not Diagnosis(files, ("x",)).violations("x", text))
+    assert (
+        says_yes(module, "x", text)
+        == is_valid
+        == (not JsonSchemaValidator(files, ("x",)).violations("x", text, CheckTime()))
+    )
 
 
 @pytest.mark.parametrize("text", ["." * 1_000_000, "@" * 1_000_000, "a" * 1_000_000 + "@"], ids=lambda text: text[-1])
