@@ -1,5 +1,6 @@
-"""The whole function, from API Gateway event to stored record: every row of the contract's answers and every oddity of
-its messages, by both sinks.
+"""Test the whole function, from API Gateway event to stored record, with both sinks.
+
+The tests cover every row of the contract's answers and every oddity of its messages.
 """
 
 import base64
@@ -30,14 +31,14 @@ def destination(sink, deploy):
 
 @pytest.fixture
 def accepted(sink):
-    """The status of an accepted message that is no `delete`."""
+    """The status of an accepted message that is not a `delete`."""
     return 202 if sink == "sqs" else 200
 
 
 # The answers (contract §4)
 
 
-def test_an_accepted_message_is_stored_under_its_customer(destination, accepted):
+def test_accepted_message_is_stored_under_its_customer(destination, accepted):
     answer = destination.post({**TRACK, **TIMES, "properties": {"room": "attic"}})
     assert answer.status == accepted
     [record] = destination.records()
@@ -46,7 +47,7 @@ def test_an_accepted_message_is_stored_under_its_customer(destination, accepted)
     assert record["message"]["properties"] == {"room": "attic"}
 
 
-def test_a_duplicate_is_told_and_not_stored_again(deploy):
+def test_duplicate_is_reported_and_not_stored_again(deploy):
     destination = deploy()
     answers = [destination.post(TRACK) for _ in range(3)]
     assert [(answer.status, answer.body["status"]) for answer in answers] == [
@@ -57,21 +58,21 @@ def test_a_duplicate_is_told_and_not_stored_again(deploy):
     assert len(destination.stored()) == 1
 
 
-def test_a_resend_with_new_times_of_sending_is_a_duplicate(deploy):
+def test_resend_with_new_sent_times_is_a_duplicate(deploy):
     destination = deploy()
     sent = {**TRACK, **TIMES, "sentAt": "2031-05-17T12:00:02Z", "receivedAt": "2031-05-17T12:00:03Z"}
     resent = {**sent, "timestamp": "2031-05-17T12:09:01Z", "sentAt": "2031-05-17T12:09:02Z", "receivedAt": "2031-05-17"}
     assert [destination.post(message).body["status"] for message in (sent, resent)] == ["stored", "duplicate"]
 
 
-def test_a_fifo_queue_refuses_a_resend_by_itself(deploy):
+def test_fifo_queue_deduplicates_a_resend(deploy):
     destination = deploy(EventSink="sqs", EventQueueType="fifo")
     resent = {**TRACK, **TIMES, "timestamp": "2031-05-17T12:09:01Z"}
     assert [destination.post(message).status for message in ({**TRACK, **TIMES}, resent)] == [202, 202]
     assert len(destination.queued()) == 1
 
 
-def test_a_delete_is_noted_and_answered_202(destination):
+def test_delete_is_stored_and_answered_202(destination):
     answer = destination.post({"type": "delete", "userId": "user-1", "timestamp": "2031-05-17T12:00:00Z"})
     assert answer.status == 202
     assert [record["type"] for record in destination.records()] == ["delete"]
@@ -94,14 +95,14 @@ def test_a_delete_is_noted_and_answered_202(destination):
         ('{"type":"identify","userId":"u","traits":"x"}', "invalid_message", "traits must be an object, not a string"),
     ],
 )
-def test_a_bad_request_is_told_what_to_mend_and_stores_nothing(body, code, message, destination):
+def test_bad_request_gets_a_fix_and_stores_nothing(body, code, message, destination):
     answer = destination.post(body)
     assert (answer.status, answer.body["code"], answer.body["message"]) == (400, code, message)
     assert answer.headers["Content-Type"] == "application/json"
     assert destination.records() == []
 
 
-def test_bad_settings_are_refused_by_the_schema_that_the_partner_edits(destination):
+def test_bad_settings_are_refused_by_the_settings_schema(destination):
     header = base64.b64encode(b"[]").decode()
     answer = destination.post(TRACK, headers={"x-segment-settings": header})
     assert (answer.status, answer.body["message"]) == (400, "X-Segment-Settings must be a JSON object, not an array")
@@ -119,7 +120,7 @@ def test_bad_settings_are_refused_by_the_schema_that_the_partner_edits(destinati
         ("Basic " + base64.b64encode(b"demo-key-revoked:").decode(), "revoked_key"),
     ],
 )
-def test_without_a_live_key_the_answer_is_401_with_a_challenge(authorization, code, destination):
+def test_request_without_a_live_key_is_401_with_a_challenge(authorization, code, destination):
     headers = {} if authorization is None else {"authorization": authorization}
     event = {"headers": headers, "requestContext": {"requestId": "test"}, "body": json.dumps(TRACK)}
     answer = destination.send(event)
@@ -143,13 +144,13 @@ def test_a_call_type_outside_the_scope_is_403(destination, accepted):
     ("call_type", "message"),
     [("alias", "alias calls are not supported"), ("<script>", "Calls of this type are not supported")],
 )
-def test_an_unsupported_call_type_is_501(call_type, message, sink, deploy):
+def test_unsupported_call_type_is_501(call_type, message, sink, deploy):
     destination = deploy(EventSink=sink, SupportedCallTypes="identify,track")
     answer = destination.post({"type": call_type, "userId": "u", "previousId": "p"})
     assert (answer.status, answer.body["message"]) == (501, message)
 
 
-def test_an_unreachable_key_store_is_503(deploy):
+def test_unreachable_key_store_is_503(deploy):
     destination = deploy(environment={"KEY_TABLE": "nowhere"})
     answer = destination.post(TRACK)
     assert (answer.status, answer.body["code"]) == (503, "key_store_unavailable")
@@ -163,7 +164,7 @@ def test_an_unreachable_key_store_is_503(deploy):
         ("sqs", {"EVENT_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/nowhere"}),
     ],
 )
-def test_an_unreachable_event_store_is_503(sink, nowhere, deploy):
+def test_unreachable_event_store_is_503(sink, nowhere, deploy):
     answer = deploy(EventSink=sink, environment=nowhere).post(TRACK)
     assert (answer.status, answer.body["code"]) == (503, "event_store_unavailable")
 
@@ -174,14 +175,14 @@ def test_maintenance_is_503_before_anything_is_read(sink, deploy):
     assert (answer.status, answer.body["code"]) == (503, "maintenance")
 
 
-def test_a_bug_goes_on_to_lambda(destination):
+def test_bug_is_raised_to_lambda(destination):
     item = {**KeyRecord.of("broken", customer_id="demo").to_item(), "status": {"S": "no such status"}}
     destination.account.dynamodb().put_item(TableName=destination.stack.stores.key_table, Item=item)
     with pytest.raises(ValueError, match="no such status"):
         destination.post(TRACK, key="broken")
 
 
-def test_the_checks_come_in_the_order_of_the_contract(deploy):
+def test_checks_have_the_order_of_the_contract(deploy):
     destination = deploy(SupportedCallTypes="identify,track")
     bad_settings = {"x-segment-settings": "***"}
     answers = [
@@ -215,7 +216,7 @@ def test_the_checks_come_in_the_order_of_the_contract(deploy):
         {"user-id": "u", "anonymous-id": "a", "message-id": "m"},
     ],
 )
-def test_any_casing_is_one_message(spelled, destination, accepted):
+def test_message_in_any_casing_is_the_same_message(spelled, destination, accepted):
     assert destination.post({"Type": "track", "EVENT": "Lamp Lit", **spelled}).status == accepted
     [record] = destination.records()
     assert record["message"] == {
@@ -227,7 +228,7 @@ def test_any_casing_is_one_message(spelled, destination, accepted):
     }
 
 
-def test_the_customers_own_names_stay_as_they_are(destination):
+def test_customers_own_names_stay_unchanged(destination):
     own = {"First Name": 1, "userId": 2, "user_id": 3, "": 4, "a.b": 5, "ключ": 6, "__proto__": 7}
     destination.post(
         {"type": "identify", "userId": "u", "traits": own, "integrations": {"Google Analytics": True, **own}}
@@ -251,7 +252,7 @@ def test_the_customers_own_names_stay_as_they_are(destination):
         {"type": "delete", "userId": "user-1", "timestamp": "2031-05-17T12:00:00.200Z"},
     ],
 )
-def test_both_forms_of_a_delete_are_understood(delete, destination):
+def test_both_forms_of_a_delete_are_accepted(delete, destination):
     assert destination.post(delete).status == 202
     [record] = destination.records()
     assert record["position"].startswith("2031-05-17T12:00:00.200000Z#")
@@ -263,11 +264,11 @@ def test_integrations_may_be_anything_that_segment_sends(integrations, destinati
 
 
 @pytest.mark.parametrize("time", ["1970-01-01T00:00:00Z", "2999-12-31T23:59:59+14:00", "0001-01-01", "not a time", 7])
-def test_no_age_is_refused(time, destination, accepted):
+def test_messages_of_any_age_are_accepted(time, destination, accepted):
     assert destination.post({**TRACK, "originalTimestamp": time, "timestamp": time}).status == accepted
 
 
-def test_the_same_message_id_of_another_user_or_customer_is_another_message(deploy):
+def test_message_id_is_unique_per_customer_and_user(deploy):
     destination = deploy()
     destination.add_key("other", customer_id="other")
     answers = [
@@ -287,7 +288,7 @@ def test_a_message_without_an_id_gets_the_same_one_each_time(destination):
 
 
 @pytest.mark.parametrize("user_id", [4711, 12345678901234567890123])
-def test_an_integer_id_becomes_its_digits(user_id, destination):
+def test_integer_id_becomes_a_decimal_string(user_id, destination):
     destination.post({**TRACK, "userId": user_id})
     assert [record["user_id"] for record in destination.records()] == [str(user_id)]
 
@@ -306,7 +307,7 @@ def test_a_long_text_is_stored_compressed(deploy):
     assert json.loads(zlib.decompress(item["message"]["B"]))["properties"] == {"text": "long " * 20_000}
 
 
-def test_what_does_not_fit_into_the_store_is_a_400_before_any_write(deploy):
+def test_message_too_large_for_the_store_is_400_and_not_written(deploy):
     destination = deploy()
     noise = base64.b64encode(zlib.compress(json.dumps([hash(str(n)) for n in range(40_000)]).encode(), 9)).decode()
     answer = destination.post({**TRACK, "properties": {"noise": noise}})
@@ -314,7 +315,7 @@ def test_what_does_not_fit_into_the_store_is_a_400_before_any_write(deploy):
     assert destination.stored() == []
 
 
-def test_the_line_names_the_customer_of_a_key_that_lives_no_more(deploy, lines):
+def test_line_names_the_customer_of_an_expired_or_revoked_key(deploy, lines):
     destination = deploy()
     lines()
     for key in ("demo-key-expired", "demo-key-revoked", "demo-key-unknown"):
@@ -322,7 +323,7 @@ def test_the_line_names_the_customer_of_a_key_that_lives_no_more(deploy, lines):
     assert [line.get("customer_id") for line in lines()] == ["demo", "demo", None]
 
 
-def test_unknown_fields_are_kept_and_a_write_key_never(destination):
+def test_unknown_fields_are_kept_and_write_keys_are_not(destination):
     hidden = {"writeKey": "secret", "write_key": "secret too"}
     destination.post({**TRACK, **hidden, "extra": {"a": [1]}, "context": {**hidden, "ip": "::1"}, "_metadata": hidden})
     [record] = destination.records()
@@ -333,7 +334,7 @@ def test_unknown_fields_are_kept_and_a_write_key_never(destination):
 @pytest.mark.parametrize(
     "text", ["null", "NaN", "'; DROP TABLE users", "<b>", "💡", "\x00", "\ud800", "#", "%", "a\nb"]
 )
-def test_any_text_is_an_id_and_a_name(text, destination, accepted):
+def test_any_text_may_be_an_id_or_a_name(text, destination, accepted):
     assert destination.post({**TRACK, "userId": text, "event": text, "messageId": text}).status == accepted
     [record] = destination.records()
     assert [record["message"][name] for name in ("user_id", "event", "message_id")] == [text] * 3
@@ -343,7 +344,7 @@ def test_any_text_is_an_id_and_a_name(text, destination, accepted):
     "alias",
     [{"userId": "new", "previousId": "old"}, {"to": "new", "from": "old"}, {"User ID": "new", "Previous ID": "old"}],
 )
-def test_the_three_shapes_of_an_alias_are_one(alias, destination):
+def test_three_shapes_of_an_alias_are_stored_alike(alias, destination):
     destination.post({"type": "alias", "messageId": "m", **alias})
     [record] = destination.records()
     assert record["message"] == {"type": "alias", "message_id": "m", "user_id": "new", "previous_id": "old"}
@@ -358,39 +359,39 @@ def test_settings_are_stored_with_the_message(destination):
 # The keys
 
 
-def test_a_key_of_ours_works_until_it_expires(destination, accepted):
+def test_generated_key_works_until_it_expires(destination, accepted):
     key = new_key()
     destination.add_key(key, expires_at=datetime.now(UTC) + timedelta(hours=1))
     assert key.startswith(KEY_PREFIX)
     assert destination.post(TRACK, key=key).status == accepted
 
 
-def test_white_space_around_a_key_is_forgiven(destination, accepted):
+def test_white_space_around_a_key_is_ignored(destination, accepted):
     assert destination.post(TRACK, key=f"  {demo.GOOD_KEY}\n").status == accepted
 
 
-def test_a_revocation_bites_when_the_cache_time_is_over(deploy):
+def test_revoked_key_is_refused_after_the_cache_time(deploy):
     destination = deploy(KeyCacheSeconds="0")
     assert destination.post(TRACK).status == 200
     destination.add_key(demo.GOOD_KEY, status=Status.REVOKED)
     assert destination.post(TRACK).body["code"] == "revoked_key"
 
 
-def test_the_published_demo_keys_are_refused_on_a_real_stack(deploy):
+def test_published_demo_keys_are_refused_on_a_real_stack(deploy):
     assert deploy(environment={"AWS_ENDPOINT_URL": ""}).post(TRACK).body["code"] == "unknown_key"
 
 
-def test_the_end_of_a_key_that_was_written_by_hand_is_in_utc(deploy):
+def test_expiry_without_a_time_zone_is_utc(deploy):
     destination = deploy()
     item = {**KeyRecord.of("by hand", customer_id="demo").to_item(), "expires_at": {"S": "2020-01-01"}}
     destination.account.dynamodb().put_item(TableName=destination.stack.stores.key_table, Item=item)
     assert destination.post(TRACK, key="by hand").body["code"] == "expired_key"
 
 
-# What it leaves behind
+# Retention
 
 
-def test_retention_is_set_on_what_is_stored(deploy):
+def test_stored_items_have_the_retention(deploy):
     destination = deploy(EventRetentionDays="30")
     destination.post(TRACK)
     [item] = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]

@@ -1,4 +1,4 @@
-"""`destination erase` and `erasures`: what is stored of somebody, receipts, and what was not carried out."""
+"""Test `destination erase` and `erasures`: dry runs, receipts, and unfinished requests."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ pytest_plugins = ["servers"]
 
 
 def erase(*args, stdin=None):
-    """Run a command on the stack."""
+    """Run `destination erase` on the stack."""
     return run("erase", *args, "--stack", LOCAL_STACK, stdin=stdin)
 
 
@@ -37,7 +37,7 @@ def listed(*options):
 
 
 def carry_out(destination, *, but=None, seconds=900):
-    """Let the eraser meet all `delete` messages that are stored, as the stream would, but one by its time."""
+    """Pass the stored `delete` messages to the eraser, as the stream would, except the one stored at `but`."""
     items = destination.account.dynamodb().scan(TableName=destination.stack.stores.event_table)["Items"]
     records = [
         {"eventName": "INSERT", "dynamodb": {"NewImage": item, "SequenceNumber": str(number)}}
@@ -49,7 +49,7 @@ def carry_out(destination, *, but=None, seconds=900):
 
 
 def subjects(destination):
-    """Return whose messages are stored."""
+    """Return the subjects of the stored messages."""
     return sorted(item["subject"] for item in destination.stored())
 
 
@@ -76,7 +76,7 @@ def destination(deploy, prepare):
     return destination
 
 
-def test_a_dry_run_tells_what_is_stored_and_under_which_other_ids(destination):
+def test_dry_run_shows_stored_messages_and_linked_ids(destination):
     assert as_json(erase(*ADA, "--dry-run", "--json")) == {
         "messages": 3,
         "requests": 0,
@@ -92,19 +92,19 @@ def test_a_dry_run_tells_what_is_stored_and_under_which_other_ids(destination):
 
 
 @pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "but for users, is erased too")])
-def test_a_dry_run_says_what_becomes_of_linked_ids(scope, then, deploy):
+def test_dry_run_says_what_happens_to_linked_ids(scope, then, deploy):
     deploy(ErasureScope=scope).post(track(userId="ada", anonymousId="5f0c"))
     told = erase(*ADA, "--dry-run").output
     assert "Stored of userId ada of demo: 1 message, 0 rejects." in told
     assert ("5f0c" in told, then in told) == (True, True)
 
 
-def test_a_dry_run_tells_of_requests_that_were_not_carried_out(destination):
+def test_dry_run_shows_unfinished_requests(destination):
     destination.post({"type": "delete", "userId": "ada"})
     assert "Not carried out yet: 1 delete messages." in erase(*ADA, "--dry-run").output
 
 
-def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(destination):
+def test_erase_stores_a_delete_message_for_the_eraser(destination):
     result = erase(*ADA, "--yes", "--wait", "0")
     assert (result.exit_code, "Requested, but not finished after 0 s" in result.output) == (1, True)
     carry_out(destination)
@@ -117,13 +117,13 @@ def test_an_erasure_is_requested_by_a_delete_message_that_the_eraser_takes(desti
     assert (receipt["messages"], receipt["rejects"], receipt["linked_ids"]) == (3, 1, 2)
 
 
-def test_a_visitor_can_be_erased_too(destination):
+def test_visitor_can_be_erased_too(destination):
     erase("--customer", "demo", "--anonymous", "5f0c", "--yes", "--wait", "0")
     carry_out(destination)
     assert "demo#anonymous#5f0c" not in subjects(destination)
 
 
-def test_with_a_queue_the_consumer_hears_of_it_as_well(deploy):
+def test_delete_is_also_sent_to_the_queue(deploy):
     eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
     destination = deploy(EventSink="sqs")
     destination.post({"type": "track", "userId": "ada"})
@@ -135,7 +135,7 @@ def test_with_a_queue_the_consumer_hears_of_it_as_well(deploy):
 
 
 @pytest.mark.usefixtures("destination")
-def test_it_asks_before_it_erases():
+def test_erase_asks_for_confirmation():
     result = erase(*ADA, "--wait", "0", stdin="n\n")
     assert (result.exit_code, "Erase 3 messages and 1 reject of userId ada of demo for good?" in result.output) == (
         1,
@@ -155,12 +155,12 @@ def test_it_asks_before_it_erases():
         (("--customer", "", "--user", "ada"), "Invalid value for '--customer': it is empty"),
     ],
 )
-def test_whom_to_erase_must_be_clear(options, problem):
+def test_erase_needs_one_user(options, problem):
     result = erase(*options)
     assert (result.exit_code, problem in result.output) == (2, True)
 
 
-def test_a_request_that_can_not_be_stored_says_why(destination):
+def test_request_that_cannot_be_stored_is_an_error(destination):
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.event_table)
     result = erase(*ADA, "--yes")
     assert (result.exit_code, "The request can't be stored: " in result.output) == (1, True)
@@ -171,7 +171,7 @@ def test_a_request_that_can_not_be_stored_says_why(destination):
 
 @pytest.fixture
 def erased(destination):
-    """Return a destination where ada was erased, and then bob, and then ada again."""
+    """Return a destination that erased ada, then bob, then ada again."""
     for user in ("ada", "bob", "ada"):
         erase("--customer", "demo", "--user", user, "--yes", "--wait", "0")
         carry_out(destination)
@@ -179,7 +179,7 @@ def erased(destination):
 
 
 @pytest.mark.usefixtures("erased")
-def test_receipts_come_newest_first():
+def test_receipts_are_newest_first():
     receipts = listed()
     assert [receipt["messages"] for receipt in receipts] == [0, 1, 3]
     assert listed("--customer", "demo") == receipts
@@ -188,13 +188,13 @@ def test_receipts_come_newest_first():
 
 
 @pytest.mark.usefixtures("erased")
-def test_a_list_for_people_counts_and_tells_that_there_is_more():
+def test_table_of_receipts_counts_and_says_if_there_are_more():
     result = erasures("list", "--customer", "demo", "--limit", "2")
     assert "2 of 3 receipts; --limit shows more." in result.output
     assert "ada" not in result.output
 
 
-def test_what_is_under_way_is_told(erased):
+def test_erasure_in_progress_is_shown(erased):
     eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
     erased.post(track(userId="eve"))
     erase("--customer", "demo", "--user", "eve", "--yes", "--wait", "0")
@@ -206,7 +206,7 @@ def test_what_is_under_way_is_told(erased):
 
 
 @pytest.mark.usefixtures("erased")
-def test_the_receipts_of_a_user_are_shown_by_the_id_or_the_hash():
+def test_receipts_of_a_user_are_found_by_id_or_hash():
     by_id = as_json(erasures("show", *ADA))
     assert [receipt["messages"] for receipt in by_id] == [0, 3]
     assert as_json(erasures("show", by_id[0]["user_hash"][:12], "--customer", "demo")) == by_id
@@ -225,19 +225,19 @@ def test_the_receipts_of_a_user_are_shown_by_the_id_or_the_hash():
         ((), 2, "Name either a --user"),
     ],
 )
-def test_which_receipt_must_be_clear(options, status, problem):
+def test_show_needs_one_receipt(options, status, problem):
     result = erasures("show", *options)
     assert (result.exit_code, problem in result.output) == (status, True)
 
 
-def test_all_receipts_of_a_stack_are_a_scan(destination):  # noqa: ARG001 -- the stack
+def test_all_receipts_of_a_stack_need_the_scan_option(destination):  # noqa: ARG001 -- the stack
     assert "--scan" in erasures("list").output
 
 
-# What was not carried out
+# Unfinished requests
 
 
-def test_what_was_not_carried_out_is_requested_again(destination):
+def test_unfinished_erasure_is_requested_again(destination):
     for message_id in ("delete-1", "delete-2"):
         destination.post({"type": "delete", "userId": "ada", "messageId": message_id})
     erase("--customer", "demo", "--anonymous", "5f0c", "--yes", "--wait", "0")
@@ -248,7 +248,7 @@ def test_what_was_not_carried_out_is_requested_again(destination):
     assert subjects(destination) == ["demo#user#bob", "demo#user#old-ada"]
 
 
-def test_it_is_requested_as_of_when_it_happened(destination):
+def test_new_request_keeps_the_time_of_the_delete(destination):
     happened_at = "2026-03-12T09:29:57.270000Z"
     destination.post({"type": "delete", "userId": "ada", "timestamp": happened_at})
     erasures("resume", "--scan", "--older-than", "0", "--yes")
@@ -256,7 +256,7 @@ def test_it_is_requested_as_of_when_it_happened(destination):
 
 
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00+10:00"])
-def test_a_delete_with_any_time_is_requested_again(deploy, time):
+def test_delete_with_any_time_is_requested_again(deploy, time):
     eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
     destination = deploy(Consumer="on")
     destination.post({"type": "delete", "userId": "ada", "timestamp": time})
@@ -265,7 +265,7 @@ def test_a_delete_with_any_time_is_requested_again(deploy, time):
     assert destination.stored() == []
 
 
-def test_no_request_expires_before_it_is_carried_out(deploy):
+def test_requests_do_not_expire_before_they_are_carried_out(deploy):
     destination = deploy(EventRetentionDays="1")
     destination.post(track(userId="ada"))
     destination.post({"type": "delete", "userId": "ada"})
@@ -278,7 +278,7 @@ def test_no_request_expires_before_it_is_carried_out(deploy):
     ]
 
 
-def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
+def test_erasure_finished_by_a_later_request_is_not_unfinished(destination):
     destination.post({"type": "delete", "userId": "ada"})
     with pytest.raises(BatchFailed):
         carry_out(destination, seconds=eraser.SPARE_SECONDS)
@@ -291,12 +291,12 @@ def test_what_was_given_up_and_is_done_later_is_not_unfinished(destination):
     assert "by a later one" in erasures("list", "--customer", "demo").output
 
 
-def test_what_is_young_may_be_under_way(destination):
+def test_recent_request_is_not_resumed(destination):
     destination.post({"type": "delete", "userId": "ada"})
     assert "Nothing to resume" in erasures("resume", "--scan").output
 
 
-def test_it_asks_before_it_requests(destination):
+def test_resume_asks_for_confirmation(destination):
     destination.post({"type": "delete", "userId": "ada"})
     result = erasures("resume", "--scan", "--older-than", "0", stdin="n\n")
     assert (result.exit_code, "Request 1 erasure again?" in result.output) == (1, True)
@@ -304,19 +304,19 @@ def test_it_asks_before_it_requests(destination):
 
 
 @pytest.mark.usefixtures("destination")
-def test_an_age_that_no_time_has_is_refused():
+def test_impossible_age_is_refused():
     assert erasures("resume", "--scan", "--older-than", "99999999999").exit_code == 2
 
 
 @pytest.mark.usefixtures("destination")
-def test_what_was_not_carried_out_in_a_stack_is_a_scan():
+def test_resume_on_a_stack_needs_the_scan_option():
     assert "Say --scan" in erasures("resume").output
 
 
 # The local server
 
 
-def test_on_a_local_server_it_is_done_within_the_command(server):
+def test_local_server_erases_within_the_command(server):
     server.post(track(userId="ada-of-the-server"))
     receipt = server.json("erase", "--user", "ada-of-the-server", "--yes")
     assert (receipt["messages"], bool(receipt["finished_at"])) == (1, True)
@@ -327,7 +327,7 @@ def test_on_a_local_server_it_is_done_within_the_command(server):
     assert server.run("erasures", "resume", "--yes").exit_code == 0
 
 
-def test_a_dry_run_lists_each_linked_id_once(destination):  # noqa: ARG001
+def test_dry_run_lists_each_linked_id_once(destination):  # noqa: ARG001
     told = erase(*ADA, "--dry-run").stdout
     assert [line.split("\t") for line in told.splitlines() if "\t" in line] == [
         ["Linked id", "Named as", "Messages", "Rejects", "As a user"],

@@ -1,4 +1,4 @@
-"""`destination keys`, and what becomes of requests with those keys."""
+"""Test `destination keys`, and requests with these keys."""
 
 import json
 import uuid
@@ -19,13 +19,13 @@ TRACK = {"type": "track", "userId": "key-tester", "event": "Key Tried"}
 
 @pytest.fixture
 def customer():
-    """Return a customer whom no other test knows."""
+    """Return a customer that no other test uses."""
     return f"customer-{uuid.uuid4()}"
 
 
 @pytest.fixture
 def make_key(server, customer):
-    """Make a key for that customer, and return its facts."""
+    """Create a key for that customer, and return its record."""
 
     def make_key(*options):
         return server.json("keys", "create", "--customer", customer, *options)
@@ -35,7 +35,7 @@ def make_key(server, customer):
 
 @pytest.fixture
 def answer(server):
-    """Return what a request with a key is answered."""
+    """Return the answer to a request with a key."""
 
     def answer(key, message=TRACK):
         reply = server.post(message, key=key)
@@ -57,7 +57,7 @@ def test_a_key_is_shown_once_and_works(server, customer, answer):
     assert key not in shown + server.run("keys", "list").stdout
 
 
-def test_a_key_has_what_it_was_made_with(make_key, server, customer):
+def test_key_has_its_given_attributes(make_key, server, customer):
     made = make_key("--label", "web shop", "--scope", "track", "--scope", "page", "--expires", "2031-01-31")
     key = made.pop("api_key")
     created = datetime.fromisoformat(made["created_at"])
@@ -107,7 +107,7 @@ def test_a_table_alone_tells_no_use(aws):
 
 
 @pytest.mark.parametrize(("written", "span"), [("90d", timedelta(days=90)), ("12h", timedelta(hours=12))])
-def test_an_expiry_may_be_a_span(make_key, written, span):
+def test_expiry_may_be_a_duration(make_key, written, span):
     expires_at = datetime.fromisoformat(make_key("--expires", written)["expires_at"])
     assert timedelta() <= datetime.now(UTC) + span - expires_at < timedelta(minutes=5)
 
@@ -120,11 +120,11 @@ def test_an_expiry_may_be_a_span(make_key, written, span):
         ("2031-01-31 12:00+02:00", "2031-01-31T12:00:00+02:00"),
     ],
 )
-def test_an_expiry_may_be_a_time(make_key, written, meant):
+def test_expiry_may_be_a_time(make_key, written, meant):
     assert make_key("--expires", written)["expires_at"] == meant
 
 
-def test_a_key_ends_when_it_expires(make_key, answer, server, customer):
+def test_expired_key_is_refused(make_key, answer, server, customer):
     assert answer(make_key("--expires", "0h")["api_key"]) == (401, "expired_key")
     assert "expired" in server.run("keys", "list", "--customer", customer).stdout
 
@@ -151,13 +151,13 @@ def test_a_scope_limits_a_key(make_key, answer):
         ([], "Missing option '--customer'"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_made(server, options, sentence):
+def test_invalid_key_options_are_refused(server, options, sentence):
     result = server.run("keys", "create", *options)
     assert result.exit_code == 2
     assert sentence in result.stderr
 
 
-def test_a_list_is_a_line_for_each_key(make_key, server, customer):
+def test_list_has_one_line_per_key(make_key, server, customer):
     made = make_key("--label", "[/b] shop", "--scope", "track")
     everything = make_key()
     [head, *lines] = server.run("keys", "list", "--customer", customer).stdout.splitlines()
@@ -169,7 +169,7 @@ def test_a_list_is_a_line_for_each_key(make_key, server, customer):
     assert "everything" not in line
 
 
-def test_a_revoked_key_stops_for_good(make_key, answer, server):
+def test_revoked_key_stays_refused(make_key, answer, server):
     made = make_key()
     assert server.json("keys", "revoke", made["id"], "--yes")["status"] == "revoked"
     assert answer(made["api_key"]) == (401, "revoked_key")
@@ -184,7 +184,7 @@ def test_a_revoked_key_stops_for_good(make_key, answer, server):
 
 
 @pytest.mark.parametrize(("typed", "status"), [("n\n", "active"), ("", "active"), ("y\n", "revoked")])
-def test_a_key_is_revoked_only_after_yes(typed, status, make_key, server):
+def test_revoke_asks_for_confirmation(typed, status, make_key, server):
     made = make_key()
     result = server.run("keys", "revoke", made["id"], stdin=typed)
     assert f"Revoke …{made['last_four']} of {made['customer_id']}? This can't be undone." in result.stderr
@@ -192,7 +192,7 @@ def test_a_key_is_revoked_only_after_yes(typed, status, make_key, server):
     assert server.json("keys", "show", made["id"])["status"] == status
 
 
-def test_a_rotation_says_when_the_old_key_ends(make_key, server):
+def test_rotation_shows_when_the_old_key_ends(make_key, server):
     old = make_key()
     told = server.run("keys", "rotate", old["id"], "--overlap", "48h").stderr
     end = datetime.fromisoformat(server.json("keys", "show", old["id"])["expires_at"])
@@ -201,7 +201,7 @@ def test_a_rotation_says_when_the_old_key_ends(make_key, server):
     assert f"To see when it was last used, run: destination keys show {old['id']} --url {server.url}\n" in told
 
 
-def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):
+def test_suspended_key_is_refused_until_resumed(make_key, answer, server):
     made = make_key()
     assert "status: suspended" in server.run("keys", "suspend", made["id"]).stdout
     assert answer(made["api_key"]) == (403, "suspended_key")
@@ -211,7 +211,7 @@ def test_a_suspended_key_stops_until_it_is_resumed(make_key, answer, server):
     assert answer(made["api_key"]) == ACCEPTED
 
 
-def test_a_rotated_key_goes_on_beside_the_new_one_for_a_while(make_key, answer, server):
+def test_rotated_key_keeps_working_for_the_overlap(make_key, answer, server):
     old = make_key("--label", "web shop", "--scope", "track")
     new = server.json("keys", "rotate", old["id"], "--overlap", "48h")
     assert answer(old["api_key"]) == answer(new["api_key"]) == ACCEPTED
@@ -225,14 +225,14 @@ def test_a_rotated_key_goes_on_beside_the_new_one_for_a_while(make_key, answer, 
     assert timedelta() <= datetime.now(UTC) + timedelta(hours=48) - ends_at < timedelta(minutes=5)
 
 
-def test_a_key_rotated_without_an_overlap_stops_at_once(make_key, answer, server):
+def test_key_rotated_without_overlap_stops_at_once(make_key, answer, server):
     old = make_key()
     new = server.json("keys", "rotate", old["id"], "--overlap", "0h")
     assert answer(old["api_key"]) == (401, "expired_key")
     assert answer(new["api_key"]) == ACCEPTED
 
 
-def test_a_rotation_never_makes_the_old_key_live_longer(make_key, server):
+def test_rotation_never_extends_the_old_key(make_key, server):
     old = make_key("--expires", "1h")
     server.json("keys", "rotate", old["id"], "--overlap", "30d")
     assert server.json("keys", "show", old["id"])["expires_at"] == old["expires_at"]
@@ -248,7 +248,7 @@ def test_a_revoked_key_is_not_rotated(make_key, server):
     )
 
 
-def test_an_unknown_id_is_told(server):
+def test_unknown_id_is_an_error(server):
     result = server.run("keys", "revoke", "000000000000")
     assert (result.exit_code, result.stderr) == (
         1,
@@ -256,7 +256,7 @@ def test_an_unknown_id_is_told(server):
     )
 
 
-def test_an_ambiguous_id_changes_nothing(aws):
+def test_ambiguous_id_changes_nothing(aws):
     stack = create_local_stack(aws, {})
     table = KeyTable(aws.dynamodb(), stack.stores.key_table)
     for key_hash in ("abc1", "abc2"):
@@ -269,7 +269,7 @@ def test_an_ambiguous_id_changes_nothing(aws):
     assert {record.status for record in table} == {Status.ACTIVE}
 
 
-def test_a_key_written_by_hand_may_lack_what_only_people_look_at(server, customer):
+def test_key_item_may_lack_informative_attributes(server, customer):
     item = {"key_hash": {"S": hash_key(customer)}, "customer_id": {"S": customer}, "status": {"S": "active"}}
     server.account.dynamodb().put_item(TableName=server.stores.key_table, Item=item)
     [listed] = server.json("keys", "list", "--customer", customer)
@@ -278,7 +278,7 @@ def test_a_key_written_by_hand_may_lack_what_only_people_look_at(server, custome
     assert customer in server.run("keys", "list").stdout
 
 
-def test_a_status_that_there_is_none_of_is_shown_and_can_be_mended(server, customer):
+def test_unknown_status_is_shown_and_can_be_repaired(server, customer):
     item = {"key_hash": {"S": hash_key(customer)}, "customer_id": {"S": customer}, "status": {"S": "Actve"}}
     server.account.dynamodb().put_item(TableName=server.stores.key_table, Item=item)
     [listed] = server.json("keys", "list", "--customer", customer)
@@ -290,8 +290,8 @@ def test_a_status_that_there_is_none_of_is_shown_and_can_be_mended(server, custo
 # import
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with the mark that Excel writes
-def test_keys_that_customers_have_are_taken_over(server, customer, answer, tmp_path, encoding):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])  # with the byte order mark that Excel writes
+def test_existing_keys_can_be_imported(server, customer, answer, tmp_path, encoding):
     ours, theirs = new_key(), f"key-{encoding} of {customer}"
     file = tmp_path / "keys.csv"
     file.write_text(f'{customer},{ours}\n\n"{customer}", {theirs} ,"web, Größe 2"\n', encoding=encoding)
@@ -301,14 +301,14 @@ def test_keys_that_customers_have_are_taken_over(server, customer, answer, tmp_p
     assert {record["label"] for record in listed} == {None, "web, Größe 2"}
 
 
-def test_keys_come_from_standard_input_too(server, customer, answer):
+def test_keys_can_be_imported_from_standard_input(server, customer, answer):
     key = new_key()
     result = server.json("keys", "import", "-", stdin=f"{customer},{key}\n")
     assert result == {"imported": 1, "replaced": 0, "already_there": 0, "of_another_customer": 0}
     assert answer(key) == ACCEPTED
 
 
-def test_an_import_leaves_keys_that_are_there_as_they_are(server, make_key, answer, customer):
+def test_import_does_not_change_existing_keys(server, make_key, answer, customer):
     made = make_key()
     server.json("keys", "revoke", made["id"], "--yes")
     result = server.json("keys", "import", "-", stdin=f"{customer},{made['api_key']}\n")
@@ -331,7 +331,7 @@ def test_an_import_leaves_keys_that_are_there_as_they_are(server, make_key, answ
         ("acme," + 200_000 * "x", "This is not CSV in UTF-8"),
     ],
 )
-def test_one_bad_line_and_nothing_is_imported(server, customer, line, sentence):
+def test_bad_line_stops_the_whole_import(server, customer, line, sentence):
     line = line if isinstance(line, bytes) else line.encode()
     result = server.run("keys", "import", "-", stdin=b"%s,%s\n%s\n" % (customer.encode(), new_key().encode(), line))
     assert result.exit_code == 1
@@ -339,13 +339,13 @@ def test_one_bad_line_and_nothing_is_imported(server, customer, line, sentence):
     assert server.json("keys", "list", "--customer", customer) == []
 
 
-def test_a_line_of_headings_is_no_key(server, customer):
+def test_header_line_is_refused(server, customer):
     result = server.run("keys", "import", "-", stdin=f"customer,api_key\n{customer},{new_key()}\n")
     assert result.exit_code == 1
     assert "The file must not have a header line" in result.stderr
 
 
-def test_a_key_of_another_customer_is_left_as_it_is_and_told(server, make_key, customer):
+def test_key_of_another_customer_is_reported_and_not_changed(server, make_key, customer):
     made = make_key()
     result = server.run("keys", "import", "-", stdin=f"somebody-else,{made['api_key']}\n")
     assert result.exit_code == 1
@@ -353,19 +353,19 @@ def test_a_key_of_another_customer_is_left_as_it_is_and_told(server, make_key, c
     assert [key["id"] for key in server.json("keys", "list", "--customer", customer)] == [made["id"]]
 
 
-def test_a_key_can_not_end_in_the_past(server, customer):
+def test_expiry_in_the_past_is_refused(server, customer):
     result = server.run("keys", "create", "--customer", customer, "--expires", "2020-01-01")
     assert result.exit_code == 2
     assert "2020-01-01 is in the past" in result.stderr
 
 
-def test_a_file_that_is_not_there_is_told(server):
+def test_missing_file_is_an_error(server):
     result = server.run("keys", "import", "nowhere.csv")
     assert result.exit_code == 2
     assert "'nowhere.csv': No such file or directory" in result.stderr
 
 
-# export, and import of that
+# export, and import of an export
 
 
 def exported(stack_table):
@@ -393,7 +393,7 @@ def tables(aws):
     return name, f"{name}-other"
 
 
-def test_keys_move_to_another_deployment_as_they_are(aws, tables):
+def test_exported_keys_are_imported_unchanged(aws, tables):
     old, new = tables
     result = run("keys", "import", "-", "--table", new, stdin=exported(old))
     assert result.stdout == "Imported 3 keys; 0 were there already.\n"
@@ -401,14 +401,14 @@ def test_keys_move_to_another_deployment_as_they_are(aws, tables):
     assert sorted(items[0], key=str) == sorted(items[1], key=str)
 
 
-def test_what_is_exported_holds_no_key(aws, tables):
+def test_export_contains_no_key(aws, tables):
     key = new_key()
     KeyTable(aws.dynamodb(), tables[0]).add(KeyRecord.of(key, customer_id="acme"))
     assert hash_key(key) in exported(tables[0])
     assert key not in exported(tables[0])
 
 
-def test_a_revocation_moves_too_where_the_file_shall_win(aws, tables):
+def test_import_can_take_over_a_revocation(aws, tables):
     old, new = tables
     run("keys", "import", "-", "--table", new, stdin=exported(old))
     table = KeyTable(aws.dynamodb(), old)
@@ -422,7 +422,7 @@ def test_a_revocation_moves_too_where_the_file_shall_win(aws, tables):
     assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.REVOKED}
 
 
-def test_no_file_wins_over_a_revocation(aws, tables):
+def test_import_never_undoes_a_revocation(aws, tables):
     old, new = tables
     file = exported(old)
     run("keys", "import", "-", "--table", new, stdin=file)
@@ -434,7 +434,7 @@ def test_no_file_wins_over_a_revocation(aws, tables):
     assert {record.status for record in table} == {Status.REVOKED}
 
 
-def test_no_file_wins_over_the_key_of_another_customer(aws, tables):
+def test_import_never_takes_the_key_of_another_customer(aws, tables):
     old, new = tables
     for record in KeyTable(aws.dynamodb(), old):
         KeyTable(aws.dynamodb(), new).put(replace(record, customer_id="somebody-else"))
@@ -471,7 +471,7 @@ EXPORTED = KeyRecord.of("some-key-of-theirs", customer_id="acme").exported()
         (json.dumps({**EXPORTED, "label": 7}), "label must be null or a string"),
     ],
 )
-def test_one_bad_line_of_an_export_and_nothing_is_imported(aws, tables, line, sentence):
+def test_bad_line_of_an_export_stops_the_whole_import(aws, tables, line, sentence):
     result = run("keys", "import", "-", "--table", tables[1], stdin=f"{json.dumps(EXPORTED)}\n{line}\n")
     assert result.exit_code == 1
     assert sentence in result.stderr

@@ -1,4 +1,4 @@
-"""`destination replay`: stored messages through the event queue once more."""
+"""Test `destination replay`: it sends stored messages through the event queue again."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ SETTINGS = {"x-segment-settings": "eyJyZWdpb24iOiAiZXUifQ=="}
 
 @pytest.fixture
 def replay(tmp_path):
-    """Return what replays on the stack, with a state file of its own, unasked."""
+    """Return a function that runs replay on the stack, with a private state file and without a question."""
     options = ("--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"), "--yes")
     return lambda *args: run("replay", *args, *options)
 
@@ -57,7 +57,7 @@ def three_pages(destination, prepare):
 
 @contextmanager
 def cutting_off(call):
-    """Let the queue be out of reach from a call on."""
+    """Make the queue unreachable from a given call on."""
     calls = itertools.count(1)
 
     def cut(**_):
@@ -80,13 +80,13 @@ def cutting_off(call):
         {"type": "delete", "userId": "user-1", "timestamp": "no time"},
     ],
 )
-def test_what_is_queued_is_what_is_stored(message, destination, replay):
+def test_queued_messages_equal_the_stored_ones(message, destination, replay):
     assert destination.post(message, headers=SETTINGS).status in (200, 202)
     assert replay().output == "Queued 1 message for the consumer; read 1 item.\n"
     assert taken(destination) == destination.stored()
 
 
-def test_a_fifo_queue_gets_the_messages_of_a_user_in_their_order(deploy, replay):
+def test_fifo_queue_gets_the_messages_of_a_user_in_order(deploy, replay):
     destination = deploy(Consumer="on", EventQueueType="fifo")
     for minute in (3, 1, 2):
         moment = f"2026-03-12T09:0{minute}:00Z"
@@ -95,7 +95,7 @@ def test_a_fifo_queue_gets_the_messages_of_a_user_in_their_order(deploy, replay)
     assert [body["message_id"] for body in taken(destination)] == ["minute-1", "minute-2", "minute-3"]
 
 
-def test_a_time_chooses_by_when_a_message_was_stored_or_when_it_happened(destination, replay):
+def test_messages_can_be_selected_by_either_time(destination, replay):
     for day in (11, 12, 13):
         moment = f"2026-03-{day}T00:00:00Z"
         destination.post({**TRACK, "userId": "user-1", "messageId": f"day-{day}", "timestamp": moment})
@@ -125,7 +125,7 @@ def test_a_dry_run_only_counts(destination, replay):
 
 @pytest.mark.parametrize("cut_at", [1, 5, 25, 40])
 @pytest.mark.usefixtures("three_pages")
-def test_one_that_ended_half_way_goes_on_with_the_page_where_it_ended(cut_at, destination, replay):
+def test_interrupted_replay_resumes_at_its_last_page(cut_at, destination, replay):
     with cutting_off(cut_at):
         result = replay()
     assert (result.exit_code, "the same command goes on" in result.output) == (1, True)
@@ -138,7 +138,7 @@ def test_one_that_ended_half_way_goes_on_with_the_page_where_it_ended(cut_at, de
 
 
 @pytest.mark.usefixtures("three_pages")
-def test_restart_begins_anew(destination, replay):
+def test_restart_starts_over(destination, replay):
     with cutting_off(40):
         replay()
     taken(destination)
@@ -146,7 +146,7 @@ def test_restart_begins_anew(destination, replay):
     assert ids(taken(destination)) == numbers(45)
 
 
-def test_what_is_stored_after_it_began_is_not_of_it(destination, replay):
+def test_messages_stored_after_the_start_are_not_replayed(destination, replay):
     fill(destination, 3)
     with cutting_off(1):
         replay()
@@ -162,7 +162,7 @@ def test_a_message_with_any_time_is_queued_as_it_is_stored(time, destination, re
     assert taken(destination) == destination.stored()
 
 
-def test_an_item_that_can_not_be_read_does_not_stop_the_replay(destination, replay):
+def test_unreadable_item_does_not_stop_the_replay(destination, replay):
     for number in range(3):
         destination.post({**TRACK, "userId": "user-1", "messageId": f"m-{number}"})
     table, client = destination.stack.stores.event_table, destination.account.dynamodb()
@@ -178,7 +178,7 @@ def test_an_item_that_can_not_be_read_does_not_stop_the_replay(destination, repl
 
 @pytest.mark.parametrize("options", [(), ("--by", "happened"), ("--customer", "demo"), ("--dry-run",)])
 @pytest.mark.parametrize("edited", [{"customer_id": {"N": "7"}}, {"stored_at": {"N": "7"}, "timestamp": None}])
-def test_an_item_that_somebody_has_edited_is_named_and_does_not_stop_the_replay(edited, options, destination, replay):
+def test_edited_item_is_named_and_does_not_stop_the_replay(edited, options, destination, replay):
     for number in range(3):
         destination.post({**TRACK, "userId": "user-1", "messageId": f"m-{number}"})
     table, client = destination.stack.stores.event_table, destination.account.dynamodb()
@@ -193,7 +193,7 @@ def test_an_item_that_somebody_has_edited_is_named_and_does_not_stop_the_replay(
     assert " 2 messages for the consumer; read 3 items." in result.output
 
 
-def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay):
+def test_message_too_large_for_the_queue_is_reported(destination, replay):
     fill(destination, 2)
     large = {"type": "identify", "userId": "user-1", "messageId": "large", "traits": {"text": "ж" * 400_000}}
     assert destination.post(json.dumps(large, ensure_ascii=False)).status == 200
@@ -203,7 +203,7 @@ def test_a_message_that_does_not_fit_into_the_queue_is_told(destination, replay)
 
 
 @pytest.mark.parametrize(("rate", "slept"), [(100, [0, 0.01, 0.02, 0.03]), (None, [0, 0, 0, 0])])
-def test_a_rate_spreads_what_it_queues_over_time(rate, slept):
+def test_rate_spreads_messages_over_time(rate, slept):
     pauses = []
     pace = RateLimit(rate, clock=lambda: 17.0, sleep=pauses.append)
     for _ in slept:
@@ -211,7 +211,7 @@ def test_a_rate_spreads_what_it_queues_over_time(rate, slept):
     assert pauses == pytest.approx(slept)
 
 
-def test_time_that_was_not_used_is_not_made_up_for():
+def test_unused_time_allows_no_burst():
     pauses, times = [], iter([0.0, 60.0, 60.0])
     pace = RateLimit(100, clock=lambda: next(times), sleep=pauses.append)
     pace.wait()
@@ -219,7 +219,7 @@ def test_time_that_was_not_used_is_not_made_up_for():
     assert pauses == pytest.approx([0, 0.01])
 
 
-def test_one_that_ended_after_its_last_page_has_nothing_left(destination, replay, tmp_path):
+def test_replay_that_ended_after_its_last_page_is_complete(destination, replay, tmp_path):
     fill(destination, 3)
     with cutting_off(2):
         replay()
@@ -232,7 +232,7 @@ def test_one_that_ended_after_its_last_page_has_nothing_left(destination, replay
     assert ids(taken(destination)) == numbers(3)
 
 
-def test_a_state_of_another_replay_is_not_gone_on_with(destination, replay):
+def test_state_of_another_replay_is_refused(destination, replay):
     fill(destination, 3)
     with cutting_off(1):
         replay("--customer", "demo")
@@ -241,7 +241,7 @@ def test_a_state_of_another_replay_is_not_gone_on_with(destination, replay):
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/folder/state.json", "/dev/null/state.json"])
-def test_a_state_that_can_not_be_written_is_told(path, destination):  # noqa: ARG001 -- the stack
+def test_unwritable_state_is_an_error(path, destination):  # noqa: ARG001 -- the stack
     result = run("replay", "--stack", LOCAL_STACK, "--state", path, "--yes")
     assert (result.exit_code, "can't be written" in result.output) == (1, True)
 
@@ -257,12 +257,12 @@ def test_a_state_that_can_not_be_written_is_told(path, destination):  # noqa: AR
         (("--customer", ""), 2, "Invalid value for '--customer': it is empty"),
     ],
 )
-def test_what_to_replay_must_be_clear(options, status, problem, destination, replay):  # noqa: ARG001 -- the stack
+def test_options_that_select_nothing_clear_are_refused(options, status, problem, destination, replay):  # noqa: ARG001 -- the stack
     result = replay(*options)
     assert (result.exit_code, problem in result.output) == (status, True)
 
 
-def test_all_of_a_stack_is_handed_over_when_one_says_so(destination, tmp_path):
+def test_replay_of_everything_asks_for_confirmation(destination, tmp_path):
     destination.post({**TRACK, "userId": "user-1"})
     command = ("replay", "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
     refused = run(*command, stdin="n\n")
@@ -273,20 +273,20 @@ def test_all_of_a_stack_is_handed_over_when_one_says_so(destination, tmp_path):
 
 
 @pytest.mark.parametrize("options", [("--customer", "demo"), ("--to", "2099-01-01"), ("--dry-run",)], ids=" ".join)
-def test_what_one_chose_is_handed_over_unasked(options, destination, tmp_path):
+def test_selected_replay_does_not_ask(options, destination, tmp_path):
     destination.post({**TRACK, "userId": "user-1"})
     result = run("replay", *options, "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_without_a_consumer_nobody_would_take_the_messages(deploy, replay):
+def test_replay_without_a_consumer_is_refused(deploy, replay):
     deploy(Consumer="off")
     result = replay()
     assert (result.exit_code, "Consumer=off" in result.output) == (1, True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"history": {}}'])
-def test_a_state_that_is_none_is_told(text, destination, replay, tmp_path):  # noqa: ARG001 -- the stack
+def test_file_that_is_not_a_state_is_refused(text, destination, replay, tmp_path):  # noqa: ARG001 -- the stack
     (tmp_path / "state.json").write_text(text)
     result = replay()
     assert (result.exit_code, "is not the state of a replay: use --restart" in result.output) == (1, True)

@@ -1,4 +1,4 @@
-"""The rules of contacts, without a store."""
+"""Test the rules of contacts, without a store."""
 
 import json
 import random
@@ -58,11 +58,11 @@ def joined(*parts):
 
 
 def text(contact):
-    """Spell a contact as it is stored; to Python `1 == True`."""
+    """Return a contact as stored JSON text. (In Python, `1 == True`.)"""
     return json.dumps(contact.to_json())
 
 
-# When a message happened
+# The time of a message
 
 
 @pytest.mark.parametrize(
@@ -77,32 +77,32 @@ def text(contact):
         ({"timestamp": "0001-01-01T00:00:00Z"}, "0001-01-01T00:00:00.000000Z"),
     ],
 )
-def test_event_time_is_what_resends_repeat_but_never_after_the_receipt(fields, time):
+def test_event_time_is_repeated_by_resends_and_not_after_the_receipt(fields, time):
     assert event_time(message(**fields)) == time
 
 
 @pytest.mark.parametrize("time", [NOON, "2032-01-01T00:00:00Z", "at dusk"])
-def test_a_delete_erases_until_its_receipt(time):
+def test_delete_erases_up_to_its_receipt(time):
     assert erasure_time(message("delete", time=time)) == RECEIVED_AT
 
 
-# What a message says
+# The content of a message
 
 
 @pytest.mark.parametrize(
     ("fields", "contact_id"),
     [({}, "u-1"), ({"anonymous_id": "a-1"}, "u-1"), ({"user_id": None, "anonymous_id": "a-1"}, "a-1")],
 )
-def test_a_contact_is_known_by_its_user_id_else_by_its_anonymous_id(fields, contact_id):
+def test_contact_id_is_the_user_id_or_else_the_anonymous_id(fields, contact_id):
     assert contact_of(message(**fields)) == contact_id
 
 
-def test_a_message_that_names_nobody_can_never_be_handled():
+def test_message_without_an_id_fails_permanently():
     with pytest.raises(PermanentFailure, match="neither a user_id nor an anonymous_id"):
         contact_of(message(user_id=None))
 
 
-def test_a_user_and_a_visitor_with_the_same_id_are_two_contacts():
+def test_user_and_visitor_with_the_same_id_are_two_contacts():
     user, visitor = message(user_id="x", anonymous_id="a"), message(user_id=None, anonymous_id="x")
     assert contact_key(user, "acme") == key_of("acme", "x")
     assert contact_key(visitor, "acme") == visitor_key_of("acme", "x") != key_of("acme", "x")
@@ -123,7 +123,7 @@ CALLS = ["identify", "track", "page", "screen", "group", "alias"]
 
 @pytest.mark.parametrize("call_type", CALLS)
 @pytest.mark.parametrize(("fields", "is_activity"), ACTIVITY.values(), ids=ACTIVITY)
-def test_only_activity_moves_last_seen(call_type, fields, is_activity):
+def test_only_activity_changes_last_seen(call_type, fields, is_activity):
     payload = {"type": call_type, "userId": "u-1", "messageId": "m", "timestamp": NOON, "groupId": "g", **fields}
     for [canonical] in (canonicalise(payload), canonicalise_batch({"batch": [payload]})):
         seen = joined(contact_in({**canonical.body, "received_at": RECEIVED_AT}))
@@ -132,7 +132,7 @@ def test_only_activity_moves_last_seen(call_type, fields, is_activity):
         assert account.last_seen == (NOON if is_activity else None)
 
 
-def test_what_a_batch_says_of_activity_holds_for_its_messages():
+def test_activity_flag_of_a_batch_applies_to_its_messages():
     entries = [
         {"type": "identify", "userId": "u-1", "messageId": "m", "timestamp": NOON, **own}
         for own in ({}, {"context": {"active": True}})
@@ -142,7 +142,7 @@ def test_what_a_batch_says_of_activity_holds_for_its_messages():
     assert times == [None, NOON]
 
 
-def test_a_message_that_is_not_activity_updates_traits_and_keeps_last_seen():
+def test_inactive_message_updates_traits_and_keeps_last_seen():
     contact = joined(
         said(time=MORNING, traits={"plan": "free"}), said(traits={"plan": "pro"}, context={"active": False})
     )
@@ -152,7 +152,7 @@ def test_a_message_that_is_not_activity_updates_traits_and_keeps_last_seen():
 
 
 @pytest.mark.parametrize("call_type", CALLS)
-def test_every_message_tells_when_the_contact_was_seen(call_type):
+def test_every_call_type_sets_last_seen(call_type):
     contact = said(call_type)
     assert (contact.contact_id, contact.last_seen) == ("u-1", NOON)
 
@@ -160,7 +160,7 @@ def test_every_message_tells_when_the_contact_was_seen(call_type):
 @pytest.mark.parametrize(
     ("call_type", "values"), [("identify", {"plan": "pro"}), ("track", {}), ("page", {}), ("group", {})]
 )
-def test_the_traits_of_a_contact_are_those_of_identify_calls(call_type, values):
+def test_contact_traits_come_from_identify_calls(call_type, values):
     assert said(call_type, traits={"plan": "pro"}).values == values
 
 
@@ -173,21 +173,21 @@ def test_the_traits_of_a_contact_are_those_of_identify_calls(call_type, values):
         ("track", {}, {}),
     ],
 )
-def test_an_identify_call_without_traits_may_have_them_in_its_context(call_type, fields, values):
+def test_identify_call_may_have_its_traits_in_context(call_type, fields, values):
     assert said(call_type, context={"traits": {"plan": "pro"}}, **fields).values == values
 
 
 @pytest.mark.parametrize("context", [None, [], "pro", {}, {"traits": None}, {"traits": ["pro"]}])
-def test_a_context_without_traits_tells_none(context):
+def test_context_without_traits_gives_no_traits(context):
     assert said(context=context).values == {}
 
 
-def test_the_traits_of_a_group_call_are_those_of_the_account():
+def test_account_traits_come_from_group_calls():
     account = account_in(message("group", group_id="g-1", traits={"plan": "pro"}))
     assert (account.contact_id, account.values) == ("g-1", {"plan": "pro"})
 
 
-def test_a_group_call_makes_the_contact_a_member():
+def test_group_call_makes_the_contact_a_member():
     assert list(said("group", group_id="g-1").groups) == ["g-1"]
 
 
@@ -204,17 +204,17 @@ def test_a_group_call_makes_the_contact_a_member():
         (previous_of, {"type": "alias", "previous_id": "a-1", "user_id": None, "anonymous_id": "a-2"}),
     ],
 )
-def test_what_a_message_lacks_or_has_in_vain_is_passed_over(told, fields):
-    assert told(message(**fields)) is None
+def test_missing_or_useless_fields_are_ignored(read, fields):
+    assert read(message(**fields)) is None
 
 
 @pytest.mark.parametrize("traits", [None, [], "pro", 7])
-def test_traits_that_are_no_object_are_passed_over(traits):
+def test_traits_that_are_not_an_object_are_ignored(traits):
     assert said(traits=traits).values == {}
 
 
 @pytest.mark.parametrize("others", [("acme", "u-2"), ("umbrella", "u-1"), ("acme#u-1", ""), ("acme", "\ud800")])
-def test_no_two_contacts_share_a_key(others):
+def test_contacts_have_distinct_keys(others):
     assert key_of("acme", "u-1") != key_of(*others)
     assert visitor_key_of("acme", "u-1") not in (visitor_key_of(*others), key_of(*others))
     assert visitor_key_of("acme", "u-1") != key_of("acme", "anonymous#u-1")
@@ -232,19 +232,19 @@ def test_the_latest_value_of_each_trait_counts():
     assert contact.values == {"plan": None, "city": "Oslo", "pet": "cat"}
 
 
-def test_an_unknown_time_is_older_than_all():
+def test_unknown_time_is_older_than_any_other():
     contact = joined(said(time=MORNING, traits={"plan": "pro"}), said(time="at dusk", traits={"plan": "free"}))
     assert (contact.values, contact.last_seen) == ({"plan": "pro"}, MORNING)
 
 
-def test_what_happened_until_an_erasure_is_void_whichever_comes_first():
+def test_erasure_removes_older_facts_in_any_order():
     before, after = said(time=NOON, traits={"plan": "pro"}), said(time=EVENING, traits={"city": "Oslo"})
     erasure = said("delete", received_at=NOON)
     assert joined(before, erasure, after) == joined(erasure, before, after) == joined(after, before, erasure)
     assert joined(before, erasure, after).values == {"city": "Oslo"}
 
 
-def test_what_remains_of_an_erased_contact_is_when_and_hashes():
+def test_erased_contact_keeps_only_its_time_and_whether_it_has_parts():
     erased = joined(
         said(traits={"name": "Ada"}),
         said("group", group_id="g-1"),
@@ -256,7 +256,7 @@ def test_what_remains_of_an_erased_contact_is_when_and_hashes():
 
 
 @pytest.mark.parametrize("values", [("free", "pro"), (1, True), (None, {}), ({"a": 1}, {"a": 2})], ids=str)
-def test_of_values_that_share_time_and_message_id_it_is_not_the_first_or_last_to_come_that_counts(values):
+def test_ties_do_not_depend_on_arrival_order(values):
     one, other = (said(traits={"plan": value}) for value in values)
     assert text(joined(one, other)) == text(joined(other, one))
 
@@ -288,19 +288,19 @@ SAID = st.one_of(
 
 
 @given(st.lists(SAID, min_size=1, max_size=6).flatmap(lambda parts: st.tuples(st.just(parts), st.permutations(parts))))
-def test_no_order_of_what_is_said_makes_a_difference(orders):
+def test_order_of_messages_makes_no_difference(orders):
     parts, others = orders
     assert text(joined(*parts)) == text(joined(*others))
 
 
 @given(st.lists(SAID, min_size=1, max_size=6), st.data())
-def test_what_is_said_again_makes_no_difference(parts, data):
+def test_repeated_messages_make_no_difference(parts, data):
     again = data.draw(st.lists(st.sampled_from(parts)))
     assert text(joined(*parts, *again)) == text(joined(*parts))
 
 
 @given(st.lists(SAID, max_size=4))
-def test_a_contact_is_read_as_it_was_stored(parts):
+def test_contact_is_read_back_unchanged(parts):
     contact = joined(*parts)
     assert Contact.from_json(json.loads(text(contact))) == contact
 
@@ -308,7 +308,7 @@ def test_a_contact_is_read_as_it_was_stored(parts):
 @pytest.mark.parametrize(
     "stored", [{"id": "u-1", "last_seen": NOON}, {"id": "u-1", "last_seen": NOON, "merged": ["x"]}]
 )
-def test_a_contact_of_an_earlier_version_is_read(stored):
+def test_contact_of_an_earlier_version_can_be_read(stored):
     assert Contact.from_json(stored) == Contact(contact_id="u-1", last_seen=NOON, updated=NOON)
 
 
@@ -316,7 +316,7 @@ def test_a_contact_of_an_earlier_version_is_read(stored):
 
 
 def shuffled(parts):
-    """Yield some orders of parts."""
+    """Yield several orders of the parts."""
     for seed in range(8):
         parts = [*parts]
         random.Random(seed).shuffle(parts)  # noqa: S311 -- to be repeatable, not secret
@@ -328,7 +328,7 @@ def shuffled(parts):
     ["x" * MAX_FACT_BYTES, ["x" * 100] * 11, {"a": {"b": "ж" * MAX_FACT_BYTES}}, "\ud800" * 200],
     ids=["text", "array", "object", "escaped"],
 )
-def test_a_value_that_is_too_long_is_left_out_and_replaces_older_ones(value):
+def test_overlong_value_is_left_out_and_replaces_older_ones(value):
     parts = [said(time=MORNING, traits={"bio": "short", "plan": "pro"}), said(time=NOON, traits={"bio": value})]
     for order in shuffled(parts):
         contact = joined(*order)
@@ -337,13 +337,13 @@ def test_a_value_that_is_too_long_is_left_out_and_replaces_older_ones(value):
     assert joined(*parts, said("delete", received_at=NOON)).is_whole
 
 
-def test_a_value_that_just_fits_is_kept():
+def test_value_of_maximum_length_is_kept():
     fixed = len(json.dumps(["bio", [NOON, "m-1", ""]]))
     for length, is_whole in ((MAX_FACT_BYTES - fixed, True), (MAX_FACT_BYTES - fixed + 1, False)):
         assert said(traits={"bio": "x" * length}).is_whole is is_whole
 
 
-def test_a_name_that_is_too_long_is_dropped():
+def test_overlong_name_is_dropped():
     for contact in (
         joined(said(traits={"x" * MAX_FACT_BYTES: 1, "plan": "pro"})),
         joined(said(traits={"plan": "pro"}), said("group", group_id="x" * MAX_FACT_BYTES)),
@@ -351,7 +351,7 @@ def test_a_name_that_is_too_long_is_dropped():
         assert (contact.values, contact.left_out, contact.cut_at, contact.groups) == ({"plan": "pro"}, [], NOON, {})
 
 
-def test_the_newest_traits_are_kept_whatever_the_order_of_arrival():
+def test_newest_traits_are_kept_in_any_order_of_arrival():
     times = [f"2031-05-17T12:{number // 60:02}:{number % 60:02}.000000Z" for number in range(MAX_TRAITS + 40)]
     parts = [said(time=time, traits={f"trait {number}": number}) for number, time in enumerate(times)]
     parts += [said(time=EVENING, traits={f"trait {number}": "x" * 500, "long": "x" * 2000}) for number in range(5)]
@@ -372,7 +372,7 @@ def test_the_newest_groups_are_kept():
     assert not contact.is_whole
 
 
-def test_a_contact_at_all_of_its_limits_fits_into_an_item():
+def test_contact_at_all_limits_fits_into_an_item():
     message_id = "m" * 100
     names = [f"{number:03}\ud800" for number in range(MAX_TRAITS)]
     room = MAX_FACT_BYTES - len(json.dumps([names[0], [NOON, message_id, ""]]))
@@ -392,7 +392,7 @@ def test_a_contact_at_all_of_its_limits_fits_into_an_item():
 # Contacts that are merged
 
 
-def test_a_profile_is_its_members_in_one():
+def test_profile_combines_its_members():
     root = joined(
         said(time=NOON, traits={"plan": "pro"}), said("group", group_id="g-1"), said("alias", previous_id="a-1")
     )
@@ -406,7 +406,7 @@ def test_a_profile_is_its_members_in_one():
     assert (profile.traits, profile.groups) == ({"plan": "free", "pet": "cat"}, ["g-1", "g-2"])
 
 
-def test_the_erasure_of_one_member_leaves_the_others_theirs():
+def test_erasing_one_member_keeps_the_others_traits():
     root = joined(said(time=MORNING, traits={"plan": "pro"}))
     erased = joined(
         said("delete", user_id="a-1", received_at=NOON),

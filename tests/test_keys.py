@@ -40,7 +40,7 @@ class Clock:
 
 
 class KeyTable:
-    """Answers GetItem as a DynamoDB client does, from memory, and counts the reads."""
+    """Answers GetItem from memory, like a DynamoDB client, and counts the reads."""
 
     def __init__(self):
         self.items = {}
@@ -92,25 +92,25 @@ def key_store(client, clock, *, cache_seconds=CACHE_SECONDS, grace_seconds=GRACE
 # The key itself
 
 
-def test_a_new_key_is_well_formed_and_unlike_any_other():
+def test_new_keys_are_well_formed_and_distinct():
     keys = {new_key() for _ in range(100)}
     assert len(keys) == 100
     assert all(is_well_formed(key) and len(key) == len(KEY) and key.startswith(KEY_PREFIX) for key in keys)
 
 
 @pytest.mark.parametrize("place", range(len(KEY_PREFIX), len(KEY)))
-def test_a_key_of_ours_with_one_wrong_character_is_not_well_formed(place):
+def test_generated_key_with_a_wrong_character_is_not_well_formed(place):
     wrong = "x" if KEY[place] != "x" else "y"
     assert not is_well_formed(KEY[:place] + wrong + KEY[place + 1 :])
 
 
 @pytest.mark.parametrize("place", range(len(KEY_PREFIX), len(KEY) - 1))
-def test_a_key_of_ours_with_two_neighbours_exchanged_is_not_well_formed(place):
+def test_generated_key_with_swapped_neighbours_is_not_well_formed(place):
     assert not is_well_formed(KEY[:place] + KEY[place + 1] + KEY[place] + KEY[place + 2 :])
 
 
 @pytest.mark.parametrize("key", [KEY, *FOREIGN_KEYS])
-def test_keys_of_ours_and_of_the_partner_are_well_formed(key):
+def test_generated_and_imported_keys_are_well_formed(key):
     assert is_well_formed(key)
 
 
@@ -118,11 +118,11 @@ def test_keys_of_ours_and_of_the_partner_are_well_formed(key):
     "key",
     ["", "x" * (MAX_KEY_CHARS + 1), "a:b", "clé", "a\tb", "a\x7f", "\ud800", KEY_PREFIX, KEY[:-1], KEY + "0", BODY],
 )
-def test_what_no_key_looks_like_is_not_well_formed(key):
+def test_impossible_keys_are_not_well_formed(key):
     assert not is_well_formed(key)
 
 
-def test_the_checksum_has_a_fixed_length_and_is_made_of_letters_and_digits():
+def test_checksum_has_a_fixed_length_of_letters_and_digits():
     checksums = [checksum(str(number)) for number in range(100)]
     assert all(len(text) == CHECKSUM_CHARS and text.isascii() and text.isalnum() for text in checksums)
 
@@ -131,12 +131,12 @@ def test_the_hash_is_sha_256_in_hexadecimal():
     assert hash_key("segment") == "03e71c6d7dc6bd4e89ceaf32f6488ca0aa69b0de784b706cac5818d680e9d97f"
 
 
-def test_keys_that_were_given_out_stay_well_formed():
+def test_keys_of_earlier_versions_stay_well_formed():
     assert is_well_formed("ddk_7Yq2Lw9ZpTn4XbVs8RkEc3MdHg6JfA280Lfy")
     assert (MAX_REFUSAL_AGE_SECONDS, READ_AGAIN_SECONDS) == (5, 5)
 
 
-# The table, as it is in AWS
+# The table, as in AWS
 
 
 @pytest.fixture
@@ -198,23 +198,23 @@ def test_a_missing_table_is_not_an_unknown_key(dynamodb, clock):
         key_store(dynamodb, clock).find(KEY)
 
 
-def test_a_damaged_item_is_a_fault_of_ours_and_not_an_unknown_key(table, store):
+def test_damaged_item_is_our_fault_and_not_an_unknown_key(table, store):
     table.put(KEY, status="sleepy")
     with pytest.raises(ValueError, match="sleepy"):
         store.find(KEY)
 
 
-# What needs no read
+# Keys that need no read
 
 
 @pytest.mark.parametrize("key", ["", "clé", KEY[:-1], "x" * (MAX_KEY_CHARS + 1)])
-def test_what_can_be_no_key_is_unknown_without_a_read(table, store, key):
+def test_malformed_key_is_unknown_without_a_read(table, store, key):
     assert store.find(key) is None
     assert table.reads == 0
 
 
 @pytest.mark.parametrize(("accept_demo_keys", "customer_id"), [(True, "acme"), (False, None)])
-def test_demo_keys_work_only_where_they_are_accepted(table, clock, accept_demo_keys, customer_id):
+def test_demo_keys_work_only_if_enabled(table, clock, accept_demo_keys, customer_id):
     table.put("demo-key-acme")
     found = key_store(table, clock, accept_demo_keys=accept_demo_keys).find("demo-key-acme")
     assert (found and found.customer_id) == customer_id
@@ -234,7 +234,7 @@ def test_a_known_key_is_read_again_after_the_cache_time(table, store, clock, sec
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(CACHE_SECONDS - 1, Status.ACTIVE), (CACHE_SECONDS, Status.REVOKED)])
-def test_a_revocation_bites_within_the_cache_time(table, store, clock, seconds, status):
+def test_revoked_key_is_refused_within_the_cache_time(table, store, clock, seconds, status):
     table.put(KEY)
     store.find(KEY)
     table.put(KEY, Status.REVOKED)
@@ -246,7 +246,7 @@ def test_a_revocation_bites_within_the_cache_time(table, store, clock, seconds, 
 
 
 PAST, FUTURE = {"S": "2030-03-17T17:46:39+00:00"}, {"S": "2030-03-17T17:47:40+00:00"}
-"""A second before the clock of these tests, and a minute after it."""
+"""One second before the clock of these tests, and one minute after it."""
 REFUSED = {
     "unknown": None,
     "suspended": {"status": Status.SUSPENDED},
@@ -257,7 +257,7 @@ REFUSED = {
 
 @pytest.fixture(params=REFUSED.values(), ids=REFUSED)
 def refusing(request, table):
-    """Return a table with a key in a state that is refused."""
+    """Return a table with a key in a refused state."""
     if request.param is not None:
         table.put(KEY, **request.param)
     return table
@@ -320,14 +320,14 @@ def test_key_that_expires_in_the_grace_time_is_not_refused(table, store, clock, 
         store.find(KEY)
 
 
-def test_refusal_that_was_read_in_the_future_has_no_known_age(refusing, store, clock):
+def test_refusal_read_in_the_future_is_not_trusted(refusing, store, clock):
     store.find(KEY)
     refusing.put(KEY)
     clock.now -= 3600
     assert not is_refused(store, clock)
 
 
-def test_key_that_was_read_in_the_future_does_not_serve_in_an_outage(table, store, clock, fault):
+def test_key_read_in_the_future_is_not_used_in_an_outage(table, store, clock, fault):
     table.put(KEY)
     store.find(KEY)
     table.fault = fault
@@ -392,7 +392,7 @@ def test_a_cache_time_of_zero_reads_every_time(table, clock, is_known):
         assert table.reads == reads
 
 
-def test_a_flood_of_unknown_keys_is_forgotten_from_its_beginning_and_pushes_no_known_key_out(table, store):
+def test_flood_of_unknown_keys_evicts_no_known_key(table, store):
     table.put(KEY)
     for key in (KEY, *(f"unknown-{number}" for number in range(MAX_CACHED_KEYS + 1))):
         store.find(key)
@@ -401,7 +401,7 @@ def test_a_flood_of_unknown_keys_is_forgotten_from_its_beginning_and_pushes_no_k
     assert not is_remembered("unknown-0", table, store)
 
 
-def test_a_flood_of_unknown_keys_takes_a_read_each_and_ten_megabytes_at_the_most(table, store):
+def test_flood_of_unknown_keys_needs_at_most_ten_megabytes(table, store):
     keys = [f"unknown-{number}" for number in range(2 * MAX_CACHED_KEYS)]
     tracemalloc.start()
     for key in keys:
@@ -412,7 +412,7 @@ def test_a_flood_of_unknown_keys_takes_a_read_each_and_ten_megabytes_at_the_most
     assert table.reads == len(keys)
 
 
-def test_the_known_keys_that_are_remembered_have_a_bound(table, store):
+def test_cache_of_known_keys_is_bounded(table, store):
     for key in (f"known-{number}" for number in range(MAX_CACHED_KEYS + 1)):
         table.put(key)
         store.find(key)
@@ -430,7 +430,7 @@ def is_remembered(key, table, store):
 
 
 @pytest.mark.parametrize("seconds", [CACHE_SECONDS, GRACE_SECONDS - 1])
-def test_a_cached_key_serves_through_the_grace_time_while_the_table_cannot_be_read(table, store, clock, fault, seconds):
+def test_cached_key_works_in_the_grace_time_of_an_outage(table, store, clock, fault, seconds):
     table.put(KEY)
     store.find(KEY)
     table.fault = fault
@@ -439,7 +439,7 @@ def test_a_cached_key_serves_through_the_grace_time_while_the_table_cannot_be_re
 
 
 @pytest.mark.parametrize("seconds", [GRACE_SECONDS, GRACE_SECONDS + 1])
-def test_a_cached_key_does_not_serve_after_the_grace_time(table, store, clock, fault, seconds):
+def test_cached_key_does_not_work_after_the_grace_time(table, store, clock, fault, seconds):
     table.put(KEY)
     store.find(KEY)
     table.fault = fault
@@ -460,7 +460,7 @@ def test_failed_reads_do_not_lengthen_the_grace_time(table, store, clock, fault)
 
 
 @pytest.mark.parametrize(("seconds", "reads"), [(READ_AGAIN_SECONDS - 1, 2), (READ_AGAIN_SECONDS, 3)])
-def test_after_a_failed_read_the_table_is_left_alone_for_a_while(table, clock, fault, seconds, reads):
+def test_table_is_not_read_for_a_while_after_a_failed_read(table, clock, fault, seconds, reads):
     store = key_store(table, clock)
     table.put(KEY)
     store.find(KEY)
@@ -472,7 +472,7 @@ def test_after_a_failed_read_the_table_is_left_alone_for_a_while(table, clock, f
     assert table.reads == reads
 
 
-def test_a_revocation_bites_as_soon_as_the_table_can_be_read_again(table, store, clock, fault):
+def test_revoked_key_is_refused_once_the_table_is_readable(table, store, clock, fault):
     table.put(KEY)
     store.find(KEY)
     table.put(KEY, Status.REVOKED)
@@ -484,7 +484,7 @@ def test_a_revocation_bites_as_soon_as_the_table_can_be_read_again(table, store,
     assert store.find(KEY).status is Status.REVOKED
 
 
-def test_a_deleted_key_does_not_come_back_when_the_table_cannot_be_read(table, store, clock, fault):
+def test_deleted_key_stays_unknown_in_an_outage(table, store, clock, fault):
     table.put(KEY)
     store.find(KEY)
     table.items.clear()
@@ -497,7 +497,7 @@ def test_a_deleted_key_does_not_come_back_when_the_table_cannot_be_read(table, s
 
 
 @pytest.mark.parametrize("was_read_before", [True, False])
-def test_an_unknown_key_is_never_answered_while_the_table_cannot_be_read(table, store, clock, fault, was_read_before):
+def test_unknown_key_gets_no_final_answer_in_an_outage(table, store, clock, fault, was_read_before):
     if was_read_before:
         store.find(KEY)
         clock.now += MAX_REFUSAL_AGE_SECONDS

@@ -1,4 +1,4 @@
-"""What Segment's server libraries send, by the whole function."""
+"""Test the whole function with the requests of Segment's server libraries."""
 
 import base64
 import gzip
@@ -40,7 +40,7 @@ def rejects(destination):
 
 @SINKS
 @pytest.mark.parametrize("call_type", [name for name in CALL_TYPES if name != DELETE])
-def test_a_route_tells_the_type_of_its_message(call_type, sink, deploy):
+def test_route_sets_the_type_of_its_message(call_type, sink, deploy):
     destination = deploy(EventSink=sink)
     message = {"userId": "keeper-17", **FIELDS[call_type]}
     answer = destination.post(message, path=f"/v1/{call_type}")
@@ -49,7 +49,7 @@ def test_a_route_tells_the_type_of_its_message(call_type, sink, deploy):
     assert (record["type"], record["message"]["type"]) == (call_type, call_type)
 
 
-def test_what_came_by_either_way_is_the_same_message(deploy):
+def test_segment_and_library_routes_store_the_same_message(deploy):
     destination = deploy()
     assert destination.post(TRACK).body["status"] == "stored"
     for path, body in (("/v1/track", {**TRACK, "type": None}), ("/v1/batch", {"batch": [TRACK]})):
@@ -69,7 +69,7 @@ def test_what_came_by_either_way_is_the_same_message(deploy):
         ([TRACK], 400, "not_an_object"),
     ],
 )
-def test_a_single_message_is_refused_as_one_of_segments(body, status, code, deploy):
+def test_single_library_message_is_refused_like_segments(body, status, code, deploy):
     answer = deploy().post(body, path="/v1/track")
     assert (answer.status, answer.body["code"], "message" in answer.body) == (status, code, True)
 
@@ -81,7 +81,7 @@ def test_a_single_message_that_is_too_large_is_refused(deploy):
     assert deploy().post(message, path="/v1/track").body["code"] == "message_too_large"
 
 
-def test_a_call_type_that_is_switched_off_is_a_501_alone_and_rejected_in_a_batch(deploy):
+def test_switched_off_call_type_is_501_alone_and_rejected_in_a_batch(deploy):
     destination = deploy(SupportedCallTypes="page")
     assert destination.post(TRACK, path="/v1/track").status == 501
     answer = destination.post({"batch": [TRACK, {"type": "page", "userId": "u"}]}, path="/v1/batch")
@@ -102,7 +102,7 @@ def test_a_batch_is_stored(path, sink, deploy):
         assert record["message"].items() >= {"sent_at": sent_at, "context": {"ip": "192.0.2.1"}}.items()
 
 
-def test_what_a_library_sends_again_is_stored_once(deploy):
+def test_resend_of_a_library_is_stored_once(deploy):
     destination = deploy()
     assert counts(destination.post({"batch": tracks(30), "sentAt": 1}, path="/v1/batch")) == (200, 30, 0, 0)
     assert counts(destination.post({"batch": tracks(40), "sentAt": 2}, path="/v1/batch")) == (200, 10, 30, 0)
@@ -118,13 +118,13 @@ def test_what_a_library_sends_again_is_stored_once(deploy):
     ids=["as libraries send it", "as the import sends it"],
 )
 @pytest.mark.parametrize("path", ["/v1/batch", "/v1/import"])
-def test_a_batch_may_come_compressed(headers, path, deploy):
+def test_batch_may_be_compressed(headers, path, deploy):
     destination = deploy()
     body = base64.b64encode(gzip.compress(json.dumps({"batch": tracks(3)}).encode())).decode()
     assert counts(destination.post(body, headers=headers, is_base64=True, path=path)) == (200, 3, 0, 0)
 
 
-def test_a_delete_in_a_batch_is_a_message_like_others(deploy):
+def test_delete_in_a_batch_is_stored_like_other_messages(deploy):
     destination = deploy()
     assert counts(destination.post({"batch": [{"type": "delete", "userId": "u"}]}, path="/v1/batch"))[:2] == (200, 1)
     assert destination.stored()[0]["type"] == "delete"
@@ -135,7 +135,7 @@ def test_a_delete_in_a_batch_is_a_message_like_others(deploy):
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": ""}, {"authorization": "  "}])
 @pytest.mark.parametrize(("path", "body"), [("/v1/track", TRACK), ("/v1/batch", {"batch": tracks(2)})])
-def test_a_write_key_is_the_credentials_where_there_are_no_others_and_stored_nowhere(path, body, headers, deploy):
+def test_write_key_serves_as_credentials_and_is_never_stored(path, body, headers, deploy):
     destination = deploy()
     answer = destination.post({**body, "writeKey": f" {demo.GOOD_KEY}\n"}, key=None, headers=headers, path=path)
     assert answer.status == 200
@@ -157,13 +157,13 @@ def test_a_write_key_is_the_credentials_where_there_are_no_others_and_stored_now
         ("/segment", {**TRACK, "writeKey": demo.GOOD_KEY}, "missing_credentials"),
     ],
 )
-def test_without_a_good_key_nothing_is_stored(path, body, code, deploy):
+def test_nothing_is_stored_without_a_good_key(path, body, code, deploy):
     destination = deploy()
     answer = destination.post(body, key=None, path=path)
     assert (answer.status, answer.body["code"], destination.stored()) == (401, code, [])
 
 
-def test_credentials_in_the_header_come_first(deploy):
+def test_header_credentials_win_over_the_body(deploy):
     destination = deploy()
     answer = destination.post({"batch": [TRACK], "writeKey": demo.GOOD_KEY}, key="nobodys", path="/v1/batch")
     assert (answer.status, answer.body["code"]) == (401, "unknown_key")
@@ -187,7 +187,7 @@ ODD = [
 
 
 @SINKS
-def test_a_message_of_each_odd_kind_stops_no_other(sink, deploy):
+def test_odd_message_does_not_affect_others_in_its_batch(sink, deploy):
     destination = deploy(EventSink=sink)
     good = tracks(len(ODD))
     batch = [message for pair in zip(good, (odd for odd, _, _ in ODD), strict=True) for message in pair]
@@ -208,7 +208,7 @@ DEEP = '{"type": "track", "event": "x", "userId": "u", "n": NaN, "context": %s}'
 
 
 @SINKS
-def test_a_message_nested_thousands_deep_or_that_is_not_json_stops_no_other(sink, deploy):
+def test_unparsable_message_does_not_affect_others_in_its_batch(sink, deploy):
     destination = deploy(EventSink=sink)
     first, second, third = map(json.dumps, tracks(3))
     body = f'{{"batch": [{first}, {DEEP}, {second}, {{"userId": "u", "n": 1,}}, {third}], "sentAt": 1}}'
@@ -221,7 +221,7 @@ def test_a_message_nested_thousands_deep_or_that_is_not_json_stops_no_other(sink
 
 @pytest.mark.parametrize("path", ["/segment", "/v1/track", "/v1/batch"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_byte_order_mark_before_a_body_is_ignored_on_every_route(pack, path, deploy):
+def test_byte_order_mark_is_ignored_on_every_route(pack, path, deploy):
     destination = deploy()
     body = json.dumps({"batch": [TRACK]} if path == "/v1/batch" else TRACK)
     octets = pack(b"\xef\xbb\xbf" + body.encode())
@@ -230,20 +230,20 @@ def test_a_byte_order_mark_before_a_body_is_ignored_on_every_route(pack, path, d
 
 
 @pytest.mark.parametrize("odd", [[{}], [None, {"type": "track"}]])
-def test_a_batch_of_which_nothing_can_be_accepted_is_a_400(odd, deploy):
+def test_fully_refused_batch_is_400(odd, deploy):
     answer = deploy().post({"batch": odd}, path="/v1/batch")
     assert (*counts(answer), answer.body["code"]) == (400, 0, 0, len(odd), "nothing_accepted")
     assert answer.body["message"]
 
 
-def test_a_batch_of_which_the_good_ones_are_there_already_is_a_200(deploy):
+def test_batch_of_duplicates_and_rejects_is_200(deploy):
     destination = deploy()
     for new in (1, 0):
         assert counts(destination.post({"batch": [TRACK, {}]}, path="/v1/batch")) == (200, new, 1 - new, 1)
 
 
 @SINKS
-def test_an_empty_batch_is_nothing_wrong(sink, deploy):
+def test_empty_batch_is_200(sink, deploy):
     assert counts(deploy(EventSink=sink).post({"batch": []}, path="/v1/batch")) == (200, 0, 0, 0)
 
 
@@ -260,12 +260,12 @@ def test_an_empty_batch_is_nothing_wrong(sink, deploy):
         ('{"batch": [{}], "context": {"x": NaN}}', "number_out_of_range"),
     ],
 )
-def test_what_is_no_batch_is_refused(body, code, deploy):
+def test_body_that_is_not_a_batch_is_refused(body, code, deploy):
     answer = deploy().post(body, path="/v1/batch")
     assert (answer.status, answer.body["code"], "message" in answer.body) == (400, code, True)
 
 
-def test_a_reject_holds_what_its_batch_told_so_that_it_can_be_taken_in_alone(deploy):
+def test_reject_includes_the_fields_inherited_from_its_batch(deploy):
     destination = deploy()
     bad = {"type": "track", "userId": "keeper-17", "messageId": "m-1", "writeKey": demo.GOOD_KEY}
     body = {"batch": [TRACK, bad], "sentAt": TIME, "context": {"ip": "192.0.2.1", "writeKey": demo.GOOD_KEY}}
@@ -280,7 +280,7 @@ def test_a_reject_holds_what_its_batch_told_so_that_it_can_be_taken_in_alone(dep
     }
 
 
-def test_a_reject_of_a_single_route_tells_its_type(deploy):
+def test_reject_of_a_single_route_has_its_type(deploy):
     destination = deploy()
     answer = destination.post({"userId": "keeper-17", "messageId": "m-1"}, path="/v1/track")
     assert (answer.status, answer.body["kept"]) == (400, True)
@@ -289,7 +289,7 @@ def test_a_reject_of_a_single_route_tells_its_type(deploy):
     assert "batch_index" not in item
 
 
-def test_a_key_may_not_send_what_is_out_of_its_scope_in_a_batch_either(deploy):
+def test_scope_of_a_key_applies_in_batches_too(deploy):
     destination = deploy()
     destination.add_key("only-pages", scopes=frozenset({"page"}))
     answer = destination.post({"batch": [TRACK, {"type": "page", "userId": "u"}]}, key="only-pages", path="/v1/batch")
@@ -304,17 +304,17 @@ def test_a_key_may_not_send_what_is_out_of_its_scope_in_a_batch_either(deploy):
 
 @pytest.mark.parametrize("sink", [{"EVENT_TABLE": "nowhere"}, {"EVENT_SINK": "sqs", "EVENT_QUEUE_URL": "http://x/0/n"}])
 @pytest.mark.parametrize(("path", "body"), [("/v1/track", TRACK), ("/v1/batch", {"batch": tracks(30)})])
-def test_a_store_that_fails_is_a_503_for_all(path, body, sink, deploy):
+def test_failing_store_is_503_for_the_whole_batch(path, body, sink, deploy):
     answer = deploy(environment=sink).post(body, path=path)
     assert (answer.status, answer.body["code"]) == (503, "event_store_unavailable")
 
 
-def test_rejects_that_can_not_be_kept_are_a_503_for_all(deploy):
+def test_batch_is_503_if_rejects_cannot_be_kept(deploy):
     answer = deploy(environment={"REJECTS_TABLE": "nowhere"}).post({"batch": [TRACK, {}]}, path="/v1/batch")
     assert (answer.status, answer.body["code"]) == (503, "reject_store_unavailable")
 
 
-def test_a_batch_that_is_kept_among_the_rejects_is_one_item_each_however_often_it_comes(deploy):
+def test_resent_batch_keeps_one_reject_per_message(deploy):
     destination = deploy()
     for sent_at in range(3):
         body = {"batch": [TRACK, {"type": "track", "userId": "u"}, {"userId": "u"}], "sentAt": sent_at}
@@ -322,7 +322,7 @@ def test_a_batch_that_is_kept_among_the_rejects_is_one_item_each_however_often_i
     assert len(rejects(destination)) == 2
 
 
-def test_nothing_of_an_erased_user_is_kept(deploy):
+def test_no_reject_of_an_erased_user_is_kept(deploy):
     destination = deploy(AfterErasure="refuse")
     item = {**tombstone_key(demo.CUSTOMER, f"{demo.CUSTOMER}#user#gone"), "requested_at": {"S": "2026-01-02T"}}
     destination.account.dynamodb().put_item(TableName=destination.stack.stores.erasure_table, Item=item)
@@ -335,9 +335,9 @@ def test_nothing_of_an_erased_user_is_kept(deploy):
 
 
 @pytest.mark.parametrize(("operation", "calls_without_faults"), [("PutItem", 5), ("BatchGetItem", 1)])
-def test_a_store_that_fails_now_and_then_keeps_no_batch_back(operation, calls_without_faults, deploy):
+def test_intermittent_store_faults_do_not_fail_a_batch(operation, calls_without_faults, deploy):
     destination = deploy(AfterErasure="refuse")
-    destination.post(TRACK)  # the key is known from now on
+    destination.post(TRACK)  # the key is cached from now on
     calls = []
 
     def fail_two_of_five(**_):
@@ -358,10 +358,10 @@ def test_maintenance_is_for_libraries_too(deploy):
     assert (answer.status, answer.body["code"]) == (503, "maintenance")
 
 
-# Its lines
+# Log lines of batches
 
 
-def test_the_messages_of_a_batch_are_counted_by_what_they_are_and_what_became_of_them(deploy, lines):
+def test_batch_messages_are_counted_by_type_and_outcome(deploy, lines):
     destination = deploy()
     destination.post(tracks(1)[0])
     lines()
@@ -387,7 +387,7 @@ def test_the_messages_of_a_batch_are_counted_by_what_they_are_and_what_became_of
     }
 
 
-def test_a_batch_that_fails_tells_of_its_messages_too(deploy, lines):
+def test_line_of_a_failed_batch_counts_its_messages(deploy, lines):
     destination = deploy(environment={"EVENT_TABLE": "nowhere"})
     destination.post({"batch": [*tracks(20), {"type": "page", "userId": "u", "messageId": "p"}]}, path="/v1/batch")
     tracked, page = lines()
@@ -396,14 +396,14 @@ def test_a_batch_that_fails_tells_of_its_messages_too(deploy, lines):
     assert (page["call_type"], page["Failed"], page["message_ids"]) == ("page", [1.0], ["p"])
 
 
-def test_a_batch_that_is_refused_unread_leaves_one_line(deploy, lines):
+def test_batch_refused_by_its_key_leaves_one_line(deploy, lines):
     deploy().post({"batch": tracks(20)}, path="/v1/batch", key="nobody's")
     [line] = lines()
     assert line.items() >= {"outcome": "refused", "status": 401, "Refused": [1.0]}.items()
     assert "message_ids" not in line
 
 
-def test_an_empty_batch_leaves_a_line_that_counts_none(deploy, lines):
+def test_empty_batch_leaves_a_line_that_counts_nothing(deploy, lines):
     deploy().post({"batch": []}, path="/v1/batch")
     [line] = lines()
     assert line.items() >= {"outcome": "accepted", "status": 200, "messages": 0, "Accepted": [0.0]}.items()

@@ -1,4 +1,4 @@
-"""What the stores hold against what was sent."""
+"""Test the comparison of the stores with the sent messages."""
 
 import time
 import zlib
@@ -29,7 +29,7 @@ OTHER = record_of(OTHERS, OTHERS.parcel(Sending(index=0)))
 
 
 def ledger(*ends):
-    """Return the ledger of messages that ended so."""
+    """Return the ledger of messages with these ends."""
     return Ledger(messages=dict(zip(FINGERPRINTS, ends, strict=False)))
 
 
@@ -37,7 +37,7 @@ def compare(ends, stored, **circumstances):
     return reconcile(ledger(*ends), {FINGERPRINTS[at]: times for at, times in stored.items()}, **circumstances)
 
 
-def test_all_that_was_sent_and_stored_once_is_well():
+def test_everything_stored_once_is_correct():
     result = compare([End.ACCEPTED, End.ACCEPTED], {0: 1, 1: 1})
     assert (result.messages, result.stored, result.lost, result.stored_twice, result.failed) == (2, 2, 0, 0, False)
 
@@ -46,21 +46,21 @@ def test_all_that_was_sent_and_stored_once_is_well():
     ("end", "cause"),
     [(End.ACCEPTED, "lost_accepted"), (End.REFUSED, "lost_refused"), (End.GIVEN_UP, "lost_given_up")],
 )
-def test_what_ended_and_is_not_stored_is_lost(end, cause):
+def test_finished_message_that_is_not_stored_is_lost(end, cause):
     result = compare([End.ACCEPTED, end], {0: 1})
     assert (result.lost, getattr(result, cause), result.failed) == (1, 1, True)
 
 
-def test_what_was_given_up_but_is_stored_is_not_lost():
+def test_given_up_message_that_is_stored_is_not_lost():
     assert not compare([End.GIVEN_UP], {0: 1}).failed
 
 
-def test_what_did_not_end_is_not_lost():
+def test_unfinished_message_is_not_lost():
     result = compare([End.UNFINISHED, End.UNFINISHED], {1: 1})
     assert (result.stored, result.lost, result.failed) == (1, 0, False)
 
 
-def test_every_superfluous_item_counts():
+def test_every_additional_item_counts():
     result = compare([End.ACCEPTED] * 3, {0: 1, 1: 2, 2: 3})
     assert (result.stored, result.stored_twice, result.failed) == (3, 3, True)
 
@@ -70,30 +70,30 @@ def test_a_queue_may_double():
     assert (result.stored_twice, result.failed) == (1, False)
 
 
-def test_what_nobody_sent_must_not_be_there():
+def test_unsent_message_in_the_store_is_a_fault():
     result = compare([End.ACCEPTED], {0: 1, 1: 2})
     assert (result.stored_unsent, result.stored_otherwise, result.stored, result.failed) == (2, 0, 1, True)
 
 
-def test_what_is_there_from_earlier_runs_is_no_matter():
+def test_messages_of_earlier_runs_are_not_a_fault():
     result = compare([End.ACCEPTED], {0: 1, 1: 2}, may_have_sent=True)
     assert (result.stored_unsent, result.failed) == (2, False)
 
 
-def test_a_message_whose_content_differs_is_stored_otherwise_and_not_lost():
+def test_message_with_other_content_is_stored_otherwise_and_not_lost():
     other = FINGERPRINTS[0]._replace(content=FINGERPRINTS[1].content)
     result = reconcile(ledger(End.ACCEPTED), {other: 1})
     assert (result.stored, result.stored_otherwise, result.stored_unsent) == (1, 1, 0)
     assert (result.lost, result.stored_twice, result.failed) == (0, 0, True)
 
 
-def test_what_is_missing_may_be_with_others_who_use_the_queue():
+def test_missing_messages_may_be_held_by_other_consumers():
     result = compare([End.ACCEPTED, End.ACCEPTED], {0: 1}, others_seen=7)
     assert (result.others_may_hold, result.lost_accepted, result.is_wrong, result.failed) == (True, 1, False, True)
 
 
 @pytest.mark.parametrize(("end", "others"), [(End.ACCEPTED, 0), (End.REFUSED, 7), (End.GIVEN_UP, 7)])
-def test_nobody_else_holds_what_never_came_in_or_has_no_others_beside_it(end, others):
+def test_only_accepted_messages_may_be_held_by_other_consumers(end, others):
     assert not compare([end], {}, others_seen=others).others_may_hold
 
 
@@ -104,7 +104,7 @@ def test_a_wrong_judgement_is_a_failure_although_nothing_is_lost(wrong):
     assert reconcile(book, {FINGERPRINTS[0]: 1}).failed
 
 
-def test_of_several_deliveries_the_best_end_counts():
+def test_best_end_of_several_deliveries_counts():
     book = Ledger(messages={FINGERPRINTS[0]: End.UNFINISHED})
     for end in (End.REFUSED, End.ACCEPTED, End.GIVEN_UP):
         book.settle(FINGERPRINTS[0], end, tries=1)
@@ -117,7 +117,7 @@ def target(aws):
 
 
 @pytest.mark.parametrize("is_local", [False, True], ids=["stack", "local"])
-def test_a_table_tells_how_often_it_holds_each_message(target, is_local):
+def test_items_per_message_are_counted(target, is_local):
     table = target.stores.event_table
     client = target.account.dynamodb()
     sink = EventTable(client, table, retention_days=0)
@@ -155,7 +155,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_table_tells_what_is_stored_otherwise(target, damage):
+def test_changed_items_are_found(target, damage):
     client, table = target.account.dynamodb(), target.stores.event_table
     record = RECORDS[0]
     EventTable(client, table, retention_days=0).write(record)
@@ -173,7 +173,7 @@ def queue_url(aws):
     return create_local_stack(aws, {"EventSink": "sqs"}).stores.event_queue_url
 
 
-def test_a_queue_is_drained_of_what_is_its_own(aws, queue_url):
+def test_only_own_messages_are_taken_from_the_queue(aws, queue_url):
     sink = EventQueue(aws.sqs(), queue_url)
     for record in (*RECORDS[:12], *RECORDS[:2], OTHER):
         sink.write(record)
@@ -186,7 +186,7 @@ def test_a_queue_is_drained_of_what_is_its_own(aws, queue_url):
 
 
 @pytest.mark.parametrize(("forgets", "times"), [(True, 1), (False, 2)])
-def test_a_fifo_queue_that_forgets_what_was_taken_is_forgiven(aws, forgets, times):
+def test_message_delivered_again_by_a_fifo_queue_counts_once(aws, forgets, times):
     parameters = {"EventSink": "sqs", "EventQueueType": "fifo"}
     sink = EventQueue(aws.sqs(), url := create_local_stack(aws, parameters).stores.event_queue_url)
     drain = QueueDrain(aws.sqs(), url, TRAFFIC.customer_ids, forgets=forgets, wait_seconds=0)
@@ -197,7 +197,7 @@ def test_a_fifo_queue_that_forgets_what_was_taken_is_forgiven(aws, forgets, time
 
 
 @pytest.mark.parametrize(("expected", "receives"), [(1, 2), (2, 1 + MAX_EMPTY_RECEIVES)], ids=["all", "one missing"])
-def test_a_queue_is_asked_again_while_messages_are_missing(aws, queue_url, expected, receives):
+def test_queue_is_polled_while_messages_are_missing(aws, queue_url, expected, receives):
     EventQueue(aws.sqs(), queue_url).write(RECORDS[0])
     client = aws.sqs()
     asked = []
@@ -227,7 +227,7 @@ def keep(target, number, *, customer_id=OWN):
 
 
 def rejected(*bodies, kept=()):
-    """Return a ledger of messages that may be among the rejects, and of those that must be."""
+    """Return a ledger of messages that may be among the rejects (`bodies`), and that must be there (`kept`)."""
     keys = {body: reject_key(OWN, {"number": body}, "") for body in bodies}
     sent = {
         keys[body]: SentReject(sending=Sending(index=0), subject=f"subject of {body}", code="missing_type")
@@ -251,7 +251,7 @@ REJECTS = {
 
 @pytest.mark.parametrize("is_local", [False, True], ids=["stack", "local"])
 @pytest.mark.parametrize(("book", "told"), REJECTS.values(), ids=REJECTS)
-def test_rejects_are_compared_with_what_was_refused(target, book, told, is_local):
+def test_rejects_are_compared_with_the_refusals(target, book, told, is_local):
     client = target.account.dynamodb()
     keep(target, "1")
     keep(target, "2")

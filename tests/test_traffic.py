@@ -1,4 +1,4 @@
-"""The messages that `destination simulate` sends: odd as Segment's are, and all of them acceptable."""
+"""Test the messages that `destination simulate` sends: as odd as Segment's, and all acceptable."""
 
 import base64
 import json
@@ -46,20 +46,20 @@ def parcels():
 
 
 def judge(body):
-    """Judge a body as the function does; raises a `Refusal`."""
+    """Check a body as the function does. Raises `Refusal`."""
     [message] = canonicalise(decode_body(base64.b64encode(body).decode(), is_base64=True))
     SCHEMAS.check_message(check_call_type(message, CALL_TYPES), message.body)
     return message
 
 
-def test_every_message_is_acceptable(parcels):
+def test_all_messages_are_acceptable(parcels):
     for parcel in parcels:
         judge(parcel.body)
 
 
 @pytest.mark.many_examples
 @pytest.mark.parametrize("in_batches", [False, True])
-def test_the_judge_and_the_handler_agree_on_what_must_be_stored(in_batches):
+def test_expected_records_equal_the_handlers_records(in_batches):
     traffic = Traffic(seed=3, customers=10, replays=0.1, in_batches=in_batches)
     for index in range(examples(MANY)):
         parcel = traffic.parcel(Sending(index=index, copy=index % 2))
@@ -69,7 +69,7 @@ def test_the_judge_and_the_handler_agree_on_what_must_be_stored(in_batches):
         assert json.dumps(due.body, sort_keys=True) == json.dumps(record.message.body, sort_keys=True)
 
 
-def test_call_types_come_in_a_realistic_mix(parcels):
+def test_call_types_have_a_realistic_mix(parcels):
     counts = Counter(TRAFFIC.due(parcel).type for parcel in parcels)
     assert [call_type for call_type, _ in counts.most_common(3)] == ["track", "page", "identify"]
     assert set(counts) == set(CALL_TYPES) == set(CALL_TYPE_WEIGHTS)
@@ -81,10 +81,10 @@ CLOCKS = {
     "ahead": ("2037-02-11", "2037-02-11"),
     "dead": ("1976-11-18", "1976-11-18"),
 }
-"""The days of `originalTimestamp` and `sentAt` by a source's clock; all is received on the same one."""
+"""The days of `originalTimestamp` and `sentAt` by the clock of a source. Everything is received on the same day."""
 
 
-def test_segments_own_clock_is_right_whatever_that_of_the_source_says(parcels):
+def test_segments_clock_is_right_for_every_source_clock(parcels):
     times = [TRAFFIC.due(parcel).body for parcel in parcels if parcel.kind is Kind.LIVE]
     known = [body for body in times if {"received_at", "sent_at"} <= body.keys() and body["type"] != "delete"]
     assert {body["received_at"][:10] for body in known} == {"2026-03-01"}
@@ -150,11 +150,11 @@ ODD_SHAPES = {
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES.values(), ids=ODD_SHAPES)
-def test_messages_are_as_odd_as_those_of_segment(shape, parcels):
+def test_messages_have_every_oddity_of_segment(shape, parcels):
     assert any(shape(parcel.message) for parcel in parcels)
 
 
-def test_no_two_messages_are_one(parcels):
+def test_messages_are_distinct(parcels):
     records = [TRAFFIC.due(parcel) for parcel in parcels]
     assert len({(record.subject, record.position) for record in records}) == MANY
     assert len({Fingerprint.of_due(record).identity for record in records}) == MANY
@@ -194,7 +194,7 @@ def test_a_resend_is_the_same_message_with_new_times():
     assert changed["timestamp"] > 900
 
 
-def test_a_replay_is_old_and_only_for_us(parcels):
+def test_replay_is_old_and_only_for_this_destination(parcels):
     replays = [parcel for parcel in parcels if parcel.kind is Kind.REPLAY]
     assert 0.08 < len(replays) / MANY < 0.12
     for parcel in replays:
@@ -209,7 +209,7 @@ def test_a_share_of_the_resends_are_replays():
     assert resend["integrations"] == {"All": False, DESTINATION: True}
 
 
-def test_what_must_be_refused_is_refused_whatever_the_schemas_say():
+def test_invalid_messages_are_refused_independently_of_the_schemas():
     traffic = Traffic(seed=1, customers=10, invalid=1.0)
     for index in range(500):
         parcel = traffic.parcel(Sending(index=index))
@@ -219,7 +219,7 @@ def test_what_must_be_refused_is_refused_whatever_the_schemas_say():
         assert refused.value.code == parcel.refusal.alone
 
 
-def test_the_code_of_a_refusal_in_a_batch_is_that_of_the_handler():
+def test_refusal_code_in_a_batch_equals_the_handlers():
     traffic = Traffic(seed=1, customers=10, invalid=1.0)
     parcels = [traffic.parcel(Sending(index=index)) for index in range(500)]
     for parcel in (parcel for parcel in parcels if parcel.refusal.in_batch):
@@ -239,7 +239,7 @@ def check(message):
     return AssertionError("it is accepted")
 
 
-def test_much_of_what_must_be_refused_tells_whose_it_is():
+def test_many_invalid_messages_name_their_user():
     traffic = Traffic(seed=1, customers=10, invalid=1.0)
     kept = 0
     for index in range(200):
@@ -284,7 +284,7 @@ def test_a_share_of_the_users_is_erased_each_by_one_message():
         assert judge(parcel.body).type == DOOMING.due(parcel).type == "delete"
 
 
-def test_messages_of_doomed_users_can_be_told():
+def test_messages_of_doomed_users_are_identified():
     subjects = frozenset(DOOMING.doomed_subjects)
     for index in range(1000):
         parcel = DOOMING.parcel(Sending(index=index))
@@ -308,7 +308,7 @@ def test_a_resend_of_a_delete_is_the_same_message():
         assert (first.subject, first.position) == (second.subject, second.position)
 
 
-def test_all_of_doomed_users_comes_before_the_deletes_and_some_of_others_beside_them():
+def test_messages_of_doomed_users_precede_the_deletes():
     before, after = in_stages(duplicates=0.1, reorder=0.1)
     late = {sending.index for sending in after if not sending.deletes}
     assert late == {index for index in range(1600, 2000) if not DOOMING.is_doomed(index)}
@@ -318,7 +318,7 @@ def test_all_of_doomed_users_comes_before_the_deletes_and_some_of_others_beside_
     assert 150 < sum(not sending.deletes for sending in after[: places[len(DOOMING.doomed) // 2]]) < 300
 
 
-def test_a_share_of_the_deletes_comes_again():
+def test_share_of_the_deletes_is_resent():
     _, after = in_stages(duplicates=0.3)
     firsts, copies = ([one for one in after if one.deletes and one.copy == copy] for copy in (0, 1))
     assert sorted(one.index for one in firsts) == list(range(len(DOOMING.doomed)))
@@ -328,7 +328,7 @@ def test_a_share_of_the_deletes_comes_again():
     assert max(gaps) > 100
 
 
-def test_without_deletes_all_comes_in_one_stage():
+def test_run_without_deletes_has_one_stage():
     before, after = stages(TRAFFIC, messages=100, duplicates=0.1, reorder=0.1)
     assert list(before) == order(messages=100, duplicates=0.1, reorder=0.1)
     assert list(after) == []
@@ -338,7 +338,7 @@ def order(**rates):
     return list(sendings(**{"messages": 2000, "seed": 1, "duplicates": 0.0, "reorder": 0.0} | rates))
 
 
-def test_without_rates_messages_come_in_order():
+def test_messages_without_rates_are_in_order():
     assert order() == [Sending(index=index) for index in range(2000)]
 
 
@@ -351,7 +351,7 @@ def test_a_share_of_the_messages_is_sent_twice_and_the_copy_never_first():
     assert 100 < max(gaps) < 2 * REORDER_WINDOW
 
 
-def test_a_share_of_the_messages_comes_too_late_and_none_is_missing():
+def test_share_of_the_messages_is_late_and_none_is_missing():
     sent = [sending.index for sending in order(reorder=0.1)]
     assert sorted(sent) == list(range(2000))
     late = sum(later < earlier for earlier, later in pairwise(sent))
@@ -373,7 +373,7 @@ def piece_sendings(traffic):
 
 
 @pytest.mark.parametrize("traffic", [STAGED, BATCHED], ids=["alone", "in batches"])
-def test_the_handler_stores_what_is_written_out_for_each_set_piece(traffic):
+def test_handler_stores_the_expected_record_of_each_set_piece(traffic):
     for sending in piece_sendings(traffic):
         parcel = traffic.parcel(sending)
         if parcel.refusal is None:
@@ -383,7 +383,7 @@ def test_the_handler_stores_what_is_written_out_for_each_set_piece(traffic):
             assert json.dumps(due.body, sort_keys=True) == json.dumps(record.message.body, sort_keys=True), parcel.why
 
 
-def test_the_handler_refuses_just_those_set_pieces_that_must_be_refused():
+def test_handler_refuses_exactly_the_invalid_set_pieces():
     for sending in piece_sendings(STAGED):
         parcel = STAGED.parcel(sending)
         try:
@@ -394,7 +394,7 @@ def test_the_handler_refuses_just_those_set_pieces_that_must_be_refused():
         assert code == (parcel.refusal and parcel.refusal.alone), parcel.why
 
 
-def test_all_set_pieces_are_messages_of_their_own():
+def test_set_pieces_are_distinct():
     sendings = [sending for sending in piece_sendings(STAGED) if not sending.copy]
     dues = [STAGED.due(parcel) for sending in sendings if (parcel := STAGED.parcel(sending)).refusal is None]
     assert len({(due.subject, due.position) for due in dues}) == len(dues)
@@ -414,7 +414,7 @@ def test_a_user_with_many_messages_is_erased_and_a_namesake_stays():
 
 
 @pytest.mark.parametrize(("refuses", "codes"), [(False, [None, None]), (True, ["user_erased", None])])
-def test_what_comes_of_erased_users_is_refused_only_if_it_happened_before(refuses, codes):
+def test_late_message_of_an_erased_user_is_refused_only_if_older(refuses, codes):
     traffic = replace(STAGED, refuses_erased=refuses)
     parcels = [traffic.parcel(Sending(index=index, later=True)) for index in range(len(traffic.later))]
     assert [parcel.refusal and parcel.refusal.alone for parcel in parcels] == codes * 3
@@ -427,7 +427,7 @@ def test_a_small_run_has_no_set_pieces():
 
 
 @pytest.mark.parametrize("messages", [100, 101, 150, 300, 1000])
-def test_each_set_piece_has_a_number_of_its_own(messages):
+def test_set_pieces_have_unique_numbers(messages):
     traffic = Traffic(seed=1, customers=3, call_types=TYPES, messages=messages, deletes=0.1, required=REQUIRED)
     whys = Counter(piece.why for piece in traffic.pieces.values())
     assert max(traffic.pieces) < messages
@@ -437,7 +437,7 @@ def test_each_set_piece_has_a_number_of_its_own(messages):
     )
 
 
-def test_each_set_piece_is_sent_again():
+def test_every_set_piece_is_resent():
     before, _ = stages(STAGED, messages=1000, duplicates=0.0, reorder=0.0)
     copies = {sending.index for sending in before if sending.copy}
     assert {index for index, piece in STAGED.pieces.items() if piece.is_sent_again} >= copies > set()
@@ -460,7 +460,7 @@ def test_a_message_without_each_required_field_is_sent(tmp_path):
             schemas.check_message("identify", canonicalise(message)[0].body)
 
 
-def test_the_shipped_schemas_require_what_the_spec_does():
+def test_shipped_schemas_require_the_fields_of_the_spec():
     assert [(one.call_type, *one.path) for one in REQUIRED] == [
         ("alias", "previousId"),
         ("alias", "userId"),

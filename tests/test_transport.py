@@ -1,4 +1,4 @@
-"""How requests get to a store inside Lambda: what botocore's own session would give, over few connections."""
+"""Test how requests reach a store inside Lambda: like botocore's own session, with few connections."""
 
 import json
 import socket
@@ -39,12 +39,12 @@ SHORT_SECONDS = 0.5
 HOST = "localhost"
 OK = response(200, '{"Item": {}}')
 NOWHERE = "http://127.0.0.1:1"
-"""Where nobody listens."""
+"""Nobody listens at this port."""
 
 
 @contextmanager
 def listening(answer) -> Iterator[Endpoint]:
-    """Run an endpoint, whose connections end with it."""
+    """Run an endpoint, and close its connections at the end."""
     with endpoint(answer) as server:
         yield server
         for received in server.received:
@@ -53,18 +53,18 @@ def listening(answer) -> Iterator[Endpoint]:
 
 
 def answers(*pieces):
-    """Return what answers with the first piece to the first request, and so on; to those after it is well."""
+    """Return a function that answers the first request with the first piece, and so on. Later requests get OK."""
     return lambda request: pieces[request.number - 1] if request.number <= len(pieces) else OK
 
 
 def connections(server):
-    """Return how many connections requests came by."""
+    """Return how many connections the requests used."""
     return len({id(received.connection) for received in server.received})
 
 
 @pytest.fixture
 def connection():
-    """Return what makes a connection; at the end what it keeps is closed, as that by which nobody listens any more."""
+    """Return a function that makes `Connections`. At the end, close the idle connections."""
     made = []
 
     def connection(*, connect_timeout=PATIENCE_SECONDS, read_timeout=PATIENCE_SECONDS, roots=()):
@@ -95,7 +95,7 @@ def client(service, url, *events, tries=1):
     client.close()
 
 
-# The same as botocore's
+# Same results as botocore
 
 
 def put_item(client, table="events"):
@@ -137,7 +137,7 @@ UNIQUE = {"date", "x-amz-id-2", "x-amz-request-id", "x-amzn-requestid", "Request
 
 
 def without_unique(answer):
-    """Leave out of an answer what is another each time."""
+    """Remove the parts that differ in every answer."""
     if not isinstance(answer, dict):
         return answer
     return {name: without_unique(value) for name, value in answer.items() if name not in UNIQUE}
@@ -152,13 +152,13 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("service", "call"), CALLS)
-def test_an_answer_is_what_botocore_makes_of_it(stores, connection, service, call):
+def test_answer_equals_botocores(stores, connection, service, call):
     with client(service, stores) as stock, client(service, stores, connection()) as direct:
         assert without_unique(call(direct)) == without_unique(call(stock))
 
 
 @pytest.mark.parametrize(("service", "call"), CALLS)
-def test_status_headers_and_body_are_those_that_botocore_reads(stores, connection, service, call):
+def test_status_headers_and_body_equal_botocores(stores, connection, service, call):
     def read(client):
         """Return the last answer."""
         answers = []
@@ -172,7 +172,7 @@ def test_status_headers_and_body_are_those_that_botocore_reads(stores, connectio
         assert read(direct) == read(stock)
 
 
-def test_a_request_has_the_line_the_headers_and_the_body_that_botocore_sends(connection):
+def test_request_equals_botocores(connection):
     with listening(answers()) as server:
         url = server.url.removesuffix("/segment")
         with client("dynamodb", url) as stock, client("dynamodb", url, connection()) as direct:
@@ -215,19 +215,19 @@ def test_text_is_sent_as_utf_8(connection):
     assert server.received[0].body == "é".encode()
 
 
-def test_an_error_of_the_store_is_an_answer(connection):
+def test_store_error_is_returned_as_an_answer(connection):
     with listening(answers(response(503, "Oops", "X-Reason: Busy"))) as server:
         answer = connection()(post(server.url))
     assert (answer.status_code, answer.headers["x-reason"], answer.content) == (503, "Busy", b"Oops")
 
 
-def test_a_header_has_its_name_in_any_case_and_may_be_repeated(connection):
+def test_header_names_may_have_any_case_and_repeat(connection):
     with listening(answers(response(200, "{}", "X-KIND:a", "x-kind: \t b "))) as server:
         assert connection()(post(server.url)).headers["X-Kind"] == "a, b"
 
 
 @pytest.mark.parametrize("reason", [" OK", " Not what one thinks", " ", ""], ids=repr)
-def test_the_reason_is_passed_over(connection, reason):
+def test_reason_phrase_is_ignored(connection, reason):
     with listening(answers([f"HTTP/1.1 200{reason}\r\nContent-Length: 2\r\n\r\n{{}}".encode()])) as server:
         assert connection()(post(server.url)).status_code == 200
 
@@ -235,7 +235,7 @@ def test_the_reason_is_passed_over(connection, reason):
 # One connection
 
 
-def test_a_connection_is_kept(connection):
+def test_connection_is_reused(connection):
     with listening(answers()) as server:
         send = connection()
         contents = [send(post(server.url)).content for _ in range(3)]
@@ -243,7 +243,7 @@ def test_a_connection_is_kept(connection):
     assert connections(server) == 1
 
 
-def test_a_kept_connection_is_for_its_own_host_only(connection):
+def test_idle_connection_is_reused_only_for_its_host(connection):
     with listening(answers()) as here, listening(answers()) as there:
         send = connection()
         for server in (here, there, here):
@@ -251,7 +251,7 @@ def test_a_kept_connection_is_for_its_own_host_only(connection):
         assert (len(here.received), len(there.received)) == (2, 1)
 
 
-def test_one_that_was_closed_meanwhile_is_replaced(connection):
+def test_connection_closed_meanwhile_is_replaced(connection):
     closed = Event()
 
     def answer_and_close(request):
@@ -276,7 +276,7 @@ def test_one_that_was_closed_meanwhile_is_replaced(connection):
         [b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}"],
     ],
 )
-def test_a_last_answer_ends_it(connection, last):
+def test_answer_that_closes_ends_the_connection(connection, last):
     with listening(answers(last)) as server:
         send = connection()
         contents = [send(post(server.url)).content for _ in range(3)]
@@ -285,7 +285,7 @@ def test_a_last_answer_ends_it(connection, last):
 
 
 @pytest.mark.parametrize("more", [response(500)[0], b"x" * 100_000], ids=["an answer", "much"])
-def test_what_comes_after_an_answer_is_not_the_next_one(connection, more):
+def test_bytes_after_an_answer_are_not_the_next_answer(connection, more):
     with listening(answers([OK[0] + more])) as server:
         send = connection()
         assert [send(post(server.url)).status_code for _ in range(2)] == [200, 200]
@@ -295,12 +295,12 @@ def test_what_comes_after_an_answer_is_not_the_next_one(connection, more):
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_an_answer_may_come_byte_by_byte(connection):
+def test_answer_may_arrive_byte_by_byte(connection):
     with listening(answers([bytes([octet]) for octet in OK[0]])) as server:
         assert connection()(post(server.url)).content == b'{"Item": {}}'
 
 
-# Errors are botocore's, and the next request has a connection of its own
+# Errors equal botocore's, and the next request uses a new connection
 
 
 @contextmanager
@@ -313,7 +313,7 @@ def soon():
 
 
 def assert_works(send, server):
-    """Send a request that nothing is wrong with."""
+    """Send a request that must succeed."""
     before = {id(received.connection) for received in server.received}
     assert send(post(server.url)).content == b'{"Item": {}}'
     assert id(server.received[-1].connection) not in before
@@ -332,7 +332,7 @@ def test_a_host_without_an_address_cannot_be_reached(connection):
         connection()(post("http://store.invalid/"))
 
 
-def test_a_host_that_takes_no_connection_is_given_up(connection):
+def test_host_that_accepts_no_connection_times_out(connection):
     send = connection(connect_timeout=SHORT_SECONDS)
     with (
         socket.create_server(("127.0.0.1", 0), backlog=0) as full,
@@ -346,7 +346,7 @@ def test_a_host_that_takes_no_connection_is_given_up(connection):
 
 
 @pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200", OK[0][:-1]], ids=repr)
-def test_an_answer_that_hangs_is_given_up(connection, begun):
+def test_hanging_answer_times_out(connection, begun):
     over = Event()
 
     def hang(request):
@@ -386,7 +386,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
         pytest.param(b"HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="no HTTP/1"),
     ],
 )
-def test_an_answer_that_is_none_is_one_of_a_closed_connection(connection, octets):
+def test_invalid_answer_counts_as_a_closed_connection(connection, octets):
     def answer_and_close(request):
         request.connection.sendall(octets)
         return []
@@ -399,13 +399,13 @@ def test_an_answer_that_is_none_is_one_of_a_closed_connection(connection, octets
 
 
 def reset(request):
-    """End a connection by RST."""
+    """End a connection with RST."""
     request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     request.connection.close()
     return []
 
 
-def test_a_reset_connection_is_closed(connection):
+def test_connection_reset_is_reported_as_closed(connection):
     with listening(lambda request: reset(request) if request.number == 1 else OK) as server:
         send = connection()
         with pytest.raises(ConnectionClosedError):
@@ -413,7 +413,7 @@ def test_a_reset_connection_is_closed(connection):
         assert_works(send, server)
 
 
-def test_an_error_names_the_endpoint(connection):
+def test_error_names_the_endpoint(connection):
     with listening(answers([])) as server, pytest.raises(ConnectionClosedError, match=server.url):
         connection()(post(server.url))
 
@@ -444,25 +444,25 @@ def listening_tls(authority, answer, *, name=HOST):
         yield server
 
 
-def test_a_host_is_trusted_by_the_roots(connection, authority, tmp_path):
+def test_host_is_trusted_by_its_root(connection, authority, tmp_path):
     with listening_tls(authority, answers()) as server:
         send = connection(roots=roots(tmp_path, authority))
         assert [send(post(server.url)).content for _ in range(2)] == [b'{"Item": {}}'] * 2
     assert connections(server) == 1
 
 
-def test_more_roots_are_read_where_the_first_do_not_suffice(connection, authority, tmp_path):
+def test_more_roots_are_read_if_the_first_do_not_suffice(connection, authority, tmp_path):
     with listening_tls(authority, answers()) as server:
         assert connection(roots=roots(tmp_path, trustme.CA(), authority))(post(server.url)).status_code == 200
 
 
-def test_more_roots_are_not_read_where_the_first_suffice(connection, authority, tmp_path):
+def test_more_roots_are_not_read_if_the_first_suffice(connection, authority, tmp_path):
     first = roots(tmp_path, authority)
     with listening_tls(authority, answers()) as server:
         assert connection(roots=(*first, str(tmp_path / "missing")))(post(server.url)).status_code == 200
 
 
-def test_roots_that_did_not_suffice_are_not_read_again(connection, authority, tmp_path):
+def test_insufficient_roots_are_not_read_again(connection, authority, tmp_path):
     first, second = roots(tmp_path, trustme.CA(), authority)
     with listening_tls(authority, answers(response(200, "{}", "Connection: close"))) as server:
         send = connection(roots=(first, second))
@@ -471,12 +471,12 @@ def test_roots_that_did_not_suffice_are_not_read_again(connection, authority, tm
         assert_works(send, server)
 
 
-def test_without_a_file_of_roots_a_host_cannot_be_reached(connection, authority, tmp_path):
+def test_host_cannot_be_reached_without_a_file_of_roots(connection, authority, tmp_path):
     with listening_tls(authority, answers()) as server, pytest.raises(EndpointConnectionError):
         connection(roots=[str(tmp_path / "missing")])(post(server.url))
 
 
-def test_a_host_that_no_roots_vouch_for_is_not_trusted(connection, authority, tmp_path):
+def test_host_without_a_known_root_is_not_trusted(connection, authority, tmp_path):
     with listening_tls(authority, answers()) as server:
         send = connection(roots=roots(tmp_path, trustme.CA(), trustme.CA()))
         with pytest.raises(SSLError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -484,7 +484,7 @@ def test_a_host_that_no_roots_vouch_for_is_not_trusted(connection, authority, tm
     assert not server.received
 
 
-def test_a_host_of_another_name_is_not_trusted(connection, authority, tmp_path):
+def test_host_with_another_name_is_not_trusted(connection, authority, tmp_path):
     with listening_tls(authority, answers(), name="other.example") as server:
         send = connection(roots=roots(tmp_path, authority))
         with pytest.raises(SSLError, match="Hostname mismatch"):
@@ -516,13 +516,13 @@ def test_a_host_that_hangs_in_the_handshake_takes_no_connection(connection, auth
 # Clients
 
 
-def test_botocore_tries_again(connection):
+def test_botocore_retries(connection):
     with listening(answers([])) as server, client("dynamodb", server.url, connection(), tries=2) as dynamodb:
         assert put_item(dynamodb)["ResponseMetadata"]["RetryAttempts"] == 1
     assert (len(server.received), connections(server)) == (2, 2)
 
 
-def test_botocore_does_not_try_for_ever(connection):
+def test_botocore_stops_retrying(connection):
     with (
         listening(lambda _: []) as server,
         client("dynamodb", server.url, connection(), tries=2) as dynamodb,
@@ -534,7 +534,7 @@ def test_botocore_does_not_try_for_ever(connection):
 
 @pytest.fixture
 def environment(monkeypatch):
-    """Return what sets where DynamoDB is, and other variables."""
+    """Return a function that sets the URL of DynamoDB and other variables."""
 
     def environment(url, **variables):
         for name in ("http_proxy", "https_proxy", "no_proxy", "aws_ca_bundle"):
@@ -551,21 +551,21 @@ LAST = response(200, '{"ConsumedCapacity": {}}', "Connection: close")
 
 
 def cut_at_first(request):
-    """Answer, at first with a body that ends too early, which for botocore's own session is whole."""
+    """Answer the first request with a body that ends too early. botocore's own session accepts such a body."""
     if request.number > 1:
         return LAST
     request.connection.sendall(LAST[0][:-1])
     return []
 
 
-def test_a_direct_client_has_a_connection_of_its_own(environment):
+def test_direct_client_uses_our_connections(environment):
     with listening(cut_at_first) as server:
         environment(server.url)
         answer = put_item(connect("dynamodb", direct=True))
     assert answer["ResponseMetadata"]["RetryAttempts"] == 1
 
 
-def test_any_other_client_has_not(environment):
+def test_other_clients_use_botocores_connections(environment):
     with listening(cut_at_first) as server:
         environment(server.url)
         dynamodb = connect("dynamodb")
@@ -574,7 +574,7 @@ def test_any_other_client_has_not(environment):
         dynamodb.close()
 
 
-def test_a_direct_client_goes_by_a_proxy_all_the_same(environment):
+def test_direct_client_uses_a_proxy(environment):
     with listening(lambda _: LAST) as proxy:
         environment("http://store.example/", http_proxy=proxy.url)
         dynamodb = connect("dynamodb", direct=True)
@@ -583,7 +583,7 @@ def test_a_direct_client_goes_by_a_proxy_all_the_same(environment):
     assert proxy.received[0].head.startswith("POST http://store.example/ HTTP/1.1\r\n")
 
 
-def test_a_direct_client_trusts_whom_botocore_trusts(environment, authority):
+def test_direct_client_trusts_the_roots_of_botocore(environment, authority):
     with listening_tls(authority, lambda _: LAST) as server:
         environment(server.url)
         with pytest.raises(SSLError):
@@ -591,7 +591,7 @@ def test_a_direct_client_trusts_whom_botocore_trusts(environment, authority):
     assert not server.received
 
 
-def test_a_direct_client_trusts_whom_it_is_told_to(environment, authority, tmp_path):
+def test_direct_client_trusts_a_configured_bundle(environment, authority, tmp_path):
     [path] = roots(tmp_path, authority)
     with listening_tls(authority, lambda _: LAST) as server:
         environment(server.url)
@@ -599,10 +599,10 @@ def test_a_direct_client_trusts_whom_it_is_told_to(environment, authority, tmp_p
     assert len(server.received) == 1
 
 
-# Several at once
+# Threads
 
 
-def test_threads_have_connections_of_their_own_which_are_kept(connection):
+def test_each_thread_has_its_own_reused_connection(connection):
     together = Barrier(4, timeout=PATIENCE_SECONDS)
 
     def answer(_request):
@@ -617,7 +617,7 @@ def test_threads_have_connections_of_their_own_which_are_kept(connection):
         assert connections(server) == 4
 
 
-def test_when_one_connection_has_ended_unseen_the_others_are_not_tried(connection):
+def test_idle_connections_are_closed_when_one_has_died(connection):
     together = Barrier(4, timeout=PATIENCE_SECONDS)
     ended = set()
 

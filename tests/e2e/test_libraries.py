@@ -1,7 +1,7 @@
-"""Segment's and RudderStack's libraries, unmodified, as clients of running local servers; run by `make e2e-libraries`.
+"""Run Segment's and RudderStack's unmodified libraries against local servers: `make e2e-libraries`.
 
-Each runs in a process of its own, with the packages that `make .libraries/.installed` puts there, and makes the calls
-that a customer's program makes. Between it and a server stands an endpoint that keeps what was sent and answered.
+Each library runs in its own process, with the packages that `make .libraries/.installed` installs. It makes the calls
+that a customer's program makes. An endpoint between the library and the server records requests and answers.
 """
 
 import gzip
@@ -32,7 +32,7 @@ pytest_plugins = ["servers"]
 INSTALLED = ROOT / ".libraries"
 SCRIPTS = Path(__file__).parent / "libraries"
 PATIENCE_SECONDS = 60
-"""For what takes a few seconds, and ten more where a library waits as `Retry-After` tells."""
+"""For operations that take a few seconds, or ten more if a library waits for `Retry-After`."""
 GZIP = b"\x1f\x8b"
 
 Json = dict[str, Any]
@@ -40,7 +40,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """A library, and what it adds to a call: in `context.library`, and at the top. Without a module it is Node's."""
+    """A library, and what it adds to a call: in `context.library`, and at the top level.
+
+    Without `module` it is a Node library.
+    """
 
     name: str
     tells: tuple[str, str]
@@ -50,11 +53,11 @@ class Library:
 
     @property
     def is_python(self) -> bool:
-        """Whether it tells its callback what was answered; Node's reads the status only."""
+        """Return whether the library passes the answer to its callback. Node libraries read only the status."""
         return bool(self.module)
 
     def command(self) -> list[str]:
-        """Return the program that makes calls; skips the test where there was no npm to install the library."""
+        """Return the program that makes the calls. Skips the test if npm was not there to install the library."""
         if self.is_python:
             return [str(INSTALLED / self.name / "bin" / "python"), str(SCRIPTS / "send.py")]
         if not (INSTALLED / self.name).exists():
@@ -62,7 +65,7 @@ class Library:
         return [shutil.which("node") or "node", str(SCRIPTS / "send.js")]
 
     def stored(self, call: Json) -> Json:
-        """Return the canonical message that a call becomes, without what the library makes up."""
+        """Return the canonical message that a call becomes, without the fields that the library generates."""
         message = {snake_case(name): value for name, value in call.items()}
         context = {snake_case(name): value for name, value in call.get("context", {}).items()}
         message["context"] = {**context, "library": dict(zip(("name", "version"), self.tells, strict=True))}
@@ -129,16 +132,16 @@ OF_EACH_TYPE = [
     {"type": "alias", "userId": "user-17", "previousId": "anonymous-17"},
 ]
 WITHOUT_ID = "Lamp Lit"
-"""The event of calls that leave their id and their time to the library, as most do."""
+"""The event of calls without an id and a time of their own. Most programs leave both to the library."""
 TRACKS = [{"type": "track", "userId": "user-17", "event": WITHOUT_ID, "properties": {"number": n}} for n in range(250)]
-"""More than two batches of the libraries for Python, which take 100 at once, and many of Node's with its 15."""
+"""More than two batches of the Python libraries, which send up to 100, and many batches of the Node library's 15."""
 OF_NOBODY = {"type": "track", "userId": "", "anonymousId": "", "event": WITHOUT_ID}
 NOT_A_NUMBER = {"type": "track", "userId": "user-17", "event": WITHOUT_ID, "properties": {"price": float("nan")}}
-"""Python's libraries send it as it is; for Node there is no such JSON."""
+"""Python's libraries send NaN unchanged. Node can't write it as JSON."""
 
 
 def calls() -> list[Json]:
-    """Return a call of each type with all that it can tell, and an id and a time that are the caller's."""
+    """Return a call of each type with all fields, and an id and a time that the caller chose."""
     return [
         {**call, **OF_ALL, "messageId": str(uuid.uuid4()), "timestamp": f"2026-03-12T09:29:5{n}.120+00:00"}
         for n, call in enumerate(OF_EACH_TYPE)
@@ -147,7 +150,7 @@ def calls() -> list[Json]:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A request and how it was answered, and whether the library got to hear that."""
+    """A request, its answer, and whether the library received the answer."""
 
     head: str
     gzip: bool
@@ -159,23 +162,23 @@ class Exchange:
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """An endpoint before servers, and what passed."""
+    """An endpoint in front of servers, with the exchanges that it passed on."""
 
     url: str
     exchanges: list[Exchange] = field(default_factory=list)
 
     @property
     def taken(self) -> tuple[int, int]:
-        """How many messages were told to be new, and how many duplicates, over all answers."""
+        """Return the accepted messages and the duplicates, summed over all answers."""
         answers = [exchange.answer for exchange in self.exchanges]
         return sum(answer["accepted"] for answer in answers), sum(answer["duplicates"] for answer in answers)
 
 
 @contextmanager
 def passing(*servers: LocalServer, lose_answers: int = 0) -> Iterator[Passage]:
-    """Run an endpoint that hands one request to each server, and all others to the last one.
+    """Run an endpoint that passes one request to each server, and all others to the last one.
 
-    Of the first answers as many as said get lost: the connection is closed in their place.
+    It drops the first `lose_answers` answers: it closes the connection instead.
     """
     numbers = itertools.count()  # Node's library sends several requests at once
 
@@ -209,7 +212,7 @@ def send(library: Library, url: str, key: str, calls: list[Json]) -> list[Json]:
     run = subprocess.run(
         library.command(),
         input=json.dumps(told),
-        env={"NODE_PATH": str(INSTALLED / library.name / "node_modules")},  # and nothing else, such as proxies
+        env={"NODE_PATH": str(INSTALLED / library.name / "node_modules")},  # without other variables, such as proxies
         check=False,
         text=True,
         capture_output=True,
@@ -221,14 +224,14 @@ def send(library: Library, url: str, key: str, calls: list[Json]) -> list[Json]:
 
 @dataclass(frozen=True, kw_only=True)
 class Customer:
-    """A customer whom no other test knows, and its key, which must come out nowhere."""
+    """A customer that only one test uses, and its key, which no output may contain."""
 
     name: str
     key: str
     server: LocalServer
 
     def lines(self, *command: str) -> list[Json]:
-        """Return what a list holds of the customer."""
+        """Return the JSON objects that a list command prints for the customer."""
         result = self.server.run(*command, "--customer", self.name, "--limit", "100000", "--json")
         assert self.key not in result.output + self.server.output
         return [json.loads(line) for line in result.stdout.splitlines()]
@@ -266,7 +269,7 @@ def customer(server) -> Customer:
 
 
 def known(message: Json) -> Json:
-    """Return a stored message as `Library.stored` has it: what a library makes up must be there, and is left out."""
+    """Return a stored message in the form of `Library.stored`: without the generated fields, which must be present."""
     known = {**message, "timestamp": datetime.fromisoformat(message["timestamp"])}
     del known["sent_at"]
     if "_metadata" in known:
@@ -277,25 +280,25 @@ def known(message: Json) -> Json:
 
 
 def in_order(messages: Iterable[Json]) -> list[Json]:
-    """Order messages by what they say."""
+    """Sort messages by their content."""
     return sorted(messages, key=lambda message: json.dumps(message, sort_keys=True, default=str))
 
 
 def assert_arrived(library: Library, sent: list[Json], messages: list[Json]) -> None:
-    """Assert that messages are those that were sent, field by field, each with an id of its own."""
+    """Assert that these are the sent messages, field by field, each with a unique id."""
     assert len({message["message_id"] for message in messages}) == len(messages) == len(sent)
     assert in_order(map(known, messages)) == in_order(map(library.stored, sent))
 
 
 def assert_at_once(library: Library, sent: list[Json], passage: Passage) -> None:
-    """Assert that a library sent each call once, in batches compressed or not as it was told, and was answered 200."""
+    """Assert that a library sent each call once, with the chosen compression, and got 200."""
     assert {(exchange.status, exchange.gzip) for exchange in passage.exchanges} == {(200, library.gzip)}
     assert sum(len(exchange.batch) for exchange in passage.exchanges) == len(sent)
     assert sum(passage.taken) == len(sent)
 
 
 @of([*PLAIN, *COMPRESSING])
-def test_all_calls_are_stored_as_they_were_made(library, customer):
+def test_all_calls_are_stored_as_sent(library, customer):
     sent = [*calls(), *TRACKS]
     with passing(customer.server) as passage:
         assert send(library, passage.url, customer.key, sent) == []
@@ -305,7 +308,7 @@ def test_all_calls_are_stored_as_they_were_made(library, customer):
 
 
 @of(PLAIN)
-def test_all_calls_are_queued_as_they_were_made(library, queue_server):
+def test_all_calls_are_queued_as_sent(library, queue_server):
     customer, sent = new_customer(queue_server), [*calls(), *TRACKS[:20]]
     with passing(queue_server) as passage:
         assert send(library, passage.url, customer.key, sent) == []
@@ -314,17 +317,17 @@ def test_all_calls_are_queued_as_they_were_made(library, queue_server):
 
 
 @of(PLAIN)
-def test_what_is_sent_twice_is_stored_once(library, customer):
+def test_call_sent_twice_is_stored_once(library, customer):
     sent = calls()
     with passing(customer.server) as passage:
         assert send(library, passage.url, customer.key, [*sent, *sent]) == []
     assert sum(passage.taken) == 2 * len(sent)
-    assert passage.taken[1] >= len(sent)  # more where a store that has much to do confirms a write too late
+    assert passage.taken[1] >= len(sent)  # more if a busy store confirms a write too late
     assert_arrived(library, sent, customer.stored())
 
 
 @of(PLAIN)
-def test_a_library_that_does_not_hear_an_answer_sends_again_and_all_is_stored_once(library, customer):
+def test_lost_answer_makes_the_library_resend_and_stores_once(library, customer):
     sent = [*calls(), *TRACKS[:110]]
     with passing(customer.server, lose_answers=1) as passage:
         assert send(library, passage.url, customer.key, sent) == []
@@ -336,9 +339,10 @@ def test_a_library_that_does_not_hear_an_answer_sends_again_and_all_is_stored_on
 
 @pytest.fixture(scope="module", autouse=True)
 def after_outage(server, tmp_path_factory) -> Iterator[Callable[[Library], Any]]:
-    """Let each library meet a server that answers 503 once, beside the other tests, since one of them then waits 10 s.
+    """Let each library meet a server that answers 503 once, concurrently with the other tests, because a library may
+    wait 10 s.
 
-    Returns what tells of a library the customer, what was sent, what passed, and the errors that it reported.
+    Yields a function: library -> its customer, the sent calls, the passage, and the errors that the library reported.
     """
 
     def meet(library: Library, customer: Customer) -> Any:
@@ -356,7 +360,7 @@ def after_outage(server, tmp_path_factory) -> Iterator[Callable[[Library], Any]]
 
 
 @of(PLAIN)
-def test_a_library_goes_on_after_an_outage(library, after_outage):
+def test_library_delivers_after_an_outage(library, after_outage):
     customer, sent, passage, errors = after_outage(library)
     assert errors == []
     assert [exchange.status for exchange in passage.exchanges].count(503) == 1
@@ -364,7 +368,7 @@ def test_a_library_goes_on_after_an_outage(library, after_outage):
 
 
 @of(PLAIN)
-def test_a_wrong_key_is_told_at_once(library, server):
+def test_wrong_key_is_reported_at_once(library, server):
     with passing(server) as passage:
         [error] = send(library, passage.url, "demo-key-of-nobody", calls()[:1])
     [exchange] = passage.exchanges
@@ -390,7 +394,7 @@ def test_bad_messages_are_rejects_and_the_others_are_stored(library, customer):
 
 
 @of(PLAIN)
-def test_a_batch_of_which_nothing_is_accepted_is_told_at_once(library, customer):
+def test_fully_refused_batch_is_reported_at_once(library, customer):
     with passing(customer.server) as passage:
         [error] = send(library, passage.url, customer.key, [OF_NOBODY])
     [exchange] = passage.exchanges
@@ -398,7 +402,7 @@ def test_a_batch_of_which_nothing_is_accepted_is_told_at_once(library, customer)
     assert error["code"] == ("nothing_accepted" if library.is_python else "delivery_failure")
 
 
-def test_the_docs_name_what_is_tested():
+def test_docs_name_the_tested_libraries():
     page = (ROOT / "docs" / "reference" / "libraries.md").read_text()
     rows = re.findall(r"^\| `([@/\w-]+)` \| ([\d., ]+) \|", page, re.MULTILINE)
     documented = {(name, version) for name, versions in rows for version in versions.split(", ")}

@@ -1,4 +1,4 @@
-"""The debugger page in a real browser, which a machine must have: the tests are not run where there is no Chromium."""
+"""Test the debugger page in a real browser. The tests are skipped on a machine without Chromium."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Return a local server with schemas of its own, which a test may edit."""
+    """Return a local server with its own copy of the schemas, which a test may edit."""
     checkout = tmp_path_factory.mktemp("page")
     shutil.copytree(ROOT / "schemas", checkout / "schemas")
     with serving(checkout, "--processes", "2") as server:
@@ -61,7 +61,7 @@ def server(tmp_path_factory):
 
 @contextmanager
 def opened(browser, url, *, viewport=DESKTOP, scheme="light", expects_errors=False):
-    """Open the page; at the end, nothing may have been complained of, and nothing asked of another host."""
+    """Open the page. At the end, assert that it logged no error and sent no request to another host."""
     context = browser.new_context(
         viewport=viewport, color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"]
     )
@@ -99,12 +99,12 @@ def visit(page, view):
 
 
 def here(page):
-    """Return the view that is shown: the others are in the document, too."""
+    """Return the visible view. The other views are in the document, too."""
     return page.locator("main > section:not([hidden])")
 
 
 def row(page, text):
-    """Return the row of the list that holds a text."""
+    """Return the list row that contains a text."""
     return (
         page.get_by_role("list", name="Requests, the last answered first")
         .get_by_role("listitem")
@@ -132,18 +132,19 @@ MISFITS = """() => {
   return [...document.body.querySelectorAll('*')].filter(seen).filter((it) => isCut(it) || isOut(it))
     .map((it) => `${it.tagName}.${it.className} ${it.textContent.slice(0, 40)}`);
 }"""
-"""Elements that are partly outside the window, or hold more than they show without an ellipsis."""
+"""Elements that are partly outside the window, or that cut their content without an ellipsis."""
 
 
 FOUR_FRAMES = """async () => {
   for (let frame = 0; frame < 4; frame++) await new Promise((drawn) => requestAnimationFrame(drawn));
 }"""
-"""After these the page has laid itself out: it measures its parts in one frame, and draws its lists in the next."""
+"""After four frames the layout is complete: the page measures its parts in one frame, and draws its lists in the next.
+"""
 
 
 @contextmanager
 def sized(page, width):
-    """Let the window be of another width for a while."""
+    """Give the window another width for a while."""
     page.set_viewport_size({"width": width, "height": 800})
     page.evaluate(FOUR_FRAMES)
     yield
@@ -151,7 +152,7 @@ def sized(page, width):
 
 
 def make_key(server, customer, **fields):
-    """Make an API key by the page's own route, and return it with its record."""
+    """Create an API key with the page's own route, and return it with its record."""
     facts = {"label": "", "expires": "", "scopes": [], **fields}
     return server.request("POST", "/_local/keys", json={"customer_id": customer, **facts}).body
 
@@ -169,7 +170,7 @@ def lines_of(element):
 # Live
 
 
-def test_whoever_opens_it_first_is_shown_what_it_is_and_sends_a_message_by_one_button(browser, tmp_path):
+def test_empty_page_explains_itself_and_sends_a_test_message(browser, tmp_path):
     with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url) as page:
         expect(page.get_by_role("main")).to_contain_text(f"{server.url}/segment")
         expect(page.get_by_role("main")).to_contain_text(demo.GOOD_KEY)
@@ -178,7 +179,7 @@ def test_whoever_opens_it_first_is_shown_what_it_is_and_sends_a_message_by_one_b
         expect(row(page, "identify")).to_be_visible()
 
 
-def test_sample_traffic_of_a_small_shop_is_sent_by_one_button(browser, tmp_path):
+def test_one_button_sends_sample_traffic_of_a_shop(browser, tmp_path):
     with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url, expects_errors=True) as page:
         page.get_by_role("button", name="Send sample traffic").click()
         expect(page.get_by_role("button", name="Sending")).to_be_disabled()
@@ -192,7 +193,7 @@ def test_sample_traffic_of_a_small_shop_is_sent_by_one_button(browser, tmp_path)
             expect(row(page, text)).to_be_visible()
 
 
-def test_a_request_appears_and_opens_into_all_there_is_to_know(page, server):
+def test_request_appears_and_opens_with_all_details(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user, context=None))
     row(page, user).click()
@@ -211,7 +212,7 @@ def test_a_request_appears_and_opens_into_all_there_is_to_know(page, server):
     expect(details).to_be_hidden()
 
 
-def test_a_refused_request_shows_what_is_wrong_at_its_place(page, server):
+def test_refused_request_shows_each_error_at_its_place(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user, properties="none"))
     row(page, user).click()
@@ -220,7 +221,7 @@ def test_a_refused_request_shows_what_is_wrong_at_its_place(page, server):
     expect(wrong).to_contain_text("properties must be an object, not a string")
 
 
-def test_a_batch_is_one_row_and_its_messages_are_shown_one_by_one(page, server):
+def test_batch_is_one_row_with_separate_messages(page, server):
     good, bad = fresh(userId=str(uuid.uuid4())), fresh(event="")
     body = json.dumps({"writeKey": demo.GOOD_KEY, "batch": [good, bad]}).encode()
     server.request("POST", "/v1/batch", headers={"Content-Type": "application/json"}, body=body)
@@ -234,7 +235,7 @@ def test_a_batch_is_one_row_and_its_messages_are_shown_one_by_one(page, server):
     expect(details).to_contain_text(f"demo#user#{good['userId']}")
 
 
-def test_no_content_widens_the_details_of_a_request(page, server):
+def test_content_never_widens_the_details_of_a_request(page, server):
     user = f"{uuid.uuid4()}{'u' * 90}"
     server.post(fresh(userId=user, event=LONG_WORD, messageId=LONGEST_ID, properties={LONG_WORD: LONG_WORD * 9}))
     server.post(fresh(userId=user, event={LONG_WORD: LONG_WORD}, messageId=[LONG_WORD], type="track"))
@@ -261,7 +262,7 @@ def test_no_content_widens_the_details_of_a_request(page, server):
 def test_charts_and_numbers_are_empty_before_the_first_numbers_arrive(browser, server):
     context = browser.new_context(viewport=DESKTOP)
     page = context.new_page()
-    page.route("**/_local/live", lambda _: None)  # which is never answered
+    page.route("**/_local/live", lambda _: None)  # never answered
     page.goto(server.url + "/")
     expect(page.locator(".types .share")).to_have_count(8)
     assert page.locator(".types .track i").evaluate_all("bars => bars.map(bar => bar.offsetWidth)") == [0] * 8
@@ -293,7 +294,7 @@ def test_rows_are_filtered_by_outcome_call_type_customer_and_text(page, server):
     expect(page.get_by_role("main")).to_contain_text("No request matches these filters")
 
 
-def test_each_word_of_the_filter_may_be_in_another_column(page, server):
+def test_words_of_the_filter_may_match_different_columns(page, server):
     mark = uuid.uuid4().hex
     server.post(fresh(userId=f"a-{mark}", event="Order Completed"))
     server.post(fresh(userId=f"b-{mark}", event="Completed Order"))
@@ -311,7 +312,7 @@ def test_each_word_of_the_filter_may_be_in_another_column(page, server):
     expect(page.get_by_role("main")).to_contain_text("must occur in one of: answered, status, outcome, call type")
 
 
-def test_ids_that_differ_at_their_ends_look_different_and_no_outcome_is_cut(page, server):
+def test_long_ids_stay_distinguishable_and_outcomes_are_not_cut(page, server):
     mark = uuid.uuid4().hex
     customers = [f"simulated-{mark}-{number}" for number in range(2)]
     for customer in customers:
@@ -335,7 +336,7 @@ def test_ids_that_differ_at_their_ends_look_different_and_no_outcome_is_cut(page
             assert row(page, customer).locator(".customer > :first-child").evaluate("it => it.offsetWidth") > 60
 
 
-def test_rows_are_in_the_order_of_the_times_they_show(page, server):
+def test_rows_are_sorted_by_their_times(page, server):
     mark = uuid.uuid4().hex
     messages = [fresh(userId=mark, properties={"text": "x" * size}) for size in (1, 400_000, 1, 300_000, 1) * 4]
     with ThreadPoolExecutor(8) as pool:
@@ -358,7 +359,7 @@ def test_requests_are_counted_with_the_messages_in_them(page, server):
     expect(page.locator(".tally.of-messages dt")).to_have_text("with messages")
 
 
-def test_an_id_that_is_not_a_string_is_shown_as_json(page, server):
+def test_id_that_is_not_a_string_is_shown_as_json(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(messageId=["no", user], userId={"is": user}))
     row(page, user).click()
@@ -368,7 +369,7 @@ def test_an_id_that_is_not_a_string_is_shown_as_json(page, server):
     expect(details.get_by_role("link", name=user)).to_have_count(0)
 
 
-def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
+def test_paused_list_does_not_move_and_counts_new_requests(page, server):
     before, user = str(uuid.uuid4()), str(uuid.uuid4())
     server.post(fresh(userId=before))
     expect(row(page, before)).to_be_visible()
@@ -382,7 +383,7 @@ def test_a_paused_list_holds_still_and_tells_how_many_came(page, server):
     expect(row(page, user)).to_be_visible()
 
 
-def test_clear_begins_the_list_and_the_numbers_anew(page, server):
+def test_clear_resets_the_list_and_the_numbers(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user))
     expect(row(page, user)).to_be_visible()
@@ -393,7 +394,7 @@ def test_clear_begins_the_list_and_the_numbers_anew(page, server):
     wait_until(lambda: (number(page, "requests"), number(page, "stored")) == (1, 1))
 
 
-def test_rows_are_walked_through_by_the_keyboard(page, server):
+def test_keyboard_moves_through_the_rows(page, server):
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     for user in (first, second):
         server.post(fresh(userId=user))
@@ -418,10 +419,10 @@ def test_rows_are_walked_through_by_the_keyboard(page, server):
     expect(page.get_by_role("complementary")).to_contain_text(first)
     row(page, second).get_by_role("button").focus()
     page.keyboard.press("ArrowUp")
-    expect(page.get_by_role("complementary")).to_contain_text(first)  # the focused row is not the one that is open
+    expect(page.get_by_role("complementary")).to_contain_text(first)  # the focused row is not the open row
 
 
-def test_what_is_read_stays_where_it_is_while_others_come(page, server):
+def test_row_being_read_stays_in_place_while_others_arrive(page, server):
     last = str(uuid.uuid4())
     for _ in range(60):
         server.post(fresh())
@@ -441,13 +442,13 @@ def test_what_is_read_stays_where_it_is_while_others_come(page, server):
     assert read() == before
 
 
-def test_numbers_agree_with_a_simulation_that_runs_while_one_looks(browser, tmp_path):
+def test_live_numbers_agree_with_a_simulation(browser, tmp_path):
     with serving(tmp_path, "--processes", "2") as server, opened(browser, server.url) as page:
         options = (
             "--messages",
             "200",
             "--concurrency",
-            "2",  # as there are functions: no request waits for one, and fails on a busy machine
+            "2",  # As many clients as function processes: no request waits for a process, and fails on a busy machine.
             "--duplicates",
             "0.2",
             "--invalid",
@@ -470,7 +471,7 @@ def test_numbers_agree_with_a_simulation_that_runs_while_one_looks(browser, tmp_
             expect(page.get_by_role("img", name=re.compile(f"^{chart}.*[0-9]"))).to_be_visible()
 
 
-def test_a_page_that_nobody_sees_lets_go_of_the_server_and_is_up_to_date_when_it_is_seen(page, server):
+def test_hidden_page_disconnects_and_catches_up_when_shown(page, server):
     def show(state):
         page.evaluate(
             "state => { Object.defineProperty(document, 'hidden', {value: state === 'hidden', configurable: true});"
@@ -489,7 +490,7 @@ def test_a_page_that_nobody_sees_lets_go_of_the_server_and_is_up_to_date_when_it
     expect(row(page, user)).to_be_visible()
 
 
-def test_a_server_that_ends_is_told(browser, tmp_path):
+def test_page_shows_that_the_server_has_ended(browser, tmp_path):
     with serving(tmp_path, "--processes", "1") as server, opened(browser, server.url, expects_errors=True) as page:
         server.process.terminate()
         expect(page.get_by_text("does not answer")).to_be_visible()
@@ -498,7 +499,7 @@ def test_a_server_that_ends_is_told(browser, tmp_path):
 # The event tester
 
 
-def test_each_sample_is_sent_answered_as_foretold_and_appears(page):
+def test_each_sample_gets_the_predicted_answer_and_appears(page):
     visit(page, "tester")
     choice = page.get_by_label("Sample")
     expect(choice.locator("optgroup")).to_have_count(4)
@@ -520,7 +521,7 @@ def test_each_sample_is_sent_answered_as_foretold_and_appears(page):
     expect(page.get_by_role("complementary")).to_contain_text("Request as received")
 
 
-def test_what_is_wrong_is_told_while_one_types_with_a_way_to_its_line(page):
+def test_errors_are_shown_while_typing_and_link_to_their_line(page):
     visit(page, "tester")
     editor = page.get_by_label("Message, as JSON")
     editor.fill('{\n  "type": "track",\n  "userId": "u",\n  "event": ""\n}')
@@ -534,7 +535,7 @@ def test_what_is_wrong_is_told_while_one_types_with_a_way_to_its_line(page):
     expect(verdict).to_contain_text("Would be accepted: track")
 
 
-def test_the_same_again_is_a_duplicate(page):
+def test_resent_sample_is_a_duplicate(page):
     visit(page, "tester")
     page.get_by_label("Message, as JSON").fill(json.dumps(fresh()))
     page.get_by_role("button", name="Send", exact=True).click()
@@ -543,7 +544,7 @@ def test_the_same_again_is_a_duplicate(page):
     expect(page.locator(".result")).to_contain_text('"status": "duplicate"')
 
 
-def test_a_request_is_copied_as_a_command(page):
+def test_request_can_be_copied_as_a_command(page):
     visit(page, "tester")
     message = fresh()
     page.get_by_label("Message, as JSON").fill(json.dumps(message))
@@ -552,7 +553,7 @@ def test_a_request_is_copied_as_a_command(page):
     assert message["messageId"] in page.evaluate("navigator.clipboard.readText()")
 
 
-def test_a_request_is_taken_from_live_into_the_tester(page, server):
+def test_request_can_be_opened_in_the_tester(page, server):
     message = fresh(userId=str(uuid.uuid4()))
     server.post(message)
     row(page, message["userId"]).click()
@@ -560,7 +561,7 @@ def test_a_request_is_taken_from_live_into_the_tester(page, server):
     assert json.loads(page.get_by_label("Message, as JSON").input_value()) == message
 
 
-def test_a_narrow_window_shows_the_answer_before_the_request(page):
+def test_narrow_window_shows_the_answer_before_the_request(page):
     visit(page, "tester")
     page.get_by_role("button", name="Send", exact=True).click()
     request, answer = page.get_by_text("Request from Segment"), page.get_by_text("Response from destination")
@@ -576,12 +577,12 @@ def test_a_narrow_window_shows_the_answer_before_the_request(page):
         expect(answer).to_be_in_viewport()
 
 
-def test_a_large_text_does_not_hold_up_the_page(page):
+def test_large_text_does_not_block_the_page(page):
     visit(page, "tester")
     text = json.dumps(fresh(properties={"words": ["word" * 25] * 5000}), indent=1)
     assert len(text) > 500_000
     editor = page.get_by_label("Message, as JSON")
-    editor.evaluate("(it, text) => { it.value = text; it.dispatchEvent(new Event('input')) }", text)  # as when pasted
+    editor.evaluate("(it, text) => { it.value = text; it.dispatchEvent(new Event('input')) }", text)  # as if pasted
     expect(page.locator(".verdict")).to_contain_text("Would be accepted: track")
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator(".result")).to_contain_text('"status": "stored"')
@@ -590,7 +591,7 @@ def test_a_large_text_does_not_hold_up_the_page(page):
 # Keys, messages, rejects
 
 
-def test_a_key_is_made_used_revoked_and_then_refused(page):
+def test_key_is_created_used_revoked_and_then_refused(page):
     visit(page, "keys")
     here(page).get_by_label("Customer").fill("acme")
     here(page).get_by_label("Label").fill("by hand")
@@ -619,7 +620,7 @@ def test_a_key_is_made_used_revoked_and_then_refused(page):
     expect(page.locator(".result")).to_contain_text("API key is revoked")
 
 
-def test_revoking_a_key_asks_in_a_whole_sentence_and_escape_keeps_the_key(page, server):
+def test_revoking_a_key_asks_first_and_escape_cancels(page, server):
     last_four = make_key(server, "c" * 64, label="l" * 64)["key"]["last_four"]
     visit(page, "keys")
     ask = page.get_by_role("button", name=f"Revoke the key ending in {last_four}")
@@ -638,7 +639,7 @@ def test_revoking_a_key_asks_in_a_whole_sentence_and_escape_keeps_the_key(page, 
     expect(page.get_by_role("row").filter(has_text=f"…{last_four}")).to_contain_text("active")
 
 
-def test_a_key_that_can_not_be_made_is_told_why(browser, server):
+def test_page_says_why_a_key_cannot_be_created(browser, server):
     with opened(browser, server.url, expects_errors=True) as page:
         visit(page, "keys")
         here(page).get_by_label("Customer").fill("acme")
@@ -647,7 +648,7 @@ def test_a_key_that_can_not_be_made_is_told_why(browser, server):
         expect(page.get_by_role("alert")).to_contain_text("soon is not a time: write 90d")
 
 
-def test_the_messages_of_a_user_are_a_timeline(page, server):
+def test_messages_of_a_user_are_a_timeline(page, server):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user, event="Later", timestamp="2026-03-13T09:30:00Z"))
     server.post(fresh(userId=user, event="Earlier"))
@@ -660,7 +661,7 @@ def test_the_messages_of_a_user_are_a_timeline(page, server):
     expect(timeline).to_contain_text(f"demo#user#{user}")
 
 
-def test_messages_show_their_ids_are_found_by_them_and_sorted_by_either_time(page, server):
+def test_messages_can_be_found_by_id_and_sorted_by_time(page, server):
     user = str(uuid.uuid4())
     first = fresh(userId=user, event="Later", timestamp="2026-03-13T09:30:00Z")
     second = fresh(userId=user, event="Earlier")
@@ -693,7 +694,7 @@ def test_messages_show_their_ids_are_found_by_them_and_sorted_by_either_time(pag
     expect(page.locator(".timeline")).to_contain_text("No such message is stored")
 
 
-def test_a_reject_is_retried_once_its_schema_is_mended(page, server):
+def test_reject_can_be_retried_after_its_schema_is_fixed(page, server):
     schema = server.checkout / "schemas" / "group.json"
     mended = schema.read_text()
     schema.write_text(json.dumps({**json.loads(mended), "required": ["group_id", "traits"]}))
@@ -725,10 +726,10 @@ def test_a_reject_is_retried_once_its_schema_is_mended(page, server):
     assert json.loads(listed)["group_id"] == "g"
 
 
-# Whoever looks
+# Layout, accessibility and security
 
 
-def test_the_views_end_at_the_same_right_edge_as_the_header(page, server):
+def test_views_and_header_have_the_same_right_edge(page, server):
     server.post(fresh())
     ends = {}
     copy = page.get_by_role("button", name="Copy the endpoint")
@@ -768,7 +769,7 @@ def test_hostile_texts_are_shown_as_text(page, server):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_each_view_is_for_everybody_and_fits(browser, server, viewport, scheme):
+def test_each_view_is_accessible_and_fits(browser, server, viewport, scheme):
     user = str(uuid.uuid4())
     server.post(fresh(userId=user))
     server.post(fresh(userId=user, event=""))
@@ -793,7 +794,7 @@ def test_each_view_is_for_everybody_and_fits(browser, server, viewport, scheme):
         assert not any(faults.values()), faults
 
 
-def test_a_stack_is_shown_and_nothing_can_be_changed(browser, tmp_path):
+def test_stack_is_shown_read_only(browser, tmp_path):
     with debugged_stack(tmp_path) as stack, opened(browser, stack.url, expects_errors=True) as page:
         request_id = str(uuid.uuid4())
         stack.log("Function", function_line(REFUSED, request_id=request_id, message_id=request_id, kept=True))
@@ -809,7 +810,7 @@ def test_a_stack_is_shown_and_nothing_can_be_changed(browser, tmp_path):
         assert page.get_by_role("button", name=re.compile("Retry")).count() == 0
 
 
-def test_the_page_takes_nothing_from_elsewhere_and_no_text_for_html():
+def test_page_loads_nothing_external_and_inserts_no_html():
     for path in (ROOT / "destination" / "debugger" / "page").iterdir():
         text = Path(path).read_text()
         assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval\\(", text), path.name

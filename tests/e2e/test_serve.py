@@ -1,4 +1,4 @@
-"""`destination serve`: the deployed shape on this machine, on several settings."""
+"""Test `destination serve`: the deployed shape on this machine, with several settings."""
 
 import asyncio
 import json
@@ -29,13 +29,13 @@ pytest_plugins = ["servers"]
 
 TRACK = {"type": "track", "userId": "serve-tester", "event": "Lamp Lit"}
 KEY = "it's [/b] $HOME"
-"""Markup to the one, and variables to the other, that it must not reach unquoted."""
+"""Markup for the terminal and variables for the shell. Both must be quoted."""
 
 
 # Answers
 
 
-def test_a_request_is_answered_by_the_function_and_leaves_a_line(server):
+def test_request_is_answered_by_the_function_and_logged(server):
     message_id = str(uuid.uuid4())
     reply = server.post({**TRACK, "messageId": message_id})
     assert (reply.status, reply.body["status"]) == (200, "stored")
@@ -45,7 +45,7 @@ def test_a_request_is_answered_by_the_function_and_leaves_a_line(server):
     wait_until(lambda: "POST /segment 400 refused demo not_an_object" in server.output)
 
 
-def test_requests_at_once_are_all_stored(server):
+def test_concurrent_requests_are_all_stored(server):
     user = str(uuid.uuid4())
     with ThreadPoolExecutor(16) as pool:
         replies = list(pool.map(server.post, ({**TRACK, "userId": user, "messageId": f"m{n}"} for n in range(100))))
@@ -65,13 +65,13 @@ def test_another_route_or_method_is_404(server, method, path):
 
 
 @pytest.mark.parametrize("message_id", ["\ud800", "\x1b[31m", "a\nb", "[/red]"])
-def test_no_message_id_breaks_the_console(server, message_id):
+def test_message_id_cannot_break_the_console(server, message_id):
     for odd_or_not in (message_id, f"after-{uuid.uuid4()}"):
         assert server.post({**TRACK, "userId": str(uuid.uuid4()), "messageId": odd_or_not}).status == 200
     wait_until(lambda: odd_or_not in server.output)
 
 
-def test_health_is_asked_by_get_alone(server):
+def test_health_allows_only_get(server):
     reply = server.request("GET", "/health")
     assert (reply.status, reply.body) == (200, {"status": "healthy"})
     assert server.http.request("HEAD", f"{server.url}/health").status == 404
@@ -81,7 +81,7 @@ def test_health_is_asked_by_get_alone(server):
 def test_a_body_over_ten_megabytes_is_413(server):
     reply = server.post(b" " * (10 * 1024 * 1024 + 1))
     assert (reply.status, reply.body) == (413, {"message": "Request Entity Too Large"})
-    assert server.post(b" " * (10 * 1024 * 1024)).status == 400  # by the function, whose limit is lower
+    assert server.post(b" " * (10 * 1024 * 1024)).status == 400  # by the function, which has the lower limit
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_body_over_ten_megabytes_is_413(server):
     ],
     ids=["announced", "announced as very long", "in chunks without end"],
 )
-def test_a_body_that_is_too_large_is_refused_before_it_has_arrived(server, head, body):
+def test_oversized_body_is_refused_before_it_has_arrived(server, head, body):
     host, port = server.url.removeprefix("http://").split(":")
     request = f"POST /segment HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n{head}\r\n"
     with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
@@ -114,7 +114,7 @@ def test_a_bug_is_500_and_its_traceback_is_printed(queue_server):
     assert queue_server.post(TRACK).status == 202
 
 
-def test_a_message_goes_to_the_queue_that_a_parameter_chose(queue_server):
+def test_parameter_chooses_the_queue(queue_server):
     message_id = str(uuid.uuid4())
     reply = queue_server.post({**TRACK, "messageId": message_id})
     assert (reply.status, reply.body["status"]) == (202, "queued")
@@ -123,7 +123,7 @@ def test_a_message_goes_to_the_queue_that_a_parameter_chose(queue_server):
     assert message_id in {json.loads(message["Body"])["message"]["message_id"] for message in received}
 
 
-def test_the_functions_own_lines_are_printed_for_programs(queue_server):
+def test_log_lines_of_the_functions_are_printed_raw(queue_server):
     message_id = str(uuid.uuid4())
     queue_server.post({**TRACK, "messageId": message_id})
     wait_until(lambda: message_id in queue_server.output)
@@ -132,7 +132,7 @@ def test_the_functions_own_lines_are_printed_for_programs(queue_server):
     assert (facts["outcome"], facts["status"], facts["call_type"]) == ("accepted", 202, "track")
 
 
-def test_the_welcome_shows_a_request_that_is_accepted(server):
+def test_welcome_shows_a_request_that_works(server):
     [command] = [part for part in server.output.split("\n\n") if part.startswith("  curl")]
     curl, include, *options, url = shlex.split(command.replace("\\\n", ""))
     assert (curl, include, url) == ("curl", "-i", f"{server.url}/segment")
@@ -151,7 +151,7 @@ def test_a_stored_message_reaches_the_consumer(server):
     assert server.json("contacts", "show", user)["traits"] == {"plan": "pro"}
 
 
-def test_a_delete_is_carried_out_and_leaves_a_line(server):
+def test_delete_is_carried_out_and_logged(server):
     user = str(uuid.uuid4())
     server.post({**TRACK, "userId": user})
     assert server.post({"type": "delete", "userId": user}).status == 202
@@ -164,13 +164,13 @@ def test_a_delete_is_carried_out_and_leaves_a_line(server):
     assert '"_aws"' not in server.output
 
 
-def test_a_message_of_a_queue_that_can_not_be_consumed_is_told_in_one_line(server):
+def test_unreadable_queue_message_is_reported_in_one_line(server):
     server.account.sqs().send_message(QueueUrl=server.stores.event_queue_url, MessageBody="no JSON")
     wait_until(lambda: "Unreadable: The stored message can't be read: it is not JSON" in server.output)
     assert "QueueConsumerFunction consumer_failed record_id=" in server.output
 
 
-def test_queued_messages_reach_the_consumer_and_lines_are_raw_for_programs(tmp_path):
+def test_queued_messages_reach_the_consumer(tmp_path):
     options = ("--parameter", "EventSink=sqs", "--parameter", "EventQueueType=fifo", "--processes", "1", "--json")
     with serving(tmp_path, *options) as server:
         server.post({"type": "identify", "userId": "u", "traits": {"plan": "pro"}})
@@ -180,7 +180,7 @@ def test_queued_messages_reach_the_consumer_and_lines_are_raw_for_programs(tmp_p
     assert json.loads(line)["Consumed"] == [1.0]
 
 
-def test_what_can_not_run_on_another_server_is_told(tmp_path, other_aws):
+def test_missing_queues_of_another_server_are_reported(tmp_path, other_aws):
     with store_proxy(other_aws.url) as proxy:
         proxy.fault = Fault.HAS_NO_QUEUES
         with serving(tmp_path, "--processes", "1", "--endpoint-url", proxy.url) as server:
@@ -195,12 +195,12 @@ def test_what_can_not_run_on_another_server_is_told(tmp_path, other_aws):
 
 @pytest.fixture(scope="module")
 def https_server(tmp_path_factory):
-    """Return a local server that serves HTTPS, and that knows a key."""
+    """Return a local server with HTTPS and one known key."""
     with serving(tmp_path_factory.mktemp("https"), "--tls", "--processes", "1", "--api-key", KEY) as server:
         yield server
 
 
-def test_https_works_for_those_who_trust_its_authority(https_server):
+def test_https_works_with_its_authority(https_server):
     assert https_server.url.startswith("https://")
     assert https_server.post(TRACK).status == 200
     authority = str(https_server.checkout / ".local" / "ca.pem")
@@ -209,14 +209,14 @@ def test_https_works_for_those_who_trust_its_authority(https_server):
     assert (trusting.exit_code, "HTTP 200" in trusting.stdout) == (0, True)
 
 
-def test_commands_in_its_checkout_trust_it_unasked(https_server):
+def test_commands_in_its_checkout_trust_it(https_server):
     https_server.post(TRACK)
     options = ("--user", TRACK["userId"], "--url", https_server.url)
     with start(https_server.checkout, "messages", "list", *options, stdout=subprocess.PIPE) as listing:
         assert TRACK["event"] in listing.communicate(timeout=PATIENCE_SECONDS)[0]
 
 
-def test_a_key_of_ones_own_works_and_is_shown_as_it_is(https_server):
+def test_chosen_key_works_and_is_shown_quoted(https_server):
     assert https_server.post(TRACK, key=KEY).status == 200
     assert f"API key: {KEY} " in https_server.output
     assert shlex.quote(f"{KEY}:") in https_server.output
@@ -230,10 +230,10 @@ def test_the_environment_for_sam_local_reaches_the_same_stores(server):
     assert host in (CONTAINER_BRIDGE, DESKTOP_HOST)
     with socket.socket() as probe:
         probe.settimeout(1)
-        assert probe.connect_ex((CONTAINER_BRIDGE, int(port))) != 0  # nothing listens there unasked
+        assert probe.connect_ex((CONTAINER_BRIDGE, int(port))) != 0  # nothing listens there by default
 
 
-def test_containers_reach_the_stores_where_that_is_wanted(tmp_path):
+def test_containers_reach_the_stores_with_the_docker_option(tmp_path):
     with serving(tmp_path, "--docker", "--processes", "1") as server:
         environment = json.loads((server.checkout / ".local" / "env.json").read_text())["Parameters"]
         host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
@@ -260,12 +260,12 @@ def test_containers_reach_the_stores_where_that_is_wanted(tmp_path):
         (["--processes", "0"], 2, "0 is not in the range 1<=x<=100"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(options, exit_code, sentence):
+def test_invalid_setting_is_an_error(options, exit_code, sentence):
     result = run("serve", "--port", "0", *options)
     assert (result.exit_code, sentence in result.stderr) == (exit_code, True), result.output
 
 
-def test_a_port_in_use_is_told_and_leaves_the_environment_of_the_other_server(server):
+def test_used_port_is_an_error_and_changes_no_file(server):
     environment_file = server.checkout / ".local" / "env.json"
     written = environment_file.read_text()
     port = server.url.rpartition(":")[2]
@@ -281,7 +281,7 @@ def test_a_port_in_use_is_told_and_leaves_the_environment_of_the_other_server(se
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory, other_aws):
-    """Return a local server with one function, and the proxy before the server that it stores in."""
+    """Return a local server with one function, and the proxy in front of the server with its stores."""
     forgetful = ("--parameter", "KeyCacheSeconds=0", "--parameter", "KeyGraceSeconds=0")
     checkout = tmp_path_factory.mktemp("proxied")
     with (
@@ -291,7 +291,7 @@ def proxied(tmp_path_factory, other_aws):
         yield server, proxy
 
 
-def test_another_server_gets_the_stores_and_the_messages(proxied, other_aws):
+def test_stores_can_be_on_another_server(proxied, other_aws):
     server, proxy = proxied
     message_id = str(uuid.uuid4())
     assert server.post({**TRACK, "messageId": message_id}).status == 200
@@ -304,16 +304,16 @@ def test_another_server_gets_the_stores_and_the_messages(proxied, other_aws):
     ("fault", "body"),
     [
         (Fault.HANGS, {"code": "key_store_unavailable", "message": "API keys can't be checked at the moment"}),
-        (Fault.DRIBBLES, {"message": "Service Unavailable"}),  # by the gateway, which gave the function up
+        (Fault.DRIBBLES, {"message": "Service Unavailable"}),  # by the gateway, after the function's time was over
     ],
 )
-def test_a_store_at_fault_is_503_until_it_recovers(proxied, fault, body):
+def test_faulty_store_is_503_until_it_recovers(proxied, fault, body):
     server, proxy = proxied
     proxy.fault = fault
     failed = server.post(TRACK)
     proxy.fault = Fault.NONE
     assert (failed.status, failed.body) == (503, body)
-    wait_until(lambda: server.post(TRACK).status == 200)  # of a function that may still be busy
+    wait_until(lambda: server.post(TRACK).status == 200)  # the function may still be busy
 
 
 # Its end
@@ -328,7 +328,7 @@ def test_a_store_at_fault_is_503_until_it_recovers(proxied, fault, body):
         pytest.param("Control-C ends it", signal.SIGKILL, {-signal.SIGKILL}, id="killed"),
     ],
 )
-def test_it_ends_without_a_trace(tmp_path, printed, number, exit_codes):
+def test_server_ends_without_a_traceback(tmp_path, printed, number, exit_codes):
     options = ("--port", "0", "--processes", "1")
     with start(make_checkout(tmp_path), "serve", *options, stdout=subprocess.PIPE) as process:
         assert any(printed in line for line in process.stdout)
@@ -336,13 +336,14 @@ def test_it_ends_without_a_trace(tmp_path, printed, number, exit_codes):
             os.killpg(process.pid, number)  # a terminal sends it to all processes
         else:
             process.send_signal(number)
-        last_words = process.communicate(timeout=PATIENCE_SECONDS)[0]  # of all processes: the last one ends it
+        # communicate() returns when the last process has closed the pipe
+        last_words = process.communicate(timeout=PATIENCE_SECONDS)[0]
         assert process.returncode in exit_codes
         assert "Traceback" not in last_words
 
 
 @pytest.mark.parametrize("printed", ["Starting 1 function", "Control-C ends it"])
-def test_control_c_ends_it_in_the_background_of_a_script_too(tmp_path, printed):
+def test_control_c_ends_it_in_the_background_too(tmp_path, printed):
     options = ("--port", "0", "--processes", "1")
     with in_background():
         process = start(make_checkout(tmp_path), "serve", *options, stdout=subprocess.PIPE)
@@ -362,7 +363,7 @@ def children(pid):
 
 
 def child(server, words):
-    """Return the process of a server whose command line has some words."""
+    """Return the child process with these words in its command line."""
     return next(pid for pid, args in children(server.process.pid).items() if words in args)
 
 
@@ -375,7 +376,7 @@ def test_it_ends_when_its_embedded_aws_has_ended(tmp_path, number):
     assert "Traceback" not in server.output
 
 
-def test_an_embedded_aws_that_hangs_is_declared_dead():
+def test_hanging_embedded_aws_is_declared_dead():
     others = children(os.getpid()).keys()
     embedded = EmbeddedAws()
     try:
@@ -388,7 +389,7 @@ def test_an_embedded_aws_that_hangs_is_declared_dead():
     assert said.endswith("has not answered for 1 seconds, and its data is gone")
 
 
-def test_an_embedded_aws_that_answers_is_not_declared_dead():
+def test_answering_embedded_aws_is_not_declared_dead():
     embedded = EmbeddedAws()
     try:
         brief = HealthCheck(pause_seconds=0.01, first_seconds=PATIENCE_SECONDS, second_seconds=PATIENCE_SECONDS)
@@ -401,8 +402,8 @@ def test_an_embedded_aws_that_answers_is_not_declared_dead():
 def test_control_c_ends_it_while_edited_schemas_are_read(tmp_path):
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     with serving(tmp_path, "--processes", "1") as server:
-        os.mkfifo(tmp_path / "schemas" / "own.json")  # nobody writes into it, so that reading it takes for ever
-        time.sleep(2.5)  # until it is read
+        os.mkfifo(tmp_path / "schemas" / "own.json")  # nobody writes into it, so a reader waits forever
+        time.sleep(2.5)  # until the server reads it
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(PATIENCE_SECONDS) == 0
 
@@ -413,7 +414,7 @@ def handle(message, context):
 """
 
 
-def test_an_edit_of_the_consumer_counts_and_nothing_stored_is_lost(tmp_path):
+def test_edited_consumer_is_reloaded_and_nothing_is_lost(tmp_path):
     shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
     handle = tmp_path / "consumer" / "handle.py"
     handle.write_text(HANDLE.replace("VERSION", "this is the first one"))
@@ -437,11 +438,11 @@ def test_an_edit_of_the_consumer_counts_and_nothing_stored_is_lost(tmp_path):
         wait_until(lambda: server.output.count("consumer/ changed") == 2)
         assert server.post({**TRACK, "messageId": "m-5"}).status == 200
         wait_until(lambda: "this is the third one" in server.output)
-        assert "consumer_failed" not in server.output  # no function ran the broken one
+        assert "consumer_failed" not in server.output  # no function ran the broken version
         assert len(server.run("messages", "list", "--json").stdout.splitlines()) == 5
 
 
-def test_a_message_that_the_consumer_does_not_take_says_so_wherever_one_looks(tmp_path):
+def test_consumer_failure_is_shown_by_every_command(tmp_path):
     shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "consumer" / "handle.py").write_text(
         "def handle(message, customer_id):\n    raise ValueError(f\"no plan {message['message_id']}\")\n"
@@ -474,11 +475,11 @@ def test_a_message_that_the_consumer_does_not_take_says_so_wherever_one_looks(tm
         ),
     ],
 )
-def test_an_error_of_the_consumer_is_told_in_one_line(log, words):
+def test_consumer_error_is_one_line(log, words):
     assert place_of_error(log, Path("/x")) == words
 
 
-def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
+def test_server_ends_if_a_function_cannot_be_restarted(tmp_path):
     (tmp_path / "handler").mkdir()
     for path in (ROOT / "handler").iterdir():
         (tmp_path / "handler" / path.name).symlink_to(path)
@@ -486,12 +487,13 @@ def test_it_ends_when_a_function_can_not_be_started_again(tmp_path):
         (tmp_path / "handler" / "timestamps.py").unlink()
         (tmp_path / "handler" / "timestamps.py").write_text("raise ValueError('not today')")
         os.kill(child(server, "EraserFunction"), signal.SIGKILL)
-        wait_until(lambda: server.post({"type": "delete", "userId": "u"}).status == 202)  # it finds the process gone
+        # the server finds that the process is gone
+        wait_until(lambda: server.post({"type": "delete", "userId": "u"}).status == 202)
         assert server.process.wait(PATIENCE_SECONDS) == 1
     assert server.output.endswith("Error: EraserFunction could not be started again 10 times. Start the server again\n")
 
 
-def test_a_server_with_stores_elsewhere_needs_no_embedded_aws(proxied):
+def test_server_with_other_stores_starts_no_embedded_aws(proxied):
     server, _ = proxied
     assert not any("embedded_aws" in args for args in children(server.process.pid).values())
 

@@ -1,4 +1,4 @@
-"""`destination simulate`: whether it finds what is wrong, and nothing where all is well."""
+"""Test `destination simulate`: it finds faults, and reports none for a correct server."""
 
 import gzip
 import io
@@ -38,9 +38,9 @@ pytest_plugins = ["servers"]
 
 MESSAGES = 60
 CONCURRENCY = 4
-"""More requests at once would wait for the two functions of a server, and fail on a busy machine."""
+"""More concurrent requests would wait for the two functions of a server, and fail on a busy machine."""
 STORED_TYPES = tuple(call_type for call_type in CALL_TYPES if call_type != "delete")
-"""What is mixed at random where messages go to the event table."""
+"""The call types that are mixed at random if messages go to the event table."""
 EVERYTHING = ("--duplicates", "0.2", "--replays", "0.1", "--reorder", "0.2", "--invalid", "0.1")
 IN_NO_TIME = ("--time-scale", "1000000")
 SOON = ("--time-scale", "3600")
@@ -48,7 +48,7 @@ VALID = json.dumps({"type": "track", "event": "e", "userId": "u", "messageId": "
 
 
 def simulate(url, *options, seed, messages=MESSAGES):
-    """Run a simulation; return its exit code and what it prints for programs."""
+    """Run a simulation. Return its exit code and its JSON report."""
     usual = ("--messages", str(messages), "--seed", str(seed), "--concurrency", str(CONCURRENCY))
     result = run("simulate", "--url", url, "--json", *usual, *options)
     assert result.exit_code in (0, 1), result.output
@@ -56,68 +56,75 @@ def simulate(url, *options, seed, messages=MESSAGES):
     return result.exit_code, json.loads(result.stdout)
 
 
-def test_nothing_is_lost_and_nothing_stored_twice(server):
-    code, told = simulate(server.url, *EVERYTHING, seed=1)
+def test_correct_server_loses_and_doubles_nothing(server):
+    code, report = simulate(server.url, *EVERYTHING, seed=1)
     assert code == 0
-    assert told["lost"] == told["stored_twice"] == told["unfinished"] == told["given_up"] == told["refused"] == 0
-    assert told["stored_otherwise"] == told["stored_unsent"] == 0
-    assert told["stored"] == told["messages"]
-    assert told["delivered_at_first_try"] == told["sent"] - told["refused_as_expected"]
-    assert told["duplicates_refused"] == told["delivered_at_first_try"] - told["messages"] > 0
-    assert told["refused_as_expected"] > 0
-    assert sum(told["answers"].values()) == sum(told["answers_by_status"].values()) == told["tries"] == told["sent"]
-    assert 0 < told["milliseconds"]["p50"] <= told["milliseconds"]["p99"] <= told["milliseconds"]["max"] < 5000
+    assert (
+        report["lost"] == report["stored_twice"] == report["unfinished"] == report["given_up"] == report["refused"] == 0
+    )
+    assert report["stored_otherwise"] == report["stored_unsent"] == 0
+    assert report["stored"] == report["messages"]
+    assert report["delivered_at_first_try"] == report["sent"] - report["refused_as_expected"]
+    assert report["duplicates_refused"] == report["delivered_at_first_try"] - report["messages"] > 0
+    assert report["refused_as_expected"] > 0
+    assert (
+        sum(report["answers"].values())
+        == sum(report["answers_by_status"].values())
+        == report["tries"]
+        == report["sent"]
+    )
+    assert 0 < report["milliseconds"]["p50"] <= report["milliseconds"]["p99"] <= report["milliseconds"]["max"] < 5000
 
 
-def test_the_same_seed_again_finds_all_of_it_stored(server):
+def test_repeated_seed_finds_everything_stored(server):
     _, first = simulate(server.url, seed=2)
     code, second = simulate(server.url, seed=2)
     assert (code, first["duplicates_refused"], second["duplicates_refused"]) == (0, 0, MESSAGES)
     assert first["stored"] == second["stored"] == MESSAGES
 
 
-def test_batches_lose_nothing_and_refuse_just_what_is_invalid(server):
-    # One after the other: a write that waits for too many others is tried again, and its message a duplicate then.
+def test_batches_lose_nothing_and_refuse_only_invalid_messages(server):
+    # One batch at a time: a write that waits for too many others is retried, and its message is then a duplicate.
     options = ("--route", "batch", "--concurrency", "1", *EVERYTHING)
-    code, told = simulate(server.url, *options, seed=31, messages=300)
-    assert (code, told["lost"], told["stored_twice"], told["stored_otherwise"]) == (0, 0, 0, 0)
-    assert told["stored"] == told["messages"]
-    assert told["url"].endswith("/v1/batch")
-    assert told["requests"] == told["tries"] < told["sent"] / 5
-    assert told["duplicates_refused"] == told["delivered_at_first_try"] - told["messages"] > 0
-    assert told["rejected"].keys() >= {"invalid_message", "not_an_object", "missing_type", "unsupported_call_type"}
-    assert (told["rejects_missing"], told["rejects_unsent"]) == (0, 0)
-    assert 0 < told["rejects_kept"] < sum(told["rejected"].values())
-    assert {"400 invalid_json", "400 invalid_encoding", "401 unknown_key"} < told["answers"].keys()
+    code, report = simulate(server.url, *options, seed=31, messages=300)
+    assert (code, report["lost"], report["stored_twice"], report["stored_otherwise"]) == (0, 0, 0, 0)
+    assert report["stored"] == report["messages"]
+    assert report["url"].endswith("/v1/batch")
+    assert report["requests"] == report["tries"] < report["sent"] / 5
+    assert report["duplicates_refused"] == report["delivered_at_first_try"] - report["messages"] > 0
+    assert report["rejected"].keys() >= {"invalid_message", "not_an_object", "missing_type", "unsupported_call_type"}
+    assert (report["rejects_missing"], report["rejects_unsent"]) == (0, 0)
+    assert 0 < report["rejects_kept"] < sum(report["rejected"].values())
+    assert {"400 invalid_json", "400 invalid_encoding", "401 unknown_key"} < report["answers"].keys()
 
 
-def test_stores_that_fail_now_and_then_lose_nothing_of_batches(tmp_path):
+def test_intermittent_store_faults_lose_no_messages_of_batches(tmp_path):
     options = ("--route", "batch", "--batch-size", "10", "--duplicates", "0.1", "--invalid", "0.1", *SOON)
     with serving(tmp_path, "--faults", "0.2", "--faults-seed", "7", "--processes", "2") as server:
-        code, told = simulate(server.url, *options, seed=32, messages=120)
-    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, told["messages"])
-    assert told["delivered_after_retries"] > 10
-    assert (told["rejects_missing"], told["rejects_unsent"]) == (0, 0)
+        code, report = simulate(server.url, *options, seed=32, messages=120)
+    assert (code, report["lost"], report["stored_twice"], report["stored"]) == (0, 0, 0, report["messages"])
+    assert report["delivered_after_retries"] > 10
+    assert (report["rejects_missing"], report["rejects_unsent"]) == (0, 0)
 
 
-def test_batches_that_say_more_than_is_true_are_found(server):
+def test_batch_answers_that_claim_too_much_are_found(server):
     def answer(request):
         headers = dict(line.split(": ", 1) for line in request.head.split("\r\n")[1:] if line)
         reply = server.http.request("POST", f"{server.url}/v1/batch", headers=headers, body=request.body)
-        told = json.loads(reply.data)
-        if told["accepted"]:
-            last = max(set(range(10)) - {one["index"] for one in told["rejected"]})
-            told["accepted"] -= 1
-            told["rejected"].append({"index": last, "code": "missing_type", "message": "no"})
-        return response(reply.status, json.dumps(told))
+        report = json.loads(reply.data)
+        if report["accepted"]:
+            last = max(set(range(10)) - {one["index"] for one in report["rejected"]})
+            report["accepted"] -= 1
+            report["rejected"].append({"index": last, "code": "missing_type", "message": "no"})
+        return response(reply.status, json.dumps(report))
 
     options = ("--stores", server.url, "--route", "batch", "--batch-size", "10", "--customers", "2")
     with endpoint(answer) as two_faced:
-        code, told = simulate(two_faced.url, *options, seed=33)
-    assert (code, told["refused"], told["stored"]) == (1, MESSAGES / 10, MESSAGES)
+        code, report = simulate(two_faced.url, *options, seed=33)
+    assert (code, report["refused"], report["stored"]) == (1, MESSAGES / 10, MESSAGES)
 
 
-def test_a_reject_that_is_not_kept_is_found(server):
+def test_missing_reject_is_found(server):
     def answer(request):
         body = gzip.decompress(request.body) if "gzip" in request.head else request.body
         try:
@@ -125,42 +132,42 @@ def test_a_reject_that_is_not_kept_is_found(server):
         except ValueError:
             return response(400)
         rejected = [{"index": index, "code": "invalid_message"} for index in range(messages)]
-        told = {"code": "nothing_accepted", "accepted": 0, "duplicates": 0, "rejected": rejected}
-        return response(400, json.dumps(told))
+        report = {"code": "nothing_accepted", "accepted": 0, "duplicates": 0, "rejected": rejected}
+        return response(400, json.dumps(report))
 
     with endpoint(answer) as forgetful:
         options = ("--stores", server.url, "--route", "batch", "--invalid", "1")
-        code, told = simulate(forgetful.url, *options, seed=34)
-    assert (code, told["lost"], told["rejects_kept"]) == (1, 0, 0)
-    assert told["rejects_missing"] > 20
+        code, report = simulate(forgetful.url, *options, seed=34)
+    assert (code, report["lost"], report["rejects_kept"]) == (1, 0, 0)
+    assert report["rejects_missing"] > 20
 
 
 def customers_with_keys(server):
-    """Return whom the keys in a key table belong to."""
+    """Return the customers of the keys in a key table."""
     items = server.account.dynamodb().scan(TableName=server.stores.key_table)["Items"]
     return sorted(item["customer_id"]["S"] for item in items)
 
 
-def test_the_friendly_profile_sends_a_shop(server):
-    told = server.json("simulate", "--profile", "friendly", "--messages", "60", "--seed", "7")
-    assert (told["sent"], told.get("failed", 0)) == (60, 0)
-    assert told["stored"] > 50
-    assert (told["duplicate"], told["refused"]) == (1, 1)
+def test_friendly_profile_sends_shop_traffic(server):
+    report = server.json("simulate", "--profile", "friendly", "--messages", "60", "--seed", "7")
+    assert (report["sent"], report.get("failed", 0)) == (60, 0)
+    assert report["stored"] > 50
+    assert (report["duplicate"], report["refused"]) == (1, 1)
     stored = server.run(
         "messages", "list", "--customer", "simulated-shop", "--json", "--limit", "100"
     ).stdout.splitlines()
-    assert len(stored) == told["stored"]
+    assert len(stored) == report["stored"]
     assert "simulated-shop" not in {key["customer_id"] for key in server.json("keys", "list")}
 
 
-def test_its_keys_are_removed_and_others_stay(server):
+def test_simulated_keys_are_removed_and_others_stay(server):
     before = customers_with_keys(server)
     assert demo.CUSTOMER in before
     simulate(server.url, seed=3, messages=5)
     assert customers_with_keys(server) == before
 
 
-def test_a_message_under_two_keys_is_found(server):
+def test_message_stored_under_two_keys_is_found(server):
     simulate(server.url, seed=4, messages=10)
     traffic = Traffic(seed=4, customers=10, call_types=STORED_TYPES)
     record = traffic.due(traffic.parcel(Sending(index=3)))
@@ -168,11 +175,11 @@ def test_a_message_under_two_keys_is_found(server):
     key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
     item = client.get_item(TableName=table, Key=key)["Item"]
     client.put_item(TableName=table, Item={**item, "position": {"S": "elsewhere"}})
-    code, told = simulate(server.url, seed=4, messages=10)
-    assert (code, told["stored"], told["stored_twice"], told["lost"]) == (1, 10, 1, 0)
+    code, report = simulate(server.url, seed=4, messages=10)
+    assert (code, report["stored"], report["stored_twice"], report["lost"]) == (1, 10, 1, 0)
 
 
-def test_a_message_that_was_stored_otherwise_is_found(server):
+def test_message_stored_with_other_content_is_found(server):
     simulate(server.url, seed=21, messages=10)
     traffic = Traffic(seed=21, customers=10, call_types=STORED_TYPES)
     record = traffic.due(traffic.parcel(Sending(index=3)))
@@ -180,11 +187,17 @@ def test_a_message_that_was_stored_otherwise_is_found(server):
     key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
     item = client.get_item(TableName=table, Key=key)["Item"]
     client.put_item(TableName=table, Item={**item, "message": {"S": '{"type":"track"}'}})
-    code, told = simulate(server.url, seed=21, messages=10)
-    assert (code, told["stored"], told["stored_otherwise"], told["stored_twice"], told["lost"]) == (1, 10, 1, 0, 0)
+    code, report = simulate(server.url, seed=21, messages=10)
+    assert (code, report["stored"], report["stored_otherwise"], report["stored_twice"], report["lost"]) == (
+        1,
+        10,
+        1,
+        0,
+        0,
+    )
 
 
-def test_what_is_stored_although_it_was_refused_is_found(server):
+def test_stored_message_that_was_refused_is_found(server):
     def answer(request):
         headers = headers_of(request.head)
         reply = server.http.request("POST", f"{server.url}/segment", headers=headers, body=VALID)
@@ -198,33 +211,33 @@ def test_what_is_stored_although_it_was_refused_is_found(server):
     assert "Something was lost, stored twice or otherwise, or judged wrongly." in result.stdout
 
 
-def test_a_lie_is_found(server):
+def test_false_confirmation_is_found(server):
     with endpoint(lambda _request: response(200, '{"status": "stored"}')) as liar:
-        code, told = simulate(liar.url, "--stores", server.url, seed=5)
-    assert (code, told["lost"], told["lost_though_accepted"], told["stored"]) == (1, MESSAGES, MESSAGES, 0)
+        code, report = simulate(liar.url, "--stores", server.url, seed=5)
+    assert (code, report["lost"], report["lost_though_accepted"], report["stored"]) == (1, MESSAGES, MESSAGES, 0)
 
 
-def test_a_valid_message_that_is_refused_is_lost(server):
+def test_refused_valid_message_is_lost(server):
     with endpoint(lambda _request: response(401, '{"message": "API key unknown"}')) as strict:
-        code, told = simulate(strict.url, "--stores", server.url, seed=6)
-    assert (code, told["lost"], told["lost_by_refusal"]) == (1, MESSAGES, MESSAGES)
-    assert told["refusals"] == {"401 API key unknown": MESSAGES}
+        code, report = simulate(strict.url, "--stores", server.url, seed=6)
+    assert (code, report["lost"], report["lost_by_refusal"]) == (1, MESSAGES, MESSAGES)
+    assert report["refusals"] == {"401 API key unknown": MESSAGES}
 
 
-def test_what_never_succeeds_is_given_up_and_lost(server):
+def test_message_that_never_succeeds_is_given_up_and_lost(server):
     with endpoint(lambda _request: response(503)) as down:
-        code, told = simulate(down.url, "--stores", server.url, *IN_NO_TIME, seed=7, messages=5)
-    assert (code, told["given_up"], told["lost"], told["lost_by_giving_up"]) == (1, 5, 5, 5)
-    assert told["tries"] == told["answers_by_status"]["503"] >= 5 * 8
+        code, report = simulate(down.url, "--stores", server.url, *IN_NO_TIME, seed=7, messages=5)
+    assert (code, report["given_up"], report["lost"], report["lost_by_giving_up"]) == (1, 5, 5, 5)
+    assert report["tries"] == report["answers_by_status"]["503"] >= 5 * 8
 
 
 def test_invalid_messages_that_are_accepted_are_a_failure(server):
     with endpoint(lambda _request: response(200)) as lax:
-        code, told = simulate(lax.url, "--stores", server.url, "--invalid", "1", seed=8)
-    assert (code, told["accepted_though_invalid"], told["lost"]) == (1, MESSAGES, 0)
+        code, report = simulate(lax.url, "--stores", server.url, "--invalid", "1", seed=8)
+    assert (code, report["accepted_though_invalid"], report["lost"]) == (1, MESSAGES, 0)
 
 
-def test_a_server_that_fails_now_and_then_loses_nothing(server):
+def test_intermittently_failing_server_loses_nothing(server):
     chance = Random(9)  # noqa: S311 -- to fail now and then
 
     def answer(request):
@@ -236,26 +249,26 @@ def test_a_server_that_fails_now_and_then_loses_nothing(server):
         return [] if fails == "after" else response(reply.status, reply.data.decode())
 
     with endpoint(answer) as proxy:
-        code, told = simulate(proxy.url, "--stores", server.url, *IN_NO_TIME, "--duplicates", "0.2", seed=9)
-    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
-    assert told["delivered_after_retries"] > 10
-    assert told["answers_by_status"]["no connection"] > 10
+        code, report = simulate(proxy.url, "--stores", server.url, *IN_NO_TIME, "--duplicates", "0.2", seed=9)
+    assert (code, report["lost"], report["stored_twice"], report["stored"]) == (0, 0, 0, MESSAGES)
+    assert report["delivered_after_retries"] > 10
+    assert report["answers_by_status"]["no connection"] > 10
 
 
 @pytest.mark.parametrize("route", ["segment", "batch"])
-def test_users_are_erased_and_all_else_stays(route, server):
+def test_only_erased_users_are_removed(route, server):
     options = ("--route", route, *EVERYTHING, "--customers", "2", "--deletes", "0.3", "--contacts")
-    code, told = simulate(server.url, *options, seed=41 if route == "segment" else 36, messages=160)
-    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
-    assert told["receipts"] >= told["erased"] > 10
-    assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
-    assert min(told["erased_messages"], told["erased_rejects"]) > 0
-    assert told["contacts"] > 25
-    assert (told["contacts_wrong"], told["contact_differences"]) == (0, [])
-    assert not told["rejects_missing"]
+    code, report = simulate(server.url, *options, seed=41 if route == "segment" else 36, messages=160)
+    assert (code, report["lost"], report["stored"]) == (0, 0, report["messages"])
+    assert report["receipts"] >= report["erased"] > 10
+    assert (report["eraser_settled"], report["not_erased"], report["receipts_wrong"]) == (True, 0, 0)
+    assert min(report["erased_messages"], report["erased_rejects"]) > 0
+    assert report["contacts"] > 25
+    assert (report["contacts_wrong"], report["contact_differences"]) == (0, [])
+    assert not report["rejects_missing"]
 
 
-def test_an_eraser_that_dies_begins_again(tmp_path):
+def test_killed_eraser_is_restarted(tmp_path):
     options = ("--messages", "160", "--customers", "2", "--seed", "23", "--deletes", "0.9", "--json")
     with serving(tmp_path, "--parameter", "Consumer=off", "--processes", "2") as server:
         printed = tmp_path / "simulated"
@@ -267,70 +280,73 @@ def test_an_eraser_that_dies_begins_again(tmp_path):
             os.kill(eraser_of(server), signal.SIGKILL)
             assert process.wait(PATIENCE_SECONDS) == 0
         assert "its batch is retried" in server.output
-    told = json.loads(printed.read_text())
-    assert told["erased"] == told["receipts"] > 40
-    assert told["erased_messages"] > 40
+    report = json.loads(printed.read_text())
+    assert report["erased"] == report["receipts"] > 40
+    assert report["erased_messages"] > 40
 
 
-def test_stores_that_fail_now_and_then_leave_nothing_of_erased_users(tmp_path):
+def test_intermittent_store_faults_leave_nothing_of_erased_users(tmp_path):
     rates = ("--deletes", "0.2", "--duplicates", "0.05", "--reorder", "0.1", "--invalid", "0.05")
     options = ("--customers", "2", *rates, "--contacts", "--time-scale", "3600")
     faults = ("--faults", "0.05", "--faults-seed", "7")
     with serving(tmp_path, *faults, "--parameter", "ErasureScope=linked", "--processes", "2") as server:
-        code, told = simulate(server.url, *options, seed=24, messages=120)
-    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
-    assert told["tries"] > told["sent"]
-    assert told["erased"] > 5
-    assert (told["eraser_settled"], told["not_erased"], told["receipts_wrong"]) == (True, 0, 0)
-    assert told["erased_messages"] > 5
-    assert told["contacts_wrong"] == 0
+        code, report = simulate(server.url, *options, seed=24, messages=120)
+    assert (code, report["lost"], report["stored"]) == (0, 0, report["messages"])
+    assert report["tries"] > report["sent"]
+    assert report["erased"] > 5
+    assert (report["eraser_settled"], report["not_erased"], report["receipts_wrong"]) == (True, 0, 0)
+    assert report["erased_messages"] > 5
+    assert report["contacts_wrong"] == 0
 
 
 def erased_in_this_batch(server):
-    """Count the receipts of the batch that the eraser works on, of which it tells at its end."""
+    """Count the finished receipts of the batch that the eraser works on.
+
+    The eraser prints its count only at the end.
+    """
     receipts = ErasureTable(server.account.dynamodb(), server.stores.erasure_table).everything()
     return sum(bool(receipt.finished_at) for receipt in receipts) - server.output.count("EraserFunction erased")
 
 
 def eraser_of(server):
-    """Return the process of a local server that holds its eraser."""
+    """Return the process id of the eraser of a local server."""
     command = (shutil.which("pgrep"), "-P", str(server.process.pid), "-f", "consumer.eraser")
     return int(subprocess.check_output(command))
 
 
 def headers_of(head):
-    """Return the headers of a request that matter."""
+    """Return the relevant headers of a request."""
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
     return {name: headers[name] for name in ("Authorization", "Content-Type", "X-Segment-Settings") if name in headers}
 
 
-def test_a_queue_is_drained_and_others_keep_their_messages(queue_server):
+def test_queue_is_drained_and_messages_of_others_stay(queue_server):
     queue_server.post({"type": "track", "event": "e", "userId": "u"})
-    code, told = simulate(queue_server.url, *EVERYTHING, seed=10)
-    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
-    assert told["stored_twice"] == told["delivered_at_first_try"] - told["messages"] > 0
+    code, report = simulate(queue_server.url, *EVERYTHING, seed=10)
+    assert (code, report["lost"], report["stored"]) == (0, 0, report["messages"])
+    assert report["stored_twice"] == report["delivered_at_first_try"] - report["messages"] > 0
     sqs = queue_server.account.sqs()
     attributes = sqs.get_queue_attributes(QueueUrl=queue_server.stores.event_queue_url, AttributeNames=["All"])
     assert int(attributes["Attributes"]["ApproximateNumberOfMessages"]) >= 1
 
 
-def test_a_queue_takes_batches(queue_server):
-    code, told = simulate(queue_server.url, "--route", "batch", *EVERYTHING, seed=36)
-    assert (code, told["lost"], told["stored"]) == (0, 0, told["messages"])
-    assert told["requests"] < told["sent"] / 3
-    assert (told["duplicates_refused"], told["rejects_missing"]) == (0, 0)
+def test_queue_accepts_batches(queue_server):
+    code, report = simulate(queue_server.url, "--route", "batch", *EVERYTHING, seed=36)
+    assert (code, report["lost"], report["stored"]) == (0, 0, report["messages"])
+    assert report["requests"] < report["sent"] / 3
+    assert (report["duplicates_refused"], report["rejects_missing"]) == (0, 0)
 
 
-def test_a_fifo_queue_drops_what_comes_again(tmp_path):
+def test_fifo_queue_drops_resends(tmp_path):
     parameters = ("EventSink=sqs", "EventQueueType=fifo", "Consumer=off")
     options = (*(f"--parameter={parameter}" for parameter in parameters), "--processes", "2")
     with serving(tmp_path, *options) as server:
-        code, told = simulate(server.url, "--duplicates", "0.5", "--rate", "60", seed=16)
-    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, MESSAGES)
-    assert told["delivered_at_first_try"] > MESSAGES + 10
+        code, report = simulate(server.url, "--duplicates", "0.5", "--rate", "60", seed=16)
+    assert (code, report["lost"], report["stored_twice"], report["stored"]) == (0, 0, 0, MESSAGES)
+    assert report["delivered_at_first_try"] > MESSAGES + 10
 
 
-def test_what_is_missing_may_be_with_others_who_use_the_queue(queue_server):
+def test_missing_messages_may_be_held_by_other_consumers(queue_server):
     queue_server.post({"type": "track", "event": "e", "userId": "u"})
     with endpoint(lambda _request: response(202, '{"status": "queued"}')) as elsewhere:
         options = ("--stores", queue_server.url, "--messages", "5", "--seed", "17")
@@ -342,19 +358,19 @@ def test_what_is_missing_may_be_with_others_who_use_the_queue(queue_server):
     assert result.stdout.endswith("Whether anything was lost can't be told: others use this queue too.\n")
 
 
-def test_a_stack_is_asked_for_each_user(deploy):
+def test_stack_is_queried_for_each_user(deploy):
     deployment = deploy()
 
     def answer(request):
         headers = {name.lower(): value for name, value in headers_of(request.head).items()}
         body = request.body.decode("utf-8", "replace")
-        with redirect_stdout(io.StringIO()):  # the function's own lines
-            told = deployment.send({"headers": headers, "requestContext": {"requestId": "r"}, "body": body})
-        return response(told.status, json.dumps(told.body))
+        with redirect_stdout(io.StringIO()):  # not the function's own lines
+            report = deployment.send({"headers": headers, "requestContext": {"requestId": "r"}, "body": body})
+        return response(report.status, json.dumps(report.body))
 
     with endpoint(answer) as gateway:
-        code, told = simulate(gateway.url, "--stack", LOCAL_STACK, *EVERYTHING, "--concurrency", "1", seed=15)
-    assert (code, told["lost"], told["stored_twice"], told["stored"]) == (0, 0, 0, told["messages"])
+        code, report = simulate(gateway.url, "--stack", LOCAL_STACK, *EVERYTHING, "--concurrency", "1", seed=15)
+    assert (code, report["lost"], report["stored_twice"], report["stored"]) == (0, 0, 0, report["messages"])
 
 
 def test_a_stack_without_an_endpoint_needs_a_url(deploy):
@@ -364,7 +380,7 @@ def test_a_stack_without_an_endpoint_needs_a_url(deploy):
     assert "has no output EndpointUrl: name its endpoint with --url" in result.output
 
 
-def test_people_see_numbers_and_a_picture(server):
+def test_terminal_shows_numbers_and_a_chart(server):
     result = run("simulate", "--url", server.url, "--messages", "40", "--seed", "11", "--duplicates", "0.2")
     assert result.exit_code == 0
     for row in (
@@ -384,7 +400,7 @@ def test_people_see_numbers_and_a_picture(server):
     assert "accepted though invalid" not in result.stdout
 
 
-def test_people_see_what_was_refused(server):
+def test_terminal_shows_refusals(server):
     with endpoint(lambda _request: response(400, '{"message": "Missing email address"}')) as strict:
         result = run("simulate", "--url", strict.url, "--stores", server.url, "--messages", "9", "--seed", "12")
     assert result.exit_code == 1
@@ -399,15 +415,15 @@ def test_control_c_ends_with_a_reconciliation(server, tmp_path):
         wait_until(lambda: server.output.count("simulated-13-1") > 3)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE_SECONDS) == 0
-    told = json.loads(printed.read_text())
-    assert told["interrupted"]
-    assert (told["lost"], told["stored_twice"]) == (0, 0)
-    assert 0 < told["stored"] <= told["messages"] < 100_000
+    report = json.loads(printed.read_text())
+    assert report["interrupted"]
+    assert (report["lost"], report["stored_twice"]) == (0, 0)
+    assert 0 < report["stored"] <= report["messages"] < 100_000
     assert "simulated-13-0" not in customers_with_keys(server)
 
 
 def simulate_without_reading(server, store, *options):
-    """Run a simulation of five messages whose event store can't be read."""
+    """Run a simulation of five messages with an event store that can't be read."""
     with store_proxy(server.account.endpoint_url) as proxy:
         proxy.rules = (Rule(stores=frozenset({store}), faults=(Fault.ACCESS_DENIED,)),)
         about = json.dumps({"endpoint_url": proxy.url, "stores": asdict(server.stores)})
@@ -418,7 +434,7 @@ def simulate_without_reading(server, store, *options):
     return result
 
 
-def test_what_was_measured_is_shown_though_the_store_can_not_be_read(server):
+def test_measurements_are_shown_if_the_store_is_unreadable(server):
     result = simulate_without_reading(server, Store.EVENTS)
     assert re.search(r"delivered at first try +5\b", result.stdout)
     assert "202" in result.stdout
@@ -427,18 +443,18 @@ def test_what_was_measured_is_shown_though_the_store_can_not_be_read(server):
     assert "Error: What is stored can't be read; the same options with --seed 14 send and compare" in result.stderr
 
 
-def test_programs_get_null_where_a_store_can_not_be_read(queue_server):
+def test_json_has_null_if_the_store_is_unreadable(queue_server):
     result = simulate_without_reading(queue_server, Store.QUEUE, "--json")
-    told = json.loads(result.stdout)
-    assert (told["messages"], told["delivered_at_first_try"], told["answers"]) == (5, 5, {"202": 5})
+    report = json.loads(result.stdout)
+    assert (report["messages"], report["delivered_at_first_try"], report["answers"]) == (5, 5, {"202": 5})
     for name in ("stored", "lost", "lost_though_accepted", "stored_twice", "stored_otherwise"):
-        assert told[name] is None
+        assert report[name] is None
     assert "Error: What is stored can't be read: " in result.stderr
     assert "--seed" not in result.stderr
 
 
 def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, set_pieces=60, **circumstances):
-    """Return what a run of one message, or of none (`end` is None), looks like on a terminal of so many columns."""
+    """Return the terminal output for a run of one message, or of none (`end` is None), with this number of columns."""
     fingerprint = Fingerprint(identity=b"", content=b"")
     ledger = Ledger(messages={} if end is None else {fingerprint: end}, begun=1234567)
     for label in ("200 stored", "503 reject_store_unavailable"):
@@ -453,7 +469,7 @@ def picture(columns, *, end=End.ACCEPTED, stored=1, found=None, set_pieces=60, *
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
-def test_a_narrow_terminal_shows_all_numbers(columns):
+def test_narrow_terminal_shows_all_numbers(columns):
     lines = picture(columns).splitlines()
     assert max(map(len, lines)) <= columns
     for label in ("200 stored", "503 reject_store_unavailable"):
@@ -465,7 +481,7 @@ def test_a_narrow_terminal_shows_all_numbers(columns):
 
 
 @pytest.mark.parametrize(("set_pieces", "is_said"), [(0, True), (60, False)])
-def test_a_run_without_set_pieces_says_so(set_pieces, is_said):
+def test_output_names_missing_set_pieces(set_pieces, is_said):
     assert ("no set pieces" in picture(120, set_pieces=set_pieces)) is is_said
 
 
@@ -481,18 +497,18 @@ VERDICTS = {
 
 
 @pytest.mark.parametrize("sentence", VERDICTS)
-def test_a_verdict_says_no_more_than_is_known(sentence):
+def test_verdict_claims_only_what_is_known(sentence):
     assert picture(240, **VERDICTS[sentence]).splitlines()[-1].startswith(sentence)
 
 
 def erasures(**findings):
-    """Return what became of three users whose messages were erased."""
+    """Return the findings on three erased users."""
     good = {"erased": 3, "messages": 7, "rejects": 1, "receipts": 4, "not_erased": 0, "receipts_wrong": 0}
     return Erasures(**{**good, "settled": True, "subjects": frozenset(), "proven": Counter(), **findings})
 
 
 def rejects(**findings):
-    """Return what is kept of seven messages that were refused."""
+    """Return the findings on seven rejects."""
     return RejectComparison(**{"kept": 7, "missing": 0, "unsent": 0, "may_have_sent": False, **findings})
 
 
@@ -522,7 +538,7 @@ FINDINGS = {
 
 
 @pytest.mark.parametrize("sentence", FINDINGS)
-def test_people_read_what_was_found_of_users(sentence):
+def test_terminal_shows_the_findings_on_users(sentence):
     assert picture(240, found=FINDINGS[sentence]).splitlines()[-1].startswith(sentence)
 
 
@@ -541,7 +557,7 @@ def test_people_read_what_was_found_of_users(sentence):
         ({"result": None}, True),
     ],
 )
-def test_a_run_fails_by_anything_that_is_wrong(found, failed):
+def test_any_fault_fails_the_run(found, failed):
     assert Findings(**{"result": reconcile(Ledger(), {}), **found}).failed == failed
 
 
@@ -590,27 +606,27 @@ def test_a_wrong_call_is_explained(options, sentence):
         ({"SupportedCallTypes": "delete"}, (), "there is nothing that they can erase"),
     ],
 )
-def test_a_deployment_on_which_a_run_tells_nothing_is_refused(deploy, parameters, options, sentence):
+def test_unsuitable_deployment_is_refused(deploy, parameters, options, sentence):
     deploy(**parameters)
     result = run("simulate", "--stack", LOCAL_STACK, "--url", "http://127.0.0.1:1", *options)
     assert result.exit_code in (1, 2)
     assert sentence in " ".join(result.output.split())
 
 
-def test_an_endpoint_that_is_no_local_server_is_asked_for_its_stores():
+def test_other_endpoint_needs_the_stores_option():
     with endpoint(lambda _request: response(200)) as elsewhere:
         result = run("simulate", "--url", elsewhere.url)
     assert result.exit_code == 1
     assert f"{elsewhere.url} is no local server: name the one whose stores" in result.output
 
 
-def test_an_endpoint_that_is_not_there_is_named(server):
+def test_unreachable_endpoint_is_named(server):
     result = run("simulate", "--url", "http://127.0.0.1:1/segment", "--stores", server.url)
     assert result.exit_code == 1
     assert "http://127.0.0.1:1/segment does not answer: " in result.output
 
 
-def test_a_queue_that_takes_parts_of_batches_loses_nothing(tmp_path):
+def test_queue_that_accepts_parts_of_batches_loses_nothing(tmp_path):
     options = (
         "--parameter",
         "EventSink=sqs",
@@ -622,13 +638,13 @@ def test_a_queue_that_takes_parts_of_batches_loses_nothing(tmp_path):
         "2",
     )
     with serving(tmp_path, *options) as server:
-        code, told = simulate(server.url, "--route", "batch", "--batch-size", "30", *SOON, seed=37, messages=120)
-    assert (code, told["lost"], told["breaches"]) == (0, 0, [])
-    assert told["stored"] == told["messages"]
+        code, report = simulate(server.url, "--route", "batch", "--batch-size", "30", *SOON, seed=37, messages=120)
+    assert (code, report["lost"], report["breaches"]) == (0, 0, [])
+    assert report["stored"] == report["messages"]
 
 
-def test_consumers_that_get_batches_again_make_the_same_contacts(tmp_path):
+def test_redelivered_batches_give_the_same_contacts(tmp_path):
     options = ("--customers", "2", "--deletes", "0.2", "--contacts")
     with serving(tmp_path, "--faults", "redeliver:0.5", "--processes", "2") as server:
-        code, told = simulate(server.url, *options, seed=38)
-    assert (code, told["contacts_wrong"], told["receipts_wrong"], told["breaches"]) == (0, 0, 0, [])
+        code, report = simulate(server.url, *options, seed=38)
+    assert (code, report["contacts_wrong"], report["receipts_wrong"], report["breaches"]) == (0, 0, 0, [])

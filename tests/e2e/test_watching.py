@@ -1,4 +1,7 @@
-"""`destination trace`, `tail` and `status` on a local server; `tests/test_watching_stack.py` tests them on a stack."""
+"""Test `destination trace`, `tail` and `status` on a local server.
+
+`tests/test_watching_stack.py` tests them on a stack.
+"""
 
 import itertools
 import json
@@ -30,7 +33,7 @@ EMPTY_EVENT = "event must not be empty"
 
 
 def fresh(**fields):
-    """Return a message of its own."""
+    """Return a new message with a unique id."""
     return {**TRACK, "messageId": str(uuid.uuid4()), "timestamp": "2026-03-12T09:30:00Z", **fields}
 
 
@@ -46,7 +49,7 @@ def log_of(server):
 
 
 def trace(server, *args):
-    """Return the one history that is traced."""
+    """Return the only history in the trace."""
     [history] = server.json("trace", *args)["customers"]
     return history
 
@@ -55,7 +58,7 @@ def outcomes(history):
     return [delivery["outcome"] for delivery in history["deliveries"]]
 
 
-# A local server, whose log is whole
+# A local server with a complete log
 
 
 @pytest.mark.parametrize("route", ["segment", "batch"])
@@ -64,7 +67,7 @@ def test_figures_agree_with_the_simulation_and_with_the_store(server, route):
         "--messages",
         "120",
         "--concurrency",
-        "2",  # as there are functions: no request waits for one, and fails on a busy machine
+        "2",  # As many clients as function processes: no request waits for a process, and fails on a busy machine.
         "--customers",
         "3",
         "--duplicates",
@@ -87,7 +90,7 @@ def test_figures_agree_with_the_simulation_and_with_the_store(server, route):
         (item["customer_id"]["S"], item["type"]["S"]) for item in items
     )
     for item in items[:5]:
-        # Ids are unique for a customer and a user only, and simulate sees to it that some are used twice.
+        # Ids are unique only for a customer and a user, and simulate uses some twice on purpose.
         history = trace(server, item["message_id"]["S"], "--customer", item["customer_id"]["S"])
         stored = [(one["subject"], one["position"]) for one in history["stored"]]
         assert (item["subject"]["S"], item["position"]["S"]) in stored
@@ -97,12 +100,12 @@ def test_figures_agree_with_the_simulation_and_with_the_store(server, route):
 
 
 def whole_bodies(report, route):
-    """Return how many refused requests a line does not give to a customer: of a library, those with a wrong key."""
+    """Return how many refused requests the lines give to no customer: requests of a library with a wrong key."""
     return report["answers"].get("401 unknown_key", 0) if route == "batch" else 0
 
 
 def key_probes(server, prefix):
-    """Return how many requests with a wrong key were refused that the report does not count as messages."""
+    """Return how many requests with a wrong key were refused, and are not messages in the report."""
     lines = [json.loads(line) for line in log_of(server).read_text().splitlines() if prefix in line]
     return sum(
         line.get("outcome") == "refused" and (line["code"] in CODES.values() or "key-probe" in json.dumps(line))
@@ -115,7 +118,7 @@ def items_of(server):
     return [item for page in pages for item in page["Items"]]
 
 
-def test_each_delivery_is_traced_with_its_answer_and_what_followed(server):
+def test_trace_shows_each_delivery_with_answer_and_consequences(server):
     message = fresh()
     for _ in range(2):
         server.post(message)
@@ -128,7 +131,7 @@ def test_each_delivery_is_traced_with_its_answer_and_what_followed(server):
     assert history["now"][0].startswith("Stored at ")
 
 
-def test_a_refused_message_is_found_among_the_rejects(server):
+def test_trace_finds_a_refused_message_among_the_rejects(server):
     message = fresh(event="")
     server.post(message)
     history = trace(server, message["messageId"])
@@ -145,7 +148,7 @@ def test_a_refused_message_is_found_among_the_rejects(server):
     assert re.fullmatch("It is not among the rejects any more: .*it was purged, or it was lost.", history["now"][0])
 
 
-def test_the_last_message_is_traced_without_its_id(server):
+def test_last_message_is_traced_without_an_id(server):
     server.post({"type": "track", "event": "First", "userId": "last-1", "messageId": "before-last"})
     server.post({"type": "track", "event": "Second", "userId": "last-1", "messageId": "last-of-all"})
     assert server.json("trace", "--last")["message_id"] == "last-of-all"
@@ -157,17 +160,18 @@ def test_a_trace_needs_either_an_id_or_last(server, options):
     assert (result.exit_code, "Give either a MESSAGE_ID or --last" in result.stderr) == (2, True)
 
 
-def test_messages_of_a_batch_are_traced_each(server):
+def test_each_message_of_a_batch_is_traced(server):
     good, bad = fresh(), fresh(event="")
     post_batch(server, good, bad, good)
-    assert sorted(outcomes(trace(server, good["messageId"]))) == ["accepted", "duplicate"]  # they are written at once
+    # they are written concurrently
+    assert sorted(outcomes(trace(server, good["messageId"]))) == ["accepted", "duplicate"]
     history = trace(server, bad["messageId"])
     assert (history["deliveries"][0]["status"], history["deliveries"][0]["text"]) == (200, EMPTY_EVENT)
     assert len(history["rejects"]) == 1
 
 
 @pytest.mark.parametrize("message_id", ['日本 "#%x', "\\u0041", "' or 1=1 --", "<b>[bold]", "-" * 100])
-def test_a_message_is_traced_whatever_its_id_holds(server, message_id):
+def test_message_with_any_id_is_traced(server, message_id):
     server.post(fresh(messageId=message_id, userId=str(uuid.uuid4())))
     result = run("trace", "--url", server.url, "--", message_id)
     assert f"Message {message_id} of customer demo\n" in result.stdout
@@ -175,7 +179,7 @@ def test_a_message_is_traced_whatever_its_id_holds(server, message_id):
     assert "Stored at " in result.stdout
 
 
-def test_an_id_that_two_customers_use_is_traced_for_each(server):
+def test_id_of_two_customers_is_traced_for_each(server):
     message = fresh()
     KeyTable(server.account.dynamodb(), server.stores.key_table).put(KeyRecord.of("watched-key", customer_id="other"))
     server.post(message)
@@ -191,7 +195,7 @@ def test_an_id_that_two_customers_use_is_traced_for_each(server):
     assert shown.count(f"Message {message['messageId']} of customer ") == 2
 
 
-def test_a_message_of_a_user_is_found_by_the_user(server):
+def test_message_can_be_traced_by_user(server):
     message = fresh()
     server.post(message)
     assert len(trace(server, message["messageId"], "--user", "watched")["stored"]) == 1
@@ -201,7 +205,7 @@ def test_a_message_of_a_user_is_found_by_the_user(server):
     assert "it belongs to another user than the given one" in history["now"][0]
 
 
-def test_a_message_that_was_erased_is_not_there_any_more(server):
+def test_erased_message_is_not_found(server):
     message, delete = fresh(userId=str(uuid.uuid4())), fresh(type="delete")
     delete["userId"] = message["userId"]
     server.post(message)
@@ -216,7 +220,7 @@ def test_a_message_that_was_erased_is_not_there_any_more(server):
     assert "was carried out" in sentence
 
 
-def test_what_is_stored_without_a_line_is_told(server):
+def test_stored_message_without_a_log_line_is_shown(server):
     message = fresh()
     table = EventTable(server.account.dynamodb(), server.stores.event_table, retention_days=0)
     table.write(record_of(message))
@@ -230,7 +234,7 @@ def record_of(message, customer_id=demo.CUSTOMER):
     return Record(customer_id=customer_id, message=read, settings={}, stored_at=datetime.now(UTC).timestamp())
 
 
-def test_what_api_gateway_answered_by_itself_is_told(server):
+def test_answer_by_api_gateway_itself_is_shown(server):
     message_id = str(uuid.uuid4())
     request_id = str(uuid.uuid4())
     with log_of(server).open("a") as file:
@@ -242,7 +246,7 @@ def test_what_api_gateway_answered_by_itself_is_told(server):
     assert "Segment sends it again, for up to four hours, although the message was taken" in shown
 
 
-def test_a_message_that_nobody_knows_is_an_error_that_says_what_was_searched(server):
+def test_unknown_message_is_an_error_that_names_the_searched_places(server):
     result = server.run("trace", "no-such-message", "--customer", "acme")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: Nothing is known of a message no-such-message of acme. Searched: ")
@@ -250,7 +254,7 @@ def test_a_message_that_nobody_knows_is_an_error_that_says_what_was_searched(ser
         assert place in result.stderr
 
 
-def test_a_queued_message_is_told_as_such(queue_server):
+def test_queued_message_is_shown_as_queued(queue_server):
     message = fresh()
     queue_server.post(message)
     history = trace(queue_server, message["messageId"])
@@ -258,7 +262,7 @@ def test_a_queued_message_is_told_as_such(queue_server):
     assert history["now"][0].startswith(f"Queued in {queue_server.stores.event_queue_url} until a consumer receives it")
 
 
-def test_answers_without_the_function_are_in_the_log_and_in_the_figures(server):
+def test_answers_of_the_gateway_are_logged_and_counted(server):
     before = requests_of(server)
     server.request("PUT", "/nowhere")
     server.post(b" " * (10 * 1024 * 1024 + 1))
@@ -275,7 +279,7 @@ def requests_of(server):
     return Counter({(row["route"], row["status"], row["by_function"]): row["requests"] for row in rows})
 
 
-def test_figures_are_shown_with_the_way_to_the_private_beta(server):
+def test_status_shows_progress_to_the_private_beta(server):
     server.post(fresh())
     server.post(fresh(event=""))
     shown = server.run("status", "--since", "all").stdout
@@ -292,7 +296,7 @@ def test_figures_are_shown_with_the_way_to_the_private_beta(server):
 
 
 def tailing(server, *options, **more):
-    """Start a process that shows requests, and wait until it does."""
+    """Start a process that shows requests, and wait until it shows the first."""
     marker = fresh()
     server.post(marker)
     process = start(
@@ -302,7 +306,7 @@ def tailing(server, *options, **more):
     return process
 
 
-def test_requests_are_shown_as_they_come_until_control_c(server):
+def test_tail_shows_requests_until_control_c(server):
     with tailing(server) as process:
         message = fresh()
         server.post(message)
@@ -315,7 +319,7 @@ def test_requests_are_shown_as_they_come_until_control_c(server):
     assert (process.returncode, rest) == (0, "")
 
 
-def test_control_c_ends_it_in_the_background_of_a_script_too(server):
+def test_control_c_ends_tail_in_the_background_too(server):
     with in_background():
         process = tailing(server)
     with process:
@@ -323,7 +327,7 @@ def test_control_c_ends_it_in_the_background_of_a_script_too(server):
         assert process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_for_programs_lines_are_as_they_were_written(server):
+def test_json_option_prints_lines_unchanged(server):
     with tailing(server, "--json") as process:
         post_batch(server, fresh(), fresh())
         facts = json.loads(next(process.stdout))
@@ -332,7 +336,7 @@ def test_for_programs_lines_are_as_they_were_written(server):
     assert process.returncode == 0
 
 
-def test_only_what_is_asked_for_is_shown(server):
+def test_tail_filters_requests(server):
     wanted = fresh(event="")
     for message in (fresh(), fresh(type="page"), wanted):
         server.post(message)
@@ -356,14 +360,14 @@ def test_only_what_is_asked_for_is_shown(server):
     assert process.returncode == 0
 
 
-def test_a_closed_pipe_ends_it_without_a_word(server):
+def test_closed_pipe_ends_tail_silently(server):
     with tailing(server) as process:
         process.stdout.close()
         assert process.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.parametrize(("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_a_terminal_is_shown_colours_unless_it_wants_none(server, environment, is_coloured, monkeypatch):
+def test_terminal_gets_colours_unless_disabled(server, environment, is_coloured, monkeypatch):
     server.post(fresh(event=""))
     for name, value in {"TERM": "xterm-256color", **environment}.items():
         monkeypatch.setenv(name, value)
@@ -378,11 +382,11 @@ def test_a_terminal_is_shown_colours_unless_it_wants_none(server, environment, i
     assert (b"\x1b[33m400" in shown) is is_coloured
 
 
-# What can't be asked
+# Unsupported servers and options
 
 
 @pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
-def test_a_server_of_an_older_version_is_told(server, command):
+def test_server_of_an_older_version_is_reported(server, command):
     about = server.request("GET", "/_local").body
     del about["request_log"]
     with endpoint(lambda _received: response(200, json.dumps(about))) as older:
@@ -402,6 +406,6 @@ def test_a_server_of_an_older_version_is_told(server, command):
         (("tail", "--outcome", "lost"), "'lost' is not one of"),
     ],
 )
-def test_options_that_make_no_sense_are_told(server, args, sentence):
+def test_options_that_do_not_fit_together_are_refused(server, args, sentence):
     result = server.run(*args)
     assert (result.exit_code, sentence in result.stderr) == (2, True), result.output
