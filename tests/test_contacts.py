@@ -192,7 +192,7 @@ def test_group_call_makes_the_contact_a_member():
 
 
 @pytest.mark.parametrize(
-    ("told", "fields"),
+    ("read", "fields"),
     [
         (event_of, {"type": "track"}),
         (event_of, {"type": "track", "event": ""}),
