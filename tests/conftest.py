@@ -1,4 +1,4 @@
-"""The stores of template.yaml on moto, and the whole function before them."""
+"""Fixtures: the stores of template.yaml on moto, and the whole function in front of them."""
 
 import base64
 import copyreg
@@ -46,9 +46,10 @@ from handler.validate import SCHEMA_NAMES
 
 Json = dict[str, Any]
 
-os.environ["POWERTOOLS_SERVICE_NAME"] = "tests"  # which Powertools reads when the consumers are imported
+os.environ["POWERTOOLS_SERVICE_NAME"] = "tests"  # Powertools reads this when the consumers are imported.
 
-# The same examples each time, so that a failure is one of the change; one deployment may serve all of a test.
+# The same examples each time, so that the change under test is the cause of a failure. One deployment may serve all
+# examples of a test.
 settings.register_profile(
     "reproducible",
     database=None,
@@ -83,9 +84,10 @@ TRACED_MODULES = {path.stem for folder in ("handler", "consumer") for path in (R
 
 @cache
 def is_of_command_line(module: ModuleType) -> bool:
-    """Whether a module tests commands: it uses more of `destination` than what makes a deployment, or runs commands.
+    """Return whether a module tests commands.
 
-    A module of tests with the name of a module of `handler` or `consumer` does not.
+    It does if it uses more of `destination` than a deployment needs, or if it runs commands. A module named after a
+    module of `handler` or `consumer` doesn't.
     """
     if module.__name__.removeprefix("test_") in TRACED_MODULES:
         return False
@@ -95,7 +97,7 @@ def is_of_command_line(module: ModuleType) -> bool:
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function in which nothing is traced: what it calls is not ours, and traced it takes twice the time."""
+    """Return a function without tracing. It calls no code of ours, and tracing would double its time."""
 
     @wraps(function)
     def wrapped(*arguments: Any, **named: Any) -> Any:
@@ -113,17 +115,20 @@ BotocoreStubber.__call__ = untraced(BotocoreStubber.__call__)
 Endpoint.create_request = untraced(Endpoint.create_request)
 Session.create_client = untraced(Session.create_client)
 moto.core.responses.method_names_from_class = cache(moto.core.responses.method_names_from_class)
-"""Moto calls this for each request, and it takes a tenth of the time of one."""
+"""Moto calls this for each request. It takes a tenth of the request's time."""
 RESPONSES_METHODS.clear()
 """Moto prepares thousands of answers for the library `requests` in each test, and nothing here uses that library."""
 
 SERVICES = ("cloudformation", "dynamodb", "sqs")
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
-"""Where moto listens in, within this process."""
+"""Where moto intercepts requests within this process."""
 OTHER_DYNAMODB = os.environ.get("TEST_DYNAMODB_URL")
-"""A server to test with in place of moto's DynamoDB; .ci/run names dynalite here, on which every result is the same."""
+"""A server that replaces moto's DynamoDB. .ci/run names dynalite here, and every result must be the same."""
 TABLE_MAKERS = {"deploy", "dynamodb"}
-"""Fixtures of tests for which that matters: others that use AWS are about CloudFormation, or start a moto server."""
+"""Fixtures of tests that must run on the other DynamoDB too.
+
+Other tests that use AWS are about CloudFormation, or start a moto server.
+"""
 
 
 SERVER_FIXTURES = {"server", "queue_server"}
@@ -146,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 WAITING = {"Delay": 0.01, "MaxAttempts": 3000}
-"""Seconds between two looks, and how many."""
+"""Seconds between two polls, and the number of polls."""
 STORE_TABLES = {
     local_store_name(name, resource)
     for name, resource in load_template()["Resources"].items()
@@ -162,14 +167,14 @@ def other_client() -> Any:
 
 
 def wait_for_table(parsed: Json, **_: object) -> None:
-    """Wait until a table that was made is there, as in AWS; moto's is at once."""
+    """Wait until a created table exists, as in AWS. moto's tables exist at once."""
     if "TableDescription" in parsed:
         waiter = other_client().get_waiter("table_exists")
         waiter.wait(TableName=parsed["TableDescription"]["TableName"], WaiterConfig=WAITING)
 
 
 if OTHER_DYNAMODB:
-    # For every client of every session, since moto's mock may begin a new one.
+    # Register for every client of every session, because moto's mock may begin a new session.
     BUILTIN_HANDLERS.append(("after-call.dynamodb.CreateTable", wait_for_table))
 
 
@@ -190,7 +195,7 @@ def empty_table(table: str) -> None:
 def other_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let every client call the other DynamoDB, and leave no item there.
 
-    The tables of the template stay for the next test, because making all of them takes longer than most tests.
+    The tables of the template stay for the next test, because creating them takes longer than most tests.
     """
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", OTHER_DYNAMODB)
     yield
@@ -204,7 +209,7 @@ def other_dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    """AWS, played by moto within this process, and stricter than moto."""
+    """AWS, emulated by moto within this process, with rules that are stricter than moto's."""
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
     for service, url in {**MOTO, "dynamodb": OTHER_DYNAMODB or MOTO["dynamodb"]}.items():
@@ -233,7 +238,10 @@ def shared_account(aws: Account) -> SharedAccount:
 
 
 copyreg.pickle(threading.Condition, lambda _: (threading.Condition, ()))
-"""`deepcopy` needs this for moto's queues, which have a condition each. Nothing waits for it between two tests."""
+"""`deepcopy` needs this, because each of moto's queues has a condition.
+
+Nothing waits for the condition between two tests.
+"""
 
 
 def moto_state() -> dict[str, Json]:
@@ -243,7 +251,7 @@ def moto_state() -> dict[str, Json]:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a preparation returned, and a copy of moto's state after it."""
+    """The result of a preparation, and a copy of moto's state after it."""
 
     returned: Any
     state: dict[str, Json]
@@ -274,7 +282,7 @@ class Deployment:
     stack: LocalStack
 
     def send(self, event: Json) -> Answer:
-        """Hand the function an event."""
+        """Invoke the function with an event."""
         response = self.function(event, None)
         return Answer(status=response["statusCode"], headers=response["headers"], body=json.loads(response["body"]))
 
@@ -287,7 +295,10 @@ class Deployment:
         path: str = "/segment",
         is_base64: bool = False,
     ) -> Answer:
-        """Send a message, or any text, as Segment does, or a library on another path; without a key no credentials."""
+        """Send a message or any text, as Segment does, or as a library does with another path.
+
+        An empty key sends no credentials.
+        """
         credentials = {} if key is None else {"authorization": f"Basic {base64.b64encode(f'{key}:'.encode()).decode()}"}
         return self.send(
             {
@@ -300,7 +311,7 @@ class Deployment:
         )
 
     def add_key(self, key: str, **fields: Any) -> None:
-        """Give a key out."""
+        """Add an API key to the key table."""
         self.keys.put(KeyRecord.of(key, **{"customer_id": demo.CUSTOMER, **fields}))
 
     @property
@@ -328,7 +339,7 @@ class Deployment:
         return [{**message, "Body": json.loads(message["Body"])} for message in answer.get("Messages", [])]
 
     def records(self) -> list[Json]:
-        """Return what either sink holds, as one shape."""
+        """Return the content of either sink, in one form."""
         if self.stack.stores.sink.is_queryable:
             return [{"settings": {}, **record} for record in self.stored()]
         return [message["Body"] for message in self.queued()]
@@ -350,9 +361,9 @@ def snapshots() -> dict[str, Snapshot]:
 
 @pytest.fixture
 def prepare(aws: Account, snapshots: dict[str, Snapshot]) -> Callable[..., Any]:
-    """Prepare AWS for a test: by a function at the first time, and from a snapshot later.
+    """Prepare AWS for a test: with a function the first time, and from a snapshot later.
 
-    A snapshot replaces all that is stored. A stack takes 40 ms without it, and 2 ms with it.
+    A snapshot replaces everything that is stored. It saves time: a stack takes 40 ms without it, and 2 ms with it.
     """
     assert aws
 
@@ -397,9 +408,11 @@ def make_stack(prepare: Callable[..., Any]) -> Callable[[Json], LocalStack]:
 def deploy(
     make_stack: Callable[[Json], LocalStack], compiled: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Deployment]:
-    """Deploy the template with parameters, and environment variables of one's own; the demo keys are there.
+    """Deploy the template with parameters and environment variables.
 
-    An endpoint tells the function that it is on a local server; the services have others, which are moto's.
+    The demo keys are in the key table.
+
+    `AWS_ENDPOINT_URL` tells the function that it is on a local server. The endpoints of the services are moto's.
     """
 
     monkeypatch.setitem(sys.modules, compiled.__name__, compiled)
@@ -418,5 +431,5 @@ def deploy(
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[Json]]:
-    """Return what reads the lines that were written since the last time."""
+    """Return a function that reads the lines written since its last call."""
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]

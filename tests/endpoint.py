@@ -1,4 +1,4 @@
-"""An HTTP endpoint that answers whatever a test wants, byte by byte."""
+"""An HTTP endpoint that returns any answer that a test wants, byte by byte."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,7 +9,7 @@ from threading import Thread
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A request: its head as it came, and which connection and which request of all it is."""
+    """A request: its raw head, and the numbers of its connection and of the request."""
 
     head: str
     body: bytes
@@ -18,11 +18,11 @@ class Received:
 
 
 Answer = Callable[[Received], Iterable[bytes]]
-"""The pieces of an answer; after one without any the connection is closed."""
+"""The pieces of an answer. An answer without pieces closes the connection."""
 
 
 class Endpoint(ThreadingTCPServer):
-    """A server that keeps what it received."""
+    """A server that records the requests."""
 
     daemon_threads = True
     request_queue_size = 100
@@ -61,7 +61,7 @@ class _Handler(StreamRequestHandler):
 
 
 def response(status: int, body: str = "{}", *headers: str) -> list[bytes]:
-    """Return an answer of HTTP/1.1."""
+    """Return an HTTP/1.1 answer."""
     lines = (f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body.encode())}", *headers, "", body)
     return ["\r\n".join(lines).encode()]
 

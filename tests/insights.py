@@ -1,4 +1,4 @@
-"""CloudWatch Logs Insights as an endpoint: it answers rows that a test wants, and keeps what it was asked.
+"""CloudWatch Logs Insights as an endpoint: it returns the rows that a test wants, and records its queries.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetQueryResults.html
 """
@@ -16,7 +16,7 @@ Row = Mapping[str, str]
 
 @dataclass(kw_only=True)
 class Insights:
-    """What it answers, and what it was asked: `rows` for a query of a group, `statuses` one after the other."""
+    """The answers and the recorded queries: `rows` by log group, and `statuses` in order."""
 
     rows: Callable[[str, str], Sequence[Row]]
     statuses: Sequence[str] = ("Complete",)
@@ -44,7 +44,7 @@ class Insights:
         return response(200, json.dumps({"queryId": str(len(self.asked) - 1)}))
 
     def GetQueryResults(self, said: dict[str, Any]) -> list[bytes]:  # noqa: N802 -- AWS's
-        """Tell how far a query is."""
+        """Answer with the status of a query."""
         query = self.asked[int(said["queryId"])]
         status = self.statuses[min(query["looks"], len(self.statuses) - 1)]
         query["looks"] += 1

@@ -1,6 +1,6 @@
-"""The command line, run in this process or in one of its own, and local servers to run it against.
+"""Run the command line, in this process or in another one, and local servers for it.
 
-A server runs in a checkout of its own, so that `.local/` of one that somebody works with stays as it is.
+A server runs in its own checkout, so that the `.local/` folder of the developer's checkout stays unchanged.
 """
 
 import base64
@@ -25,16 +25,16 @@ from destination.deployment.stack import ROOT, Account, Stores
 
 LINKED = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
 PATIENCE_SECONDS = 120
-"""For what takes some seconds, and a simulation half a minute, on a machine that has nothing else to do."""
+"""For operations that take some seconds, and for a simulation of half a minute, on an idle machine."""
 
 
 def run(*args: str, stdin: str | bytes | None = None) -> Result:
-    """Run `destination` in this process; an exception that is not for people comes through."""
+    """Run `destination` in this process. Unexpected exceptions pass through."""
     return CliRunner(catch_exceptions=False).invoke(main, args, input=stdin, prog_name="destination")
 
 
 def make_checkout(folder: Path) -> Path:
-    """Link what there is to run into a folder, unless a test has put something else there."""
+    """Link the files that are needed to run into a folder, unless a test has put other files there."""
     for name in LINKED:
         if not (folder / name).exists():
             (folder / name).symlink_to(ROOT / name)
@@ -42,7 +42,7 @@ def make_checkout(folder: Path) -> Path:
 
 
 class _Process(subprocess.Popen):
-    """A process that an exception in its `with` ends, where Popen would wait for it for ever."""
+    """A process that ends if its `with` block raises. Popen would wait for it forever."""
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if kind is not None:
@@ -51,7 +51,7 @@ class _Process(subprocess.Popen):
 
 
 def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
-    """Start `destination` in a process group of its own; errors go where its output goes."""
+    """Start `destination` in a new process group. Its errors go where its output goes."""
     usual = {
         "env": {name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "stderr": subprocess.STDOUT,
@@ -63,7 +63,7 @@ def start(checkout: Path, *args: str, **options: Any) -> subprocess.Popen:
 
 @contextmanager
 def in_background() -> Iterator[None]:
-    """Let what is started in the meantime ignore SIGINT at first, as a shell does with the background of a script."""
+    """Start processes in this context with SIGINT ignored, as a shell starts background jobs of a script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -73,7 +73,7 @@ def in_background() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What a server replied, its body as JSON."""
+    """The reply of a server, with its body as JSON."""
 
     status: int
     headers: Any
@@ -92,17 +92,17 @@ class LocalServer:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Return the output so far."""
         return self.printed.read_text()
 
     @property
     def account(self) -> Account:
-        """Where its stores are."""
+        """Return the account with the stores."""
         return Account(endpoint_url=self.request("GET", "/_local").body["endpoint_url"])
 
     @property
     def stores(self) -> Stores:
-        """The names of its stores."""
+        """Return the names of the stores."""
         return Stores(**self.request("GET", "/_local").body["stores"])
 
     def request(self, method: str, path: str, **options: Any) -> Reply:
@@ -122,14 +122,14 @@ class LocalServer:
         return run(*args, "--url", self.url, stdin=stdin)
 
     def json(self, *args: str, stdin: str | bytes | None = None) -> Any:
-        """Return what a command prints for programs."""
+        """Return the JSON output of a command."""
         result = self.run(*args, "--json", stdin=stdin)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
 
 def wait_until(happened: Callable[[], object]) -> None:
-    """Wait for what must happen."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"

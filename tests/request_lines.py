@@ -1,4 +1,4 @@
-"""Lines as the function and the API write them."""
+"""Log lines in the form of the function and of the API."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ def function_lines(
     time: int | None = None,
     **facts: Any,
 ) -> list[str]:
-    """Return what the function writes, with message ids of a batch; at a time in milliseconds, else now."""
+    """Return log lines of the function, with the message ids of a batch, at a time in milliseconds or now."""
     line = RequestLine(request_id, service="prod", version="7")
     line.note(**{"route": "/segment", "customer_id": "acme", "call_type": "track", **facts})
     with contextlib.redirect_stdout(io.StringIO()) as output:
@@ -41,13 +41,13 @@ def function_lines(
 
 
 def function_line(answered: Answered = ACCEPTED, **facts: Any) -> str:
-    """Return the one line that the function writes."""
+    """Return the only line that the function writes."""
     [line] = function_lines(answered, **facts)
     return line
 
 
 def access_line(status: int, *, request_id: str = "r-1", **values: Any) -> str:
-    """Return what the API writes; the function was asked, unless the values say otherwise."""
+    """Return a log line of the API. The function was invoked, unless the values say otherwise."""
     known = {
         "requestId": request_id,
         "requestTime": "12/Mar/2026:09:30:00 +0000",

@@ -1,6 +1,6 @@
-"""How many examples the tests with very many try: all in `make searches`, a part of them in `make test`.
+"""The number of examples of the tests with very many: all in `make searches`, a part in `make test`.
 
-These are the tests by hypothesis, and those with the marker `many_examples`.
+These are the tests with hypothesis, and the tests with the marker `many_examples`.
 """
 
 import os
@@ -19,15 +19,15 @@ DEFAULT_EXAMPLES = 100
 
 
 def examples(number: int) -> int:
-    """Return how many examples to try of a number that a thorough search tries."""
+    """Return how many examples to try now, from the number of a thorough search."""
     return number if IS_THOROUGH else max(MIN_EXAMPLES, number // 10)
 
 
 def search(number: int, **options: Any) -> settings:
-    """Return the settings of a test that tries a number of examples when it is thorough."""
+    """Return the settings of a test with this number of examples in a thorough search."""
     return settings(max_examples=examples(number), **options)
 
 
 def some(given: Sequence[Example]) -> Sequence[Example]:
-    """Return the examples to try of those that a thorough search tries: the first, and each `STEP`-th after it."""
+    """Return the examples to try now from a thorough list: the first, and each `STEP`-th after it."""
     return given if IS_THOROUGH else given[::STEP]

@@ -1,4 +1,4 @@
-"""Messages of `destination simulate` as the product itself reads and stores them, to compare its judge with."""
+"""Messages of `destination simulate` as the product itself reads and stores them, for a comparison with its judge."""
 
 import json
 
@@ -7,7 +7,7 @@ from handler.record import Record
 
 
 def record_of(traffic, parcel, fields=None, *, stored_at=0):
-    """Return the record that the handler makes of what is sent."""
+    """Return the record that the handler makes of a sent message."""
     told = traffic.shared(parcel.customer) if fields is None else fields
     [message] = canonicalise_batch({**told, "batch": [json.loads(parcel.body)]})
     return Record(

@@ -1,4 +1,4 @@
-"""The fault proxy of destination/local/faults.py before a store, in an event loop of its own beside the test."""
+"""The fault proxy of destination/local/faults.py in front of a store, in its own event loop."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from destination.local.faults import LOOPBACK, FaultProxy, Rule, Store
 
 
 class Fault(Enum):
-    """What is wrong with the store, as rules of the proxy."""
+    """Faults of the store, as rules of the proxy."""
 
     NONE = ()
     HANGS = (Rule(faults=(faults.Fault.HANGS_BEFORE,)),)
@@ -20,7 +20,7 @@ class Fault(Enum):
 
 
 class StoreProxy(FaultProxy):
-    """A proxy that passes requests on, until it is told to do worse."""
+    """A proxy that passes requests on until it gets a fault."""
 
     @property
     def fault(self) -> Fault:
@@ -33,7 +33,7 @@ class StoreProxy(FaultProxy):
 
 @contextmanager
 def store_proxy(target: str, *, host: str = LOOPBACK) -> Iterator[StoreProxy]:
-    """Run a proxy before the server at `target`."""
+    """Run a proxy in front of the server at `target`."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()

@@ -1,4 +1,4 @@
-"""What AWS refuses and moto accepts: rules for the real requests that a boto3 client makes.
+"""Check real boto3 requests by AWS's rules, because moto accepts requests that AWS refuses.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html
 https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
@@ -47,12 +47,14 @@ KEEP_SESSION: Any = {"core": {"reset_boto3_session": False}}
 
 
 class RefusedByAws(AssertionError):
-    """A request that AWS would refuse. No error of a store, so that the function lets it through to the test."""
+    """A request that AWS would refuse. It is not a store error, so the function lets it through to the test."""
 
 
 @contextmanager
 def strict_aws() -> Iterator[None]:
-    """Check what every client sends that is made in the meantime, by boto3's default session or the functions' own."""
+    """Check every request of the clients that are created in this context by boto3's default session or by the
+    functions.
+    """
     if boto3.DEFAULT_SESSION is None:
         boto3.setup_default_session()
     of_functions = session().get_component("event_emitter")
@@ -76,7 +78,7 @@ def check_put_item(request: AWSPreparedRequest, **_: object) -> None:
 
 
 def check_key(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse a key, or a value beside it, that DynamoDB would refuse."""
+    """Refuse a key, or a value next to a key, that DynamoDB would refuse."""
     said = content(request)
     check_keys(said["Key"])
     for value in said.get("ExpressionAttributeValues", {}).values():
@@ -84,14 +86,14 @@ def check_key(request: AWSPreparedRequest, **_: object) -> None:
 
 
 def check_consistent(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse a read that may miss what was just written. Only an index has no consistent reads."""
+    """Refuse a read that may miss a recent write. Only an index allows no consistent reads."""
     said = content(request)
     for read in said.get("RequestItems", {"": said}).values():
         require(read.get("ConsistentRead") or "IndexName" in read, "a read is not consistent")
 
 
 def check_batch_get_item(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse what DynamoDB would refuse at once."""
+    """Refuse a batch that DynamoDB would refuse."""
     tables = content(request)["RequestItems"]
     keys = [json.dumps(key, sort_keys=True) for table in tables.values() for key in table["Keys"]]
     require(0 < len(keys) <= MAX_BATCH_GET_KEYS, f"{len(keys)} keys at once")
@@ -108,7 +110,7 @@ def check_send_message(request: AWSPreparedRequest, **_: object) -> None:
 
 
 def check_send_message_batch(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse what SQS would refuse at once, or a message of it."""
+    """Refuse a batch that SQS would refuse, or a message in it."""
     said = content(request)
     entries = said["Entries"]
     ids = [entry["Id"] for entry in entries]
@@ -120,7 +122,7 @@ def check_send_message_batch(request: AWSPreparedRequest, **_: object) -> None:
 
 
 def check_message(message: Mapping[str, Any], queue_url: str) -> int:
-    """Refuse a message that SQS would refuse, or that it would change; return its size in bytes."""
+    """Refuse a message that SQS would refuse or change. Return its size in bytes."""
     attributes = message.get("MessageAttributes", {})
     check_queued_text("the body", message["MessageBody"])
     require(len(attributes) <= MAX_ATTRIBUTES, f"{len(attributes)} attributes")
@@ -139,7 +141,7 @@ def check_message(message: Mapping[str, Any], queue_url: str) -> int:
 
 
 def check_batch_write_item(request: AWSPreparedRequest, **_: object) -> None:
-    """Refuse writes at once that DynamoDB would refuse."""
+    """Refuse a batch of writes that DynamoDB would refuse."""
     writes = [write for writes in content(request)["RequestItems"].values() for write in writes]
     puts = [write["PutRequest"]["Item"] for write in writes if "PutRequest" in write]
     keys = [
@@ -165,31 +167,31 @@ CHECKS: Mapping[str, Callable[..., None]] = {
 CHECKS_OF_FUNCTIONS: Mapping[str, Callable[..., None]] = {
     f"before-send.dynamodb.{name}": check_consistent for name in ("GetItem", "BatchGetItem", "Query", "Scan")
 }
-"""Further rules for the functions, which decide by what they read."""
+"""More rules for the functions, because their decisions depend on reads."""
 
 
 def require(holds: object, otherwise: str) -> None:
-    """Raise `RefusedByAws` where something does not hold."""
+    """Raise `RefusedByAws` if a condition does not hold."""
     if not holds:
         raise RefusedByAws(otherwise)
 
 
 def content(request: AWSPreparedRequest) -> dict[str, Any]:
-    """Return what a request says; no service takes half of a surrogate pair."""
+    """Return the parameters of a request. No service accepts half of a surrogate pair."""
     text = json.loads(request.body)
     require(is_utf8(json.dumps(text, ensure_ascii=False)), "a text has no UTF-8")
     return text
 
 
 def check_item(item: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse an item that is too large, or a key of it that DynamoDB would refuse."""
+    """Refuse an item that is too large, or that has a key that DynamoDB would refuse."""
     size = sum(octets(name) + attribute_bytes(value) for name, value in item.items())
     require(size <= MAX_ITEM_BYTES, f"an item takes {size:,} bytes")
     check_keys(item)
 
 
 def check_keys(item: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse keys that are no texts, are empty, or are too long."""
+    """Refuse keys that are not texts, are empty, or are too long."""
     for name in MAX_KEY_BYTES.keys() & item.keys():
         require(item[name].keys() == {"S"}, f"key {name} is no text")
         size = octets(item[name]["S"])
@@ -197,7 +199,7 @@ def check_keys(item: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def attribute_bytes(attribute: Mapping[str, Any]) -> int:
-    """Count as DynamoDB does, rounding up, and check on the way. Lists and maps are nowhere stored."""
+    """Count bytes as DynamoDB does, rounded up, and check values. Lists and maps are never stored."""
     [(kind, value)] = attribute.items()
     match kind:
         case "S":
@@ -224,7 +226,7 @@ def octets(text: str) -> int:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text has a UTF-8 form."""
+    """Return whether a text can be encoded as UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

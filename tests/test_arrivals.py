@@ -1,4 +1,4 @@
-"""What arrived last at a local server: by the requests that it keeps, without a read of its table."""
+"""Test the newest messages of a local server: found in the requests that it keeps, without a read of its table."""
 
 import asyncio
 import dataclasses
@@ -38,7 +38,7 @@ def track(message_id, user="u", **more):
 
 
 def ids(exchanges, *, limit=100, max_count=100, is_read=False, **wanted):
-    """Return the message ids of what is kept of requests, which come in this order."""
+    """Return the message ids from kept requests, which arrive in this order."""
 
     async def kept():
         arrivals = ArrivalOrder(max_count=max_count)
@@ -52,14 +52,14 @@ def ids(exchanges, *, limit=100, max_count=100, is_read=False, **wanted):
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-def test_the_latest_come_first_and_no_more_than_asked_for(is_read):
+def test_newest_messages_are_first_and_limited(is_read):
     exchanges = [exchange(track("b")), exchange(track("a1"), track("a2"), path="/v1/batch"), exchange(track("c"))]
     assert ids(exchanges, is_read=is_read) == ["c", "a2", "a1", "b"]
     assert ids(exchanges, is_read=is_read, limit=2) == ["c", "a2"]
     assert ids(exchanges, is_read=is_read, max_count=3) == ["c", "a2", "a1"]
 
 
-def test_only_accepted_messages_count_each_once():
+def test_only_accepted_messages_count_once_each():
     exchanges = [exchange(track("a"), outcome=outcome) for outcome in ("duplicate", "refused", "failed", "accepted")]
     assert ids(exchanges) == ["a"]
     assert ids(exchanges[:3]) == []
@@ -73,7 +73,7 @@ def test_messages_of_a_customer_and_of_an_id_are_found():
     assert ids(exchanges, message_id="b") == ["b"]
 
 
-def test_what_was_stored_after_a_time_out_counts():
+def test_message_stored_after_a_time_out_counts():
     late = exchange(track("a"), lines=[])
     assert ids([late]) == []
     assert ids([dataclasses.replace(late, late=exchange(track("a")).lines)]) == ["a"]
@@ -86,7 +86,7 @@ def test_a_message_without_a_key_is_left_out(odd):
 
 @pytest.fixture
 def selection(aws):
-    """Return a selection of a large table, whose server keeps some keys; the latest of its items are `newest`."""
+    """Return a selection of a large table on a server that keeps some keys. `newest` are its newest items."""
     stores = create_local_stack(aws, {}).stores
     client = aws.dynamodb()
     keys, puts = [], []
@@ -110,7 +110,7 @@ def selection(aws):
     return select, stores, client, keys
 
 
-def test_a_large_table_is_not_read_for_what_arrived_last(selection):
+def test_large_table_is_not_read_for_the_newest_messages(selection):
     select, stores, client, keys = selection
     count = len(keys)
     newest = [str(number) for number in range(count - 1, count - 151, -1)]
@@ -135,7 +135,7 @@ def test_a_large_table_is_not_read_for_what_arrived_last(selection):
     assert len(list(select(kept=0, subject=None).read())) == count - 11
 
 
-def test_a_local_server_tells_what_arrived_last(server):
+def test_local_server_shows_the_newest_messages(server):
     sent = [server.post(track(str(uuid.uuid4()), user="tells-arrivals")).body["message_id"] for _ in range(3)]
     reply = server.request("GET", "/_local/arrivals", fields={"limit": "2", "customer": "demo"})
     assert [position.partition("#")[2] for _, position in reply.body["keys"]] == sent[:0:-1]

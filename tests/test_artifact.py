@@ -1,4 +1,4 @@
-"""The parts of `sam build`'s second half; tests/e2e/test_artifact.py looks at the whole."""
+"""Test the parts of the second half of `sam build`. tests/e2e/test_artifact.py tests the whole."""
 
 import gzip
 import json
@@ -39,14 +39,14 @@ def test_amazons_roots_are_five_of_botocores():
     assert all(block in BUNDLE for block in re.findall(r"-----BEGIN.*?END CERTIFICATE-----", roots, re.DOTALL))
 
 
-def test_a_root_that_is_gone_is_told():
+def test_missing_root_certificate_is_an_error():
     with pytest.raises(click.ClickException, match=r"no certificate Amazon Root CA 3: update ROOTS"):
         amazon_roots(BUNDLE.replace("CN=Amazon Root CA 3 ", "CN=Amazon Root CA 33 "))
 
 
 @pytest.fixture
 def data(tmp_path):
-    """Return botocore's data as it is laid out, of three services."""
+    """Return botocore's data in its usual layout, for three services."""
     for service in ("dynamodb", "ec2", "sqs"):
         folder = tmp_path / service / "2012-08-10"
         folder.mkdir(parents=True)
@@ -59,18 +59,18 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_of_botocores_data_two_services_are_left(data):
+def test_two_services_remain_in_botocores_data(data):
     assert sorted(path.name for path in data.iterdir()) == ["dynamodb", "endpoints.json", "sqs"]
     [model] = (data / "sqs" / "2012-08-10").iterdir()
     assert json.loads(model.read_text()) == {"shapes": {"a": {"members": {"documentation": {}}}}}
 
 
-def test_of_the_endpoints_all_regions_are_left(data):
+def test_all_regions_remain_in_the_endpoints(data):
     [partition] = json.loads((data / "endpoints.json").read_text())["partitions"]
     assert partition == {"regions": {"x": {}}, "services": {"dynamodb": {"y": 1}, "sqs": {}}}
 
 
-def test_of_a_package_its_name_version_and_licence_are_left(tmp_path):
+def test_name_version_and_licence_of_a_package_remain(tmp_path):
     for name in ("METADATA", "LICENSE.txt", "RECORD", "WHEEL"):
         path = tmp_path / "six-1.17.0.dist-info" / name
         path.parent.mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ def test_a_python_is_found_by_its_version():
     assert python_version(Path("/nowhere/python")) is None
 
 
-def test_without_lambdas_python_it_is_said_what_that_costs(tmp_path, capsys, monkeypatch):
+def test_build_without_lambdas_python_warns_about_the_cost(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -115,7 +115,7 @@ def test_compiled_modules_do_not_depend_on_folder_or_time(tmp_path):
     assert files_of(folders[0]) == files_of(folders[1])
 
 
-def test_a_compiled_module_names_its_source_in_lambda(tmp_path):
+def test_compiled_module_names_its_source_in_lambda(tmp_path):
     (tmp_path / "module.py").write_text("def find():\n    pass\n")
     compile_with(Path(sys.executable), tmp_path)
     [compiled] = tmp_path.rglob("*.pyc")
@@ -123,17 +123,17 @@ def test_a_compiled_module_names_its_source_in_lambda(tmp_path):
     assert code.co_filename == "/var/task/module.py"
 
 
-def test_its_help_says_what_it_is():
+def test_help_says_what_the_command_is():
     result = CliRunner().invoke(main, ["--help"])
     assert (result.exit_code, "cold starts" in result.stdout) == (0, True)
 
 
-def test_the_name_of_the_roots_is_that_which_the_function_reads():
+def test_name_of_the_roots_file_is_known_to_the_function():
     assert AMAZON_ROOTS.parent.name == "handler"
 
 
 def made(folder):
-    """Make a function of a folder that holds as little as is needed."""
+    """Create a minimal function in a folder."""
     (folder / "botocore" / "data").mkdir(parents=True, exist_ok=True)
     (folder / "botocore" / "cacert.pem").write_text(BUNDLE, encoding="utf-8")
     result = CliRunner().invoke(main, [str(folder)])
@@ -145,7 +145,7 @@ def test_builds_in_different_folders_are_identical(tmp_path):
     assert files_of(made(tmp_path / "one")) == files_of(made(tmp_path / "another" / "deeper"))
 
 
-def test_what_was_there_before_is_replaced(tmp_path):
+def test_older_files_are_replaced(tmp_path):
     (tmp_path / "schemas").mkdir()
     (tmp_path / "schemas" / "old.json").touch()
     for _ in range(2):

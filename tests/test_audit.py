@@ -1,4 +1,4 @@
-"""Whether the judge of `destination simulate` names what is wrong with a stored message."""
+"""Test that the judge of `destination simulate` names what is wrong with a stored message."""
 
 import time
 from collections import Counter
@@ -26,7 +26,7 @@ NOW = time.time()
 
 
 def entered(*, copies=1):
-    """Return a ledger in which all messages were accepted, each copy after the one before."""
+    """Return a ledger in which all messages were accepted, and each copy after the one before."""
     ledger = Ledger()
     for index in range(MESSAGES):
         book = Book(sending=Sending(index=index))
@@ -56,7 +56,7 @@ class Table:
             sink.write(record)
 
     def change(self, place, **changes):
-        """Store a message otherwise; None removes an attribute."""
+        """Change an attribute of a stored message. None removes it."""
         record = self.records[place]
         key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
         item = self.client.get_item(TableName=self.target.stores.event_table, Key=key)["Item"]
@@ -66,7 +66,7 @@ class Table:
             self.client.put_item(TableName=self.target.stores.event_table, Item=item)
 
     def breaches(self, ledger=None, **circumstances):
-        """Return what the audit says."""
+        """Return the findings of the audit."""
         ledger = ledger or entered()
         audit = Audit(self.target, TRAFFIC, ledger, **{"began_at": NOW - 1, "may_have_sent": False} | circumstances)
         counts = Counter()
@@ -84,7 +84,7 @@ def table(aws):
     return Table(aws)
 
 
-def test_what_the_handler_stores_breaks_no_promise(table):
+def test_audit_finds_nothing_in_the_handlers_items(table):
     assert list(table.breaches().lines()) == []
 
 
@@ -104,7 +104,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize(("changes", "promise", "words"), DAMAGES.values(), ids=DAMAGES)
-def test_a_message_that_is_stored_otherwise_is_named(table, changes, promise, words):
+def test_changed_message_is_named(table, changes, promise, words):
     table.change(3, **changes)
     breaches = table.breaches()
     text = "\n".join(breaches.lines())
@@ -113,7 +113,7 @@ def test_a_message_that_is_stored_otherwise_is_named(table, changes, promise, wo
     assert table.records[3].customer_id in text
 
 
-def test_a_lost_message_that_another_customer_has_is_named_with_that_customer(table):
+def test_message_stored_under_another_customer_is_named(table):
     other = TRAFFIC.customer_ids[1]
     table.change(3, subject={"S": f"{other}#user#u"}, customer_id={"S": other})
     assert f"found it is stored for the customer {other}" in "\n".join(table.breaches().lines())
@@ -133,13 +133,13 @@ def test_lost_message_is_not_looked_for_in_items_of_earlier_runs(table, stored_a
     assert found in "\n".join(table.breaches().lines())
 
 
-def test_a_copy_that_replaced_the_first_one_is_found(aws):
+def test_copy_that_replaced_the_first_is_found(aws):
     table = Table(aws, copy=1)
     breaches = table.breaches(entered(copies=2))
     assert breaches.times == {promises.FIRST_WRITE: MESSAGES}
 
 
-def test_any_of_two_copies_that_were_under_way_together_may_be_first(aws):
+def test_either_of_two_concurrent_copies_may_be_first(aws):
     ledger = entered(copies=2)
     for book in ledger.books.values():
         for copy in book.copies.values():
@@ -147,7 +147,7 @@ def test_any_of_two_copies_that_were_under_way_together_may_be_first(aws):
     assert not Table(aws, copy=1).breaches(ledger)
 
 
-def test_an_item_of_an_earlier_run_may_be_any_copy(aws):
+def test_item_of_an_earlier_run_may_be_any_copy(aws):
     assert not Table(aws, copy=1).breaches(entered(copies=1), may_have_sent=True)
 
 

@@ -57,7 +57,7 @@ def authenticate_as(found, *, credentials=b"a-key:"):
         (basic("!\"#$%&'()*+,-./;<=>?@[\\]^_`{|}~:"), "!\"#$%&'()*+,-./;<=>?@[\\]^_`{|}~"),
     ],
 )
-def test_the_key_is_the_user_id_without_the_white_space_around_it(authorization, key):
+def test_key_is_the_user_id_without_surrounding_white_space(authorization, key):
     assert parse_basic(authorization) == key
 
 
@@ -83,12 +83,12 @@ def test_the_key_is_the_user_id_without_the_white_space_around_it(authorization,
         (basic(" "), NoColon),
     ],
 )
-def test_credentials_without_a_key_are_refused_by_their_cause(authorization, refusal):
+def test_credentials_without_a_key_are_refused_with_their_cause(authorization, refusal):
     with pytest.raises(refusal):
         parse_basic(authorization)
 
 
-def test_each_cause_of_a_401_has_its_own_text_and_code_and_the_challenge():
+def test_each_401_has_its_own_text_and_code():
     causes = [MissingCredentials, NotBasic, NotBase64, NoColon, UnknownKey, ExpiredKey, RevokedKey]
     assert len({str(cause()) for cause in causes}) == len({cause.code for cause in causes}) == len(causes)
     assert all(cause.status == 401 and issubclass(cause, Unauthorized) for cause in causes)
@@ -113,7 +113,7 @@ def test_a_live_key_is_returned(expires_at):
         (api_key(Status.SUSPENDED, expires_at=PAST), ExpiredKey),
     ],
 )
-def test_a_key_that_is_not_live_is_refused_by_its_cause(found, refusal):
+def test_key_that_is_not_live_is_refused_with_the_cause(found, refusal):
     with pytest.raises(refusal):
         authenticate_as(found)
 
@@ -123,7 +123,7 @@ def test_bytes_that_are_not_text_are_an_unknown_key():
         authenticate_as(api_key(), credentials=b"a-key\xff\xfe:")
 
 
-def test_an_unreachable_key_store_is_no_401():
+def test_unreachable_key_store_is_not_401():
     def find(_key):
         raise KeyStoreUnavailable
 

@@ -1,4 +1,4 @@
-"""Tables, comparisons and options of the bench; `tests/e2e/test_bench.py` measures."""
+"""Test tables, comparisons and options of the bench. `tests/e2e/test_bench.py` measures."""
 
 import inspect
 import json
@@ -23,7 +23,7 @@ def test_the_largest_batch_of_samples_nearly_reaches_the_limit():
     assert 0.9 < len(body.encode()) / MAX_BATCH_BYTES < 1
 
 
-def test_the_size_of_a_package_is_that_of_its_zip_file(tmp_path):
+def test_size_of_a_package_is_the_size_of_its_zip_file(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "text").write_text("a" * 100_000)
     assert 100 < zipped_bytes(tmp_path) < 1000
@@ -84,7 +84,7 @@ def run(*args):
 
 
 @pytest.mark.parametrize("name", [*MEASUREMENTS, "all", "month"])
-def test_every_command_shows_an_example(name):
+def test_commands_show_an_example(name):
     result = run(name, "--help")
     assert result.exit_code == 0
     assert f"python -m bench {name}" in result.output
@@ -102,7 +102,7 @@ def test_another_file_is_refused_before_anything_is_measured(content, option, tm
     assert path.read_text() == content
 
 
-def test_a_file_that_is_not_a_python_is_refused(tmp_path):
+def test_file_that_is_not_a_python_interpreter_is_refused(tmp_path):
     given = tmp_path / "given"
     given.touch()
     result = run("warm", "--python", str(given), "--json", str(tmp_path / "bench.json"))

@@ -1,4 +1,4 @@
-"""`destination catalog-page`: the draft of the public page, from schemas and from what is deployed."""
+"""Test `destination catalog-page`: it drafts the public page from the schemas and the deployment."""
 
 import re
 
@@ -24,7 +24,7 @@ UNKNOWN = Partner(name="Acme", website=None, support=None, keys_at=None, rate=No
 
 @pytest.fixture
 def page(aws):
-    """Draft the page of a deployment, which is made with the parameters of the first one."""
+    """Draft the page of a deployment. The parameters of the first call make the deployment."""
     stacks = []
 
     def page(partner=KNOWN, samples=None, **parameters):
@@ -40,20 +40,20 @@ def refusals(base=Refusal):
         yield from refusals(kind)
 
 
-def test_each_call_type_that_is_supported_has_a_section_with_an_example(page):
+def test_each_supported_call_type_has_a_section_with_an_example(page):
     text = page(SupportedCallTypes="identify,track,delete")
     assert re.findall(r"^### (\w+)$", text, re.MULTILINE) == ["Identify", "Track"]
     assert 'analytics.identify("user-4711", {' in text
     assert 'analytics.track("Order Completed", {' in text
 
 
-def test_mandatory_fields_are_told_with_the_schemas_own_texts(page):
+def test_required_fields_have_the_texts_of_the_schemas(page):
     track = page().split("### Track")[1].split("\n### ")[0]
     assert "| `event` | event is required for track calls |" in track
     assert "| one of several | userId or anonymousId is required |" in track
 
 
-def test_a_field_that_a_schema_was_edited_for_is_told_in_its_own_words(page, tmp_path):
+def test_field_of_an_edited_schema_has_its_own_text(page, tmp_path):
     for path in (ROOT / "schemas").glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "identify.json").write_text(EDITED)
@@ -81,7 +81,7 @@ EDITED = """{
 }"""
 
 
-def test_settings_are_told_with_what_they_are(page, tmp_path):
+def test_settings_have_their_descriptions(page, tmp_path):
     for path in (ROOT / "schemas").glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "settings.json").write_text(
@@ -94,20 +94,20 @@ def test_settings_are_told_with_what_they_are(page, tmp_path):
     assert "| API Key | required |" in settings
 
 
-def test_the_examples_are_messages_that_the_schemas_let_pass():
+def test_examples_pass_the_schemas():
     samples = Samples(ROOT / "schemas")
     for call_type in CALL_TYPES:
         assert samples.refusal(samples.message(call_type)) is None
 
 
-def test_every_error_is_one_that_customers_are_advised_on_or_none_of_theirs():
+def test_every_final_refusal_has_advice_unless_it_is_not_the_customers():
     final = {kind for kind in refusals() if not issubclass(kind, Unavailable)}
     assert ADVICE.keys() | NOT_THE_CUSTOMERS == final
     assert ADVICE.keys().isdisjoint(NOT_THE_CUSTOMERS)
 
 
 @pytest.mark.parametrize(
-    ("parameters", "told"),
+    ("parameters", "page_text"),
     [
         ({}, "erases what it stored of that `userId`."),
         ({"ErasureScope": "linked"}, "and of anonymous ids that the user's calls named"),
@@ -116,11 +116,11 @@ def test_every_error_is_one_that_customers_are_advised_on_or_none_of_theirs():
         ({"SupportedCallTypes": "track"}, f"{TODO}: this deployment does not support delete calls"),
     ],
 )
-def test_what_a_deletion_does_is_told_as_it_is_deployed(page, parameters, told):
-    assert told in page(**parameters).split("## Deletion of users")[1].split("\n## ")[0]
+def test_text_on_deletion_matches_the_deployment(page, parameters, page_text):
+    assert page_text in page(**parameters).split("## Deletion of users")[1].split("\n## ")[0]
 
 
-def test_what_the_partner_knows_is_filled_in(page):
+def test_given_facts_are_filled_in(page):
     text = page()
     assert "https://acme.example.com/?utm_source=segmentio&utm_medium=docs&utm_campaign=partners" in text
     assert "mailto:help@acme.example.com" in text
@@ -128,11 +128,11 @@ def test_what_the_partner_knows_is_filled_in(page):
     assert "AWS region us-east-1" in text
 
 
-def test_what_only_the_partner_knows_is_marked(page):
+def test_facts_that_only_the_partner_knows_are_marked(page):
     assert page(UNKNOWN).count(TODO) == page().count(TODO) + 4
 
 
-def test_a_stacks_page_is_printed_and_what_is_left_to_do_is_counted(aws):
+def test_page_is_printed_and_open_points_are_counted(aws):
     create_local_stack(aws, {})
     result = run("catalog-page", "--stack", LOCAL_STACK, "--name", "Acme")
     assert result.exit_code == 0
@@ -150,6 +150,6 @@ def test_the_page_can_be_written_to_a_file(aws, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--website", "--keys-at"])
-def test_a_link_must_lead_to_a_page(option):
+def test_links_must_lead_to_a_page(option):
     result = run("catalog-page", "--name", "Acme", option, "javascript:alert(1)")
     assert (result.exit_code, "is no URL of a page" in result.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""What `destination certify` prints of a run."""
+"""Test the output of `destination certify`."""
 
 from datetime import UTC, datetime
 
@@ -59,7 +59,7 @@ def test_points_that_passed_are_only_counted(report):
     assert "2 passed, 1 failed, 1 with a warning, 1 not checked." in text
 
 
-def test_all_points_are_listed_on_request(report):
+def test_points_are_all_listed_on_request(report):
     text = shown(report, all_points=True)
     for one in report.findings:
         assert f"{one.verdict}\t{one.point.id}" in text

@@ -1,4 +1,4 @@
-"""The client of `destination certify`: several requests at a time, and an end when nothing answers."""
+"""Test the client of `destination certify`: concurrent requests, and an end if nothing answers."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ def test_requests_are_sent_concurrently_and_answered_in_their_order():
     meeting = threading.Barrier(AT_ONCE)
 
     def answer(received):
-        meeting.wait(20)  # broken, and so a 500, unless that many requests are under way
+        meeting.wait(20)  # the server answers 500 unless this many requests are in progress
         time.sleep(0.05 * (AT_ONCE - int(received.body)))
         return response(200, received.body.decode())
 
@@ -38,14 +38,14 @@ def test_requests_that_are_sent_one_by_one_share_a_connection():
     assert len({received.connection for received in server.received}) == 1
 
 
-def test_no_more_than_so_many_connections_are_used():
+def test_number_of_connections_is_limited():
     with endpoint(lambda _received: response(200)) as server, Wire(server.url, limit_seconds=30) as wire:
         wire.send_all(numbered(40))
     assert len({received.connection for received in server.received}) <= AT_ONCE
     assert sorted(int(received.body) for received in server.received) == list(range(40))
 
 
-def test_an_endpoint_that_falls_silent_is_not_asked_for_ever():
+def test_silent_endpoint_is_given_up():
     with endpoint(lambda _received: []) as server, Wire(server.url, limit_seconds=30) as wire:
         exchanges = wire.send_all(numbered(40))
     assert MAX_SILENT <= len(exchanges) < MAX_SILENT + AT_ONCE
@@ -53,8 +53,8 @@ def test_an_endpoint_that_falls_silent_is_not_asked_for_ever():
 
 
 @pytest.mark.parametrize("only", ["auth", "errors", "message"])
-def test_what_must_be_refused_is_sent_at_once_before_the_first_point(only):
-    """The first message tells whether the others are worth sending; all others of these points do not wait."""
+def test_invalid_requests_are_sent_concurrently_before_the_first_point(only):
+    """The first message shows whether the others are worth sending. The other requests of these points don't wait."""
     most, under_way, lock = 0, 0, threading.Lock()
 
     def answer(_received):

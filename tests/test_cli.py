@@ -1,4 +1,4 @@
-"""What holds for all commands: their help, and the deployment that they work on."""
+"""Test rules for all commands: their help, and how they find a deployment."""
 
 import json
 import os
@@ -80,14 +80,14 @@ def test_a_group_without_a_command_lists_its_commands(words):
 
 
 @pytest.mark.parametrize("command", [*ON_STORES, pytest.param(["ping"], id="ping")])
-def test_without_a_server_one_is_told_how_to_start_it(command):
+def test_error_without_a_server_says_how_to_start_it(command):
     result = run(*command, "--url", NOWHERE)
     assert result.exit_code == 1
     assert f"Error: No local server answers at {NOWHERE}" in result.stderr
     assert "start one with `make run`" in result.stderr
 
 
-def test_a_server_of_another_kind_is_no_local_server(server):
+def test_other_server_is_not_a_local_server(server):
     result = run("messages", "list", "--url", f"{server.url}/segment")
     assert result.exit_code == 1
     assert "No local server answers at" in result.stderr
@@ -95,13 +95,13 @@ def test_a_server_of_another_kind_is_no_local_server(server):
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("command", ON_STORES)
-def test_a_stack_that_is_not_there_is_named(command):
+def test_missing_stack_is_named(command):
     result = run(*command, "--stack", "nowhere")
     assert result.exit_code == 1
     assert "Error: The stack nowhere can't be read:" in result.stderr
 
 
-def test_a_stack_of_another_kind_is_named(aws):
+def test_stack_of_another_kind_is_named(aws):
     aws.cloudformation().create_stack(
         StackName="shop", TemplateBody='{"Resources": {"Orders": {"Type": "AWS::SQS::Queue"}}}'
     )
@@ -122,7 +122,7 @@ def test_a_stack_of_another_kind_is_named(aws):
     ],
     ids=str,
 )
-def test_without_a_region_or_credentials_one_is_told_which_variables_name_them(environment, sentence, monkeypatch):
+def test_error_without_region_or_credentials_names_the_variables(environment, sentence, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     nowhere = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "BOTO_CONFIG"), "/nowhere")
@@ -145,13 +145,13 @@ def test_a_stack_is_found_by_its_outputs(aws):
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_table_that_is_not_there_is_told_as_aws_tells_it():
+def test_missing_table_is_reported_with_the_text_of_aws():
     result = run("keys", "list", "--table", "nowhere")
     assert result.exit_code == 1
     assert "Error: AWS answered: An error occurred (ResourceNotFoundException)" in result.stderr
 
 
-def test_a_stack_and_a_table_exclude_each_other():
+def test_stack_and_table_exclude_each_other():
     result = run("keys", "list", "--stack", "prod", "--table", "keys")
     assert result.exit_code == 2
     assert "--stack and --table exclude each other" in result.stderr
@@ -161,7 +161,7 @@ CELL = 100 * "a long word "
 
 
 @pytest.mark.parametrize("no_wrap", [True, False])
-def test_without_a_terminal_nothing_is_cut(no_wrap, capsys):
+def test_output_to_a_file_is_not_cut(no_wrap, capsys):
     rows = Table("First", "Last", box=None)
     rows.columns[0].no_wrap = no_wrap
     rows.add_row(Text(CELL), Text("end"))
@@ -172,7 +172,7 @@ def test_without_a_terminal_nothing_is_cut(no_wrap, capsys):
     ]
 
 
-def test_without_a_terminal_what_fills_one_has_an_end(capsys):
+def test_full_width_output_to_a_file_is_limited(capsys):
     sides = Table.grid(expand=True)
     sides.add_row("left", "right")
     stdout().print(sides)
@@ -184,7 +184,7 @@ def test_without_a_terminal_what_fills_one_has_an_end(capsys):
     [0, 0x1B, 0x7F, 0x9B, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xD800],
     ids=hex,
 )
-def test_what_would_steer_a_terminal_is_not_printed(code):
+def test_control_characters_are_not_printed(code):
     assert printable(f"a{chr(code)}b") == "a\N{REPLACEMENT CHARACTER}b"
 
 
@@ -194,7 +194,7 @@ def test_the_letters_of_all_languages_are_printed():
 
 
 @pytest.mark.parametrize("name", ["", "nowhere/keys", "file/keys"])
-def test_a_key_log_that_can_not_be_written_is_named_and_ignored(tmp_path, monkeypatch, name):
+def test_unwritable_key_log_is_named_and_ignored(tmp_path, monkeypatch, name):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / name))
     result = run("ping", "--print")
@@ -205,7 +205,7 @@ def test_a_key_log_that_can_not_be_written_is_named_and_ignored(tmp_path, monkey
 
 
 @pytest.mark.parametrize("name", ["new", "file"])
-def test_a_key_log_that_can_be_written_is_left_to_the_tls_library(tmp_path, monkeypatch, name):
+def test_writable_key_log_is_left_to_the_tls_library(tmp_path, monkeypatch, name):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / name))
     assert run("ping", "--print").stderr == ""

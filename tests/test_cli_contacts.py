@@ -1,4 +1,4 @@
-"""`destination contacts`: what the consumer knows, shown to people and to programs."""
+"""Test `destination contacts`: the contacts of the consumer, as a table and as JSON."""
 
 import json
 import uuid
@@ -16,12 +16,12 @@ NOON = "2031-05-17T12:00:00.000000Z"
 
 
 def contacts(*args):
-    """Run a command on the stack."""
+    """Run `destination contacts` on the stack."""
     return run("contacts", *args, "--stack", LOCAL_STACK)
 
 
 def listed(*options):
-    """Return what a list holds for programs."""
+    """Return the JSON objects that a list prints."""
     result = contacts("list", "--customer", "acme", "--json", *options)
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
@@ -34,7 +34,7 @@ def message(call_type, user="user-1", **fields):
 
 @pytest.fixture
 def keep(deploy):
-    """Return what takes messages into the contacts of a deployment whose consumer is on."""
+    """Return a function that adds messages to the contacts of a deployment with the consumer on."""
     destination = deploy(Consumer="on")
 
     def keep(*messages, customer="acme"):
@@ -64,14 +64,14 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("contact_id", ["user-1", "visitor-1"])
-def test_a_contact_is_shown_whole_by_each_of_its_ids(contact_id, keep):
+def test_contact_can_be_shown_by_each_of_its_ids(contact_id, keep):
     keep(*ADA)
     for options in ([], ["--json"]):
         result = contacts("show", contact_id, "--customer", "acme", *options)
         assert (result.exit_code, json.loads(result.stdout)) == (0, SHOWN)
 
 
-def test_what_was_left_out_of_a_contact_is_shown(keep):
+def test_omitted_parts_of_a_contact_are_shown(keep):
     keep(message("identify", traits={"plan": "pro", "bio": "x" * 2000}))
     for options in ([], ["--json"]):
         shown = json.loads(contacts("show", "user-1", "--customer", "acme", *options).stdout)
@@ -81,12 +81,12 @@ def test_what_was_left_out_of_a_contact_is_shown(keep):
         )
 
 
-def test_a_list_for_programs_holds_what_show_does(keep):
+def test_json_list_has_the_content_of_show(keep):
     keep(*ADA)
     assert listed() == [SHOWN]
 
 
-def test_a_list_for_people_has_a_line_for_each_contact(keep):
+def test_table_has_a_line_for_each_contact(keep):
     keep(*ADA, message("identify", "user-2", traits={"email": "bo@example.com"}), message("page", "user-3"))
     result = contacts("list", "--customer", "acme")
     lines = sorted(" ".join(line.split()) for line in result.stdout.splitlines())
@@ -99,19 +99,19 @@ def test_a_list_for_people_has_a_line_for_each_contact(keep):
     assert result.stderr == "3 contacts of acme.\n"
 
 
-def test_a_contact_that_was_seen_nobody_knows_when_says_so(keep):
+def test_unknown_last_seen_is_shown_as_unknown(keep):
     keep(message("page", original_timestamp="at dusk"))
     assert contacts("list", "--customer", "acme").stdout.split()[-1] == "unknown"
 
 
-def test_a_list_ends_at_its_limit_and_says_that_there_is_more(keep):
+def test_list_ends_at_its_limit_and_says_if_there_are_more(keep):
     keep(*(message("page", f"user-{number}") for number in range(3)))
     assert len(listed("--limit", "2")) == 2
     result = contacts("list", "--customer", "acme", "--limit", "2")
     assert result.stderr == "2 contacts of acme; there are more: --limit shows them.\n"
 
 
-def test_a_list_for_programs_reads_no_further_than_its_limit(keep):
+def test_json_list_reads_no_further_than_its_limit(keep):
     keep(*(message("page", f"user-{number}") for number in range(20)))
     asked = []
     events = boto3.DEFAULT_SESSION.events
@@ -122,7 +122,7 @@ def test_a_list_for_programs_reads_no_further_than_its_limit(keep):
     events.register("before-send.dynamodb.Query", count)
     listed("--limit", "1")
     events.unregister("before-send.dynamodb.Query", count)
-    assert len(asked) == 2  # a page of contacts, and the events of one
+    assert len(asked) == 2  # a page of contacts, and the events of one contact
 
 
 def test_the_contacts_of_another_customer_are_not_shown(keep):
@@ -133,13 +133,13 @@ def test_the_contacts_of_another_customer_are_not_shown(keep):
     assert result.stderr == "Error: No contact of acme has the id user-1\n"
 
 
-def test_an_erased_contact_is_not_shown(keep):
+def test_erased_contact_is_not_shown(keep):
     keep(*ADA, message("delete"))
     assert listed() == []
     assert contacts("show", "user-1", "--customer", "acme").exit_code == 1
 
 
-def test_texts_that_would_steer_a_terminal_do_not(keep):
+def test_control_characters_are_not_printed(keep):
     keep(message("identify", "\x1b[31m", traits={"name": "[/b]\n\ud800"}))
     assert "�[31m\t[/b]��" in contacts("list", "--customer", "acme").stdout
     for result in (contacts("show", "\x1b[31m", "--customer", "acme"), contacts("show", "\x1b", "--customer", "acme")):
@@ -149,21 +149,21 @@ def test_texts_that_would_steer_a_terminal_do_not(keep):
 OFF = "the consumer of this deployment is off, and keeps none until it is deployed with Consumer=on"
 
 
-def test_where_the_consumer_is_off_that_is_why_there_are_none(deploy):
+def test_empty_list_explains_that_the_consumer_is_off(deploy):
     deploy(Consumer="off")
     assert contacts("list", "--customer", "acme").stderr == f"0 contacts of acme: {OFF}.\n"
     assert contacts("show", "u", "--customer", "acme").stderr == f"Error: No contact of acme has the id u: {OFF}\n"
 
 
 @pytest.mark.parametrize("command", [["list"], ["show", "user-1"]], ids=lambda words: words[0])
-def test_on_a_stack_one_names_the_customer(command, deploy):
+def test_stack_needs_the_customer_option(command, deploy):
     deploy()
     result = contacts(*command)
     assert result.exit_code == 2
     assert "Name the --customer whose contacts these are" in result.stderr
 
 
-def test_on_a_local_server_the_customer_is_demo_unless_one_names_another(server):
+def test_customer_on_a_local_server_is_demo_by_default(server):
     user = f"user-{uuid.uuid4()}"
     table = ContactTable(server.account.dynamodb(), server.stores.contact_table, customer="demo")
     table.take(message("page", user))

@@ -1,4 +1,4 @@
-"""`destination messages`: what has been stored, shown to people and to programs."""
+"""Test `destination messages`: the stored messages, as a table and as JSON."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ pytest_plugins = ["servers"]
 
 @pytest.fixture
 def user():
-    """Return a user whom no other test knows."""
+    """Return a user that no other test uses."""
     return f"user-{uuid.uuid4()}"
 
 
@@ -34,7 +34,7 @@ def send(server):
 
 @pytest.fixture
 def listed(server):
-    """Return the message ids that a list holds, in its order."""
+    """Return the message ids of a list, in its order."""
 
     def listed(*options):
         lines = server.run("messages", "list", "--json", *options).stdout.splitlines()
@@ -43,7 +43,7 @@ def listed(server):
     return listed
 
 
-def test_messages_of_a_user_come_newest_first(send, listed, user):
+def test_messages_of_a_user_are_newest_first(send, listed, user):
     ids = [
         send(userId=user, messageId=f"{user}-{year}", timestamp=f"{year}-05-17T12:00:00Z")
         for year in (2026, 2024, 2025)
@@ -52,12 +52,12 @@ def test_messages_of_a_user_come_newest_first(send, listed, user):
     assert listed("--user", user, "--limit", "2") == [ids[0], ids[2]]
 
 
-def test_messages_of_an_anonymous_id_are_apart_from_those_of_a_user(send, listed, user):
+def test_anonymous_messages_are_separate_from_user_messages(send, listed, user):
     anonymous, known = send(anonymousId=user), send(userId=user)
     assert (listed("--anonymous", user), listed("--user", user)) == ([anonymous], [known])
 
 
-def test_messages_of_a_customer_and_of_all_are_found_without_a_user(send, listed, server, user):
+def test_messages_can_be_listed_without_a_user(send, listed, server, user):
     key = server.json("keys", "create", "--customer", user)["api_key"]
     theirs, ours = [send(key=key, userId="u"), send(key=key, anonymousId="a")], send(userId=user)
     assert set(listed("--customer", user)) == set(theirs)
@@ -78,7 +78,7 @@ def test_messages_of_a_customer_and_of_all_are_found_without_a_user(send, listed
         ({"type": "page", "name": "\ud800"}, "page �"),
     ],
 )
-def test_a_list_says_who_did_what_and_when(server, user, message, shown):
+def test_list_shows_user_action_and_time(server, user, message, shown):
     message = {"type": "track", "userId": user, "timestamp": "2026-05-17T12:00:00.250Z", **message}
     message_id = server.post(message).body["message_id"]
     [head, line] = server.run("messages", "list", "--user", user).stdout.splitlines()
@@ -88,19 +88,19 @@ def test_a_list_says_who_did_what_and_when(server, user, message, shown):
     assert line.split() == " ".join(columns).split()
 
 
-def test_a_list_of_the_whole_table_says_what_it_read(send, server, user):
+def test_list_of_the_whole_table_says_how_much_it_read(send, server, user):
     send(userId=user)
     result = server.run("messages", "list", "--limit", "1")
     assert len(result.stdout.splitlines()) == 2
     assert result.stderr.startswith("Read the whole table; 1 of ")
 
 
-def test_nobody_has_no_messages(server, user):
+def test_unknown_user_has_no_messages(server, user):
     result = server.run("messages", "list", "--user", user, "--json")
     assert (result.exit_code, result.stdout) == (0, "")
 
 
-def test_a_message_is_shown_whole(send, server, user):
+def test_show_prints_the_whole_message(send, server, user):
     long = {"text": "ü" * 100_000, "\x9b": "\x1b\ud800"}
     message_id = send(userId=user, properties=long, writeKey="secret")
     shown = server.json("messages", "show", message_id, "--user", user)
@@ -112,18 +112,18 @@ def test_a_message_is_shown_whole(send, server, user):
     assert "secret" not in for_people
 
 
-def test_a_message_is_shown_with_its_settings(server):
+def test_show_prints_the_settings(server):
     [sent] = server.json("ping", "track", "--settings", '{"region": "eu"}')
     assert server.json("messages", "show", sent["request"]["messageId"])["settings"] == {"region": "eu"}
 
 
-def test_an_unknown_message_is_told(send, server, user):
+def test_unknown_message_is_an_error(send, server, user):
     send(userId=user)
     result = server.run("messages", "show", "no-such-message", "--user", user)
     assert (result.exit_code, result.stderr) == (1, "Error: No stored message has the id no-such-message here\n")
 
 
-def test_following_shows_what_comes_later(send, server, user):
+def test_follow_shows_later_messages(send, server, user):
     first = send(userId=user)
     options = ("--user", user, "--url", server.url, "--json")
     with start(server.checkout, "messages", "list", "--follow", *options, stdout=subprocess.PIPE) as process:
@@ -151,7 +151,7 @@ def test_messages_in_a_queue_are_for_its_consumers(queue_server):
         (["--limit", "0"], "0 is not in the range x>=1"),
     ],
 )
-def test_a_selection_that_makes_no_sense_is_refused(server, options, sentence):
+def test_options_that_do_not_fit_together_are_refused(server, options, sentence):
     result = server.run("messages", "list", *options)
     assert result.exit_code == 2
     assert sentence in result.stderr
@@ -165,7 +165,7 @@ def test_a_selection_that_makes_no_sense_is_refused(server, options, sentence):
         (["--user", "u"], "Name the --customer whose user this is"),
     ],
 )
-def test_on_a_stack_nothing_is_read_whole_unless_one_says_so(aws, options, sentence):
+def test_stack_is_not_scanned_without_the_scan_option(aws, options, sentence):
     create_local_stack(aws, {})
     result = run("messages", "list", "--stack", LOCAL_STACK, *options)
     assert result.exit_code == 2
@@ -181,7 +181,7 @@ def test_messages_on_a_stack_are_found_by_customer_and_user(deploy):
     assert json.loads(result.stdout)["event"] == "Lamp Lit"
 
 
-def test_what_is_exported_is_the_same_messages_when_it_is_imported(server, send, user, tmp_path):
+def test_imported_export_gives_the_same_messages(server, send, user, tmp_path):
     made = server.json("keys", "create", "--customer", user)
     ids = {
         send(key=made["api_key"], userId="u", properties={"ключ": [1.5, None, {"": "😀"}]}),
@@ -197,7 +197,7 @@ def test_what_is_exported_is_the_same_messages_when_it_is_imported(server, send,
     assert json.loads(report.stdout)["duplicates"] == 3, report.output
 
 
-def test_messages_of_one_user_are_exported_alone(server, send, user):
+def test_export_can_be_limited_to_one_user(server, send, user):
     message_id = send(userId=user)
     send(userId=f"{user}-2")
     [line] = server.run("messages", "export", "--user", user).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""`destination ping`: what it sends, and what it says of the answer."""
+"""Test `destination ping`: what it sends, and how it shows the answer."""
 
 import base64
 import json
@@ -49,12 +49,12 @@ def test_a_message_of_each_call_type_is_accepted_and_stored(server):
     for result in results:
         assert result["answer"]["status"] == "stored"
         if result["request"]["type"] == "delete":
-            continue  # of another user, and gone when it is carried out
+            continue  # of another user, and it is gone when it is carried out
         stored = server.json("messages", "show", result["request"]["messageId"])
         assert stored["type"] == result["request"]["type"]
 
 
-def test_all_call_types_are_shown_as_a_line_each(server):
+def test_each_call_type_is_shown_as_one_line(server):
     result = server.run("ping", "all")
     lines = result.stdout.splitlines()
     assert [line.split()[1] for line in lines] == list(CALL_TYPES)
@@ -64,7 +64,7 @@ def test_all_call_types_are_shown_as_a_line_each(server):
         assert (status, len(message_id)) == ("202" if "delete" in line else "200", len("ping-") + 36)
 
 
-def test_a_line_of_a_refused_message_says_why(server):
+def test_line_of_a_refused_message_has_the_reason(server):
     result = server.run("ping", "all", "--api-key", "ddk_wrong")
     assert result.exit_code == 1
     assert all("401" in line and "key" in line.partition("ping-")[2] for line in result.stdout.splitlines())
@@ -84,17 +84,17 @@ def test_request_and_answer_are_shown_side_by_side(server, call_type):
     assert "Authorization: Basic …" in result.stdout
 
 
-def test_the_same_ping_again_is_a_new_message(server):
+def test_repeated_ping_is_a_new_message(server):
     answers = [server.json("ping")[0]["answer"]["status"] for _ in range(2)]
     assert answers == ["stored", "stored"]
 
 
 @pytest.mark.parametrize("path", ["", "/", "/segment"])
-def test_a_local_server_tells_the_key_whatever_the_path(server, path):
+def test_local_server_gives_the_key_for_any_path(server, path):
     assert run("ping", "--url", server.url + path).exit_code == 0
 
 
-def test_a_request_is_as_segment_sends_it(endpoint):
+def test_request_equals_segments(endpoint):
     run("ping", "identify", "--url", endpoint.url, "--api-key", "some-key", "--settings", '{"region": "eu"}')
     length = endpoint.headers.pop("Content-Length")
     assert endpoint.headers == {
@@ -111,7 +111,7 @@ def test_a_request_is_as_segment_sends_it(endpoint):
     assert endpoint.message["type"] == "identify"
 
 
-def test_without_settings_there_is_no_header(endpoint):
+def test_no_settings_means_no_header(endpoint):
     run("ping", "--url", endpoint.url, "--api-key", "some-key")
     assert "X-Segment-Settings" not in endpoint.headers
 
@@ -125,7 +125,7 @@ def test_without_settings_there_is_no_header(endpoint):
         (500, b"\xff", "�"),
     ],
 )
-def test_anything_but_acceptance_is_shown_and_fails(endpoint, status, body, shown):
+def test_any_answer_except_acceptance_fails(endpoint, status, body, shown):
     endpoint.answer = (status, body)
     options = ("--url", endpoint.url, "--api-key", "some-key")
     result = run("ping", *options)
@@ -143,7 +143,7 @@ def test_a_refused_key_fails(server):
     assert '"message": "API key expired"' in result.stdout
 
 
-def test_all_messages_are_sent_even_where_the_first_is_refused(server):
+def test_refused_first_message_does_not_stop_the_others(server):
     result = server.run("ping", "all", "--api-key", "demo-key-scoped", "--json")
     assert result.exit_code == 1
     statuses = {answer["request"]["type"]: answer["status"] for answer in json.loads(result.stdout)}
@@ -157,7 +157,7 @@ def test_printing_sends_nothing_and_needs_no_server(call_type):
     assert json.loads(result.stdout)["type"] == call_type
 
 
-def test_an_endpoint_that_does_not_answer_is_named():
+def test_silent_endpoint_is_named():
     result = run("ping", "--url", "http://127.0.0.1:1", "--api-key", "some-key")
     assert result.exit_code == 1
     assert "Error: http://127.0.0.1:1/segment does not answer: " in result.stderr
@@ -174,13 +174,13 @@ def test_an_endpoint_that_does_not_answer_is_named():
         (["sing"], "'sing' is not one of 'identify', 'track'"),
     ],
 )
-def test_a_ping_that_makes_no_sense_is_not_sent(options, sentence):
+def test_ping_with_invalid_options_is_not_sent(options, sentence):
     result = run("ping", "--api-key", "some-key", *options)
     assert result.exit_code == 2
     assert sentence in result.stderr
 
 
-def test_without_a_terminal_lines_are_as_long_as_what_they_say(server):
+def test_lines_in_a_file_are_not_padded(server):
     result = server.run("ping", "track")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("POST http")

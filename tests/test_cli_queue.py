@@ -1,4 +1,4 @@
-"""`destination queue peek`: what waits in the event queue."""
+"""Test `destination queue peek`: the messages that wait in the event queue."""
 
 import json
 
@@ -29,7 +29,7 @@ def destination(request, deploy):
 def test_messages_are_shown_and_stay(destination):
     for number in range(12):
         destination.post(track(userId=f"user-{number}", messageId=f"m-{number}"))
-    for _ in range(2):  # a message that was looked at is at once there again
+    for _ in range(2):  # a message becomes visible again at once
         found = peeked("--limit", "20")
         assert {one["message"]["message_id"] for one in found} == {f"m-{number}" for number in range(12)}
         assert {one["customer_id"] for one in found} == {"demo"}
@@ -37,7 +37,7 @@ def test_messages_are_shown_and_stay(destination):
     assert "12 messages of about 12 in" in peek("--limit", "20").stderr
 
 
-def test_no_more_than_the_limit_are_shown(destination):
+def test_peek_shows_at_most_the_limit(destination):
     for number in range(12):
         destination.post(track(userId=f"user-{number}", messageId=f"m-{number}"))
     result = peek("--limit", "3")
@@ -45,7 +45,7 @@ def test_no_more_than_the_limit_are_shown(destination):
     assert "3 messages of about 12 in" in result.stderr
 
 
-def test_a_message_that_the_consumer_can_not_read_is_shown_with_its_body(deploy):
+def test_unreadable_message_is_shown_with_its_body(deploy):
     destination = deploy(EventSink="sqs")
     stores = destination.stack.stores
     destination.account.sqs().send_message(QueueUrl=stores.event_queue_url, MessageBody="not JSON")

@@ -1,4 +1,4 @@
-"""`destination subject export`: everything that is stored of a person, as `destination erase` would delete it."""
+"""Test `destination subject export`: everything that is stored of a person, as `destination erase` would delete it."""
 
 import json
 import stat
@@ -18,7 +18,7 @@ NO_EVENT = {"type": "track", "userId": "ada", "messageId": "without-event"}
 
 
 def export(*args):
-    """Return the documents of an export, and what it tells people."""
+    """Return the documents of an export, and its messages on standard error."""
     result = run("subject", "export", *args, "--stack", LOCAL_STACK)
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()], result.stderr
@@ -65,7 +65,7 @@ def test_export_has_every_item_that_an_erasure_then_counts(destination, scope):
     assert counted == {"messages": 3, "rejects": 1, "linked_messages": 2 if scope == "linked" else 0}
 
 
-def test_after_an_erasure_only_the_receipt_is_exported(destination):
+def test_export_after_an_erasure_has_only_the_receipt(destination):
     erase(*ADA, "--yes", "--wait", "0")
     carry_out(destination)
     documents, told = export(*ADA)
@@ -83,7 +83,7 @@ def test_messages_are_whole_and_in_order():
 
 
 @pytest.mark.usefixtures("destination")
-def test_a_reject_has_the_body_that_came():
+def test_exported_reject_has_the_original_body():
     documents, _ = export(*ADA)
     [reject] = [document for document in documents if document["kind"] == "reject"]
     assert json.loads(reject["body"])["messageId"] == "without-event"
@@ -112,14 +112,14 @@ def test_the_contact_is_exported(destination):
     assert (contact["id"], contact["traits"]) == ("ada", {"name": "Ada"})
 
 
-def test_a_delete_that_is_not_carried_out_is_a_request(destination):
+def test_unfinished_delete_is_exported_as_a_request(destination):
     destination.post({"type": "delete", "userId": "ada", "messageId": "delete-1"})
     documents, told = export(*ADA)
     assert kinds(documents).count("erasure_request") == 1
     assert "Not carried out yet: 1 delete message." in told
 
 
-def test_an_edited_message_is_exported_as_it_is(destination):
+def test_edited_message_is_exported_unchanged(destination):
     client, table = destination.account.dynamodb(), destination.stack.stores.event_table
     [item] = [item for item in client.scan(TableName=table)["Items"] if item["message_id"]["S"] == "first"]
     client.put_item(TableName=table, Item={**item, "message": {"B": b"not compressed"}})
@@ -149,7 +149,7 @@ def test_a_file_is_for_its_owner_only_and_never_overwritten(tmp_path):
     assert "exists already. Name a new file, or delete it first." in again.stderr
 
 
-def test_a_queue_is_named_as_what_is_not_exported(deploy):
+def test_export_says_that_queues_are_not_included(deploy):
     destination = deploy(EventSink="sqs")
     destination.post(track(userId="ada"))
     destination.post(NO_EVENT)

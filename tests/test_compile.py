@@ -36,11 +36,11 @@ def says_yes(module, name, document):
     return True
 
 
-def test_all_schemas_that_are_shipped_are_compiled():
+def test_shipped_schemas_are_all_compiled():
     assert set(SCHEMA_NAMES) == load(SHIPPED, SCHEMA_NAMES).COMPILED
 
 
-def test_the_code_imports_nothing_that_takes_time():
+def test_compiled_code_has_no_slow_imports():
     imports = [line for line in compile_schemas(SHIPPED, SCHEMA_NAMES).splitlines() if "import" in line]
     assert imports == ["from decimal import Decimal"]
 
@@ -119,7 +119,7 @@ ANY_SCHEMA = st.recursive(
     shared=st.fixed_dictionaries({name.replace("~1", "/"): LEAVES for name in SHARED}),
     documents=st.lists(VALUES, max_size=8),
 )
-def test_a_compiled_schema_never_says_yes_where_jsonschema_says_no(schema, shared, documents):
+def test_compiled_schema_never_accepts_more_than_jsonschema(schema, shared, documents):
     files = {
         "x.json": json.dumps(schema).encode(),
         "common.json": json.dumps({"definitions": shared}).encode(),
@@ -131,7 +131,7 @@ def test_a_compiled_schema_never_says_yes_where_jsonschema_says_no(schema, share
         assert not says_yes(module, "x", document) or not judge.violations("x", document, CheckTime())
 
 
-# Every message that events/ hold, changed here and there
+# Every message in events/, with changes in several places
 MESSAGES = st.sampled_from(
     [
         {"type": "identify", "message_id": "m", "user_id": "u", "traits": {"email": "a@b.c"}, "context": {"ip": "1"}},
@@ -148,7 +148,7 @@ COMPILED, JUDGE = load(SHIPPED, SCHEMA_NAMES), JsonSchemaValidator(SHIPPED, SCHE
 
 @search(400)
 @given(message=MESSAGES, changes=st.dictionaries(st.integers(0, 9), st.none() | VALUES, max_size=3), more=VALUES)
-def test_of_the_shipped_schemas_both_say_the_same(message, changes, more):
+def test_compiled_shipped_schemas_agree_with_jsonschema(message, changes, more):
     names = sorted(message)
     changed = {**message, "more": more}
     for position, value in changes.items():
@@ -168,7 +168,7 @@ def test_a_pattern_is_compiled(pattern):
     assert not says_yes(module, "x", "a\n")
 
 
-def test_a_pattern_that_can_not_be_used_is_never_passed_over():
+def test_unusable_pattern_is_never_skipped():
     for files in ({"x.json": b'{"pattern": "a++"}'}, {"x.json": b'{"not": {"patternProperties": {"\\\\A": {}}}}'}):
         with pytest.raises(PatternError):
             compile_schemas(files, ("x",))
@@ -218,12 +218,12 @@ def both_of(*names):
     ],
     ids=lambda schema: json.dumps(schema)[:80],
 )
-def test_what_is_not_certain_is_left_to_jsonschema(schema):
+def test_uncertain_cases_are_left_to_jsonschema(schema):
     files = {"x.json": json.dumps(schema).encode(), "other.json": b'{"definitions": {"a": {"not": {}}}}'}
     assert not load(files, ("x",)).COMPILED
 
 
-def test_schemas_that_are_compiled_well_alone_may_not_be_together():
+def test_separately_compiled_schemas_may_not_compile_together():
     reference = b'{"properties": {"a": {"$ref": "%s.json#/definitions/%s"}}}'
     files = {"x.json": reference % (b"my-types", b"a"), "y.json": reference % (b"my_types", b"a")}
     files |= {
@@ -237,7 +237,7 @@ def test_schemas_that_are_compiled_well_alone_may_not_be_together():
 @pytest.mark.parametrize(
     ("text", "is_valid"), [("ada@example.com", True), ("a..b@c", True), ("@", True), ("", False), ("ada", False)]
 )
-def test_an_email_address_is_judged_as_by_jsonschema(text, is_valid):
+def test_email_format_agrees_with_jsonschema(text, is_valid):
     files = {"x.json": b'{"format": "email"}'}
     module = load(files, ("x",))
     assert "x" in module.COMPILED
@@ -249,7 +249,7 @@ def test_an_email_address_is_judged_as_by_jsonschema(text, is_valid):
 
 
 @pytest.mark.parametrize("text", ["." * 1_000_000, "@" * 1_000_000, "a" * 1_000_000 + "@"], ids=lambda text: text[-1])
-def test_an_email_address_takes_linear_time(text):
+def test_email_format_takes_linear_time(text):
     module = load({"x.json": b'{"format": "email"}'}, ("x",))
     began = time.process_time()
     says_yes(module, "x", text)
@@ -271,7 +271,7 @@ def test_any_change_of_a_schema_changes_the_digest():
 
 
 @pytest.mark.parametrize("is_of_these_schemas", [True, False])
-def test_what_was_built_judges_only_for_the_schemas_that_it_was_built_of(is_of_these_schemas, monkeypatch):
+def test_compiled_code_is_used_only_for_its_own_schemas(is_of_these_schemas, monkeypatch):
     built = types.ModuleType("handler.compiled")
     exec(compile_schemas(SHIPPED, SCHEMA_NAMES), built.__dict__)  # noqa: S102 -- what is tested
     judged = []

@@ -1,4 +1,4 @@
-"""The copies of `consumer/` that the functions of a local server load."""
+"""Test the copies of `consumer/` that the functions of a local server load."""
 
 import pytest
 
@@ -13,8 +13,8 @@ class Sources:
         self.checkouts.append(checkout)
 
 
-@pytest.mark.parametrize("name", [".#handle.py", "old.py"])  # Emacs locks a file by the first one
-def test_links_that_lead_nowhere_are_not_copied(tmp_path, name):
+@pytest.mark.parametrize("name", [".#handle.py", "old.py"])  # Emacs locks a file with the first one
+def test_broken_links_are_not_copied(tmp_path, name):
     consumer = tmp_path / "consumer"
     consumer.mkdir()
     (consumer / "handle.py").write_text("")

@@ -1,4 +1,4 @@
-"""The contract as literal tables, compared with the product and its documentation."""
+"""Compare the contract, as literal tables, with the product and its documentation."""
 
 import re
 
@@ -29,7 +29,7 @@ def refusals(kind=Refusal):
         yield from refusals(below)
 
 
-def test_the_handler_answers_with_the_codes_of_the_contract():
+def test_handler_has_exactly_the_codes_of_the_contract():
     assert dict(refusals()) == STATUS_BY_CODE
 
 
@@ -43,11 +43,11 @@ def test_sets_of_codes_hold_codes_of_the_contract(codes):
     assert codes <= STATUS_BY_CODE.keys()
 
 
-def test_call_types_and_limits_are_those_of_the_handler():
+def test_call_types_and_limits_equal_the_handlers():
     assert (CALL_TYPES, MAX_BATCH_MESSAGES) == (spec.CALL_TYPES, split.MAX_BATCH_MESSAGES)
 
 
-def test_final_and_retried_answers_are_told_apart():
+def test_final_and_retried_answers_are_distinguished():
     retried = {status for code, status in STATUS_BY_CODE.items() if status in RETRIED_BY_SEGMENT}
     assert retried == {500, 503}
     assert {423} == RETRIED_BY_SEGMENT - RETRIED_BY_LIBRARIES

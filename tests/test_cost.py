@@ -1,4 +1,4 @@
-"""The cost model, and docs/explanation/scale.md, which shows it."""
+"""Test the cost model, and docs/explanation/scale.md, which shows it."""
 
 import itertools
 import json
@@ -45,13 +45,13 @@ def test_the_docs_show_every_table():
     assert sorted(re.findall(r"<!-- cost: (\w+) -->", cost_docs.DOCS.read_text())) == sorted(cost_docs.BLOCKS)
 
 
-def test_an_unknown_mark_is_an_error():
+def test_unknown_mark_is_an_error():
     with pytest.raises(KeyError):
         cost_docs.rewritten("<!-- cost: other -->\n<!-- end -->", DATA)
 
 
 @pytest.mark.parametrize("name", DATA.prices)
-def test_each_price_counts_in_a_table(name):
+def test_every_price_affects_a_table(name):
     price = DATA.prices[name]
     higher = {**price, "tiers": [{**tier, "dollars": 3 * tier["dollars"]} for tier in price["tiers"]]}
     changed = replace(DATA, prices={**DATA.prices, name: higher})
@@ -60,7 +60,7 @@ def test_each_price_counts_in_a_table(name):
 
 
 @pytest.mark.parametrize("name", [name for name in assumptions() if name != "limits"])
-def test_each_assumption_counts_in_a_table(name, monkeypatch):
+def test_every_assumption_affects_a_table(name, monkeypatch):
     tables = [block for block in cost_docs.BLOCKS if block != "assumptions"]
     before = [cost_docs.BLOCKS[block](DATA) for block in tables]
     monkeypatch.setitem(assumptions(), name, {**assumptions()[name], "value": 3 * assumed(name)})
@@ -68,7 +68,7 @@ def test_each_assumption_counts_in_a_table(name, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["processor_ms", "line_bytes", "stored_bytes", "init_ms", "memory_mb"])
-def test_every_measured_figure_counts(change):
+def test_measured_figures_all_affect_a_table(change):
     case = DATA.case()
     more = replace(case, **{change: 10 * getattr(case, change)})
     assert sum(dollars(DATA, charges(more)).values()) > sum(dollars(DATA, charges(case)).values())
@@ -102,7 +102,7 @@ TIERS = [{"dollars": 2, "up_to": 100}, {"dollars": 1, "up_to": 200}, {"dollars":
 
 
 @pytest.mark.parametrize(("quantity", "expected"), [(0, 0), (50, 10), (100, 20), (150, 25), (300, 35)])
-def test_each_tier_has_its_own_price(quantity, expected):
+def test_tiers_have_their_own_prices(quantity, expected):
     assert price_dollars({"per": 10, "tiers": TIERS}, quantity) == pytest.approx(expected)
 
 
@@ -159,7 +159,7 @@ def test_larger_items_meet_the_limits_of_tables_sooner():
     assert large["write units"] == 4 * small["write units"]
 
 
-def test_each_price_has_a_source_and_a_date():
+def test_prices_have_a_source_and_a_date():
     for name, price in DATA.prices.items():
         assert price["source"].startswith("https://"), name
         assert date.fromisoformat(price["valid"]), name
@@ -179,14 +179,14 @@ ACCESS_LOG_VALUES = {
 }
 
 
-def test_the_assumed_access_log_is_that_of_the_template():
+def test_assumed_access_log_equals_the_template():
     log_format = load_template()["Resources"]["Api"]["Properties"]["AccessLogSettings"]["Format"]
     line = re.sub(r"\$context\.([\w.]+)", lambda match: ACCESS_LOG_VALUES[match[1]], log_format)
     assert len(line) == pytest.approx(assumed("access_log_bytes"), rel=0.05)
 
 
 @pytest.mark.parametrize("kilobytes", SIZES_KB)
-def test_an_order_has_exactly_the_size_it_stands_for(kilobytes):
+def test_sample_order_has_exactly_its_size(kilobytes):
     event = json.loads(samples.order(kilobytes, status=200).event)
     assert len(event["body"].encode()) == kilobytes * 1024 == int(event["headers"]["content-length"])
     assert len(json.loads(event["body"])["properties"]["products"]) >= 2
@@ -194,7 +194,7 @@ def test_an_order_has_exactly_the_size_it_stands_for(kilobytes):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("sink", Store)
-def test_the_function_still_writes_what_is_recorded(sink):
+def test_function_still_writes_the_recorded_sizes(sink):
     recorded = [case for case in DATA.recorded["cases"] if case["store"] == sink]
     with StoreServer() as store:
         subject = store_subject(sink, checkout_codes().destination, store)
@@ -214,7 +214,7 @@ def test_the_command_computes_from_recorded_figures(tmp_path):
     assert len(first["rows"]) == len(Store) * len(KINDS)
 
 
-def test_the_price_of_a_month_is_that_of_the_docs():
+def test_price_of_a_month_equals_the_docs():
     result = CliRunner().invoke(main, ["month", "--rate", "100"])
     row = cost_docs.by_rate(DATA).rows["100"]
     printed = [float(word.replace(",", "")) for word in re.findall(r"[\d,]+\.\d\d(?=\n)", result.output)]
@@ -232,6 +232,6 @@ def test_the_prices_on_the_page_for_approvers_are_computed():
         assert documented == [round(dollars) for dollars in computed]
 
 
-def test_only_a_table_costs_more_each_month():
+def test_only_tables_cost_more_each_month():
     for store in (Store.SQS, Store.FIFO):
         assert month_dollars(DATA, DATA.case(store), 1, month=12) == month_dollars(DATA, DATA.case(store), 1)

@@ -1,4 +1,4 @@
-"""The rows and numbers of the page, as they come."""
+"""Test the live rows and numbers of the page."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ def row(number=0, **fields):
 
 
 class Clock:
-    """Tells the time that a test sets, in seconds since 1970."""
+    """Returns the time that a test sets, in seconds since 1970."""
 
     now = 1_000_000.0
 
@@ -38,7 +38,7 @@ def parse(event):
 
 
 def told(scenario):
-    """Run a scenario, which is handed a feed, its clock, and what reads the next event of a browser."""
+    """Run a scenario with a feed, its clock, and a function that reads the next event of a browser."""
 
     async def run():
         clock = Clock()
@@ -58,7 +58,7 @@ def told(scenario):
     asyncio.run(run())
 
 
-def test_a_browser_is_told_all_there_is_then_what_comes():
+def test_browser_gets_the_current_state_and_then_changes():
     async def scenario(feed, _clock, read):
         feed.add(row(1))
         name, snapshot = await read()
@@ -72,7 +72,7 @@ def test_a_browser_is_told_all_there_is_then_what_comes():
     told(scenario)
 
 
-def test_two_browsers_are_told_the_same_and_one_that_does_not_read_misses_nothing():
+def test_slow_browser_misses_nothing():
     async def scenario(feed, _clock, read):
         slow = feed.follow()
         await anext(slow)
@@ -109,7 +109,7 @@ def test_seconds_count_requests_messages_call_types_and_latency():
     told(scenario)
 
 
-def test_only_seconds_that_changed_are_told_and_a_few_minutes_are_kept():
+def test_changed_seconds_are_sent_and_a_few_minutes_are_kept():
     async def scenario(feed, clock, read):
         await read()
         feed.add(row())
@@ -143,7 +143,7 @@ def test_the_latest_rows_are_kept_and_all_are_counted():
     told(scenario)
 
 
-def test_a_notice_is_told_until_it_is_over():
+def test_notice_is_shown_until_it_is_over():
     async def scenario(feed, _clock, read):
         await read()
         feed.notify("something is wrong")
@@ -154,7 +154,7 @@ def test_a_notice_is_told_until_it_is_over():
     told(scenario)
 
 
-def test_that_other_schemas_count_is_told():
+def test_changed_schemas_are_announced():
     async def scenario(feed, _clock, read):
         before = (await read())[1]["schemas"]
         feed.note_schemas()
@@ -163,7 +163,7 @@ def test_that_other_schemas_count_is_told():
     told(scenario)
 
 
-def test_a_silent_feed_shows_that_it_is_there():
+def test_silent_feed_sends_keep_alives():
     async def run():
         events = Feed(heartbeat_seconds=0.01).follow()
         await anext(events)
@@ -172,7 +172,7 @@ def test_a_silent_feed_shows_that_it_is_there():
     asyncio.run(run())
 
 
-def test_two_runs_of_a_server_are_told_apart():
+def test_two_runs_of_a_server_are_distinguished():
     async def run():
         return [parse(await anext(Feed().follow()))[1]["started"] for _ in range(2)]
 
@@ -192,7 +192,7 @@ def kept(exchanges, count):
     return [number for number in range(count) if exchanges.find(str(number))]
 
 
-def test_the_latest_requests_are_kept_as_many_as_fit():
+def test_as_many_of_the_latest_requests_as_fit_are_kept():
     few, small = Exchanges(max_count=3), Exchanges(max_bytes=400_000)
     for number in range(10):
         few.add(exchange(number))
@@ -207,7 +207,7 @@ def test_the_last_request_is_kept_however_large_it_is():
     assert kept(exchanges, 1) == [0]
 
 
-def test_what_comes_late_is_noted_where_the_request_is_still_kept():
+def test_late_details_are_added_to_a_kept_request():
     exchanges = Exchanges()
     exchanges.add(exchange(0))
     exchanges.add_late("0", [{"outcome": "accepted"}])

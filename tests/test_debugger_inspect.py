@@ -1,4 +1,4 @@
-"""What is shown of a request that ended otherwise than most; the others are in e2e/test_debugger.py."""
+"""Test the details of requests with an unusual end. The others are in e2e/test_debugger.py."""
 
 import json
 from datetime import UTC, datetime
@@ -42,14 +42,14 @@ def exchange(body, *lines, path="/segment", status=200, **fields):
     )
 
 
-def test_a_request_that_took_too_long_is_told_so(inspector):
+def test_timed_out_request_is_explained(inspector):
     shown = inspector.inspect(exchange(TRACK, status=503, error=TOO_LATE))
     assert shown["now"] == [f"API Gateway answered 503 by itself: {TOO_LATE}."]
     assert (shown["messages"][0]["outcome"], shown["stored"], shown["steps"]) == ("failed", None, [])
     assert shown["canonical"] is not None
 
 
-def test_what_the_function_did_after_that_is_told_with_what_is_stored(inspector):
+def test_late_result_of_a_timed_out_request_is_shown(inspector):
     [message] = canonicalise(TRACK)
     table = EventTable(inspector.dynamodb, inspector.target.stores.event_table, retention_days=0)
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
@@ -61,12 +61,12 @@ def test_what_the_function_did_after_that_is_told_with_what_is_stored(inspector)
     assert shown["stored"] is not None
 
 
-def test_a_failed_request_is_told_with_what_segment_does(inspector):
+def test_failed_request_is_shown_with_the_retry_of_segment(inspector):
     shown = inspector.inspect(exchange(TRACK, function_line(FAILED), status=503))
     assert shown["now"] == ["Segment sends it again, for up to four hours."]
 
 
-def test_a_failed_message_that_another_try_has_stored_is_told_so(inspector):
+def test_failed_message_that_a_retry_stored_is_explained(inspector):
     [message] = canonicalise(TRACK)
     table = EventTable(inspector.dynamodb, inspector.target.stores.event_table, retention_days=0)
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
@@ -75,7 +75,7 @@ def test_a_failed_message_that_another_try_has_stored_is_told_so(inspector):
     assert shown["stored"] is not None
 
 
-def test_a_duplicate_is_told_to_have_written_nothing(inspector):
+def test_duplicate_is_shown_without_a_write(inspector):
     shown = inspector.inspect(exchange(TRACK, function_line(DUPLICATE, message_id="m")))
     assert shown["now"][1] == "It was there already: nothing was written this time."
 
@@ -83,35 +83,35 @@ def test_a_duplicate_is_told_to_have_written_nothing(inspector):
 @pytest.mark.parametrize(
     "message", [{"type": "track"}, {"type": "track", "userId": {}}, {"messageId": {}, "userId": "u"}], ids=str
 )
-def test_a_message_that_failed_before_it_was_judged_is_shown_without_an_item(inspector, message):
+def test_message_that_failed_early_is_shown_without_an_item(inspector, message):
     shown = inspector.inspect(exchange(message, function_line(FAILED), status=503))
     assert shown["stored"] is None
     assert shown["now"] == ["Segment sends it again, for up to four hours."]
 
 
-def test_a_body_that_is_no_json_is_told_with_what_segment_does(inspector):
+def test_invalid_json_is_shown_with_the_reaction_of_segment(inspector):
     shown = inspector.inspect(exchange("{oops", function_line(REFUSED), status=400))
     assert shown["now"] == ["Final: Segment does not send it again."]
 
 
-def test_a_route_that_is_not_there_is_told_with_those_that_are(inspector):
+def test_unknown_route_is_shown_with_the_known_ones(inspector):
     shown = inspector.inspect(exchange("", path="/nowhere", status=404, error="no such route"))
     assert shown["now"][1] == "Messages go to POST /segment, those of libraries to routes below /v1/."
 
 
-def test_a_stored_message_that_is_gone_by_now_is_told_so(inspector):
+def test_stored_message_that_is_gone_is_explained(inspector):
     shown = inspector.inspect(exchange(TRACK, function_line(ACCEPTED, message_id="m")))
     assert shown["stored"] is None
     assert shown["now"][1].startswith("It was accepted and is not in the event table: its user was erased")
 
 
-def test_a_table_that_can_not_be_read_is_told_so(inspector, aws):
+def test_unreadable_table_is_explained(inspector, aws):
     aws.dynamodb().delete_table(TableName=inspector.target.stores.event_table)
     shown = inspector.inspect(exchange(TRACK, function_line(ACCEPTED, message_id="m")))
     assert shown["now"][1].startswith("Where it is now can't be told: ")
 
 
-def test_messages_of_a_batch_are_told_apart_where_they_share_an_id_or_have_none(inspector):
+def test_batch_messages_are_distinguished_without_unique_ids(inspector):
     batch = [{**TRACK, "messageId": None}, TRACK, {**TRACK, "messageId": 5.5}, TRACK]
     derived = canonicalise(batch[0])[0].message_id
     lines = [

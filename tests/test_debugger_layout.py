@@ -1,4 +1,4 @@
-"""JSON as lines for people."""
+"""Test the layout of JSON as lines."""
 
 import json
 
@@ -16,7 +16,7 @@ JSON = st.recursive(
 
 
 def joined(layout):
-    """Return what the lines say, as JSON."""
+    """Return the text of the lines, parsed as JSON."""
     lines = layout.to_json()["lines"]
     return "\n".join(
         "  " * line["depth"]
@@ -28,7 +28,7 @@ def joined(layout):
 
 
 @given(JSON)
-def test_lines_say_what_the_text_says(value):
+def test_lines_have_the_content_of_the_text(value):
     for text in (json.dumps(value), json.dumps(value, indent=3, ensure_ascii=False)):
         assert json.loads(joined(lay_out(text))) == value
 
@@ -74,12 +74,12 @@ def test_a_line_knows_its_place_and_its_row():
     ("value", "kind"),
     [('"x"', "string"), ("-1.5e3", "number"), ("null", "literal"), ("true", "literal"), ("[]", "bracket")],
 )
-def test_a_line_knows_what_it_shows(value, kind):
+def test_line_knows_its_content(value, kind):
     assert lay_out(value).lines[0].kind == kind
 
 
 @pytest.mark.parametrize("count", [MAX_SHOWN_LINES, MAX_LINES, MAX_LINES + 5000])
-def test_of_a_long_document_the_first_lines_are_shown_and_the_others_counted(count):
+def test_long_document_is_cut_and_the_rest_counted(count):
     told = lay_out(json.dumps([1] * count)).to_json()
     assert len(told["lines"]) == MAX_SHOWN_LINES
     assert told["omitted"] == count + 2 - MAX_SHOWN_LINES
@@ -91,5 +91,5 @@ def test_a_long_value_is_cut_and_says_so():
     assert len(line["value"]) < MAX_SHOWN_CHARS + 50
 
 
-def test_nothing_is_nested_too_deeply():
+def test_deep_nesting_is_limited():
     assert len(lay_out("[" * 5000 + "]" * 5000).lines) == 9999

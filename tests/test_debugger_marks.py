@@ -1,4 +1,4 @@
-"""What canonicalisation made of a message, and what a schema refused of it."""
+"""Test the marks on a message: the changes by canonicalisation, and the violations that a schema found."""
 
 import json
 
@@ -26,7 +26,7 @@ SPELLED = "another spelling of this field won: this is in _conflicts"
 
 
 def compared(text):
-    """Return what is said of a message as it came and of the canonical one, by pointers."""
+    """Return the marks of the original and of the canonical message, by pointer."""
     [message] = canonicalise(json.loads(text))
     layouts = compare(lay_out(text), lay_out_value(message.body), old_names_in(message.body))
     return [{line.pointer: (mark.kind, mark.text) for line in side.lines for mark in line.marks} for side in layouts]
@@ -40,7 +40,7 @@ def canonical_marks(**message):
     return compared(json.dumps({"type": "identify", "user_id": "u", "message_id": "m", **message}))[1]
 
 
-def test_what_is_canonical_already_has_no_marks():
+def test_canonical_message_has_no_marks():
     assert compared('{"type": "track", "user_id": "u", "message_id": "m", "event": "e", "properties": {"a": [1]}}') == [
         {},
         {},
@@ -80,7 +80,7 @@ def test_the_old_names_of_an_alias_are_renamed():
     ],
     ids=str,
 )
-def test_a_value_that_was_changed_tells_what_it_was(message, pointer, was):
+def test_changed_value_shows_its_old_value(message, pointer, was):
     assert canonical_marks(**message) == {pointer: ("changed", f"was {was}")}
 
 
@@ -101,11 +101,11 @@ def test_a_derived_id_is_added():
     ],
     ids=str,
 )
-def test_what_is_left_out_is_told_with_the_reason(message, pointer, why):
+def test_omitted_field_is_shown_with_the_reason(message, pointer, why):
     assert received_marks(**message)[pointer] == ("left-out", why)
 
 
-def test_of_several_spellings_the_losers_are_marked_once_and_the_others_are_in_conflicts():
+def test_losing_spellings_are_marked_once():
     received, canonical = compared(
         '{"type": "identify", "userId": "u", "User ID": "v", "Traits": {"a": 1}, "traits": {}, "message_id": "m"}'
     )
@@ -116,20 +116,20 @@ def test_of_several_spellings_the_losers_are_marked_once_and_the_others_are_in_c
     }
 
 
-def test_a_name_that_stands_twice_is_marked_where_it_does_not_count():
+def test_duplicate_name_is_marked_where_it_is_ignored():
     received, canonical = compared('{"type": "identify", "user_id": "a", "user_id": "b", "message_id": "m"}')
     assert received == {"/user_id": ("left-out", "this name stands again below, where its value counts")}
     assert canonical == {}
 
 
-def test_conflicts_that_came_are_a_field_like_any_other():
+def test_received_conflicts_field_is_an_ordinary_field():
     assert compared('{"type": "identify", "user_id": "a", "_conflicts": {"user_id": "z"}, "message_id": "m"}') == [
         {},
         {},
     ]
 
 
-def test_conflicts_within_the_context_are_told_as_such():
+def test_conflicts_within_the_context_are_marked():
     _, canonical = compared(
         '{"type": "identify", "user_id": "a", "message_id": "m", "context": {"ip": "1", "IP": "2"}}'
     )
@@ -137,7 +137,7 @@ def test_conflicts_within_the_context_are_told_as_such():
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["description"])
-def test_a_message_has_marks_where_it_is_not_canonical_already(case):
+def test_message_has_marks_unless_it_is_canonical(case):
     [message] = canonicalise(case["data"])
     is_same = json.dumps(message.body, sort_keys=True) == json.dumps(case["data"], sort_keys=True)
     assert (compared(json.dumps(case["data"])) == [{}, {}]) is is_same
@@ -146,11 +146,11 @@ def test_a_message_has_marks_where_it_is_not_canonical_already(case):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["description"])
 def test_the_canonical_form_of_a_message_has_no_marks(case):
     [message] = canonicalise(case["data"])
-    if CONFLICTS not in message.body:  # which is a field like any other the second time
+    if CONFLICTS not in message.body:  # the second time, it is an ordinary field
         assert compared(json.dumps(message.body)) == [{}, {}]
 
 
-def test_what_a_batch_tells_for_all_is_added_to_its_messages():
+def test_inherited_batch_fields_are_marked_as_added():
     text = json.dumps(
         {"batch": [{"type": "identify", "userId": "u", "messageId": "m"}], "context": {"ip": "192.0.2.1"}}
     )
@@ -164,7 +164,7 @@ def test_what_a_batch_tells_for_all_is_added_to_its_messages():
     }
 
 
-def test_what_is_left_out_is_said_in_sentences():
+def test_omitted_fields_are_explained_in_sentences():
     received, _ = compare(
         lay_out('{"type": "delete", "userId": "u", "context": null}'),
         lay_out_value({"type": "delete", "user_id": "u"}),
@@ -178,7 +178,7 @@ def violations(text, *pointers):
     return {mark.text: line.pointer for line in found.lines for mark in line.marks}
 
 
-def test_a_violation_is_marked_at_its_place_or_at_what_should_hold_it():
+def test_violation_is_marked_at_its_place_or_its_parent():
     text = '{"type": "identify", "userId": 5.5, "Traits": {"a": [1, {"b": 2}]}}'
     assert violations(text, "/user_id", "/traits/a/1/b", "/traits/email", "/context/app/name", "") == {
         "/user_id": "/userId",
@@ -189,7 +189,7 @@ def test_a_violation_is_marked_at_its_place_or_at_what_should_hold_it():
     }
 
 
-def test_a_key_is_shown_by_its_end_or_not_at_all():
+def test_key_is_masked_except_for_its_end():
     assert masked("ddk_abcdefgh1234") == "…1234"
     assert masked("short") == "…"
 
@@ -209,7 +209,7 @@ def test_a_key_is_shown_by_its_end_or_not_at_all():
     ],
     ids=str,
 )
-def test_the_key_of_a_source_is_never_shown(body):
+def test_write_key_is_never_shown(body):
     shown = json.dumps(mask_write_keys(lay_out(json.dumps(body))).to_json())
     assert "secret" not in shown
     assert "1234" in shown

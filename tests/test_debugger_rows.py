@@ -1,4 +1,4 @@
-"""A request as one line of the page."""
+"""Test requests as rows of the page."""
 
 import base64
 import gzip
@@ -16,7 +16,7 @@ TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "messageId": 
 
 
 def row(body, *lines, path="/segment", status=200, **fields):
-    """Return what the page is told of a request."""
+    """Return the row of a request that the page gets."""
     text = body if isinstance(body, str) else json.dumps(body)
     facts = {"id": "r", "time": datetime.fromtimestamp(1.5, UTC), "method": "POST", "headers": [], "answer_headers": []}
     exchange = Exchange(
@@ -26,9 +26,9 @@ def row(body, *lines, path="/segment", status=200, **fields):
     return Row.of_exchange(exchange).to_json()
 
 
-def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
-    told = row(TRACK, function_line())
-    assert told == {
+def test_row_of_a_stored_message_has_its_user_and_subject():
+    shown = row(TRACK, function_line())
+    assert shown == {
         "id": "r",
         "time": 1503,
         "method": "POST",
@@ -66,21 +66,21 @@ def test_a_stored_message_is_told_with_whom_and_what_it_is_about():
     ],
     ids=str,
 )
-def test_what_a_message_is_about_depends_on_its_call_type(message, event):
+def test_subject_of_a_row_depends_on_the_call_type(message, event):
     assert row(message, function_line())["event"] == event
 
 
-def test_a_visitor_without_a_user_id_is_told_as_such():
-    told = row({"type": "page", "anonymous_id": "a-1"}, function_line())
-    assert (told["user"], told["user_kind"]) == ("a-1", "anonymous")
+def test_row_of_a_visitor_says_so():
+    shown = row({"type": "page", "anonymous_id": "a-1"}, function_line())
+    assert (shown["user"], shown["user_kind"]) == ("a-1", "anonymous")
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(["no", "text"], '["no", "text"]'), ({"ä": None}, '{"ä": null}'), (True, "true"), (1.5, "1.5")]
 )
-def test_an_id_that_is_not_a_string_is_told_as_json(value, text):
-    told = row({**TRACK, "messageId": value, "userId": value}, function_line(REFUSED), status=400)
-    assert (told["message_id"], told["user"]) == (text, text)
+def test_id_that_is_not_a_string_is_shown_as_json(value, text):
+    shown = row({**TRACK, "messageId": value, "userId": value}, function_line(REFUSED), status=400)
+    assert (shown["message_id"], shown["user"]) == (text, text)
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_an_id_that_is_not_a_string_is_told_as_json(value, text):
     [(DUPLICATE, 200, "duplicate"), (REFUSED, 400, "refused"), (FAILED, 503, "failed")],
     ids=lambda value: str(getattr(value, "metric", value)),
 )
-def test_an_outcome_is_told_with_its_reason(answered, status, outcome):
-    told = row(TRACK, function_line(answered), status=status)
-    assert (told["outcome"], told["counts"], told["code"], told["text"]) == (
+def test_outcome_is_shown_with_its_reason(answered, status, outcome):
+    shown = row(TRACK, function_line(answered), status=status)
+    assert (shown["outcome"], shown["counts"], shown["code"], shown["text"]) == (
         outcome,
         {outcome: 1},
         answered.code,
@@ -99,9 +99,9 @@ def test_an_outcome_is_told_with_its_reason(answered, status, outcome):
 
 
 @pytest.mark.parametrize("body", ["no JSON", "[]", "\ud800", ""])
-def test_a_body_that_can_not_be_read_is_told_without_what_is_in_it(body):
-    told = row(body, function_line(REFUSED, call_type=None, customer_id=None), status=400)
-    assert (told["outcome"], told["user"], told["event"], told["messages"]) == ("refused", None, None, 1)
+def test_unreadable_body_is_a_row_without_content(body):
+    shown = row(body, function_line(REFUSED, call_type=None, customer_id=None), status=400)
+    assert (shown["outcome"], shown["user"], shown["event"], shown["messages"]) == ("refused", None, None, 1)
 
 
 def test_a_compressed_body_is_read():
@@ -109,65 +109,65 @@ def test_a_compressed_body_is_read():
     assert row(body, function_line(), is_base64=True)["event"] == "Lamp Lit"
 
 
-def test_a_batch_is_counted_by_its_messages_and_told_by_the_gravest():
+def test_row_of_a_batch_has_counts_and_the_worst_outcome():
     lines = [
         *function_lines(message_ids=["a", "b"]),
         *function_lines(DUPLICATE, message_ids=["c"], call_type="page"),
         *function_lines(REFUSED, message_ids=["d"]),
     ]
-    told = row({"batch": [TRACK] * 4}, *lines, path="/v1/batch")
-    assert (told["outcome"], told["counts"]) == ("refused", {"stored": 2, "duplicate": 1, "refused": 1})
-    assert (told["messages"], told["batch"], told["call_type"], told["user"]) == (4, True, None, None)
+    shown = row({"batch": [TRACK] * 4}, *lines, path="/v1/batch")
+    assert (shown["outcome"], shown["counts"]) == ("refused", {"stored": 2, "duplicate": 1, "refused": 1})
+    assert (shown["messages"], shown["batch"], shown["call_type"], shown["user"]) == (4, True, None, None)
 
 
 @pytest.mark.parametrize(("body", "messages"), [({"batch": [TRACK] * 3}, 3), ("no JSON", 1)], ids=str)
-def test_a_batch_that_was_not_answered_in_time_fails_with_all_of_its_messages(body, messages):
-    told = row(body, path="/v1/batch", status=503, error="the function did not answer in time")
-    assert (told["outcome"], told["counts"], told["by"]) == ("failed", {"failed": messages}, "API Gateway")
-    assert told["text"] == "the function did not answer in time"
+def test_all_messages_of_a_timed_out_batch_fail(body, messages):
+    shown = row(body, path="/v1/batch", status=503, error="the function did not answer in time")
+    assert (shown["outcome"], shown["counts"], shown["by"]) == ("failed", {"failed": messages}, "API Gateway")
+    assert shown["text"] == "the function did not answer in time"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "outcome"),
     [("GET", "/health", 200, "answered"), ("GET", "/health", 503, "failed"), ("GET", "/nowhere", 404, "refused")],
 )
-def test_what_concerns_no_message_counts_none(method, path, status, outcome):
-    told = row("", method=method, path=path, status=status)
-    assert (told["outcome"], told["counts"], told["messages"]) == (outcome, {}, 0)
+def test_other_requests_count_no_message(method, path, status, outcome):
+    shown = row("", method=method, path=path, status=status)
+    assert (shown["outcome"], shown["counts"], shown["messages"]) == (outcome, {}, 0)
 
 
 def test_long_texts_are_cut():
-    told = row({**TRACK, "event": "e" * 5000, "userId": "u" * 5000}, function_line())
-    assert (len(told["event"]), len(told["user"])) == (MAX_CHARS, MAX_CHARS)
+    shown = row({**TRACK, "event": "e" * 5000, "userId": "u" * 5000}, function_line())
+    assert (len(shown["event"]), len(shown["user"])) == (MAX_CHARS, MAX_CHARS)
 
 
-# Of a stack
+# Rows of a stack
 
 
 def row_of(line):
     return Row.of_line(read_line(line), 7).to_json()
 
 
-def test_a_line_of_the_function_tells_a_row():
-    told = row_of(function_line(REFUSED, message_id="m", time=1500))
-    assert (told["id"], told["time"], told["route"], told["status"]) == ("r-1.7", 1500, "/segment", 400)
-    assert (told["outcome"], told["counts"], told["call_type"], told["customer"]) == (
+def test_log_line_of_the_function_becomes_a_row():
+    shown = row_of(function_line(REFUSED, message_id="m", time=1500))
+    assert (shown["id"], shown["time"], shown["route"], shown["status"]) == ("r-1.7", 1500, "/segment", 400)
+    assert (shown["outcome"], shown["counts"], shown["call_type"], shown["customer"]) == (
         "refused",
         {"refused": 1},
         "track",
         "acme",
     )
-    assert (told["user"], told["event"], told["message_id"], told["text"]) == (None, None, "m", REFUSED.text)
+    assert (shown["user"], shown["event"], shown["message_id"], shown["text"]) == (None, None, "m", REFUSED.text)
 
 
-def test_a_line_of_the_api_tells_when_the_request_was_answered():
+def test_log_line_of_the_api_adds_the_time_of_the_answer():
     begun = row_of(access_line(503, responseLatency="0"))["time"]
     assert row_of(access_line(503, responseLatency="4900"))["time"] == begun + 4900
 
 
-def test_a_line_about_several_messages_is_told_as_a_batch():
-    told = row_of(function_lines(message_ids=["a", "b", "c"])[0])
-    assert (told["batch"], told["messages"], told["counts"], told["message_id"]) == (True, 3, {"stored": 3}, None)
+def test_log_line_of_several_messages_is_a_batch():
+    shown = row_of(function_lines(message_ids=["a", "b", "c"])[0])
+    assert (shown["batch"], shown["messages"], shown["counts"], shown["message_id"]) == (True, 3, {"stored": 3}, None)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_a_line_about_several_messages_is_told_as_a_batch():
         (404, "-", "refused", {}, "no such route"),
     ],
 )
-def test_a_line_of_the_api_tells_a_row(status, route, outcome, counts, text):
+def test_log_line_of_the_api_becomes_a_row(status, route, outcome, counts, text):
     line = access_line(status, routeKey=route, integrationStatus="-")
-    told = row_of(line)
-    assert (told["status"], told["outcome"], told["counts"], told["by"]) == (status, outcome, counts, "API Gateway")
-    assert told["text"] == text
+    shown = row_of(line)
+    assert (shown["status"], shown["outcome"], shown["counts"], shown["by"]) == (status, outcome, counts, "API Gateway")
+    assert shown["text"] == text

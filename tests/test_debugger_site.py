@@ -1,4 +1,4 @@
-"""The routes of the debugger page on a local server, called without a server."""
+"""Test the routes of the debugger page on a local server, called without a server."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def destination(deploy):
 
 @pytest.fixture
 def debugger(destination):
-    account = Account(endpoint_url=MOTO)  # an address of its own, as a local server has
+    account = Account(endpoint_url=MOTO)  # a separate address, as a local server has
     debugger = LocalDebugger(Target(account=account, stores=destination.stack.stores), NOBODY)
     debugger.judge_by(Schemas.load(SCHEMAS))
     return debugger
@@ -38,7 +38,7 @@ def debugger(destination):
 
 @pytest.fixture
 def call(debugger):
-    """Return what calls a route of the page: it returns the status, the headers and the bytes of the answer."""
+    """Return a function that calls a route of the page. It returns status, headers and body."""
     app = Starlette(routes=debugger.routes)
 
     def call(path, body=None, *, headers=JSON):
@@ -72,7 +72,7 @@ def call(debugger):
 
 @pytest.fixture
 def get(call):
-    """Return what reads JSON of a route below `/_local`."""
+    """Return a function that reads JSON from a route below `/_local`."""
 
     def get(path):
         status, _, body = call(f"/_local{path}")
@@ -83,7 +83,7 @@ def get(call):
 
 @pytest.fixture
 def post(call):
-    """Return what posts JSON to a route below `/_local`."""
+    """Return a function that posts JSON to a route below `/_local`."""
 
     def post(path, content):
         status, _, body = call(f"/_local{path}", json.dumps(content).encode())
@@ -106,7 +106,7 @@ def test_answers_forbid_other_sites_to_use_them(call, path, kind):
 
 
 @pytest.mark.parametrize("name", ["nothing.js", "..", "%2e%2e%2fsite.py", ""])
-def test_only_files_of_the_page_are_served(call, name):
+def test_page_files_are_served_and_no_others(call, name):
     assert call(f"/_local/page/{name}")[0] == 404
 
 
@@ -139,7 +139,7 @@ def test_stored_messages_are_listed_and_shown(get, destination):
         ("/arrivals?limit=many", 400, "limit must be a number"),
     ],
 )
-def test_what_can_not_be_shown_is_explained(get, path, status, text):
+def test_unavailable_content_is_explained(get, path, status, text):
     found = get(path)
     assert (found[0], text in found[1]["message"]) == (status, True)
 
@@ -180,7 +180,7 @@ def test_keys_are_created_shown_and_revoked(get, post, destination):
         ({"customer_id": "acme", "expires": "soon"}, ""),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_created(post, get, content, text):
+def test_key_with_invalid_fields_is_not_created(post, get, content, text):
     before = get("/keys")
     status, answer = post("/keys", content)
     assert (status, text in answer["message"]) == (400, True)
@@ -199,7 +199,7 @@ def test_a_key_that_makes_no_sense_is_not_created(post, get, content, text):
     ],
     ids=["form", "no type", "cut", "deep", "array", "large"],
 )
-def test_what_is_not_a_json_object_changes_nothing(call, body, headers, status):
+def test_body_that_is_not_an_object_changes_nothing(call, body, headers, status):
     answered, _, text = call("/_local/keys", body, headers=headers)
     assert (answered, "message" in json.loads(text)) == (status, True)
 
@@ -214,7 +214,7 @@ def test_a_draft_is_checked_by_the_schemas_of_the_function(post):
     assert "event must be" not in checks[True]
 
 
-def test_a_draft_becomes_a_command_and_is_not_sent_to_nobody(post):
+def test_draft_becomes_a_command_and_needs_an_address(post):
     draft = {"path": "/segment", "text": json.dumps(track()), "settings": "", "api_key": "demo-good"}
     status, answer = post("/curl", draft)
     assert (status, answer["curl"].startswith("curl ")) == (200, True)

@@ -32,7 +32,7 @@ from handler.errors import (
 )
 
 LARGEST_DOUBLE = int(sys.float_info.max)
-LARGEST_INTEGER = LARGEST_DOUBLE + 2**970 - 1  # the last one whose nearest double is not Infinity
+LARGEST_INTEGER = LARGEST_DOUBLE + 2**970 - 1  # the largest one that rounds to a finite double
 
 
 def encode(text):
@@ -127,7 +127,7 @@ def test_a_number_beyond_the_range_of_a_double_is_refused(literal):
         ('{"a": [-Infinity]}', "Request body is not valid JSON (-Infinity is not a JSON value)"),
     ],
 )
-def test_what_is_not_json_is_refused_at_its_place(text, message):
+def test_invalid_json_is_refused_with_its_position(text, message):
     with pytest.raises(InvalidJson) as caught:
         decode_body(text)
     assert str(caught.value).startswith(message)
@@ -145,12 +145,12 @@ def test_what_is_not_json_is_refused_at_its_place(text, message):
         ("null", "null"),
     ],
 )
-def test_json_that_is_no_object_is_refused_by_its_type(text, name):
+def test_json_that_is_not_an_object_is_refused_with_its_type(text, name):
     with pytest.raises(NotAnObject, match=f"^Request body must be one JSON object, not {name}$"):
         decode_body(text)
 
 
-def test_an_object_has_a_name_too():
+def test_type_name_of_an_object():
     assert type_name({}) == "an object"
 
 
@@ -202,7 +202,7 @@ def test_nesting_below_the_limit_is_refused(nested, depth):
 
 
 @pytest.mark.parametrize("header", [None, "", "  "])
-def test_an_absent_settings_header_means_no_settings(header):
+def test_missing_settings_header_means_no_settings(header):
     assert decode_settings(header) == {}
 
 
@@ -259,7 +259,7 @@ def test_a_byte_order_mark_before_a_body_is_ignored(body, is_base64, decode):
     assert decode(body, is_base64=is_base64) == {"a": "\ufeff"}
 
 
-# What is compressed
+# Compressed bodies
 
 
 def compressed(text, times=1):
@@ -271,7 +271,7 @@ def test_a_body_may_be_compressed(decode):
     assert decode(compressed('{"é": 1}'), is_base64=True) == {"é": 1}
 
 
-def test_it_may_be_compressed_in_several_parts():
+def test_gzip_body_may_have_several_members():
     whole = gzip.compress(b'{"a"') + gzip.compress(b": 1}")
     assert decode_body(base64.b64encode(whole).decode(), is_base64=True) == {"a": 1}
 
@@ -312,7 +312,7 @@ def test_gzip_members_are_read_up_to_a_number(count, is_read):
         "no compressed data",
     ],
 )
-def test_what_is_compressed_badly_is_refused(octets):
+def test_damaged_gzip_is_refused(octets):
     with pytest.raises(InvalidEncoding, match=r"^Request body is not valid gzip$"):
         decode_body(base64.b64encode(octets).decode(), is_base64=True)
 
@@ -324,7 +324,7 @@ def test_a_bug_of_ours_is_not_a_refusal(decode, is_base64):
         decode(None, is_base64=is_base64)
 
 
-def test_what_is_compressed_and_no_text_is_refused():
+def test_gzip_of_binary_data_is_refused():
     with pytest.raises(InvalidEncoding, match="UTF-8"):
         decode_body(base64.b64encode(gzip.compress(b"\xff")).decode(), is_base64=True)
 
@@ -333,7 +333,7 @@ def test_what_is_compressed_and_no_text_is_refused():
     ("decode", "limit", "refusal"),
     [(decode_body, MAX_BODY_BYTES, MessageTooLarge), (decode_batch, MAX_BATCH_BYTES, BatchTooLarge)],
 )
-def test_the_limit_is_that_of_what_was_compressed(decode, limit, refusal):
+def test_size_limit_counts_the_decompressed_body(decode, limit, refusal):
     text = json.dumps({"a": "x" * (limit - len('{"a": ""}'))})
     for body, is_base64 in ((text, False), (compressed(text), True)):
         assert len(decode(body, is_base64=is_base64)["a"]) == limit - len('{"a": ""}')
@@ -348,7 +348,7 @@ def test_a_bomb_after_a_small_member_is_too_large():
         decode_body(base64.b64encode(parts).decode(), is_base64=True)
 
 
-def test_of_a_bomb_no_more_is_made_than_what_may_come():
+def test_decompression_bomb_is_not_expanded_beyond_the_limit():
     part = gzip.compress(b" " * 10_000_000, 9)
     bomb = base64.b64encode(part * 100).decode()
     tracemalloc.start()
@@ -359,14 +359,14 @@ def test_of_a_bomb_no_more_is_made_than_what_may_come():
     assert peak < 4 * MAX_BODY_BYTES + len(bomb)
 
 
-# Bodies that are made to cost much
+# Bodies that should cost a lot
 
 HOSTILE_BYTES = 64 * 1024
 HOSTILE = hostile.bodies(HOSTILE_BYTES)
 
 
 def calls_of(work):
-    """Count the functions that some work calls, in Python and in C, which does not depend on the machine."""
+    """Count the function calls in Python and C, which don't depend on the machine."""
     count = 0
 
     def note(_frame, event, _argument):
@@ -383,22 +383,22 @@ def calls_of(work):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_body_causes_many_calls_before_its_key_is_known(name):
+def test_body_causes_few_calls_before_its_key_is_known(name):
     body, is_base64 = HOSTILE[name]
     assert calls_of(lambda: hostile.before_key(body, is_base64=is_base64)) < 2.5 * HOSTILE_BYTES
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_message_causes_many_calls_before_its_schema_is_looked_at(name):
+def test_message_causes_few_calls_before_its_schema(name):
     body, is_base64 = HOSTILE[name]
     assert calls_of(lambda: hostile.after_key(body, is_base64=is_base64)) < 3.5 * HOSTILE_BYTES
 
 
-# Batches: what is wrong with one of its messages concerns that one
+# Batches: an error in one message affects only that message
 
 
 @pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 400])
-def test_a_batch_may_hold_a_number_that_is_none_until_its_message_is_looked_at(literal):
+def test_invalid_number_is_refused_with_its_message_only(literal):
     payload = decode_batch(f'{{"batch": [{{"a": [{literal}]}}, {{"a": 1.5}}]}}')
     with pytest.raises(NumberOutOfRange):
         check_values(payload["batch"][0])
@@ -414,7 +414,7 @@ def test_nesting_counts_before_a_number_that_is_out_of_range(depth, number):
 
 
 @pytest.mark.parametrize(("depth", "is_fine"), [(MAX_NESTING, True), (MAX_NESTING + 1, False)])
-def test_each_message_of_a_batch_may_be_nested_as_deeply_as_a_single_one(depth, is_fine):
+def test_batch_message_may_be_nested_like_a_single_one(depth, is_fine):
     text = nested_objects(depth)
     [message] = decode_batch(f'{{"batch": [{text}]}}')["batch"]
     if is_fine:
@@ -430,6 +430,6 @@ def test_each_message_of_a_batch_may_be_nested_as_deeply_as_a_single_one(depth, 
     ("text", "refusal"),
     [("", InvalidJson), ("{", InvalidJson), ("[]", NotAnObject), ("1", NotAnObject), ("[" * 200_000, NestedTooDeeply)],
 )
-def test_what_is_no_object_is_no_batch(text, refusal):
+def test_body_that_is_not_an_object_is_not_a_batch(text, refusal):
     with pytest.raises(refusal):
         decode_batch(text)

@@ -1,4 +1,4 @@
-"""How `destination simulate` delivers: what is on the wire, what is retried, and when it gives up."""
+"""Test how `destination simulate` delivers: its requests, its retries, and when it gives up."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ KEYS = ["key-of-0", "key-of-1"]
 
 
 def deliver(url, *, messages=1, timeout_seconds=5.0, traffic=TRAFFIC, batches_of=None, **options):
-    """Deliver messages, with four hours gone in a few milliseconds; return the ledger."""
+    """Deliver messages, with four hours compressed into a few milliseconds. Return the ledger."""
     sendings = [Sending(index=index) for index in range(messages)]
     endpoint = Endpoint(url, timeout_seconds=timeout_seconds)
     route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=KEYS)
@@ -38,7 +38,7 @@ def deliver(url, *, messages=1, timeout_seconds=5.0, traffic=TRAFFIC, batches_of
     return sender.ledger
 
 
-def test_a_request_is_as_segment_sends_it():
+def test_request_equals_segments():
     with endpoint(lambda _request: response(200)) as server:
         deliver(server.url, messages=2)
     first, second = sorted(server.received, key=lambda request: len(request.head))
@@ -83,7 +83,7 @@ def test_any_other_status_is_final(status):
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_any_2xx_is_final_and_good(status):
+def test_any_2xx_is_final_success(status):
     with endpoint(lambda _request: response(status, '{"status": "stored"}')) as server:
         ledger = deliver(server.url)
     assert (ledger.at_first_try, list(ledger.messages.values())) == (1, [End.ACCEPTED])
@@ -117,7 +117,7 @@ def broken(request, pieces):
     request.connection.shutdown(2)
 
 
-def test_no_connection_is_retried_until_four_hours_are_over():
+def test_failed_connection_is_retried_for_four_hours():
     with endpoint(lambda _request: response(200)) as server:
         pass
     ledger = deliver(server.url)
@@ -126,7 +126,7 @@ def test_no_connection_is_retried_until_four_hours_are_over():
     assert 8 <= ledger.tries.counts[NO_CONNECTION] <= 13
 
 
-def test_the_five_seconds_count_for_the_whole_request():
+def test_five_second_limit_covers_the_whole_request():
     def dribble(_request):
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
         for _ in range(100):
@@ -147,14 +147,14 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("pieces", WHOLE.values(), ids=WHOLE)
-def test_an_answer_is_read_and_its_connection_kept(pieces):
+def test_answer_is_read_and_its_connection_reused(pieces):
     with endpoint(lambda _request: pieces) as server:
         ledger = deliver(server.url, messages=5, concurrency=1)
     assert ledger.tries.counts == {"200 stored": 5}
     assert len({request.connection for request in server.received}) == 1
 
 
-def test_an_answer_may_end_with_its_connection():
+def test_answer_may_end_with_its_connection():
     def answer(request):
         yield b'HTTP/1.0 200 OK\r\n\r\n{"status": "stored"}'
         request.connection.shutdown(2)
@@ -165,13 +165,13 @@ def test_an_answer_may_end_with_its_connection():
 
 
 @pytest.mark.parametrize("body", ["", "nothing", "[]", '{"code": 7}', '{"code": "two words"}', "[" * 100_000])
-def test_an_answer_with_any_body_counts_by_its_status(body):
+def test_status_decides_whatever_the_body_is(body):
     with endpoint(lambda _request: response(403, body)) as server:
         ledger = deliver(server.url)
     assert ledger.tries.counts == {"403": 1}
 
 
-def test_the_waits_are_random_double_and_end_within_four_hours():
+def test_waits_are_random_double_and_end_within_four_hours():
     assert RETRY_BUDGET_SECONDS == FOUR_HOURS_SECONDS
     schedules = [list(waits(Random(seed))) for seed in range(500)]  # noqa: S311 -- to spread retries
     for schedule in schedules:
@@ -180,7 +180,7 @@ def test_the_waits_are_random_double_and_end_within_four_hours():
     assert len({schedule[0] for schedule in schedules}) == 500
 
 
-def test_what_must_be_refused_is_counted_apart():
+def test_expected_refusals_are_counted_separately():
     replies = count()
     with endpoint(lambda _request: response(200 if next(replies) == 0 else 400)) as server:
         ledger = deliver(server.url, messages=3, traffic=Traffic(seed=1, customers=2, invalid=1.0))
@@ -194,7 +194,7 @@ def test_the_rate_spreads_deliveries():
     assert max(ledger.tries.ended) > 0.39
 
 
-def test_no_more_requests_are_under_way_than_allowed():
+def test_concurrency_is_limited():
     under_way = []
     most = []
 
@@ -210,7 +210,7 @@ def test_no_more_requests_are_under_way_than_allowed():
     assert max(most) == 3
 
 
-def test_the_keys_of_customers_go_with_their_messages():
+def test_messages_are_sent_with_the_key_of_their_customer():
     with endpoint(lambda _request: response(200)) as server:
         deliver(server.url, messages=10)
     for request in server.received:
@@ -227,12 +227,12 @@ SPOILT = Traffic(seed=1, customers=2, in_batches=True, invalid=1.0)
 
 
 def unpacked(request):
-    """Return the body of a request as it was before it was compressed."""
+    """Return the decompressed body of a request."""
     return gzip.decompress(request.body) if "Content-Encoding: gzip" in request.head else request.body
 
 
 def key_of(request, batch):
-    """Return the credentials of a request, which it has in one place only."""
+    """Return the credentials of a request. They are in one place only."""
     _, is_there, rest = request.head.partition("Authorization: Basic ")
     assert bool(is_there) != ("writeKey" in batch)
     return base64.b64decode(rest.split()[0]).decode().removesuffix(":") if is_there else batch["writeKey"]
@@ -249,13 +249,13 @@ def answer_in_full(request):
 
 @pytest.fixture(scope="module")
 def sent_batches():
-    """Return what was sent of many messages, and the ledger."""
+    """Return the requests for many messages, and the ledger."""
     with endpoint(answer_in_full) as server:
         ledger = deliver(server.url, messages=1000, traffic=BATCHES, batches_of=20)
     return server.received, ledger
 
 
-def test_a_batch_is_of_one_customer_and_not_too_large(sent_batches):
+def test_batch_has_one_customer_and_a_limited_size(sent_batches):
     received, ledger = sent_batches
     assert (ledger.begun, ledger.requests, ledger.at_first_try) == (1000, len(received), 1000)
     for request in received:
@@ -264,7 +264,7 @@ def test_a_batch_is_of_one_customer_and_not_too_large(sent_batches):
         assert key_of(request, batch) in KEYS
 
 
-def test_batches_hold_just_what_must_be_stored(sent_batches):
+def test_batches_contain_exactly_the_messages_to_store(sent_batches):
     stored = Counter()
     for request in sent_batches[0]:
         payload = decode_batch(base64.b64encode(request.body).decode(), is_base64=True)
@@ -292,11 +292,11 @@ BATCH_SHAPES = {
 
 
 @pytest.mark.parametrize("shape", BATCH_SHAPES.values(), ids=BATCH_SHAPES)
-def test_batches_come_in_all_shapes(shape, sent_batches):
+def test_batches_have_every_shape(shape, sent_batches):
     assert any(shape(request, json.loads(unpacked(request))) for request in sent_batches[0])
 
 
-def test_no_batch_is_larger_than_the_destination_takes():
+def test_batches_stay_within_the_limits_of_the_destination():
     traffic = Traffic(seed=1, customers=1, in_batches=True)
     with endpoint(answer_in_full) as server:
         ledger = deliver(server.url, messages=3000, traffic=traffic, batches_of=2500)
@@ -304,7 +304,7 @@ def test_no_batch_is_larger_than_the_destination_takes():
     assert max(len(unpacked(request)) for request in server.received) <= MAX_BATCH_BYTES
 
 
-def test_a_message_that_is_too_long_by_its_escapes_is_sent_without_them():
+def test_message_too_long_with_escapes_is_sent_unescaped():
     message = {"type": "track", "userId": "u", "event": "e", "properties": {"text": "ж" * 200_000, "half": "\ud83d"}}
     moments = Moments(original=None, timestamp=None)
     body = json.dumps(message).encode()
@@ -320,7 +320,7 @@ RETRIED_IN_BATCHES = [status for status in RETRIED if status != 423]
 
 
 @pytest.mark.parametrize("status", RETRIED_IN_BATCHES)
-def test_the_same_batch_is_sent_again(status):
+def test_retry_sends_the_same_batch(status):
     with endpoint(lambda request: response(status) if request.number < 3 else answer_in_full(request)) as server:
         ledger = deliver(server.url, messages=10, traffic=BATCHES, batches_of=5, concurrency=1)
     assert ledger.tries.counts[str(status)] == 2
@@ -337,7 +337,7 @@ def test_any_other_answer_refuses_the_whole_batch(status):
     assert set(ledger.messages.values()) == {End.REFUSED}
 
 
-def test_a_message_is_accepted_unless_it_is_told_by_its_index():
+def test_message_is_accepted_unless_its_index_is_rejected():
     with endpoint(lambda _request: response(200, counted(2, (1, "user_erased"), duplicates=1))) as server:
         ledger = deliver(server.url, messages=8, traffic=BATCHES, batches_of=4)
     assert (ledger.at_first_try, ledger.refused, ledger.duplicates, ledger.rejected) == (6, 2, 2, {"user_erased": 2})
@@ -345,7 +345,7 @@ def test_a_message_is_accepted_unless_it_is_told_by_its_index():
     assert ledger.tries.counts == {"200 some_rejected": 2}
 
 
-def test_where_nothing_is_accepted_each_message_has_its_own_reason():
+def test_fully_refused_batch_has_a_reason_per_message():
     told = counted(0, (0, "missing_type"), (1, "wrong_type"), code="nothing_accepted", message="None")
     with endpoint(lambda _request: response(400, told)) as server:
         ledger = deliver(server.url, messages=4, traffic=BATCHES, batches_of=2)
@@ -366,13 +366,13 @@ MISCOUNTED = {
 
 
 @pytest.mark.parametrize("told", MISCOUNTED.values(), ids=MISCOUNTED)
-def test_an_answer_that_does_not_tell_of_each_message_accepts_none(told):
+def test_answer_with_wrong_counts_accepts_no_message(told):
     with endpoint(lambda _request: response(200, told)) as server:
         ledger = deliver(server.url, messages=4, traffic=BATCHES, batches_of=2)
     assert ledger.refusals == {"200 (which does not tell of each message)": 4}
 
 
-def test_what_is_no_json_goes_alone_and_some_of_it_as_a_good_batch_for_nobody():
+def test_invalid_json_is_sent_alone_or_as_a_batch_without_a_customer():
     with endpoint(lambda _request: response(400, '{"code": "invalid_json"}')) as server:
         ledger = deliver(server.url, messages=300, traffic=SPOILT, batches_of=20)
     assert ledger.refused_as_expected == 300
@@ -400,7 +400,7 @@ def is_json(body):
         ("unsupported_call_type", False),
     ],
 )
-def test_a_reject_must_be_kept_of_what_is_answered_400_and_can_be_read(code, is_kept):
+def test_readable_message_with_a_400_must_be_a_reject(code, is_kept):
     with endpoint(lambda request: refuse_all(request, code)) as server:
         ledger = deliver(server.url, messages=100, traffic=SPOILT, batches_of=20)
     assert 50 < len(ledger.rejects) < 90

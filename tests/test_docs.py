@@ -1,4 +1,4 @@
-"""What the docs say is what the code does."""
+"""Test that the statements in the docs agree with the code."""
 
 import importlib.util
 import inspect
@@ -38,12 +38,12 @@ def commands(command=main, path="destination"):
         yield path, command
 
 
-def test_the_answers_are_those_of_the_code():
+def test_answers_page_has_the_answers_of_the_code():
     documented = set(re.findall(r"^\| (\d+) \| `(\w+)` \|", read("reference/answers.md"), re.MULTILINE))
     assert documented == {(str(kind.status), kind.code) for kind in refusals()}
 
 
-def test_what_segment_does_follows_from_the_status():
+def test_reaction_of_segment_follows_from_the_status():
     rows = re.findall(r"^\| (\d+) \| .* \| ([\w \"]+) \|$", read("reference/answers.md"), re.MULTILINE)
     assert len(rows) > 20
     for status, then in rows:
@@ -51,7 +51,7 @@ def test_what_segment_does_follows_from_the_status():
         assert then == ('shows "Delivered"' if status in ("200", "202") else final)
 
 
-def test_the_configuration_is_that_of_the_template():
+def test_configuration_page_has_the_parameters_of_the_template():
     template = load_template()
     rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("reference/configuration.md"), re.MULTILINE)
     assert {name for name, _, _ in rows} == set(template["Parameters"])
@@ -65,28 +65,28 @@ def test_the_configuration_is_that_of_the_template():
         assert f"`{variable}`" in read("reference/configuration.md")
 
 
-def test_the_commands_are_those_of_the_command_line():
+def test_command_page_has_the_commands_of_the_code():
     documented = re.findall(r"^\| `(destination [a-z -]+)` \|", read("reference/cli.md"), re.MULTILINE)
     assert sorted(documented) == sorted(path for path, _ in commands())
 
 
-def test_the_map_has_a_sentence_for_each_room():
+def test_architecture_has_a_sentence_for_each_room():
     section = read("explanation/architecture.md").split("### The command line")[1].split("\n### ")[0]
     rooms = {path.parent.name for path in (ROOT / "destination").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == rooms
 
 
-def test_the_faults_are_those_that_are_tried():
+def test_documented_faults_are_the_tested_ones():
     documented = re.findall(r"^\| ([^|]+) \| 50", read("explanation/reliability.md"), re.MULTILINE)
     assert documented == list(Fault)
 
 
 @pytest.mark.parametrize(("path", "command"), list(commands()))
-def test_every_command_shows_an_example(path, command):
+def test_each_command_shows_an_example(path, command):
     assert f"Example:\n  {path}" in inspect.cleandoc(command.help).replace("\b\n", "")
 
 
-def test_every_page_is_in_the_navigation_of_the_site():
+def test_navigation_has_every_page():
     config = tomllib.loads((ROOT / "docs" / "site" / "zensical.toml").read_text())
     sections = [pages for section in config["project"]["nav"] for pages in section.values()]
     listed = {path for pages in sections if isinstance(pages, list) for page in pages for path in page.values()}
@@ -95,7 +95,7 @@ def test_every_page_is_in_the_navigation_of_the_site():
     }
 
 
-def test_the_command_reference_has_a_section_for_each_command_and_each_option():
+def test_command_reference_has_every_command_and_option():
     spec = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "site" / "commands.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -108,7 +108,7 @@ def test_the_command_reference_has_a_section_for_each_command_and_each_option():
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_links_lead_somewhere(path):
+def test_links_have_a_target(path):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
         assert (path.parent / link).exists(), link
 
@@ -134,7 +134,7 @@ def edited(tmp_path):
 @pytest.mark.parametrize(
     "traits", [{}, {"traits": {}}, {"traits": {"email": ""}}, {"traits": {"name": "Ada"}}], ids=str
 )
-def test_the_edit_that_makes_a_trait_mandatory_gives_the_partners_own_text(traits, edited):
+def test_edit_for_a_required_trait_gives_the_partners_text(traits, edited):
     schemas = edited("identify.json", "Make a trait mandatory")
     identify = {"type": "identify", "message_id": "m", "user_id": "u"}
     with pytest.raises(Refusal) as refused:
@@ -144,7 +144,7 @@ def test_the_edit_that_makes_a_trait_mandatory_gives_the_partners_own_text(trait
 
 
 @pytest.mark.parametrize("quantity", [1, "d4f1a0c97b"])
-def test_the_edit_for_encrypted_fields_accepts_a_number_and_a_string(quantity, edited):
+def test_edit_for_encrypted_fields_accepts_number_and_string(quantity, edited):
     track = {"type": "track", "message_id": "m", "user_id": "u", "event": "e", "properties": {"quantity": quantity}}
     edited("track.json", "Encrypted fields").check_message("track", track)
 
@@ -156,7 +156,7 @@ def test_the_edit_for_encrypted_fields_refuses_other_values(quantity, edited):
         edited("track.json", "Encrypted fields").check_message("track", track)
 
 
-def test_the_example_of_a_consumer_passes_its_test(monkeypatch):
+def test_example_consumer_passes_its_test(monkeypatch):
     section = read("how-to/consuming.md").split("## Write your own\n")[1].split("\n## ")[0]
     example, test = re.findall(r"```python\n(.+?)```", section, re.DOTALL)
     names = {"JsonObject": JsonObject}
@@ -177,22 +177,22 @@ def code_lines(text):
             yield line.strip()
 
 
-def test_outputs_that_the_docs_name_exist():
+def test_outputs_named_in_the_docs_exist():
     pages = "".join(path.read_text() for path in DOCS)
     named = set(re.findall(r"output `?([A-Z]\w+)", pages))
     assert {"EndpointUrl", "ErasureDeadLetterQueueUrl"} <= named <= set(load_template()["Outputs"])
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
-def test_commands_name_the_path_where_they_are_installed(path):
+def test_commands_have_the_path_of_the_installation(path):
     assert [line for line in code_lines(path.read_text()) if re.match(r"(\w+=\S+ )*destination [a-z]", line)] == []
 
 
-def test_without_the_edit_no_trait_is_mandatory():
+def test_shipped_schemas_require_no_trait():
     Schemas.load(SCHEMAS).check_message("identify", {"type": "identify", "message_id": "m", "user_id": "u"})
 
 
-def test_the_edit_that_makes_a_setting_mandatory_names_it(edited):
+def test_edit_for_a_required_setting_names_it(edited):
     schemas = edited("settings.json", "Settings")
     with pytest.raises(Refusal, match=r"^region is required in the settings of this destination$"):
         schemas.check_settings({})

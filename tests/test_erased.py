@@ -1,4 +1,4 @@
-"""Messages that come after their user was erased, by the whole function."""
+"""Test messages that arrive after the erasure of their user, with the whole function."""
 
 import pytest
 from botocore.stub import Stubber
@@ -17,7 +17,7 @@ TRACK = {"type": "track", "userId": "user-1", "event": "Lamp Lit", "timestamp": 
 
 @pytest.fixture
 def erased(deploy):
-    """Return what deploys a destination where demo's user-1 was erased."""
+    """Return a function that deploys a destination in which demo's user-1 was erased."""
 
     def erased(**parameters):
         destination = deploy(**parameters)
@@ -29,7 +29,7 @@ def erased(deploy):
 
 
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
-def test_what_happened_before_is_refused_and_kept_nowhere(sink, erased):
+def test_older_message_is_refused_and_not_kept(sink, erased):
     destination = erased(EventSink=sink, AfterErasure="refuse")
     answers = [destination.post(message) for message in (TRACK, {**TRACK, "event": None})]
     assert [(answer.status, answer.body["code"]) for answer in answers] == [(403, "user_erased")] * 2
@@ -47,24 +47,24 @@ def test_what_happened_before_is_refused_and_kept_nowhere(sink, erased):
         {"type": "delete", "userId": "user-1", "timestamp": BEFORE},
     ],
 )
-def test_all_else_is_stored(message, erased):
+def test_other_messages_are_stored(message, erased):
     destination = erased(AfterErasure="refuse")
     assert destination.post(message).status in (200, 202)
     assert len(destination.stored()) == 1
 
 
-def test_a_message_of_nobody_is_a_matter_of_its_schema(erased):
+def test_message_without_an_id_is_left_to_its_schema(erased):
     answer = erased(AfterErasure="refuse").post({**TRACK, "userId": ["user-1"]})
     assert (answer.status, answer.body["code"]) == (400, "invalid_message")
 
 
-def test_by_default_it_is_stored_again(erased):
+def test_older_message_is_stored_by_default(erased):
     destination = erased()
     assert destination.post(TRACK).status == 200
     assert len(destination.stored()) == 1
 
 
-def test_of_several_requests_the_latest_counts(erased):
+def test_latest_of_several_requests_counts(erased):
     destination = erased(AfterErasure="refuse")
     table = ErasureTable(destination.account.dynamodb(), destination.stack.stores.erasure_table)
     for day in ("2031-05-19", "2031-05-18"):
@@ -110,7 +110,7 @@ CAPACITY = {"TableName": "erasures", "CapacityUnits": 1}
         ),
     ],
 )
-def test_tombstones_that_cannot_be_read_let_nothing_through(count, operation, answer, aws):  # noqa: ARG001 -- credentials
+def test_unreadable_tombstones_let_no_message_through(count, operation, answer, aws):  # noqa: ARG001 -- credentials
     client = connect("dynamodb")
     with Stubber(client) as stubber:
         if isinstance(answer, str):
@@ -126,14 +126,14 @@ def test_tombstones_that_cannot_be_read_let_nothing_through(count, operation, an
     [{"Responses": {"erasures": []}}, {"ConsumedCapacity": [CAPACITY], "Responses": {}}],
     ids=["table", "capacity"],
 )
-def test_an_answer_that_names_the_table_or_its_capacity_confirms_that_nobody_was_erased(answer, aws):  # noqa: ARG001
+def test_valid_empty_response_means_nobody_was_erased(answer, aws):  # noqa: ARG001
     client = connect("dynamodb")
     with Stubber(client) as stubber:
         stubber.add_response("batch_get_item", answer)
         assert Tombstones(client, "erasures").refusals("demo", messages_of(2), at_once) == [None, None]
 
 
-def test_keys_that_were_throttled_are_read_again(aws):  # noqa: ARG001 -- credentials
+def test_throttled_keys_are_read_again(aws):  # noqa: ARG001 -- credentials
     client = connect("dynamodb")
     keys = [tombstone_key("demo", f"demo#user#user-{number}") for number in range(3)]
     items = [{**key, "requested_at": {"S": REQUESTED}} for key in keys]
@@ -160,7 +160,7 @@ def test_keys_that_were_throttled_are_read_again(aws):  # noqa: ARG001 -- creden
 @pytest.mark.parametrize(
     ("users", "calls"), [(1, ["GetItem"]), (2, ["BatchGetItem"]), (101, ["BatchGetItem", "GetItem"])]
 )
-def test_tombstones_of_a_batch_are_read_by_the_hundred_and_once_for_each_user(users, calls, erased):
+def test_tombstones_are_read_in_hundreds_and_once_per_user(users, calls, erased):
     destination = erased()
     client = connect("dynamodb")
     made = []
@@ -179,7 +179,7 @@ def test_batch_without_anybody_reads_no_tombstone():
     assert Tombstones(None, "erasures").refusals("demo", messages_of(2, userId=None), at_once) == [None, None]
 
 
-def test_messages_of_an_erased_user_in_a_batch_are_refused_and_kept_nowhere(erased):
+def test_older_messages_in_a_batch_are_refused_and_not_kept(erased):
     destination = erased(AfterErasure="refuse")
     batch = [TRACK, {**TRACK, "userId": "user-2"}, {**TRACK, "event": None}, {**TRACK, "type": 7}]
     answer = destination.post({"batch": batch}, path="/v1/batch")

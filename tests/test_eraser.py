@@ -1,4 +1,4 @@
-"""The eraser's function, handed what the stream of the event table would hand it."""
+"""Test the eraser's function with events in the form of the event table's stream."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from handler.settings import AfterErasure
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What Lambda tells of an invocation."""
+    """The context of a Lambda invocation."""
 
     seconds: float = 900
 
@@ -28,7 +28,7 @@ class Context:
 
 
 def deletes(destination, *users, **fields):
-    """Store `delete` messages, and return the event that the stream makes of them."""
+    """Store `delete` messages, and return the stream event with them."""
     for user in users:
         destination.post({"type": "delete", "userId": user, "messageId": f"delete-{user}", **fields})
     table = destination.stack.stores.event_table
@@ -63,7 +63,7 @@ def destination(deploy):
     return deploy()
 
 
-def test_a_batch_of_deletes_is_carried_out(destination, lines):
+def test_batch_of_deletes_is_carried_out(destination, lines):
     destination.post({"type": "page", "userId": "user-1"})
     event = deletes(destination, "user-1", "user-2")
     lines()
@@ -76,7 +76,7 @@ def test_a_batch_of_deletes_is_carried_out(destination, lines):
     ]
 
 
-def test_what_comes_again_is_neither_erased_nor_counted_again(destination, lines):
+def test_redelivered_delete_is_not_erased_or_counted_again(destination, lines):
     event = deletes(destination, "user-1")
     lambda_handler(event, Context())
     destination.post({"type": "page", "userId": "user-1"})
@@ -92,7 +92,7 @@ def test_a_line_names_nobody(destination, capsys):
     assert "user-1" not in capsys.readouterr().out
 
 
-def test_where_the_time_is_over_the_rest_comes_again(destination, lines):
+def test_rest_of_a_batch_is_returned_when_the_time_is_over(destination, lines):
     event = deletes(destination, "user-1", "user-2", "user-3")
     lambda_handler({"Records": event["Records"][:1]}, Context())
     destination.post({"type": "page", "userId": "user-2"})
@@ -105,7 +105,7 @@ def test_where_the_time_is_over_the_rest_comes_again(destination, lines):
     assert destination.stored() == []
 
 
-def test_where_nothing_could_be_done_lambda_gets_an_error(destination):
+def test_batch_without_any_success_raises(destination):
     with pytest.raises(BatchFailed):
         lambda_handler(deletes(destination, "user-1"), Context(seconds=0))
 
@@ -113,7 +113,7 @@ def test_where_nothing_could_be_done_lambda_gets_an_error(destination):
 @pytest.mark.parametrize(
     "image", [{}, {"customer_id": {"S": "demo"}, "subject": {"S": ""}, "stored_at": {"S": ""}}], ids=str
 )
-def test_a_record_that_fails_does_not_stop_the_other_deletes(image, destination, lines):
+def test_failed_record_does_not_stop_other_deletes(image, destination, lines):
     event = deletes(destination, "user-1", "user-2")
     event["Records"].insert(1, {"eventName": "INSERT", "dynamodb": {"NewImage": image, "SequenceNumber": "7"}})
     lines()
@@ -122,7 +122,7 @@ def test_a_record_that_fails_does_not_stop_the_other_deletes(image, destination,
     assert [line["outcome"] for line in lines()] == ["erased", "erasure_failed", "erased"]
 
 
-def test_a_delete_that_can_not_be_buried_does_not_stop_the_others(destination, lines):
+def test_delete_without_a_tombstone_does_not_stop_the_others(destination, lines):
     event = deletes(destination, "user-1", "user-2")
     image = event["Records"][0]["dynamodb"]["NewImage"]
     event["Records"][0]["dynamodb"]["NewImage"] = {**image, "customer_id": {"S": "x" * 3000}}
@@ -167,7 +167,7 @@ def test_a_delete_with_any_time_is_carried_out(deploy, time):
         assert {name: body[name] for name in KEPT} == {name: images[user][name] for name in KEPT}
 
 
-def test_where_late_messages_are_refused_it_waits_for_those_under_way(deploy):
+def test_eraser_waits_for_requests_in_progress_with_refuse(deploy):
     destination = deploy(AfterErasure="refuse")
     event = deletes(destination, "user-1")
     seen = []
@@ -212,7 +212,7 @@ def test_a_clock_that_is_ahead_does_not_prolong_the_wait(deploy):
     ],
     ids=str,
 )
-def test_a_delete_is_in_the_queue_of_a_deployment_with_a_consumer(deploy, parameters, queued):
+def test_delete_is_sent_to_the_queue_with_a_consumer(deploy, parameters, queued):
     eraser._eraser.cache_clear()  # noqa: SLF001 -- a function that has just started
     destination = deploy(**parameters)
     event = deletes(destination, "user-1")
@@ -240,15 +240,15 @@ def test_a_delete_stays_while_the_queue_does_not_answer(deploy, monkeypatch):
 
 
 @pytest.mark.parametrize(("after", "seconds"), [(AfterErasure.STORE, 0), (AfterErasure.REFUSE, LATEST_WRITE_SECONDS)])
-def test_it_waits_only_there(after, seconds):
+def test_eraser_waits_only_with_refuse(after, seconds):
     assert wait_seconds(after) == seconds
 
 
-def test_the_wait_is_as_long_as_a_request_can_take():
+def test_wait_is_as_long_as_a_request_can_take():
     assert load_template()["Resources"][FUNCTION]["Properties"]["Timeout"] == LATEST_WRITE_SECONDS
 
 
-def test_an_erasure_that_must_wait_says_so(destination, lines):
+def test_waiting_erasure_is_logged(destination, lines):
     event = deletes(destination, "user-1", "user-2")
     lambda_handler({"Records": event["Records"][:1]}, Context())
     lines()
@@ -257,7 +257,7 @@ def test_an_erasure_that_must_wait_says_so(destination, lines):
     assert facts == [("INFO", "postponed", "demo")]
 
 
-def test_an_erasure_that_fails_says_why(destination, lines):
+def test_failed_erasure_logs_its_reason(destination, lines):
     event = deletes(destination, "user-1")
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.rejects_table)
     lines()
@@ -269,7 +269,7 @@ def test_an_erasure_that_fails_says_why(destination, lines):
     assert len(destination.stored()) == 1
 
 
-def test_a_delete_with_the_id_of_an_earlier_message_is_carried_out(destination):
+def test_delete_with_the_id_of_another_message_is_carried_out(destination):
     ids = {"userId": "user-1", "messageId": "delete-user-1", "timestamp": "2026-01-01T00:00:00Z"}
     destination.post({"type": "track", "event": "Lamp Lit", **ids})
     event = deletes(destination, "user-1", timestamp=ids["timestamp"])
@@ -277,7 +277,7 @@ def test_a_delete_with_the_id_of_an_earlier_message_is_carried_out(destination):
     assert destination.stored() == []
 
 
-def test_a_line_names_an_item_that_can_not_be_read_by_its_position(destination, lines):
+def test_line_names_an_unreadable_item_by_position(destination, lines):
     destination.post({"type": "alias", "userId": "user-1", "previousId": "old", "messageId": "m-1"})
     table, client = destination.stack.stores.event_table, destination.account.dynamodb()
     [item] = client.scan(TableName=table)["Items"]

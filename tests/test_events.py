@@ -1,4 +1,4 @@
-"""Every file in events/ is answered, or carried out, as events/README.md says."""
+"""Test every file in events/: it is answered or carried out as events/README.md says."""
 
 import importlib
 import json
@@ -20,9 +20,9 @@ ROW = re.compile(
 )
 ROWS = {row["file"]: row for row in ROW.finditer(TABLES)}
 COUNTED = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| (\d+) \| (\d+) \| ?([`\w ]*?) ?\|$", TABLES, re.MULTILINE)
-"""The files for the routes of libraries, each with status, how many are accepted, and the codes of the others."""
+"""The files for the library routes, each with status, number of accepted messages, and the codes of the others."""
 HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \| .+ \|$", TABLES, re.MULTILINE)
-"""The files that are not for the endpoint, each with the function that it is for."""
+"""The files for other functions, each with its function."""
 RESOURCES = load_template()["Resources"]
 
 
@@ -36,7 +36,7 @@ def test_the_tables_name_every_file():
 
 
 @pytest.mark.parametrize("file", ROWS)
-def test_an_event_is_answered_as_its_row_says(file, deploy):
+def test_event_is_answered_as_its_row_says(file, deploy):
     answer = deploy().send(read(file))
     said = answer.body.get("code", answer.body.get("status"))
     assert (str(answer.status), said) == (ROWS[file]["status"], ROWS[file]["code"])
@@ -45,7 +45,7 @@ def test_an_event_is_answered_as_its_row_says(file, deploy):
 
 
 @pytest.mark.parametrize("file", ROWS)
-def test_with_a_queue_what_was_200_is_202(file, deploy):
+def test_queue_answers_202_instead_of_200(file, deploy):
     destination = deploy(EventSink="sqs")
     answer = destination.send(read(file))
     accepted = ROWS[file]["status"] in ("200", "202")
@@ -55,7 +55,7 @@ def test_with_a_queue_what_was_200_is_202(file, deploy):
 
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
 @pytest.mark.parametrize("row", COUNTED, ids=lambda row: row[0])
-def test_what_a_library_sends_is_counted_as_its_row_says(row, sink, deploy):
+def test_library_event_is_counted_as_its_row_says(row, sink, deploy):
     file, status, accepted, codes = row
     destination = deploy(EventSink=sink)
     for stored in (0, int(accepted)) if sink == "dynamodb" else (0, 0):
@@ -65,12 +65,12 @@ def test_what_a_library_sends_is_counted_as_its_row_says(row, sink, deploy):
         assert [refused["code"] for refused in answer.body["rejected"]] == codes.replace("`", "").split()
 
 
-# What happens then
+# Events for other functions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What Lambda tells of an invocation."""
+    """The context of a Lambda invocation."""
 
     function_name: str
 
@@ -79,7 +79,7 @@ class Context:
 
 
 def hand_over(function, file):
-    """Hand a sample to the function of the template that it is for."""
+    """Invoke the function of a sample event with it."""
     module, _, name = RESOURCES[function]["Properties"]["Handler"].rpartition(".")
     return getattr(importlib.import_module(module), name)(read(file), Context(function_name=function))
 
@@ -91,7 +91,7 @@ def destination(deploy):
 
 @pytest.fixture
 def contacts(destination):
-    """Return what reads the contacts, by their ids."""
+    """Return a function that reads the contacts: id -> contact."""
 
     def contacts():
         name = destination.stack.stores.contact_table
@@ -103,7 +103,7 @@ def contacts(destination):
 
 @pytest.mark.usefixtures("destination")
 @pytest.mark.parametrize(("file", "function"), HANDED_OVER)
-def test_a_batch_succeeds_whole_and_comes_again_without_effect(file, function, contacts):
+def test_repeated_batch_succeeds_without_effect(file, function, contacts):
     assert hand_over(function, file) == {"batchItemFailures": []}
     once = contacts()
     assert hand_over(function, file) == {"batchItemFailures": []}
@@ -137,12 +137,12 @@ def test_the_users_of_a_batch_are_contacts(function, file, kept, contacts):
     ("function", "file"),
     [("StreamConsumerFunction", "stream-identify.json"), ("QueueConsumerFunction", "queue-identify.json")],
 )
-def test_who_the_user_is_is_known_then(function, file, contacts):
+def test_consumed_messages_give_the_user_a_profile(function, file, contacts):
     hand_over(function, file)
     assert contacts()["user-4711"]["traits"]["email"] == "jördis@example.com"
 
 
-def test_a_stored_delete_ends_a_contact(contacts):
+def test_stored_delete_removes_a_contact(contacts):
     for file, function in HANDED_OVER:
         if function != "EraserFunction":
             hand_over(function, file)
@@ -150,11 +150,11 @@ def test_a_stored_delete_ends_a_contact(contacts):
     assert [*contacts()] == ["user-4712"]
 
 
-def test_a_stored_delete_erases_what_is_stored_and_leaves_a_receipt(destination):
+def test_stored_delete_erases_the_user_and_leaves_a_receipt(destination):
     for file in ("identify.json", "track.json", "delete.json"):
         destination.send(read(file))
     hand_over("EraserFunction", "stream-delete.json")
-    # The delete in the table was stored now, after that of the sample.
+    # The stored delete is newer than the delete in the sample.
     assert [item["type"] for item in destination.stored()] == ["delete"]
     erasures = ErasureTable(background_client("dynamodb"), destination.stack.stores.erasure_table)
     assert [(receipt.customer_id, receipt.messages) for receipt in erasures.everything()] == [(demo.CUSTOMER, 2)]

@@ -1,4 +1,4 @@
-"""What contacts `destination simulate` expects, by hand-written messages."""
+"""Test the contacts that `destination simulate` expects, with hand-written messages."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def contacts(*payloads):
 
 
 def due(message):
-    """Return a message as the judge has it, with the times that the handler reads."""
+    """Return a message in the judge's form, with the times that the handler reads."""
     moments = Moments(
         original=None if message.time == "undated" else read_sortable(message.time),
         timestamp=None,
@@ -44,7 +44,7 @@ def contact(contact_id="u", **parts):
     return {contact_id: {"id": contact_id, **nothing, **parts}}
 
 
-def test_a_contact_is_a_user_or_else_a_visitor():
+def test_contact_is_a_user_or_otherwise_a_visitor():
     found = contacts(
         message("page", 0), message("page", 1, anonymousId="a"), message("page", 2, userId=None, anonymousId="a")
     )
@@ -63,12 +63,12 @@ def test_the_latest_value_of_a_trait_counts_in_any_order():
     ("fields", "traits"),
     [({}, {"plan": "pro"}), ({"traits": {}}, {}), ({"context": {"traits": None}}, {}), ({"context": {}}, {})],
 )
-def test_an_identify_call_without_traits_may_have_them_in_its_context(fields, traits):
+def test_identify_call_may_have_its_traits_in_context(fields, traits):
     [found] = contacts(message("identify", 0, **{"context": {"traits": {"plan": "pro"}}, **fields})).values()
     assert found["traits"] == traits
 
 
-def test_of_one_time_the_later_message_id_counts():
+def test_later_message_id_wins_at_the_same_time():
     found = contacts(
         message("identify", 0, messageId="b", traits={"plan": "b"}),
         message("identify", 0, messageId="a", traits={"plan": "a"}),
@@ -76,12 +76,12 @@ def test_of_one_time_the_later_message_id_counts():
     assert found["u"]["traits"] == {"plan": "b"}
 
 
-def test_each_event_is_counted():
+def test_events_are_counted():
     found = contacts(*(message("track", minute, event="Lamp Lit") for minute in range(3)))
     assert found == contact(events={"Lamp Lit": 3}, last_seen=at(2))
 
 
-def test_an_account_has_traits_of_all_its_members():
+def test_account_has_traits_from_all_its_members():
     found = contacts(
         message("group", 0, groupId="g", traits={"name": "Old", "size": 1}),
         message("group", 1, groupId="g", userId="v", traits={"name": "New"}),
@@ -100,11 +100,11 @@ TIMES = {
 
 
 @pytest.mark.parametrize(("times", "event_time"), TIMES.values(), ids=TIMES)
-def test_the_event_time_is_that_of_identity_but_never_after_the_receipt(times, event_time):
+def test_event_time_is_the_key_time_and_not_after_the_receipt(times, event_time):
     assert contacts(message("page", 0, **times)) == contact(last_seen=event_time)
 
 
-def test_an_alias_merges_what_came_before_and_comes_after():
+def test_alias_merges_earlier_and_later_messages():
     found = contacts(
         message("track", 0, userId=None, anonymousId="a", event="Lamp Lit"),
         message("alias", 1, previousId="a"),
@@ -114,7 +114,7 @@ def test_an_alias_merges_what_came_before_and_comes_after():
     assert found == contact(traits={"plan": "pro"}, events={"Lamp Lit": 2}, merged=["a"], last_seen=at(3))
 
 
-def test_a_delete_erases_what_happened_until_then():
+def test_delete_erases_earlier_messages():
     found = contacts(
         message("track", 0, event="Lamp Lit"),
         message("delete", 1),
@@ -124,12 +124,12 @@ def test_a_delete_erases_what_happened_until_then():
     assert found == contact(events={"Lamp Lit": 1}, last_seen=at(2)) | contact("other")
 
 
-def test_nothing_is_left_of_who_did_nothing_after_a_delete():
+def test_contact_without_later_messages_disappears():
     assert contacts(message("track", 0, event="Lamp Lit"), message("delete", 0, messageId="d")) == {}
 
 
 @pytest.mark.parametrize("minute", [1, 3], ids=["the alias came first", "the delete came first"])
-def test_a_delete_erases_what_was_merged_before(minute):
+def test_delete_erases_visitors_merged_before(minute):
     found = contacts(
         message("track", 0, userId=None, anonymousId="a", event="Lamp Lit"),
         message("alias", minute, previousId="a"),
@@ -140,7 +140,7 @@ def test_a_delete_erases_what_was_merged_before(minute):
     assert found == contact("u" if minute > 2 else "a", **(was_later if minute > 2 else {}), last_seen=at(4))
 
 
-def test_no_alias_reaches_another_user():
+def test_alias_cannot_affect_another_user():
     found = contacts(
         message("page", 0, userId="victim"), message("alias", 1, previousId="victim"), message("delete", 2)
     )
@@ -150,7 +150,7 @@ def test_no_alias_reaches_another_user():
 
 
 @pytest.mark.parametrize("times", [{"originalTimestamp": "0000-00-00 00:00:00"}, {"originalTimestamp": at(1, day=16)}])
-def test_a_delete_erases_until_its_receipt(times):
+def test_delete_erases_up_to_its_receipt(times):
     found = contacts(
         message("page", 0),
         message("page", 2),
@@ -160,14 +160,14 @@ def test_a_delete_erases_until_its_receipt(times):
     assert contacts(message("page", 0), message("delete", 1, receivedAt=None, **times)) == {}
 
 
-def test_what_is_no_activity_does_not_move_last_seen():
+def test_inactive_message_does_not_change_last_seen():
     inactive = {"context": {"active": False}, "traits": {"plan": "pro"}}
     found = contacts(message("page", 0), message("identify", 1, **inactive))
     assert found == contact(traits={"plan": "pro"}, last_seen=at(0))
     assert contacts(message("identify", 1, **inactive)) == contact(traits={"plan": "pro"}, last_seen="")
 
 
-def test_what_is_too_long_or_too_much_is_left_out():
+def test_overlong_and_surplus_values_are_left_out():
     many = {f"trait {number:03}": number for number in range(MAX_TRAITS + 10)}
     found = contacts(
         message("identify", 0, traits={"bio": "short"}),

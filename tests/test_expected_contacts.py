@@ -1,4 +1,4 @@
-"""Whether `destination simulate` sees what is wrong with the contacts that a consumer keeps."""
+"""Test that `destination simulate` sees faults of the contacts that a consumer keeps."""
 
 import json
 from functools import cache
@@ -30,7 +30,7 @@ CUSTOMER = TRAFFIC.customer_ids[0]
 
 @cache
 def parcels_of(customer_id, messages=120):
-    """Return what is stored of a customer: the messages, and then the deletes."""
+    """Return the stored messages of a customer: the messages, then the deletes."""
     deletes = (Sending(index=index, deletes=True) for index in range(len(TRAFFIC.doomed)))
     sendings = (*(Sending(index=index) for index in range(messages)), *deletes)
     parcels = (TRAFFIC.parcel(sending) for sending in sendings)
@@ -47,7 +47,7 @@ def target(shared_account, make_stack):
 
 
 def consume(target, customer_id, *, backwards=False):
-    """Hand the messages of a customer to the consumer, as they are stored."""
+    """Pass the stored messages of a customer to the consumer."""
     table = ContactTable(target.account.dynamodb(), target.stores.contact_table, customer=customer_id)
     for parcel in parcels_of(customer_id)[:: -1 if backwards else 1]:
         record = record_of(TRAFFIC, parcel)
@@ -57,7 +57,7 @@ def consume(target, customer_id, *, backwards=False):
 
 @pytest.fixture
 def consumed(target, prepare):
-    """Return a target whose consumer has taken all messages in their order."""
+    """Return a target with a consumer that has handled all messages in order."""
 
     def consume_all():
         for customer_id in TRAFFIC.customer_ids:
@@ -72,7 +72,7 @@ def compare(target):
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_consumer_makes_of_messages_what_is_expected(request, backwards):
+def test_consumer_makes_the_expected_contacts(request, backwards):
     target = request.getfixturevalue("target" if backwards else "consumed")
     for customer_id in TRAFFIC.customer_ids if backwards else ():
         consume(target, customer_id, backwards=True)
@@ -81,16 +81,16 @@ def test_the_consumer_makes_of_messages_what_is_expected(request, backwards):
     assert (comparison.wrong, comparison.contacts) == (0, sum(len(expected_of(each)) for each in TRAFFIC.customer_ids))
 
 
-def test_the_messages_have_all_that_makes_contacts_differ():
+def test_messages_cover_every_contact_feature():
     contacts = [contact for customer_id in TRAFFIC.customer_ids for contact in expected_of(customer_id).values()]
     for part in ("traits", "groups", "events", "merged"):
         assert any(contact[part] for contact in contacts)
     assert any(contact["last_seen"] == "" for contact in contacts)
     names = {(CUSTOMER, TRAFFIC.due(parcel).body.get("user_id")) for parcel in parcels_of(CUSTOMER)}
-    assert not names <= {(CUSTOMER, name) for name in expected_of(CUSTOMER)}  # of some a delete has left nothing
+    assert not names <= {(CUSTOMER, name) for name in expected_of(CUSTOMER)}  # a delete has left nothing of some
 
 
-def test_a_consumer_that_does_not_run_is_given_up(target):
+def test_consumer_that_does_not_run_is_given_up(target):
     comparison = compare(target)
     assert comparison.wrong == comparison.contacts > SHOWN_DIFFERENCES == len(comparison.differences)
     assert str(comparison.differences[0]).endswith(" is missing")
@@ -105,7 +105,7 @@ def test_a_contact_that_was_changed_is_found(consumed):
     assert comparison.differences[0].part == f"events.{item['event']['S']}"
 
 
-def test_a_consumer_that_lags_behind_is_waited_for(target, request):
+def test_simulate_waits_for_a_slow_consumer(target, request):
     def catch_up(_text):
         request.getfixturevalue("consumed")
 
@@ -130,7 +130,7 @@ CONTACT = {"id": "u", "traits": {"plan": "pro", "none": None}, "groups": {"g": {
         ({"merged": ["a"]}, ("merged", "[]", '["a"]')),
     ],
 )
-def test_what_differs_is_told(changes, told):
+def test_differences_are_described(changes, told):
     [difference] = differences_of("acme", {"u": CONTACT}, {"u": {**CONTACT, **changes}})
     assert (difference.part, difference.expected, difference.found) == told
     assert difference.to_json() == {
@@ -156,7 +156,7 @@ def test_a_long_value_is_cut_and_no_text_steers_the_terminal():
     assert "\x1b" not in str(difference)
 
 
-def test_nothing_of_an_erased_user_remains_in_the_raw_table(target):
+def test_raw_table_keeps_nothing_of_an_erased_user(target):
     consume(target, CUSTOMER)
     erased = {
         TRAFFIC.due(parcel).body["user_id"] for parcel in parcels_of(CUSTOMER) if TRAFFIC.due(parcel).type == "delete"
@@ -165,7 +165,7 @@ def test_nothing_of_an_erased_user_remains_in_the_raw_table(target):
     assert list(remains_of_erased(target, CUSTOMER, erased)) == []
 
 
-def test_what_remains_of_an_erased_user_is_named(target):
+def test_leftovers_of_an_erased_user_are_named(target):
     consume(target, CUSTOMER)
     users = list(expected_of(CUSTOMER))
     remains = list(remains_of_erased(target, CUSTOMER, users))

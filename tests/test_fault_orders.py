@@ -1,4 +1,4 @@
-"""What `serve --faults` orders, and how a part of a batch fails."""
+"""Test the faults that `serve --faults` injects, including partial failures of a batch."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ from destination.local.function_process import Invocation
 
 
 def drawn(orders, *, is_batch=False, times=20_000):
-    """Return the shares of the faults that requests meet."""
+    """Return the shares of requests that meet each fault."""
     [rule] = orders.rules
     chance = Random(1)  # noqa: S311 -- faults are no secrets
     counts = Counter(rule.draw(chance, is_batch=is_batch) for _ in range(times))
@@ -48,7 +48,7 @@ def test_kinds_have_rates_of_their_own():
     assert shares.keys() == {None, *KINDS["throttle"], *KINDS["error"]}
 
 
-def test_a_part_fails_only_of_what_has_parts():
+def test_only_batches_can_fail_partially():
     orders = parse_orders("partial:0.3,reset:0.1")
     assert BatchFault.PARTIAL not in drawn(orders)
     assert drawn(orders)[Fault.RESET] == pytest.approx(0.1, abs=0.02)
@@ -75,13 +75,13 @@ def test_redelivery_is_not_a_fault_of_a_store(text, rules, redelivery):
         ("error:0.6,reset:0.6", "more than 1"),
     ],
 )
-def test_a_wrong_order_is_explained(text, sentence):
+def test_invalid_faults_option_is_explained(text, sentence):
     with pytest.raises(ValueError, match=sentence):
         parse_orders(text)
 
 
 def answer_of_store(request):
-    """Answer a request as the store does, whatever it gets is done, and close the connection as the proxy asks for."""
+    """Answer a request as the store does, and close the connection as the proxy asks for."""
     yield from done(json.loads(request.body))
     request.connection.shutdown(2)
 
@@ -98,7 +98,10 @@ def done(content):
 
 
 def call(operation, content, *, seed=1):
-    """Call a store through a proxy that lets a part of each batch fail; return the answer, and what the store got."""
+    """Call a store through a proxy that lets a part of each batch fail.
+
+    Return the answer, and what reached the store.
+    """
 
     async def run(url):
         async with FaultProxy(url, [Rule(faults=(BatchFault.PARTIAL,))], seed=seed) as proxy:
@@ -116,7 +119,7 @@ def call(operation, content, *, seed=1):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_queue_takes_a_part_of_what_is_sent_at_once(seed):
+def test_queue_accepts_a_part_of_a_batch(seed):
     entries = [{"Id": str(number)} for number in range(5)]
     answer, got = call("SendMessageBatch", {"QueueUrl": "q", "Entries": entries}, seed=seed)
     done, failed = ([one["Id"] for one in answer[name]] for name in ("Successful", "Failed"))
@@ -126,7 +129,7 @@ def test_a_queue_takes_a_part_of_what_is_sent_at_once(seed):
     assert {one["SenderFault"] for one in answer["Failed"]} == {False}
 
 
-def test_a_queue_takes_what_is_alone():
+def test_queue_accepts_a_single_message():
     answer, _ = call("SendMessageBatch", {"QueueUrl": "q", "Entries": [{"Id": "0"}]})
     assert answer == {"Successful": [{"Id": "0"}], "Failed": []}
 
@@ -152,7 +155,7 @@ def test_a_table_executes_a_part_of_the_statements():
 
 
 class Function:
-    """A consumer's function: what it was called with, and what it answers."""
+    """A consumer's function that records its calls and returns the given answer."""
 
     def __init__(self, response=None):
         self.events = []
@@ -164,14 +167,14 @@ class Function:
 
 
 @pytest.mark.parametrize(("again", "times"), [(True, 2), (False, 1)])
-def test_a_batch_that_is_done_may_be_handed_over_again(again, times):
+def test_finished_batch_may_be_delivered_again(again, times):
     function = Function()
     consumer = Consumer(name="f", invoke=function, tell=str, redelivers=lambda: again)
     assert asyncio.run(consumer.hand_over({"1": {"n": 1}}, reports_failures=True)) == frozenset()
     assert function.events == [{"Records": [{"n": 1}]}] * times
 
 
-def test_a_batch_with_failures_is_not_handed_over_again_at_once():
+def test_batch_with_failures_is_not_repeated_at_once():
     function = Function({"batchItemFailures": [{"itemIdentifier": "1"}]})
     consumer = Consumer(name="f", invoke=function, tell=str, redelivers=lambda: True)
     assert asyncio.run(consumer.hand_over({"1": {}, "2": {}}, reports_failures=True)) == {"1"}

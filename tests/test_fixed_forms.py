@@ -1,6 +1,6 @@
-"""The forms of what is stored and sent, as literal values, since other versions and other programs read them.
+"""Test the stored and sent forms as literal values, because other versions and other programs read them.
 
-A changed key or hash loses what is stored: a resend is stored again, an API key is unknown, an erasure finds nobody.
+A changed key or hash loses stored data: a resend is stored again, an API key is unknown, an erasure finds nobody.
 """
 
 import pytest
@@ -45,7 +45,7 @@ BODY = (
 
 
 class Confirming:
-    """A client of DynamoDB or SQS that keeps what it is asked for, and confirms all of it."""
+    """A DynamoDB or SQS client that records requests, and confirms all of them."""
 
     def __init__(self):
         self.asked = []
@@ -66,7 +66,7 @@ def texts(item):
     return {name: value["S"] for name, value in item.items() if "S" in value}
 
 
-def test_an_item_of_the_event_table():
+def test_event_table_item_has_its_fixed_form():
     client = Confirming()
     EventTable(client, "events", retention_days=30).write(record())
     [put] = client.asked
@@ -84,7 +84,7 @@ def test_an_item_of_the_event_table():
     assert put["Item"]["expires_at"] == {"N": "1939377600"}
 
 
-def test_a_message_of_the_event_queue():
+def test_event_queue_message_has_its_fixed_form():
     client = Confirming()
     EventQueue(client, "https://sqs/events").write(record())
     [sent] = client.asked
@@ -107,7 +107,7 @@ def test_a_message_of_the_event_queue():
         ("delete", "8e8d68e46c346e89d0508de0139fdc0ebf0c8b72a7344261af33af1f7636f4c0"),
     ],
 )
-def test_the_ids_of_a_message_of_a_fifo_queue(call_type, deduplication_id):
+def test_fifo_ids_have_their_fixed_form(call_type, deduplication_id):
     client = Confirming()
     EventQueue(client, "https://sqs/events.fifo").write(record(*canonicalise({**PAYLOAD, "type": call_type})))
     [sent] = client.asked
@@ -125,7 +125,7 @@ def test_the_ids_of_a_message_of_a_fifo_queue(call_type, deduplication_id):
         ),
     ],
 )
-def test_an_item_of_the_rejects_table(of_batch, body_hash):
+def test_rejects_table_item_has_its_fixed_form(of_batch, body_hash):
     client = Confirming()
     reject = Reject(
         customer_id="acme#1",
@@ -159,14 +159,14 @@ def test_json_with_half_of_a_surrogate_pair_is_escaped():
     assert json_text({"é": ["\ud800", 1]}) == r'{"\u00e9":["\ud800",1]}'
 
 
-def test_the_hash_of_an_api_key():
+def test_api_key_hash_has_its_fixed_form():
     assert hash_key("dd_live_key") == "511700bf82aa2619332c8ee6581bf1e1e449ed2ed1b4e2f1ca98eb7b7034bd90"
 
 
 USER_HASH = "73e0e7ad37bf117e925cbdc865ba222fbeb4c1929ecfbbacf43f4bdf36c6b90d"
 
 
-def test_items_of_the_erasure_table():
+def test_erasure_table_items_have_their_fixed_form():
     client = Confirming()
     request = ErasureRequest(customer_id="acme#1", subject=SUBJECT, requested_at="2031-05-17T12:00:00.000000Z")
     table = ErasureTable(client, "erasures")
@@ -199,7 +199,7 @@ def test_items_of_the_erasure_table():
     }
 
 
-def test_the_subject_of_a_linked_id():
+def test_subject_of_a_linked_id_has_its_fixed_form():
     assert linked_subject("acme#1", Link("previous", "ü#1")) == "acme%231#anonymous#ü%231"
 
 
@@ -208,7 +208,7 @@ USER = "88173365bd531521456c693ae13f50e2cd88ce581ce953ac7af930dcef50c864"
 VISITOR = "8ffddbd8c735811613cc54c81e45c9690f82c377795459460cdfd66812dcd6bc"
 
 
-def test_items_of_the_contact_table(aws):
+def test_contact_table_items_have_their_fixed_form(aws):
     client = aws.dynamodb()
     declared = load_template()["Resources"]["ContactTable"]["Properties"]
     names = ("BillingMode", "AttributeDefinitions", "KeySchema")

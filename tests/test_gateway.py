@@ -1,4 +1,4 @@
-"""HTTP requests over a socket, and the events that a function gets for them."""
+"""Test HTTP requests over a socket, and the Lambda events that they become."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ JSON = ("Content-Type", "application/json")
 
 @pytest.fixture(scope="module")
 def address():
-    """Where a server answers each request with its event."""
+    """A server that answers each request with its event."""
 
     async def tell_event(request):
         return JSONResponse(to_event(request, await request.body(), NOW))
@@ -56,7 +56,7 @@ def event_of(address):
     return event_of
 
 
-def test_an_event_has_the_shape_of_the_sample_events(event_of):
+def test_event_has_the_form_of_the_sample_events(event_of):
     def shape(value):
         return {name: shape(part) for name, part in value.items()} if isinstance(value, dict) else type(value)
 
@@ -66,7 +66,7 @@ def test_an_event_has_the_shape_of_the_sample_events(event_of):
     assert (event["version"], event["routeKey"]) == ("2.0", "POST /segment")
 
 
-def test_an_event_tells_who_asked_whom_and_when(event_of):
+def test_event_has_source_host_and_time(event_of):
     event = event_of(("User-Agent", "Segment.io/1.0"))
     context = event["requestContext"]
     assert (context["domainName"], context["domainPrefix"]) == ("destination.example.com", "destination")
@@ -82,7 +82,7 @@ def test_an_event_tells_who_asked_whom_and_when(event_of):
     assert forwarded == {"for": "127.0.0.1", "port": "8443", "proto": "http"}
 
 
-def test_names_of_headers_are_in_lower_case_and_values_as_they_came(event_of):
+def test_header_names_become_lower_case_and_values_stay(event_of):
     headers = event_of(("X-Segment-Settings", "eyJhIjogMX0="), ("AUTHORIZATION", "Basic QWJj"))["headers"]
     assert (headers["x-segment-settings"], headers["authorization"]) == ("eyJhIjogMX0=", "Basic QWJj")
 
@@ -92,14 +92,14 @@ def test_several_values_of_a_header_are_joined_by_commas(event_of):
     assert event["headers"]["authorization"] == "Basic QQ==,Basic Qg=="
 
 
-def test_cookies_stand_apart_from_the_headers(event_of):
+def test_cookies_are_separate_from_the_headers(event_of):
     event = event_of(("Cookie", "a=1; b=2"))
     assert event["cookies"] == ["a=1", "b=2"]
     assert "cookie" not in event["headers"]
     assert "cookies" not in event_of()
 
 
-def test_a_query_comes_raw_and_decoded(event_of):
+def test_event_has_the_raw_and_the_decoded_query(event_of):
     event = event_of(path="/segment?a=1&b=x%20y&a=2&empty=")
     assert (event["rawPath"], event["rawQueryString"]) == ("/segment", "a=1&b=x%20y&a=2&empty=")
     assert event["queryStringParameters"] == {"a": "1,2", "b": "x y", "empty": ""}
@@ -126,13 +126,13 @@ def test_text_arrives_as_text(event_of, content_type):
         pytest.param([JSON, ("Content-Encoding", "gzip")], MESSAGE, id="encoded"),
     ],
 )
-def test_all_else_arrives_as_base64(event_of, headers, body):
+def test_other_content_arrives_as_base64(event_of, headers, body):
     event = event_of(*headers, body=body)
     assert (base64.b64decode(event["body"]), event["isBase64Encoded"]) == (body, True)
 
 
 @pytest.mark.parametrize("headers", [[JSON], []])
-def test_an_empty_body_is_none(event_of, headers):
+def test_empty_body_is_absent(event_of, headers):
     event = event_of(*headers)
     assert "body" not in event
     assert event["isBase64Encoded"] is False
@@ -146,7 +146,7 @@ def test_an_empty_body_is_none(event_of, headers):
         ({"statusCode": 204}, 204, ""),
     ],
 )
-def test_what_a_function_returns_is_the_response(returned, status, body):
+def test_result_of_a_function_becomes_the_response(returned, status, body):
     response = to_response(returned)
     assert (response.status_code, response.body.decode()) == (status, body)
     assert response.headers.get("Content-Type") == returned.get("headers", {}).get("Content-Type")

@@ -1,4 +1,4 @@
-"""What stands before a local server: which requests reach it, and which are refused."""
+"""Test the guard of a local server: which requests it lets through, and which it refuses."""
 
 import asyncio
 
@@ -55,7 +55,7 @@ OWN_HOSTS = (
 
 @pytest.mark.parametrize("host", OWN_HOSTS.split())
 @pytest.mark.parametrize("path", [API, "/", "/_local/keys"])
-def test_hosts_that_only_this_machine_can_mean_are_served(host, path):
+def test_hosts_that_mean_only_this_machine_are_served(host, path):
     assert status_of(("host", host), path=path) == 200
 
 
@@ -70,7 +70,7 @@ evil.example a{{b}}.example:8080 localhost.evil.example 127.0.0.1.evil.example l
 
 @pytest.mark.parametrize("host", [*FOREIGN_HOSTS.split(), "", "127.0.0.1 ", " localhost", "a" * 300])
 @pytest.mark.parametrize("path", [API, "/", "/_local/keys"])
-def test_every_other_host_is_refused(host, path):
+def test_other_hosts_are_refused(host, path):
     assert status_of(("host", host), path=path) == 403
 
 
@@ -88,7 +88,7 @@ def test_a_request_must_have_exactly_one_host(headers):
     assert status_of(*headers, path="/_local", method="GET", http_version="1.0") == 403
 
 
-def test_an_address_where_the_server_listens_is_served():
+def test_address_of_the_server_is_served():
     assert status_of(("host", "192.0.2.7:8080"), server="192.0.2.7", client="192.0.2.99") == 200
     assert status_of(("host", "[2001:db8::7]:8080"), server="2001:db8:0::7", client="2001:db8::99") == 200
     assert status_of(("host", "192.0.2.8:8080"), server="192.0.2.7", client="192.0.2.99") == 403
@@ -117,11 +117,11 @@ def test_an_address_where_the_server_listens_is_served():
         ("sec-fetch-site", ""),
     ],
 )
-def test_no_other_site_reaches_anything(header, path, method):
+def test_other_sites_reach_nothing(header, path, method):
     assert status_of(LOCAL_HOST, header, path=path, method=method) == 403
 
 
-def test_one_foreign_header_of_two_is_enough():
+def test_one_foreign_header_is_enough_to_refuse():
     own = ("origin", "http://127.0.0.1:8080")
     assert status_of(LOCAL_HOST, own, ("origin", "http://evil.example")) == 403
     assert status_of(LOCAL_HOST, own, ("sec-fetch-site", "cross-site")) == 403
@@ -131,7 +131,7 @@ def test_one_foreign_header_of_two_is_enough():
 @pytest.mark.parametrize(
     ("scheme", "host"), [("http", "127.0.0.1:8080"), ("http", "LOCALHOST"), ("https", "[::1]:8443")]
 )
-def test_the_page_itself_may_do_all(scheme, host):
+def test_page_itself_may_do_everything(scheme, host):
     headers = [("host", host), ("origin", f"{scheme}://{host.lower()}"), ("sec-fetch-site", "same-origin")]
     assert status_of(*headers, scheme=scheme, path="/_local/keys") == 200
 
@@ -140,7 +140,7 @@ def test_a_person_may_type_the_address():
     assert status_of(LOCAL_HOST, ("sec-fetch-site", "none"), path="/", method="GET") == 200
 
 
-def test_there_are_no_websockets():
+def test_websockets_are_refused():
     with pytest.raises(RuntimeError, match="websocket is not served"):
         status_of(LOCAL_HOST, type="websocket")
 
@@ -148,7 +148,7 @@ def test_there_are_no_websockets():
 # Tunnels
 
 
-def test_a_name_that_is_allowed_reaches_the_api_only():
+def test_allowed_name_reaches_only_the_api():
     headers = [("host", TUNNEL.upper()), ("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]
     assert status_of(*headers) == 200
     assert {path: status_of(*headers, path=path, method="GET") for path in PRIVATE} == dict.fromkeys(PRIVATE, 403)
@@ -156,19 +156,19 @@ def test_a_name_that_is_allowed_reaches_the_api_only():
 
 @pytest.mark.parametrize("path", PRIVATE[:-1])
 @pytest.mark.parametrize("header", sorted(FORWARDED_BY_PROXY))
-def test_a_tunnel_that_writes_a_host_of_its_own_reaches_the_api_only(header, path):
+def test_tunnel_with_its_own_host_reaches_only_the_api(header, path):
     assert status_of(LOCAL_HOST, (header, "192.0.2.1")) == 200
     assert status_of(LOCAL_HOST, (header, "192.0.2.1"), path=path, method="GET") == 403
 
 
-def test_another_machine_reaches_the_api_only():
+def test_other_machine_reaches_only_the_api():
     address = {"server": "192.0.2.7", "client": "192.0.2.99"}
     for host in ("192.0.2.7:8080", "127.0.0.1:8080"):
         assert status_of(("host", host), **address) == 200
         assert status_of(("host", host), path="/_local/keys", **address) == 403
 
 
-def test_a_site_can_not_use_a_tunnel_either():
+def test_site_cannot_use_a_tunnel():
     assert status_of(("host", TUNNEL), ("origin", "https://evil.example")) == 403
     assert status_of(("host", TUNNEL), ("origin", f"https://{TUNNEL}")) == 403
 
@@ -196,7 +196,7 @@ def test_a_host_name_can_be_allowed(name):
 @pytest.mark.parametrize(
     "name", ["", "https://abc.ngrok.app", "abc.ngrok.app:443", "*.ngrok.app", "abc..app", ".app", "abc.app.", "a b"]
 )
-def test_what_is_not_a_host_name_can_not_be_allowed(name):
+def test_only_host_names_can_be_allowed(name):
     assert not is_host_name(name)
 
 
@@ -209,7 +209,7 @@ def test_hosts_are_compared_as_addresses():
     assert parse_host("EXAMPLE.com:1") == "example.com"
 
 
-def test_a_refusal_says_what_to_do():
+def test_refusal_says_how_to_allow_the_request():
     guard = Guard(app=reached, public_paths={API})
     bodies = []
 

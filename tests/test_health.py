@@ -20,7 +20,7 @@ SINKS = [
 
 
 @pytest.mark.parametrize("parameters", SINKS, ids=str)
-def test_a_deployment_whose_stores_answer_is_healthy(deploy, lines, parameters):
+def test_deployment_is_healthy_if_its_stores_answer(deploy, lines, parameters):
     deployed = deploy(**parameters)
     answer = deployed.send(HEALTH)
     assert (answer.status, answer.body) == (200, {"status": "healthy"})
@@ -38,7 +38,7 @@ def test_a_deployment_whose_stores_answer_is_healthy(deploy, lines, parameters):
         ({"EventSink": "sqs"}, "EVENT_QUEUE_URL", "event_store_unavailable"),
     ],
 )
-def test_one_store_that_does_not_answer_is_a_503_that_names_it(deploy, lines, parameters, store, code):
+def test_silent_store_is_named_in_a_503(deploy, lines, parameters, store, code):
     missing = "https://sqs.us-east-1.amazonaws.com/123456789012/missing" if store == "EVENT_QUEUE_URL" else "missing"
     answer = deploy(**parameters, environment={store: missing}).send(HEALTH)
     assert (answer.status, answer.body["code"]) == (503, code)
@@ -55,17 +55,17 @@ def test_one_store_that_does_not_answer_is_a_503_that_names_it(deploy, lines, pa
         ({"EventSink": "sqs"}, "EVENT_TABLE"),
     ],
 )
-def test_a_store_that_no_message_needs_is_not_asked(deploy, parameters, store):
+def test_unused_store_is_not_checked(deploy, parameters, store):
     assert deploy(**parameters, environment={store: "missing"}).send(HEALTH).status == 200
 
 
-def test_maintenance_is_no_health_and_touches_no_store(deploy):
+def test_maintenance_is_503_and_reads_no_store(deploy):
     missing = {"KEY_TABLE": "missing", "EVENT_TABLE": "missing"}
     answer = deploy(Maintenance="on", environment=missing).send(HEALTH)
     assert (answer.status, answer.body["code"]) == (503, "maintenance")
 
 
-def test_what_was_found_is_kept_for_ten_seconds(lines):
+def test_result_is_kept_for_ten_seconds(lines):
     now, asked = 1000.0, []
 
     def probe():
@@ -92,12 +92,12 @@ class Raises:
 @pytest.mark.parametrize(
     "error", [ErasureStoreUnavailable, EventStoreUnavailable, KeyStoreUnavailable, RejectStoreUnavailable]
 )
-def test_the_answer_tells_no_more_than_messages_are_told(error):
+def test_answer_names_no_resources(error):
     response = Health([Raises(error())], clock=lambda: 0.0).answer()
     assert json.loads(response["body"]) == {"message": str(error()), "code": error.code}
 
 
-def test_a_bug_is_no_unhealthy_store():
+def test_bug_is_not_reported_as_an_unhealthy_store():
     health = Health([Raises(ZeroDivisionError())], clock=lambda: 0.0)
     with pytest.raises(ZeroDivisionError):
         health.answer()

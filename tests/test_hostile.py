@@ -1,7 +1,8 @@
-"""Whatever comes, the whole function answers by the contract, and what it stores is what was said.
+"""Test the whole function with hostile input from hypothesis: it answers by the contract, and stores exactly what was
+sent.
 
-hypothesis makes the input. Documents are spelled as JSON by a writer of our own, so that what is stored is compared
-with what was meant, and not with another reading of the same parser.
+A separate JSON writer spells the documents. So the stored message is compared with the intended document, and not with
+a second reading by the same parser.
 """
 
 import base64
@@ -53,7 +54,10 @@ CODES = codes()
 
 
 def assert_by_the_contract(answer, *statuses):
-    """What is no success is one of our 4xx (or the 501), in JSON, with a text for people; nothing is our fault."""
+    """Assert that every answer except success is one of our 4xx (or 501), in JSON, with a text.
+
+    It is never our fault.
+    """
     assert answer.headers.keys() <= HEADERS
     assert answer.headers["Content-Type"] == "application/json"
     assert all(value.isascii() and value.isprintable() for value in answer.headers.values())
@@ -66,7 +70,7 @@ def assert_by_the_contract(answer, *statuses):
 
 
 def answered(body, **changes):
-    """Return status and body of what the function that was deployed last answers, while its clock stands still."""
+    """Return status and body from the function that was deployed last, with a stopped clock."""
     changed = dataclasses.replace(sys.modules["handler.app"].destination, clock=lambda: NOW, **changes)
     event = {"headers": {"authorization": GOOD}, "requestContext": {"requestId": "test"}, "body": body}
     response = changed.answer(Request.from_event(event, NOW))
@@ -74,7 +78,7 @@ def answered(body, **changes):
 
 
 def take(destination):
-    """Return what is stored, and take it away."""
+    """Return the stored messages, and remove them."""
     records = destination.records()
     if destination.stack.stores.sink.is_queryable:
         for record in records:
@@ -93,11 +97,11 @@ def table(deploy):
     return deploy()
 
 
-# Documents, and how they are spelled
+# Documents, and their spellings
 
 
 def whole(text):
-    """Join halves of surrogate pairs that stand side by side, as every reader of JSON does."""
+    """Join adjacent halves of surrogate pairs, as every JSON reader does."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
@@ -148,7 +152,7 @@ def spelled_character(character, chance):
 
 
 def exact(value):
-    """Tell apart what Python takes for equal: 1, 1.0 and true."""
+    """Distinguish values that Python considers equal: 1, 1.0 and true."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -167,7 +171,7 @@ BODY = json.dumps({**TRACK, "userId": 1, "properties": {"é💡": [1.5e3, True, 
 BODY_OCTETS = BODY.encode("utf-8", "replace")
 
 
-def test_a_body_that_is_cut_off_anywhere_is_refused(table):
+def test_truncated_body_is_refused(table):
     for end in range(len(BODY_OCTETS)):
         answer = table.post(base64.b64encode(BODY_OCTETS[:end]).decode(), is_base64=True)
         assert_by_the_contract(answer, 400)
@@ -177,14 +181,14 @@ def test_a_body_that_is_cut_off_anywhere_is_refused(table):
 
 @search(200)
 @given(at=st.integers(0, len(BODY_OCTETS) - 1), octets=st.binary(max_size=3), cut=st.integers(0, 3))
-def test_a_body_with_some_bytes_changed_is_taken_or_refused(table, at, octets, cut):
+def test_body_with_changed_bytes_is_accepted_or_refused(table, at, octets, cut):
     body = BODY_OCTETS[:at] + octets + BODY_OCTETS[at + cut :]
     assert_by_the_contract(table.post(base64.b64encode(body).decode(), is_base64=True))
 
 
 @search(60)
 @given(own=objects, properties=objects, chance=st.randoms(use_true_random=True), is_base64=st.booleans())
-def test_what_is_stored_is_what_was_said(destination, own, properties, chance, is_base64):
+def test_stored_message_equals_the_sent_one(destination, own, properties, chance, is_base64):
     message = {**TRACK, "properties": properties, "own": own, "context": {"own": own}}
     text = spelled(message, chance)
     body = base64.b64encode(text.encode()).decode() if is_base64 else text
@@ -195,7 +199,7 @@ def test_what_is_stored_is_what_was_said(destination, own, properties, chance, i
 
 @search(40)
 @given(document=objects, chance=st.randoms(use_true_random=True))
-def test_settings_are_stored_as_they_were_said(destination, document, chance):
+def test_stored_settings_equal_the_sent_ones(destination, document, chance):
     header = base64.b64encode(spelled(document, chance).encode()).decode()
     assert_by_the_contract(destination.post(TRACK, headers={"x-segment-settings": header}), 200, 202)
     [record] = take(destination)
@@ -207,7 +211,7 @@ FIELDS = st.sampled_from(["type", "Type", *TOP.spelling, *TOP.spelling.values(),
 
 @search(80)
 @given(message=st.dictionaries(FIELDS, values, max_size=6), call_type=st.sampled_from(["track", "alias", "delete", 7]))
-def test_fields_of_any_kind_are_taken_or_refused(destination, message, call_type):
+def test_fields_of_any_type_are_accepted_or_refused(destination, message, call_type):
     assert_by_the_contract(destination.post({**message, "type": call_type}))
     take(destination)
 
@@ -221,7 +225,7 @@ def test_fields_of_any_kind_are_taken_or_refused(destination, message, call_type
 @example("x" * 3000)
 @example("\ud800" * 1000)
 @example("💡" * 1000)
-def test_any_text_is_an_id_that_both_stores_take(destination, text):
+def test_any_text_is_an_id_for_both_stores(destination, text):
     message = {**TRACK, "user_id": text, "event": text, "message_id": text[:100], "group_id": text}
     assert_by_the_contract(destination.post(message), 200, 202)
     [record] = take(destination)
@@ -289,7 +293,7 @@ def test_a_large_message_is_answered_in_time(destination, message):
     ],
     ids=lambda value: f"{value[:12]!r} of {len(value):,}",
 )
-def test_a_limit_that_is_broken_is_named(table, body, code):
+def test_exceeded_limit_is_named(table, body, code):
     answer = table.post(body)
     assert_by_the_contract(answer, 400)
     assert answer.body["code"] == code
@@ -319,7 +323,7 @@ def send(destination, message=TRACK, **headers):
 @example(basic(b"demo-key-good\xff:"))
 @example(basic(b"DEMO-KEY-GOOD:"))
 @example("Basic " + "A" * 100_000)
-def test_whatever_is_no_live_key_is_401(table, authorization):
+def test_anything_but_a_live_key_is_401(table, authorization):
     assume(authorization != GOOD)
     answer = send(table, authorization=authorization)
     assert_by_the_contract(answer, 401)
@@ -338,12 +342,12 @@ def test_a_key_ends_at_its_first_colon(table):
 @example("\r\nX-Injected: 1")
 @example("e30=\x00")
 @example(base64.b64encode(b'{"a":"\\ud800"}').decode())
-def test_whatever_the_settings_are_the_message_is_taken_or_refused(table, header):
+def test_message_with_any_settings_is_accepted_or_refused(table, header):
     assert_by_the_contract(send(table, authorization=GOOD, x_segment_settings=header), 200, 400)
 
 
 @pytest.mark.parametrize("text", ["\r\nSet-Cookie: a=b", "\n\n<html>", "\u2028", "\x85", '"}{"', "\ud800"])
-def test_no_text_of_a_caller_becomes_a_header_or_ends_one(table, text):
+def test_text_of_a_caller_never_becomes_a_header(table, text):
     message = {"type": "track", "userId": text, "event": text, "messageId": text, text: text}
     for odd in (message, {**message, "type": text}, {**message, "event": {text: text}}):
         answer = send(table, odd, authorization=GOOD, **{text: text}, x_segment_settings=f"x{text}x")
@@ -354,7 +358,7 @@ def test_no_text_of_a_caller_becomes_a_header_or_ends_one(table, text):
     assert answer.body["message_id"] == text
 
 
-def test_a_line_holds_no_key_no_header_and_no_body(table, lines):
+def test_line_has_no_key_no_header_and_no_body(table, lines):
     secrets = [f"secret-{number}" for number in range(9)]
     table.add_key(secrets[0])
     message = {**TRACK, "message_id": "m-1", "user_id": secrets[1], "event": secrets[2], secrets[3]: secrets[4]}
@@ -370,7 +374,7 @@ def test_a_line_holds_no_key_no_header_and_no_body(table, lines):
     assert base64.b64encode(f"{secrets[0]}:".encode()).decode() not in written
 
 
-def test_names_that_mean_something_to_a_language_are_names(destination):
+def test_names_with_a_meaning_in_a_language_are_only_names(destination):
     odd = {name: {"type": "alias", "customer_id": "other", name: name} for name in POLLUTING}
     message = {**TRACK, **odd, "properties": odd, "context": odd, "integrations": odd}
     assert_by_the_contract(destination.post(message), 200, 202)
@@ -400,7 +404,7 @@ payloads = st.one_of(
 @search(400)
 @given(payloads)
 @example({"type": "alias", "userId": 7, "to": "7"})
-def test_the_canonical_form_of_a_canonical_form_is_itself(payload):
+def test_canonicalisation_is_idempotent(payload):
     [message] = canonicalise(payload)
     [again] = canonicalise(message.body)
     assert exact(again.body) == exact(message.body)
@@ -444,7 +448,7 @@ def test_a_resend_has_the_same_derived_id_and_is_stored_once(table, message, own
     assert len(take(table)) == 1
 
 
-# Texts of a partner's own schemas, which may name a field of the customer's
+# Texts in a partner's own schemas, which may name a customer's field
 
 ODD_NAMES = {
     "half a surrogate pair": {"\ud800": 1},
@@ -456,7 +460,7 @@ ODD_NAMES = {
 
 @pytest.fixture
 def all_properties_must_be_texts(tmp_path):
-    """Return the schemas of a partner by whom properties are texts, or objects of texts."""
+    """Return partner schemas in which properties are texts, or objects of texts."""
     for path in SCHEMAS.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     schema = json.loads((SCHEMAS / "track.json").read_bytes())
@@ -486,14 +490,14 @@ subjects = st.tuples(ids, st.sampled_from(["user", "anonymous"]), ids)
 
 @search(300)
 @given(subjects, subjects)
-def test_two_subjects_never_share_a_key(one, other):
+def test_subjects_never_share_a_key(one, other):
     keys = [subject_key(*subject) for subject in (one, other)]
     assert (keys[0] == keys[1]) == (one == other)
 
 
 @search(300)
 @given(user_id=ids, message_ids=st.tuples(ids, ids))
-def test_two_messages_of_a_subject_never_share_a_position(user_id, message_ids):
+def test_messages_of_a_subject_never_share_a_position(user_id, message_ids):
     records = [
         Record(customer_id="acme", message=message, settings={}, stored_at=0)
         for message_id in message_ids

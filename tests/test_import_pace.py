@@ -1,4 +1,4 @@
-"""How an import waits, for all its senders, and how it sends what was not answered."""
+"""Test how an import waits for all its senders, and how it retries requests."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ def all_accepted(received):
 
 
 class Clock:
-    """Stands still until it is told."""
+    """A clock that a test moves."""
 
     def __init__(self):
         self.now = 1000.0
@@ -44,13 +44,13 @@ def wait_of(pace, clock):
 
 
 def fail(pace, clock, *, times=1, **options):
-    """Let requests fail one after the other, each begun when it may."""
+    """Let requests fail in turn. Each begins as soon as it may."""
     for _ in range(times):
         clock.now = max(clock.now, pace.not_before)
         pace.slow_down(pace.begin(), "Down", **options)
 
 
-def test_pauses_double_up_to_a_limit_give_or_take_a_half(clock):
+def test_pauses_double_up_to_a_limit_with_jitter(clock):
     pace = pace_of(clock, give_up_after_seconds=10_000)
     for number in range(12):
         fail(pace, clock)
@@ -59,13 +59,13 @@ def test_pauses_double_up_to_a_limit_give_or_take_a_half(clock):
 
 
 @pytest.mark.parametrize(("retry_after", "least"), [("7", 7), ("Mon, 01 Jan 2001 00:00:00 GMT", 0), ("soon", 0)])
-def test_it_waits_as_long_as_it_is_told(clock, retry_after, least):
+def test_retry_after_is_obeyed(clock, retry_after, least):
     pace = pace_of(clock)
     fail(pace, clock, retry_after=retry_after)
     assert max(least, 0.25) <= wait_of(pace, clock) <= max(least, 0.75)
 
 
-def test_requests_that_fail_beside_each_other_count_as_one_failure(clock):
+def test_concurrent_failures_count_as_one(clock):
     pace = pace_of(clock)
     began = [pace.begin() for _ in range(4)]
     clock.now += 1
@@ -75,7 +75,7 @@ def test_requests_that_fail_beside_each_other_count_as_one_failure(clock):
     assert pace.size == 50
 
 
-def test_no_pause_is_shortened_by_a_later_failure(clock):
+def test_later_failure_does_not_shorten_a_pause(clock):
     pace = pace_of(clock)
     began = [pace.begin() for _ in range(2)]
     pace.slow_down(began[0], "Down", retry_after="60")
@@ -83,7 +83,7 @@ def test_no_pause_is_shortened_by_a_later_failure(clock):
     assert wait_of(pace, clock) == 60
 
 
-def test_after_an_answer_the_first_pause_comes_again(clock):
+def test_pause_is_reset_after_an_answer(clock):
     pace = pace_of(clock)
     fail(pace, clock, times=5)
     pace.go_on(clock.now, 1)
@@ -92,7 +92,7 @@ def test_after_an_answer_the_first_pause_comes_again(clock):
     assert wait_of(pace, clock) <= 0.75
 
 
-def test_what_is_too_much_is_halved_down_to_one_message_and_doubled_after_each_answer(clock):
+def test_batch_size_is_halved_and_doubled_again(clock):
     pace = pace_of(clock)
     fail(pace, clock, times=10, is_too_much=True)
     assert pace.size == 1
@@ -103,7 +103,7 @@ def test_what_is_too_much_is_halved_down_to_one_message_and_doubled_after_each_a
     assert pace.size == 100
 
 
-def test_it_begins_with_few_messages_at_once(clock):
+def test_first_batches_are_small(clock):
     assert pace_of(clock, size=500).size == FIRST_MESSAGES
 
 
@@ -111,7 +111,7 @@ def test_it_begins_with_few_messages_at_once(clock):
     ("seconds", "sent"),
     [pytest.param(SWIFT_SECONDS + 1, FIRST_MESSAGES, id="slow"), pytest.param(0, FIRST_MESSAGES - 1, id="small")],
 )
-def test_an_answer_that_says_nothing_of_more_messages_lets_it_not_grow(clock, seconds, sent):
+def test_slow_or_small_batch_does_not_grow_the_size(clock, seconds, sent):
     pace = pace_of(clock, size=500)
     began = pace.begin()
     clock.now += seconds
@@ -119,20 +119,20 @@ def test_an_answer_that_says_nothing_of_more_messages_lets_it_not_grow(clock, se
     assert pace.size == FIRST_MESSAGES
 
 
-def test_too_many_requests_say_nothing_of_their_size(clock):
+def test_429_does_not_change_the_batch_size(clock):
     pace = pace_of(clock)
     fail(pace, clock, times=3)
     assert pace.size == 100
 
 
-def test_without_an_answer_it_gives_up_when_the_time_is_over(clock):
+def test_import_gives_up_when_the_time_is_over(clock):
     pace = pace_of(clock, give_up_after_seconds=60)
     with pytest.raises(Stopped, match=r"^Down, for \d+ s now, and the next try would be in \d+ s: given up"):
         fail(pace, clock, times=100)
     assert clock.now <= 1060
 
 
-def test_any_answer_begins_the_time_anew(clock):
+def test_any_answer_restarts_the_time(clock):
     pace = pace_of(clock, give_up_after_seconds=60)
     for _ in range(100):
         fail(pace, clock, times=3)
@@ -141,12 +141,12 @@ def test_any_answer_begins_the_time_anew(clock):
     assert clock.now > 1060
 
 
-def test_an_endpoint_that_wants_more_time_than_there_is_is_given_up_at_once(clock):
+def test_retry_after_beyond_the_limit_gives_up_at_once(clock):
     with pytest.raises(Stopped, match="the next try would be in 3600 s"):
         fail(pace_of(clock), clock, retry_after="3600")
 
 
-def test_the_first_reason_is_told(clock):
+def test_first_reason_is_reported(clock):
     pace = pace_of(clock)
     pace.stop(Stopped("first"))
     pace.stop(Stopped("second"))
@@ -167,7 +167,7 @@ def batch_of(count):
 
 @pytest.fixture
 def impatient():
-    """Make a sender that waits for a moment only."""
+    """Create a sender that waits only a moment."""
     senders = []
 
     def make(server, *, size=4):
@@ -189,7 +189,7 @@ def impatient():
         pytest.param([b"nonsense\r\n\r\n"], id="is no HTTP"),
     ],
 )
-def test_an_answer_that_does_not_come_whole_is_asked_for_again(impatient, pieces):
+def test_truncated_answer_is_retried(impatient, pieces):
     def answer(received):
         return pieces if received.number == 1 else all_accepted(received)
 
@@ -198,7 +198,7 @@ def test_an_answer_that_does_not_come_whole_is_asked_for_again(impatient, pieces
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_what_passes_is_sent_again(impatient, status):
+def test_temporary_failures_are_retried(impatient, status):
     def answer(received):
         if received.number == 1:
             return response(status, "<html>", "Retry-After: 0")
@@ -208,7 +208,7 @@ def test_what_passes_is_sent_again(impatient, status):
         assert impatient(server).deliver(batch_of(4)).accepted == 4
 
 
-def test_less_is_sent_at_once_to_an_endpoint_that_is_too_slow(impatient):
+def test_slow_endpoint_gets_smaller_batches(impatient):
     sizes = []
 
     def answer(received):

@@ -1,4 +1,7 @@
-"""What import-linter can't say of imports; its contracts are in pyproject.toml, and `make check` runs them."""
+"""Test rules about imports that import-linter can't express.
+
+Its contracts are in pyproject.toml, and `make check` runs them.
+"""
 
 import ast
 
@@ -19,7 +22,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", FUNCTIONS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_only_one_module_makes_clients(path):
+def test_one_module_creates_all_clients(path):
     makes_clients = bool({"boto3", "botocore.session"} & set(imports(path)))
     assert makes_clients == (path == ROOT / "handler" / "clients.py")
 
@@ -30,11 +33,11 @@ JUDGES = [
     for path in sorted((ROOT / "destination" / room).glob("*.py"))
     if path.stem != "catalog"  # writes a page, and judges nothing
 ]
-"""What judges the product. It would follow a fault of the product if it shared the product's code."""
+"""The rooms that judge the product. Shared code would hide a fault of the product."""
 SHARED = {
-    "certification.checklist": {"handler.errors.STORE_ERRORS"},  # what boto3 raises, which is no judgement
+    "certification.checklist": {"handler.errors.STORE_ERRORS"},  # the exceptions of boto3, which judge nothing
     "certification.store_access": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},
-    "certification.keys": {"handler.keys.new_key"},  # makes keys, as `destination keys create` does for a partner
+    "certification.keys": {"handler.keys.new_key"},  # creates keys, as `destination keys create` does for a partner
     "certification.requests": {"handler.keys.new_key"},
     "certification.samples": {  # completes messages by the schemas that a partner has edited
         "handler.canonicalise.canonicalise",
@@ -48,11 +51,11 @@ SHARED = {
         "handler.spec.SETTINGS",
         "handler.spec.TOP",
     },
-    "simulation.contacts": {"consumer.contacts.table.ContactTable"},  # reads what `destination contacts` prints
+    "simulation.contacts": {"consumer.contacts.table.ContactTable"},  # reads the output of `destination contacts`
     "simulation.play": {"handler.errors.STORE_ERRORS"},
-    "simulation.setup": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},  # makes keys for the run
+    "simulation.setup": {"handler.errors.STORE_ERRORS", "handler.keys.new_key"},  # creates keys for the run
 }
-"""Module -> what it may import from the product, and why."""
+"""Module -> the modules of the product that it may import, and why."""
 PRODUCT = ("handler", "consumer")
 
 
@@ -61,7 +64,7 @@ def judge(path):
 
 
 @pytest.mark.parametrize("path", JUDGES, ids=judge)
-def test_the_judge_shares_no_code_with_the_product(path):
+def test_judge_shares_no_code_with_the_product(path):
     names = {name for name in imports(path) if name.split(".")[0] in PRODUCT}
     packages = {name.rpartition(".")[0] for name in SHARED.get(judge(path), ())}
     assert names - packages == SHARED.get(judge(path), set())

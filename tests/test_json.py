@@ -1,6 +1,6 @@
-"""What JSON is, rule by rule of the grammar of RFC 8259, and what we make of what it leaves open.
+"""Test JSON rule by rule of the grammar of RFC 8259, and our choices where the grammar leaves a choice.
 
-Each text stands as a property of a message. That a document that is no object is a 400 is said in `test_decode.py`.
+Each text is a property of a message. `test_decode.py` tests that a document must be an object.
 """
 
 import base64
@@ -143,7 +143,7 @@ def read(text):
 
 
 @pytest.mark.parametrize(("text", "value"), rows(ACCEPTED | OPEN))
-def test_what_the_grammar_has_is_read_as_it_says(text, value):
+def test_valid_json_is_read_as_the_grammar_says(text, value):
     assert repr(read(text)) == repr(value)  # 1 == 1.0 == True, and 0.0 == -0.0
 
 
@@ -151,20 +151,20 @@ REFUSED_ROWS = {rule: [(text,) for text in texts] for rule, texts in REFUSED.ite
 
 
 @pytest.mark.parametrize("text", rows(REFUSED_ROWS))
-def test_what_the_grammar_does_not_have_is_refused(text):
+def test_text_outside_the_grammar_is_refused(text):
     with pytest.raises(Refusal) as refused:
         read(text)
     assert refused.value.code in ("invalid_json", "invalid_encoding")
 
 
 @pytest.mark.parametrize(("text", "code"), rows(OPEN_REFUSED))
-def test_what_is_beyond_our_limits_is_refused(text, code):
+def test_json_beyond_our_limits_is_refused(text, code):
     with pytest.raises(Refusal) as refused:
         read(text)
     assert refused.value.code == code
 
 
-def test_the_whole_function_judges_as_the_grammar_does(deploy):
+def test_whole_function_agrees_with_the_grammar(deploy):
     destination = deploy()
     for status, table in ((200, ACCEPTED | OPEN), (400, REFUSED_ROWS | OPEN_REFUSED)):
         for text, *_ in itertools.chain(*table.values()):

@@ -1,4 +1,4 @@
-"""Whether `destination simulate` sees a key that should not have been accepted."""
+"""Test that `destination simulate` sees a key that must not be accepted."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ KEYS = [ProbeKey(fault=fault, key=f"key-{fault}") for fault in CODES]
 
 
 class Destination:
-    """A destination that knows keys; `wrong` are answers to a key that are not due."""
+    """A destination that knows keys. `wrong` are incorrect answers to a key."""
 
     def __init__(self, *, wrong=None, forgets=True, fails=0):
         self.wrong = wrong or {}
@@ -51,7 +51,7 @@ class Destination:
 
 
 def probe(destination, *, in_batches=False, **options):
-    """Try the keys; return what is wrong."""
+    """Try the keys, and return the findings."""
     breaches = Breaches()
     with endpoint(destination) as server:
         probes = KeyProbes(
@@ -69,14 +69,14 @@ def probe(destination, *, in_batches=False, **options):
 
 
 @pytest.mark.parametrize("in_batches", [False, True])
-def test_a_destination_that_refuses_all_of_them_breaks_no_promise(in_batches):
+def test_destination_that_refuses_all_probes_is_correct(in_batches):
     destination = Destination()
     assert probe(destination, in_batches=in_batches) == ""
     assert {*destination.probed} == {"used", *(one.key for one in KEYS)}
     assert destination.probed.count("used") == 2 * USES
 
 
-def test_a_store_that_fails_now_and_then_is_asked_again():
+def test_probe_is_repeated_after_a_503():
     assert probe(Destination(fails=3)) == ""
 
 
@@ -88,11 +88,11 @@ def test_a_key_that_is_accepted_is_found(fault, in_batches):
     assert f"expected {answer_of(CODES[fault])}, found 200" in text
 
 
-def test_a_key_that_is_refused_with_another_answer_is_found():
+def test_wrong_refusal_of_a_key_is_found():
     text = probe(Destination(wrong={"key-expired": "suspended_key"}))
     assert "expected 401 expired_key, found 403 suspended_key" in text
 
 
-def test_a_revoked_key_that_is_accepted_for_ever_is_found():
+def test_revoked_key_that_stays_accepted_is_found():
     text = probe(Destination(forgets=False), cache_seconds=0.1)
     assert "a key that was in use: expected 401 revoked_key, found 501 unsupported_call_type" in text

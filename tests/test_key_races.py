@@ -1,4 +1,4 @@
-"""Two commands that change one key at the same time: the second runs between the read and a write of the first."""
+"""Test two commands that change one key concurrently: the second runs between the read and a write of the first."""
 
 import itertools
 import json
@@ -36,12 +36,12 @@ STARTS = [Status.ACTIVE, Status.SUSPENDED]
 
 
 def writes(outer):
-    """Return the numbers of the writes before which a command can be interrupted."""
+    """Return the numbers of the writes that a command can be interrupted before."""
     return range(2 if outer.startswith(("rotate", "import")) else 1)
 
 
 def races(*outers):
-    """Return each of these commands with each of its writes before which it is interrupted."""
+    """Return each of these commands with each write that it can be interrupted before."""
     return [(outer, write) for outer in outers for write in writes(outer)]
 
 
@@ -66,7 +66,7 @@ class Race:
         return run("keys", *COMMANDS[name], "--table", self.name, stdin=stdin)
 
     def interrupt(self, outer, act, *, write=0):
-        """Run a command, and something else before a write of it; return the result, and what the other returned."""
+        """Run a command, and another action before one of its writes. Return both results."""
         writes, returned = itertools.count(), []
 
         def hook(**_):
@@ -82,7 +82,10 @@ class Race:
         return result, returned
 
     def race(self, outer, inner, *, write):
-        """Run a command, and another one before a write of it; tell whether there was one, and it succeeded."""
+        """Run a command, and another one before one of its writes.
+
+        Return whether that write exists and the other succeeded.
+        """
         _result, returned = self.interrupt(outer, lambda: self.run(inner), write=write)
         return [result.exit_code for result in returned] == [0]
 
@@ -156,7 +159,7 @@ def test_key_that_ends_meanwhile_does_not_live_longer(race, start, outer, write)
 
 @each_race("suspend", "resume", "revoke")
 @each_start
-def test_change_of_the_status_keeps_what_a_file_changed_meanwhile(race, start, outer, write):
+def test_change_of_status_keeps_fields_changed_meanwhile(race, start, outer, write):
     race.start(start)
     race.table.put(replace(RECORD, status=start, label="old", expires_at=None))
     if race.race(outer, f"import {start}", write=write):
@@ -174,7 +177,7 @@ def test_change_of_the_status_keeps_what_a_file_changed_meanwhile(race, start, o
         ("import active", 1, 0),
     ],
 )
-def test_key_that_is_deleted_meanwhile_does_not_come_back(race, aws, outer, write, exit_code):
+def test_key_deleted_meanwhile_stays_deleted(race, aws, outer, write, exit_code):
     race.start(Status.ACTIVE)
     key = {"key_hash": {"S": RECORD.key_hash}}
     result, returned = race.interrupt(
@@ -186,7 +189,7 @@ def test_key_that_is_deleted_meanwhile_does_not_come_back(race, aws, outer, writ
     assert result.exit_code == exit_code
 
 
-def test_rotation_that_comes_too_late_says_so(race):
+def test_late_rotation_is_an_error(race):
     race.start(Status.ACTIVE)
     result, _ = race.interrupt("rotate", lambda: race.run("suspend"))
     assert (result.exit_code, result.stdout) == (1, "")

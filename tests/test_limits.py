@@ -1,11 +1,11 @@
-"""Limits that customers, operators and AWS know, as literal values: other tests compare them with themselves."""
+"""Test limits that customers, operators and AWS know, as literal values. Other tests use the constants."""
 
 import importlib
 
 import pytest
 
 LIMITS = {
-    # What AWS accepts at once or in one item
+    # What AWS accepts in one call or in one item
     "consumer.contacts.table.BATCH_DELETES": 25,
     "handler.erased.MAX_BATCH_GET_KEYS": 100,
     "handler.items.MAX_ITEM_BYTES": 390 * 1024,
@@ -13,7 +13,7 @@ LIMITS = {
     "handler.record.MAX_SUBJECT_BYTES": 2048,
     "handler.sinks.sqs.MAX_QUEUE_MESSAGES": 10,
     "handler.sinks.sqs.MAX_QUEUE_MESSAGE_BYTES": 1024 * 1024,
-    # What a customer may send
+    # Limits for customers
     "handler.canonicalise.MAX_INHERITED_BYTES": 16 * 1024 * 1024,
     "handler.decode.MAX_BATCH_BYTES": 500 * 1024,
     "handler.decode.MAX_BODY_BYTES": 1024 * 1024,
@@ -24,7 +24,7 @@ LIMITS = {
     "handler.keys.MAX_KEY_CHARS": 256,
     "handler.spec.MAX_NAME_CHARS": 64,
     "handler.split.MAX_BATCH_MESSAGES": 2500,
-    # What an answer and a log line hold
+    # Limits of answers and log lines
     "consumer.runtime.batch.MAX_TRACEBACK_CHARS": 20_000,
     "consumer.runtime.batch.MAX_TRACEBACK_FRAMES": 20,
     "consumer.runtime.batch.MAX_TRACEBACK_PART_CHARS": 1000,
@@ -47,7 +47,7 @@ LIMITS = {
     "handler.settings.READ_TIMEOUT_SECONDS": 0.6,
     "handler.settings.STORE_CALL_SECONDS": 2.0,
     "handler.settings.STORE_TRIES": 2,
-    # What consumers and the eraser take of a table and of their time
+    # What consumers and the eraser may use of a table and of their time
     "consumer.contacts.table.MAX_ERASING_SECONDS": 10,
     "consumer.contacts.table.MAX_PAUSE_SECONDS": 0.2,
     "consumer.contacts.table.MAX_TRIES": 10,

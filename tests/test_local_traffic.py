@@ -1,4 +1,6 @@
-"""Requests go first on the local server: readers of streams and queues wait for them, and are woken by them."""
+"""Test that requests have priority on the local server: readers of streams and queues wait for them, and are woken by
+them.
+"""
 
 import asyncio
 import time
@@ -16,7 +18,7 @@ def seconds_of(scene):
     return time.monotonic() - began
 
 
-def test_without_requests_nobody_waits():
+def test_reader_does_not_wait_without_requests():
     assert seconds_of(ServerTraffic().give_way(10**6)) < 5
 
 
@@ -54,11 +56,11 @@ def test_a_request_that_raises_is_over():
 
 
 @pytest.mark.parametrize("is_late", [True, False])
-def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
+def test_served_request_ends_the_wait_for_the_next_poll(is_late):
     async def scene():
         traffic = ServerTraffic()
         served = traffic.served
-        if not is_late:  # it came between the last read and the wait
+        if not is_late:  # it arrived between the last read and the wait
             traffic.note_served()
         waiting = asyncio.create_task(traffic.next_poll(LONG_SECONDS, served=served))
         await asyncio.sleep(0.01)
@@ -68,7 +70,7 @@ def test_what_was_served_ends_the_wait_for_the_next_look(is_late):
     asyncio.run(scene())
 
 
-def test_each_reader_is_woken():
+def test_all_readers_are_woken():
     async def scene():
         traffic = ServerTraffic()
         waiting = [asyncio.create_task(traffic.next_poll(LONG_SECONDS, served=0)) for _ in range(3)]
@@ -79,5 +81,5 @@ def test_each_reader_is_woken():
     asyncio.run(scene())
 
 
-def test_without_requests_the_next_look_comes_after_its_time():
+def test_next_poll_follows_after_its_interval():
     assert 0.05 <= seconds_of(ServerTraffic().next_poll(0.05, served=0)) < LONG_SECONDS

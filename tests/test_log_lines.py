@@ -1,4 +1,4 @@
-"""Whether `destination simulate` sees what no request line may hold."""
+"""Test that `destination simulate` sees forbidden content of request lines."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def test_lines_of_facts_are_fine(tmp_path):
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
-def test_a_line_with_a_secret_is_found_and_the_secret_is_not_repeated(tmp_path, secret):
+def test_line_with_a_secret_is_reported_without_it(tmp_path, secret):
     lines = judged(tmp_path / "log", GOOD, {**GOOD, "user": secret})
     assert lines[0] == "Not so: request lines hold no API key and no personal data."
     assert '"user": "' in lines[1]
@@ -47,7 +47,7 @@ def test_lines_of_earlier_runs_do_not_count(tmp_path):
     assert judged(tmp_path / "log", GOOD, before=[{**GOOD, "user": KEY}]) == []
 
 
-def test_a_file_that_was_begun_anew_is_read_whole(tmp_path):
+def test_recreated_file_is_read_completely(tmp_path):
     file = tmp_path / "log"
     file.write_text(json.dumps(GOOD) * 10)
     log = LogLines(file)

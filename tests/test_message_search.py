@@ -1,4 +1,4 @@
-"""What `destination trace` says about where a message is, and when it says that the message may be lost."""
+"""Test what `destination trace` says about where a message is, and when it says that the message may be lost."""
 
 import time
 from datetime import timedelta
@@ -87,7 +87,7 @@ START = "It was accepted and is not in the event table: "
         ),
     ],
 )
-def test_a_lost_message_has_the_reasons_that_are_possible(result, days_ago, chosen, reasons):
+def test_lost_message_has_its_possible_reasons(result, days_ago, chosen, reasons):
     assert told(result, line(days_ago=days_ago), **chosen) == ([START + reasons], True)
 
 
@@ -96,12 +96,12 @@ def test_the_newest_delivery_decides_whether_a_message_has_expired():
     assert sentences == [f"{START}somebody deleted it, or it was lost."]
 
 
-def test_a_receipt_of_the_named_user_explains_why_a_message_is_gone():
+def test_receipt_of_the_named_user_explains_a_missing_message():
     [sentence], missing = told(gone(receipts=[RECEIPT], names_user=True), line())
     assert (sentence.startswith("It is not in the event table any more: its user was erased"), missing) == (True, False)
 
 
-def test_a_delete_is_explained_by_a_receipt_only():
+def test_only_a_receipt_explains_a_missing_delete():
     carried_out, missing = told(gone(receipts=[RECEIPT]), line(call_type="delete"))
     assert ("was carried out" in carried_out[0], missing) == (True, False)
     [sentence], missing = told(gone(receipts=()), line(call_type="delete"))
@@ -126,23 +126,23 @@ def test_a_delete_is_explained_by_a_receipt_only():
         ),
     ],
 )
-def test_a_reject_that_is_gone_has_the_reasons_that_are_possible(result, days_ago, chosen, reasons):
+def test_missing_reject_has_its_possible_reasons(result, days_ago, chosen, reasons):
     refused = line(REFUSED, days_ago=days_ago, kept=True)
     assert told(result, refused, **chosen) == ([f"It is not among the rejects any more: {reasons}"], True)
 
 
-def test_a_receipt_of_the_named_user_explains_why_a_reject_is_gone():
+def test_receipt_of_the_named_user_explains_a_missing_reject():
     [sentence], missing = told(gone(receipts=[RECEIPT], names_user=True), line(REFUSED, kept=True))
     assert sentence == "It is not among the rejects any more: its user was erased since (`destination erasures list`)."
     assert not missing
 
 
-def test_a_reject_may_have_been_retried_where_the_event_table_was_not_searched():
+def test_missing_reject_may_be_retried_if_the_table_was_not_searched():
     sentences, missing = told(SearchResult(items=None, rejects=()), line(REFUSED, kept=True))
     assert "it was retried, its user was erased" in sentences[-1]
     assert not missing
 
 
 @pytest.mark.parametrize("answered", [REFUSED, FAILED])
-def test_what_was_neither_stored_nor_kept_is_not_missing(answered):
+def test_message_never_stored_or_kept_is_not_missing(answered):
     assert not is_missing(gone(receipts=()), [line(answered, kept=False)])

@@ -1,4 +1,4 @@
-"""The faults that `make mutants` builds into a module."""
+"""Test the faults that `make mutants` builds into a module."""
 
 import ast
 
@@ -57,7 +57,7 @@ def test_a_statement_has_these_faults(source, faults):
         ast.parse(mutant.source)
 
 
-def test_a_fault_knows_its_line_and_changes_nothing_else():
+def test_fault_knows_its_line_and_changes_only_that():
     source = "a = 'é'\nb = 1  # why\nc = (\n    'é',\n    2,\n)\n"
     found = {(mutant.line, mutant.old, mutant.new): mutant.source for mutant in mutants_of("handler/lamp.py", source)}
     assert found[2, "b = 1  # why", "b = 2  # why"] == source.replace("b = 1", "b = 2")
@@ -71,7 +71,7 @@ def test_the_tests_of_each_module_exist():
 MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def test_every_module_has_tests():
+def test_all_modules_have_tests():
     with_code = [path for path in MODULES if len(ast.parse(path.read_text()).body) > 1]
     assert all(watchers_of(path.relative_to(ROOT).as_posix()) for path in with_code)
 
@@ -84,12 +84,12 @@ def test_a_module_without_tests_is_named():
         watchers_of("handler/lamp.py")
 
 
-def test_every_equivalent_fault_has_a_reason():
+def test_equivalent_faults_have_a_reason():
     assert all(one.keys() == {"path", "old", "new", "reason"} and one["reason"] for one in equivalent())
 
 
 @pytest.mark.parametrize("path", sorted({one["path"] for one in equivalent()}))
-def test_equivalent_faults_are_faults_of_the_present_text(path):
+def test_equivalent_faults_exist_in_the_current_text(path):
     known = {(one["old"], one["new"]) for one in equivalent() if one["path"] == path}
     found = {(mutant.old, mutant.new) for mutant in all_mutants([path])}
     assert known <= found, "adapt tests/mutants/equivalent.toml"

@@ -56,7 +56,7 @@ def test_a_line_counts_as_powertools_would(lines, call_type, code):
     assert written.items() >= expected.items()
 
 
-def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
+def test_line_has_the_milliseconds_of_each_step_and_the_total(lines):
     line = RequestLine("r-1", service="stack", version="7")
     line.begin("decode")
     line.begin("write")
@@ -66,7 +66,7 @@ def test_a_line_tells_the_milliseconds_of_each_step_and_of_all(lines):
     assert all(milliseconds >= 0 for milliseconds in written["milliseconds"].values())
 
 
-def test_nothing_of_a_request_is_left_for_the_next_one(lines):
+def test_line_has_nothing_from_the_previous_request(lines):
     first = RequestLine("r-1", service="stack", version="7")
     first.note(customer_id="acme", call_type="track")
     first.write(Answered(metric="Refused", status=400, code="invalid_json"))
@@ -77,7 +77,7 @@ def test_nothing_of_a_request_is_left_for_the_next_one(lines):
     assert written["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
 
 
-def test_a_line_tells_the_version_and_that_it_is_one_request(lines):
+def test_line_has_the_version_and_counts_one_request(lines):
     RequestLine("r-1", service="stack", version="7").write(ACCEPTED)
     [written] = lines()
     assert (written["version"], written["requests"]) == ("7", 1)

@@ -1,4 +1,4 @@
-"""docs/reference/openapi.yaml describes the endpoint as it is."""
+"""Test that docs/reference/openapi.yaml describes the endpoint as it is."""
 
 import json
 
@@ -67,11 +67,11 @@ def examples():
                 yield pytest.param(example["value"], content["schema"], id=f"{path} {status} {name}")
 
 
-def test_it_is_openapi():
+def test_description_is_valid_openapi():
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
-def test_the_codes_of_each_status_are_those_of_the_code():
+def test_codes_of_each_status_equal_the_code():
     described = {
         (int(status), code)
         for path in PATHS
@@ -79,11 +79,11 @@ def test_the_codes_of_each_status_are_those_of_the_code():
         for schema in body_schemas(path, status)
         for code in schema["properties"].get("code", {}).get("enum", [])
     }
-    # An answer to a whole request never has the code of one message of a batch.
+    # An answer to a whole request never has a code that only a message of a batch can have.
     assert described == {(kind.status, kind.code) for kind in refusals() if kind is not InternalError}
 
 
-def test_the_routes_are_those_of_the_code():
+def test_routes_equal_the_code():
     described = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
     assert described == {*ROUTES, HEALTH}
 
@@ -91,11 +91,11 @@ def test_the_routes_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("path", "beside"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())]
 )
-def test_the_statuses_are_those_of_the_function_and_of_its_gateway(path, beside):
+def test_statuses_equal_the_function_and_its_gateway(path, beside):
     assert set(responses(path)) == {"200", "400", "401", "403", "413", "429", "500", "503"} | beside
 
 
-def test_the_outcomes_are_those_of_the_code():
+def test_outcomes_equal_the_code():
     described = {
         outcome
         for status in ("200", "202")
@@ -104,7 +104,7 @@ def test_the_outcomes_are_those_of_the_code():
     assert described == set(Outcome)
 
 
-def test_every_call_type_is_described_and_has_an_example_that_fits():
+def test_call_types_are_described_with_a_valid_example():
     kinds = [resolve(choice) for choice in COMPONENTS["schemas"]["Message"]["oneOf"]]
     assert [kind["properties"]["type"]["const"] for kind in kinds] == [*CALL_TYPES]
     values = {name.lower(): example["value"] for name, example in COMPONENTS["examples"].items()}
@@ -113,7 +113,7 @@ def test_every_call_type_is_described_and_has_an_example_that_fits():
         assert is_valid(values[call_type], COMPONENTS["schemas"]["Message"])
 
 
-def test_the_challenge_and_the_limits_are_those_of_the_code():
+def test_challenge_and_limits_equal_the_code():
     assert responses("/segment")["401"]["headers"].keys() == Unauthorized.headers.keys()
     assert f"{MAX_SETTINGS_BYTES // 1024} KB" in OPERATIONS["/segment"]["parameters"][0]["description"]
     assert f"{MAX_BATCH_BYTES // 1024} KB" in OPERATIONS["/v1/batch"]["requestBody"]["description"]
@@ -121,7 +121,7 @@ def test_the_challenge_and_the_limits_are_those_of_the_code():
 
 
 @pytest.mark.parametrize(("example", "schema"), [*examples()])
-def test_an_example_of_an_answer_fits_its_schema(example, schema):
+def test_example_answers_fit_their_schemas(example, schema):
     assert is_valid(example, schema)
 
 
@@ -146,7 +146,7 @@ def test_the_examples_of_batches_are_accepted(body, accepted, sink, deploy):
 
 
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
-def test_what_is_answered_to_the_sample_events_is_described(sink, deploy):
+def test_answers_to_the_sample_events_are_described(sink, deploy):
     destination = deploy(EventSink=sink)
     for path in EVENTS:
         event = json.loads(path.read_text())
@@ -164,7 +164,7 @@ def test_what_is_answered_to_the_sample_events_is_described(sink, deploy):
         ({}, {"REJECTS_TABLE": "nowhere"}),
     ],
 )
-def test_what_is_answered_when_we_fail_is_described(parameters, environment, deploy):
+def test_answers_to_our_failures_are_described(parameters, environment, deploy):
     destination = deploy(environment=environment, **parameters)
     missing_event = destination.post({"type": "track", "userId": "u"})
     stored = destination.post({"type": "track", "userId": "u", "event": "e"})
@@ -174,7 +174,7 @@ def test_what_is_answered_when_we_fail_is_described(parameters, environment, dep
 
 
 @pytest.mark.parametrize(("environment", "status"), [({}, 200), ({"KEY_TABLE": "missing"}, 503)])
-def test_health_is_answered_as_described(deploy, environment, status):
+def test_answer_of_health_is_described(deploy, environment, status):
     event = {"routeKey": HEALTH, "headers": {}, "requestContext": {"requestId": "test"}}
     answer = deploy(environment=environment).send(event)
     assert answer.status == status

@@ -11,18 +11,18 @@ PATIENCE_SECONDS = 30
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, CALLS_AT_ONCE, 10 * CALLS_AT_ONCE])
-def test_results_come_in_the_order_of_the_pieces(count):
+def test_results_have_the_order_of_the_pieces(count):
     assert run_concurrently(lambda number: number * number, range(count)) == [
         number * number for number in range(count)
     ]
 
 
-def test_as_many_pieces_as_that_are_worked_on_at_once():
+def test_number_of_concurrent_pieces_is_limited():
     together = Barrier(CALLS_AT_ONCE, timeout=PATIENCE_SECONDS)
     assert len(run_concurrently(lambda _: together.wait(), range(CALLS_AT_ONCE))) == CALLS_AT_ONCE
 
 
-def test_an_error_is_raised_after_what_was_under_way_and_nothing_more_is_begun():
+def test_error_is_raised_after_running_calls_and_starts_no_more():
     failed, begun, ended = Event(), [], []
 
     def work(number):
@@ -69,7 +69,7 @@ def test_store_call_has_four_tries():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), MessageTooLarge()])
-def test_only_an_unavailable_store_is_tried_again(error):
+def test_only_unavailable_stores_are_retried(error):
     call = Failing(1, error)
     with pytest.raises(type(error)):
         call_with_retries(call, lambda: None)

@@ -1,4 +1,4 @@
-"""Patterns of ECMA-262, as Python reads them."""
+"""Test ECMA-262 patterns as Python reads them."""
 
 import re
 
@@ -64,7 +64,7 @@ def accepts(pattern, text):
         ("é", ["é"], ["e\u0301"]),
     ],
 )
-def test_a_pattern_means_what_ecma_262_says(pattern, accepted, refused):
+def test_pattern_has_its_ecma_262_meaning(pattern, accepted, refused):
     assert [text for text in accepted if not accepts(pattern, text)] == []
     assert [text for text in refused if accepts(pattern, text)] == []
 
@@ -124,13 +124,13 @@ def test_a_pattern_means_what_ecma_262_says(pattern, accepted, refused):
         ("(" * 5000 + ")" * 5000, "the pattern is nested too deeply"),
     ],
 )
-def test_a_pattern_that_can_not_be_used_is_told_with_the_reason(pattern, text):
+def test_unusable_pattern_is_reported_with_the_reason(pattern, text):
     with pytest.raises(PatternError) as raised:
         python_pattern(pattern)
     assert str(raised.value).startswith(text) or text in str(raised.value)
 
 
-def test_patterns_are_rewritten_where_schemas_are_and_nowhere_else():
+def test_patterns_are_rewritten_only_in_schemas():
     named = {"pattern": "a$"}
     schema = {
         "properties": {"pattern": named, "x": True},

@@ -1,9 +1,9 @@
-"""`docs/deployer-policy.json` and `docs/operator-policy.json`: the permissions of those who deploy and who operate.
+"""Test `docs/deployer-policy.json` and `docs/operator-policy.json`: the permissions for deployers and operators.
 
-CloudFormation publishes which permissions it uses for a type of resource, and cfn-lint ships that.
+CloudFormation publishes which permissions it uses for a resource type, and cfn-lint ships that list:
 https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html (`handlers`)
 
-tests/e2e/test_deploy.py deploys the stack and runs the commands with these permissions only.
+tests/e2e/test_deploy.py deploys the stack and runs the commands with only these permissions.
 """
 
 import fnmatch
@@ -19,14 +19,15 @@ from destination.deployment.stack import ROOT
 
 POLICIES = {name: json.loads((ROOT / "docs" / f"{name}-policy.json").read_text()) for name in ("deployer", "operator")}
 SCHEMAS = Path(find_spec("cfnlint").origin).parent / "data" / "schemas" / "resources"
-"""Found without an import of cfn-lint, which takes more than a second."""
+"""Found without importing cfn-lint, because the import takes more than a second."""
 MAX_POLICY_CHARS = 6144
-"""Of a managed policy, without spaces: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+"""Limit of a managed policy, without spaces: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+"""
 OTHER_FEATURES = {
     "AWS::ApiGatewayV2::Api": ("s3:*",),  # a definition in a bucket
     "AWS::ApiGatewayV2::DomainName": ("s3:*",),  # mutual TLS
     "AWS::CodeDeploy::DeploymentGroup": ("codedeploy:RegisterOnPremisesInstance",),
-    # Replicas, imports, exports to Kinesis, keys of one's own, policies of a table.
+    # Replicas, imports, exports to Kinesis, customer-managed keys, resource policies.
     "AWS::DynamoDB::Table": (
         "dynamodb:*Item",
         "dynamodb:*Kinesis*",
@@ -44,7 +45,7 @@ OTHER_FEATURES = {
     ),
     "AWS::IAM::Role": ("iam:*PermissionsBoundary",),
     "AWS::Lambda::EventSourceMapping": ("kms:*",),
-    # Networks, file systems, keys of one's own, signed code, layers, capacity providers.
+    # Networks, file systems, customer-managed keys, signed code, layers, capacity providers.
     "AWS::Lambda::Function": (
         "ec2:*",
         "elasticfilesystem:*",
@@ -57,7 +58,7 @@ OTHER_FEATURES = {
     ),
     "AWS::Lambda::Alias": ("lambda:PutProvisionedConcurrencyConfig",),
     "AWS::Lambda::Version": ("lambda:PutProvisionedConcurrencyConfig",),
-    # Keys of one's own, policies of data, indexes and tokens, protection.
+    # Customer-managed keys, data policies, indexes and tokens, protection.
     "AWS::Logs::LogGroup": (
         "firehose:*",
         "logs:*KmsKey",
@@ -77,16 +78,16 @@ OTHER_FEATURES = {
 SERVICES = {"deploy": "codedeploy"}
 """Service of the AWS CLI -> prefix of its actions in IAM, where they differ."""
 BY_OTHERS = {
-    "cloudformation:DetectStackDrift",  # it reads every resource by its own permission
+    "cloudformation:DetectStackDrift",  # it reads every resource with that resource's permission
     "iam:AddUserToGroup",
     "iam:AttachGroupPolicy",
     "iam:CreateGroup",
     "iam:CreatePolicy",
     "iam:CreatePolicyVersion",
-    "s3:Sync",  # of the partner's own files
-    "sts:GetCallerIdentity",  # permitted to everybody
+    "s3:Sync",  # the partner's own files
+    "sts:GetCallerIdentity",  # everybody may call it
 }
-"""Commands of the docs that neither a deployer nor an operator runs."""
+"""Commands of the docs that are not for a deployer or an operator."""
 OTHER_NAMES = {"logs:Tail": "logs:FilterLogEvents"}
 """Commands of the AWS CLI that are not operations."""
 
@@ -98,7 +99,7 @@ def allowed_actions(name):
 
 
 def is_one_of(action, patterns):
-    """Return whether an action fits one of some patterns. Their case does not count in IAM."""
+    """Return whether an action matches one of the patterns. IAM ignores case."""
     return any(fnmatch.fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
 
 
@@ -109,7 +110,7 @@ def types():
 
 @pytest.fixture(scope="module")
 def handlers():
-    """Return what CloudFormation calls for each type of resource."""
+    """Return the API calls of CloudFormation for each resource type."""
     found = {}
     for file in SCHEMAS.glob("*.json"):
         schema = json.loads(file.read_text("utf-8"))
@@ -118,7 +119,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("kind", types())
-def test_deployer_may_do_what_cloudformation_does_for_a_type(handlers, kind):
+def test_deployer_has_cloudformations_permissions_for_a_type(handlers, kind):
     called = {
         permission
         for name, handler in handlers[kind].items()

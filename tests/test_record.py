@@ -33,16 +33,16 @@ def sha256(text):
         ({"userId": "🗼" * 510}, "acme#user#sha256#" + sha256("🗼" * 510)),
     ],
 )
-def test_the_subject_is_whom_the_message_is_about(payload, subject):
+def test_subject_is_the_user_of_the_message(payload, subject):
     assert record_of(payload).subject == subject
 
 
-def test_a_message_of_nobody_is_no_record():
+def test_message_without_an_id_has_no_record():
     with pytest.raises(ValueError, match="of nobody"):
         _ = record_of({"userId": {"id": 17}}).subject
 
 
-def test_a_delete_call_has_the_subject_of_the_user_whom_it_erases():
+def test_delete_call_has_the_subject_of_the_erased_user():
     assert record_of({"type": "delete", "userId": "keeper-17"}).subject == record_of({"userId": "keeper-17"}).subject
 
 
@@ -60,7 +60,7 @@ def test_the_position_is_the_time_and_the_id_of_the_message(payload, position):
     assert record_of({"userId": "keeper-17", **payload}).position == position
 
 
-def test_a_message_without_a_time_has_that_of_its_arrival():
+def test_message_without_a_time_gets_its_arrival_time():
     [message] = canonicalise({"type": "page", "userId": "u"})
     now = Record(customer_id="acme", message=message, settings={}, stored_at=86400.0)
     late = Record(
@@ -90,7 +90,7 @@ PEOPLE = [
 ]
 
 
-def test_no_two_people_share_a_subject():
+def test_subjects_are_distinct():
     subjects = [record_of(ids, customer_id=customer_id).subject for customer_id, ids in PEOPLE]
     assert len(set(subjects)) == len(PEOPLE)
     assert max(len(subject.encode()) for subject in subjects) <= MAX_SUBJECT_BYTES
@@ -105,7 +105,7 @@ def test_keys_of_stored_items_have_a_fixed_form():
     assert (MAX_SUBJECT_BYTES, MAX_POSITION_BYTES) == (2048, 1024)
 
 
-def test_no_two_message_ids_share_a_position():
+def test_positions_are_distinct():
     ids = ["m", "M", "#", "%", "%23", "\x00", "%00", "\ud800", "%ED%A0%80", "?", "m#m", "m" * 1017, "m" * 1018]
     positions = [record_of({"userId": "u", "messageId": message_id}).position for message_id in ids]
     assert len(set(positions)) == len(ids)
@@ -117,7 +117,7 @@ ESCAPED = [*map(chr, range(0x80)), *map(chr, (0xD800, 0xDFFF, 0xFFFD, 0xFFFE, 0x
 
 
 @pytest.mark.parametrize("character", ESCAPED, ids=ascii)
-def test_an_escaped_text_has_no_delimiter_and_nothing_that_sqs_refuses(character):
+def test_escaped_text_has_only_safe_characters(character):
     escaped = escape(character)
     assert "#" not in escaped
     assert SQS_TEXT.fullmatch(escaped)

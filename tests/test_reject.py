@@ -1,4 +1,4 @@
-"""What a schema refused is kept, by the whole function."""
+"""Test that messages refused by a schema are kept, with the whole function."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def rejects(destination):
 
 
 @pytest.mark.parametrize("sink", ["dynamodb", "sqs"])
-def test_a_message_that_its_schema_refuses_is_kept_as_it_came(sink, deploy):
+def test_refused_message_is_kept_unchanged(sink, deploy):
     destination = deploy(EventSink=sink)
     body = '{ "type":"track" , "userId": "user-1", "messageId": "message-1", "x": 1.0, "x": 1.50}'
     settings = base64.b64encode(b'{"list": 7}').decode()
@@ -55,21 +55,21 @@ def test_a_message_that_its_schema_refuses_is_kept_as_it_came(sink, deploy):
         ({}, None),
     ],
 )
-def test_the_subject_of_a_reject_is_the_one_that_its_message_would_have(who, subject, deploy):
+def test_reject_has_the_subject_of_its_message(who, subject, deploy):
     destination = deploy()
     assert destination.post({"type": "track", **who}).status == 400
     [item] = rejects(destination)
     assert item.get("subject", {}).get("S") == subject
 
 
-def test_who_sent_a_reject_is_kept_by_both_ids(deploy):
+def test_reject_has_both_ids_of_its_user(deploy):
     destination = deploy()
     destination.post({**NO_EVENT, "anonymousId": "5f0c"})
     [item] = rejects(destination)
     assert (item["user_id"]["S"], item["anonymous_id"]["S"]) == ("user-1", "5f0c")
 
 
-def test_a_message_whose_settings_are_refused_is_kept(deploy):
+def test_message_with_refused_settings_is_kept(deploy):
     destination = deploy()
     answer = destination.post({**NO_EVENT, "event": "Lamp Lit"}, headers={"x-segment-settings": "***"})
     assert (answer.body["code"], answer.body["kept"]) == ("invalid_settings", True)
@@ -88,7 +88,7 @@ def test_a_message_whose_settings_are_refused_is_kept(deploy):
         ({"userId": "user-1"}, "demo-key-good", 400),
     ],
 )
-def test_what_no_schema_has_judged_is_not_kept(message, key, status, deploy):
+def test_messages_refused_before_the_schema_are_not_kept(message, key, status, deploy):
     destination = deploy()
     answer = destination.post(message, key=key)
     assert (answer.status, "kept" in answer.body, rejects(destination)) == (status, False, [])
@@ -112,7 +112,7 @@ def test_a_write_key_is_never_kept(deploy):
         '"\\u0077riteKey": "secret"',
     ],
 )
-def test_a_write_key_is_never_kept_wherever_it_hides(members, deploy):
+def test_hidden_write_key_is_never_kept(members, deploy):
     destination = deploy()
     answer = destination.post(f'{{"type": "track", "userId": "user-1", "messageId": "message-1", {members}}}')
     assert answer.body["kept"] is True
@@ -177,13 +177,13 @@ def test_retention_of_0_days_keeps_nothing(deploy):
     assert (answer.status, answer.body["kept"], rejects(destination)) == (400, False, [])
 
 
-def test_when_it_can_not_be_kept_segment_keeps_it(deploy):
+def test_reject_that_cannot_be_kept_is_503(deploy):
     answer = deploy(environment={"REJECTS_TABLE": "nowhere"}).post(NO_EVENT)
     assert (answer.status, answer.body["code"]) == (503, "reject_store_unavailable")
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_garbled_confirmation_is_none():
+def test_garbled_confirmation_is_not_accepted():
     [message] = canonicalise(NO_EVENT)
     refusal = InvalidMessage((Violation(pointer="/event", message="event is required"),))
     client = connect("dynamodb")
@@ -196,7 +196,7 @@ def test_a_garbled_confirmation_is_none():
         RejectTable(client, "rejects", retention_days=30).keep(reject)
 
 
-def test_no_reject_is_written_when_the_answer_might_not_wait(deploy):
+def test_reject_is_not_written_without_enough_time(deploy):
     destination = deploy()
     event = {
         "headers": {"authorization": "Basic " + base64.b64encode(b"demo-key-good:").decode()},

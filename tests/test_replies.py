@@ -1,4 +1,4 @@
-"""Whether the judge of `destination simulate` sees what is wrong with the answers of a whole run."""
+"""Test that the judge of `destination simulate` sees faults in the answers of a whole run."""
 
 import json
 
@@ -18,7 +18,7 @@ MESSAGES = 100
 
 
 def run_of(*, stored=1, duplicates=0, is_unclear=False, answers=(), **changes):
-    """Return the ledger of a run: how each message was answered, and other answers as (time, ms, label)."""
+    """Return the ledger of a run: the answer to each message, and other answers as (time, ms, label)."""
     ledger = Ledger(**changes)
     for index in range(MESSAGES):
         fingerprint = Fingerprint(identity=str(index).encode(), content=str(index).encode())
@@ -32,7 +32,7 @@ def run_of(*, stored=1, duplicates=0, is_unclear=False, answers=(), **changes):
 
 
 def with_first_duplicates(count):
-    """Return a run in which so many messages were "duplicate" when they came for the first time."""
+    """Return a run in which this many messages were "duplicate" at their first delivery."""
     ledger = run_of()
     for book in list(ledger.books.values())[:count]:
         book.stored, book.duplicates = 0, 1
@@ -61,7 +61,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("ledger", GOOD.values(), ids=GOOD)
-def test_a_good_run_breaks_no_promise(ledger):
+def test_good_run_has_no_findings(ledger):
     assert judged(ledger) == ""
 
 
@@ -77,7 +77,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("ledger", "words"), BAD.values(), ids=BAD)
-def test_what_is_wrong_with_the_answers_is_said(ledger, words):
+def test_wrong_answers_are_described(ledger, words):
     assert words in judged(ledger)
 
 
@@ -87,7 +87,7 @@ def test_faults_of_stores_explain_no_duplicates(has_faults):
 
 
 @pytest.mark.parametrize("has_faults", [True, None])
-def test_failures_and_waits_are_no_fault_where_stores_may_fail(has_faults):
+def test_failures_and_waits_are_allowed_if_stores_may_fail(has_faults):
     answers = [*all_over(20, 20, "503 event_store_unavailable"), *all_over(20, 5000, TIMED_OUT)]
     assert judged(run_of(answers=answers), has_faults=has_faults) == ""
 
@@ -113,11 +113,11 @@ def test_batches_are_judged_by_their_counts(deliveries, duplicates, words):
 
 
 @pytest.mark.parametrize("code", sorted(STATUS_BY_CODE))
-def test_every_code_is_in_the_name_of_its_answer(code):
+def test_labels_of_answers_contain_their_codes(code):
     reply = Reply(status=STATUS_BY_CODE[code], body=json.dumps({"code": code}).encode())
     assert label_of(reply) == f"{STATUS_BY_CODE[code]} {code}"
 
 
-def test_a_word_longer_than_any_code_is_not_in_the_name_of_an_answer():
+def test_overlong_code_is_not_in_the_label():
     reply = Reply(status=503, body=json.dumps({"code": "x" * 40}).encode())
     assert label_of(reply) == "503"

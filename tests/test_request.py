@@ -27,7 +27,7 @@ def test_a_request_knows_its_route(key, path, call_type, is_library, is_batch):
     assert (type(route), route.path, route.call_type) == (kind, path, call_type)
 
 
-def test_every_call_type_but_delete_has_a_route_of_its_own():
+def test_each_call_type_except_delete_has_a_route():
     assert {route.call_type for route in ROUTES.values()} == {*CALL_TYPES, None} - {DELETE}
 
 
@@ -45,7 +45,7 @@ def test_the_parts_of_an_event_that_are_used_are_read():
 
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization", "AUTHORIZATION"])
-def test_names_of_headers_are_in_lower_case_whoever_calls(name):
+def test_header_names_are_always_lower_case(name):
     assert request_of({"headers": {name: "Basic eDo="}}).headers == {"authorization": "Basic eDo="}
 
 
@@ -68,5 +68,5 @@ def test_a_request_may_have_no_body_and_no_headers(event):
         ({}, NOW),
     ],
 )
-def test_a_request_was_received_when_the_gateway_got_it_unless_that_can_not_be(context, received_at):
+def test_received_time_is_the_gateways_if_plausible(context, received_at):
     assert request_of({}, **context).received_at == received_at

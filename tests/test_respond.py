@@ -21,7 +21,7 @@ VIOLATIONS = (Violation(pointer="/event", message="event is required"), Violatio
 
 
 def kinds(refusal=Refusal):
-    """Yield every refusal that is answered: the leaves of the tree."""
+    """Yield every refusal that can be answered: the leaf classes."""
     subclasses = refusal.__subclasses__()
     for subclass in subclasses:
         yield from kinds(subclass)
@@ -49,7 +49,7 @@ REFUSALS = [kind(ARGUMENTS.get(kind)) for kind in kinds()]
         (Outcome.QUEUED, "delete", 202, "queued"),
     ],
 )
-def test_a_success_says_what_became_of_the_message(outcome, call_type, status, word):
+def test_success_has_the_outcome_of_the_message(outcome, call_type, status, word):
     [message] = canonicalise({"type": call_type, "userId": "u-1", "messageId": "m-é-\ud800"})
     response = accepted(Result(message=message, outcome=outcome))
     assert (response["statusCode"], response["headers"]) == (status, {"Content-Type": "application/json"})
@@ -58,7 +58,7 @@ def test_a_success_says_what_became_of_the_message(outcome, call_type, status, w
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-def test_every_refusal_is_answered_in_json_with_its_status_its_text_and_its_code(refusal):
+def test_refusal_is_json_with_status_text_and_code(refusal):
     response = refused(refusal)
     content = json.loads(response["body"])
     assert response["statusCode"] == refusal.status
@@ -67,7 +67,7 @@ def test_every_refusal_is_answered_in_json_with_its_status_its_text_and_its_code
     assert len(content["message"]) > 10
 
 
-def test_no_two_refusals_share_a_code():
+def test_codes_of_refusals_are_unique():
     assert len({refusal.code for refusal in REFUSALS}) == len(REFUSALS)
 
 
@@ -81,7 +81,7 @@ def test_the_docstring_of_errors_lists_every_refusal():
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-def test_only_a_401_has_the_challenge_and_only_a_503_says_when_to_try_again(refusal):
+def test_only_401_has_a_challenge_and_only_503_a_retry_after(refusal):
     headers = refused(refusal)["headers"]
     assert ("WWW-Authenticate" in headers) is (refusal.status == 401)
     assert ("Retry-After" in headers) is (refusal.status == 503)
@@ -89,7 +89,7 @@ def test_only_a_401_has_the_challenge_and_only_a_503_says_when_to_try_again(refu
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-def test_a_refusal_is_retried_by_segment_exactly_where_the_fault_is_ours(refusal):
+def test_segment_retries_exactly_our_own_faults(refusal):
     is_retried = refusal.status in (408, 423, 429) or (refusal.status >= 500 and refusal.status != 501)
     assert is_retried is isinstance(refusal, Unavailable | InternalError)
 

@@ -1,4 +1,4 @@
-"""pip as the Makefile runs it: the user's indexes count, and no other setting of the user."""
+"""Test how the Makefile runs pip: only the user's package indexes count, and no other setting."""
 
 import ast
 import os
@@ -40,7 +40,7 @@ SPOILING = {
 
 @pytest.fixture
 def settings(tmp_path):
-    """Return what tells the settings of a pip that is run with a configuration file and some variables."""
+    """Return a function that returns the settings of a pip, run with a configuration file and variables."""
     (tmp_path / ".config" / "pip").mkdir(parents=True)
     file = tmp_path / ".config" / "pip" / "pip.conf"
     file.write_text(FILE)
@@ -62,9 +62,9 @@ def settings(tmp_path):
     return settings
 
 
-def test_of_a_file_only_what_says_where_packages_are_counts(settings):
+def test_only_the_indexes_of_a_file_count(settings):
     told = settings()
-    told.pop("cert", None)  # of this machine, where it has one
+    told.pop("cert", None)  # of this machine, if it has one
     assert told == {
         "config-file": os.devnull,
         "index-url": "https://install.example/simple",
@@ -73,7 +73,7 @@ def test_of_a_file_only_what_says_where_packages_are_counts(settings):
     }
 
 
-def test_variables_count_before_files_and_only_for_indexes_too(settings):
+def test_variables_override_files_and_count_only_for_indexes(settings):
     given = {"PIP_INDEX_URL": "https://variable.example", "PIP_CERT": "/authority.pem", "PIP_NO_INDEX": "1"}
     told = settings(**given, **SPOILING)
     assert told["index-url"] == "https://variable.example"
@@ -86,11 +86,11 @@ def test_a_file_that_a_variable_names_counts(settings, tmp_path):
     assert settings(PIP_CONFIG_FILE=str(tmp_path / "other.conf"))["proxy"] == "http://proxy.example"
 
 
-def test_no_file_counts_where_a_variable_says_so(settings):
+def test_variable_can_disable_all_files(settings):
     assert settings(PIP_CONFIG_FILE=os.devnull) == {"config-file": os.devnull}
 
 
-def test_a_file_that_pip_can_not_read_is_told_by_pip(settings):
+def test_pip_reports_an_unreadable_file(settings):
     settings.file.write_text("[global\n")
     with pytest.raises(subprocess.CalledProcessError) as failed:
         settings()
@@ -98,6 +98,6 @@ def test_a_file_that_pip_can_not_read_is_told_by_pip(settings):
     assert "Traceback" not in failed.value.stderr
 
 
-def test_the_makefile_uses_no_other_pip():
+def test_makefile_uses_only_this_pip():
     for file in ("Makefile", ".ci/run"):
         assert "-m pip" not in (ROOT / file).read_text()

@@ -1,4 +1,4 @@
-"""`destination schemas check`: schemas that refuse every message, and stricter ones that are legitimate."""
+"""Test `destination schemas check` with schemas that refuse every message, and stricter ones that are legitimate."""
 
 import json
 
@@ -17,7 +17,7 @@ SHARED = {"allOf": [{"$ref": "common.json#/definitions/message"}]}
 
 @pytest.fixture
 def faults(tmp_path):
-    """Return the faults of the schemas with another one for a call type."""
+    """Return the faults of the schemas, with one call type's schema replaced."""
 
     def check(schema, call_type="track", common=None):
         for path in SCHEMAS.glob("*.json"):
@@ -136,7 +136,7 @@ def test_the_id_of_a_delete_can_have_no_value(faults):
     assert (fault.file, fault.pointer) == ("delete.json", "/properties/user_id/not")
 
 
-def test_a_fault_says_what_segment_sends(faults):
+def test_fault_says_what_segment_sends_instead(faults):
     [fault] = faults(of("timestamp", type="integer"))
     assert fault.text.startswith('Segment sends messages whose timestamp is "2026-')
 

@@ -1,4 +1,4 @@
-"""The messages of `cases/`: what each call type accepts, and what the customer reads where it does not."""
+"""Test the messages of `cases/`: what each call type accepts, and the text that the customer reads otherwise."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def schemas():
 
 
 def judge(schemas, call_type, payload):
-    """Return the place and the text of the first violation, None for a valid message."""
+    """Return the place and the text of the first violation, or None for a valid message."""
     [message] = canonicalise(payload)
     try:
         schemas.check_message(call_type, message.body)
@@ -72,7 +72,7 @@ def test_a_canonical_message_is_judged_like_the_one_that_was_sent(schemas, call_
 
 
 @pytest.mark.parametrize("call_type", CALL_TYPES)
-def test_every_call_type_takes_ten_thousand_properties(schemas, call_type):
+def test_all_call_types_accept_ten_thousand_properties(schemas, call_type):
     ids = {"userId": "u-1", "previousId": "u-0", "groupId": "g-1"}
     many = {f"property {number}": number for number in range(10_000)}
     payload = {"type": call_type, "event": "Lamp Lit", **ids, "properties": many, "traits": many}
@@ -80,21 +80,21 @@ def test_every_call_type_takes_ten_thousand_properties(schemas, call_type):
 
 
 @pytest.mark.parametrize("settings", [{}, {"region": "eu", "": None, "deep": {"er": [1]}}])
-def test_any_settings_are_accepted_until_the_partner_says_what_they_are(schemas, settings):
+def test_any_settings_are_accepted_by_default(schemas, settings):
     schemas.check_settings(settings)
 
 
 @pytest.mark.parametrize("path", sorted(SCHEMAS.iterdir()), ids=lambda path: path.name)
-def test_every_schema_is_a_valid_schema_and_says_which_dialect_it_is(path):
+def test_schemas_are_valid_and_name_their_dialect(path):
     schema = json.loads(path.read_text())
     assert "$schema" in schema
     validator_for(schema).check_schema(schema)
 
 
-def test_there_is_a_schema_for_everything_that_is_checked_and_for_nothing_else():
+def test_schema_files_match_the_checked_parts():
     assert {path.stem for path in SCHEMAS.iterdir()} == {*SCHEMA_NAMES, "common"}
 
 
 @pytest.mark.parametrize("call_type", CALL_TYPES)
-def test_every_call_type_has_cases_of_both_kinds(call_type):
+def test_all_call_types_have_valid_and_invalid_cases(call_type):
     assert {case.values[1]["valid"] for case in CASES if case.values[0] == call_type} == {True, False}

@@ -1,4 +1,4 @@
-"""docs/explanation/security.md names tests that exist."""
+"""Test that the tests named in docs/explanation/security.md exist."""
 
 import ast
 import re
@@ -13,12 +13,12 @@ NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE)
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED)
-def test_a_test_that_is_named_exists(file, name):
+def test_named_test_exists(file, name):
     module = ast.parse((ROOT / "tests" / file).read_text())
     assert name in {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_threat_names_one():
+def test_all_threats_name_a_test():
     rows = re.findall(r"^\| (?!threat |---)(.+) \|$", PAGE, re.MULTILINE)
     assert len(rows) > 20
     assert [row for row in rows if "::" not in row] == []

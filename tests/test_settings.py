@@ -43,7 +43,7 @@ OPTIONAL = (
 
 
 @pytest.mark.parametrize("env", [{}, dict.fromkeys(OPTIONAL, ""), {"PATH": "/bin", "UNKNOWN": "x"}])
-def test_what_is_not_set_or_empty_has_its_default(env):
+def test_missing_or_empty_setting_has_its_default(env):
     assert Settings.from_env({**REQUIRED, **env}) == DEFAULTS
 
 
@@ -94,7 +94,7 @@ def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
         ("MAINTENANCE", "yes", "it must be one of off, on"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_told_at_start(name, value, text):
+def test_invalid_value_is_an_error_at_start(name, value, text):
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({**REQUIRED, name: value})
     assert str(caught.value).startswith(f"{name} is {value!r}: {text}")

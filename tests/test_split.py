@@ -1,4 +1,4 @@
-"""A batch that can't be parsed whole: its messages are told apart, or the whole is refused."""
+"""Test batches that can't be parsed as a whole: their messages are separated, or the whole batch is refused."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_a_good_message_is_read_exactly_in_a_split_batch():
         "{",
     ],
 )
-def test_a_batch_whose_messages_can_not_be_told_apart_is_refused_whole(text):
+def test_batch_that_cannot_be_split_is_refused_whole(text):
     with pytest.raises(InvalidJson, match=r"^Request body is not valid JSON \(line"):
         decode_batch(filled(text))
 
@@ -129,7 +129,7 @@ FRAGMENTS = [
 
 
 @given(st.lists(st.sampled_from([None, *FRAGMENTS]), min_size=1, max_size=6))
-def test_a_good_message_is_read_or_the_whole_batch_is_refused(fragments):
+def test_good_message_is_read_or_the_batch_is_refused(fragments):
     texts = [json.dumps({"good": number}) if text is None else text for number, text in enumerate(fragments)]
     try:
         entries = decode_batch(f'{{"batch": [{", ".join(texts)}]}}')["batch"]
@@ -159,5 +159,5 @@ def test_nesting_outside_of_messages_is_refused_whole(text):
         ('["é[", [{}]]', 3),
     ],
 )
-def test_depth_is_that_of_brackets_outside_of_strings(text, levels):
+def test_depth_counts_brackets_outside_strings(text, levels):
     assert depth(text) == levels

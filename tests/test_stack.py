@@ -1,4 +1,4 @@
-"""The tables and queues that template.yaml declares, made elsewhere than on AWS."""
+"""Test the tables and queues of template.yaml on other servers than AWS."""
 
 import pytest
 from botocore.parsers import ResponseParserError
@@ -28,7 +28,7 @@ TABLES = {
 
 
 def tables_of(account):
-    """Return the descriptions of a stack's tables, by the ends of their names, which are those in the template."""
+    """Return the descriptions of a stack's tables, by their names in the template."""
     client = account.dynamodb()
     names = [name for name in client.list_tables()["TableNames"] if name.startswith(LOCAL_STACK)]
     return {name.rpartition("-")[2]: client.describe_table(TableName=name)["Table"] for name in names}
@@ -83,7 +83,7 @@ def test_a_fifo_queue_is_chosen_by_a_parameter(aws):
     assert queues_of(aws)["direct-destination-local-EventFifoQueue.fifo"]["DeduplicationScope"] == "messageGroup"
 
 
-def test_the_stack_gives_out_what_names_its_stores(aws):
+def test_stack_outputs_name_its_stores(aws):
     stack = create_local_stack(aws, {})
     outputs = stack_outputs(aws.cloudformation(), "direct-destination-local")
     assert set(STORE_OUTPUTS.values()) <= set(outputs)
@@ -118,7 +118,7 @@ def test_the_environment_has_every_variable_of_all_functions(aws):
         ("SupportedCallTypes", "track,sing", r"can't be track,sing: it must be call types with commas between"),
     ],
 )
-def test_what_cloudformation_would_refuse_is_refused(aws, name, value, sentence):
+def test_template_that_cloudformation_refuses_is_refused(aws, name, value, sentence):
     with pytest.raises(ClickException, match=sentence):
         create_local_stack(aws, {name: value})
     assert aws.dynamodb().list_tables()["TableNames"] == []
@@ -127,7 +127,7 @@ def test_what_cloudformation_would_refuse_is_refused(aws, name, value, sentence)
 def test_stores_can_be_made_on_another_server(aws, other_aws):
     stack = create_local_stack(aws, {"EventSink": "sqs"})
     other = Account(endpoint_url=other_aws.url)
-    copies = [copy_stores(stack, aws, other) for _ in range(2)]  # the second finds them there
+    copies = [copy_stores(stack, aws, other) for _ in range(2)]  # the second account finds them
     made = tables_of(other)
     assert {name: table["KeySchema"] for name, table in made.items()} == {
         name: table["KeySchema"] for name, table in TABLES.items()
@@ -142,16 +142,16 @@ def test_stores_can_be_made_on_another_server(aws, other_aws):
         assert copy.environment["AWS_ENDPOINT_URL"] == other_aws.url
 
 
-def test_a_server_without_queues_is_enough_for_tables(aws, other_aws):
+def test_server_without_queues_suffices_for_tables(aws, other_aws):
     with store_proxy(other_aws.url) as proxy:
         proxy.fault = Fault.HAS_NO_QUEUES
         stack = copy_stores(create_local_stack(aws, {"Consumer": "on"}), aws, Account(endpoint_url=proxy.url))
     assert stack.environment["AWS_ENDPOINT_URL"] == proxy.url
-    assert stack.environment["CONSUMER"] == "off"  # so that the eraser looks for no queue
+    assert stack.environment["CONSUMER"] == "off"  # so the eraser looks for no queue
     assert stack.stores.event_table == "direct-destination-local-EventTable"
 
 
-def test_a_server_without_queues_is_not_enough_for_a_queue(aws, other_aws):
+def test_queue_needs_a_server_with_queues(aws, other_aws):
     with store_proxy(other_aws.url) as proxy:
         proxy.fault = Fault.HAS_NO_QUEUES
         with pytest.raises(ClickException, match=f"{proxy.url} does not answer as SQS"):
@@ -165,7 +165,7 @@ def test_a_server_of_another_kind_is_named(body, aws):
     assert caught.value.message.startswith(f"{server.url} does not answer as DynamoDB: ")
 
 
-def test_a_server_that_is_not_there_is_named(aws):
+def test_unreachable_server_is_named(aws):
     with pytest.raises(ClickException, match=r"http://127\.0\.0\.1:1 does not answer as DynamoDB"):
         copy_stores(create_local_stack(aws, {}), aws, Account(endpoint_url="http://127.0.0.1:1"))
 
@@ -188,12 +188,12 @@ KEY = {"key_hash": {"S": "3f1c"}}
     ],
     ids=["get", "put", "delete", "update", "scan", "query", "tables", "queue"],
 )
-def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(call, body):
+def test_response_without_confirmation_is_a_store_error(call, body):
     with endpoint(lambda _: response(200, body)) as server, pytest.raises(ResponseParserError):
         call(Account(endpoint_url=server.url))
 
 
-def test_a_fault_of_the_store_says_where_to_look():
+def test_store_error_says_where_to_look():
     with endpoint(lambda _: response(200, "")) as server, pytest.raises(ResponseParserError) as caught:
         Account(endpoint_url=server.url).dynamodb().get_item(TableName="keys", Key=KEY)
     assert str(caught.value).startswith(
@@ -201,7 +201,7 @@ def test_a_fault_of_the_store_says_where_to_look():
     )
 
 
-def test_a_person_waits_for_a_silent_store_no_longer_than_half_a_minute():
+def test_command_waits_at_most_half_a_minute_for_a_silent_store():
     account = Account(endpoint_url="http://127.0.0.1:1")
     for client in (account.dynamodb(), account.sqs()):
         config = client.meta.config

@@ -1,4 +1,4 @@
-"""What a store does that can't be reached or that babbles: always a fault of ours, and never a success or a 401."""
+"""Test unreachable stores and invalid responses: always a fault of ours, and never a success or a 401."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,14 +108,14 @@ CALLS = [
     ],
     ids=repr,
 )
-def test_an_answer_that_confirms_nothing_is_a_fault_of_the_store(answer, call, refusal):
+def test_response_without_confirmation_is_a_store_error(answer, call, refusal):
     with endpoint(lambda _request: response(*answer)) as store, pytest.raises(refusal) as caught:
         call(store.url)
     assert caught.value.status == 503
 
 
 @pytest.mark.parametrize(("call", "refusal"), CALLS)
-def test_a_store_that_does_not_answer_is_at_fault(call, refusal):
+def test_silent_store_is_our_fault(call, refusal):
     over = Event()
     with endpoint(lambda _request: over.wait() and []) as store, pytest.raises(refusal):
         call(store.url)
@@ -123,7 +123,7 @@ def test_a_store_that_does_not_answer_is_at_fault(call, refusal):
 
 
 @pytest.mark.parametrize(("call", "refusal"), CALLS)
-def test_a_store_that_cannot_be_reached_is_at_fault(call, refusal):
+def test_unreachable_store_is_our_fault(call, refusal):
     with endpoint(lambda _request: []) as closed:
         pass
     with pytest.raises(refusal):

@@ -27,7 +27,7 @@ def record_of(payload, **settings):
 
 
 class Recorder:
-    """Stands for a client, and keeps what a sink sends."""
+    """Replaces a client, and keeps what a sink sends."""
 
     def put_item(self, **sent):
         self.sent = sent
@@ -39,7 +39,7 @@ class Recorder:
 
 
 def streamed(record):
-    """Return what Lambda hands over of a record in the event table: JSON, with base64 for bytes."""
+    """Return a record of the event table in the form of Lambda's event: JSON, with base64 for bytes."""
     recorder = Recorder()
     EventTable(recorder, "events", retention_days=0).write(record)
     image = {
@@ -88,7 +88,7 @@ def test_a_long_message_is_compressed_on_the_stream():
         ({}, {**FILLED, "timestamp": FILLED["received_at"]}),
     ],
 )
-def test_times_are_utc_that_sorts_and_those_that_cannot_be_read_are_the_records(read, payload, times):
+def test_times_are_sortable_utc_with_the_records_time_as_default(read, payload, times):
     message = read(record_of(payload)).message
     assert {name: message[name] for name in ("timestamp", "received_at")} == times
 
@@ -103,7 +103,7 @@ RECEIVED = {
 
 @READ
 @pytest.mark.parametrize(("said", "received_at"), RECEIVED.items(), ids=RECEIVED)
-def test_nothing_is_received_after_it_was_stored(read, said, received_at):
+def test_received_time_is_not_after_the_stored_time(read, said, received_at):
     assert read(record_of({"receivedAt": said})).message["received_at"] == received_at
 
 
@@ -127,15 +127,15 @@ DELETED = [
 
 @READ
 @pytest.mark.parametrize(("times", "received_at"), DELETED, ids=[str(times) for times, _ in DELETED])
-def test_a_delete_is_received_after_it_happened(read, times, received_at):
+def test_received_time_of_a_delete_is_after_it_happened(read, times, received_at):
     record = record_of({"type": "delete", **times})
     assert read(record).message["received_at"] == received_at
-    again = stored.record_of(streamed(record))  # as the eraser and a replay hand it over
+    again = stored.record_of(streamed(record))  # in the forms of the eraser and of a replay
     assert read_queue_message(queued(again)).message["received_at"] == received_at
 
 
 @READ
-def test_nothing_but_those_times_is_changed(read):
+def test_only_the_times_are_changed(read):
     record = record_of({"originalTimestamp": "at dusk", "sentAt": None})
     assert read(record).message == {**record.message.body, **dict.fromkeys(FILLED, FILLED["received_at"])}
 
@@ -162,7 +162,7 @@ def test_record_of_an_item_has_the_times_of_the_item(time, field):
 
 @pytest.mark.parametrize("name", ["timestamp", "stored_at"])
 @pytest.mark.parametrize("time", ["9999-12-31T23:59:59.999999-10:00", "0001-01-01T00:00:00+10:00", "at dusk", ""])
-def test_an_item_with_a_time_of_no_record_is_unreadable(time, name):
+def test_item_with_an_invalid_time_is_unreadable(time, name):
     image = streamed(record_of({}))
     with pytest.raises(Unreadable):
         stored.record_of({**image, name: {"S": time}})
@@ -170,7 +170,7 @@ def test_an_item_with_a_time_of_no_record_is_unreadable(time, name):
 
 @pytest.mark.parametrize("message", ["[]", "null", "7", '"text"', "{}", '{"type": 7}', "NaN", "[" * 100_000])
 @pytest.mark.parametrize("name", ["message", "settings"])
-def test_an_item_with_other_json_in_it_is_a_record_or_unreadable(name, message):
+def test_item_with_other_json_is_a_record_or_unreadable(name, message):
     image = streamed(record_of({}, region="eu"))
     with suppress(Unreadable):
         record = stored.record_of({**image, name: {"S": message}})
@@ -178,7 +178,7 @@ def test_an_item_with_other_json_in_it_is_a_record_or_unreadable(name, message):
         json.loads(queued(record))
 
 
-def test_an_item_stored_at_the_end_of_time_is_unreadable():
+def test_item_stored_at_the_end_of_time_is_unreadable():
     image = streamed(record_of({}))
     with pytest.raises(Unreadable):
         stored.record_of({**image, "stored_at": {"S": "9999-12-31T23:59:59.999999Z"}})
@@ -210,7 +210,7 @@ def test_garbage_in_an_item_is_unreadable(attribute, problem):
 
 
 @pytest.mark.parametrize("name", ["message", "customer_id", "subject", "timestamp", "stored_at"])
-def test_what_lacks_a_part_is_unreadable(name):
+def test_incomplete_item_is_unreadable(name):
     image = streamed(record_of({}))
     image.pop(name)
     with pytest.raises(Unreadable, match=f"its {name} is missing|its message is not JSON"):
@@ -233,14 +233,14 @@ def test_garbage_in_a_queue_is_unreadable(body, problem):
 
 
 def record_in(facts, body):
-    """Return the record that the handler makes of a message which was stored."""
+    """Return the record that the handler makes of a stored message."""
     [message] = canonicalise(body)
     stored_at = datetime.fromisoformat(facts["stored_at"]).timestamp()
     return Record(customer_id=facts["customer_id"], message=message, settings={}, stored_at=stored_at)
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("stream-*.json")), ids=lambda path: path.name)
-def test_a_sample_of_the_stream_holds_what_the_handler_stores(path):
+def test_stream_sample_equals_the_handlers_item(path):
     for change in json.loads(path.read_text())["Records"]:
         image = change["dynamodb"]["NewImage"]
         [(kind, value)] = image["message"].items()
@@ -251,7 +251,7 @@ def test_a_sample_of_the_stream_holds_what_the_handler_stores(path):
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("queue-*.json")), ids=lambda path: path.name)
-def test_a_sample_of_the_queue_holds_what_the_handler_sends(path):
+def test_queue_sample_equals_the_handlers_message(path):
     for message in json.loads(path.read_text())["Records"]:
         content = json.loads(message["body"])
         assert message["body"] == queued(record_in(content, content["message"]))

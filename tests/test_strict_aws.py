@@ -1,4 +1,4 @@
-"""The rules that stand in for AWS find what AWS would refuse, in what boto3 really sends."""
+"""Test the rules that represent AWS: they find requests of boto3 that AWS would refuse."""
 
 import pytest
 from strict_aws import RefusedByAws
@@ -27,7 +27,7 @@ TEXT = {"DataType": "String", "StringValue": "text"}
         ({"deep": {"L": []}}, "an attribute has the type L"),
     ],
 )
-def test_an_item_that_dynamodb_would_refuse_is_found(attributes, refusal, aws):
+def test_item_refused_by_dynamodb_is_found(attributes, refusal, aws):
     with pytest.raises(RefusedByAws, match=refusal):
         aws.dynamodb().put_item(TableName="events", Item=ITEM | attributes)
 
@@ -57,19 +57,19 @@ def test_read_of_a_function_that_may_miss_a_write_is_found(operation, parameters
         ([""], "key_hash takes 0 bytes"),
     ],
 )
-def test_keys_that_dynamodb_would_refuse_at_once_are_found(names, refusal, aws):
+def test_keys_refused_by_dynamodb_in_a_batch_are_found(names, refusal, aws):
     keys = [{"key_hash": {"S": name}} for name in names]
     with pytest.raises(RefusedByAws, match=refusal):
         aws.dynamodb().batch_get_item(RequestItems={"keys": {"Keys": keys, "ConsistentRead": True}})
 
 
 @pytest.mark.parametrize("operation", ["get_item", "update_item", "delete_item"])
-def test_a_key_that_dynamodb_would_refuse_is_found(operation, aws):
+def test_key_refused_by_dynamodb_is_found(operation, aws):
     with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
         getattr(aws.dynamodb(), operation)(TableName="keys", Key={"key_hash": {"S": ""}})
 
 
-def test_a_value_that_dynamodb_would_refuse_is_found(aws):
+def test_value_refused_by_dynamodb_is_found(aws):
     with pytest.raises(RefusedByAws, match="a set is empty"):
         aws.dynamodb().update_item(
             TableName="contacts",
@@ -82,7 +82,7 @@ def test_a_value_that_dynamodb_would_refuse_is_found(aws):
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("client_of", [connect, background_client])
-def test_it_is_found_in_what_the_functions_send_too(client_of):
+def test_requests_of_the_functions_are_checked_too(client_of):
     with pytest.raises(RefusedByAws, match="key key_hash takes 0 bytes"):
         client_of("dynamodb").get_item(TableName="keys", Key={"key_hash": {"S": ""}})
 
@@ -106,7 +106,7 @@ def test_it_is_found_in_what_the_functions_send_too(client_of):
         ("events.fifo", {"MessageGroupId": "g", "MessageDeduplicationId": "d d"}, "MessageDeduplicationId is 'd d'"),
     ],
 )
-def test_a_message_that_sqs_would_refuse_is_found(queue, parameters, refusal, aws):
+def test_message_refused_by_sqs_is_found(queue, parameters, refusal, aws):
     message = {"QueueUrl": f"https://sqs.us-east-1.amazonaws.com/123456789012/{queue}", "MessageBody": "{}"}
     with pytest.raises(RefusedByAws, match=refusal):
         aws.sqs().send_message(**message | parameters)
@@ -122,7 +122,7 @@ def test_a_message_that_sqs_would_refuse_is_found(queue, parameters, refusal, aw
         ([{"Id": "0", "MessageBody": ""}], "the body is empty"),
     ],
 )
-def test_messages_that_sqs_would_refuse_at_once_are_found(entries, refusal, aws):
+def test_batch_refused_by_sqs_is_found(entries, refusal, aws):
     with pytest.raises(RefusedByAws, match=refusal):
         aws.sqs().send_message_batch(
             QueueUrl="https://sqs.us-east-1.amazonaws.com/123456789012/events", Entries=entries

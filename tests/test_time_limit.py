@@ -1,4 +1,4 @@
-"""A message that takes too long to check is refused alone. A test of this module whose limit fails never ends."""
+"""Test that a message with a very long check is refused alone. If the limit fails, a test of this module never ends."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def schemas(tmp_path, rule, *, name="track", anew=True):
     document.setdefault("properties", {}).update(
         labelled["properties"] if name == "settings" else {"properties": labelled}
     )
-    if not anew:  # a keyword that is judged by jsonschema alone
+    if not anew:  # a keyword that only jsonschema checks
         document["not"] = {"required": ["impossible"]}
     path.write_text(json.dumps(document))
     return Schemas.load(folder)
@@ -58,7 +58,7 @@ def numbered(*messages):
 
 @pytest.mark.many_examples
 @pytest.mark.parametrize("pattern", some(SLOW))
-def test_a_pattern_that_takes_too_long_refuses_the_message(tmp_path, pattern):
+def test_slow_pattern_refuses_the_message(tmp_path, pattern):
     rejects = Rejects()
     status, content = answer(request(SLOW_MESSAGE), schemas=schemas(tmp_path, {"pattern": pattern}), rejects=rejects)
     assert (status, content["code"], content["message"]) == (400, "invalid_message", TEXT.format("track"))
@@ -75,7 +75,7 @@ def test_a_pattern_that_takes_too_long_refuses_the_message(tmp_path, pattern):
         {"anyOf": [{"items": {"pattern": WORDS}}, {"type": "string"}]},
     ],
 )
-def test_every_keyword_has_the_limit(tmp_path, rule):
+def test_all_keywords_have_the_limit(tmp_path, rule):
     message = {**FAST, "properties": {"label": {ATTACK: 1} if "items" not in json.dumps(rule) else [ATTACK]}}
     status, content = answer(request(message), schemas=schemas(tmp_path, rule))
     assert (status, content["message"]) == (400, TEXT.format("track"))
@@ -100,7 +100,7 @@ def test_many_slow_messages_of_a_batch_leave_time_for_the_others(tmp_path):
     assert (status, content["accepted"], len(sink.records), len(rejects.kept)) == (200, 30, 30, 30)
 
 
-def test_slow_checks_have_a_limit_together_after_which_nothing_is_checked():
+def test_slow_checks_share_a_total_limit():
     begun = []
 
     def check():
@@ -115,7 +115,7 @@ def test_slow_checks_have_a_limit_together_after_which_nothing_is_checked():
     assert 30 < len(begun) < 150
 
 
-def test_each_request_has_time_of_its_own(tmp_path):
+def test_total_limit_is_per_request(tmp_path):
     judge = schemas(tmp_path, {"pattern": WORDS})
     for _ in range(5):
         assert answer(request(SLOW_MESSAGE), schemas=judge)[0] == 400
@@ -130,7 +130,7 @@ def test_a_pattern_is_not_tried_on_a_very_long_text(tmp_path, compiled):
         assert answer(request(message), schemas=judge)[0] == status
 
 
-def test_a_pattern_is_not_tried_on_a_text_above_its_maximum_length(tmp_path):
+def test_pattern_is_not_tried_above_the_maximum_length(tmp_path):
     judge = schemas(tmp_path, {"pattern": WORDS, "maxLength": 100}, anew=False)
     status, content = answer(request(SLOW_MESSAGE), schemas=judge)
     assert (status, content["message"]) == (400, "properties.label must have at most 100 characters")
@@ -161,12 +161,12 @@ def test_results_and_exceptions_of_a_check_pass_through():
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
-def test_a_signal_that_comes_after_a_check_is_ignored():
+def test_signal_after_a_check_is_ignored():
     CheckTime().run(max, 1, 2)
     signal.raise_signal(signal.SIGVTALRM)
 
 
-def test_outside_the_main_thread_there_is_no_limit():
+def test_other_threads_have_no_limit():
     results = []
     thread = Thread(target=lambda: results.append(CheckTime().run(max, 1, 2)))
     thread.start()
@@ -205,13 +205,13 @@ def test_a_very_long_name_is_allowed_without_patterns(tmp_path):
     assert answer(request({**FAST, "properties": {"label": {"a" * 100_000: 1}}}), schemas=judge)[0] == 200
 
 
-def test_an_email_address_is_checked_in_linear_time(tmp_path):
+def test_email_format_is_checked_in_linear_time(tmp_path):
     judge = schemas(tmp_path, {"format": "email"})
     for address, status in (("." * 500_000 + "@a.example", 200), ("." * 500_000, 400)):
         assert answer(request({**FAST, "properties": {"label": address}}), schemas=judge)[0] == status
 
 
-def test_a_check_that_ignores_the_first_interruptions_ends_and_uses_all_the_time(monkeypatch):
+def test_check_that_ignores_interruptions_ends_and_uses_all_time(monkeypatch):
     ignored = []
     monkeypatch.setattr("sys.unraisablehook", ignored.append)
 

@@ -96,11 +96,11 @@ def test_a_time_is_read_as_sortable_utc(value, time):
         *("2020-05-09 23:54:4\u0669 +0000 UTC", "2020-05-09 23:54:49.2 +0000", "2020-05-09 23:54:49 +0000 UTC m=x"),
     ],
 )
-def test_what_is_no_time_is_not_read(value):
+def test_text_that_is_not_a_time_is_not_read(value):
     assert parse_time(value) is None
 
 
-def test_sortable_times_sort_by_time_and_undated_ones_come_last():
+def test_sortable_times_sort_by_time_with_undated_ones_last():
     values = ["0001-01-01", "0999-12-31", "2031-05-17T12:00:00Z", "2031-05-17T12:00:00.000001Z", "9999-12-31"]
     times = [*map(parse_time, values), UNDATED]
     assert times == sorted(times)
@@ -127,7 +127,7 @@ FORMS = [
 
 @search(1000)
 @given(form=st.sampled_from(FORMS), data=st.data())
-def test_any_time_that_is_read_is_the_one_that_the_standard_library_reads(form, data):
+def test_times_agree_with_the_standard_library(form, data):
     digits = st.sampled_from("00012356789")
     others = st.sampled_from("T t_0x")
     text = "".join(
@@ -142,7 +142,7 @@ def test_any_time_that_is_read_is_the_one_that_the_standard_library_reads(form, 
 
 
 @pytest.mark.parametrize("character", ["~", "\x00", "\xa0", "\u2028", "x"])
-def test_only_json_white_space_may_surround_a_time(character):
+def test_time_may_be_surrounded_by_json_white_space_only(character):
     time = "2031-05-17T12:00:00Z"
     assert parse_time(f" \t\r\n{time} \t\r\n") == parse_time(time) is not None
     assert parse_time(f"{time}{character}") is parse_time(f"{character}{time}") is None

@@ -19,7 +19,7 @@ DRAFT_2020_12 = "https://json-schema.org/draft/2020-12/schema"
 
 @pytest.fixture
 def edit(tmp_path):
-    """Return the schemas as they are after a partner changed keywords of one of them."""
+    """Return the schemas with changed keywords in one of them, as a partner would edit it."""
 
     def edited(name, **keywords):
         folder = shutil.copytree(SCHEMAS, tmp_path / "schemas")
@@ -50,7 +50,7 @@ def test_a_supported_call_type_is_returned(call_type):
 
 
 @pytest.mark.parametrize("call_type", [None, "", 7, True, ["track"], {"track": 1}])
-def test_a_call_type_that_is_missing_or_no_text_is_told_so(call_type):
+def test_missing_or_non_text_call_type_is_named(call_type):
     [message] = canonicalise({"type": call_type})
     with pytest.raises(MissingType, match=r"^type is required and must be a string, such as track$"):
         check_call_type(message, CALL_TYPES)
@@ -66,14 +66,14 @@ def test_a_call_type_that_is_missing_or_no_text_is_told_so(call_type):
         (" track", "Calls of this type are not supported"),
     ],
 )
-def test_a_call_type_that_is_switched_off_is_named_and_an_unknown_one_is_not(call_type, text):
+def test_switched_off_call_type_is_named_and_an_unknown_one_is_not(call_type, text):
     [message] = canonicalise({"type": call_type})
     with pytest.raises(UnsupportedCallType, match=f"^{text}$") as caught:
         check_call_type(message, {"track"})
     assert caught.value.status == 501
 
 
-# What a partner can make mandatory, and say about it
+# Fields that a partner can require, with the partner's texts
 
 
 EMAIL_REQUIRED = {
@@ -100,7 +100,7 @@ EMAIL_REQUIRED = {
         ({"traits": "tall"}, [("/traits", "traits must be an object, not a string")]),
     ],
 )
-def test_a_mandatory_trait_is_missed_with_the_partners_own_text(edit, dialect, payload, expected):
+def test_missing_required_trait_has_the_partners_text(edit, dialect, payload, expected):
     schemas = edit("identify", **EMAIL_REQUIRED, **{"$schema": dialect})
     assert violations(schemas, {"type": "identify", **payload}) == expected
 
@@ -117,14 +117,14 @@ def test_a_mandatory_trait_is_missed_with_the_partners_own_text(edit, dialect, p
         ({"properties": {"depth": "Not a depth"}}, "properties.depth is required for track calls"),
     ],
 )
-def test_a_schemas_own_text_is_for_all_its_rules_or_for_one_or_for_one_field(edit, own, expected):
+def test_error_text_may_cover_all_rules_one_rule_or_one_field(edit, own, expected):
     rules = {"required": ["depth"], **({"errorMessage": own} if own else {})}
     schemas = edit("track", properties={"properties": rules})
     payload = {"type": "track", "event": "Sounded", "properties": {}}
     assert violations(schemas, payload) == [("/properties/depth", expected)]
 
 
-def test_a_schemas_own_text_stands_for_other_rules_too(edit):
+def test_error_text_works_for_other_rules_too(edit):
     rules = {"maximum": 90, "type": "number", "errorMessage": {"maximum": "Beyond the pole", "type": {"odd": "?"}}}
     schemas = edit("page", properties={"properties": {"properties": {"latitude": rules}}})
     assert violations(schemas, {"type": "page", "properties": {"latitude": 91}}) == [
@@ -135,7 +135,7 @@ def test_a_schemas_own_text_stands_for_other_rules_too(edit):
     ]
 
 
-def test_every_missing_field_is_told_once(edit):
+def test_missing_fields_are_reported_once(edit):
     schemas = edit("page", properties={"properties": {"required": ["a", "b", "c"]}})
     assert violations(schemas, {"type": "page", "properties": {"b": 1}}) == [
         ("/properties/a", "properties.a is required for page calls"),
@@ -143,7 +143,7 @@ def test_every_missing_field_is_told_once(edit):
     ]
 
 
-def test_of_several_rules_that_one_place_breaks_the_first_is_told(edit):
+def test_first_broken_rule_of_a_place_is_reported(edit):
     schemas = edit("page", properties={"properties": {"properties": {"x": {"minLength": 5, "pattern": "^[0-9]+$"}}}})
     assert violations(schemas, {"type": "page", "properties": {"x": "a"}}) == [
         ("/properties/x", "properties.x must have at least 5 characters")
@@ -161,26 +161,26 @@ def test_of_several_rules_that_one_place_breaks_the_first_is_told(edit):
         ),
     ],
 )
-def test_a_name_that_the_sender_chose_is_never_told(edit, properties, message):
+def test_name_chosen_by_the_sender_is_never_shown(edit, properties, message):
     schemas = edit("page", properties={"properties": properties})
-    told = violations(schemas, {"type": "page", "properties": {"jane@example.com": "x"}})
-    assert told == [("/properties", message)]
+    texts = violations(schemas, {"type": "page", "properties": {"jane@example.com": "x"}})
+    assert texts == [("/properties", message)]
 
 
-def test_what_is_missing_from_an_entry_that_the_sender_named_is_told(edit):
+def test_missing_field_of_a_sender_named_entry_is_reported(edit):
     schemas = edit("page", properties={"properties": {"additionalProperties": {"required": ["sku"]}}})
-    told = violations(schemas, {"type": "page", "properties": {"jane@example.com": {}}})
-    assert told == [("/properties", "sku in an entry of properties is required for page calls")]
+    texts = violations(schemas, {"type": "page", "properties": {"jane@example.com": {}}})
+    assert texts == [("/properties", "sku in an entry of properties is required for page calls")]
 
 
 @pytest.mark.parametrize("text", [["a"], 5, True, {"minLength": ["a"]}])
-def test_a_text_of_a_schema_that_is_no_text_is_passed_over(edit, text):
+def test_error_text_that_is_not_a_text_is_ignored(edit, text):
     schemas = edit("page", properties={"name": {"minLength": 3, "errorMessage": text}})
-    told = violations(schemas, {"type": "page", "name": "x"})
-    assert told == [("/name", "name must have at least 3 characters")]
+    texts = violations(schemas, {"type": "page", "name": "x"})
+    assert texts == [("/name", "name must have at least 3 characters")]
 
 
-def test_no_more_than_a_few_violations_are_told(edit):
+def test_number_of_reported_violations_is_limited(edit):
     schemas = edit("page", properties={"properties": {"properties": {"keywords": {"items": {"type": "string"}}}}})
     payload = {"type": "page", "properties": {"keywords": list(range(2000))}}
     assert len(violations(schemas, payload)) == MAX_VIOLATIONS
@@ -240,7 +240,7 @@ def test_no_more_than_a_few_violations_are_told(edit):
     ids=json.dumps,
 )
 @pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2020_12])
-def test_a_broken_rule_is_told_in_words_and_without_the_value(edit, dialect, rule, value, text):
+def test_broken_rule_is_described_without_the_value(edit, dialect, rule, value, text):
     schemas = edit("page", properties={"properties": {"properties": {"x": rule}}}, **{"$schema": dialect})
     assert violations(schemas, {"type": "page", "properties": {"x": value}}) == [
         ("/properties/x", f"properties.x {text}")
@@ -249,7 +249,7 @@ def test_a_broken_rule_is_told_in_words_and_without_the_value(edit, dialect, rul
 
 @pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2020_12])
 @pytest.mark.parametrize("rules", [{"properties": {"s3cret": False}}, {"additionalProperties": False}])
-def test_a_forbidden_field_is_told_of_what_holds_it(edit, dialect, rules):
+def test_forbidden_field_is_reported_at_its_parent(edit, dialect, rules):
     schemas = edit("page", properties={"properties": rules}, **{"$schema": dialect})
     assert violations(schemas, {"type": "page", "properties": {"s3cret": 1}}) == [
         ("/properties", "properties has fields that are not allowed")
@@ -308,12 +308,12 @@ def test_unique_items_are_compared_as_json_values(edit, items, are_unique):
     ],
     ids=json.dumps,
 )
-def test_a_kept_rule_is_silent(edit, rule, value):
+def test_satisfied_rule_reports_nothing(edit, rule, value):
     schemas = edit("page", properties={"properties": {"properties": {"x": rule}}})
     assert violations(schemas, {"type": "page", "properties": {"x": value}}) == []
 
 
-# How a place is named
+# Names of places
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_a_kept_rule_is_silent(edit, rule, value):
         ),
     ],
 )
-def test_a_place_is_named_as_the_customer_knows_it(edit, keywords, payload, pointer, text):
+def test_place_has_the_name_that_the_customer_knows(edit, keywords, payload, pointer, text):
     assert violations(edit("page", **keywords), {"type": "page", **payload}) == [(pointer, text)]
 
 
@@ -393,7 +393,7 @@ def test_bad_settings_are_named(edit, keywords, settings, pointer, text):
     assert str(caught.value) == text
 
 
-# Whatever the schemas allow
+# Required by the record, independently of the schemas
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_bad_settings_are_named(edit, keywords, settings, pointer, text):
         ({"anonymousId": 1.5}, []),
     ],
 )
-def test_a_message_has_what_its_record_is_filed_under(tmp_path, payload, found):
+def test_message_has_the_parts_of_its_record_key(tmp_path, payload, found):
     for name in (*CALL_TYPES, "settings"):
         (tmp_path / f"{name}.json").write_text("{}")
     assert violations(Schemas.load(tmp_path), {"type": "page", **payload}) == found

@@ -1,4 +1,4 @@
-"""The request log of a stack: what CloudWatch is asked, and what is made of its answers."""
+"""Test the request log of a stack: the queries to CloudWatch, and the reading of its answers."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_a_message_is_searched_in_the_period_and_found_oldest_first():
         "[" * 100,
     ],
 )
-def test_a_message_id_becomes_a_pattern_of_letters_that_matches_it_as_it_is_written(message_id):
+def test_message_id_becomes_a_pattern_that_matches_its_log_form(message_id):
     with insights(no_rows) as played:
         log_at(played.url).lines_of(message_id, WEEK)
     [query] = played.queries
@@ -77,14 +77,14 @@ def test_a_message_id_becomes_a_pattern_of_letters_that_matches_it_as_it_is_writ
     assert re.search(pattern, function_line(message_ids=["other", message_id]))
 
 
-def test_what_only_looks_like_the_message_is_left_out():
+def test_similar_messages_are_left_out():
     lines = [function_line(message_id="a#b"), function_line(message_id="a-b"), "no JSON", function_line()[:-5]]
     with insights(lambda *_: [{"@message": line} for line in lines]) as played:
         found = log_at(played.url).lines_of("a#b", WEEK)
     assert [line.message_ids for line in found] == [("a#b",)]
 
 
-def test_answers_are_asked_of_the_api_around_the_time_of_the_lines():
+def test_api_log_is_queried_around_the_time_of_the_lines():
     first, last = (
         read_line(function_line(request_id=name, time=time)) for name, time in (("r=1", 10**12), ("r-2", 10**12 + 5000))
     )
@@ -99,7 +99,7 @@ def test_answers_are_asked_of_the_api_around_the_time_of_the_lines():
     assert asked["startTime"] < 10**9 < 10**9 + 5 < asked["endTime"] < 10**9 + 100
 
 
-def test_many_requests_are_asked_in_several_queries():
+def test_many_requests_need_several_queries():
     lines = [read_line(function_line(request_id=f"{number:0>20}")) for number in range(450)]
     with insights(no_rows) as played:
         log_at(played.url).answers(lines)
@@ -107,13 +107,13 @@ def test_many_requests_are_asked_in_several_queries():
     assert max(map(len, played.queries)) < 10_000
 
 
-def test_no_id_of_a_request_can_end_the_query():
+def test_request_id_cannot_end_the_query():
     with insights(no_rows) as played:
         assert log_at(played.url).answers([read_line(function_line(request_id='r"]'))]) == {}
     assert not played.queries
 
 
-def test_figures_are_counted_by_cloudwatch():
+def test_cloudwatch_counts_the_figures():
     def rows(group, query):
         if group == "prod-Api":
             assert query == "stats count(*) as requests, min(@timestamp) as first by route, status, integrationStatus"
@@ -178,7 +178,7 @@ def test_a_query_is_waited_for():
 
 
 @pytest.mark.parametrize("status", ["Failed", "Cancelled", "Timeout"])
-def test_a_query_that_ends_otherwise_is_told(status):
+def test_failed_query_is_reported(status):
     ended = pytest.raises(click.ClickException, match=f"ended a query as {status.lower()}: try again")
     with insights(no_rows, statuses=(status,)) as played, ended:
         log_at(played.url).lines_of("m", WEEK)
@@ -196,7 +196,7 @@ def test_control_c_stops_the_query():
     assert played.stopped == ["0"]
 
 
-def test_that_there_may_be_more_rows_is_told_once():
+def test_possible_further_rows_are_reported_once():
     with insights(lambda *_: [{"@message": ""}] * MAX_ROWS) as played:
         log = log_at(played.url)
         for _ in range(2):
@@ -207,18 +207,18 @@ def test_that_there_may_be_more_rows_is_told_once():
     assert played.asked[0]["limit"] == MAX_ROWS
 
 
-def test_a_log_group_that_is_not_there_is_named():
+def test_missing_log_group_is_named():
     missing = pytest.raises(click.ClickException, match="The log group prod-Function does not exist")
     with insights(no_rows, error="ResourceNotFoundException") as played, missing:
         log_at(played.url).lines_of("m", WEEK)
 
 
-# What comes
+# Live lines
 
 
 @pytest.fixture
 def groups(aws):
-    """Return what puts lines into the log groups, at so many seconds before now."""
+    """Return a function that puts lines into the log groups, at a number of seconds before now."""
     client = aws.logs()
     for group in (LOGS.function_group, LOGS.api_group):
         client.create_log_group(logGroupName=group)
@@ -233,7 +233,7 @@ def groups(aws):
 
 
 def polled(following):
-    """Return the lines until none come."""
+    """Return the lines until no more arrive."""
     lines = []
     while (line := next(following)) is not None:
         lines.append(line)
@@ -244,7 +244,7 @@ def ids(lines):
     return [line.message_ids[0] for line in lines]
 
 
-def test_lines_come_once_and_late_ones_too(aws, groups):
+def test_each_line_is_shown_once_even_if_late(aws, groups):
     groups(LOGS.function_group, function_line(message_id="before"), seconds_ago=60)
     following = log_of(aws.logs()).follow(Wanted(), 0)
     assert polled(following) == []
@@ -256,14 +256,14 @@ def test_lines_come_once_and_late_ones_too(aws, groups):
     assert polled(following) == []
 
 
-def test_of_the_api_only_what_the_function_did_not_answer_comes(aws, groups):
+def test_api_lines_are_shown_only_without_the_function(aws, groups):
     following = log_of(aws.logs()).follow(Wanted(), 0)
     assert polled(following) == []
     groups(LOGS.api_group, access_line(200), access_line(429, integrationStatus="-"))
     assert [line.status for line in polled(following)] == [429]
 
 
-def test_the_api_is_not_asked_for_what_only_the_function_knows(aws, groups):
+def test_api_log_is_not_queried_for_facts_of_the_function(aws, groups):
     aws.logs().delete_log_group(logGroupName=LOGS.api_group)
     following = log_of(aws.logs()).follow(Wanted(customer_id="acme"), 0)
     assert polled(following) == []
@@ -271,7 +271,7 @@ def test_the_api_is_not_asked_for_what_only_the_function_knows(aws, groups):
     assert ids(polled(following)) == ["m"]
 
 
-def test_a_group_that_is_not_there_ends_it(aws):
+def test_missing_group_ends_tail(aws):
     with pytest.raises(click.ClickException, match="The log group prod-Function does not exist"):
         next(log_of(aws.logs()).follow(Wanted(), 0))
 
@@ -280,7 +280,7 @@ def stored(line, number):
     return {"eventId": str(number), "timestamp": int(datetime.now(UTC).timestamp() * 1000), "message": line}
 
 
-def test_the_last_lines_come_first_and_not_again():
+def test_last_lines_are_shown_first_and_once():
     now = int(datetime.now(UTC).timestamp() * 1000)
     lines = [function_line(message_id=f"m-{number}", time=now - 10_000 + number) for number in range(4)]
     other = access_line(404, integrationStatus="-", requestTime=f"{datetime.now(UTC):%d/%b/%Y:%H:%M:%S +0000}")
@@ -306,7 +306,7 @@ def test_the_last_lines_come_first_and_not_again():
     assert "| filter @message not like /integrationStatus.: .200/ or " in api_query
 
 
-def test_the_last_lines_of_some_outcomes_are_asked_for():
+def test_last_lines_can_be_filtered_by_outcome():
     with insights(no_rows) as played:
         played.FilterLogEvents = lambda _said: response(200, '{"events": []}')
         following = log_at(played.url).follow(Wanted(outcomes=frozenset({"refused", "failed"})), 3)
@@ -340,7 +340,7 @@ OF_API = "@message not like /integrationStatus.: .200/ or @message like /.status
         ),
     ],
 )
-def test_of_the_last_lines_no_more_are_asked_for_than_are_wanted(wanted, conditions):
+def test_only_the_wanted_number_of_last_lines_is_queried(wanted, conditions):
     with insights(no_rows) as played:
         played.FilterLogEvents = lambda _said: response(200, '{"events": []}')
         assert polled(log_at(played.url).follow(wanted, 3)) == []
@@ -363,7 +363,7 @@ def test_more_lines_than_the_last_ones_are_not_remarked():
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=-4), timedelta(), timedelta(minutes=4)])
 @pytest.mark.parametrize("last", [0, 5])
-def test_lines_are_followed_by_the_clock_of_aws(ahead, last):
+def test_tail_uses_the_clock_of_aws(ahead, last):
     at_aws = datetime.now(UTC).replace(microsecond=0) - ahead
     events, starts = [], []
 
@@ -395,7 +395,7 @@ def test_lines_are_followed_by_the_clock_of_aws(ahead, last):
     assert starts[-1] == (at_aws - LATE).timestamp()
 
 
-def test_what_comes_while_the_first_look_fails_is_shown():
+def test_lines_during_a_failed_first_poll_are_shown():
     events = []
 
     def answer(_received):
@@ -411,7 +411,7 @@ def test_what_comes_while_the_first_look_fails_is_shown():
 
 
 @pytest.mark.parametrize("code", PASSING_CODES)
-def test_a_passing_fault_loses_no_line(code, capsys):
+def test_temporary_fault_loses_no_line(code, capsys):
     asked = []
 
     def answer(received):

@@ -1,4 +1,4 @@
-"""The lines of both logs as they are read, which ones are wanted, and what the sender did after them."""
+"""Test the reading of both logs' lines, their filters, and the sender's reaction to each."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from handler.observe import MAX_LOGGED_MESSAGES, Answered
 LINE = function_line(message_id="m", time=1_773_307_800_250)
 
 
-def test_what_the_function_writes_of_a_message_is_read():
+def test_function_line_of_a_message_is_read():
     line = read_line(function_line(REFUSED, message_id="m", kept=True, time=1_773_307_800_250))
     assert isinstance(line, FunctionLine)
     assert line.time == datetime(2026, 3, 12, 9, 30, 0, 250_000, UTC)
@@ -27,7 +27,7 @@ def test_what_the_function_writes_of_a_message_is_read():
     assert line.milliseconds >= 0
 
 
-def test_what_the_function_writes_of_a_batch_is_read():
+def test_function_line_of_a_batch_is_read():
     ids = [f"m-{number}" for number in range(MAX_LOGGED_MESSAGES + 1)]
     first, second = map(read_line, function_lines(message_ids=ids, route="/v1/batch", messages=len(ids)))
     assert (first.messages, second.messages) == (100, 1)
@@ -35,7 +35,7 @@ def test_what_the_function_writes_of_a_batch_is_read():
     assert (first.route, first.kept) == ("/v1/batch", None)
 
 
-def test_a_request_that_fails_before_it_is_known_whose_it_is_is_read():
+def test_line_of_a_request_without_a_customer_is_read():
     line = read_line(function_line(FAILED, customer_id=None, call_type=None))
     assert (line.customer_id, line.call_type, line.message_ids, line.messages) == (None, None, (), 1)
 
@@ -47,7 +47,7 @@ def test_a_line_of_an_older_version_is_read():
     assert (line.route, line.text) == ("/segment", None)
 
 
-def test_what_the_api_writes_is_read():
+def test_api_line_is_read():
     line = read_line(access_line(503, integrationStatus="-"))
     assert line == AccessLine(
         time=datetime(2026, 3, 12, 9, 30, tzinfo=UTC),
@@ -65,7 +65,7 @@ def test_what_the_api_writes_is_read():
     ("status", "integration", "is_by_function"),
     [(200, 200, True), (503, 200, True), (500, 200, False), (503, "-", False), (503, 429, False), (404, "-", False)],
 )
-def test_whether_the_function_gave_the_answer_is_read(status, integration, is_by_function):
+def test_api_line_shows_whether_the_function_answered(status, integration, is_by_function):
     assert read_line(access_line(status, integrationStatus=integration)).is_by_function is is_by_function
 
 
@@ -83,7 +83,7 @@ def test_whether_the_function_gave_the_answer_is_read(status, integration, is_by
         ("-", "-", None),
     ],
 )
-def test_why_an_answer_is_not_the_functions_follows_from_the_two_statuses(status, integration, why):
+def test_two_statuses_show_why_the_function_did_not_answer(status, integration, why):
     assert read_line(access_line(status, integrationStatus=integration)).error == why
 
 
@@ -92,7 +92,7 @@ def test_the_error_in_a_line_of_an_older_version_is_read():
     assert read_line(json.dumps(facts)).error == "timed out"
 
 
-def test_a_status_that_the_api_does_not_tell_is_none():
+def test_missing_status_of_the_api_is_none():
     assert read_line(access_line("-")).status is None
 
 
@@ -116,12 +116,12 @@ def test_a_status_that_the_api_does_not_tell_is_none():
     ],
     ids=lambda raw: raw[:30],
 )
-def test_other_lines_are_no_lines(raw):
+def test_other_lines_are_ignored(raw):
     assert read_line(raw) is None
 
 
 @pytest.mark.parametrize("message_id", ["m", "日本", '"\\', "\x00", "\ud800", "x" * 100, "x" * 101])
-def test_a_line_names_its_message_whatever_the_id_holds(message_id):
+def test_line_with_any_message_id_is_read(message_id):
     single = read_line(function_line(message_id=message_id))
     batch = read_line(function_line(message_ids=["other", message_id]))
     assert single.names(message_id)
@@ -129,7 +129,7 @@ def test_a_line_names_its_message_whatever_the_id_holds(message_id):
     assert not single.names("other")
 
 
-def test_what_is_known_of_the_function_is_what_it_does():
+def test_constants_equal_the_functions():
     assert lines_module.LOGGED_ID_CHARS == observe.MAX_LOGGED_CHARS
     assert status.NAMESPACE == observe.NAMESPACE
 
@@ -153,7 +153,7 @@ def test_what_is_known_of_the_function_is_what_it_does():
         (Wanted(outcomes=frozenset({"refused"}), status="5xx"), False),
     ],
 )
-def test_a_line_of_the_function_is_wanted_by_all_that_is_asked(wanted, takes):
+def test_function_line_must_match_every_filter(wanted, takes):
     assert wanted.takes(read_line(function_line(REFUSED, message_id="m"))) is takes
 
 
@@ -169,11 +169,11 @@ def test_a_line_of_the_function_is_wanted_by_all_that_is_asked(wanted, takes):
         (Wanted(code="internal_error"), False),
     ],
 )
-def test_an_answer_without_the_function_is_wanted_where_nothing_of_a_message_is_asked(wanted, takes):
+def test_api_line_matches_only_without_message_filters(wanted, takes):
     assert wanted.takes(read_line(access_line(503, integrationStatus="-"))) is takes
 
 
-def test_an_answer_of_the_function_is_not_told_twice():
+def test_answer_of_the_function_is_not_shown_twice():
     assert not Wanted().takes(read_line(access_line(200)))
 
 
@@ -214,10 +214,10 @@ UNSUPPORTED = Answered(metric="Refused", status=501, code="unsupported_call_type
         ),
     ],
 )
-def test_what_the_sender_did_then_is_told(line, answered, follows):
+def test_reaction_of_the_sender_is_described(line, answered, follows):
     access = None if answered is None else read_line(access_line(answered))
     assert describe_retry(read_line(line), access) == follows
 
 
-def test_an_answer_that_the_api_does_not_tell_is_the_functions():
+def test_answer_is_the_functions_without_a_status_of_the_api():
     assert describe_retry(read_line(function_line(FAILED)), read_line(access_line("-"))) == SEGMENT_AGAIN + "."

@@ -1,4 +1,4 @@
-"""The request log of a local server: written for others to read at once, and read while it is written."""
+"""Test the request log of a local server. Other processes can read it while it is written."""
 
 import asyncio
 import itertools
@@ -32,7 +32,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def begin(path):
-    """Return what begins the log that a server writes."""
+    """Return a function that begins the log of a server."""
     with ExitStack() as logs:
         yield lambda **options: logs.enter_context(closing(RequestLogFile(path, **options)))
 
@@ -41,7 +41,7 @@ def ids(lines):
     return [line.message_ids[0] for line in lines]
 
 
-def test_each_key_of_a_customer_has_its_last_use(begin, path):
+def test_keys_of_a_customer_have_their_last_use(begin, path):
     log = begin()
     for answered, key, customer, time in (
         (ACCEPTED, "3f1c", "acme", 1000),
@@ -70,7 +70,7 @@ def test_a_line_can_be_read_at_once(begin, path):
     assert ids(LocalLog(path).lines_of("m", EVERYTHING)) == ["m"]
 
 
-def test_it_begins_anew_with_each_server(begin, path):
+def test_log_is_new_for_each_server(begin, path):
     first = begin(max_bytes=1)
     first.write(function_line(message_id="old"))
     first.write(function_line(message_id="young"))
@@ -79,7 +79,7 @@ def test_it_begins_anew_with_each_server(begin, path):
     assert not older(path).exists()
 
 
-def test_it_takes_no_more_than_two_files(begin, path):
+def test_log_has_at_most_two_files(begin, path):
     log = begin(max_bytes=2000)
     for number in range(50):
         log.write(function_line(message_id=f"m-{number}"))
@@ -99,7 +99,7 @@ def test_both_files_are_read_oldest_first(begin, path):
     assert times == sorted(times)
 
 
-def test_that_it_can_not_be_written_is_told_once_and_stops_nothing(begin, path, capsys):
+def test_unwritable_log_is_reported_once_and_stops_nothing(begin, path, capsys):
     log = begin(max_bytes=1)
     log.write("first")
     shutil.rmtree(path.parent)
@@ -110,7 +110,7 @@ def test_that_it_can_not_be_written_is_told_once_and_stops_nothing(begin, path, 
     assert "Traceback" not in told
 
 
-def test_what_is_not_known_of_a_request_is_written_as_api_gateway_does():
+def test_unknown_facts_are_written_like_api_gateway():
     log = AccessLog('{"id": "$context.requestId", "why": "$context.integrationErrorMessage"}')
     assert log.line({"requestId": "r", "status": 200}) == '{"id": "r", "why": "-"}'
 
@@ -124,7 +124,7 @@ def answer(event, context):
 """
 
 
-def test_what_a_function_prints_after_it_was_given_up_is_kept(tmp_path):
+def test_late_output_of_a_timed_out_function_is_kept(tmp_path):
     (tmp_path / "slow.py").write_text(textwrap.dedent(SLOW))
     late = []
 
@@ -146,7 +146,7 @@ def test_what_a_function_prints_after_it_was_given_up_is_kept(tmp_path):
 # Reading
 
 
-def test_only_lines_that_name_a_message_are_found(begin, path):
+def test_search_finds_only_lines_of_the_message(begin, path):
     log = begin()
     for message_id in ("m", "m-1", "-m", "M"):
         log.write(function_line(message_id=message_id))
@@ -156,7 +156,7 @@ def test_only_lines_that_name_a_message_are_found(begin, path):
 
 
 @pytest.mark.parametrize("message_id", ['日本 "#%x', "\\u0041", "\x00\n", "\ud800", "😀" * 60])
-def test_a_message_is_found_whatever_its_id_holds(begin, path, message_id):
+def test_message_with_any_id_is_found(begin, path, message_id):
     begin().write(function_line(message_id=message_id))
     assert len(LocalLog(path).lines_of(message_id, EVERYTHING)) == 1
 
@@ -202,7 +202,7 @@ def test_figures_add_up_messages_by_customer_and_call_type(begin, path):
     assert figures.first == datetime(2026, 3, 12, 9, 30, tzinfo=UTC)
 
 
-def test_a_line_that_is_half_written_is_read_when_it_is_whole(path):
+def test_incomplete_line_is_read_when_complete(path):
     line = function_line(message_id="m")
     path.write_text(function_line(message_id="before") + "\n" + line[:40])
     following = LocalLog(path).follow(Wanted(), 10)
@@ -214,7 +214,7 @@ def test_a_line_that_is_half_written_is_read_when_it_is_whole(path):
     assert len(LocalLog(path).lines_of("m", EVERYTHING)) == 1
 
 
-def test_one_follows_from_the_last_wanted_lines_through_full_files_and_new_servers(begin, path):
+def test_follow_continues_through_new_files_and_servers(begin, path):
     log = begin(max_bytes=1500)
     for number in range(3):
         log.write(function_line(message_id=f"m-{number}"))
@@ -228,7 +228,7 @@ def test_one_follows_from_the_last_wanted_lines_through_full_files_and_new_serve
     assert next(line for line in following if line is not None).message_ids == ("new",)
 
 
-def test_without_a_last_line_one_follows_from_now_on(begin, path):
+def test_follow_starts_now_by_default(begin, path):
     log = begin()
     log.write(function_line(message_id="before"))
     following = LocalLog(path).follow(Wanted(), 0)
@@ -238,7 +238,7 @@ def test_without_a_last_line_one_follows_from_now_on(begin, path):
 
 
 @pytest.mark.parametrize("last", [0, 1])
-def test_a_line_that_is_half_written_at_first_is_live(path, last):
+def test_line_incomplete_at_the_start_is_live(path, last):
     line = function_line(message_id="m")
     path.write_text(function_line(message_id="before") + "\n" + line[:40])
     following = LocalLog(path).follow(Wanted(), last)
@@ -249,7 +249,7 @@ def test_a_line_that_is_half_written_at_first_is_live(path, last):
 
 
 @pytest.mark.parametrize("message_id", ["m", "m" * 2 * PIECE_BYTES])
-def test_a_line_of_any_length_may_be_half_written_at_first(path, message_id):
+def test_line_of_any_length_may_be_incomplete_at_the_start(path, message_id):
     line = json.dumps({**json.loads(function_line()), "message_id": message_id})
     path.write_text(line + "\n" + line[:-9])
     following = LocalLog(path).follow(Wanted(), 0)
@@ -259,9 +259,9 @@ def test_a_line_of_any_length_may_be_half_written_at_first(path, message_id):
     assert ids([next(following)]) == [message_id]
 
 
-def test_lines_that_come_while_those_of_before_are_read_are_all_live(path):
+def test_lines_written_while_old_ones_are_read_are_live(path):
     class Wants(Wanted):
-        """Wants all, and meanwhile the server writes."""
+        """Match every line. The server writes at the same time."""
 
         def takes(self, line):
             if line.message_ids[0] == "before":
@@ -276,7 +276,7 @@ def test_lines_that_come_while_those_of_before_are_read_are_all_live(path):
     assert ids(itertools.islice(following, 3)) == ["live-0", "live-1", "live-2"]
 
 
-def test_a_file_that_was_emptied_is_followed_from_its_beginning(path):
+def test_emptied_file_is_followed_from_its_beginning(path):
     path.write_text("".join(function_line(message_id=f"m-{number}") + "\n" for number in range(3)))
     following = LocalLog(path).follow(Wanted(), 0)
     assert next(following) is None
@@ -286,7 +286,7 @@ def test_a_file_that_was_emptied_is_followed_from_its_beginning(path):
     assert ids([next(following)]) == ["new"]
 
 
-def test_a_file_that_was_emptied_and_has_lines_again_is_followed_from_its_beginning(path):
+def test_emptied_and_refilled_file_is_followed_from_its_beginning(path):
     path.write_text("".join(function_line(message_id=f"m-{number}") + "\n" for number in range(3)))
     following = LocalLog(path).follow(Wanted(), 0)
     assert next(following) is None
@@ -294,7 +294,7 @@ def test_a_file_that_was_emptied_and_has_lines_again_is_followed_from_its_beginn
     assert ids([next(line for line in following if line is not None)]) == ["new"]
 
 
-def test_what_all_periods_hold_is_counted_by_one_pass(begin, path):
+def test_all_periods_are_counted_in_one_pass(begin, path):
     log = begin()
     now = datetime.now(UTC).timestamp() * 1000
     log.write(function_line(time=int(now - 2 * 3600 * 1000)))
@@ -308,7 +308,7 @@ def test_what_all_periods_hold_is_counted_by_one_pass(begin, path):
     assert local.figures(EVERYTHING).total.accepted == 2
 
 
-def test_a_file_that_was_removed_is_told(path):
+def test_removed_file_is_reported(path):
     for ask in (
         lambda log: log.lines_of("m", EVERYTHING),
         lambda log: log.figures(EVERYTHING),
@@ -329,7 +329,7 @@ def test_the_figures_of_a_customer_hold_nothing_of_others(begin, path):
     assert figures.contradictions == []
 
 
-# Whether the figures fit each other
+# Contradictions between the figures
 
 
 def contradictions(path, *lines):
@@ -341,7 +341,7 @@ def refused_and_answered(count):
     return [line for number in range(count) for line in (function_line(REFUSED), access_line(400))]
 
 
-def test_figures_that_fit_each_other_have_no_contradictions(path):
+def test_consistent_figures_have_no_contradictions(path):
     batch = function_lines(ACCEPTED, message_ids=["a"] * 7, route="/v1/batch")
     health = access_line(200, routeKey="GET /health")
     wrong_route = access_line(404, routeKey="-", integrationStatus="-")
@@ -367,5 +367,5 @@ def test_a_refusal_that_is_counted_as_accepted_is_a_contradiction(path):
     assert sentence.startswith("3 messages are counted as accepted or duplicates, and were answered an error")
 
 
-def test_a_few_lines_that_are_still_missing_are_no_contradiction(path):
+def test_a_few_missing_lines_are_not_a_contradiction(path):
     assert contradictions(path, *refused_and_answered(20), access_line(400), access_line(400)) == []

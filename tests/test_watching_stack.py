@@ -1,4 +1,4 @@
-"""`destination trace`, `tail` and `status` on a stack of moto, with a played CloudWatch Logs Insights."""
+"""Test `destination trace`, `tail` and `status` on a moto stack, with a replaced CloudWatch Logs Insights."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -29,7 +29,7 @@ LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-
 
 @pytest.fixture
 def stack(aws):
-    """Return what makes a stack with all that template.yaml gives out, of which the log groups are played."""
+    """Return a function that creates a stack with all outputs of template.yaml. Its log groups are replaced."""
 
     def make(**parameters):
         stores = create_local_stack(aws, parameters).stores
@@ -52,7 +52,7 @@ def stored_record(**fields):
 
 @pytest.fixture
 def played(monkeypatch):
-    """Return Insights for the commands, whose rows a test sets: lines by group."""
+    """Return Insights for the commands. A test sets its rows: lines by group."""
     lines = {"prod-Function": [], "prod-Api": []}
     with insights(lambda group, _query: [{"@message": line} for line in lines[group]]) as insights_:
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", insights_.url)
@@ -60,7 +60,7 @@ def played(monkeypatch):
         yield insights_
 
 
-def test_the_template_gives_out_the_log_groups():
+def test_template_outputs_the_log_groups():
     outputs = load_template()["Outputs"]
     declared = {name: outputs[name]["Value"]["Ref"] for name in LOG_GROUPS}
     assert declared == {"FunctionLogGroupName": "DestinationLogGroup", "ApiLogGroupName": "ApiLogGroup"}
@@ -73,7 +73,7 @@ def traced(*args):
     return history
 
 
-def test_a_message_of_a_stack_is_traced_by_its_logs(stack, played):
+def test_stack_message_is_traced_by_its_logs(stack, played):
     stack()
     played.lines["prod-Function"] = [
         function_line(answered, message_id="m", request_id=request_id, time=time)
@@ -94,14 +94,14 @@ def test_a_message_of_a_stack_is_traced_by_its_logs(stack, played):
 @pytest.mark.parametrize(
     "options", [("--user", "watched"), ("--user", "watched", "--customer", "acme"), ("--scan",)], ids=" ".join
 )
-def test_a_stored_message_of_a_stack_is_found_by_its_user_or_a_scan(stack, played, aws, options):
+def test_stored_message_is_found_by_user_or_scan(stack, played, aws, options):
     stores = stack()
     EventTable(aws.dynamodb(), stores.event_table, retention_days=0).write(stored_record(messageId="m"))
     played.lines["prod-Function"] = [function_line(message_id="m")]
     assert [item["subject"] for item in traced("m", *options)["stored"]] == ["acme#user#watched"]
 
 
-def test_without_a_line_the_customer_of_a_user_must_be_named(stack, played):
+def test_user_needs_a_customer_if_no_line_is_found(stack, played):
     stack()
     result = run("trace", "m", "--user", "watched", "--stack", "prod")
     assert result.exit_code == 2
@@ -109,7 +109,7 @@ def test_without_a_line_the_customer_of_a_user_must_be_named(stack, played):
     assert len(played.queries) == 1
 
 
-def test_a_reject_of_a_stack_is_found_on_the_days_of_its_lines(stack, played, aws):
+def test_reject_is_found_on_the_days_of_its_lines(stack, played, aws):
     stores = stack()
     table = Keeper(aws.dynamodb(), stores.rejects_table, retention_days=30)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -131,13 +131,13 @@ def test_a_reject_of_a_stack_is_found_on_the_days_of_its_lines(stack, played, aw
     assert [reject["message_id"] for reject in traced("m")["rejects"]] == ["m"]
 
 
-def test_a_queued_message_of_a_stack_is_told_as_such(stack, played):
+def test_queued_message_is_shown_as_queued(stack, played):
     stores = stack(EventSink="sqs")
     played.lines["prod-Function"] = [function_line(message_id="m")]
     assert traced("m")["now"][0].startswith(f"Queued in {stores.event_queue_url} ")
 
 
-def test_deliveries_are_told_although_the_tables_can_not_be_read(stack, played, aws):
+def test_deliveries_are_shown_if_the_tables_are_unreadable(stack, played, aws):
     stores = stack()
     played.lines["prod-Function"] = [function_line(ACCEPTED, message_id="m", request_id="r-1")]
     aws.dynamodb().delete_table(TableName=stores.event_table)
@@ -148,7 +148,7 @@ def test_deliveries_are_told_although_the_tables_can_not_be_read(stack, played, 
     assert history["now"][0].startswith("Where it is now can't be told: AWS answered: ")
 
 
-def test_what_was_read_is_told_beside_what_was_found(stack, played):
+def test_output_shows_how_much_was_scanned(stack, played):
     stack()
     result = run("trace", "m", "--stack", "prod")
     assert result.exit_code == 1
@@ -169,14 +169,14 @@ def test_what_was_read_is_told_beside_what_was_found(stack, played):
     ],
 )
 @pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
-def test_what_aws_refuses_is_told(stack, played, command, error, sentence):
+def test_refusal_by_aws_is_reported(stack, played, command, error, sentence):
     stack()
     played.error = error
     result = run(*command, "--stack", "prod")
     assert (result.exit_code, sentence in result.stderr) == (1, True), result.output
 
 
-def test_the_figures_of_a_stack_are_of_its_logs_and_its_metric(stack, played, aws):
+def test_figures_come_from_the_logs_and_the_metric(stack, played, aws):
     stores = stack()
     keys = KeyTable(aws.dynamodb(), stores.key_table)
     for key, customer_id, status in (("a", "acme", "active"), ("b", "acme", "active"), ("c", "other", "revoked")):
@@ -260,7 +260,7 @@ def test_a_row_of_insights_may_lack_any_field(stack, played, row, as_json):
 
 @pytest.mark.parametrize("status", ["Failed", "Cancelled", "Timeout", "SomethingNew"])
 @pytest.mark.parametrize("command", [("trace", "m"), ("status",)], ids=" ".join)
-def test_a_query_that_ends_otherwise_is_an_error(stack, played, command, status):
+def test_failed_query_is_an_error(stack, played, command, status):
     stack()
     played.statuses = ("Unknown", status)
     result = run(*command, "--stack", "prod")
@@ -278,7 +278,7 @@ def test_a_throttled_query_is_an_error_in_a_sentence(stack, played, command, err
     assert (result.exit_code, f"Error: AWS answered: An error occurred ({error})" in result.stderr) == (1, True)
 
 
-def test_figures_are_told_although_the_metric_is_not(stack, played, monkeypatch):
+def test_figures_are_shown_without_the_metric(stack, played, monkeypatch):
     stack()
     denied = response(
         403, "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
@@ -299,7 +299,7 @@ def test_a_stack_may_be_named_by_its_arn(stack, played, aws):
     assert len(played.queries) == 1
 
 
-def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
+def test_scanned_amount_is_shown_after_the_last_lines(stack, played):
     stack()
     played.lines["prod-Function"] = [function_line(message_id="m")]
     looks = iter([response(200, '{"events": []}'), response(400, '{"__type": "ResourceNotFoundException"}')])
@@ -316,7 +316,7 @@ def test_what_the_lines_of_before_cost_is_told_after_them(stack, played):
 
 @pytest.fixture
 def two_keys(stack, aws):
-    """Return a stack with two keys of a customer, of which the first is returned."""
+    """Return a stack with two keys of a customer, and the first key."""
     keys = KeyTable(aws.dynamodb(), stack().key_table)
     records = [
         KeyRecord(key_hash=digits * 16, last_four="aaaa", customer_id='a"c', created_at=None)
@@ -333,7 +333,7 @@ def shown_key(record, *options):
     return result
 
 
-def test_the_last_use_of_a_key_is_asked_of_the_log_of_a_stack(two_keys, played):
+def test_last_use_of_a_key_is_read_from_the_stacks_log(two_keys, played):
     _, record = two_keys
     played.rows = lambda _group, _query: [
         {"key": "3f1c", "status": "200", "last": "1772323200000"},
@@ -348,18 +348,18 @@ def test_the_last_use_of_a_key_is_asked_of_the_log_of_a_stack(two_keys, played):
     assert 'message = "request" and `customer_id` = "a\\"c"' in query
 
 
-def test_a_key_that_no_line_names_is_unused(two_keys, played):
+def test_key_without_a_line_is_unused(two_keys, played):
     played.rows = lambda _group, _query: [{"key": "77aa", "status": "200", "last": "1772323999000"}]
     assert "last used: not in the last 30 days\n" in shown_key(two_keys[1], "--since", "30d").stdout
 
 
-def test_lines_that_name_no_key_are_told(two_keys, played):
+def test_lines_without_a_key_are_reported(two_keys, played):
     played.rows = lambda _group, _query: [{"status": "200", "last": "1772323200000"}, {"last": ""}]
     told = "not in the last 7 days; lines until 2026-03-01 00:00:00 UTC are of a version that does not log keys"
     assert f"last used: {told}\n" in shown_key(two_keys[1]).stdout
 
 
-def test_two_keys_whose_hashes_start_alike_are_told(two_keys, played):
+def test_keys_with_the_same_hash_prefix_are_reported(two_keys, played):
     keys, record = two_keys
     keys.put(KeyRecord(key_hash="3f1c" + "0" * 60, last_four="bbbb", customer_id='a"c'))
     keys.put(KeyRecord(key_hash="77aa" + "0" * 60, last_four="cccc", customer_id="other"))
@@ -369,25 +369,25 @@ def test_two_keys_whose_hashes_start_alike_are_told(two_keys, played):
     assert "or another key" not in run("keys", "show", other, "--stack", "prod").stdout
 
 
-def test_a_key_is_shown_although_the_log_can_not_be_read(two_keys, played):
+def test_key_is_shown_if_the_log_is_unreadable(two_keys, played):
     played.error = "AccessDeniedException"
     shown = shown_key(two_keys[1])
     assert "last four: aaaa\n" in shown.stdout
     assert "last used: (unknown: An error occurred (AccessDeniedException)" in shown.stdout
 
 
-# What can't be asked
+# Unsupported stacks and options
 
 
 @pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
-def test_a_stack_of_an_older_version_is_told(aws, command):
+def test_stack_of_an_older_version_is_reported(aws, command):
     create_local_stack(aws, {})
     result = run(*command, "--stack", "direct-destination-local")
     assert (result.exit_code, "This stack is of an older version" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("command", [("trace", "m"), ("tail",), ("status",)], ids=" ".join)
-def test_without_a_server_one_is_told_how_to_start_it(command):
+def test_error_without_a_server_says_how_to_start_it(command):
     result = run(*command, "--url", "http://127.0.0.1:1")
     assert (result.exit_code, "start one with `make run`" in result.stderr) == (1, True)
 
@@ -399,7 +399,7 @@ def test_without_a_server_one_is_told_how_to_start_it(command):
     ("customers", "events", "is_reached"),
     [(9, 19_999_999, False), (BETA_CUSTOMERS, 0, True), (0, 20_000_000, True)],
 )
-def test_either_of_customers_and_events_reaches_the_bar(customers, events, is_reached):
+def test_customers_or_events_reach_the_threshold(customers, events, is_reached):
     progress = BetaProgress(events=events, since=None, source="", customers=customers, period="", holders=0)
     assert progress.is_reached is is_reached
 
@@ -419,5 +419,5 @@ def test_a_period_is_written_short(text, hours, words):
     assert SINCE.convert(period, None, None) is period
 
 
-def test_a_period_may_be_all_that_there_is():
+def test_period_may_be_the_whole_log():
     assert SINCE.convert("all", None, None).since < datetime(2020, 1, 1, tzinfo=UTC)

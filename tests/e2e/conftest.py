@@ -1,4 +1,4 @@
-"""Tables that tests measure, shown at the end of the report."""
+"""Show the tables that tests measure at the end of the report."""
 
 import pytest
 
@@ -7,7 +7,7 @@ TABLE = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def report(request):
-    """Return a list of lines to show at the end."""
+    """Return a list for lines that are shown at the end."""
     return request.config.stash.setdefault(TABLE, [])
 
 

@@ -1,4 +1,4 @@
-"""A stack on an embedded AWS, and `destination debug` that shows it."""
+"""A stack on an embedded AWS, and a `destination debug` that shows it."""
 
 import json
 import os
@@ -58,12 +58,12 @@ class Stack:
         self.logs.put_log_events(logGroupName=f"prod-{group}", logStreamName="s", logEvents=[event])
 
     def ask(self, path, **fields):
-        """Return the status of an answer, and its body."""
+        """Return status and body of an answer."""
         answer = self.http.request("GET", f"{self.url}/_local{path}", fields=fields)
         return answer.status, json.loads(answer.data)
 
     def get(self, path, **fields):
-        """Return what the page is told."""
+        """Return the JSON that the page gets."""
         status, body = self.ask(path, **fields)
         assert status == 200, body
         return body
@@ -74,7 +74,7 @@ class Stack:
         self.logs.create_log_stream(logGroupName=group, logStreamName="s")
 
     def snapshot(self):
-        """Return all that the page is told when it begins."""
+        """Return the first event that the page gets."""
         answer = self.http.request("GET", f"{self.url}/_local/live", preload_content=False)
         answer.readline()
         snapshot = json.loads(answer.readline().removeprefix(b"data: "))
@@ -82,11 +82,11 @@ class Stack:
         return snapshot
 
     def rows(self):
-        """Return all rows that the page is told."""
+        """Return all rows that the page gets."""
         return self.snapshot()["rows"]
 
     def is_followed(self):
-        """Write a line, and tell whether the page shows one by now: it tells nothing of before it began."""
+        """Write a line, and return whether the page shows a row by now. The page shows no older requests."""
         self.log("Function", function_line(request_id="first"))
         return bool(self.rows())
 
@@ -102,7 +102,7 @@ class Stack:
 
 @contextmanager
 def debugged_stack(folder: Path) -> Iterator[Stack]:
-    """Return a stack whose page runs until the end of the context."""
+    """Return a stack with a page that runs until the end of the context."""
     aws = EmbeddedAws(services=(*SERVICES, "logs"))
     try:
         stack = Stack(aws, folder)

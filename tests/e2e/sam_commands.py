@@ -1,7 +1,7 @@
-"""A program for the Python of the SAM CLI: it runs `sam` commands, each in a fork, because `sam` loads for a second.
+"""Run `sam` commands for the tests, each in a fork, because loading `sam` takes a second.
 
-It reads the arguments of each command as a line of JSON. It writes the exit code, the standard output and the standard
-error as a line of JSON.
+The program runs with the Python of the SAM CLI. It reads the arguments of each command as a line of JSON. It writes the
+exit code, the standard output and the standard error as a line of JSON.
 """
 
 import json
@@ -11,7 +11,7 @@ import tempfile
 
 import yaml
 
-yaml.SafeLoader = yaml.CSafeLoader  # it reads the template, which each command does twice, ten times as fast
+yaml.SafeLoader = yaml.CSafeLoader  # This parser is ten times as fast, and each command reads the template twice.
 
 from samcli.cli.main import cli  # noqa: E402 -- it keeps the loader that it finds
 from samcli.commands.local.cli_common import invoke_context  # noqa: E402 -- it keeps the loader that it finds

@@ -1,4 +1,4 @@
-"""The bench measures real calls. No test depends on how fast anything is."""
+"""Test the bench with real calls. No test depends on the speed of anything."""
 
 import hashlib
 import json
@@ -67,7 +67,7 @@ def test_the_store_returns_capacity_on_request(dynamodb):
     assert dynamodb.put_item(**item, ReturnConsumedCapacity="TOTAL")["ConsumedCapacity"]["TableName"] == "events"
 
 
-def test_a_condition_fails_in_the_table_of_duplicates_only(dynamodb):
+def test_condition_fails_only_in_the_table_of_duplicates(dynamodb):
     item = {"Item": {"subject": {"S": "a"}}, "ConditionExpression": "attribute_not_exists(subject)"}
     dynamodb.put_item(TableName="events", **item)
     with pytest.raises(dynamodb.exceptions.ConditionalCheckFailedException):
@@ -146,7 +146,7 @@ def test_warm_divides_by_a_stock_client_with_the_same_size(store, subjects):
     assert subjects[names[3]].reference == names[2]
 
 
-def test_every_warm_subject_gives_the_expected_response(store, subjects):
+def test_all_warm_subjects_give_the_expected_response(store, subjects):
     for subject in subjects.values():
         with SubjectProcess(subject, store, PYTHON) as process:
             assert process.call(first=0, count=1).processor > 0
@@ -156,7 +156,7 @@ def test_the_subjects_of_instructions_exist(subjects):
     assert {*instructions.SUBJECTS, *instructions.QUICK_SUBJECTS} <= set(subjects)
 
 
-def test_the_stock_client_writes_what_the_destination_writes(subjects):
+def test_stock_client_writes_the_same_item_as_the_destination(subjects):
     item = json.loads(subjects["stock put_item"].sample.event)
     message = json.loads(subjects["stock send_message"].sample.event)
     assert NUMBER in item["Item"]["message"]["S"]
@@ -171,7 +171,7 @@ def test_the_stock_client_writes_what_the_destination_writes(subjects):
     [*(samples.batch(ACCEPTED, size) for size in batch.SIZES), samples.batch(samples.SHORT, 3)],
     ids=lambda sample: sample.word,
 )
-def test_a_batch_is_accepted_whole_with_other_ids_each_time(sample, store, subjects):
+def test_batch_is_fully_accepted_with_new_ids_each_time(sample, store, subjects):
     with SubjectProcess(subjects[ACCEPTED_CALL], store, PYTHON) as process:
         before = store.received().counts["PutItem"]
         process.send(sample, first=7, count=1)
@@ -210,7 +210,7 @@ request_id, event = ask("next")
 ask(f"{request_id}/response", event)
 ask("next")
 """
-"""A runtime client as small as can be: its function answers with the event."""
+"""A minimal runtime client. Its function returns the event."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a cold start waits for: the modules that are loaded before the first message is answered."""
+"""Test what a cold start loads before the first message is answered."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def function(server, tmp_path):
-    """Return what runs Python beside the function as it is built, with the stores of a local server."""
+    """Return a function that runs Python in the folder of the built function, with the stores of a local server."""
     for name in ("handler", "schemas"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     compiled = compile_schemas(read_schemas(tmp_path / "schemas"), SCHEMA_NAMES)
@@ -50,7 +50,7 @@ def event(name):
     return json.loads((ROOT / "events" / f"{name}.json").read_text())
 
 
-def test_a_cold_start_loads_little_besides_botocore(function):
+def test_cold_start_loads_little_besides_botocore(function):
     [before] = function(UNAVOIDABLE + TOLD)
     [after] = function("import handler.app, json, sys; " + TOLD)
     more = {name for name in set(after) - set(before) if name.partition(".")[0] != "handler"}
@@ -58,7 +58,7 @@ def test_a_cold_start_loads_little_besides_botocore(function):
     assert not {"boto3", "fastjsonschema", "jsonschema"} & {name.partition(".")[0] for name in after}
 
 
-def test_a_good_message_loads_nothing_to_explain_with_and_a_refused_one_does(function):
+def test_only_a_refused_message_loads_the_explaining_modules(function):
     answered = "import handler.app, json, sys; print(handler.app.lambda_handler({!r}, None)['statusCode']); "
     *_, status, modules = function(answered.format(event("track")) + TOLD)
     assert (status, "jsonschema" in modules, "fastjsonschema" in modules) == (200, False, False)

@@ -1,8 +1,8 @@
-"""The built function in Lambda's container, before the stores of a local server; run by `make e2e-container`.
+"""Test the built function in Lambda's container, with the stores of a local server: `make e2e-container`.
 
-`sam local invoke` answers every event as events/README.md says, or carries it out, and `sam local start-api` every call
-type. With stores that hang the function answers in time, and the same message sent again is stored once. The report
-ends with what was measured.
+`sam local invoke` answers every event, or carries it out, as events/README.md says. `sam local start-api` answers every
+call type. If a store hangs, the function answers in time, and the resent message is stored once. The end of the report
+has the measured times.
 """
 
 import json
@@ -41,7 +41,7 @@ HANDED_OVER = re.findall(r"^\| `([\w-]+\.json)` \| .+ \| `(\w+Function)` \|", TA
 
 
 def has_docker():
-    """Whether a Docker engine answers."""
+    """Return whether a Docker engine answers."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
 
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.skipif(not has_docker(), reason="no Docker engine answe
 
 @contextmanager
 def running(printed, *command, until):
-    """Run a command that prints to a file until the block ends; begin when that holds a text."""
+    """Run a command that prints to a file until the block ends. The block begins when the file contains a text."""
     with (
         printed.open("w") as output,
         subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT) as process,
@@ -77,7 +77,7 @@ def local_server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def invoke(local_server):  # noqa: ARG001 -- the server has written the environment
-    """Return what runs a built function with an event. It returns the answer and the standard error."""
+    """Return a function that runs a built function with an event. It returns the answer and the standard error."""
     python = Path(shutil.which("sam")).with_name("python")
     with subprocess.Popen([python, SAM_COMMANDS], cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as sam:
 
@@ -94,21 +94,21 @@ def invoke(local_server):  # noqa: ARG001 -- the server has written the environm
 
 
 @pytest.mark.parametrize(("file", "status", "code"), ROWS)
-def test_sam_local_invoke_answers_what_the_table_says(invoke, file, status, code):
+def test_sam_local_invoke_answers_as_the_table_says(invoke, file, status, code):
     answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
     assert (str(answer["statusCode"]), body.get("code", body.get("status"))) == (status, code), printed
 
 
 @pytest.mark.parametrize(("file", "status", "accepted"), COUNTED)
-def test_sam_local_invoke_takes_what_a_library_sends(invoke, file, status, accepted):
+def test_sam_local_invoke_accepts_library_requests(invoke, file, status, accepted):
     answer, printed = invoke(FUNCTION, file)
     body = json.loads(answer["body"])
     assert (str(answer["statusCode"]), body["accepted"] + body["duplicates"]) == (status, int(accepted)), printed
 
 
 @pytest.mark.parametrize(("file", "function"), HANDED_OVER)
-def test_sam_local_invoke_carries_out_what_is_for_another_function(invoke, file, function):
+def test_sam_local_invoke_runs_the_other_functions(invoke, file, function):
     answer, printed = invoke(function, file)
     assert answer == {"batchItemFailures": []}, printed
 
@@ -128,7 +128,7 @@ WARM = ("--warm-containers", "EAGER")
 
 
 @pytest.mark.usefixtures("local_server")
-def test_sam_local_start_api_takes_a_message_of_each_call_type(tmp_path):
+def test_sam_local_start_api_accepts_every_call_type(tmp_path):
     with start_api(tmp_path / "printed", *WARM) as url:
         ping = [sys.executable, "-m", "destination", "ping", "all", "--json", "--api-key", demo.GOOD_KEY, "--url", url]
         run = subprocess.run(ping, cwd=ROOT, check=False, text=True, capture_output=True)
@@ -141,7 +141,7 @@ NOT_ON_THIS_MACHINE = {f"transport.{name}" for name in ("https", "certificate", 
 NEVER_CHECKED = {"answers.cold", "errors.retry-after", "faults.store", "faults.bug", "faults.throttled"}
 
 
-def test_sam_local_start_api_passes_the_review_as_far_as_it_is_an_api(tmp_path, local_server):
+def test_sam_local_start_api_passes_certify_with_known_exceptions(tmp_path, local_server):
     with start_api(tmp_path / "printed", *WARM) as url:
         stores = local_server.removesuffix("/segment")
         certify = [sys.executable, "-m", "destination", "certify", "--json", "--url", url, "--stores", stores]
@@ -179,7 +179,7 @@ class Api:
     events: tuple[Account, str]
 
     def send(self, body):
-        """Send a message as Segment does, but with patience."""
+        """Send a message as Segment does, with a longer time-out."""
         answer = self.http.request(
             "POST",
             f"{self.url}/segment",
@@ -192,7 +192,9 @@ class Api:
         return f"{answer.status} {content.get('code', content.get('status', '-'))}"
 
     def durations(self):
-        """Return the seconds of each invocation as Lambda counts them in the container: with the function's start."""
+        """Return the seconds of each invocation as Lambda reports them in the container, including the function's
+        start.
+        """
         return [float(milliseconds) / 1000 for milliseconds in DURATION.findall(self.printed.read_text())]
 
     def copies(self, body):
@@ -204,7 +206,7 @@ class Api:
 
 @contextmanager
 def proxied_api(folder, name, *options):
-    """Run an API whose function reads a key anew for each request, with a proxy before its stores."""
+    """Run an API with a function that reads the key for each request, and a proxy in front of its stores."""
     environment = json.loads(ENVIRONMENT_FILE.read_text())["Parameters"]
     seen = urlsplit(environment["AWS_ENDPOINT_URL"])
     stores_url = f"http://{LOOPBACK}:{seen.port}"
@@ -233,7 +235,7 @@ def message():
 
 @pytest.fixture(scope="module", params=["cold", "warm"])
 def api(request, local_server, tmp_path_factory):  # noqa: ARG001 -- the server has written the environment
-    """Return an API that makes a container for each request, or one that has a container from the beginning."""
+    """Return an API that makes a container for each request, or an API that keeps one warm container."""
     name = request.param
     with proxied_api(tmp_path_factory.mktemp(name), name, *(WARM if name == "warm" else ())) as api:
         if name == "warm":
@@ -243,7 +245,10 @@ def api(request, local_server, tmp_path_factory):  # noqa: ARG001 -- the server 
 
 @dataclass(frozen=True, kw_only=True)
 class Met:
-    """What a message was answered while a store hung, and then; `seconds` are Lambda's, which makes no container."""
+    """The answers to a message while a store hung, and afterwards.
+
+    `seconds` are Lambda's, without the start of the container.
+    """
 
     answers: list[str]
     copies: int
@@ -251,7 +256,7 @@ class Met:
 
 
 def meet(api, store, fault):
-    """Let a message meet a fault, end the fault, and send the same message again."""
+    """Send a message during a fault, end the fault, and send the same message again."""
     body = message()
     ended = len(api.durations())
     api.proxy.rules = (Rule(stores=frozenset({store}), faults=(fault,)),)
@@ -270,15 +275,15 @@ def meet(api, store, fault):
         (Store.EVENTS, Fault.HANGS_AFTER, ["503 event_store_unavailable", "200 duplicate"]),
     ],
 )
-def test_the_function_itself_answers_for_a_store_that_hangs(api, report, store, fault, answers):
+def test_function_itself_answers_if_a_store_hangs(api, report, store, fault, answers):
     met = meet(api, store, fault)
     assert (met.answers, met.copies) == (answers, 1)
     assert met.seconds < INTEGRATION_SECONDS
     report.append(f"{api.name}, {store}, {fault}: {answers[0]} after {met.seconds:.2f} s, then {answers[1]}")
 
 
-def test_a_dribbling_store_outlasts_segment_but_not_the_function_and_what_is_sent_again_is_a_duplicate(api):
-    """`sam local` has no integration time-out: API Gateway would have answered before Segment gave up."""
+def test_resend_after_a_dribbling_store_is_a_duplicate(api):
+    """`sam local` has no integration time-out. API Gateway would have answered before Segment gave up."""
     body = message()
     api.proxy.rules = (Rule(stores=frozenset({Store.EVENTS}), faults=(Fault.DRIBBLES,)),)
     with ThreadPoolExecutor(1) as beside:
@@ -292,7 +297,7 @@ def test_a_dribbling_store_outlasts_segment_but_not_the_function_and_what_is_sen
 
 
 @pytest.mark.usefixtures("local_server")
-def test_a_cold_start_with_lambdas_share_of_a_processor_counts_in(tmp_path, report):
+def test_cold_start_with_lambdas_processor_share_is_in_time(tmp_path, report):
     with proxied_api(tmp_path, f"cold, {PROCESSORS:.2f} of a processor", *WARM) as api:
         containers = CONTAINER.findall(api.printed.read_text())  # of all functions
         update = ["docker", "update", "--cpus", f"{PROCESSORS:.2f}", *containers]

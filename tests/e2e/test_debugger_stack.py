@@ -1,4 +1,4 @@
-"""`destination debug`: the page of a stack, on an embedded AWS."""
+"""Test `destination debug`: the page of a stack, on an embedded AWS."""
 
 import json
 import time
@@ -23,12 +23,12 @@ TRACK = {"type": "track", "userId": "u", "event": "Lamp Lit", "messageId": "m"}
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    """Return a stack whose page runs."""
+    """Return a stack with a running page."""
     with debugged_stack(tmp_path_factory.mktemp("debug")) as stack:
         yield stack
 
 
-def test_a_request_is_told_some_moments_after_its_line(stack):
+def test_request_is_shown_soon_after_its_line(stack):
     request_id = str(uuid.uuid4())
     stack.log("Function", function_line(REFUSED, request_id=request_id, message_id="m", kept=True))
     row = stack.row(request_id)
@@ -41,7 +41,7 @@ def test_a_request_is_told_some_moments_after_its_line(stack):
     assert shown["total"] > 0
 
 
-def test_what_is_stored_is_found_by_customer_and_user(stack):
+def test_stored_messages_are_found_by_customer_and_user(stack):
     request_id = str(uuid.uuid4())
     stack.log("Function", function_line(request_id=request_id, message_id="m"))
     assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"][1].startswith("What is stored is found by")
@@ -55,7 +55,7 @@ def test_what_is_stored_is_found_by_customer_and_user(stack):
     assert (status, body["message"].partition(":")[0]) == (400, "Name a customer, and a user or an anonymous id")
 
 
-def test_what_the_api_answered_by_itself_is_told(stack):
+def test_answer_by_the_api_itself_is_shown(stack):
     request_id = str(uuid.uuid4())
     line = access_line(503, request_id=request_id, integrationStatus="-")
     stack.log("Api", line)
@@ -66,7 +66,7 @@ def test_what_the_api_answered_by_itself_is_told(stack):
     ]
 
 
-def test_a_failure_is_told_with_what_segment_does(stack):
+def test_failure_is_shown_with_the_retry_of_segment(stack):
     request_id = str(uuid.uuid4())
     stack.log("Function", function_line(FAILED, request_id=request_id))
     assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"] == [
@@ -93,18 +93,18 @@ def test_rejects_of_a_customer_are_listed_with_whether_they_would_pass(stack):
 
 
 @pytest.mark.parametrize("path", ["send", "check", "curl", "keys", "keys/x/revoke", "rejects/retry"])
-def test_nothing_can_be_changed(stack, path):
+def test_page_of_a_stack_is_read_only(stack, path):
     headers = {"Content-Type": "application/json"}
     answer = stack.http.request("POST", f"{stack.url}/_local/{path}", headers=headers, body=b"{}")
     assert answer.status in (404, 405)
     assert stack.get("/deployment")["read_only"] is True
 
 
-def test_another_name_is_refused(stack):
+def test_other_host_names_are_refused(stack):
     assert stack.http.request("GET", stack.url + "/", headers={"Host": "evil"}).status == 403
 
 
-def test_a_log_that_can_not_be_read_is_told(stack):
+def test_unreadable_log_is_reported(stack):
     stack.logs.delete_log_group(logGroupName="prod-Api")
     try:
         wait_until(lambda: stack.snapshot()["notice"])
@@ -115,7 +115,7 @@ def test_a_log_that_can_not_be_read_is_told(stack):
     wait_until(lambda: stack.snapshot()["notice"] is None)
 
 
-def test_what_came_while_the_log_could_not_be_read_is_told_after_all(stack):
+def test_requests_missed_during_a_log_outage_are_shown_later(stack):
     stack.logs.delete_log_group(logGroupName="prod-Api")
     wait_until(lambda: "can't be read" in (stack.snapshot()["notice"] or ""))
     request_id = str(uuid.uuid4())
@@ -127,7 +127,7 @@ def test_what_came_while_the_log_could_not_be_read_is_told_after_all(stack):
     assert ids.count(request_id) == 1
 
 
-def test_a_port_that_is_taken_is_told(stack, monkeypatch):
+def test_used_port_is_an_error(stack, monkeypatch):
     for name, value in {**LOCAL_CREDENTIALS, "aws_default_region": LOCAL_REGION}.items():
         monkeypatch.setenv(name.upper(), value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", stack.account.endpoint_url)

@@ -1,9 +1,10 @@
-"""The whole stack, deployed by `sam deploy` into an emulated AWS account that enforces IAM; run by `make e2e-deploy`.
+"""Deploy the whole stack with `sam deploy` into an emulated AWS account that enforces IAM: `make e2e-deploy`.
 
 The functions run from the built artifact, each with the permissions of its role. SAM has the permissions of
-docs/deployer-policy.json, and the commands have those of docs/operator-policy.json. The tests share a stack and follow
-each other: each begins with what the last one left. `deployed/gaps.py` names what the emulator does otherwise than AWS,
-and docs/how-to/deploy.md what only AWS can show.
+docs/deployer-policy.json, and the commands have the permissions of docs/operator-policy.json.
+
+The tests share a stack and depend on each other: each begins with the state that the last one left. `deployed/gaps.py`
+lists how the emulator differs from AWS, and docs/how-to/deploy.md what only AWS can show.
 """
 
 import gzip
@@ -26,7 +27,7 @@ IDENTIFY = {"type": "identify", "userId": "ada", "traits": {"email": "ada@exampl
 WITHOUT_EVENT = {"type": "track", "userId": "ada", "messageId": "without-event"}
 SIMULATED = ("--messages", "30", "--customers", "2", "--concurrency", "2", "--duplicates", "0.2", "--invalid", "0.2")
 FAULTS = "refused:0.01,reset:0.01,timeout:0.01,throttle:0.01,error:0.01"
-"""Without slow bytes, for which the eraser waits 11 s each time."""
+"""The kinds of faults, without slow bytes, because the eraser waits 11 s for each of these."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_second_deployment_changes_nothing(stack):
     assert "No changes to deploy" in stack.deploy(KeyCacheSeconds="0")
 
 
-def test_every_output_has_a_value(stack):
+def test_all_outputs_have_a_value(stack):
     outputs = stack.outputs()
     assert all(outputs.values()), outputs
 
@@ -64,7 +65,7 @@ def test_ping_stores_a_message_of_each_call_type(stack, key):
     eventually(lambda: stack.health() == 200)
     stack.ran("ping", "all", "--url", stack.url, "--api-key", key)
     stored = stack.read("messages", "list", "--customer", "acme", "--scan")
-    # The delete is among them until it was carried out.
+    # The delete is stored until it is carried out.
     assert {message["type"] for message in stored} >= {"identify", "track", "page", "screen", "group", "alias"}
 
 
@@ -82,7 +83,7 @@ def test_gzip_body_of_a_library_is_accepted(stack, key):
     assert (status, answer["accepted"]) == (200, 1)
 
 
-def test_erase_removes_what_a_user_sent(stack, key):
+def test_erase_removes_the_messages_of_a_user(stack, key):
     assert stack.post(key, {**IDENTIFY, "userId": "eve"})[0] == 200
     [receipt] = stack.read("erase", "--customer", "acme", "--user", "eve", "--yes")
     assert (receipt["messages"], bool(receipt["finished_at"])) == (1, True)
@@ -109,13 +110,14 @@ def test_status_counts_messages_and_metrics(stack, key):
     assert beta["events"] >= sum(line["accepted"] for line in of_acme.values()) > 0
 
 
-def test_operator_may_call_what_the_docs_ask_for_and_changes_no_resource(account, stack):
+def test_operator_may_run_the_documented_commands_only(account, stack):
     outputs = stack.outputs()
 
     def client(service):
         return account.client(service, account.operator)
 
-    # Not here: GetAlias, for which ministack asks for ListAliases, and message move tasks, whose queue it does not see.
+    # Not tested: GetAlias, because ministack asks for ListAliases, and message move tasks, because it does not see
+    # their queue.
     client("sqs").purge_queue(QueueUrl=outputs["EventDeadLetterQueueUrl"])
     client("cloudformation").describe_stack_resource(StackName=stack.name, LogicalResourceId="Dashboard")
     client("cloudwatch").list_metrics(Namespace="DirectDestination")
@@ -131,12 +133,12 @@ def test_operator_may_call_what_the_docs_ask_for_and_changes_no_resource(account
 
 @pytest.fixture(scope="module")
 def proxy(account):
-    """Return a proxy before the stores, which passes requests on until it gets rules."""
+    """Return a proxy in front of the stores. It passes requests on until it gets rules."""
     with store_proxy(account.endpoint) as proxy:
         yield proxy
 
 
-def test_consumer_keeps_contacts_and_takes_replays(stack, key, proxy):
+def test_consumer_keeps_contacts_and_accepts_replays(stack, key, proxy):
     stack.update(Consumer="on", edit=lambda template: use_endpoint(template, proxy.url))
     assert stack.post(key, {**IDENTIFY, "messageId": "for-contacts"})[0] == 200
     eventually(lambda: stack.run("contacts", "show", "ada", "--customer", "acme").returncode == 0)
@@ -149,7 +151,7 @@ def test_consumer_keeps_contacts_and_takes_replays(stack, key, proxy):
 
 
 def use_endpoint(template, url):
-    """Let the functions of a template reach their stores at a URL."""
+    """Change a template so that its functions reach their stores at a URL."""
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = url
@@ -222,13 +224,13 @@ def test_update_that_fails_leaves_the_old_version_in_service(stack, key):
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """Return the previous release, None where the checkout has no history."""
+    """Return the previous release, or None if the checkout has no history."""
     return previous_release(tmp_path_factory.mktemp("previous"))
 
 
 @pytest.fixture(scope="module")
 def other(account, release):
-    """Return a second stack of the same account, with the previous release."""
+    """Return a second stack in the same account, with the previous release."""
     other = DeployedStack(account, "direct-destination-staging")
     parameters = {"KeyCacheSeconds": "0", "Consumer": "on"}
     if release:
@@ -240,7 +242,7 @@ def other(account, release):
 
 @pytest.fixture(scope="module")
 def others_key(other, release):
-    """Return a key of the second stack, made by the commands of its release."""
+    """Return a key of the second stack, created by the commands of its release."""
     return release.create_key(other, "acme") if release else other.create_key("acme")
 
 
@@ -250,7 +252,7 @@ def test_two_stacks_of_one_account_share_nothing(stack, key, other, others_key):
     assert stack.post(others_key, IDENTIFY)[0] == 401
 
 
-def test_upgrade_reads_all_that_the_previous_release_stored(release, other, others_key):
+def test_upgrade_reads_everything_the_previous_release_stored(release, other, others_key):
     if release is None:
         pytest.skip("there is no previous release: this clone has no history")
     message = {**IDENTIFY, "messageId": "before-the-upgrade"}
@@ -273,7 +275,7 @@ def test_upgrade_reads_all_that_the_previous_release_stored(release, other, othe
     assert contact["traits"]["email"] == IDENTIFY["traits"]["email"]
 
 
-def test_plan_of_a_new_stage_tells_what_it_leaves_and_undeploy_removes_it(account):
+def test_plan_of_a_new_stage_names_its_leftovers_and_undeploy_removes_them(account):
     printed = account.make("plan", "prod")
     assert "AWS::DynamoDB::Table" in printed
     assert "Month 1 at 10 messages/s" in printed

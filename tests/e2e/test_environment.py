@@ -1,4 +1,4 @@
-"""Local servers and commands in an environment that breaks or leads elsewhere what reads it."""
+"""Test local servers and commands in an environment that would break or redirect programs that read it."""
 
 import asyncio
 import os
@@ -60,12 +60,12 @@ SETTINGS = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "TMPDIR": "/nonexistent/folder",
 }
-"""Variables that a user's shell may have, with values that break or lead elsewhere what reads them."""
+"""Variables that a user's shell may have. Their values break or redirect programs that read them."""
 
 
 @pytest.fixture
 def broken_files(tmp_path):
-    """Return variables that name files with settings of AWS that can't be read."""
+    """Return variables that name unreadable AWS settings files."""
     file = tmp_path / "config"
     file.write_text("[default\nendpoint_url = nowhere")
     return {"AWS_CONFIG_FILE": str(file), "AWS_SHARED_CREDENTIALS_FILE": str(file)}
@@ -80,13 +80,13 @@ def set_all(monkeypatch, variables):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_no_setting_keeps_a_client_from_a_local_server(monkeypatch, other_aws, name):
+def test_client_of_a_local_server_ignores_each_setting(monkeypatch, other_aws, name):
     monkeypatch.setenv(name, SETTINGS[name])
     assert "TableNames" in Account(endpoint_url=other_aws.url).dynamodb().list_tables()
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "dynamodbstreams", "sqs", "cloudformation", "logs", "cloudwatch"])
-def test_all_settings_together_do_not_either(monkeypatch, other_aws, broken_files, service):
+def test_client_of_a_local_server_ignores_all_settings_together(monkeypatch, other_aws, broken_files, service):
     set_all(monkeypatch, {**SETTINGS, **broken_files})
     client = local_client(service, other_aws.url)
     assert (client.meta.endpoint_url, client.meta.region_name) == (other_aws.url, "us-east-1")
@@ -94,7 +94,7 @@ def test_all_settings_together_do_not_either(monkeypatch, other_aws, broken_file
         assert client.list_queues()["ResponseMetadata"]["HTTPStatusCode"] == 200
 
 
-def test_a_file_in_the_home_folder_counts_for_aws_alone(monkeypatch, other_aws, tmp_path):
+def test_settings_in_the_home_folder_count_only_for_aws(monkeypatch, other_aws, tmp_path):
     (tmp_path / ".aws").mkdir()
     settings = f"[default]\nendpoint_url = {NOWHERE}\nmax_attempts = abc\nregion = mars\nservices = s\n"
     (tmp_path / ".aws" / "config").write_text(f"{settings}[services s]\ndynamodb =\n  endpoint_url = {NOWHERE}\n")
@@ -102,7 +102,7 @@ def test_a_file_in_the_home_folder_counts_for_aws_alone(monkeypatch, other_aws, 
     assert "TableNames" in Account(endpoint_url=other_aws.url).dynamodb().list_tables()
 
 
-def test_certificate_authorities_count_for_https(monkeypatch):
+def test_configured_authorities_are_used_for_https(monkeypatch):
     monkeypatch.setenv("AWS_CA_BUNDLE", "/etc/authority.pem")
     assert "AWS_CA_BUNDLE" in local_environment({"AWS_ENDPOINT_URL": "https://127.0.0.1:1"})
     assert "AWS_CA_BUNDLE" not in local_environment({"AWS_ENDPOINT_URL": NOWHERE})
@@ -111,7 +111,7 @@ def test_certificate_authorities_count_for_https(monkeypatch):
 # Processes
 
 
-def test_a_function_has_the_variables_that_it_is_given_and_no_other_ones(monkeypatch, tmp_path, broken_files):
+def test_function_process_has_only_its_given_variables(monkeypatch, tmp_path, broken_files):
     set_all(monkeypatch, {**SETTINGS, **broken_files, "SECRET_OF_THE_SHELL": "x", "PYTHONPATH": "/nonexistent"})
     (tmp_path / "told.py").write_text("import os\ndef lambda_handler(event, context):\n    return dict(os.environ)\n")
     (tmp_path / "destination").symlink_to(os.path.realpath("destination"))
@@ -138,9 +138,9 @@ def test_a_function_has_the_variables_that_it_is_given_and_no_other_ones(monkeyp
     assert "PYTHONPATH" not in told
 
 
-def test_a_local_server_works_in_any_environment(tmp_path, broken_files):
+def test_local_server_works_in_any_environment(tmp_path, broken_files):
     environment = {**os.environ, **SETTINGS, **broken_files, "PYTHONSAFEPATH": "1", "PYTHONPATH": "/nonexistent"}
-    environment.pop("PYTHONDONTWRITEBYTECODE")  # all processes would compile all modules
+    environment.pop("PYTHONDONTWRITEBYTECODE")  # otherwise every process would compile all modules
     environment.pop("HOME", None)
     user = str(uuid.uuid4())
     with serving(tmp_path, "--processes", "1", env=environment) as server:
@@ -155,12 +155,12 @@ def test_a_local_server_works_in_any_environment(tmp_path, broken_files):
             assert process.returncode == 0, printed
 
 
-# Stacks, by the user's own settings
+# Stacks, with the user's own settings
 
 
 @pytest.fixture(autouse=True)
 def _fresh_session(monkeypatch):
-    """Let boto3 read the settings anew."""
+    """Let boto3 read the settings again."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
@@ -181,7 +181,7 @@ def _fresh_session(monkeypatch):
     ids=str,
 )
 @pytest.mark.parametrize("command", [["keys", "list"], ["status"], ["messages", "list"]], ids=str)
-def test_a_wrong_setting_of_aws_is_told_in_one_line(monkeypatch, variables, sentence, command):
+def test_wrong_aws_setting_is_reported_in_one_line(monkeypatch, variables, sentence, command):
     given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
     set_all(monkeypatch, {**given, **variables})
     result = run(*command, "--stack", LOCAL_STACK)
@@ -191,7 +191,7 @@ def test_a_wrong_setting_of_aws_is_told_in_one_line(monkeypatch, variables, sent
     assert sentence in line
 
 
-def test_broken_files_of_aws_are_told_in_one_line(monkeypatch, broken_files):
+def test_broken_aws_files_are_reported_in_one_line(monkeypatch, broken_files):
     set_all(monkeypatch, broken_files)
     for options in (["--stack", LOCAL_STACK], ["--table", "keys"]):
         result = run("keys", "list", *options)
@@ -199,7 +199,7 @@ def test_broken_files_of_aws_are_told_in_one_line(monkeypatch, broken_files):
         assert "Unable to parse config file" in result.stderr
 
 
-def test_a_profile_that_does_not_exist_does_not_keep_a_server_from_starting(monkeypatch, tmp_path):
+def test_unknown_profile_does_not_stop_a_local_server(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with start(
         make_checkout(tmp_path),

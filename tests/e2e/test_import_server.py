@@ -1,4 +1,4 @@
-"""`destination import` against a local server: what is stored of what a file holds."""
+"""Test `destination import` against a local server: the stored messages are the messages of the file."""
 
 import gzip
 import json
@@ -71,7 +71,7 @@ def test_equal_lines_without_a_message_id_are_one_message(server, tmp_path):
     ],
     ids=str,
 )
-def test_what_the_server_refuses_is_told_with_its_line_and_the_rest_is_stored(server, tmp_path, line, code):
+def test_refused_lines_are_reported_and_the_rest_is_stored(server, tmp_path, line, code):
     path = tmp_path / "history.gz"
     write(path, [{**ARCHIVED, "event": code}, line], end="\n\n")
     result = server.run("import", str(path), "--json")
@@ -81,14 +81,14 @@ def test_what_the_server_refuses_is_told_with_its_line_and_the_rest_is_stored(se
     assert report["accepted"] + report["duplicates"] == 1
 
 
-def test_a_message_of_a_megabyte_is_stored_too(server, tmp_path):
+def test_message_of_a_megabyte_is_stored(server, tmp_path):
     path = tmp_path / "history.gz"
     write(path, [{**archived("large"), "userId": "large", "properties": {"text": "x" * 900_000}}])
     report = server.json("import", str(path))
     assert report["accepted"] == 1
 
 
-def test_a_key_that_is_no_longer_valid_ends_it_at_once(server, tmp_path):
+def test_expired_key_ends_the_import_at_once(server, tmp_path):
     path = tmp_path / "history.gz"
     write(path, [ARCHIVED])
     result = server.run("import", str(path), "--api-key", "demo-key-expired")
@@ -96,7 +96,7 @@ def test_a_key_that_is_no_longer_valid_ends_it_at_once(server, tmp_path):
     assert "The endpoint answered 401 expired_key API key expired: name a key" in result.stderr
 
 
-def test_a_queue_takes_a_history_that_it_holds_whole(tmp_path):
+def test_queue_gets_the_whole_history(tmp_path):
     history = tmp_path / "history.jsonl"
     history.write_text("".join(json.dumps(archived(number)) + "\n" for number in range(1500)))
     checkout = tmp_path / "checkout"

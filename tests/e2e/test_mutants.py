@@ -1,4 +1,4 @@
-"""`make mutants` tells the faults that no test notices from the others."""
+"""Test `make mutants`: it names the faults that no test notices."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def run(folder, test):
     return subprocess.run([sys.executable, "-c", RUN, folder], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_faults_that_no_test_notices_are_told_from_the_others(tmp_path):
+def test_faults_that_no_test_notices_are_named(tmp_path):
     verdicts = {one["new"]: one for one in json.loads(run(tmp_path, TEST).stdout)}
     assert {new for new, one in verdicts.items() if not one["noticed"]} == {
         "while hours >= 24:",

@@ -1,7 +1,8 @@
-"""What schemathesis makes of docs/reference/openapi.yaml, sent to running local servers; run by `make e2e-openapi`.
+"""Test running local servers with requests that schemathesis makes from docs/reference/openapi.yaml: `make
+e2e-openapi`.
 
-Requests that fit the description are accepted, and all others are answered as it says.
-`make nightly` sends ten times as many.
+Requests that fit the description are accepted. All others get a described answer. `make nightly` sends ten times as
+many.
 """
 
 import pytest
@@ -43,18 +44,18 @@ def send(case, url, key=demo.GOOD_KEY):
 
 @some
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
-def test_a_message_as_described_is_accepted(url, case):
+def test_described_message_is_accepted(url, case):
     case.headers.pop("X-Segment-Settings", None)
     assert send(case, url).status_code in (200, 202)
 
 
 @some
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.NEGATIVE))
-def test_whatever_else_comes_is_answered_as_described(url, case):
+def test_any_other_request_gets_a_described_answer(url, case):
     send(case, url)
 
 
 @settings(some, max_examples=MIN_EXAMPLES)
 @given(case=OPERATION.as_strategy(generation_mode=GenerationMode.POSITIVE))
-def test_nothing_is_accepted_without_a_key(url, case):
+def test_request_without_a_key_is_refused(url, case):
     assert send(case, url, "demo-key-revoked").status_code == 401

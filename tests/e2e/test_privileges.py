@@ -1,8 +1,9 @@
-"""Each permission of each role is needed, and other faults of a deployment are noticed: a scenario fails with each.
+"""Test that each permission of each role is needed, and that other faults of a deployment are noticed: a scenario
+fails.
 
-The stack is deployed into an emulated account that enforces IAM. A test takes one action from the policy of a role,
-lets a customer of its own go through the scenario that the action is for, and gives the action back. `make privileges`
-tries all of them, and `make e2e-privileges` one action of each statement.
+The stack is deployed into an emulated account that enforces IAM. A test removes one action from the policy of a role.
+Then it runs the scenario of that action with a new customer, and restores the action. `make privileges` tries all
+actions, and `make e2e-privileges` one action of each statement.
 """
 
 import json
@@ -23,13 +24,13 @@ pytestmark = pytest.mark.skipif(not (BUILT / "template.yaml").exists(), reason="
 
 IS_THOROUGH = os.environ.get("TEST_PRIVILEGES") == "all"
 FAILS_WITHIN_SECONDS = 5
-"""How long a scenario without a permission is watched. With it, each one takes a second or two."""
+"""How long a scenario without a permission is watched. With the permission, each scenario takes a second or two."""
 ROLES = [name for name, resource in load_template()["Resources"].items() if resource["Type"] == "AWS::IAM::Role"]
 BY_LAMBDA = {("EraserRole", "SendDeadLetters"), ("ConsumerRole", "SendDeadLetters")}
-"""Lambda itself uses these when it gives up a batch, which the emulator does not do."""
+"""Lambda itself uses these when it discards a batch. The emulator does not discard batches."""
 
 
-# Scenarios: each is true when a customer who is new got what it asks for.
+# Scenarios: each returns whether a new customer got the expected result.
 
 
 def accepts_a_message(stack, customer):
@@ -37,7 +38,7 @@ def accepts_a_message(stack, customer):
 
 
 def accepts_a_dated_message(stack, customer):
-    """Only a message with a time can be one that happened before an erasure."""
+    """Send a message with a time, because only such a message can be older than an erasure."""
     message = {"type": "identify", "userId": "ada", "timestamp": "2026-01-01T00:00:00Z"}
     return stack.once(customer.key, message)[0] == 200
 
@@ -54,7 +55,7 @@ def keeps_a_reject(stack, customer):
 
 
 def is_healthy(stack, _customer):
-    time.sleep(KEPT_SECONDS + 1)  # /health answers what it found before
+    time.sleep(KEPT_SECONDS + 1)  # /health answers with its last result for ten seconds
     return stack.health() == 200
 
 
@@ -64,7 +65,7 @@ def logs_a_request(stack, customer):
 
 
 def erases_a_user(stack, customer):
-    """A user is erased with messages, what they linked, rejects and a receipt."""
+    """Erase a user with messages, linked messages and rejects, and expect a receipt."""
     stack.once(customer.key, {"type": "identify", "userId": "eve"})
     stack.once(customer.key, {"type": "track", "userId": "eve"})
     stack.once(customer.key, {"type": "delete", "userId": "eve"})
@@ -84,7 +85,7 @@ def logs_an_erasure(stack, customer):
 
 
 def keeps_and_erases_a_contact(stack, customer):
-    """A contact comes and goes: with what it did long ago and today, and with a visitor who became it."""
+    """Create and erase a contact with old and new events, and with a merged visitor."""
     for message in (
         {"type": "track", "anonymousId": "visitor", "event": "Seen"},
         {"type": "alias", "previousId": "visitor", "userId": "ada"},
@@ -103,7 +104,7 @@ def keeps_a_contact(stack, customer):
     return soon(lambda: stack.items("ContactTableName", customer.id))
 
 
-def logs_what_is_consumed(stack, customer):
+def logs_consumed_messages(stack, customer):
     lines = stack.lines("ConsumerLogGroup")
     keeps_a_contact(stack, customer)
     return stack.lines("ConsumerLogGroup") > lines
@@ -116,7 +117,7 @@ def sends_a_failure_to_the_queue(stack, customer):
     return soon(lambda: stack.waiting(queue) > before)
 
 
-def gives_up_what_is_unreadable(stack, customer):
+def moves_unreadable_messages(stack, customer):
     outputs = stack.outputs()
     before = stack.waiting(outputs["EventDeadLetterQueueUrl"])
     item = {"subject": f"{customer.id}#user#ada", "position": "undated#broken", "type": "track", "message": "not JSON"}
@@ -127,7 +128,9 @@ def gives_up_what_is_unreadable(stack, customer):
 
 
 class Scenario(NamedTuple):
-    """What a permission is for: a check, the parameters of the stack that it needs, and what must fail before."""
+    """The purpose of a permission: a check, the parameters that the stack needs, and the scenario that must fail
+    before.
+    """
 
     check: Callable[[Any, Any], object]
     parameters: str = "table"
@@ -171,10 +174,10 @@ SCENARIOS = {
             ("ConsumerRole", "TakeFromQueue", "sqs:ReceiveMessage"),
         ),
     ),
-    ("ConsumerRole", "GiveUp"): Scenario(gives_up_what_is_unreadable),
-    ("ConsumerRole", "GiveUpInOrder"): Scenario(gives_up_what_is_unreadable, "fifo"),
-    ("ConsumerRole", "OpenLog"): Scenario(logs_what_is_consumed),
-    ("ConsumerRole", "WriteLog"): Scenario(logs_what_is_consumed),
+    ("ConsumerRole", "GiveUp"): Scenario(moves_unreadable_messages),
+    ("ConsumerRole", "GiveUpInOrder"): Scenario(moves_unreadable_messages, "fifo"),
+    ("ConsumerRole", "OpenLog"): Scenario(logs_consumed_messages),
+    ("ConsumerRole", "WriteLog"): Scenario(logs_consumed_messages),
 }
 
 
@@ -207,20 +210,20 @@ CASES = sorted(
 )
 
 
-def test_every_permission_has_a_scenario():
+def test_all_permissions_have_a_scenario():
     without = {permission[:2] for permission in granted() if scenario_of(*permission) is None}
     assert without == BY_LAMBDA
 
 
 class Customer(NamedTuple):
-    """A customer who is new."""
+    """A new customer."""
 
     id: str
     key: str
 
 
 class PrivilegedStack(DeployedStack):
-    """A deployed stack from whose roles permissions can be taken."""
+    """A deployed stack. Permissions can be removed from its roles."""
 
     def __init__(self, account, name):
         super().__init__(account, name)
@@ -228,20 +231,20 @@ class PrivilegedStack(DeployedStack):
         self.customers = 0
 
     def become(self, parameters):
-        """Deploy it with parameters, unless it has them."""
+        """Deploy the stack with parameters, unless it has them already."""
         if self.deployed != parameters:
             deploy = self.update if self.deployed else self.deploy
             deploy(KeyCacheSeconds="0", **PARAMETERS[parameters])
             self.deployed = parameters
 
     def new_customer(self):
-        """Return a customer whom no function has seen."""
+        """Return a customer that no function has seen."""
         self.customers += 1
         name = f"customer-{self.customers}"
         return Customer(name, self.create_key(name))
 
     def once(self, key, message, path="/segment"):
-        """Send a message once: a permission that is missing fails each time."""
+        """Send a message once. A missing permission fails every time."""
         return self.post(key, message, path, retries=False)
 
     def physical(self, name):
@@ -253,7 +256,7 @@ class PrivilegedStack(DeployedStack):
 
     @contextmanager
     def without(self, *permissions):
-        """Take permissions from the policies of roles until the end of the context."""
+        """Remove permissions from the policies of roles until the end of the context."""
         iam = self.account.client("iam")
         originals = []
         for role, statement, action in permissions:
@@ -278,12 +281,12 @@ class PrivilegedStack(DeployedStack):
         return any(text in event["message"] for event in events)
 
     def items(self, table, customer):
-        """Return the items of a customer in a table, which an output names."""
+        """Return the items of a customer in a table that an output names."""
         found = self.account.client("dynamodb").scan(TableName=self.outputs()[table])["Items"]
         return [item for item in found if f'"{customer}' in json.dumps(item, default=str)]
 
     def seen(self, customer):
-        """Return what the contacts of a customer did."""
+        """Return the event counts of a customer's contacts."""
         items = self.items("ContactTableName", customer)
         return [item for item in items if item["item"]["S"].startswith("seen#")]
 
@@ -305,7 +308,7 @@ patience = FAILS_WITHIN_SECONDS
 
 
 def soon(check):
-    """Wait some seconds for a check to hold; return whether it did."""
+    """Wait some seconds for a check to hold. Return whether it did."""
     deadline = time.monotonic() + patience
     while not (holds := check()):
         if time.monotonic() > deadline:
@@ -323,11 +326,11 @@ def stack(tmp_path_factory):
 
 
 PROVEN = set()
-"""Scenarios that were seen to succeed with all permissions."""
+"""Scenarios that succeeded with all permissions."""
 
 
 def prove(stack, scenario):
-    """See a scenario succeed with all permissions, once."""
+    """Assert once that a scenario succeeds with all permissions."""
     global patience  # noqa: PLW0603 -- the time that a success may take on a busy machine
     if scenario not in PROVEN:
         patience = 60
@@ -349,7 +352,7 @@ def test_scenario_fails_without_a_permission(stack, permission):
 
 
 def ignore_deletes(template):
-    """Let the eraser's event source pass on no `delete`."""
+    """Change the eraser's event source so that it passes on no `delete`."""
     source = template["Resources"]["EraserFunction"]["Properties"]["Events"]["Deletes"]["Properties"]
     [pattern] = source["FilterCriteria"]["Filters"]
     assert '"delete"' in pattern["Pattern"]
@@ -357,7 +360,7 @@ def ignore_deletes(template):
 
 
 def ignore_insertions(template):
-    """Let the consumer's event source pass on what is removed."""
+    """Change the consumer's event source so that it passes on removed items."""
     source = template["Resources"]["StreamConsumerFunction"]["Properties"]["Events"]["Stored"]["Properties"]
     [pattern] = source["FilterCriteria"]["Filters"]
     assert '"INSERT"' in pattern["Pattern"]
@@ -365,7 +368,7 @@ def ignore_insertions(template):
 
 
 def rename_an_output(template):
-    """Give the output with the name of the key table another name."""
+    """Rename the output with the name of the key table."""
     template["Outputs"]["KeyTable"] = template["Outputs"].pop("KeyTableName")
 
 
@@ -382,7 +385,7 @@ def test_scenario_fails_with_a_fault_of_the_template(stack, edit, check):
     stack.become("table")
     prove(stack, Scenario(check))
     customer = stack.new_customer()
-    stack.update(edit=edit, KeyGraceSeconds="299")  # an output alone is no change
+    stack.update(edit=edit, KeyGraceSeconds="299")  # a changed output alone is not a change for CloudFormation
     try:
         assert not check(stack, customer)
     finally:

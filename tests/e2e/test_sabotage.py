@@ -1,7 +1,7 @@
-"""The product's own tools notice when a promise breaks: faults are built into a copy of it, one at a time.
+"""Test that the product's own tools notice broken promises: faults are built into a copy of the product, one at a time.
 
-The faults are data: `tests/cases/sabotage.toml`. A copy serves all faults of the same server. By default some of them
-are tried, others for each commit; `make sabotage` tries all.
+The faults are data: `tests/cases/sabotage.toml`. A copy serves all faults of the same server. By default some faults
+are tried, and others for each commit. `make sabotage` tries all.
 """
 
 import gzip
@@ -36,13 +36,13 @@ NO_AWS = {name: value for name, value in os.environ.items() if not name.startswi
 
 
 def commit():
-    """Return the name of the commit, by which the faults to try are chosen; "" where there is none."""
+    """Return the commit, which selects the faults to try, or "" without version control."""
     asked = subprocess.run([GIT, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return asked.stdout.strip()
 
 
 def chosen():
-    """Return the faults to try: all, those whose name has a text, or some quick ones of one server."""
+    """Return the faults to try: all, the faults with a text in their name, or some quick ones of one server."""
     wanted = os.environ.get("SABOTAGE", "")
     if wanted:
         names = [name for name in FAULTS if wanted == "all" or wanted in name]
@@ -55,7 +55,7 @@ def chosen():
 
 
 def copy_product(folder):
-    """Copy what is in version control, as it is in the working tree."""
+    """Copy the files under version control, as they are in the working tree."""
     listed = subprocess.run([GIT, "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
@@ -92,7 +92,7 @@ class Copy:
 
     @contextmanager
     def sabotaged(self, fault):
-        """Build a fault into the copy, and take it out at the end."""
+        """Build a fault into the copy, and restore the original at the end."""
         path = self._folder / fault["file"]
         healthy = path.read_text()
         path.write_text(healthy.replace(fault["old"], fault["new"]))
@@ -103,7 +103,7 @@ class Copy:
             path.write_text(healthy)
 
     def _reload(self):
-        """Let the server start its functions again: an edit of the schemas, and one of the consumer, make it do so."""
+        """Make the server restart its functions: an edit of the schemas does it, and an edit of the consumer."""
         before = self.server.output
         self._reloads += 1
         for name, comment in (("schemas/common.json", "\n"), ("consumer/__init__.py", f"# {self._reloads}\n")):
@@ -125,7 +125,10 @@ class Copy:
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """Return what gives the copy of a server, one at a time: the faults come in the order of their servers."""
+    """Return a function that gives the copy of a server.
+
+    There is one copy at a time, so the faults are sorted by server.
+    """
     with ExitStack() as running:
         current = {}
 

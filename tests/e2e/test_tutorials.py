@@ -1,4 +1,4 @@
-"""The commands of the tutorials, as their pages show them; run by `make e2e-tutorials`.
+"""Run the commands of the tutorials as their pages show them: `make e2e-tutorials`.
 
 A `sh` block is a script. A `text` block after it is the output: its lines occur in this order, and `…` is any text.
 """
@@ -34,18 +34,18 @@ def steps(page):
 
 
 def pattern(shown):
-    """Return a regular expression for what a page shows: any lines between its lines, `…` is any text."""
+    """Return a regular expression for an output on a page: other lines may be in between, and `…` is any text."""
     lines = [re.escape(" ".join(line.split())).replace("…", ".*") for line in shown.splitlines()]
     return re.compile(".*?".join(lines), re.DOTALL)
 
 
 def normalised(printed):
-    """Return a text with single spaces, and without the frames of tables."""
+    """Return a text with single spaces, and without table frames."""
     return "\n".join(" ".join(line.split()) for line in printed.splitlines())
 
 
 def play(script, shown, **options):
-    """Run a script until it prints what the page shows, and return what it printed."""
+    """Run a script until it prints the expected output. Return the output."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         done = subprocess.run(
@@ -82,7 +82,7 @@ def test_first_deployment(tmp_path):
             command = script.replace("ddk_…", key)
             if "https://…/segment" in command:
                 command = command.replace("https://…/segment", stack.url)
-            # What is built is built, and a key is not cached, so that certify need not wait for its revocation.
+            # The build exists, and keys are not cached, so certify need not wait for a revocation.
             command = command.replace(
                 "make deploy", "make -o build deploy ARGS='--parameter-overrides KeyCacheSeconds=0'"
             )

@@ -1,4 +1,4 @@
-"""The wheel, from a folder that is not a checkout."""
+"""Test the wheel, in a folder that is not a checkout."""
 
 import json
 import os
@@ -19,12 +19,12 @@ names = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps([destination.__file__, sorted({owner for name in names for owner in owners.get(name, ())})]))
 """
 USED_IF_INSTALLED = {"certifi", "jsonpointer", "pip", "rfc3339-validator", "setuptools"}
-"""What other libraries import only where it is there."""
+"""Packages that other libraries import only if they are installed."""
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Return the folder into which the wheel was installed."""
+    """Return the folder with the installed wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     source = folder / "source"  # setuptools writes into the tree that it builds
@@ -71,7 +71,7 @@ def test_the_server_says_that_it_needs_a_checkout(destination):
     )
 
 
-def test_it_has_the_files_of_the_page(installed):
+def test_wheel_has_the_files_of_the_page(installed):
     for name in ("page", "samples.json"):
         source = ROOT / "destination" / "debugger" / name
         files = [source] if source.is_file() else [path for path in source.iterdir() if path.is_file()]
@@ -79,7 +79,7 @@ def test_it_has_the_files_of_the_page(installed):
             assert (installed / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
 
 
-def test_the_extra_declares_what_commands_import(run, installed):
+def test_extra_declares_every_import_of_the_commands(run, installed):
     done = run(sys.executable, "-c", LOADED)
     file, loaded = json.loads(done.stdout)
     assert file.startswith(str(installed))
@@ -91,7 +91,7 @@ def normal(name):
 
 
 def requirements(name, extra=""):
-    """Return a distribution and all that it requires, with an extra of its own."""
+    """Return a distribution and everything it requires, with one of its extras."""
     found, waiting = set(), [(name, extra)]
     while waiting:
         name, extra = waiting.pop()

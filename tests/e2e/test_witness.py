@@ -1,4 +1,4 @@
-"""Whether `destination simulate` sees what an eraser did, and what it did not."""
+"""Test that `destination simulate` sees what an eraser did, and what it did not do."""
 
 import math
 from collections import Counter
@@ -53,11 +53,11 @@ DOOMED = [
     if (record := recorded(TRAFFIC.parcel(Sending(index=index)))).subject in SUBJECTS
 ]
 SUBJECT = DOOMED[0].subject
-"""A user who has messages, and is to be erased."""
+"""A user with messages, who will be erased."""
 
 
 class Stage:
-    """A deployment whose endpoint and eraser this test plays."""
+    """A deployment. The test plays its endpoint and its eraser."""
 
     def __init__(self, aws, scope=Scope.USER):
         self.target = Target(account=aws, stores=create_local_stack(aws, {"ErasureScope": scope}).stores)
@@ -139,7 +139,7 @@ class Stage:
 
 
 def set_up(stage):
-    """Let all messages come, and then the deletes."""
+    """Deliver all messages, then the deletes."""
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
     stage.reject(SUBJECT, 1)
     stage.reject(SUBJECT, 2)
@@ -153,7 +153,7 @@ def stage(aws):
     return set_up(Stage(aws))
 
 
-def test_users_that_are_erased_are_seen(stage):
+def test_erased_users_are_seen(stage):
     stage.erase()
     erasures = stage.judge()
     assert not erasures.failed
@@ -167,11 +167,11 @@ def test_users_that_are_erased_are_seen(stage):
     )
 
 
-def test_an_eraser_that_is_slow_is_waited_for(stage):
+def test_simulate_waits_for_a_slow_eraser(stage):
     assert stage.witness.wait(stage.ledger, tell=lambda _text: stage.erase())
 
 
-def test_an_eraser_that_deletes_without_changing_receipts_is_waited_for(stage):
+def test_simulate_waits_while_items_are_deleted(stage):
     table = stage.target.stores.event_table
     keys = [{"subject": {"S": one.subject}, "position": {"S": one.position}} for one in DOOMED[:2]]
 
@@ -184,7 +184,7 @@ def test_an_eraser_that_deletes_without_changing_receipts_is_waited_for(stage):
     assert stage.witness.wait(stage.ledger, tell=erase_slowly, patience_seconds=0)
 
 
-def test_an_eraser_that_does_not_run_is_given_up(stage):
+def test_simulate_gives_up_an_eraser_that_does_not_run(stage):
     erasures = stage.judge()
     assert (erasures.settled, erasures.erased, erasures.receipts) == (False, 0, 0)
     assert erasures.not_erased == len(DOOMED) + 2 + len(SUBJECTS)
@@ -192,19 +192,19 @@ def test_an_eraser_that_does_not_run_is_given_up(stage):
     assert not stage.reconcile().lost
 
 
-def test_a_message_that_is_left_is_found(stage):
+def test_remaining_message_is_found(stage):
     stage.erase()
     EventTable(stage.client, stage.target.stores.event_table, retention_days=0).write(DOOMED[0])
     assert (stage.judge().not_erased, stage.judge().failed) == (1, True)
 
 
-def test_a_reject_that_is_left_is_found(stage):
+def test_remaining_reject_is_found(stage):
     stage.erase()
     stage.reject(SUBJECT, 3)
     assert (stage.judge().not_erased, stage.judge().failed) == (1, True)
 
 
-def test_a_delete_that_is_left_is_not_carried_out(stage):
+def test_remaining_delete_is_not_carried_out(stage):
     stage.erase()
     stage.deliver(Sending(index=0, deletes=True))
     erasures = stage.judge()
@@ -223,7 +223,7 @@ def test_a_delete_that_is_left_is_not_carried_out(stage):
     ],
     ids=str,
 )
-def test_a_receipt_that_tells_something_else_is_wrong(stage, changes):
+def test_receipt_with_other_content_is_wrong(stage, changes):
     stage.erase()
     stage.change(stage.receipt(), **changes)
     erasures = stage.judge()
@@ -231,19 +231,19 @@ def test_a_receipt_that_tells_something_else_is_wrong(stage, changes):
     assert erasures.settled == ("finished_at" not in changes)
 
 
-def test_an_accepted_delete_without_a_receipt_is_wrong(stage):
+def test_accepted_delete_without_a_receipt_is_wrong(stage):
     stage.erase(set(SUBJECTS) - {SUBJECT})
     erasures = stage.judge()
     assert (erasures.settled, erasures.receipts_wrong, erasures.erased) == (False, 1, len(SUBJECTS) - 1)
 
 
-def test_a_receipt_of_somebody_whom_nobody_named_is_wrong(stage):
+def test_receipt_of_an_unnamed_user_is_wrong(stage):
     stage.erase()
     stage.erase([f"{TRAFFIC.customer_ids[0]}#user#somebody"])
     assert (stage.judge().receipts_wrong, stage.judge().failed) == (1, True)
 
 
-def test_a_message_of_another_user_that_is_erased_too_is_lost(stage):
+def test_erased_message_of_another_user_is_lost(stage):
     [other, *_] = (
         record
         for index in range(MESSAGES)
@@ -255,7 +255,7 @@ def test_a_message_of_another_user_that_is_erased_too_is_lost(stage):
     assert (stage.reconcile().lost_accepted, stage.judge().failed) == (1, False)
 
 
-def test_a_message_of_an_erased_user_that_never_was_stored_is_lost(aws):
+def test_unstored_message_of_an_erased_user_is_lost(aws):
     stage = Stage(aws)
     lost = next(index for index in range(MESSAGES) if TRAFFIC.is_doomed(index))
     stage.note(Sending(index=lost), End.ACCEPTED)
@@ -265,7 +265,7 @@ def test_a_message_of_an_erased_user_that_never_was_stored_is_lost(aws):
     assert (stage.reconcile().lost_accepted, stage.judge().failed) == (1, False)
 
 
-def test_receipts_of_a_delete_that_comes_again_are_summed(stage):
+def test_receipts_of_a_resent_delete_are_summed(stage):
     stage.erase()
     stage.deliver(Sending(index=0, copy=1, deletes=True))
     stage.erase(SUBJECTS[:1], requested_at="2032")
@@ -281,7 +281,7 @@ def test_receipts_of_earlier_runs_do_not_count(stage):
     assert (stage.judge().failed, stage.judge().messages) == (False, len(DOOMED))
 
 
-def test_what_was_given_up_and_written_all_the_same_is_counted(aws):
+def test_message_written_although_given_up_is_counted(aws):
     stage = Stage(aws)
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)), end=End.GIVEN_UP)
     stage.witness.look(SUBJECTS)
@@ -292,7 +292,7 @@ def test_what_was_given_up_and_written_all_the_same_is_counted(aws):
     assert not stage.reconcile().failed
 
 
-def test_a_user_whose_delete_never_came_stays(aws):
+def test_user_stays_if_the_delete_never_arrived(aws):
     stage = Stage(aws)
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
     stage.witness.look(SUBJECTS)
@@ -302,7 +302,7 @@ def test_a_user_whose_delete_never_came_stays(aws):
     assert (stage.reconcile().stored, stage.reconcile().lost_given_up) == (MESSAGES, len(SUBJECTS))
 
 
-def test_linked_ids_are_erased_where_that_is_the_scope(aws):
+def test_linked_ids_are_erased_with_the_scope_linked(aws):
     stage = set_up(Stage(aws, Scope.LINKED))
     linked = {one for index in range(MESSAGES) if TRAFFIC.is_doomed(index) for one in links(index)}
     assert linked

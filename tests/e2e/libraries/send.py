@@ -1,7 +1,7 @@
-"""Calls as a customer's program makes them with a Python library that it installed.
+"""Make calls like a customer's program with an installed Python library.
 
-Standard input tells the library's module, the endpoint, the key, whether to gzip, and the calls; on standard output
-stands what the library reported to `on_error`.
+Standard input has the library's module, the endpoint, the key, whether to gzip, and the calls. The program prints what
+the library passed to `on_error`.
 """
 
 import importlib
