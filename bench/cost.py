@@ -50,7 +50,10 @@ def measure(options: Options, *, write: bool = False, recorded: bool = False) ->
 
 
 def measured(options: Options) -> dict[str, Any]:
-    """Measure each case; return the content of `recorded.json`."""
+    """Measure each case; return the content of `recorded.json`.
+
+    `bytes_date` is when bytes were measured. They are the same on any machine, so they may be newer than the times.
+    """
     codes, python = chosen_codes(options)
     # The store waits as DynamoDB does: the threads of a batch would else compete for the processor.
     with StoreServer(wait_seconds=assumed("network_dynamodb_ms") / 1000) as store:
@@ -62,7 +65,8 @@ def measured(options: Options) -> dict[str, Any]:
             for kind, written in zip(KINDS, written_bytes(subject, store, python), strict=True)
         ]
     told = facts()
-    return {**{name: told[name] for name in ("date", "commit", "processor", "python")}, **_cold_start(), "cases": cases}
+    machine = {name: told[name] for name in ("date", "commit", "processor", "python")}
+    return {**machine, **_cold_start(), "bytes_date": told["date"], "cases": cases}
 
 
 def _requests(sink: Store) -> dict[str, samples.Sample]:

@@ -123,7 +123,7 @@ def _measured(data: Data) -> str:
         for case in data.cases()
     ]
     told = (
-        "Measured on {date:.10} at commit `{commit}`, Python {python}, {processor}. "
+        "Times measured on {date:.10} at commit `{commit}`, Python {python}, {processor}; bytes on {bytes_date:.10}. "
         "Cold start (`python -m bench cold`): init {init_ms:.0f} ms, first request {first_request_ms:.1f} ms."
     ).format_map(data.recorded)
     header = ["message", "processor ms per message", "bytes written", "write units", "bytes of the request's log line"]

@@ -1,5 +1,6 @@
 """The measured functions, each in a process that counts its own processor time."""
 
+import base64
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from bench.lambda_environment import destination_environment, lambda_environment
 from bench.samples import Sample
 from bench.store_server import DUPLICATES_TABLE, StoreServer
 from destination.paths import ROOT
+from handler.items import read_text_attribute
 
 PEERS = ROOT / "bench" / "peers"
 STOCK = "stock put_item"
@@ -89,7 +91,7 @@ def destination(name: str, code: Code, store: StoreServer, sample: Sample, **ove
 
 
 def warm_subjects(codes: Codes, store: StoreServer, python: Sequence[str]) -> list[Subject]:
-    """Return the functions that `warm` compares; stock clients write exactly what the destination writes."""
+    """Return the functions that `warm` compares; stock clients write the same, uncompressed."""
 
     def ours(name: str, sample: Sample, **overrides: str) -> Subject:
         return destination(f"destination, {name}", codes.destination, store, sample, **overrides)
@@ -125,10 +127,16 @@ def peer(name: str, code: Code) -> Subject:
 
 
 def captured(subject: Subject, store: StoreServer, python: Sequence[str], operation: str, *arguments: str) -> Sample:
-    """Let a subject write once; return the arguments of that write as an event for a stock client."""
+    """Let a subject write once; return the arguments of that write as an event for a stock client.
+
+    A stock client writes a message as text, whether or not the destination compresses it.
+    """
     with SubjectProcess(subject, store, python) as process:
         process.send(subject.sample, first=CAPTURE_NUMBER, count=1)
     request = json.loads(store.received().last[operation])
+    if "B" in request.get("Item", {}).get("message", {}):
+        octets = base64.b64decode(request["Item"]["message"]["B"])
+        request["Item"]["message"] = {"S": read_text_attribute({"B": octets})}
     text = json.dumps({name: request[name] for name in arguments})
     status = 202 if operation == "SendMessage" else 200
     return Sample(event=text.replace(str(CAPTURE_NUMBER), subject_script.NUMBER), status=status)

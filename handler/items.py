@@ -1,4 +1,8 @@
-"""Convert values to DynamoDB attributes and back, and compute the size of an item."""
+"""Compute the size of an item as DynamoDB bills it, compress its texts where that saves money, and read them back.
+
+Sizes: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+Write units: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
+"""
 
 import json
 import zlib
@@ -12,28 +16,52 @@ if TYPE_CHECKING:
 
 MAX_ITEM_BYTES = 390 * 1024
 """DynamoDB refuses items above 400 KB; the difference is room for attributes that a later version adds."""
-COMPRESS_ABOVE_BYTES = 64 * 1024
+WRITE_UNIT_BYTES = 1024
+"""A write of an item costs one unit for each 1 KB, rounded up."""
+
+_MIN_WINDOW_BITS = 12
+_WINDOW_BITS_MINUS_MEMORY_LEVEL = 7
+"""As in the defaults of zlib, which are 15 and 8. With a lower memory level, zlib splits short texts into blocks."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 SECONDS_PER_DAY = 24 * 60 * 60
 
 
-def text_attribute(text: str) -> "AttributeValueTypeDef":
-    """Return a text as an attribute, compressed by zlib (RFC 1950) if it is long."""
-    octets = text.encode()
-    return {"B": zlib.compress(octets)} if len(octets) > COMPRESS_ABOVE_BYTES else {"S": text}
+def save_units(item: "dict[str, AttributeValueTypeDef]", *names: str) -> int:
+    """Compress texts of an item by zlib (RFC 1950), and return the size of the item in bytes.
+
+    `names` are checked in this order. A text is compressed only if the item then takes fewer write units.
+    """
+    size = item_bytes(item)
+    for name in names:
+        if size <= WRITE_UNIT_BYTES:
+            break
+        if name in item:
+            octets = item[name]["S"].encode()
+            compressed = _compress(octets)
+            smaller_size = size - len(octets) + len(compressed)
+            if _write_units(smaller_size) < _write_units(size):
+                item[name] = {"B": compressed}
+                size = smaller_size
+    return size
+
+
+def _write_units(size: int) -> int:
+    return -(-size // WRITE_UNIT_BYTES)
+
+
+def _compress(octets: bytes) -> bytes:
+    """Compress with a window that fits the length, because zlib needs more time for a full window than for 1 KB."""
+    window_bits = min(max(len(octets).bit_length(), _MIN_WINDOW_BITS), zlib.MAX_WBITS)
+    compressor = zlib.compressobj(wbits=window_bits, memLevel=window_bits - _WINDOW_BITS_MINUS_MEMORY_LEVEL)
+    return compressor.compress(octets) + compressor.flush()
 
 
 def read_text_attribute(attribute: Mapping[str, Any]) -> str:
-    """Return the text of an attribute that `text_attribute` made."""
+    """Return a text, which `save_units` may have compressed."""
     text: str = zlib.decompress(attribute["B"]).decode() if "B" in attribute else attribute["S"]
     return text
-
-
-def json_attribute(document: JsonObject) -> "AttributeValueTypeDef":
-    """Return a document as an attribute with JSON text; a lone surrogate is escaped, because UTF-8 can't encode it."""
-    return text_attribute(json_text(document))
 
 
 def json_text(document: JsonObject) -> str:
@@ -47,12 +75,25 @@ def json_text(document: JsonObject) -> str:
 
 
 def read_json_attribute(attribute: Mapping[str, Any]) -> JsonObject:
-    """Return the document of an attribute that `json_attribute` made."""
+    """Return the document of a text, which `save_units` may have compressed."""
     document: JsonObject = json.loads(read_text_attribute(attribute))
     return document
 
 
 def item_bytes(item: "Mapping[str, AttributeValueTypeDef]") -> int:
-    """Return the size of an item as DynamoDB counts it: names and values. For numbers it is an upper bound."""
-    values = ((name, value) for name, attribute in item.items() for value in attribute.values())
-    return sum(len(name) + len(value if isinstance(value, bytes) else str(value).encode()) for name, value in values)
+    """Return the size of an item with texts, bytes and numbers, as DynamoDB counts it."""
+    size = 0
+    value: Any
+    for name, attribute in item.items():
+        [(kind, value)] = attribute.items()
+        if kind == "N":
+            value_bytes = _number_bytes(value)
+        else:
+            value_bytes = len(value) if kind == "B" or value.isascii() else len(value.encode())
+        size += len(name) + value_bytes
+    return size
+
+
+def _number_bytes(digits: str) -> int:
+    """Count one byte for every two significant digits, and one more."""
+    return -(-len(digits.strip("0")) // 2) + 1

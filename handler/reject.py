@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from handler.canonicalise import Message
 from handler.errors import STORE_ERRORS, Refusal, RejectStoreUnavailable
-from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, text_attribute
+from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, save_units
 from handler.record import escape, sha256, subject_of, utf8
 from handler.timestamps import sortable
 
@@ -77,7 +77,7 @@ class RejectTable:
         if not self._retention_seconds:
             return False
         item = self._item(reject)
-        if item_bytes(item) > MAX_ITEM_BYTES:
+        if save_units(item, "body") > MAX_ITEM_BYTES:
             return False
         try:
             self._client.put_item(TableName=self._table, Item=item)
@@ -110,6 +110,6 @@ class RejectTable:
             "body_hash": {"S": body_hash},
             **{name: {"S": text} for name, text in reject.facts.items()},
             **({"subject": {"S": subject}} if subject else {}),
-            "body": text_attribute(reject.body),
+            "body": {"S": reject.body},
             "expires_at": {"N": str(int(reject.rejected_at) + self._retention_seconds)},
         }

@@ -10,7 +10,7 @@ from consumer.runtime import stored
 from consumer.runtime.stored import Unreadable, read_item, read_queue_message
 from destination.deployment.stack import ROOT
 from handler.canonicalise import canonicalise
-from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
+from handler.items import read_json_attribute
 from handler.record import Record
 from handler.sinks.dynamodb import EventTable
 from handler.sinks.sqs import EventQueue
@@ -63,7 +63,7 @@ READ = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
 
 @READ
-@pytest.mark.parametrize("properties", [{NASTY: NASTY}, {"text": "x" * COMPRESS_ABOVE_BYTES}], ids=["nasty", "long"])
+@pytest.mark.parametrize("properties", [{NASTY: NASTY}, {"text": "x" * 2000}], ids=["nasty", "long"])
 def test_a_message_is_read_back_exactly(read, properties):
     record = record_of({**TIMED, "userId": NASTY, "properties": properties}, region="eu")
     stored = read(record)
@@ -72,7 +72,7 @@ def test_a_message_is_read_back_exactly(read, properties):
 
 
 def test_a_long_message_is_compressed_on_the_stream():
-    assert [*streamed(record_of({"properties": {"text": "x" * COMPRESS_ABOVE_BYTES}}))["message"]] == ["B"]
+    assert [*streamed(record_of({"properties": {"text": "x" * 2000}}))["message"]] == ["B"]
 
 
 @READ
@@ -239,14 +239,19 @@ def record_in(facts, body):
     return Record(customer_id=facts["customer_id"], message=message, settings={}, stored_at=stored_at)
 
 
+def body_of(image):
+    [(kind, value)] = image["message"].items()
+    return read_json_attribute({kind: base64.b64decode(value) if kind == "B" else value})
+
+
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("stream-*.json")), ids=lambda path: path.name)
 def test_stream_sample_equals_the_handlers_item(path):
     for change in json.loads(path.read_text())["Records"]:
         image = change["dynamodb"]["NewImage"]
-        [(kind, value)] = image["message"].items()
-        body = read_json_attribute({kind: base64.b64decode(value) if kind == "B" else value})
         facts = {name: attribute.get("S") for name, attribute in image.items()}
-        assert image == streamed(record_in(facts, body))
+        written = streamed(record_in(facts, body_of(image)))
+        assert (body_of(written), [*written["message"]]) == (body_of(image), [*image["message"]])
+        assert {**written, "message": image["message"]} == image  # versions of zlib write other bytes
         assert change["dynamodb"]["Keys"] == {name: image[name] for name in ("subject", "position")}
 
 

@@ -16,7 +16,7 @@ from strict_aws import KEEP_SESSION
 
 from handler.canonicalise import canonicalise
 from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, MessageTooLarge
-from handler.items import COMPRESS_ABOVE_BYTES, read_json_attribute
+from handler.items import read_json_attribute
 from handler.parallel import TRIES
 from handler.record import Record
 from handler.sinks import Outcome, sink_named
@@ -26,6 +26,7 @@ from handler.sinks.sqs import MAX_QUEUE_MESSAGE_BYTES, EventQueue
 STORED_AT = 1_936_785_600.25  # 2031-05-17T12:00:00.250+00:00
 LATE = "2031-05-17T12:00:00.000Z"
 LATER = "2031-05-17T12:09:59.000Z"
+LONG_CHARS = 64 * 1024
 NASTY = "#%\x00\x1f\t\n\x7f\x85\u2028\ufffe\uffff\ud800é😀"
 
 
@@ -275,10 +276,10 @@ DOCUMENTS = {
     "depth": json.loads("[" * 90 + "]" * 90),
     "empty": {"": {"": [None, "", [], {}]}},
     "texts": {"nasty": NASTY, NASTY: 1},
-    "just long": {"text": "x" * COMPRESS_ABOVE_BYTES},
+    "just long": {"text": "x" * LONG_CHARS},
     "long and incompressible": {"text": incompressible(300 * 1024)},
-    "long with a lone surrogate": {"text": "\ud800" * COMPRESS_ABOVE_BYTES},
-    "long in another script": {"text": "灯" * COMPRESS_ABOVE_BYTES},
+    "long with a lone surrogate": {"text": "\ud800" * LONG_CHARS},
+    "long in another script": {"text": "灯" * LONG_CHARS},
 }
 
 
@@ -289,16 +290,6 @@ def test_message_and_settings_are_read_back_exactly(dynamodb, document):
     # compare by repr, because in Python 1 == 1.0 == True and 0 == -0.0
     assert repr(read_json_attribute(item["message"])) == repr(record.message.body)
     assert repr(read_json_attribute(item["settings"])) == repr(record.settings)
-
-
-def test_text_above_the_bound_is_compressed(dynamodb):
-    bare = len(json.dumps(record_of({"userId": "u", "messageId": "m-1", "x": ""}).message.body, separators=(",", ":")))
-    room = COMPRESS_ABOVE_BYTES - bare
-    for message_id, length, kind in (("m-1", room, "S"), ("m-2", room + 1, "B")):
-        record = record_of({"userId": "u", "messageId": message_id, "x": "." * length})
-        put(dynamodb, record)
-        key = {"subject": {"S": record.subject}, "position": {"S": record.position}}
-        assert [*dynamodb.get_item(TableName="events", Key=key)["Item"]["message"]] == [kind]
 
 
 @pytest.mark.parametrize(

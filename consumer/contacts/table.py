@@ -39,12 +39,13 @@ from consumer.contacts.contact import (
 )
 from consumer.errors import PermanentFailure
 from handler.decode import JsonObject
-from handler.items import read_json_attribute, text_attribute
+from handler.items import read_json_attribute, read_text_attribute, save_units
 from handler.record import escape, sha256, utf8
 from handler.spec import DELETE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 MAX_TRIES = 10
 """Tries to put an item that others change at the same time."""
@@ -135,14 +136,20 @@ class ContactTable:
         for _ in range(MAX_TRIES):
             item = self._get(name)
             contact = _contact(item).join(said)
-            facts = text_attribute(_json_text(contact.to_json()))
-            if item.get("facts") == facts:
+            facts = _json_text(contact.to_json())
+            if item and read_text_attribute(item["facts"]) == facts:
                 return contact
             read = item.get("version", {"N": "0"})
+            changed: dict[str, AttributeValueTypeDef] = {
+                **self._key(name),
+                "version": {"N": str(int(read["N"]) + 1)},
+                "facts": {"S": facts},
+            }
+            save_units(changed, "facts")
             try:
                 self._client.put_item(
                     TableName=self._name,
-                    Item={**self._key(name), "version": {"N": str(int(read["N"]) + 1)}, "facts": facts},
+                    Item=changed,
                     ConditionExpression="attribute_not_exists(#version) OR #version = :read",
                     ExpressionAttributeNames={"#version": "version"},
                     ExpressionAttributeValues={":read": read},

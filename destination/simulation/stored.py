@@ -73,7 +73,7 @@ _OF_ITEM = ("subject", "position", "message", "settings", "expires_at")
 
 
 def _document(attribute: Mapping[str, Any]) -> object:
-    """Read JSON, above 64 KB compressed by zlib; None stands for what can't be read, which nobody sent."""
+    """Read JSON, which may be compressed by zlib; None stands for what can't be read, which nobody sent."""
     try:
         text = zlib.decompress(attribute["B"]) if "B" in attribute else attribute["S"]
         return json.loads(text)

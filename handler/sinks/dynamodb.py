@@ -16,7 +16,7 @@ from handler.errors import (
     Refusal,
     Unavailable,
 )
-from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, item_bytes, json_attribute
+from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, json_text, save_units
 from handler.parallel import call_with_retries, run_concurrently
 from handler.record import Record
 from handler.sinks import Outcome, SinkSettings
@@ -63,8 +63,7 @@ class EventTable:
         its response was lost. Then the item in the table equals this record, and it is not a duplicate.
         """
         item = self._item(record)
-        # Uncompressed messages are short, so the item can't exceed the limit and need not be measured.
-        if "B" in item["message"] and item_bytes(item) > MAX_ITEM_BYTES:
+        if save_units(item, "message", "settings") > MAX_ITEM_BYTES:
             raise MessageTooLarge
         condition: dict[str, Any] = {
             "ConditionExpression": "attribute_not_exists(subject) OR expires_at <= :now",
@@ -123,10 +122,10 @@ class EventTable:
             "subject": {"S": record.subject},
             "position": {"S": record.position},
             **{name: {"S": text} for name, text in record.facts.items()},
-            "message": json_attribute(record.message.body),
+            "message": {"S": json_text(record.message.body)},
         }
         if record.settings:
-            item["settings"] = json_attribute(record.settings)
+            item["settings"] = {"S": json_text(record.settings)}
         if self._retention_seconds and record.message.type != DELETE:
             item["expires_at"] = {"N": str(int(record.stored_at) + self._retention_seconds)}
         return item
