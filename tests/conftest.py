@@ -32,7 +32,6 @@ from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import (
-    ROOT,
     Account,
     LocalStack,
     copy_tables,
@@ -40,6 +39,7 @@ from destination.deployment.stack import (
     load_template,
     local_store_name,
 )
+from destination.paths import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
 from handler.validate import SCHEMA_NAMES

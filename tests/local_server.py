@@ -21,7 +21,8 @@ from click.testing import CliRunner, Result
 
 from destination.command_line import main
 from destination.deployment import demo
-from destination.deployment.stack import ROOT, Account, Stores
+from destination.deployment.stack import Account, Stores
+from destination.paths import ROOT
 
 LINKED = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
 PATIENCE_SECONDS = 120

@@ -7,8 +7,9 @@ from local_server import run
 
 from destination.certification.catalog import ADVICE, NOT_THE_CUSTOMERS, TODO, Partner, page_of
 from destination.certification.samples import Samples
-from destination.deployment.stack import LOCAL_STACK, ROOT, create_local_stack
+from destination.deployment.stack import LOCAL_STACK, create_local_stack
 from destination.deployment.target import Target
+from destination.paths import ROOT
 from handler.errors import Refusal, Unavailable
 from handler.spec import CALL_TYPES
 

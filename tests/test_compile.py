@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from searches import search
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.compile import FORMATS, compile_schemas, digest, is_compilable, read_schemas
 from handler.diagnose import JsonSchemaValidator
 from handler.patterns import PatternError

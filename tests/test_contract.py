@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from destination.segment.contract import (
     CALL_TYPES,
     KEPT_ALONE,

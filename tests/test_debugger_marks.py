@@ -16,7 +16,7 @@ from destination.debugger.marks import (
     masked,
     old_names_in,
 )
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.canonicalise import CONFLICTS, canonicalise, canonicalise_batch
 from handler.errors import Violation
 

@@ -10,8 +10,9 @@ import click
 import pytest
 
 from destination.command_line import main
-from destination.deployment.stack import FUNCTION, ROOT, load_template
+from destination.deployment.stack import FUNCTION, load_template
 from destination.local.faults import Fault
+from destination.paths import ROOT
 from handler.decode import JsonObject
 from handler.errors import Refusal
 from handler.validate import Schemas

@@ -11,7 +11,8 @@ from consumer.contacts.table import ContactTable
 from consumer.erasure.table import ErasureTable
 from consumer.runtime.clients import background_client
 from destination.deployment import demo
-from destination.deployment.stack import ROOT, load_template
+from destination.deployment.stack import load_template
+from destination.paths import ROOT
 
 EVENTS = ROOT / "events"
 TABLES = (EVENTS / "README.md").read_text()

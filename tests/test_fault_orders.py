@@ -10,7 +10,6 @@ import pytest
 import urllib3
 from endpoint import endpoint, response
 
-from destination.deployment.stack import ROOT
 from destination.local.batches import Consumer
 from destination.local.faults import (
     ALL_FAULTS,
@@ -23,6 +22,7 @@ from destination.local.faults import (
     parse_orders,
 )
 from destination.local.function_process import Invocation
+from destination.paths import ROOT
 
 
 def drawn(orders, *, is_batch=False, times=20_000):

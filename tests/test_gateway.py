@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from destination.deployment.stack import ROOT
 from destination.local.gateway import own_answer, to_event, to_response
+from destination.paths import ROOT
 
 NOW = datetime(2026, 3, 12, 9, 30, 0, 250_000, UTC)
 MESSAGE = '{"event": "Tür auf"}'.encode()

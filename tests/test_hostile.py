@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from searches import search
 
 from destination.deployment import demo
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.canonicalise import canonicalise
 from handler.errors import Refusal
 from handler.judge import Judge

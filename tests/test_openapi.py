@@ -7,7 +7,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.decode import MAX_BATCH_BYTES, MAX_SETTINGS_BYTES
 from handler.errors import InternalError, Refusal, Unauthorized
 from handler.routes import HEALTH, ROUTES

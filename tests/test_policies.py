@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_template import deployed
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 POLICIES = {name: json.loads((ROOT / "docs" / f"{name}-policy.json").read_text()) for name in ("deployer", "operator")}
 SCHEMAS = Path(find_spec("cfnlint").origin).parent / "data" / "schemas" / "resources"

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 FILE = """
 [global]

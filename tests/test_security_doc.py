@@ -6,7 +6,7 @@ import re
 import pytest
 
 from destination.commands.serve import serve
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 PAGE = (ROOT / "docs" / "explanation" / "security.md").read_text()
 NAMED = re.findall(r"`([\w/]+\.py)::(\w+)`", PAGE)

@@ -8,7 +8,7 @@ import pytest
 
 from consumer.runtime import stored
 from consumer.runtime.stored import Unreadable, read_item, read_queue_message
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.canonicalise import canonicalise
 from handler.items import read_json_attribute
 from handler.record import Record

@@ -12,7 +12,8 @@ import consumer.handle
 from consumer.eraser import LATEST_WRITE_SECONDS
 from consumer.stream import MESSAGE_SECONDS
 from destination.deployment.clients import LOCAL_REGION
-from destination.deployment.stack import FUNCTION, ROOT, STORE_TYPES, check_parameters, load_template
+from destination.deployment.stack import FUNCTION, STORE_TYPES, check_parameters, load_template
+from destination.paths import ROOT
 from handler.routes import HEALTH, ROUTES, CallRoute
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
 from handler.spec import DELETE

@@ -12,7 +12,7 @@ import pytest
 from searches import some
 from test_destination import Rejects, Sink, answer, encode, request
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.time_limit import CheckTime, TooSlowError
 from handler.validate import Schemas
 

@@ -11,7 +11,7 @@ import pytest
 from searches import examples
 from simulated import record_of
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from destination.segment.client import segment_headers
 from destination.segment.due import UNDATED, sortable, stored_body
 from destination.simulation.fingerprint import Fingerprint

@@ -19,7 +19,8 @@ from request_lines import access_line
 from searches import some
 from test_docs import commands, refusals
 
-from destination.deployment.stack import ROOT, load_template
+from destination.deployment.stack import load_template
+from destination.paths import ROOT
 from handler.errors import Invalid, Unavailable
 from handler.observe import Answered, RequestLine, write_health
 from handler.settings import STORE_CALL_SECONDS

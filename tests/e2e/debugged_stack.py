@@ -15,8 +15,9 @@ from local_server import PATIENCE_SECONDS, wait_until
 from request_lines import function_line
 
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from destination.deployment.stack import ROOT, STORE_OUTPUTS, Account, create_local_stack
+from destination.deployment.stack import STORE_OUTPUTS, Account, create_local_stack
 from destination.local.embedded_aws import SERVICES, EmbeddedAws
+from destination.paths import ROOT
 
 LOG_GROUPS = {"FunctionLogGroupName": "prod-Function", "ApiLogGroupName": "prod-Api"}
 

@@ -8,7 +8,8 @@ import zipfile
 import pytest
 
 from destination.artifact import find_python, lambda_version
-from destination.deployment.stack import FUNCTION, ROOT, load_template
+from destination.deployment.stack import FUNCTION, load_template
+from destination.paths import ROOT
 
 BUILD = ROOT / ".aws-sam" / "build"
 ARTIFACT = BUILD / FUNCTION

@@ -27,8 +27,9 @@ from destination.certification.wire import MASKED, Wire
 from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.key_table import KeyRecord, KeyTable
-from destination.deployment.stack import LOCAL_STACK, ROOT
+from destination.deployment.stack import LOCAL_STACK
 from destination.deployment.target import Target
+from destination.paths import ROOT
 from destination.segment.client import segment_headers
 from handler.keys import hash_key, new_key
 from handler.spec import CALL_TYPES

@@ -11,7 +11,7 @@ import pytest
 from local_server import serving
 
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.validate import SCHEMA_NAMES
 

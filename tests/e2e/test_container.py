@@ -26,10 +26,11 @@ from local_server import wait_until
 from store_proxy import StoreProxy, store_proxy
 
 from destination.deployment import demo
-from destination.deployment.stack import FUNCTION, ROOT, Account, load_template
+from destination.deployment.stack import FUNCTION, Account, load_template
 from destination.local.embedded_aws_process import CONTAINER_BRIDGE
 from destination.local.faults import LOOPBACK, Fault, Rule, Store
 from destination.local.server import ENVIRONMENT_FILE
+from destination.paths import ROOT
 from destination.segment.client import SEGMENT_TIMEOUT_SECONDS, segment_headers
 
 EVENTS = ROOT / "events"

@@ -15,7 +15,7 @@ import pytest
 from local_server import PATIENCE_SECONDS, serving, wait_until
 
 from destination.deployment import demo
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 pytest_plugins = ["servers"]
 

@@ -24,7 +24,7 @@ import urllib3
 from endpoint import Received, endpoint, response
 from local_server import LocalServer, serving
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.spec import snake_case
 
 pytest_plugins = ["servers"]

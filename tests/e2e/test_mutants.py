@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 LAMP = """
 def lit(hours):

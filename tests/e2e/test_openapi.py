@@ -13,7 +13,7 @@ from schemathesis.generation import GenerationMode
 from searches import MIN_EXAMPLES, search
 
 from destination.deployment import demo
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 pytest_plugins = ["servers"]
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from destination import console
 from destination.command_line import INTERRUPTED, main
 from destination.console import Rows, print_document, standard_streams, stdout
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 from handler.errors import Refusal
 
 pytest_plugins = ["servers"]

@@ -19,7 +19,7 @@ from playwright.sync_api import expect, sync_playwright
 from request_lines import REFUSED, function_line
 
 from destination.deployment import demo
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from local_server import serving, wait_until
 
-from destination.deployment.stack import ROOT
+from destination.paths import ROOT
 
 DATA = tomllib.loads((ROOT / "tests" / "cases" / "sabotage.toml").read_text())
 FAULTS = {fault["name"]: {"server": "table", "slow": False, **fault} for fault in DATA["fault"]}

@@ -19,10 +19,11 @@ from store_proxy import Fault, store_proxy
 
 from destination.deployment import demo
 from destination.deployment.key_table import KeyRecord
-from destination.deployment.stack import ROOT, Account
+from destination.deployment.stack import Account
 from destination.local.consumer_edits import place_of_error
 from destination.local.embedded_aws import EmbeddedAws, HealthCheck
 from destination.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST
+from destination.paths import ROOT
 from handler.record import sha256, subject_key
 
 pytest_plugins = ["servers"]

@@ -21,8 +21,9 @@ from store_proxy import store_proxy
 
 from consumer.erasure.table import ErasureTable
 from destination.deployment import demo
-from destination.deployment.stack import LOCAL_STACK, ROOT
+from destination.deployment.stack import LOCAL_STACK
 from destination.local.faults import Fault, Rule, Store
+from destination.paths import ROOT
 from destination.simulation.contacts import Comparison, Difference
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.ledger import End, Ledger

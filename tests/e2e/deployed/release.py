@@ -11,7 +11,8 @@ from typing import Any
 
 from deployed.stack import BUILT, DeployedStack
 from destination.artifact import OURS
-from destination.deployment.stack import FUNCTION, ROOT, load_template
+from destination.deployment.stack import FUNCTION, load_template
+from destination.paths import ROOT
 
 BEFORE_TAGS = "2026-11-30T12:00:00Z"
 """While no release has a tag, the last commit before this time stands for the previous one."""

@@ -19,8 +19,9 @@ import urllib3
 from local_server import PATIENCE_SECONDS
 
 from destination.artifact import find_python, lambda_version
-from destination.deployment.stack import ROOT, load_template, stack_outputs
+from destination.deployment.stack import load_template, stack_outputs
 from destination.local.environment import local_environment
+from destination.paths import ROOT
 
 BUILT = ROOT / ".aws-sam" / "build"
 REGION = "us-east-1"
