@@ -148,7 +148,10 @@ def request_of(record: dict[str, Any]) -> ErasureRequest:
     """Return the request in a `delete` message on the stream."""
     image = record["dynamodb"]["NewImage"]
     return ErasureRequest(
-        customer_id=image["customer_id"]["S"], subject=image["subject"]["S"], requested_at=image["stored_at"]["S"]
+        customer_id=image["customer_id"]["S"],
+        subject=image["subject"]["S"],
+        requested_at=image["stored_at"]["S"],
+        message_id=image["message_id"]["S"],
     )
 
 

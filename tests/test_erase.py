@@ -87,8 +87,11 @@ class Place:
             key=lambda item: item["stored_at"],
         )
         return ErasureRequest(
-            customer_id="demo", subject=stored["subject"], requested_at=stored["stored_at"]
-        )  # fmt: skip
+            customer_id="demo",
+            subject=stored["subject"],
+            requested_at=stored["stored_at"],
+            message_id=stored["message_id"],
+        )
 
     def stored(self):
         """Return the subject of each stored message."""
@@ -150,6 +153,28 @@ def test_only_rejects_of_the_user_are_erased(place):
     assert counts(receipt) == (0, 2, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("subject", "message_id", "kept"),
+    [
+        ("demo#user#97980cfea0067", "delete-reg-1::job-2-p", "delete-reg-1::job-2-p"),
+        ("demo#user#ada@example.com", "erase Ada@Example.com now", ""),
+        ("demo#user#a%23d-1", "erase-a#d-1", ""),
+        ("demo#user#12", "delete-12", "delete-12"),
+    ],
+)
+def test_receipt_names_the_delete_unless_its_message_id_names_the_user(subject, message_id, kept):
+    request = ErasureRequest(customer_id="demo", subject=subject, requested_at="2031", message_id=message_id)
+    assert request.nameless_message_id == kept
+
+
+def test_receipt_of_an_older_version_names_no_delete(place):
+    receipt = place.eraser().erase(place.request(), until=FOREVER)
+    table = place.deployment.stack.stores.erasure_table
+    key = {"customer": {"S": "demo"}, "erasure": {"S": f"{receipt.user_hash}#{receipt.requested_at}"}}
+    place.deployment.account.dynamodb().update_item(TableName=table, Key=key, UpdateExpression="REMOVE message_id")
+    assert place.receipts() == [replace(receipt, message_id="")]
+
+
 def test_receipt_shows_what_was_erased_and_names_nobody(place):
     place.post(track(userId="user-1", anonymousId="5f0c"))
     request = place.request()
@@ -161,6 +186,7 @@ def test_receipt_shows_what_was_erased_and_names_nobody(place):
         "started_at": "2031-05-17T12:00:00.000000Z",
         "finished_at": "2031-05-17T12:00:00.008000Z",
         "scope": "user",
+        "message_id": request.message_id,
         "messages": 1,
         "rejects": 0,
         "linked_ids": 1,

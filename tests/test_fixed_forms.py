@@ -168,7 +168,9 @@ USER_HASH = "73e0e7ad37bf117e925cbdc865ba222fbeb4c1929ecfbbacf43f4bdf36c6b90d"
 
 def test_erasure_table_items_have_their_fixed_form():
     client = Confirming()
-    request = ErasureRequest(customer_id="acme#1", subject=SUBJECT, requested_at="2031-05-17T12:00:00.000000Z")
+    request = ErasureRequest(
+        customer_id="acme#1", subject=SUBJECT, requested_at="2031-05-17T12:00:00.000000Z", message_id="d-1"
+    )
     table = ErasureTable(client, "erasures")
     table.bury(request)
     progress = table.begin(request, scope="linked", now="2031-05-17T12:00:01.000000Z")
@@ -188,6 +190,7 @@ def test_erasure_table_items_have_their_fixed_form():
         "requested_at": {"S": "2031-05-17T12:00:00.000000Z"},
         "started_at": {"S": "2031-05-17T12:00:01.000000Z"},
         "scope": {"S": "linked"},
+        "message_id": {"S": "d-1"},
         "linked_ids": {"N": "1"},
         "messages": {"N": "1"},
         "rejects": {"N": "0"},

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
 
+MIN_NAMING_CHARS = 4
+"""A shorter user id may be a part of a message id by chance."""
+
 MAX_LINKED_IDS = 1000
 """Limit for the linked ids in an unfinished receipt, so that it stays small; further ids are not counted."""
 
@@ -27,16 +30,28 @@ class ErasureRequest:
 
     `requested_at` is the time when the `delete` was stored, in sortable UTC. It distinguishes two requests for a
     subject.
+    `message_id` is the message id of the `delete`, by which Segment names its request.
     """
 
     customer_id: str
     subject: str
     requested_at: str
+    message_id: str = ""
 
     @property
     def user_hash(self) -> str:
         """SHA-256 of the subject, in hexadecimal."""
         return sha256(self.subject)
+
+    @property
+    def nameless_message_id(self) -> str:
+        """Return the message id for a receipt, which must name nobody: "" if the id contains the user's id.
+
+        Segment's ids of deletes do not contain the user's id, but a sender may choose any message id.
+        """
+        user_id = self.subject.rpartition("#")[2].casefold()
+        is_naming = len(user_id) >= MIN_NAMING_CHARS and user_id in escape(self.message_id).casefold()
+        return "" if is_naming else self.message_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +60,8 @@ class Receipt:
 
     `messages` and `rejects` count the erased items of the subject. `linked_messages` and `linked_rejects` count those
     of the linked ids; `linked_ids` is the number of these ids.
+    `message_id` is the message id of the `delete`. It is "" in receipts of versions before 1.0.0, and if it contains
+    the user's id.
     """
 
     customer_id: str
@@ -52,6 +69,7 @@ class Receipt:
     requested_at: str
     started_at: str
     scope: str
+    message_id: str = ""
     linked_ids: int = 0
     messages: int = 0
     rejects: int = 0
@@ -65,6 +83,7 @@ class Receipt:
         values: dict[str, Any] = {
             field.name: int(item[field.name]["N"]) if "N" in item[field.name] else item[field.name]["S"]
             for field in fields(cls)
+            if field.name in item or field.name != "message_id"
         }
         return cls(**values)
 
@@ -163,6 +182,7 @@ class ErasureTable:
             requested_at=request.requested_at,
             started_at=now,
             scope=scope,
+            message_id=request.nameless_message_id,
         )
         self.note(progress := Progress(receipt=receipt))
         return progress

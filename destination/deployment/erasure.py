@@ -90,7 +90,10 @@ def request_erasure(target: Target, person: Person, *, happened_at: str | None =
     except Refusal as refusal:
         raise click.ClickException(f"The request can't be stored: {refusal.__cause__ or refusal}") from refusal
     return ErasureRequest(
-        customer_id=person.customer_id, subject=record.subject, requested_at=record.facts["stored_at"]
+        customer_id=person.customer_id,
+        subject=record.subject,
+        requested_at=record.facts["stored_at"],
+        message_id=message.message_id,
     )
 
 
