@@ -72,6 +72,23 @@ def test_browser_gets_the_current_state_and_then_changes():
     told(scenario)
 
 
+def test_a_browser_is_told_which_rows_the_consumer_failed_on():
+    async def scenario(feed, _clock, read):
+        feed.add(row(1))
+        feed.note_consumer_failures("1", 1)
+        _, snapshot = await read()
+        assert snapshot["consumer_failures"] == {"1": 1}
+        feed.note_consumer_failures("2", 3)
+        feed.note_consumer_failures("2", 4)
+        _, more = await read()
+        assert more["consumer_failures"] == {"2": 4}
+        feed.add(row(3))
+        _, more = await read()
+        assert more["consumer_failures"] == {}
+
+    told(scenario)
+
+
 def test_slow_browser_misses_nothing():
     async def scenario(feed, _clock, read):
         slow = feed.follow()

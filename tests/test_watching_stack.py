@@ -376,6 +376,77 @@ def test_key_is_shown_if_the_log_is_unreadable(two_keys, played):
     assert "last used: (unknown: An error occurred (AccessDeniedException)" in shown.stdout
 
 
+# Failures of the consumer
+
+
+@pytest.fixture
+def consumer_stack(stack, aws):
+    """Return a stack whose outputs name the log group of the consumers."""
+    stores = stack()
+    template = {
+        "Resources": {"Any": {"Type": "AWS::SQS::Queue"}},
+        "Outputs": {
+            name: {"Value": value}
+            for name, value in (
+                {output: getattr(stores, name) for name, output in STORE_OUTPUTS.items()}
+                | LOG_GROUPS
+                | {"ConsumerLogGroupName": "prod-Consumer"}
+            ).items()
+        },
+    }
+    aws.cloudformation().update_stack(StackName="prod", TemplateBody=json.dumps(template))
+
+
+def consumer_line(message_id, **facts):
+    return json.dumps(
+        {
+            "message": "consumer failed",
+            "outcome": "consumer_failed",
+            "customer_id": "acme",
+            "message_id": message_id,
+            "sent_to": None,
+            "error": "ValueError",
+            **facts,
+        }
+    )
+
+
+@pytest.mark.usefixtures("consumer_stack")
+def test_failures_of_the_consumer_of_a_stack_are_traced(played):
+    rows = {
+        "prod-Consumer": [
+            {"@timestamp": "2026-03-01 00:00:00.000", "@message": consumer_line("m", sent_to="queue")},
+            {"@timestamp": "2026-03-01 00:01:00.000", "@message": consumer_line("m", sent_to="dead_letters")},
+            {"@timestamp": "2026-03-01 00:02:00.000", "@message": consumer_line("m-2")},
+            {"@timestamp": "2026-03-01 00:03:00.000", "@message": consumer_line("m", customer_id="other")},
+            {"@timestamp": "", "@message": consumer_line("m")},
+            {"@message": "START RequestId: r"},
+        ],
+        "prod-Function": [{"@message": function_line(message_id="m")}],
+        "prod-Api": [],
+    }
+    played.rows = lambda group, _query: rows[group]
+    assert [failure["sent_to"] for failure in traced("m")["consumer_failures"]] == ["queue", "dead_letters"]
+    told = run("trace", "m", "--stack", "prod").stdout
+    assert "The consumer failed 2 times, last at 00:01:00 UTC: ValueError. The message is a dead letter.\n" in told
+    assert not told.endswith("\n\n")
+    [query] = {query for query in played.queries if "consumer_failed" in query}
+    assert query.startswith('fields @timestamp, @message | filter outcome = "consumer_failed" and @message like /.m./ ')
+
+
+@pytest.mark.usefixtures("consumer_stack")
+def test_failures_of_the_consumer_of_a_stack_are_counted(played):
+    played.rows = lambda group, _query: [{"failures": "487"}] if group == "prod-Consumer" else []
+    assert json.loads(run("status", "--stack", "prod", "--json").stdout)["consumer_failures"] == 487
+    assert "The consumer failed 487 times to take a message" in run("status", "--stack", "prod").stdout
+
+
+def test_a_stack_whose_consumer_is_off_counts_no_failures_of_it(stack, played):
+    stack()
+    assert json.loads(run("status", "--stack", "prod", "--json").stdout)["consumer_failures"] is None
+    assert {query["logGroupName"] for query in played.asked} == {"prod-Function", "prod-Api"}
+
+
 # Unsupported stacks and options
 
 

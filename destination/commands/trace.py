@@ -103,11 +103,19 @@ def trace(
         }
         click.echo(json.dumps(document))
     else:
-        console = stdout()
-        for text in itertools.chain.from_iterable(history.picture(message_id) for history in histories):
-            console.print(text, soft_wrap=True)
+        _show(histories, message_id)
     if found.fault is not None or any(history.is_missing for history in histories):
         raise click.exceptions.Exit(1)
+
+
+def _show(histories: Sequence[History], message_id: str) -> None:
+    """Print histories for people, with an empty line between them."""
+    console = stdout()
+    for number, history in enumerate(histories):
+        if number:
+            console.print()
+        for text in history.picture(message_id):
+            console.print(text, soft_wrap=True)
 
 
 def _last_message(log: RequestLog, customer_id: str | None) -> str:

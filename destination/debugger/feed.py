@@ -57,6 +57,7 @@ class Feed:
         self._seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._notice: str | None = None
         self._schemas = 0
+        self._consumer_failures: dict[str, tuple[int, int]] = {}
         self._changes = 0
         self._changed = asyncio.Event()
         self._closed = False
@@ -82,6 +83,14 @@ class Feed:
         self._notice = notice
         self._wake()
 
+    def note_consumer_failures(self, row_id: str, times: int) -> None:
+        """Tell how often the consumer failed to take a message of a row."""
+        self._consumer_failures.pop(row_id, None)
+        self._consumer_failures[row_id] = (self._changes, times)
+        if len(self._consumer_failures) > MAX_ROWS:
+            del self._consumer_failures[next(iter(self._consumer_failures))]
+        self._wake()
+
     def note_schemas(self) -> None:
         """Say that messages are judged by other schemas from now on."""
         self._schemas += 1
@@ -103,7 +112,8 @@ class Feed:
         https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
         changes, told, since = self._changes, self._added, 0
-        yield self._event("snapshot", self._rows, self._seconds, started=self._run)
+        failed = {row_id: times for row_id, (_, times) in self._consumer_failures.items()}
+        yield self._event("snapshot", self._rows, self._seconds, consumer_failures=failed, started=self._run)
         while not self._closed:
             if changes == self._changes and not await self._waited():
                 yield ": still here\n\n"
@@ -112,8 +122,9 @@ class Feed:
             count = min(self._added - told, len(self._rows))
             rows = islice(self._rows, len(self._rows) - count, None)
             seconds = [second for second in self._seconds if second.second >= since]
+            failed = {row_id: times for row_id, (at, times) in self._consumer_failures.items() if at >= changes}
             changes, told, since = self._changes, self._added, seconds[-1].second if seconds else 0
-            yield self._event("more", rows, seconds)
+            yield self._event("more", rows, seconds, consumer_failures=failed)
 
     async def _waited(self) -> bool:
         """Wait for a change, and tell whether one came."""

@@ -1,7 +1,7 @@
 """All there is to know of one request: what came, what was made of it, what was answered, and where it is now."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from destination.deployment.event_table import to_json, value_text
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
-from destination.watching.lines import AccessLine, FunctionLine
+from destination.watching.history import describe_failures
+from destination.watching.lines import LOGGED_ID_CHARS, AccessLine, ConsumerFailure, FunctionLine
 from destination.watching.retries import describe_retry
 from destination.watching.search import SearchResult, describe
 from handler.canonicalise import Message
@@ -35,11 +36,15 @@ from handler.routes import SEGMENT, BatchRoute
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector:
-    """Looks into the requests of a local server; `judge` has the schemas of now."""
+    """Looks into the requests of a local server; `judge` has the schemas of now.
+
+    `consumer_failures` returns the failures of the consumer for a customer and the id of a message.
+    """
 
     target: Target
     dynamodb: Any
     judge: Judge
+    consumer_failures: Callable[[str | None, str], Sequence[ConsumerFailure]]
 
     def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
         """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
@@ -138,6 +143,8 @@ class Inspector:
             now += describe(SearchResult(items=items, rejects=()), [read], self.target, "this request")
         elif items:
             now.append("It is stored by now: another try has written it, or this one had before it failed.")
+        message_id = str(message.body.get("message_id"))[:LOGGED_ID_CHARS]
+        now += describe_failures(self.consumer_failures(read.customer_id, message_id))
         stored = mask_write_keys(lay_out_value(to_json(items[0]))).to_json() if items else None
         return {"stored": stored, "now": now}
 

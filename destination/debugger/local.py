@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from destination.debugger.arrivals import ArrivalOrder
+from destination.debugger.consumer_failures import ConsumerFailures
 from destination.debugger.exchanges import Exchanges
 from destination.debugger.feed import LATENCY_EDGES_MS, Feed
 from destination.debugger.inspect import Inspector
@@ -22,6 +23,7 @@ from destination.deployment.target import ARRIVALS_PATH, Target
 from destination.local.exchange import Exchange
 from destination.paths import SCHEMAS
 from destination.schemas.check import load_schemas
+from destination.watching.lines import ConsumerFailure
 from handler.judge import Judge
 from handler.routes import ROUTES, SEGMENT
 from handler.validate import Schemas
@@ -39,6 +41,7 @@ class LocalDebugger:
     def __init__(self, target: Target, url: str, ca_file: str | None = None) -> None:
         self.feed = Feed()
         self._arrivals = ArrivalOrder()
+        self._consumer_failures = ConsumerFailures(self.feed.note_consumer_failures)
         self._target = replace(target, arrivals=self._arrivals.latest)
         self._url = url
         self._exchanges = Exchanges()
@@ -69,11 +72,17 @@ class LocalDebugger:
         reading = exchange.read() if sum(line.get("messages", 1) for line in exchange.lines) <= 1 else None
         self._arrivals.note(exchange, reading)
         self.feed.add(Row.of_exchange(exchange, reading))
+        self._consumer_failures.note_request(exchange.id, exchange.lines)
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Note what the function wrote of a request that was answered without it."""
         if exchange := self._exchanges.add_late(exchange_id, lines):
             self._arrivals.note(exchange)
+            self._consumer_failures.note_request(exchange_id, lines)
+
+    def note_consumer_failure(self, failure: ConsumerFailure) -> None:
+        """Show that the consumer failed to take a message."""
+        self._consumer_failures.note(failure)
 
     @property
     def routes(self) -> list[Route]:
@@ -118,4 +127,10 @@ class LocalDebugger:
         exchange = self._exchanges.find(exchange_id)
         if exchange is None:
             return None
-        return Inspector(target=self._target, dynamodb=self._dynamodb, judge=self._judge).inspect(exchange, index)
+        inspector = Inspector(
+            target=self._target,
+            dynamodb=self._dynamodb,
+            judge=self._judge,
+            consumer_failures=self._consumer_failures.of,
+        )
+        return inspector.inspect(exchange, index)

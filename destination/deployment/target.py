@@ -27,6 +27,8 @@ MAX_ABOUT_BYTES = 64 * 1024
 """A longer description does not come from a local server."""
 LOG_OUTPUTS = ("FunctionLogGroupName", "ApiLogGroupName")
 """The outputs of a stack that name its log groups."""
+CONSUMER_LOG_OUTPUT = "ConsumerLogGroupName"
+"""The output of a stack whose consumer is on."""
 Key = tuple[str, str]
 """Subject and position: the key of an item of the event table."""
 Arrivals = Callable[[str | None, str | None, int], Sequence[Key]]
@@ -42,11 +44,15 @@ class LocalLogFile:
 
 @dataclass(frozen=True, kw_only=True)
 class StackLogs:
-    """The log groups of a stack's function and API, and the value of the metrics' dimension `service`."""
+    """The log groups of a stack's function, API and consumers, and the value of the metrics' dimension `service`.
+
+    `consumer_group` is None if the consumer is off, or if the stack's version does not name it.
+    """
 
     stack: str
     function_group: str
     api_group: str
+    consumer_group: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,12 @@ def stack_target(stack: str) -> Target:
     logs = None
     if groups[0] and groups[1]:
         name = stack.split("/")[1] if stack.startswith("arn:") else stack
-        logs = StackLogs(stack=name, function_group=groups[0], api_group=groups[1])
+        logs = StackLogs(
+            stack=name,
+            function_group=groups[0],
+            api_group=groups[1],
+            consumer_group=outputs.get(CONSUMER_LOG_OUTPUT),
+        )
     try:
         return Target(account=account, stores=Stores.from_outputs(outputs), logs=logs)
     except KeyError as error:

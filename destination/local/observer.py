@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from starlette.routing import Route
 
 from destination.local.exchange import Exchange
+from destination.watching.lines import ConsumerFailure
 from handler.validate import Schemas
 
 
@@ -24,6 +25,9 @@ class Observer(Protocol):
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Note the function's lines about a request that was answered without it."""
+
+    def note_consumer_failure(self, failure: ConsumerFailure) -> None:
+        """Note that the consumer failed to take a message."""
 
     def notify(self, text: str | None) -> None:
         """Note a fault of the server; None when there is none any more."""
@@ -44,6 +48,9 @@ class NoObserver:
         """Do nothing."""
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Do nothing."""
+
+    def note_consumer_failure(self, failure: ConsumerFailure) -> None:
         """Do nothing."""
 
     def notify(self, text: str | None) -> None:

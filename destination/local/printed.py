@@ -15,7 +15,8 @@ from destination.console import counted, printable
 from destination.deployment import demo
 from destination.deployment.stack import Account, Stores
 from destination.deployment.target import LOCAL_CA, LOCAL_URL
-from destination.watching.lines import CONSUMER_FAILED
+from destination.local.observer import Observer
+from destination.watching.lines import CONSUMER_FAILED, read_consumer_failure
 from destination.watching.log_file import RequestLogFile
 
 
@@ -35,8 +36,9 @@ def readable(request: Request, line: str) -> Text:
 class Printed:
     """Prints the activity of the functions that read streams and queues."""
 
-    def __init__(self, console: Console, *, as_json: bool, request_log: RequestLogFile) -> None:
+    def __init__(self, console: Console, *, as_json: bool, request_log: RequestLogFile, observer: Observer) -> None:
         self._console = console
+        self._observer = observer
         self._as_json = as_json
         self._request_log = request_log
 
@@ -49,7 +51,10 @@ class Printed:
         for line in log.splitlines():
             place = None
             if CONSUMER_FAILED in line:
-                self._request_log.write(json.dumps({"time": datetime.now(UTC).isoformat(), **json.loads(line)}))
+                timed = json.dumps({"time": datetime.now(UTC).isoformat(), **json.loads(line)})
+                self._request_log.write(timed)
+                if failure := read_consumer_failure(timed):
+                    self._observer.note_consumer_failure(failure)
                 place = self._request_log.path
             for text in [Text(printable(line))] if self._as_json else _readable_facts(function, line, place):
                 self._console.print(text)

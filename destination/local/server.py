@@ -103,7 +103,7 @@ def _serve(
     traffic = ServerTraffic()
     with ExitStack() as until_the_end:
         request_log = until_the_end.enter_context(closing(RequestLogFile(file_of(options.host, port))))
-        printed = Printed(console, as_json=options.as_json, request_log=request_log)
+        printed = Printed(console, as_json=options.as_json, request_log=request_log, observer=observer)
         sources = _event_sources(options, parameters, stack, account, traffic=traffic, printed=printed)
         for notice in sources.notices:
             console.print(f"{notice}.", style="yellow")

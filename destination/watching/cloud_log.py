@@ -30,6 +30,7 @@ from destination.watching.lines import (
     Line,
     Wanted,
     is_by_function,
+    read_consumer_failure,
     read_line,
     status_of,
 )
@@ -63,6 +64,9 @@ REQUESTS_PATTERN = '{ $.message = "request" }'
 OTHER_ANSWERS_PATTERN = '{ ($.integrationStatus != "200") || ($.status = "500") }'
 """Answers that did not come from the function.
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html"""
+
+CONSUMER_FAILED_CONDITION = 'outcome = "consumer_failed"'
+"""Insights' condition for the lines of `consumer/runtime/batch.py` about one message."""
 
 Row = Mapping[str, str]
 
@@ -120,13 +124,22 @@ class CloudLog:
             found += [read_line(row.get("@message", "")) for row in rows]
         return {line.request_id: line for line in found if isinstance(line, AccessLine)}
 
-    def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:  # noqa: ARG002
-        """Return nothing: the consumers of a stack have log groups of their own."""
-        return ()
+    def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
+        """Return how often the consumer failed to take a message, oldest first; nothing if the consumer is off."""
+        if self._logs.consumer_group is None:
+            return ()
+        query = (
+            f"fields @timestamp, @message | filter {CONSUMER_FAILED_CONDITION} and @message like "
+            f"/{_pattern(message_id)}/ | sort @timestamp asc"
+        )
+        rows = self._ask(self._logs.consumer_group, query, period.since, period.until + CLOCK_MARGIN)
+        logged_id = message_id[:LOGGED_ID_CHARS]
+        found = (read_consumer_failure(row.get("@message", ""), _time(row.get("@timestamp"))) for row in rows)
+        return [failure for failure in found if failure is not None and logged_id in failure.message_ids]
 
     def figures(self, period: Period) -> Figures:
         """Add up the metrics in the lines, whose values are arrays of one number."""
-        figures = Figures(consumer_failures=None)
+        figures = Figures(consumer_failures=self._count_consumer_failures(period))
         query = (
             'filter message = "request" | stats sum(Accepted.0) as accepted, sum(Duplicate.0) as duplicate, '
             "sum(Refused.0) as refused, sum(Failed.0) as failed, sum(requests) as requests, "
@@ -156,6 +169,14 @@ class CloudLog:
             if first := _time(row.get("first")):
                 figures.begin(first)
         return figures
+
+    def _count_consumer_failures(self, period: Period) -> int | None:
+        """Return how often the consumer failed to take a message, None if the consumer is off."""
+        if self._logs.consumer_group is None:
+            return None
+        query = f"filter {CONSUMER_FAILED_CONDITION} | stats count(*) as failures"
+        rows = self._ask(self._logs.consumer_group, query, period.since, period.until + CLOCK_MARGIN)
+        return sum(_count(row, "failures") for row in rows)
 
     def key_uses(self, customer_id: str, period: Period) -> KeyUses:
         """Return when each key of a customer was last used."""

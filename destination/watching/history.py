@@ -106,14 +106,18 @@ class History:
         yield Text(printable(f"Message {message_id} of customer {self.customer_id or '(unknown)'}"), "bold")
         for delivery in self.deliveries:
             yield from delivery.picture()
-        if self.consumer_failures:
-            last = self.consumer_failures[-1]
-            times = counted(len(self.consumer_failures), "time")
-            yield Text(
-                f"The consumer failed {times}, last at {last.time:%H:%M:%S} UTC: {printable(last.error)}.", "red"
-            )
-            if last.sent_to:
-                yield Text(f"The message went to: {printable(last.sent_to)}.")
+        for sentence in describe_failures(self.consumer_failures):
+            yield Text(printable(sentence), "red")
         for sentence in self.now:
             yield Text(printable(sentence))
-        yield Text("")
+
+
+def describe_failures(failures: Sequence[ConsumerFailure]) -> Iterator[str]:
+    """Yield a sentence about the failures of the consumer to take a message, oldest first, if there are any."""
+    if failures:
+        last = failures[-1]
+        place = {"queue": " The message went to the event queue.", "dead_letters": " The message is a dead letter."}
+        yield (
+            f"The consumer failed {counted(len(failures), 'time')}, last at {last.time:%H:%M:%S} UTC: {last.error}."
+            f"{place.get(last.sent_to or '', '')}"
+        )

@@ -192,12 +192,16 @@ def read_line(raw: str) -> Line | None:
         return None
 
 
-def read_consumer_failure(raw: str) -> ConsumerFailure | None:
-    """Read a line about a message that the consumer failed to handle; None for any other line."""
+def read_consumer_failure(raw: str, time: datetime | None = None) -> ConsumerFailure | None:
+    """Read a line about a message that the consumer failed to handle; None for any other line.
+
+    A local server adds the time to the line. For a line of a stack, `time` has it.
+    """
     if CONSUMER_FAILED not in raw:
         return None
     try:
-        return ConsumerFailure.from_json(json.loads(raw))
+        facts = json.loads(raw)
+        return ConsumerFailure.from_json(facts if time is None else {**facts, "time": time.isoformat()})
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
 

@@ -443,6 +443,16 @@ def test_edited_consumer_is_reloaded_and_nothing_is_lost(tmp_path):
         assert len(server.run("messages", "list", "--json").stdout.splitlines()) == 5
 
 
+def page_row(server):
+    """Return what the page tells of the last request; a snapshot of all requests names it."""
+    with server.http.request("GET", f"{server.url}/_local/live", preload_content=False) as events:
+        _, data, *_ = (line.decode() for line in events)
+    snapshot = json.loads(data.removeprefix("data: "))
+    [(row_id, times)] = snapshot["consumer_failures"].items()
+    assert (snapshot["rows"][-1]["id"], times >= 1) == (row_id, True)
+    return server.request("GET", f"/_local/requests/{row_id}").body
+
+
 def test_consumer_failure_is_shown_by_every_command(tmp_path):
     shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "consumer" / "handle.py").write_text(
@@ -457,6 +467,7 @@ def test_consumer_failure_is_shown_by_every_command(tmp_path):
         [history] = server.json("trace", "m-1")["customers"]
         assert {failure["error"] for failure in history["consumer_failures"]} == {"ValueError"}
         assert "The consumer failed" in server.run("trace", "m-1").stdout
+        assert "The consumer failed" in page_row(server)["now"][-1]
         assert server.json("status")["consumer_failures"] >= 1
         assert "The consumer failed" in server.run("status").stdout
 

@@ -87,8 +87,9 @@ export class Feed extends EventTarget {
     this.#add({ ...snapshot, rows: snapshot.rows.filter((row) => row.number > this.#cleared.number) });
   }
 
-  #add({ rows, totals, seconds, notice, schemas }) {
+  #add({ rows, totals, seconds, notice, schemas, consumer_failures: failures }) {
     this.rows = this.rows.concat(rows.map((row) => this.#read(row))).slice(-KEPT_ROWS);
+    if (Object.keys(failures).length > 0) this.#noteFailures(failures);
     for (const second of seconds) this.#seconds.set(second.second, second);
     const oldest = this.newest() - KEPT_SECONDS;
     for (const second of this.#seconds.keys()) if (second < oldest) this.#seconds.delete(second);
@@ -104,8 +105,17 @@ export class Feed extends EventTarget {
     this.#schemas = schemas;
   }
 
+  /** Note in the rows how often the consumer failed to take their messages. */
+  #noteFailures(failures) {
+    for (const row of this.rows) {
+      if (!Object.hasOwn(failures, row.id)) continue;
+      row.consumer_failures = failures[row.id];
+      row.sought = undefined;
+    }
+  }
+
   #read(row) {
-    const read = { ...row };
+    const read = { ...row, consumer_failures: 0 };
     for (const name of SHOWN) read[name] = row[name] === null ? null : plain(row[name]);
     return read;
   }

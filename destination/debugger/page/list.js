@@ -88,7 +88,7 @@ export function rowList({ scroller, head, words, open, openNext }) {
         slot = spare.pop() ?? newSlot(words);
         slot.fill(row);
         slots.set(row, slot);
-      }
+      } else if (slot.failures() !== row.consumer_failures) slot.fill(row);
       if (slot.element === next) next = next.nextSibling;
       else element.insertBefore(slot.element, next);
       slot.place(++place, rows.length, row === reached, row.id === selected);
@@ -225,6 +225,8 @@ function newSlot(words) {
   const cells = Object.fromEntries(
     ["time", "status", "outcome", "type", "customer", "user", "event", "text", "ms"].map((name) => [name, cell(name)]),
   );
+  const failed = cell("chip failed consumer");
+  let failures = 0;
   const chips = Object.fromEntries(KINDS.map((kind) => [kind, cell(`chip ${kind}`)]));
   const parted = Object.fromEntries(
     ["customer", "user"].map((name) => {
@@ -234,7 +236,7 @@ function newSlot(words) {
       return [name, parts];
     }),
   );
-  cells.what = h("span", { class: "what" }, cells.event, Object.values(chips), cells.text);
+  cells.what = h("span", { class: "what" }, failed, cells.event, Object.values(chips), cells.text);
   const { time, status, outcome, type, customer, user, what, ms } = cells;
   const button = h(
     "button",
@@ -256,6 +258,9 @@ function newSlot(words) {
       if (name in parted) halves(text).forEach((half, i) => write(parted[name][i], half));
       else write(cells[name], text);
     }
+    failures = row.consumer_failures;
+    failed.hidden = !failures;
+    write(failed, consumerFailed(row));
     status.className = `status badge ${statusColour(row.status)}`;
     outcome.className = `outcome ${outcomeColour(row.outcome)}`;
     const told = [];
@@ -274,6 +279,7 @@ function newSlot(words) {
       row.user && `${row.user_kind} ${row.user}`,
       texts.event,
       ...told,
+      consumerFailed(row),
       texts.text,
       texts.ms,
     ];
@@ -292,7 +298,7 @@ function newSlot(words) {
     if (isSelected) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }
-  return { element, fill, place };
+  return { element, fill, place, failures: () => failures };
 }
 
 /** Say what became of a request; of a batch of which some was accepted, that it was not all. */
@@ -301,6 +307,9 @@ function outcomeOf(row, words) {
     isBatch(row) && ["refused", "failed"].includes(row.outcome) && row.counts[row.outcome] < row.messages;
   return `${isInPart ? "part " : ""}${words[row.outcome] ?? row.outcome}`;
 }
+
+/** Say how often the consumer failed to take the messages of a row, or nothing. */
+const consumerFailed = (row) => (row.consumer_failures ? `consumer failed ${count(row.consumer_failures)}×` : "");
 
 /** Whether a row stands for a batch. */
 export const isBatch = (row) => row.batch || row.messages > 1;
@@ -331,6 +340,8 @@ export function clock(time) {
 
 /** The text in which a filter looks for a word: each value in a line of its own, in lower case. */
 export function soughtIn(row, words) {
-  row.sought ??= [...Object.values(textsOf(row, words)), row.message_id, row.code, row.route].join("\n").toLowerCase();
+  row.sought ??= [...Object.values(textsOf(row, words)), consumerFailed(row), row.message_id, row.code, row.route]
+    .join("\n")
+    .toLowerCase();
   return row.sought;
 }

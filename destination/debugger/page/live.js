@@ -21,7 +21,7 @@ const NARROW = 560;
 const WALKED_AFTER = 60;
 const SEARCHED =
   'Each word, or "several words" in quotes, must occur in one of: answered, status, outcome, call type, customer, ' +
-  "user, event, message id, code, remark, route. Upper and lower case are the same.";
+  "user, event, message id, code, remark, route, consumer failed. Upper and lower case are the same.";
 
 /** Make the view; `show(rest)` opens the details of a row, or closes them. */
 export function live(page) {
