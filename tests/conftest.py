@@ -11,15 +11,33 @@ from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, wraps
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from coverage import Coverage
+
+os.environ["POWERTOOLS_SERVICE_NAME"] = "tests"  # Powertools reads this when the consumers are imported.
+
+COVERAGE = Coverage.current()
+REPOSITORY = Path(__file__).parent.parent
+PRODUCT = [
+    path.relative_to(REPOSITORY).with_suffix("")
+    for folder in ("handler", "consumer")
+    for path in (REPOSITORY / folder).rglob("*.py")
+]
+"""The modules whose coverage is measured. Their imports are traced, as module-level code counts too."""
+for module in PRODUCT:
+    if module != Path("handler", "app"):  # it needs the tables
+        importlib.import_module(".".join(module.parts).removesuffix(".__init__"))
+if COVERAGE:
+    COVERAGE.stop()  # importing the rest and collecting the tests takes 40 % longer with it
 
 import moto.core.responses
 import pytest
 from botocore.endpoint import Endpoint
 from botocore.handlers import BUILTIN_HANDLERS
 from botocore.session import Session
-from coverage import Coverage
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from moto import mock_aws
 from moto.backends import get_backend
@@ -32,6 +50,7 @@ from destination.deployment import demo
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.stack import (
+    ROOT,
     Account,
     LocalStack,
     copy_tables,
@@ -39,14 +58,11 @@ from destination.deployment.stack import (
     load_template,
     local_store_name,
 )
-from destination.paths import ROOT
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
 from handler.validate import SCHEMA_NAMES
 
 Json = dict[str, Any]
-
-os.environ["POWERTOOLS_SERVICE_NAME"] = "tests"  # Powertools reads this when the consumers are imported.
 
 # The same examples each time, so that the change under test is the cause of a failure. One deployment may serve all
 # examples of a test.
@@ -61,39 +77,43 @@ settings.register_profile(
 settings.load_profile("reproducible")
 
 
+RUNNING = pytest.StashKey[Coverage | None]()
+TRACED_TESTS = {module.name for module in PRODUCT} | {
+    "consumers",
+    "contact_table",
+    "contacts",
+    "erase",
+    "events",
+    "library_routes",
+    "write",
+}
+"""Test modules that are traced: those named after a module, and some more."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Stop coverage until the first traced test. A worker of xdist starts its own coverage after the imports above."""
+    coverage = Coverage.current()
+    if coverage:
+        coverage.stop()
+    session.config.stash[RUNNING] = coverage or COVERAGE
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Function) -> Generator[None, Any, Any]:
-    """Do not trace the tests of the command line and those with many examples, because tracing doubles their time.
+    """Trace only the test modules in `TRACED_TESTS`, without tests that have many examples.
 
-    `fail_under` in pyproject.toml shows that the other tests of `handler` and `consumer` suffice.
+    Tracing slows a test down by a third. `fail_under` in pyproject.toml shows that the traced tests cover everything.
     """
-    coverage = Coverage.current()
-    if coverage is None or not (
-        is_of_command_line(item.module) or is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
-    ):
+    coverage = item.config.stash[RUNNING]
+    has_many_examples = is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
+    if coverage is None or has_many_examples or item.module.__name__.removeprefix("test_") not in TRACED_TESTS:
         return (yield)
-    coverage.stop()
+    coverage.start()
     try:
         return (yield)
     finally:
-        coverage.start()
-
-
-TRACED_MODULES = {path.stem for folder in ("handler", "consumer") for path in (ROOT / folder).rglob("*.py")}
-
-
-@cache
-def is_of_command_line(module: ModuleType) -> bool:
-    """Return whether a module tests commands.
-
-    It does if it uses more of `destination` than a deployment needs, or if it runs commands. A module named after a
-    module of `handler` or `consumer` doesn't.
-    """
-    if module.__name__.removeprefix("test_") in TRACED_MODULES:
-        return False
-    sources = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(module).values()}
-    known = {"destination.deployment.demo", "destination.deployment.key_table", "destination.deployment.stack"}
-    return any(str(source).startswith(("destination.", "local_server")) for source in sources - known)
+        coverage.stop()
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -38,7 +38,7 @@ def test_subject_is_the_user_of_the_message(payload, subject):
 
 
 def test_message_without_an_id_has_no_record():
-    with pytest.raises(ValueError, match="of nobody"):
+    with pytest.raises(ValueError, match="without user_id and anonymous_id"):
         _ = record_of({"userId": {"id": 17}}).subject
 
 
