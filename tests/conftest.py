@@ -141,7 +141,7 @@ RESPONSES_METHODS.clear()
 
 SERVICES = ("cloudformation", "dynamodb", "sqs")
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
-"""Where moto intercepts requests within this process."""
+"""The point where moto intercepts requests within this process."""
 OTHER_DYNAMODB = os.environ.get("TEST_DYNAMODB_URL")
 """A server that replaces moto's DynamoDB. .ci/run names dynalite here, and every result must be the same."""
 TABLE_MAKERS = {"deploy", "dynamodb"}

@@ -553,7 +553,7 @@ def test_unreachable_endpoint_cannot_be_checked(url, says):
 def test_certificate_of_an_unknown_authority_is_not_trusted(https_server, other_authority):
     arguments = ("--url", https_server.url, "--stores", https_server.url, "--ca-file", other_authority)
     result = run("certify", *arguments)
-    assert result.exit_code == 1  # for the server whose stores are read
+    assert result.exit_code == 1  # for the server with the stores
     points, _ = certify("--url", https_server.url, "--api-key", new_key(), "--ca-file", other_authority, exit_code=1)
     assert having("fail", points) == {"transport.reachable", "transport.certificate"}
     assert "certificate" in points["transport.certificate"][1] or "issuer" in points["transport.certificate"][1]

@@ -53,7 +53,7 @@ def send(server, message, *, path="/segment", key=demo.GOOD_KEY, settings=""):
 
 
 def inspect(server, sent, **fields):
-    """Send a request from the event tester, and return all details that the page can show of it."""
+    """Send a request from the event tester, and return all details that the page can show."""
     return get(server, f"/requests/{sent['request_id']}", **fields)
 
 

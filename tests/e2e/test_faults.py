@@ -1,8 +1,8 @@
-"""Every fault of every store, met by the real function behind the local server's gateway; run by `make e2e-faults`.
+"""Test every fault of every store with the real function behind the local server's gateway: `make e2e-faults`.
 
-Of each fault it is shown that the answer is 5xx, before Segment gives up, and that the same message sent again, when
-the fault is over, is stored once. Of the function's own transport, which it uses in Lambda, the same is shown, and that
-it tries as often as botocore's. Seconds are taken at the server. The report ends with a table of what was measured.
+For each fault, the answer must be 5xx before Segment gives up. The same message, sent again after the fault, must be
+stored once. The same must hold for the transport that the function uses in Lambda, with as many tries as botocore's.
+Seconds are measured at the server, and the end of the report has a table of them.
 """
 
 import asyncio
@@ -36,18 +36,21 @@ from destination.segment.samples import sample_message
 from handler.keys import Status
 
 THREADS = 64
-"""More than there are requests at once."""
+"""More processes than concurrent requests."""
 PATIENCE_SECONDS = 30
-"""For what takes a second or two on a machine that has nothing else to do."""
+"""For operations that take a second or two on an idle machine."""
 LIBRARIES_GIVE_UP_SECONDS = 10
 MAX_TRIES = 5
 KEY = "faults-e2e"
 INVALID = {"event": 17}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # so that it can be a key
+@dataclass(frozen=True, kw_only=True, eq=False)  # so that the object can be a key
 class Row:
-    """A store, and a message that needs it: what it is answered at first, and when the store has it already."""
+    """A store, and a message that needs it.
+
+    `first` and `again` are its expected answers.
+    """
 
     name: str
     store: Store
@@ -100,7 +103,7 @@ IN_LAMBDA_ROWS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """What came of a fault: the first answer, after how many tries; the next one; the keys of what the store has."""
+    """The result of a fault: the first answer with its number of tries, the next answer, and the keys in the store."""
 
     answer: "Answer"
     tries: int
@@ -109,7 +112,7 @@ class Cell:
 
     @property
     def outcome(self) -> tuple[str, int, str, int]:
-        """All but the time."""
+        """Return everything except the time."""
         return str(self.answer), self.tries, str(self.again), len(self.copies)
 
 
@@ -139,7 +142,7 @@ class Cloud:
         return {**self.stack.environment, **changes}
 
     def copies(self, row: Row) -> dict[str, list[str]]:
-        """Take all that a store has: message id -> the key of each copy (docs/reference/storage.md)."""
+        """Return everything in a store: message id -> the key of each copy (docs/reference/storage.md)."""
         copies = defaultdict(list)
         for record in self.queued(row) if row.store is Store.QUEUE else self.stored(row):
             key = "body_hash" if row.store is Store.REJECTS else "position"
@@ -172,7 +175,7 @@ def cloud():
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a message was answered, in a word: the code of a refusal, "-" where API Gateway answered by itself."""
+    """Return the answer to a message in one word: the code of a refusal, or "-" if API Gateway answered by itself."""
 
     status: int
     word: str
@@ -184,7 +187,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A destination of its own, with one function process behind a proxy."""
+    """A destination with one function process behind a proxy."""
 
     proxy: FaultProxy
     functions: Functions
@@ -192,7 +195,7 @@ class Endpoint:
     http: urllib3.PoolManager
 
     async def send(self, message: dict[str, Any], key: str = KEY, path: str = "/segment") -> Answer:
-        """Send a message as Segment does, or what a library would on its path."""
+        """Send a message as Segment does, or as a library does with another path."""
         headers, body = segment_headers(key), json.dumps(message).encode()
         options = {"headers": headers, "body": body, "timeout": PATIENCE_SECONDS, "retries": False}
         answer = await asyncio.to_thread(self.http.request, "POST", self.url + path, **options)
@@ -204,7 +207,7 @@ class Endpoint:
         )
 
     async def send_again(self, message: dict[str, Any], path: str = "/segment") -> Answer:
-        """Send a message once more, as Segment does, and again while a process that was given up is being replaced."""
+        """Send a message once more, as Segment does. Retry while the server replaces a process that was given up."""
         for _ in range(MAX_TRIES):
             if (answer := await self.send(message, path=path)).status != 503:
                 break
@@ -216,7 +219,7 @@ SECONDS_HEADER = "seconds"
 
 
 def timed(app):
-    """Tell in a header after how many seconds the server began to answer."""
+    """Add a header with the seconds until the server began to answer."""
 
     async def timed_app(scope, receive, send):
         began = time.perf_counter()
@@ -248,7 +251,7 @@ async def endpoint(cloud: Cloud, environment: dict[str, str], *, processes: int 
 
 
 def play(scene):
-    """Run a coroutine beside the main thread, whose signals a server would take otherwise."""
+    """Run a coroutine outside the main thread, because a server would replace the main thread's signal handlers."""
 
     async def with_threads():
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
@@ -266,12 +269,14 @@ def message(**fields: Any) -> dict[str, Any]:
 
 
 async def meet(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.Barrier) -> tuple[str, Cell]:
-    """Let a function that has just started meet a fault, end the fault, and send the same message again."""
+    """Send a message to a function that has just started and meets a fault, end the fault, and send the same message
+    again.
+    """
     body = message(**row.message)
     async with endpoint(cloud, row.environment) as destination:
         await all_started.wait()
         if fault is Fault.REFUSED and row.store is Store.KEYS:
-            await destination.proxy.close_port()  # else only from the store's first request on
+            await destination.proxy.close_port()  # otherwise only from the store's first request on
         destination.proxy.rules = (Rule(stores=frozenset({row.store}), faults=(fault,)),)
         answer = await destination.send(body)
         tries = destination.proxy.requests[row.store]
@@ -292,7 +297,7 @@ async def meet_all(cloud: Cloud, row: Row) -> dict[Fault, Cell]:
 
 @pytest.fixture(scope="module")
 def cells_of(cloud, report):
-    """Return what plays a row, once."""
+    """Return a function that plays a row, once."""
 
     @cache
     def cells_of(row):
@@ -314,7 +319,7 @@ def row_and_cells(request, cells_of):
 
 
 @pytest.mark.parametrize("fault", Fault, ids=str)
-def test_a_fault_is_answered_5xx_in_time_and_the_message_is_stored_once(row_and_cells, fault):
+def test_fault_is_answered_5xx_and_the_resend_is_stored_once(row_and_cells, fault):
     row, cells = row_and_cells
     cell = cells[fault]
     assert cell.answer.status in (500, 503)
@@ -327,7 +332,7 @@ def test_a_fault_is_answered_5xx_in_time_and_the_message_is_stored_once(row_and_
 
 @pytest.mark.parametrize("fault", Fault, ids=str)
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name in IN_LAMBDA_ROWS], ids=lambda row: row.name)
-def test_the_transport_of_lambda_comes_to_the_same_after_as_many_tries(cells_of, row, fault):
+def test_lambdas_transport_gives_the_same_result_and_tries(cells_of, row, fault):
     assert cells_of(IN_LAMBDA_ROWS[row.name])[fault].outcome == cells_of(row)[fault].outcome
 
 
@@ -339,7 +344,7 @@ BATCH_ROWS = [IN_LAMBDA_ROWS["event table"], IN_LAMBDA_ROWS["queue"], ROWS[-1]]
 
 
 async def meet_batch(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.Barrier) -> tuple[list[str], Cell]:
-    """Let all calls of a batch meet a fault, end it, and send the same batch again, as a library does."""
+    """Let all calls of a batch meet a fault, end the fault, and send the same batch again, as a library does."""
     messages = [message() for _ in range(BATCH_MESSAGES)]
     async with endpoint(cloud, row.environment) as destination:
         await all_started.wait()
@@ -360,7 +365,7 @@ async def meet_batches(cloud: Cloud, row: Row) -> dict[Fault, tuple[list[str], C
 
 
 @pytest.mark.parametrize("row", BATCH_ROWS, ids=lambda row: row.name)
-def test_a_batch_is_a_503_while_its_store_fails_and_stored_when_it_comes_again(cloud, report, row):
+def test_batch_is_503_during_a_fault_and_its_resend_is_stored(cloud, report, row):
     met = play(meet_batches(cloud, row))
     copies = cloud.copies(row)
     for fault, (message_ids, cell) in met.items():
@@ -373,14 +378,14 @@ def test_a_batch_is_a_503_while_its_store_fails_and_stored_when_it_comes_again(c
     report.append(f"{row.name}, a batch of {BATCH_MESSAGES} with each fault: 503 after {slowest:.2f} s at the most")
 
 
-# All at random
+# Random faults
 
 
-def test_a_local_server_with_faults_stores_every_message_once(tmp_path, report):
+def test_local_server_with_faults_stores_every_message_once(tmp_path, report):
     messages = [message() for _ in range(60)]
 
     def deliver(body):
-        """Send a message as often as it takes, and return the statuses of all answers."""
+        """Send a message until it succeeds, and return the statuses of all answers."""
         statuses = [server.post(body).status]
         while statuses[-1] >= 500 and len(statuses) < 100:
             statuses.append(server.post(body).status)
@@ -413,7 +418,7 @@ async def start_and_hang(cloud, fault):
 @pytest.mark.parametrize(
     ("fault", "first"), [(Fault.HANGS_AFTER, "503 event_store_unavailable"), (Fault.DRIBBLES, "503 -")], ids=str
 )
-def test_a_cold_start_counts_in(cloud, report, fault, first):
+def test_cold_start_counts_towards_the_deadline(cloud, report, fault, first):
     answer, again = play(start_and_hang(cloud, fault))
     assert [str(answer), str(again)] == [first, "200 duplicate"]
     assert answer.seconds < SEGMENT_TIMEOUT_SECONDS
@@ -421,7 +426,7 @@ def test_a_cold_start_counts_in(cloud, report, fault, first):
 
 
 async def drop_connections(cloud):
-    """Call a host that takes no connection and refuses none, as behind a wrong security group."""
+    """Call a host that neither accepts nor refuses connections, as behind a wrong security group."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
         with socket.create_connection(address):
@@ -429,7 +434,7 @@ async def drop_connections(cloud):
                 return await destination.send(message())
 
 
-def test_a_host_that_drops_connections_is_given_up_in_time(cloud, report):
+def test_host_that_drops_connections_is_given_up_in_time(cloud, report):
     answer = play(drop_connections(cloud))
     assert str(answer) == "503 key_store_unavailable"
     assert answer.seconds < SEGMENT_TIMEOUT_SECONDS
@@ -437,7 +442,7 @@ def test_a_host_that_drops_connections_is_given_up_in_time(cloud, report):
 
 
 async def hang_one_after_the_other(cloud):
-    """Let the first try of the key's read hang, and both of the write's."""
+    """Let the first read of the key hang, and both tries of the write."""
     async with endpoint(cloud, {}) as destination:
         hanging = Rule(stores=frozenset({Store.EVENTS}), faults=(Fault.HANGS_BEFORE,))
         destination.proxy.rules = (replace(hanging, stores=frozenset({Store.KEYS})), hanging)
@@ -448,7 +453,7 @@ async def hang_one_after_the_other(cloud):
         return await answering, destination.proxy.requests
 
 
-def test_both_calls_fit_into_the_time(cloud, report):
+def test_both_store_calls_fit_into_the_deadline(cloud, report):
     answer, requests = play(hang_one_after_the_other(cloud))
     assert str(answer) == "503 event_store_unavailable"
     assert answer.seconds < SEGMENT_TIMEOUT_SECONDS
@@ -477,7 +482,7 @@ async def outlast_an_outage(cloud):
         return [str(answer) for answer in answers]
 
 
-def test_a_cached_key_serves_through_an_outage_for_its_grace_time_and_no_longer(cloud):
+def test_cached_key_works_in_an_outage_until_its_grace_time_ends(cloud):
     answers = play(outlast_an_outage(cloud))
     assert answers == ["200 stored", "200 stored", "503 key_store_unavailable", "200 stored"]
 
@@ -493,7 +498,7 @@ async def revoke(cloud):
         return [str(before), str(await destination.send(message(), key))]
 
 
-def test_a_revoked_key_is_refused_within_the_cache_time(cloud):
+def test_revoked_key_is_refused_within_the_cache_time(cloud):
     assert play(revoke(cloud)) == ["200 stored", "401 revoked_key"]
 
 
@@ -510,5 +515,5 @@ async def flood(cloud, keys):
         pytest.param([f"ddk_{number:036}" for number in range(50)], {}, id="mistyped ones"),
     ],
 )
-def test_a_flood_of_unknown_keys_is_hardly_read(cloud, keys, reads):
+def test_flood_of_unknown_keys_causes_few_reads(cloud, keys, reads):
     assert play(flood(cloud, keys)) == ({"401 unknown_key"}, reads)

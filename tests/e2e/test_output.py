@@ -1,4 +1,4 @@
-"""What all commands print: text that can't steer a terminal, and no traceback in any environment."""
+"""Test the output of all commands: no text can control a terminal, and no environment causes a traceback."""
 
 import fcntl
 import json
@@ -63,11 +63,11 @@ def shell(line, **environment):
     )
 
 
-# What reaches the terminal
+# Output on a terminal
 
 
 @pytest.mark.parametrize("code", STEERING, ids=hex)
-def test_text_that_could_steer_a_terminal_is_escaped_by_the_stream(code, capsys):
+def test_control_characters_are_escaped_by_the_stream(code, capsys):
     with standard_streams():
         click.echo(f"a{chr(code)}b")
         click.echo(f"a{chr(code)}b", err=True)
@@ -75,16 +75,16 @@ def test_text_that_could_steer_a_terminal_is_escaped_by_the_stream(code, capsys)
 
 
 @pytest.mark.parametrize("code", STEERING, ids=hex)
-def test_text_that_could_steer_a_terminal_is_replaced_by_the_console(code, capsys):
+def test_control_characters_are_replaced_by_the_console(code, capsys):
     with standard_streams():
         stdout().print(f"a{chr(code)}b", soft_wrap=True)
         console.stderr().print(Text(f"a{chr(code)}b"))
-    for printed in capsys.readouterr():  # rich leaves out some of them
+    for printed in capsys.readouterr():  # rich omits some control characters
         assert printed in ("a\N{REPLACEMENT CHARACTER}b\n", "ab\n")
 
 
-def test_json_stays_what_it_is(capsys):
-    hostile = "-".join(HOSTILE)  # two halves of a surrogate pair would be read as a whole one
+def test_json_output_keeps_its_content(capsys):
+    hostile = "-".join(HOSTILE)  # two halves of a surrogate pair would be read as one character
     document = {"text": hostile, hostile: "ü \N{GRINNING FACE}"}
     with standard_streams():
         click.echo(json.dumps(document))
@@ -170,7 +170,7 @@ def sample_rows(customer="acme"):
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 120, 300])
 @pytest.mark.parametrize("customer", ["acme", "c" * 128, "a customer of many words " * 5], ids=len)
-def test_no_width_cuts_a_cell(columns, customer):
+def test_cells_are_never_cut(columns, customer):
     shown = drawn(sample_rows(customer), columns)
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= columns
@@ -186,7 +186,7 @@ def test_codes_stay_whole_in_80_columns(customer):
     assert shown.split()[:5] == ["Customer", "Calls", "Code", "Refused", "Failed"]
 
 
-def test_a_terminal_too_narrow_for_a_table_gets_a_list():
+def test_table_too_wide_for_the_terminal_becomes_a_list():
     rows = Rows("Customer", "Code")
     rows.add_row("acme", "erasure_store_unavailable")
     rows.add_row("", "x")
@@ -195,7 +195,7 @@ def test_a_terminal_too_narrow_for_a_table_gets_a_list():
 
 @contextmanager
 def terminal(columns):
-    """Yield the file descriptor of a terminal, and a function that closes it and returns what was written."""
+    """Yield the file descriptor of a terminal, and a function that closes it and returns the output."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     pieces = []
@@ -204,7 +204,7 @@ def terminal(columns):
         while True:
             try:
                 piece = os.read(ours, 4096)
-            except OSError:  # how Linux tells that the other end is closed
+            except OSError:  # Linux reports the closed other end with this error
                 return
             pieces.append(piece)
 
@@ -221,7 +221,7 @@ def terminal(columns):
 
 
 def on_terminal(*args, columns=80, **environment):
-    """Run a command on a terminal, without colours, and return what it shows; progress bars are on standard error."""
+    """Run a command on a terminal without colours, and return its output. Progress bars are on standard error."""
     variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     with terminal(columns) as (descriptor, written):
         subprocess.run(
@@ -242,7 +242,7 @@ LABEL = "a label \x1b]0;title\x07 \x1b[2J of \u202emany\nwords [red]:smile:[/red
 
 @pytest.fixture(scope="module")
 def used(server):
-    """Return a server that has seen messages of hostile customers, accepted and refused."""
+    """Return a server that has received accepted and refused messages of hostile customers."""
     created = server.json("keys", "create", "--customer", "a-customer-with-a-longer-id", "--label", LABEL)
     keys = (created["api_key"], "demo-key-good")
     for key in keys:
@@ -279,7 +279,7 @@ READING = [
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["people", "json"])
 @pytest.mark.parametrize("command", READING, ids=lambda command: " ".join(command)[:20])
-def test_stored_text_cannot_steer_the_terminal(used, command, as_json):
+def test_stored_text_cannot_control_the_terminal(used, command, as_json):
     if as_json and command[:2] == ("messages", "export"):
         return
     result = used.run(*command, *(["--json"] if as_json else []))
@@ -288,7 +288,7 @@ def test_stored_text_cannot_steer_the_terminal(used, command, as_json):
     assert not is_steering(result.stderr)
 
 
-def test_the_server_prints_what_it_was_sent_without_control_characters(used):
+def test_server_prints_received_text_without_control_characters(used):
     assert not is_steering(used.output)
 
 
@@ -297,7 +297,7 @@ def test_the_server_prints_what_it_was_sent_without_control_characters(used):
     [("status",), ("keys", "list"), ("rejects", "list"), ("contacts", "list"), ("messages", "list")],
     ids=" ".join,
 )
-def test_a_table_in_80_columns_cuts_nothing(used, command):
+def test_tables_fit_into_80_columns_without_cutting(used, command):
     shown = on_terminal(*command, "--url", used.url)
     assert not is_steering(shown)
     assert max(map(len, shown.splitlines())) <= 80 or command == ("status",)
@@ -309,7 +309,7 @@ def test_a_table_in_80_columns_cuts_nothing(used, command):
         assert "…" not in shown
 
 
-def test_a_pinged_server_cannot_steer_the_terminal():
+def test_pinged_server_cannot_control_the_terminal():
     body = f"\x1b]0;x\x07{HOSTILE[:-2]}".encode()
     answers = [
         response(200, "X", f"X-Evil: \x1b[2J{chr(0x9B)}31m", "Location: http://127.0.0.1:1/"),
@@ -328,7 +328,7 @@ def test_a_pinged_server_cannot_steer_the_terminal():
                 assert not is_steering(result.output), (answer, result.output)
 
 
-def test_a_pinged_server_that_never_stops_sending_is_cut_off():
+def test_endless_answer_to_a_ping_is_cut_off():
     def answer(_received):
         yield b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
         while True:
@@ -389,7 +389,7 @@ for call in {calls!r}:
 
 
 def call_all(calls, **environment):
-    """Call commands in one process, since each would need a second to start; returns what is printed."""
+    """Run commands in one process, because each would need a second to start. Return the output."""
     code = CALLS.format(calls=[list(call) for call in calls])
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env={**CLEAN, **environment}, capture_output=True, check=False
@@ -399,7 +399,7 @@ def call_all(calls, **environment):
 
 
 @pytest.mark.parametrize("environment", [{}, *ENVIRONMENTS], ids=str)
-def test_no_environment_ends_a_command_in_a_traceback(used, environment):
+def test_commands_print_no_traceback_in_any_environment(used, environment):
     helps = [(*path, "--help") for path in leaves()]
     reading = [(*command, "--url", used.url) for command in READING if command[:2] != ("trace", "nothing")]
     printed = call_all([*helps, *reading, ("ping", "--print"), ("schemas", "check")], **environment)
@@ -408,7 +408,7 @@ def test_no_environment_ends_a_command_in_a_traceback(used, environment):
 
 @pytest.mark.parametrize("command", ["status --help", "keys list --url $URL"])
 @pytest.mark.parametrize("redirection", REDIRECTIONS)
-def test_no_redirection_ends_in_a_traceback(used, command, redirection):
+def test_redirected_commands_print_no_traceback(used, command, redirection):
     result = shell(f"$D {command} {redirection}", URL=used.url)
     assert result.returncode in REDIRECTIONS[redirection]
     assert b"Traceback" not in result.stderr
@@ -420,7 +420,7 @@ def test_no_redirection_ends_in_a_traceback(used, command, redirection):
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "| head -1"])
-def test_a_server_that_can_not_print_ends(redirection):
+def test_server_that_cannot_print_ends(redirection):
     result = shell(f"timeout 60 $D serve --port 0 {redirection}; (exit ${{PIPESTATUS[0]}})")
     assert (result.returncode, b"Traceback" in result.stderr) == (0 if "head" in redirection else 1, False)
 
@@ -429,7 +429,7 @@ KEYS_LIST = ("-m", "destination", "keys", "list", "--url")
 
 
 @pytest.mark.parametrize("loaded", ["click", "botocore.session", "destination.commands.trace"])
-def test_control_c_ends_a_command_that_starts_without_a_traceback(loaded):
+def test_control_c_during_the_start_prints_no_traceback(loaded):
     command = [sys.executable, "-X", "importtime", *KEYS_LIST, "http://127.0.0.1:1"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert any(line.rpartition("|")[2].strip() == loaded for line in process.stderr)
@@ -438,7 +438,7 @@ def test_control_c_ends_a_command_that_starts_without_a_traceback(loaded):
     assert process.returncode in (INTERRUPTED, -signal.SIGINT)
 
 
-def test_control_c_ends_a_command_that_waits_without_a_traceback():
+def test_control_c_during_a_wait_prints_no_traceback():
     asked, ended = Event(), Event()
 
     def never(_received):

@@ -1,9 +1,9 @@
 """Build small faults into handler/ and consumer/, one at a time, and run the tests that should notice each.
 
-A fault that no test notices is a survivor: a test is missing, or the fault changes nothing that anybody could see. Such
-an equivalent one is listed in equivalent.toml, with the reason. Each fault is tried in a process of its own, which
-imports the changed text in place of the file: no file changes, so that several runs may share a checkout. Tests that
-start processes of their own do not see the fault.
+A fault that no test notices is a survivor: a test is missing, or the fault changes nothing that anybody could see.
+Equivalent faults of the second kind are listed in equivalent.toml, with the reason. Each fault is tried in a separate
+process, which imports the changed text instead of the file. No file changes, so several runs may share a checkout.
+Tests that start processes do not see the fault.
 """
 
 import argparse
@@ -80,9 +80,10 @@ TESTS = {
     "consumer/runtime/stored": "stored consumers",
     "consumer/stream": "consumers",
 }
-"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`; by default of its own name.
+"""Module -> the modules of tests that should notice its faults, `tests/test_<name>.py`.
 
-The tests of the limits are for all modules."""
+By default it is the module's own name. The tests of the limits are for all modules.
+"""
 
 LOADED_BEFORE = (
     "aws_lambda_powertools.metrics",
@@ -101,19 +102,19 @@ LOADED_BEFORE = (
     "uvicorn",
     "yaml",
 )
-"""What tests import and no fault changes; loaded once, before the processes of the faults begin."""
+"""Modules that tests import and no fault changes. They are loaded once, before the processes of the faults begin."""
 
 SPARE_SECONDS = 30
 SLOWER = 4
-"""A fault may make its tests so much slower. More counts as noticed: the tests do not end."""
+"""A fault may slow its tests down by this factor. A larger factor counts as noticed: the tests do not end."""
 MAX_MEMORY_BYTES = 4 << 30
-"""Of one process, since a fault may let a loop collect without end."""
+"""Memory limit of one process, because a fault may let a loop collect data without end."""
 FAILED = pytest.ExitCode.TESTS_FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a mutant: `by` is the test that failed first, or what else ended the tests."""
+    """The verdict on a mutant. `by` is the test that failed first, or the other reason why the tests ended."""
 
     mutant: Mutant
     is_noticed: bool
@@ -121,7 +122,7 @@ class Verdict:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the object that `--json` prints."""
         parts = ("path", "line", "kind", "old", "new")
         return {
             **{name: getattr(self.mutant, name) for name in parts},
@@ -133,13 +134,13 @@ class Verdict:
 
 @dataclass
 class Experience:
-    """What earlier runs of some tests showed: how long each took, and which of them noticed faults of a module."""
+    """Results of earlier runs of some tests: the time of each, and which tests noticed faults of a module."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     noticed: Counter[str] = field(default_factory=Counter)
 
     def order(self, items: list[pytest.Item]) -> None:
-        """Put first what noticed most, and then what is quick."""
+        """Sort tests: first those that noticed the most faults, then the quick ones."""
         items.sort(key=lambda item: (-self.noticed[item.nodeid], self.seconds.get(item.nodeid, 0)))
 
 
@@ -166,12 +167,12 @@ class ChangedModules:
         self._loader = Changed(self._name, str(root / mutant.path), mutant.source)
 
     def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
-        """Return where to load the changed module from, None for the others."""
+        """Return the loader of the changed module, or None for other modules."""
         return spec_from_file_location(name, self._loader.path, loader=self._loader) if name == self._name else None
 
 
 class Plugin:
-    """Runs tests in the order of experience, and reports on them."""
+    """Runs tests in the order of earlier results, and reports on them."""
 
     def __init__(self, experience: Experience) -> None:
         self._experience = experience
@@ -196,7 +197,7 @@ class Plugin:
 
 
 def run_tests(mutant: Mutant | None, tests: Sequence[str], experience: Experience, root: Path, out: Connection) -> None:
-    """Run tests, of a mutant or as they are, up to the first failure, and send what became of them."""
+    """Run tests with or without a mutant, up to the first failure, and send the results."""
     os.setsid()
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     for number in (1, 2):
@@ -206,7 +207,7 @@ def run_tests(mutant: Mutant | None, tests: Sequence[str], experience: Experienc
     if mutant is not None:
         sys.meta_path.insert(0, ChangedModules(mutant, root))
     plugin = Plugin(experience)
-    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # of modules that were loaded before
+    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # because the module was loaded before
     options = ["-q", "-x", *quiet, "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header", "--rootdir", str(root)]
     code = pytest.main([*options, *tests], plugins=[plugin])
     out.send((int(code), plugin.failed, dict(plugin.seconds)))
@@ -214,12 +215,12 @@ def run_tests(mutant: Mutant | None, tests: Sequence[str], experience: Experienc
     os._exit(0)
 
 
-# In the process that starts these
+# In the process that starts the others
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """The process of a mutant, and when it has to end."""
+    """The process of a mutant, and the time when it has to end."""
 
     mutant: Mutant | None
     process: Any
@@ -237,7 +238,7 @@ class Laboratory:
         self._processes = multiprocessing.get_context("fork")
 
     def try_out(self, mutants: Sequence[Mutant], tests: Sequence[str]) -> Iterator[Verdict]:
-        """Yield what became of mutants of one module; raises `SystemExit` where the tests fail without a mutant."""
+        """Yield the verdicts on mutants of one module. Raises `SystemExit` if the tests fail without a mutant."""
         experience = Experience()
         (code, failed, seconds), took = self._wait_for(self._start(None, tests, experience, limit=3600))
         if code:
@@ -270,7 +271,7 @@ class Laboratory:
         return Running(mutant=mutant, process=process, results=results, began=now, ends=now + limit)
 
     def _wait_for(self, one: Running) -> tuple[tuple[int, str, dict[str, float]], float]:
-        """Return exit code, first failure and durations of the tests, and how long all took."""
+        """Return exit code, first failure and durations of the tests, and the total time."""
         outcome: tuple[int, str, dict[str, float]]
         try:
             is_over = one.results.poll(max(0.0, one.ends - time.monotonic()))
@@ -287,7 +288,7 @@ class Laboratory:
 
 
 def watchers_of(path: str) -> list[str]:
-    """Return the modules of tests that should notice the faults of a module; raises `SystemExit` if there are none."""
+    """Return the modules of tests that should notice the faults of a module. Raises `SystemExit` if there are none."""
     module = path.removesuffix(".py")
     tests = [f"tests/test_{name}.py" for name in (*TESTS.get(module, Path(module).name).split(), "limits")]
     if missing := [test for test in tests if not (ROOT / test).exists()]:
@@ -296,13 +297,13 @@ def watchers_of(path: str) -> list[str]:
 
 
 def equivalent() -> list[dict[str, str]]:
-    """Return the mutants that nobody can notice, with reasons."""
+    """Return the mutants that nobody can notice, with the reasons."""
     mutants: list[dict[str, str]] = tomllib.loads(EQUIVALENT.read_text()).get("mutant", [])
     return mutants
 
 
 def is_equivalent(mutant: Mutant, known: Sequence[dict[str, str]]) -> bool:
-    """Whether a mutant is in the list."""
+    """Return whether a mutant is in the list."""
     return any(all(getattr(mutant, name) == one[name] for name in ("path", "old", "new")) for one in known)
 
 
@@ -350,7 +351,7 @@ def read_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Try mutants, print the survivors, and return 1 where there are any."""
+    """Try mutants, print the survivors, and return 1 if there are any."""
     options = read_arguments(arguments)
     known = equivalent()
     mutants = [mutant for mutant in all_mutants(options.places) if not is_equivalent(mutant, known)]
@@ -385,7 +386,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def try_all(mutants: Sequence[Mutant], *, jobs: int) -> Iterator[Verdict]:
-    """Yield what became of mutants, module by module."""
+    """Yield the verdicts on mutants, module by module."""
     for name in LOADED_BEFORE:
         importlib.import_module(name)
     modules: defaultdict[str, list[Mutant]] = defaultdict(list)

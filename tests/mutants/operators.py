@@ -1,7 +1,9 @@
-"""The small faults that `make mutants` builds into a module: each is one edit of its text.
+"""The small faults that `make mutants` builds into a module.
 
-Left out is what no test should pin: docstrings, annotations, assertions, texts of exceptions, f-strings' inner parts,
-the options of `dataclass`, and what only a type checker reads.
+Each is one edit of its text.
+
+Some places get no fault, because no test should pin them: docstrings, annotations, assertions, texts of exceptions, the
+inner parts of f-strings, the options of `dataclass`, and code that only a type checker reads.
 """
 
 import ast
@@ -22,7 +24,7 @@ COMPARED: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Is: ("is", "is not"),
     ast.IsNot: ("is not", "is"),
 }
-"""Each comparison, as it is written, and what stands in its place."""
+"""Each comparison operator, and its replacement."""
 CALCULATED = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -33,14 +35,17 @@ CALCULATED = {
     ast.BitAnd: ast.BitOr,
 }
 OPTIONAL_LAST = {"get", "getattr", "next", "pop"}
-"""Calls whose last argument may be left out. Without another one, a call raises a TypeError, which any test notices."""
+"""Calls with a last argument that may be left out.
+
+Other calls without an argument raise a TypeError, which any test notices.
+"""
 NOT_TESTED = {"TypeVar", "cast", "dataclass", "NewType"}
-"""Calls that say something to a type checker, or to a reader."""
+"""Calls for a type checker, or for a reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """One edit of a file: `old` and `new` are the lines that differ, without the space around them."""
+    """One edit of a file. `old` and `new` are the lines that differ, without surrounding space."""
 
     path: str
     line: int
@@ -51,12 +56,12 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """Where it is and what it is, for people."""
+        """Return the place and the change, for people."""
         return f"{self.path}:{self.line}: {self.kind}"
 
 
 Edit = tuple[int, int, str]
-"""Where the old text begins and ends, in bytes of the source, and the new text."""
+"""The start and end of the old text, in bytes of the source, and the new text."""
 
 
 def mutants_of(path: str, source: str) -> list[Mutant]:
@@ -82,7 +87,7 @@ class _Module:
             self._starts.append(self._starts[-1] + len(line))
 
     def mutants(self) -> Iterator[Mutant]:
-        """Yield mutants, some of them twice."""
+        """Yield mutants. Some are yielded twice."""
         for kind, (begin, end, text) in self._visit(self._tree):
             changed = self._octets[:begin] + text.encode() + self._octets[end:]
             if changed != self._octets:
@@ -115,7 +120,7 @@ class _Module:
         if not (in_raise and isinstance(node, ast.Constant) and isinstance(node.value, str)):
             for operator in OPERATORS.get(type(node), ()):
                 yield from operator(self, node)
-        if not isinstance(node, ast.JoinedStr):  # whose parts have no places of their own before Python 3.12
+        if not isinstance(node, ast.JoinedStr):  # their parts have no places before Python 3.12
             for children in self._children(node):
                 for child in children:
                     yield from self._visit(child, in_raise=in_raise)
@@ -232,7 +237,7 @@ class _Module:
             return
         if self._text(node.type) not in ("Exception", "BaseException"):
             yield "except", self._replaced(node.type, "Exception")
-        if not isinstance(node.type, ast.Tuple):  # else the elements of the tuple are left out, one at a time
+        if not isinstance(node.type, ast.Tuple):  # otherwise the elements of the tuple are left out, one at a time
             yield "except", self._replaced(node.type, "()")
 
     def _block(self, statements: list[ast.stmt], *, is_function: bool) -> Iterator[tuple[str, Edit]]:
@@ -286,7 +291,7 @@ def _is_left_out(node: ast.AST) -> bool:
 
 
 def _may_swap(first: ast.stmt, second: ast.stmt) -> bool:
-    """Whether the order of two statements may matter: one is a mere call, or one uses what the other sets."""
+    """Return whether the order of two statements may matter: one is only a call, or one uses what the other sets."""
     if not (isinstance(first, SIMPLE) and isinstance(second, SIMPLE)) or first.lineno == second.lineno:
         return False
     if isinstance(first, ast.Expr) or isinstance(second, ast.Expr):

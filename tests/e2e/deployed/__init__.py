@@ -1,1 +1,1 @@
-"""An emulated AWS account (ministack) that takes the whole stack by `sam deploy` and enforces IAM."""
+"""An emulated AWS account (ministack) that accepts the whole stack by `sam deploy`, and enforces IAM."""

@@ -1,7 +1,7 @@
-"""What ministack does otherwise than AWS and the stack needs, each with a reproduction.
+"""Differences between ministack and AWS that matter for the stack, each with a reproduction.
 
-`close_all` closes every gap. It reports a gap that is no longer there, so that this file shrinks with each release of
-ministack. docs/how-to/deploy.md lists what remains open: the first deployment on AWS verifies it.
+`close_all` closes every gap. It reports a gap that ministack has closed, so that this file shrinks with each release of
+ministack. docs/how-to/deploy.md lists the open points, which the first deployment on AWS verifies.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ HANDLERS: dict[str, dict[str, Any]] = provisioners._RESOURCE_HANDLERS
 
 
 class Gap(NamedTuple):
-    """A difference to AWS: how to see it in an unchanged ministack, and how to close it."""
+    """A difference from AWS: how to see it in an unchanged ministack, and how to close it."""
 
     name: str
     is_open: Callable[[], bool]
@@ -36,7 +36,7 @@ class Gap(NamedTuple):
 
 
 def close_all(python: str) -> list[str]:
-    """Close each gap. Returns the names of the gaps that ministack itself has closed."""
+    """Close each gap. Return the names of the gaps that ministack itself has closed."""
     with _account("000000000000", "us-east-1"):
         closed = [gap.name for gap in GAPS if not gap.is_open()]
     for gap in GAPS:
@@ -145,8 +145,8 @@ def _import_body(api: str, body: dict[str, Any]) -> None:
     apigateway._routes[api] = routes
 
 
-# A function whose variable AWS_ENDPOINT_URL is empty: botocore takes it as unset, as the template means it, and
-# ministack passes it on in place of its own address. The function would call AWS itself.
+# A function with an empty variable AWS_ENDPOINT_URL. botocore treats it as unset, as the template intends. ministack
+# passes it on and leaves out its own address, so the function would call AWS itself.
 
 SHOW_ENDPOINT = "import os\ndef handler(event, context):\n    return os.environ['AWS_ENDPOINT_URL']\n"
 
@@ -177,8 +177,8 @@ def _leave_out_empty_endpoint() -> None:
     lambda_runtime.Worker = Worker
 
 
-# A body that is compressed, or otherwise not UTF-8, with a JSON content type: ministack decodes its bytes as UTF-8 and
-# replaces what is not. API Gateway hands it over as base64, as the function and destination/local/gateway.py expect
+# A body that is compressed, or otherwise not UTF-8, with a JSON content type. ministack decodes its bytes as UTF-8 and
+# replaces invalid ones. API Gateway passes it on as base64, as the function and destination/local/gateway.py expect
 # (docs/how-to/deploy.md: the first point to verify on AWS).
 
 _has_binary_body: ContextVar[bool] = ContextVar("has_binary_body", default=False)
@@ -227,7 +227,7 @@ def _is_utf8(body: bytes) -> bool:
     return True
 
 
-# sqs:SendMessageBatch and similar ones are not actions of IAM: sqs:SendMessage permits the call
+# sqs:SendMessageBatch and similar calls are not IAM actions: sqs:SendMessage permits the call
 # (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html).
 
 
@@ -247,7 +247,7 @@ def _ask_for_single_actions() -> None:
     iam_actions.extract_iam_action = extract
 
 
-# An event source is read whatever the role of the function permits. Lambda reads it with that role
+# ministack reads an event source whatever the role of the function permits. Lambda reads it with that role
 # (https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html#events-dynamodb-permissions,
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html#events-sqs-permissions).
 
@@ -263,7 +263,7 @@ STRANGER: dict[str, Any] = {
     "Role": "arn:aws:iam::000000000000:role/that-does-not-exist",
     "LoggingConfig": {"LogGroup": "probe"},
 }
-"""The configuration of a function that may do nothing."""
+"""The configuration of a function without permissions."""
 
 
 def _reads_without_permission() -> bool:
@@ -306,12 +306,12 @@ def _read_with_role() -> None:
     lambda_svc._iter_all_esms = permitted
 
 
-# A batch of a DynamoDB stream counts as done when the function reports that some of its records failed. Lambda hands
-# over again what begins with the first of them
+# A batch of a DynamoDB stream counts as done when the function reports that some of its records failed. Lambda retries
+# the batch from the first failed record
 # (https://docs.aws.amazon.com/lambda/latest/dg/services-ddb-batchfailurereporting.html).
 
 RETRIES = 20
-"""As the template has it for the eraser."""
+"""As in the template for the eraser."""
 
 
 def _forgets_failed_records() -> bool:
@@ -368,7 +368,7 @@ def _from_first_failure(event: dict[str, Any], result: dict[str, Any]) -> list[d
     return records[places[0] :] if places else []
 
 
-# The lines of a function are kept whatever its role permits. Lambda writes them with that role
+# ministack keeps the lines of a function whatever its role permits. Lambda writes them with that role
 # (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html).
 
 
@@ -390,7 +390,7 @@ def _log_with_role() -> None:
     lambda_svc._emit_lambda_logs = emit
 
 
-# Events of FilterLogEvents have no eventId, by which `destination tail` tells them apart
+# Events of FilterLogEvents have no eventId, which `destination tail` uses to distinguish them
 # (https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_FilteredLogEvent.html).
 
 
@@ -409,7 +409,7 @@ def _add_event_ids() -> None:
     cloudwatch_logs._stream_event_range = events
 
 
-# A log group without a name of its own is not named after its stack, as the policies of docs/ expect
+# A log group without an explicit name is not named after its stack, as the policies of docs/ expect
 # (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-properties-name.html).
 
 
@@ -433,7 +433,7 @@ def _name_log_groups() -> None:
     HANDLERS["AWS::Logs::LogGroup"] = {**handler, "create": create_named, "update": update_named}
 
 
-# Insights ignores `stats`: its rows are lines and not groups.
+# Insights ignores `stats`: it returns lines, and not groups.
 
 COUNT = "stats count(*) as requests by route"
 
@@ -505,8 +505,8 @@ def _record_metrics(line: Any) -> None:
                     cloudwatch.record_metric(metrics["Namespace"], metric["Name"], value, dimensions=dimensions)
 
 
-# Functions run with the Python of ministack, whose packages would hide that one is missing in the artifact. This is a
-# choice of ministack rather than a gap: the interpreter must have no packages of its own.
+# ministack runs functions with its own Python. The packages there would hide a package that is missing in the artifact.
+# This is a choice of ministack rather than a gap: the interpreter must have no packages.
 
 
 def _run_functions_with(python: str) -> None:
@@ -523,8 +523,8 @@ def _run_functions_with(python: str) -> None:
     lambda_runtime._detect_runtime_binary = detect
 
 
-# ministack starts a process for each request that finds no free one. It unpacks the artifact for each, which takes a
-# second. This is a choice too: here a request waits for a free process when a function has MAX_PROCESSES of them.
+# ministack starts a process for each request that finds no free one, and unpacks the artifact for it, which takes a
+# second. This is a choice too: here a request waits for a free process when a function has MAX_PROCESSES processes.
 
 MAX_PROCESSES = 3
 

@@ -15,7 +15,7 @@ from destination.deployment.stack import FUNCTION, load_template
 from destination.paths import ROOT
 
 BEFORE_TAGS = "2026-11-30T12:00:00Z"
-"""While no release has a tag, the last commit before this time stands for the previous one."""
+"""While no release has a tag, the last commit before this time counts as the previous release."""
 
 
 class Release:
@@ -40,7 +40,7 @@ class Release:
         return template
 
     def create_key(self, stack: DeployedStack, customer: str) -> str:
-        """Give a customer of a stack an API key, by the command of this release."""
+        """Create an API key for a customer of a stack, with the command of this release."""
         package = "destination" if (self.folder / "destination").exists() else "cli"
         command = [sys.executable, "-m", package, "keys", "create", "--customer", customer, "--stack", stack.name]
         environment = stack.account.environment(stack.account.operator)
@@ -49,7 +49,7 @@ class Release:
 
 
 def previous_release(folder: Path) -> Release | None:
-    """Unpack the previous release into a folder; None where the history does not reach back, as in a shallow clone."""
+    """Unpack the previous release into a folder. Return None if the history is too short, as in a shallow clone."""
     commit = _git("describe", "--tags", "--match", "v*", "--abbrev=0", "HEAD^")
     commit = commit or _git("rev-list", "-1", f"--before={BEFORE_TAGS}", "HEAD")
     archive = commit and _git("archive", commit.decode().strip())
@@ -57,7 +57,7 @@ def previous_release(folder: Path) -> Release | None:
 
 
 def _git(*args: str) -> bytes:
-    """Return what git printed, nothing where it failed or is not there."""
+    """Return the output of git, or an empty text if it failed or is not installed."""
     git = shutil.which("git")
     done = git and subprocess.run([git, *args], cwd=ROOT, capture_output=True, check=False)
     return done.stdout if done and done.returncode == 0 else b""

@@ -1,4 +1,4 @@
-"""Deploys the stack into an emulated account by `sam deploy`, and runs `destination` and requests against it."""
+"""Deploy the stack into an emulated account with `sam deploy`, and run `destination` and requests against it."""
 
 import json
 import shutil
@@ -26,9 +26,9 @@ from destination.paths import ROOT
 BUILT = ROOT / ".aws-sam" / "build"
 REGION = "us-east-1"
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-"""ministack takes them for the root user of the account."""
+"""ministack treats these as the root user of the account."""
 DEV_STACK = "direct-destination-dev"
-"""The stack of the stage `dev`, as samconfig.toml has it."""
+"""The stack of the stage `dev`, as in samconfig.toml."""
 
 RETRIED = {
     HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -39,7 +39,7 @@ RETRIED = {
 
 
 class EmulatedAccount:
-    """An AWS account with IAM enforced, in a process of its own, until `stop`."""
+    """An AWS account with IAM enforced, in a separate process, until `stop`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,7 +71,7 @@ class EmulatedAccount:
         self.http = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
 
     def stop(self) -> None:
-        """End it; what it holds is gone."""
+        """End the account. Its contents are gone."""
         self._process.kill()
         self._process.communicate()
         self.log.close()
@@ -91,7 +91,7 @@ class EmulatedAccount:
         )
 
     def client(self, service: str, credentials: Mapping[str, str] = ROOT_CREDENTIALS) -> Any:
-        """Return a client of boto3. To make one takes 0.3 s."""
+        """Return a boto3 client. Creating one takes 0.3 s."""
         key = (service, credentials["AWS_ACCESS_KEY_ID"])
         if key not in self._clients:
             self._clients[key] = boto3.client(
@@ -105,12 +105,12 @@ class EmulatedAccount:
 
     @cached_property
     def deployer(self) -> Mapping[str, str]:
-        """Credentials of a user who may do what docs/deployer-policy.json allows, and nothing else."""
+        """Credentials of a user who has exactly the permissions of docs/deployer-policy.json."""
         return self._create_user("deployer")
 
     @cached_property
     def operator(self) -> Mapping[str, str]:
-        """Credentials of a user who may do what docs/operator-policy.json allows, and nothing else."""
+        """Credentials of a user who has exactly the permissions of docs/operator-policy.json."""
         return self._create_user("operator")
 
     def _create_user(self, name: str) -> Mapping[str, str]:
@@ -130,7 +130,7 @@ class EmulatedAccount:
         )
 
     def make(self, target: str, stage: str, *options: str) -> str:
-        """Run a target of the Makefile for a stage as the deployer, without a build; return what it printed."""
+        """Run a target of the Makefile for a stage as the deployer, without a build. Return the output."""
         settings = [f"STAGE={stage}", f"ARGS={' '.join(options)}"]
         done = subprocess.run(
             [shutil.which("make"), "--old-file=build", target, *settings],
@@ -146,7 +146,7 @@ class EmulatedAccount:
 
     @cached_property
     def code(self) -> str:
-        """Where the first deployment put the artifact. It is one object, because all functions are the same."""
+        """Return where the first deployment put the artifact. It is one object, because all functions are the same."""
         s3 = self.client("s3")
         [bucket] = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
         found = [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]]
@@ -162,7 +162,7 @@ class DeployedStack:
         self.name = name
 
     def deploy(self, **parameters: str) -> str:
-        """Deploy what was built as `make deploy` does, and return what SAM printed."""
+        """Deploy the built artifact as `make deploy` does, and return the output of SAM."""
         printed = self._deploy(parameters)
         assert self.account.code
         return printed
@@ -176,10 +176,11 @@ class DeployedStack:
         succeeds: bool = True,
         **parameters: str,
     ) -> str:
-        """Deploy the template with changes, and return what SAM printed.
+        """Deploy the template with changes, and return the output of SAM.
 
         `code` is other code of functions, `add` are more resources, and `edit` changes anything. All other functions
-        have the code that is already uploaded, and the template is JSON: SAM takes 2 s of processor time and not 6 s.
+        have the code that is already uploaded. The template is JSON, because SAM then takes 2 s of processor time
+        instead of 6 s.
         """
         template = load_template()
         for name, resource in template["Resources"].items():
@@ -190,7 +191,7 @@ class DeployedStack:
         return self.deploy_template(template, succeeds=succeeds, **parameters)
 
     def deploy_template(self, template: Mapping[str, Any], *, succeeds: bool = True, **parameters: str) -> str:
-        """Deploy a template, and return what SAM printed."""
+        """Deploy a template, and return the output of SAM."""
         file = self.account.folder / "template.yaml"
         file.write_text(json.dumps(template))
         options = ["--template-file", str(file), "--config-file", str(ROOT / "samconfig.toml")]
@@ -211,7 +212,7 @@ class DeployedStack:
 
     @property
     def url(self) -> str:
-        """Where the emulated API Gateway serves the API: the path names it, as the host name does on AWS."""
+        """Return where the emulated API Gateway serves the API. The path names it, as the host name does on AWS."""
         api = (urlsplit(self.outputs()["EndpointUrl"]).hostname or "").split(".")[0]
         return f"{self.account.endpoint}/_aws/execute-api/{api}/segment"
 
@@ -222,7 +223,7 @@ class DeployedStack:
         return sum(int(attributes["Attributes"][name]) for name in names)
 
     def ran(self, *args: str) -> None:
-        """Run `destination`, which must succeed; a command that takes `--stack` gets it unless it names a URL."""
+        """Run `destination`, which must succeed. A command that accepts `--stack` gets it unless it names a URL."""
         done = self.run_here(*args) if "--url" in args else self.run(*args)
         assert done.returncode == 0, done.stdout + done.stderr
 
@@ -264,13 +265,13 @@ class DeployedStack:
         )
 
     def read(self, *args: str) -> Any:
-        """Run a command with `--stack` and `--json`, and return the object that it printed, or the list of them."""
+        """Run a command with `--stack` and `--json`, and return the printed object, or the list of objects."""
         done = self.run(*args, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         return parse_all(done.stdout)
 
     def create_key(self, customer: str) -> str:
-        """Give a customer an API key."""
+        """Create an API key for a customer."""
         done = self.run("keys", "create", "--customer", customer, "--json")
         assert done.returncode == 0, done.stdout + done.stderr
         return str(json.loads(done.stdout)["api_key"])
@@ -284,7 +285,7 @@ class DeployedStack:
         retries: bool = True,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Send a message, or a body of bytes, as Segment does, with its retries; return status and answer."""
+        """Send a message, or a body of bytes, as Segment does, with its retries. Return status and answer."""
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         sent = {"Content-Type": "application/json", **urllib3.make_headers(basic_auth=f"{api_key}:"), **headers}
         url = self.url.removesuffix("/segment") + path
@@ -301,7 +302,7 @@ class DeployedStack:
 
 
 def parse_all(text: str) -> list[Any]:
-    """Parse JSON texts that follow each other."""
+    """Parse consecutive JSON texts."""
     decoder, values, rest = json.JSONDecoder(), [], text.lstrip()
     while rest:
         value, end = decoder.raw_decode(rest)
@@ -311,7 +312,7 @@ def parse_all(text: str) -> list[Any]:
 
 
 def make_bare_python(folder: Path) -> Path:
-    """Make an interpreter of Lambda's version without packages: what a function imports comes from its artifact."""
+    """Make an interpreter of Lambda's version without packages, so that a function imports only from its artifact."""
     python = find_python(lambda_version())
     if python is None:
         pytest.skip(f"this machine has no Python {lambda_version()}, which runs the functions")

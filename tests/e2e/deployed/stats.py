@@ -15,7 +15,7 @@ FUNCTIONS: dict[str, Callable[[Sequence[Any]], Any]] = {"count": len, "sum": sum
 
 
 def rows_of(query: str, records: Sequence[Fields]) -> list[list[dict[str, str]]]:
-    """Return the rows of a query over log records; raises `ValueError` for a query of another form."""
+    """Return the rows of a query over log records. Raises `ValueError` for an unsupported query."""
     parsed = QUERY.fullmatch(query)
     if parsed is None:
         raise ValueError(f"This query is not known: {query}")
@@ -42,7 +42,7 @@ def _values(expressions: str, records: Sequence[Fields]) -> Iterator[tuple[str, 
 
 
 def fields_of(record: Fields) -> Fields:
-    """Return the fields of a record and of its message, if that is JSON: of a list, `Accepted.0`."""
+    """Return the fields of a record and of its message, if that is JSON. An element of a list is `Accepted.0`."""
     try:
         message = json.loads(record["@message"])
     except ValueError:
