@@ -55,7 +55,9 @@ def wire(settings: Settings) -> Destination:
         keys=keys,
         erasures=Tombstones(dynamodb, settings.erasure_table) if refuses_erased else NoErasures(),
         judge=Judge(schemas=Schemas.load(SCHEMAS), supported_call_types=settings.supported_call_types),
-        sink=sink_named(settings.event_sink).open(settings, client),
+        sink=sink_named(settings.event_sink).open(
+            settings.event_store, client, retention_days=settings.event_retention_days
+        ),
         rejects=RejectTable(dynamodb, settings.rejects_table, retention_days=settings.rejects_retention_days),
         clock=time.time,
     )

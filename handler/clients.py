@@ -64,7 +64,7 @@ CONFIRMED_BY = {
 """Service -> operation -> a field that a successful response always has.
 
 botocore reads a garbled response as an empty one. Without this check, a failed put would look like a success, and an
-unreadable key like an unknown one.
+unreadable key like an unknown one. For other services, it is a field that AWS's description of the service requires.
 """
 
 
@@ -120,7 +120,11 @@ def _check_confirmed(
 
 
 def _confirmation(model: "OperationModel") -> str | None:
-    return CONFIRMED_BY[model.service_model.service_name].get(model.name)
+    operations = CONFIRMED_BY.get(model.service_model.service_name)
+    if operations is not None:
+        return operations.get(model.name)
+    required = model.output_shape.required_members if model.output_shape else []
+    return next(iter(required), None)
 
 
 def _default_roots() -> list[str]:

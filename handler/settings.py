@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-from handler.sinks import SINKS
+from handler.sinks import SINKS, sink_named
 from handler.spec import CALL_TYPES
 
 CONNECT_TIMEOUT_SECONDS = 0.4
@@ -40,11 +40,13 @@ class AfterErasure(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings of one deployment; each name is its environment variable in lower case."""
+    """The settings of one deployment; each name is its environment variable in lower case.
+
+    `event_store` is the exception: its variable depends on the sink, such as `EVENT_TABLE`.
+    """
 
     event_sink: str
-    event_table: str
-    event_queue_url: str
+    event_store: str
     key_table: str
     key_cache_seconds: float
     key_grace_seconds: float
@@ -62,10 +64,10 @@ class Settings:
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the settings; raises `SettingsError` for the first one that is missing or invalid."""
+        sink = _one_of(env, "EVENT_SINK", tuple(SINKS), next(iter(SINKS)))
         return cls(
-            event_sink=_one_of(env, "EVENT_SINK", tuple(SINKS), next(iter(SINKS))),
-            event_table=_text(env, "EVENT_TABLE"),
-            event_queue_url=_text(env, "EVENT_QUEUE_URL"),
+            event_sink=sink,
+            event_store=_text(env, sink_named(sink).variable),
             key_table=_text(env, "KEY_TABLE"),
             key_cache_seconds=_number(env, "KEY_CACHE_SECONDS", 60),
             key_grace_seconds=_number(env, "KEY_GRACE_SECONDS", 300),

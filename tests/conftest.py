@@ -60,6 +60,7 @@ from destination.deployment.stack import (
 )
 from handler.compile import compile_schemas, read_schemas
 from handler.items import read_json_attribute
+from handler.sinks import SINKS, sink_named
 from handler.validate import SCHEMA_NAMES
 
 Json = dict[str, Any]
@@ -139,7 +140,7 @@ moto.core.responses.method_names_from_class = cache(moto.core.responses.method_n
 RESPONSES_METHODS.clear()
 """Moto prepares thousands of answers for the library `requests` in each test, and nothing here uses that library."""
 
-SERVICES = ("cloudformation", "dynamodb", "sqs")
+SERVICES = sorted({"cloudformation", "dynamodb", "sqs", *(sink_named(name).service for name in SINKS)})
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
 """The point where moto intercepts requests within this process."""
 OTHER_DYNAMODB = os.environ.get("TEST_DYNAMODB_URL")
@@ -244,7 +245,7 @@ class SharedAccount(Account):
     A test that registers events at a client makes its own client with the fixture `aws`.
     """
 
-    dynamodb, sqs, cloudformation = cache(Account.dynamodb), cache(Account.sqs), cache(Account.cloudformation)
+    store_client, cloudformation = cache(Account.store_client), cache(Account.cloudformation)
 
 
 SHARED_ACCOUNT = SharedAccount()

@@ -406,7 +406,7 @@ def twenty_rejects(deploy, prepare):
 def test_killed_retry_loses_nothing(operation, number, twenty_rejects, aws, fixed_schemas):
     destination = twenty_rejects
     client = killed_at(aws.dynamodb(), operation, number)
-    account = type("Dying", (), {"dynamodb": lambda _: client})()
+    account = type("Dying", (), {"dynamodb": lambda _: client, "store_client": lambda *_: client})()
     target = Target(account=account, stores=destination.stack.stores)
     table = RejectTable(client, target.stores.rejects_table)
     judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))

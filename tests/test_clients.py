@@ -2,8 +2,10 @@
 
 import pytest
 from botocore.parsers import ResponseParserError
+from endpoint import endpoint, response
 
-from handler.clients import CONFIG, check_answer, connect
+from destination.deployment.clients import local_client
+from handler.clients import CONFIG, check_answer, connect, require_confirmation
 from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES
 
 
@@ -39,3 +41,22 @@ def test_client_has_the_time_outs_of_the_settings(service):
     config = connect(service).meta.config
     assert (config.connect_timeout, config.read_timeout) == (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
     assert config.retries["total_max_attempts"] == STORE_TRIES == CONFIG.retries["total_max_attempts"]
+
+
+@pytest.mark.parametrize(
+    ("operation", "parameters", "field"),
+    [
+        ("put_record", {"StreamName": "events", "Data": b"{}", "PartitionKey": "a"}, "ShardId"),
+        ("remove_tags_from_stream", {"StreamName": "events", "TagKeys": ["a"]}, None),
+    ],
+)
+def test_other_services_confirm_by_a_required_field(operation, parameters, field):
+    with endpoint(lambda _request: response(200, "{}")) as store:
+        client = require_confirmation(local_client("kinesis", store.url))
+        call = getattr(client, operation)
+        if field is None:
+            assert call(**parameters)["ResponseMetadata"]["HTTPStatusCode"] == 200
+        else:
+            with pytest.raises(ResponseParserError, match=f"without {field}, which confirms nothing"):
+                call(**parameters)
+        client.close()

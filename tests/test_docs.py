@@ -15,6 +15,7 @@ from destination.local.faults import Fault
 from destination.paths import ROOT
 from handler.decode import JsonObject
 from handler.errors import Refusal
+from handler.sinks import SINKS, sink_named
 from handler.validate import Schemas
 
 DOCS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -62,8 +63,13 @@ def test_configuration_page_has_the_parameters_of_the_template():
             assert environment[variable] == {"Ref": name}
         if default not in ("all seven", "none"):
             assert default.strip("`") == str(template["Parameters"][name]["Default"])
-    for variable in environment:
-        assert f"`{variable}`" in read("reference/configuration.md")
+    for variable in set(environment) - {sink_named(name).variable for name in SINKS}:
+        assert f"`{variable}`" in read("reference/configuration.md"), "configuration.md must name this variable"
+
+
+def test_storage_page_has_every_sink_with_its_variable():
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| `(EVENT_\w+)` \|", read("reference/storage.md"), re.MULTILINE)
+    assert rows == [(name, sink_named(name).variable) for name in SINKS], "The table of sinks must have each of SINKS"
 
 
 def test_command_page_has_the_commands_of_the_code():

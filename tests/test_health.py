@@ -9,17 +9,17 @@ from handler.errors import (
     RejectStoreUnavailable,
 )
 from handler.health import KEPT_SECONDS, Health
+from handler.sinks import SINKS
 
 HEALTH = {"routeKey": "GET /health", "headers": {}, "requestContext": {"requestId": "test"}}
-SINKS = [
-    {"EventSink": "dynamodb"},
-    {"EventSink": "sqs"},
+DEPLOYMENTS = [
+    *({"EventSink": sink} for sink in SINKS),
     {"EventSink": "sqs", "EventQueueType": "fifo"},
     {"EventSink": "dynamodb", "AfterErasure": "refuse"},
 ]
 
 
-@pytest.mark.parametrize("parameters", SINKS, ids=str)
+@pytest.mark.parametrize("parameters", DEPLOYMENTS, ids=str)
 def test_deployment_is_healthy_if_its_stores_answer(deploy, lines, parameters):
     deployed = deploy(**parameters)
     answer = deployed.send(HEALTH)

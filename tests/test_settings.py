@@ -8,19 +8,18 @@ from handler.settings import (
     Settings,
     SettingsError,
 )
+from handler.sinks import SINKS, sink_named
 from handler.spec import CALL_TYPES
 
 REQUIRED = {
     "EVENT_TABLE": "events",
-    "EVENT_QUEUE_URL": "https://sqs.test/1/events",
     "KEY_TABLE": "keys",
     "REJECTS_TABLE": "rejects",
     "ERASURE_TABLE": "erasures",
 }
 DEFAULTS = Settings(
     event_sink="dynamodb",
-    event_table="events",
-    event_queue_url="https://sqs.test/1/events",
+    event_store="events",
     key_table="keys",
     key_cache_seconds=60,
     key_grace_seconds=300,
@@ -47,6 +46,16 @@ def test_missing_or_empty_setting_has_its_default(env):
     assert Settings.from_env({**REQUIRED, **env}) == DEFAULTS
 
 
+@pytest.mark.parametrize("sink", SINKS)
+def test_a_sink_reads_only_its_own_variable(sink):
+    variable = sink_named(sink).variable
+    others = {name: value for name, value in REQUIRED.items() if name != "EVENT_TABLE"}
+    settings = Settings.from_env({**others, "EVENT_SINK": sink, variable: "an address"})
+    assert (settings.event_sink, settings.event_store) == (sink, "an address")
+    with pytest.raises(SettingsError, match=f"^{variable} is not set: "):
+        Settings.from_env({**others, "EVENT_SINK": sink})
+
+
 @pytest.mark.parametrize("name", REQUIRED)
 @pytest.mark.parametrize("unset", [{}, dict.fromkeys(REQUIRED, "")])
 def test_the_names_of_the_stores_must_be_set(name, unset):
@@ -58,8 +67,6 @@ def test_the_names_of_the_stores_must_be_set(name, unset):
 @pytest.mark.parametrize(
     ("name", "value", "setting", "expected"),
     [
-        ("EVENT_SINK", "dynamodb", "event_sink", "dynamodb"),
-        ("EVENT_SINK", "sqs", "event_sink", "sqs"),
         ("KEY_CACHE_SECONDS", "0", "key_cache_seconds", 0),
         ("KEY_GRACE_SECONDS", "86400", "key_grace_seconds", 86400),
         ("EVENT_RETENTION_DAYS", "30", "event_retention_days", 30),
@@ -82,8 +89,8 @@ def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("EVENT_SINK", "kinesis", "it must be one of dynamodb, sqs"),
-        ("EVENT_SINK", "SQS", "it must be one of dynamodb, sqs"),
+        ("EVENT_SINK", "kafka", f"it must be one of {', '.join(SINKS)}"),
+        ("EVENT_SINK", "SQS", f"it must be one of {', '.join(SINKS)}"),
         ("KEY_CACHE_SECONDS", "-1", "it must be a whole number, 0 or more"),
         ("KEY_GRACE_SECONDS", "1.5", "it must be a whole number, 0 or more"),
         ("EVENT_RETENTION_DAYS", "for ever", "it must be a whole number, 0 or more"),

@@ -109,7 +109,7 @@ def test_the_environment_has_every_variable_of_all_functions(aws):
     ("name", "value", "sentence"),
     [
         ("EventSync", "sqs", r"template.yaml has no parameter EventSync: it has EventSink, "),
-        ("EventSink", "kafka", r"EventSink can't be kafka: it must be one of dynamodb, sqs$"),
+        ("EventSink", "kafka", r"EventSink can't be kafka: it must be one of dynamodb, sqs"),
         ("LogRetentionDays", "2", r"LogRetentionDays can't be 2: it must be one of 1, 3, 5, "),
         ("KeyCacheSeconds", "3601", r"KeyCacheSeconds can't be 3601: it must be a whole number from 0 to 3600$"),
         ("KeyCacheSeconds", "-1", r"KeyCacheSeconds can't be -1: it must be a whole number from 0 to 3600$"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 
 import boto3
@@ -21,8 +22,7 @@ from handler.errors import (
 from handler.keys import KeyStore
 from handler.record import Record
 from handler.reject import RejectTable
-from handler.sinks.dynamodb import EventTable
-from handler.sinks.sqs import EventQueue
+from handler.sinks import SINKS, sink_named
 
 [MESSAGE] = canonicalise({"type": "track", "event": "Lamp Lit", "userId": "keeper-17"})
 RECORD = Record(customer_id="acme", message=MESSAGE, settings={}, stored_at=0)
@@ -36,24 +36,27 @@ def find_key(url):
         return store.find("a-key")
 
 
-def put_item(url):
-    with connected("dynamodb", url) as client:
-        return EventTable(client, "events", retention_days=0).write(RECORD)
+@contextmanager
+def opened(name, url) -> Iterator:
+    sink = sink_named(name)
+    with connected(sink.service, url) as client:
+        address = f"{url}/0/events" if sink.variable.endswith("_URL") else "events"
+        yield sink.open(address, lambda _service: client, retention_days=0)
 
 
-def send_message(url):
-    with connected("sqs", url) as client:
-        return EventQueue(client, f"{url}/0/events").write(RECORD)
+def write(name, url):
+    with opened(name, url) as sink:
+        return sink.write(RECORD)
+
+
+def probe(name, url):
+    with opened(name, url) as sink:
+        sink.probe()
 
 
 def probe_keys(url):
     with connected("dynamodb", url) as client:
         KeyStore(client, "keys", cache_seconds=0, grace_seconds=0, accept_demo_keys=False, clock=lambda: 0.0).probe()
-
-
-def probe_table(url):
-    with connected("dynamodb", url) as client:
-        EventTable(client, "events", retention_days=0).probe()
 
 
 def probe_rejects(url):
@@ -66,11 +69,6 @@ def probe_tombstones(url):
         Tombstones(client, "erasures").probe()
 
 
-def probe_queue(url):
-    with connected("sqs", url) as client:
-        EventQueue(client, f"{url}/0/events").probe()
-
-
 @contextmanager
 def connected(service, url) -> Iterator:
     client = boto3.client(service, endpoint_url=url, config=CONFIG, **CREDENTIALS)
@@ -80,13 +78,10 @@ def connected(service, url) -> Iterator:
 
 CALLS = [
     (find_key, KeyStoreUnavailable),
-    (put_item, EventStoreUnavailable),
-    (send_message, EventStoreUnavailable),
+    *((partial(call, name), EventStoreUnavailable) for name in SINKS for call in (write, probe)),
     (probe_keys, KeyStoreUnavailable),
-    (probe_table, EventStoreUnavailable),
     (probe_rejects, RejectStoreUnavailable),
     (probe_tombstones, ErasureStoreUnavailable),
-    (probe_queue, EventStoreUnavailable),
 ]
 
 

@@ -16,6 +16,7 @@ from destination.deployment.stack import FUNCTION, STORE_TYPES, check_parameters
 from destination.paths import ROOT
 from handler.routes import HEALTH, ROUTES, CallRoute
 from handler.settings import MAX_BACKOFF_SECONDS, STORE_CALL_SECONDS, Settings
+from handler.sinks import SINKS, sink_named
 from handler.spec import DELETE
 
 SEGMENT_GIVES_UP_SECONDS = 5
@@ -182,8 +183,15 @@ def test_variables_and_settings_correspond():
     read_by_boto3 = {"AWS_ENDPOINT_URL"}
     derived_from_it = {"ACCEPT_DEMO_KEYS"}
     set_by_lambda = {"AWS_LAMBDA_FUNCTION_VERSION"}
-    settings = {name.upper() for name in Settings.__dataclass_fields__}
+    by_sink = {sink_named(name).variable for name in SINKS}
+    settings = {name.upper() for name in Settings.__dataclass_fields__} - {"EVENT_STORE"} | by_sink
     assert set(environment) - read_by_boto3 == settings - derived_from_it - set_by_lambda
+
+
+def test_parameter_allows_every_sink():
+    parameter = TEMPLATE["Parameters"]["EventSink"]
+    assert parameter["AllowedValues"] == list(SINKS), "EventSink in template.yaml and SINKS must have the same sinks"
+    assert parameter["Default"] == next(iter(SINKS))
 
 
 @pytest.mark.parametrize(
@@ -308,17 +316,17 @@ def test_every_statement_names_one_resource(role):
 
 def test_endpoint_may_only_read_keys_and_tombstones_and_put_messages():
     stores = {pair for pair in granted("DestinationRole") if not pair[0].startswith("logs:")}
-    assert stores == {
+    assert {(action, name) for action, name in stores if "Get" in action} == {
         ("dynamodb:GetItem", "KeyTable.Arn"),
         ("dynamodb:GetItem", "ErasureTable.Arn"),
         ("dynamodb:BatchGetItem", "ErasureTable.Arn"),
-        ("dynamodb:PutItem", "EventTable.Arn"),
-        ("dynamodb:PutItem", "RejectsTable.Arn"),
-        ("sqs:SendMessage", "EventQueue.Arn"),
-        ("sqs:SendMessage", "EventFifoQueue.Arn"),
         ("sqs:GetQueueAttributes", "EventQueue.Arn"),
         ("sqs:GetQueueAttributes", "EventFifoQueue.Arn"),
     }
+    others = {(action, name) for action, name in stores if "Get" not in action}
+    puts = {(action, name) for action, name in others if re.fullmatch(r"\w+:(Put|Send|Describe)\w+", action)}
+    assert others == puts, "The endpoint may put messages and describe a store, and nothing else"
+    assert {name for action, name in puts if action.startswith("dynamodb:")} == {"EventTable.Arn", "RejectsTable.Arn"}
 
 
 def test_permissions_of_the_endpoint_do_not_depend_on_parameters():

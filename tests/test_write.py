@@ -19,7 +19,7 @@ from handler.errors import DeadlineClose, EventStoreUnavailable, InternalError, 
 from handler.items import read_json_attribute
 from handler.parallel import TRIES
 from handler.record import Record
-from handler.sinks import Outcome, sink_named
+from handler.sinks import Outcome
 from handler.sinks.dynamodb import EventTable
 from handler.sinks.sqs import MAX_QUEUE_MESSAGE_BYTES, EventQueue
 
@@ -675,9 +675,3 @@ def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_queue(sqs, queu
     assert (first, type(failed), third) == (Outcome.QUEUED, InternalError, Outcome.QUEUED)
     assert isinstance(failed.__cause__, TypeError)
     assert len(receive(sqs, queue_url)) == 2
-
-
-@pytest.mark.parametrize(("sink", "address"), [("dynamodb", "events"), ("sqs", "https://queue")])
-def test_address_of_a_sink_is_its_table_or_queue(sink, address):
-    settings = SimpleNamespace(event_table="events", event_queue_url="https://queue", event_retention_days=0)
-    assert sink_named(sink).address(settings) == address

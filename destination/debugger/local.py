@@ -93,7 +93,7 @@ class LocalDebugger:
             "read_only": False,
             "endpoint": self._url + SEGMENT.path,
             "sink": stores.event_sink,
-            "queue": None if stores.sink.is_queryable else stores.sink.address(stores),
+            "queue": None if stores.sink.is_queryable else stores.event_store,
             "routes": [route.path for route in ROUTES.values()],
             "call_types": stores.supported_call_types.split(","),
             "keys": demo_keys(),

@@ -96,7 +96,7 @@ class StackDebugger:
             "read_only": True,
             "endpoint": None,
             "sink": stores.event_sink,
-            "queue": None if stores.sink.is_queryable else stores.sink.address(stores),
+            "queue": None if stores.sink.is_queryable else stores.event_store,
             "routes": [route.path for route in ROUTES.values()],
             "call_types": supported,
             "keys": [],

@@ -90,7 +90,9 @@ class ErasedUsers:
 
 def sink_of(target: Target) -> Sink:
     """Return the sink of a deployment's function."""
-    return target.stores.sink.open(target.stores, lambda service: getattr(target.account, service)())
+    stores = target.stores
+    retention_days = int(stores.event_retention_days)
+    return stores.sink.open(stores.event_store, target.account.store_client, retention_days=retention_days)
 
 
 @dataclass(frozen=True, kw_only=True)

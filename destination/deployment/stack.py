@@ -122,6 +122,12 @@ class Stores:
         """The sink for messages, with its capabilities."""
         return sink_named(self.event_sink)
 
+    @property
+    def event_store(self) -> str:
+        """The address of the sink's store, such as the name of the event table."""
+        address: str = getattr(self, self.sink.variable.lower())
+        return address
+
     @classmethod
     def from_outputs(cls, outputs: Mapping[str, str]) -> Self:
         """Read stack outputs; raises `KeyError` for one that is missing."""
@@ -141,11 +147,15 @@ class Account:
 
     def dynamodb(self) -> "DynamoDBClient":
         """Return a client for tables."""
-        return require_confirmation(cast("DynamoDBClient", self.client("dynamodb", STORE_CONFIG)))
+        return cast("DynamoDBClient", self.store_client("dynamodb"))
 
     def sqs(self) -> "SQSClient":
         """Return a client for queues."""
-        return require_confirmation(cast("SQSClient", self.client("sqs", STORE_CONFIG)))
+        return cast("SQSClient", self.store_client("sqs"))
+
+    def store_client(self, service: str) -> Any:  # noqa: ANN401 -- a boto3 client
+        """Return a client of the service of a store, which treats an unconfirmed response as an error."""
+        return require_confirmation(self.client(service, STORE_CONFIG))
 
     def cloudformation(self) -> "CloudFormationClient":
         """Return a client for stacks."""

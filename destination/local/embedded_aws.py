@@ -18,10 +18,12 @@ from destination.local.background import first_to_end
 from destination.local.embedded_aws_process import CONTAINER_BRIDGE, DESKTOP_HOST, FOR_CONTAINERS, LOOPBACK
 from destination.local.environment import local_environment
 from destination.paths import ROOT
+from handler.sinks import SINKS, sink_named
 
 START_SECONDS = 60
 
-SERVICES = ("cloudformation", "dynamodb", "dynamodbstreams", "sqs")
+SINK_SERVICES = {sink_named(name).service for name in SINKS}
+SERVICES = sorted({"cloudformation", "dynamodb", "dynamodbstreams", "sqs", *SINK_SERVICES})
 
 
 HEALTH_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"

@@ -128,7 +128,7 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
     if stores.sink.is_queryable:
         console.print(f"See what is stored:            .venv/bin/destination messages list{option}")
     else:
-        console.print(f"Messages go to the queue       {stores.sink.address(stores)}")
+        console.print(f"Messages go to the queue       {stores.event_store}")
     if stores.consumer == "on":
         console.print(f"See the contacts of it:        .venv/bin/destination contacts list{option}")
     console.print(f"A message of each call type:   .venv/bin/destination ping all{option}")

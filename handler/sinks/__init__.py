@@ -1,7 +1,8 @@
 """Step 5: write accepted messages to a sink. Each sink is one module of this package.
 
 To add a sink: write a module with a class that implements `Sink`, and add both to `SINKS`. The setting `EVENT_SINK` is
-the name of the module. The rest of the code asks a sink for its capabilities, never for its name.
+the name of the module. The rest of the code asks a sink for its capabilities, never for its name. CONTRIBUTING.md has
+the recipe.
 """
 
 import importlib
@@ -24,27 +25,13 @@ class Outcome(StrEnum):
     QUEUED = "queued"
 
 
-class SinkSettings(Protocol):
-    """The settings that a sink needs: from the function's environment, or from the outputs of a stack."""
-
-    @property
-    def event_table(self) -> str:
-        """The name of the event table."""
-
-    @property
-    def event_queue_url(self) -> str:
-        """The URL of the event queue."""
-
-    @property
-    def event_retention_days(self) -> int | str:
-        """The number of days for which messages are stored; 0 means no limit."""
-
-
 class Sink(Protocol):
     """Stores records durably."""
 
     service: ClassVar[str]
     """The AWS service that the sink calls, such as `dynamodb`."""
+    variable: ClassVar[str]
+    """The environment variable with the address of the store, such as `EVENT_TABLE`."""
     is_queryable: ClassVar[bool]
     """Whether stored messages can be looked up, by the eraser and by commands."""
     deduplicates: ClassVar[bool]
@@ -53,12 +40,11 @@ class Sink(Protocol):
     """Whether messages go to the event queue, which the consumer reads."""
 
     @classmethod
-    def open(cls, settings: SinkSettings, connect: Callable[[str], Any]) -> Self:
-        """Return the sink of a deployment; `connect` returns the client of a service by its name."""
+    def open(cls, address: str, connect: Callable[[str], Any], *, retention_days: int) -> Self:
+        """Return the sink that writes to the store at this address.
 
-    @staticmethod
-    def address(settings: SinkSettings) -> str:
-        """Return the place where a deployment's messages are stored, for output."""
+        `connect` returns the client of a service by its name. A retention of 0 days means no limit.
+        """
 
     def write(self, record: Record) -> Outcome:
         """Store a record; raises `MessageTooLarge` before any write, or `EventStoreUnavailable`."""

@@ -19,7 +19,7 @@ from handler.errors import (
 from handler.items import MAX_ITEM_BYTES, SECONDS_PER_DAY, json_text, save_units
 from handler.parallel import call_with_retries, run_concurrently
 from handler.record import Record
-from handler.sinks import Outcome, SinkSettings
+from handler.sinks import Outcome
 from handler.spec import DELETE
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class EventTable:
     """
 
     service: ClassVar[str] = "dynamodb"
+    variable: ClassVar[str] = "EVENT_TABLE"
     is_queryable: ClassVar[bool] = True
     deduplicates: ClassVar[bool] = True
     feeds_queue: ClassVar[bool] = False
@@ -47,14 +48,9 @@ class EventTable:
         self._retention_seconds = retention_days * SECONDS_PER_DAY
 
     @classmethod
-    def open(cls, settings: SinkSettings, connect: Callable[[str], Any]) -> Self:
-        """Return the event table of a deployment."""
-        return cls(connect(cls.service), settings.event_table, retention_days=int(settings.event_retention_days))
-
-    @staticmethod
-    def address(settings: SinkSettings) -> str:
-        """Return the name of the event table."""
-        return settings.event_table
+    def open(cls, address: str, connect: Callable[[str], Any], *, retention_days: int) -> Self:
+        """Return the event table with this name."""
+        return cls(connect(cls.service), address, retention_days=retention_days)
 
     def write(self, record: Record, *, is_repeated: bool = False) -> Outcome:
         """Put a record unless its key exists. An expired item counts as absent; TTL deletes it later.

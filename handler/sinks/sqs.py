@@ -11,7 +11,7 @@ from handler.decode import JsonObject
 from handler.errors import STORE_ERRORS, EventStoreUnavailable, InternalError, MessageTooLarge, Refusal
 from handler.parallel import call_with_retries, run_concurrently
 from handler.record import Record, escape, sha256
-from handler.sinks import Outcome, SinkSettings
+from handler.sinks import Outcome
 from handler.spec import DELETE
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class EventQueue:
     """
 
     service: ClassVar[str] = "sqs"
+    variable: ClassVar[str] = "EVENT_QUEUE_URL"
     is_queryable: ClassVar[bool] = False
     deduplicates: ClassVar[bool] = False
     feeds_queue: ClassVar[bool] = True
@@ -41,14 +42,9 @@ class EventQueue:
         self._is_fifo = queue_url.endswith(".fifo")
 
     @classmethod
-    def open(cls, settings: SinkSettings, connect: Callable[[str], Any]) -> Self:
-        """Return the event queue of a deployment."""
-        return cls(connect(cls.service), settings.event_queue_url)
-
-    @staticmethod
-    def address(settings: SinkSettings) -> str:
-        """Return the URL of the event queue."""
-        return settings.event_queue_url
+    def open(cls, address: str, connect: Callable[[str], Any], *, retention_days: int) -> Self:  # noqa: ARG003
+        """Return the event queue with this URL. SQS itself deletes messages, after the retention of the queue."""
+        return cls(connect(cls.service), address)
 
     def write(self, record: Record) -> Outcome:
         """Send a record."""
