@@ -28,6 +28,8 @@ from rich.text import Text
 WIDE = 240
 """The width of a panel, a rule or a picture without a terminal. A table takes the width that it needs."""
 
+GAP_COLUMNS = 2
+"""The space between two columns of a table."""
 FOLDED_COLUMNS = 12
 """The least width of a column that folds words."""
 
@@ -287,7 +289,8 @@ class Rows:
             return
         for left_out in range(len(self._optional) + 1):
             shown = self._without(self._optional[:left_out])
-            widths = shown._widths(options.max_width - 2 * len(shown._headings))  # noqa: SLF001 -- another table
+            room = options.max_width - GAP_COLUMNS * (len(shown._headings) - 1)  # noqa: SLF001 -- another table
+            widths = shown._widths(room)  # noqa: SLF001 -- another table of this class
             if widths is not None:
                 yield shown._table(widths)  # noqa: SLF001 -- another table of this class
                 return
@@ -316,11 +319,14 @@ class Rows:
         """Return the widths of the table's columns, None if they don't fit."""
         lines = [[Text(heading) for heading in self._headings], *(cells for cells, _ in self._rows)]
         longest = [max(cell.cell_len for cell in column) for column in zip(*lines, strict=True)]
-        words = [
-            self._least(place, wide, column)
-            for place, (wide, column) in enumerate(zip(longest, zip(*lines, strict=True), strict=True))
-        ]
-        if sum(words) > columns:
+        for folded in ((), self._folded):  # a column is folded only if the table does not fit otherwise
+            words = [
+                self._least(place, wide, column, folded)
+                for place, (wide, column) in enumerate(zip(longest, zip(*lines, strict=True), strict=True))
+            ]
+            if sum(words) <= columns:
+                break
+        else:
             return None
         widths = longest
         while (excess := sum(widths) - columns) > 0:
@@ -329,16 +335,16 @@ class Rows:
             widths[place] = max(words[place], widths[place] - excess, min(max(others, default=0), widths[place] - 1))
         return widths
 
-    def _least(self, place: int, longest: int, column: Sequence[Text]) -> int:
+    def _least(self, place: int, longest: int, column: Sequence[Text], folded: Sequence[int]) -> int:
         """Return the least width of a column."""
         if place in self._whole:
             return longest
         heading, *words = map(_longest_word, column)
         word = max(words, default=0)
-        return max(heading, min(word, FOLDED_COLUMNS) if place in self._folded else word)
+        return max(heading, min(word, FOLDED_COLUMNS) if place in folded else word)
 
     def _table(self, widths: Sequence[int]) -> Table:
-        table = Table(box=None)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP_COLUMNS, 0, 0))
         for place, (heading, width) in enumerate(zip(self._headings, widths, strict=True)):
             table.add_column(
                 Text(heading), width=width, justify="right" if place in self._right else "left", overflow="fold"

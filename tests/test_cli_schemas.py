@@ -66,7 +66,7 @@ FAULTS = {
     "an infinite number": (
         f'{{"$schema": "{DRAFT_7}", "properties": {{"a": {{"multipleOf": 1e400}}}}}}',
         "",
-        "1e400 is too large for a number: leave the rule out, or write a smaller one",
+        "1e400 is too large for a number (line 1, column 91): leave the rule out, or write a smaller one",
     ),
     "no dialect": ({"type": "object"}, "", "$schema is missing: write http://json-schema.org/draft-07/schema# or "),
     "another dialect": (

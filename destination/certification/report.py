@@ -59,6 +59,13 @@ class Report:
         counts = Counter(finding.verdict for finding in self.findings)
         return {verdict.value: counts[verdict] for verdict in Verdict}
 
+    def _by_group(self) -> dict[str, Counter[Verdict]]:
+        """Return the number of points with each verdict by group, which is the first part of a point's id."""
+        groups: dict[str, Counter[Verdict]] = {}
+        for finding in self.findings:
+            groups.setdefault(finding.point.id.partition(".")[0], Counter())[finding.verdict] += 1
+        return groups
+
     @property
     def summary(self) -> str:
         """The counts in a sentence."""
@@ -81,6 +88,10 @@ class Report:
             "limit_seconds": self.wire.limit_seconds,
             "failed": self.has_failed,
             "counts": self.counts,
+            "groups": {
+                group: {verdict.value: counts[verdict] for verdict in Verdict}
+                for group, counts in self._by_group().items()
+            },
             "points": [
                 {
                     "id": finding.point.id,
@@ -150,12 +161,9 @@ class Report:
         return Group(*parts)
 
     def _groups(self) -> Rows:
-        """Return the counts of each verdict by group, which is the first part of a point's id."""
-        groups: dict[str, Counter[Verdict]] = {}
-        for finding in self.findings:
-            groups.setdefault(finding.point.id.partition(".")[0], Counter())[finding.verdict] += 1
+        """Return a table of the number of points with each verdict by group."""
         table = Rows("Group", "Passed", "Failed", "Warning", "Not checked", right=(1, 2, 3, 4))
-        for group, counts in groups.items():
+        for group, counts in self._by_group().items():
             table.add_row(group, *(str(counts[verdict] or "") for verdict in Verdict))
         return table
 

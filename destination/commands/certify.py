@@ -16,7 +16,7 @@ from destination.certification.run import open_wire, run, temporary_keys
 from destination.certification.store_access import ApiKeys, StoreAccess
 from destination.certification.transport import LOOPBACK
 from destination.commands.options import FiniteRange, ca_file_option, json_option, parse_endpoint
-from destination.console import stdout
+from destination.console import Rows, stdout
 from destination.deployment.stack import stack_outputs
 from destination.deployment.target import LOCAL_URL, Target, local_target, stack_target
 from destination.segment.client import SEGMENT_TIMEOUT_SECONDS
@@ -68,8 +68,7 @@ def certify(
       destination certify --stack direct-destination --url https://destination.example.com/segment --report review
     """
     if only_list:
-        for point in POINTS:
-            click.echo(f"{point.id:<24} {point.title}")
+        _show_points(as_json=as_json)
         return
     try:
         points = chosen(names)
@@ -96,6 +95,18 @@ def certify(
             write_report(report, file_stem)
     if report.has_failed or left:
         raise click.exceptions.Exit(1)
+
+
+def _show_points(*, as_json: bool) -> None:
+    """Print the points that can be checked."""
+    if as_json:
+        points = [{"id": point.id, "title": point.title, "source": point.source} for point in POINTS]
+        click.echo(json.dumps(points, indent=2))
+        return
+    rows = Rows("Point", "Title")
+    for point in POINTS:
+        rows.add_row(point.id, point.title)
+    stdout().print(rows)
 
 
 def _endpoint(

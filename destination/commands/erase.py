@@ -1,6 +1,7 @@
 """`destination erase`: what a `delete` call does, by hand, and what it would do."""
 
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -11,7 +12,7 @@ import click
 from consumer.erasure.subject import Scope
 from consumer.erasure.table import Receipt
 from consumer.runtime.stored import Item
-from destination.commands.options import ID, json_option, parse_person, target_options, yes_option
+from destination.commands.options import ID, confirm, json_option, parse_person, same_target, target_options, yes_option
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (
     Linked,
@@ -67,14 +68,14 @@ def erase(
     if not yes:
         stored = stored_under(target, person.subject)
         question = f"Erase {_both(stored)} of {person} for good?"
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     request = request_erasure(target, person)
     with progress("Erasing") as step:
         receipt = wait_for_receipt(target, request, wait_seconds, step)
     if receipt is None:
         raise click.ClickException(
-            f"Requested, but not finished after {wait_seconds} s: `destination erasures show {request.user_hash[:12]}` "
-            "tells how it goes on. Is the eraser running?"
+            f"Requested, but not finished after {wait_seconds} s: `destination erasures show "
+            f"{request.user_hash[:12]}{same_target()}` shows how it goes on. Is the eraser running?"
         )
     if as_json:
         click.echo(json.dumps(receipt.to_json()))
@@ -86,7 +87,8 @@ def erase(
                 if receipt.linked_messages
                 else ""
             )
-            + f".\nReceipt: {receipt.user_hash[:12]} (destination erasures show)"
+            + ".\nTo see the receipt, run: destination erasures show "
+            + f"{receipt.user_hash[:12]} --customer {shlex.quote(printable(person.customer_id))}{same_target()}"
             + ("" if target.stores.sink.is_queryable else QUEUE_NOTE)
             + (CONSUMER_NOTE if target.stores.consumer == "on" else "")
         )

@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from consumer.erasure.table import Receipt
-from destination.commands.options import ID, json_option, limit_option, parse_person, target_options, yes_option
+from destination.commands.options import (
+    ID,
+    confirm,
+    json_option,
+    limit_option,
+    parse_person,
+    same_target,
+    target_options,
+    yes_option,
+)
 from destination.console import Rows, counted, printable, progress, stdout
 from destination.deployment.erasure import (
     done_later,
@@ -91,6 +100,7 @@ def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
 @click.option("--user", type=ID, help="A user id only.")
 @click.option("--anonymous", type=ID, help="An anonymous id only.")
 @click.option("--proof", is_flag=True, help="Show how to compute the hash of a --user or --anonymous id, too.")
+@json_option("The output is JSON anyway.")
 @target_options
 def show(
     *,
@@ -100,6 +110,7 @@ def show(
     user: str | None,
     anonymous: str | None,
     proof: bool,
+    as_json: bool,  # noqa: ARG001 -- it is JSON anyway
 ) -> None:
     """Show all receipts of one user, as JSON.
 
@@ -166,7 +177,7 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
     people = dict(waiting_deletes(target, limit))
     if people and not yes:
-        click.confirm(f"Request {counted(len(people), 'erasure')} again?", abort=True, err=True)
+        confirm(f"Request {counted(len(people), 'erasure')} again?")
     with progress("Requesting", total=len(people)) as step:
         for person, happened_at in people.items():
             request_erasure(target, person, happened_at=happened_at)
@@ -177,5 +188,6 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
         click.echo(f"Nothing to resume: no delete message is stored for longer than {counted(older_than, 'minute')}.")
     else:
         click.echo(
-            f"Requested {counted(len(people), 'erasure')} again: `destination erasures list` tells when they are done."
+            f"Requested {counted(len(people), 'erasure')} again. To see when they are finished, run: "
+            f"destination erasures list{same_target()}"
         )

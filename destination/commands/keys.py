@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import click
 from rich.text import Text
 
-from destination.commands.options import SINCE, Parsed, json_option, same_target, yes_option
+from destination.commands.options import SINCE, Parsed, confirm, json_option, same_target, yes_option
 from destination.console import Rows, printable, stdout
 from destination.deployment.key_import import import_keys, read_keys
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
@@ -55,6 +55,9 @@ def key_log_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _COLOURS = {"active": "green", "suspended": "yellow", "expired": "yellow"}
+
+_ABSENT = {"scopes": "everything", "expires_at": "never"}
+"""Texts for absent attributes of a key."""
 
 CUSTOMER_ID = Parsed("customer", parse_customer_id)
 EXPIRY = Parsed("time", parse_expiry)
@@ -118,7 +121,17 @@ def list_(*, table: KeyTable, customer_id: str | None, as_json: bool) -> None:
         click.echo(json.dumps([record.to_json() for record in records], indent=2))
         return
     rows = Rows(
-        "ID", "Customer", "Status", "Ends in", "Label", "May send", "Created", "Expires", whole=(0,), folded=(1, 4)
+        "ID",
+        "Customer",
+        "Status",
+        "Ends in",
+        "Label",
+        "May send",
+        "Created",
+        "Expires",
+        whole=(0,),
+        folded=(1, 4),
+        optional=(6, 5, 4),
     )
     for record in records:
         rows.add_row(
@@ -194,7 +207,7 @@ def revoke(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
     record = table.find(key_id)
     if not yes:
         question = f"Revoke …{record.last_four} of {record.customer_id}? This can't be undone."
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
     _change_status(table, record, Status.REVOKED, as_json=as_json)
 
 
@@ -336,4 +349,4 @@ def _show(record: KeyRecord, *, as_json: bool) -> None:
         return
     for name, value in record.to_json().items():
         text = ", ".join(value) if isinstance(value, list) else value
-        click.echo(f"{name.replace('_', ' ')}: {text if text is not None else '-'}")
+        click.echo(f"{name.replace('_', ' ')}: {_ABSENT.get(name, '-') if text is None else text}")

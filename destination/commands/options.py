@@ -126,6 +126,17 @@ def yes_option(text: str = "Don't ask.") -> Decorator:
     return click.option("--yes", is_flag=True, help=text)
 
 
+def confirm(question: str) -> None:
+    """Ask a question; raises `click.ClickException` unless the answer is yes."""
+    try:
+        is_agreed = click.confirm(question, err=True)
+    except click.Abort:  # the end of the input, or Control-C
+        click.echo(err=True)
+        is_agreed = False
+    if not is_agreed:
+        raise click.ClickException("Nothing was changed. To answer yes without being asked, add --yes.")
+
+
 def schemas_option(text: str) -> Decorator:
     """Give a command `--schemas`, and hand it the `folder`."""
     path = click.Path(exists=True, file_okay=False, path_type=Path)

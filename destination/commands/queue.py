@@ -62,6 +62,12 @@ def peek(*, target: Target, limit: int, dead_letters: bool, as_json: bool) -> No
         )["Attributes"]
     about = sum(map(int, attributes.values()))
     click.echo(f"{counted(len(found), 'message')} of about {about:,} in {url}.", err=True)
+    if target.stores.sink.is_queryable and not dead_letters:
+        click.echo(
+            "This deployment stores messages in its event table (destination messages list). Its queue has only what "
+            "the consumer takes from there: messages to retry, replays and delete messages.",
+            err=True,
+        )
 
 
 def _dead_letter_queue(client: "SQSClient", url: str) -> str:

@@ -15,6 +15,7 @@ import click
 from destination.commands.options import (
     ID,
     Parsed,
+    confirm,
     json_option,
     limit_option,
     schemas_option,
@@ -103,7 +104,7 @@ def list_(*, selection: RejectSelection, limit: int, as_json: bool) -> None:
         for reject in newest[:limit]:
             click.echo(json.dumps(reject.to_json()))
         return
-    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", whole=(0,), folded=(1, 3, 5))
+    rows = Rows("Time (UTC)", "Customer", "Type", "Who", "Code", "Answer", "ID", folded=(3, 5), optional=(2, 3))
     for reject in newest[:limit]:
         rows.add_row(*_columns(reject))
     stdout().print(rows)
@@ -274,7 +275,7 @@ def purge(*, selection: RejectSelection, older_than: int | None, yes: bool, as_j
         chosen = [reject for reject in chosen if reject.rejected_at < limit]
     which = f"{selection}" + (f", older than {older_than} days" if older_than else "")
     if chosen and not yes:
-        click.confirm(f"Delete {_rejects(len(chosen))} {which} for good?", abort=True, err=True)
+        confirm(f"Delete {_rejects(len(chosen))} {which} for good?")
     table = selection.table
     deleted: list[KeptReject] = []
     stayed = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from destination.commands.options import ID, Parsed, json_option, target_options, yes_option
+from destination.commands.options import ID, Parsed, confirm, json_option, target_options, yes_option
 from destination.console import counted, printable
 from destination.deployment import demo
 from destination.deployment.replay import TIMES, ReplayRange, ReplayState, replay_pages, resumed, state_path
@@ -116,7 +116,7 @@ def replay(
 def _ask_unless(chosen: object) -> None:
     """Ask whether everything is meant, where nothing was chosen; raises `click.Abort`."""
     if not chosen:
-        click.confirm("Hand all messages of all customers to the consumer again?", abort=True, err=True)
+        confirm("Hand all messages of all customers to the consumer again?")
 
 
 def _tell(state: ReplayState, *, as_json: bool, dry_run: bool) -> None:

@@ -63,7 +63,10 @@ def _show(figures: Figures, progress: BetaProgress | str, period: Period, *, is_
     console = stdout()
     span = f"{period.since:%Y-%m-%d %H:%M} to {period.until:%Y-%m-%d %H:%M} UTC"
     first = f"the first line is of {figures.first:%Y-%m-%d %H:%M:%S}" if figures.first else "there is no line"
-    console.print(Text(f"{period.words[0].upper()}{period.words[1:]}: {span}; {first}.", "bold"), soft_wrap=True)
+    console.print(
+        Text(f"{period.words[0].upper()}{period.words[1:]}: {span}; {first}.", "bold"),
+        soft_wrap=not console.is_terminal,
+    )
     if figures.tallies:
         console.print()
         console.print(messages_table(figures))
@@ -80,4 +83,4 @@ def _show(figures: Figures, progress: BetaProgress | str, period: Period, *, is_
     show_requests(console, figures)
     console.print()
     for sentence in beta_sentences(progress):
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(Text(sentence), soft_wrap=not console.is_terminal)

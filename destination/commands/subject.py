@@ -9,9 +9,9 @@ from typing import TextIO
 
 import click
 
-from destination.commands.options import ID, parse_person, target_options
+from destination.commands.options import ID, json_option, parse_person, target_options
 from destination.console import counted, progress
-from destination.deployment.export import Export
+from destination.deployment.export import KINDS, Export
 from destination.deployment.target import Target
 
 OWNER_ONLY = 0o600
@@ -27,9 +27,16 @@ def subject() -> None:
 @click.option("--user", type=ID, help="The user id.")
 @click.option("--anonymous", type=ID, help="The anonymous id of a visitor, in place of a user.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, readable by you only.")
+@json_option("The output is JSON anyway, an object per line.")
 @target_options
 def export(
-    *, target: Target, customer_id: str | None, user: str | None, anonymous: str | None, output: Path | None
+    *,
+    target: Target,
+    customer_id: str | None,
+    user: str | None,
+    anonymous: str | None,
+    output: Path | None,
+    as_json: bool,  # noqa: ARG001 -- it is JSON anyway
 ) -> None:
     """Print everything that is stored of a person.
 
@@ -47,9 +54,8 @@ def export(
         for document in made.documents():
             print(json.dumps(document), file=file)
             advance()
-        print(
-            json.dumps({"kind": "summary", "customer_id": person.customer_id, **person.ids, **made.counts}), file=file
-        )
+        counts = {kind: made.counts[kind] for kind in KINDS}
+        print(json.dumps({"kind": "summary", "customer_id": person.customer_id, **person.ids, **counts}), file=file)
     _summarize(made)
 
 

@@ -115,7 +115,7 @@ def _show(histories: Sequence[History], message_id: str) -> None:
         if number:
             console.print()
         for text in history.picture(message_id):
-            console.print(text, soft_wrap=True)
+            console.print(text, soft_wrap=not console.is_terminal)
 
 
 def _last_message(log: RequestLog, customer_id: str | None) -> str:

@@ -22,6 +22,8 @@ from handler.record import sha256
 from handler.spec import DELETE
 
 PAGE_ITEMS = 100
+KINDS = ("message", "erasure_request", "reject", "linked_message", "linked_reject", "contact", "receipt")
+"""The kinds of documents in an export."""
 
 
 @dataclass(frozen=True, kw_only=True)

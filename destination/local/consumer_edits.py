@@ -44,6 +44,14 @@ class ConsumerEdits:
         self._seen = self._stamps()
         self._sources.use(self._check_out())
 
+    def explained(self, error: click.ClickException) -> click.ClickException:
+        """Return the error of a function that did not start; in one line if the fault is in `consumer/`."""
+        checkout = self._folder / f"consumer-{self._number}"
+        if str(checkout / CONSUMER) not in error.message:
+            return error
+        function = error.message.partition(" ")[0]
+        return click.ClickException(f"{function} did not start: {place_of_error(error.message, checkout)}")
+
     async def watch(self) -> None:
         """Poll for changes until cancelled."""
         while True:

@@ -142,6 +142,7 @@ def _serve(
             proxy=proxy or nullcontext(),
             certificate=certificate,
             work=(edits.watch, consumer_edits.watch),
+            explained=consumer_edits.explained,
             watches=[*([] if options.endpoint_url else [embedded.watch]), api.functions.watch, *sources.watches],
         )
         api_key = options.api_key or demo.GOOD_KEY
@@ -264,12 +265,16 @@ class _Running:
     certificate: "trustme.LeafCert | None"
     work: Iterable[Callable[[], Coroutine[Any, Any, None]]]
     watches: Iterable[Callable[[], Coroutine[Any, Any, str]]]
+    explained: Callable[[click.ClickException], click.ClickException]
 
     async def run(self, listener: socket.socket, processes: int, welcome: Callable[[], None]) -> None:
         """Start the functions, serve until the end, and stop them."""
         async with self.proxy:
             try:
-                await asyncio.gather(self.api.functions.start(processes), self.sources.start())
+                try:
+                    await asyncio.gather(self.api.functions.start(processes), self.sources.start())
+                except click.ClickException as error:
+                    raise self.explained(error) from error
                 fault = await self._serve(listener, welcome)
                 if fault is not None:
                     raise click.ClickException(f"{fault}. {RESTART}")

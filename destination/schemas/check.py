@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -82,9 +83,8 @@ def _read(path: Path) -> JsonObject:
         return dict(members)
 
     try:
-        document = json.loads(
-            path.read_bytes(), object_pairs_hook=to_object, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        content = path.read_bytes()
+        document = json.loads(content, object_pairs_hook=to_object, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"this is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
     except UnicodeDecodeError as error:
@@ -97,6 +97,7 @@ def _read(path: Path) -> JsonObject:
         raise ValueError(f"this must be a JSON object, not {type_name(document)}")  # noqa: TRY004 -- one kind for all
     if repeated:
         raise ValueError(f"{repeated[0]} stands twice in one object, where only the last one counts: join them")
+    _refuse_infinite(content.decode(json.detect_encoding(content)))
     _dialect(document)
     return document
 
@@ -105,10 +106,21 @@ def _refuse_constant(name: str) -> Never:
     raise ValueError(f"this is not JSON: {name} is not a number of JSON")
 
 
-def _finite(number: str) -> float:
-    if math.isinf(value := float(number)):
-        raise ValueError(f"{number} is too large for a number: leave the rule out, or write a smaller one")
-    return value
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*', re.DOTALL)
+"""A string or a number of valid JSON."""
+
+
+def _refuse_infinite(text: str) -> None:
+    """Raise `ValueError` with the place of a number in valid JSON that is out of range."""
+    for token in _TOKEN.finditer(text):
+        is_float = not token[0].startswith('"') and not token[0].lstrip("-").isdigit()
+        if not is_float or math.isfinite(float(token[0])):
+            continue
+        line, column = text.count("\n", 0, token.start()) + 1, token.start() - text.rfind("\n", 0, token.start())
+        raise ValueError(
+            f"{token[0]} is too large for a number (line {line}, column {column}): leave the rule out, or write a "
+            "smaller one"
+        )
 
 
 def _dialect(document: JsonObject) -> Dialect:

@@ -19,7 +19,7 @@ def show_requests(console: Console, figures: Figures) -> None:
         console.print(requests_table(figures))
     for sentence in figures.contradictions:
         console.print()
-        console.print(Text(sentence, "yellow"), soft_wrap=True)
+        console.print(Text(sentence, "yellow"), soft_wrap=not console.is_terminal)
 
 
 def messages_table(figures: Figures) -> Rows:
@@ -34,7 +34,7 @@ def messages_table(figures: Figures) -> Rows:
         "Last (UTC)",
         right=range(2, 6),
         whole=(6,),
-        folded=(0,),
+        optional=(6,),
     )
     rows = sorted(figures.tallies.items(), key=_trouble_first)
     for (customer, call_type), tally in rows:
@@ -46,7 +46,7 @@ def messages_table(figures: Figures) -> Rows:
 
 def reasons_table(figures: Figures) -> Rows:
     """Return a table of refusals and failures, one code per row: a cell with a list of codes needs a wide terminal."""
-    table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4), folded=(0,))
+    table = Rows("Customer", "Calls", "Code", "Refused", "Failed", right=(3, 4))
     for (customer, call_type), tally in sorted(figures.tallies.items(), key=_trouble_first):
         for code, _ in (tally.refused + tally.failed).most_common():
             counts = (tally.refused[code], tally.failed[code])

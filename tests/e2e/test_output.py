@@ -179,6 +179,12 @@ def test_cells_are_never_cut(columns, customer):
     assert together.count("1,234,567") == len(CODES)
 
 
+def test_no_word_is_folded_where_another_column_can_be_wrapped():
+    rows = Rows("Linked id", "Named as", "Messages", folded=(0,))
+    rows.add_row("b2a7c1d0-6b9e-4e53-9f0e-3d1c8a5e7f21", "anonymous, previous", "0")
+    assert "b2a7c1d0-6b9e-4e53-9f0e-3d1c8a5e7f21" in drawn(rows, 60).split()
+
+
 @pytest.mark.parametrize("customer", ["acme", "a-customer-with-a-longer-id"])
 def test_codes_stay_whole_in_80_columns(customer):
     shown = drawn(sample_rows(customer), 80)

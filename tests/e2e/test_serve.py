@@ -453,6 +453,18 @@ def page_row(server):
     return server.request("GET", f"/_local/requests/{row_id}").body
 
 
+def test_consumer_that_can_not_be_loaded_is_named_in_one_line(tmp_path):
+    shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "consumer" / "handle.py").write_text('"""Handle."""\n\ndef handle(message, customer_id:\n    pass\n')
+    server = start(make_checkout(tmp_path), "serve", "--port", "0", "--processes", "1", stdout=subprocess.PIPE)
+    output, _ = server.communicate(timeout=PATIENCE_SECONDS)
+    assert server.returncode == 1
+    assert output.splitlines()[-1].endswith(
+        "did not start: consumer/handle.py, line 3: SyntaxError: '(' was never closed"
+    )
+    assert "Traceback" not in output
+
+
 def test_consumer_failure_is_shown_by_every_command(tmp_path):
     shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "consumer" / "handle.py").write_text(
