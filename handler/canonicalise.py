@@ -7,11 +7,11 @@ The spec's fields at the top and in `context` get their canonical spelling. Keys
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from handler.decode import JsonObject, check_values, type_name
+from handler.decode import CheckedBatch, JsonObject, check_values, type_name
 from handler.errors import BatchTooLarge, InternalError, MissingBatch, NotAnObject, NumberOutOfRange, Refusal
 from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, TOP, Fields, fold
 from handler.split import MAX_BATCH_MESSAGES
@@ -86,26 +86,31 @@ def canonicalise_batch(payload: JsonObject) -> list[Message]:
     [entries] = batches
     if len(entries) > MAX_BATCH_MESSAGES:
         raise BatchTooLarge(f"A batch may hold at most {MAX_BATCH_MESSAGES:,} messages")
-    inherited = _inherited(payload)
+    check = _pass if isinstance(payload, CheckedBatch) else check_values
+    inherited = _inherited(payload, check)
     if len(json.dumps(inherited)) * len(entries) > MAX_INHERITED_BYTES:
         raise BatchTooLarge("The fields of the batch that apply to each message are too large for so many messages")
-    return [_entry(entry, inherited) for entry in entries]
+    return [_entry(entry, inherited, check) for entry in entries]
 
 
-def _inherited(batch: JsonObject) -> JsonObject:
+def _pass(_: object) -> None:
+    """Accept the values of a batch that are checked already."""
+
+
+def _inherited(batch: JsonObject, check: Callable[[object], None]) -> JsonObject:
     fields = {name: value for name, value in batch.items() if TOP.canonical[name] in INHERITED}
-    check_values(fields)
+    check(fields)
     body = _message(fields, {}).body
     return {name: body[name] for name in INHERITED if name in body}
 
 
-def _entry(entry: object, inherited: JsonObject) -> Message:
+def _entry(entry: object, inherited: JsonObject, check: Callable[[object], None]) -> Message:
     try:
         if isinstance(entry, Refusal):
             raise entry
         if not isinstance(entry, dict):
             raise NotAnObject(f"A message must be a JSON object, not {type_name(entry)}")
-        check_values(entry)
+        check(entry)
     except NumberOutOfRange as fault:
         return _guarded(cast("JsonObject", entry), inherited, fault)
     except Refusal as fault:

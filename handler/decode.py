@@ -86,12 +86,15 @@ def _object(value: object) -> JsonObject:
 def decode_batch(body: str, *, is_base64: bool = False) -> JsonObject:
     """Return the JSON object in the body of a batch; raises a `Refusal` with status 400 for anything else.
 
-    A message that can't be parsed is represented by its `Refusal`. `check_values` checks the others.
+    If all values are valid, the object is a `CheckedBatch`. Otherwise a message that can't be parsed is represented by
+    its `Refusal`, and `check_values` has to check the others.
     """
     try:
         text = decode_text(body, is_base64=is_base64, max_bytes=MAX_BATCH_BYTES)
     except MessageTooLarge as error:
         raise BatchTooLarge(str(error)) from error
+    with suppress(Refusal):
+        return CheckedBatch(_object(_loads(text)))
     try:
         batch = _parse(text, _LENIENT_DECODER)
     except (InvalidJson, NestedTooDeeply):
@@ -99,6 +102,10 @@ def decode_batch(body: str, *, is_base64: bool = False) -> JsonObject:
             return _parse_messages(text)
         raise
     return _object(batch)
+
+
+class CheckedBatch(dict[str, Any]):
+    """The object in the body of a batch, without values that `check_values` would refuse."""
 
 
 def check_values(value: object) -> None:

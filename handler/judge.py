@@ -8,7 +8,7 @@ retried, drafts in the event tester, and stored messages that new schemas are tr
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from handler.canonicalise import Message
 from handler.decode import JsonObject, decode_settings
@@ -48,9 +48,10 @@ class Judge:
         decides whether a bug ends the request or becomes an `InternalError`.
         """
         time = CheckTime()
+        settings = cache(partial(decode_settings, settings_header))
 
         def by_schemas(message: Message) -> None:
-            self.check_schemas(str(message.type), message.body, decode_settings(settings_header), time)
+            self.check_schemas(str(message.type), message.body, settings(), time)
 
         refusals: list[Refusal | None] = [None] * len(messages)
         for check in (each(route, partial(self._check_type, route)), scope, erasure, each(route, by_schemas)):

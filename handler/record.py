@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Literal
 
 from handler.canonicalise import Message
@@ -36,7 +37,7 @@ class Record:
     stored_at: float
     received_at: str | None = None
 
-    @property
+    @cached_property
     def subject(self) -> str:
         """The subject of the message: `acme#user#97980cfea0067` or `acme#anonymous#507f191e`."""
         subject = subject_of(self.customer_id, self.message.body)
@@ -44,12 +45,12 @@ class Record:
             raise ValueError("A message without user_id and anonymous_id can't be stored: its schema refuses it")
         return subject
 
-    @property
+    @cached_property
     def position(self) -> str:
         """The place of the message in the timeline of its subject: `2020-05-09T23:54:49.200000Z#ajs-next-17e0`."""
         return _key(self.message.time, escape(self.message.message_id), max_bytes=MAX_POSITION_BYTES)
 
-    @property
+    @cached_property
     def facts(self) -> dict[str, str]:
         """The attributes for queries, as text without lone surrogates (which UTF-8, and so DynamoDB, can't encode)."""
         texts = ((name, self.message.body.get(name)) for name in _FACTS)

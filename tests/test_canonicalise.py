@@ -15,6 +15,7 @@ from handler.canonicalise import (
     names_write_key,
     write_key_of,
 )
+from handler.decode import CheckedBatch
 from handler.errors import BatchTooLarge, InvalidJson, MissingBatch, NestedTooDeeply, NumberOutOfRange
 from handler.spec import CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, MAX_NAME_CHARS, MAX_REMEMBERED_NAMES, TOP, snake_case
 from handler.split import MAX_BATCH_MESSAGES
@@ -594,6 +595,12 @@ def test_number_of_messages_in_a_batch_is_limited():
     assert len(canonicalise_batch({"batch": [{}] * MAX_BATCH_MESSAGES})) == 2500
     with pytest.raises(BatchTooLarge, match="at most 2,500 messages"):
         canonicalise_batch({"batch": [{}] * (MAX_BATCH_MESSAGES + 1)})
+
+
+def test_values_of_a_checked_batch_are_not_checked_again():
+    payload = {"batch": [{"x": math.nan}]}
+    assert [message.fault is None for message in canonicalise_batch(CheckedBatch(payload))] == [True]
+    assert [message.fault is None for message in canonicalise_batch(payload)] == [False]
 
 
 def test_error_in_a_batch_field_applies_to_all_messages():

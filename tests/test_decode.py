@@ -6,6 +6,9 @@ import sys
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from searches import search
 
 from bench import hostile
 from handler.decode import (
@@ -14,6 +17,7 @@ from handler.decode import (
     MAX_GZIP_MEMBERS,
     MAX_NESTING,
     MAX_SETTINGS_BYTES,
+    CheckedBatch,
     check_values,
     decode_batch,
     decode_body,
@@ -29,6 +33,7 @@ from handler.errors import (
     NestedTooDeeply,
     NotAnObject,
     NumberOutOfRange,
+    Refusal,
 )
 
 LARGEST_DOUBLE = int(sys.float_info.max)
@@ -403,6 +408,27 @@ def test_invalid_number_is_refused_with_its_message_only(literal):
     with pytest.raises(NumberOutOfRange):
         check_values(payload["batch"][0])
     check_values(payload["batch"][1])
+
+
+@search(200)
+@given(
+    st.recursive(
+        st.sampled_from(["1", "-0.5", "1e400", "NaN", "-Infinity", "9" * 400, '"[{"', "null"]),
+        lambda children: st.lists(children, max_size=3).map(lambda texts: f"[{', '.join(texts)}]"),
+        max_leaves=6,
+    ),
+    st.integers(0, MAX_NESTING + 2),
+)
+def test_values_of_a_checked_batch_are_valid(text, depth):
+    payload = decode_batch(f'{{"batch": [{{"x": {"[" * depth}{text}{"]" * depth}}}], "sentAt": {text}}}')
+    try:
+        for value in payload.values():
+            check_values(value)
+    except Refusal:
+        assert not isinstance(payload, CheckedBatch)
+    else:
+        # Nesting is counted from the batch, so a message that is nested almost too deeply is checked alone.
+        assert isinstance(payload, CheckedBatch) or depth > MAX_NESTING - 10
 
 
 @pytest.mark.parametrize("number", ["NaN", "1e999", "9" * 400])

@@ -101,17 +101,18 @@ class EventQueue:
 
     def _message(self, record: Record) -> JsonObject:
         """Return the arguments of a send call, without the queue."""
+        facts = record.facts
         content = {
             "subject": record.subject,
             "position": record.position,
-            **record.facts,
+            **facts,
             "settings": record.settings,
             "message": record.message.body,
         }
         message: JsonObject = {
             "MessageBody": json.dumps(content, separators=(",", ":")),
             "MessageAttributes": {
-                name: {"DataType": "String", "StringValue": escape(record.facts[name])}
+                name: {"DataType": "String", "StringValue": escape(facts[name])}
                 for name in ("customer_id", "type", "message_id")
             },
         }
