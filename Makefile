@@ -2,7 +2,7 @@
 # make test      the fast test suite                                     make test ARGS="-k canonicalise"
 # make test-all  the fast suite, and all that is slower
 # make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
-# make check     formatting, lint, types and imports (changes nothing)   make format  corrects what it can
+# make check     formatting, lint, types, imports and wording (changes nothing)   make format  corrects what it can
 # make nightly   what takes too long for each change: all examples, all faults, all permissions
 # make bench     what the function costs, compared with others           make bench ARGS="--quick"
 # make sabotage  faults in a copy that the product's own tools must notice
@@ -13,7 +13,7 @@
 # make privileges  that no role has a permission too many, each in turn
 # make screenshots  the pictures of the page in docs/
 # make docs      builds the documentation site and serves it on this machine
-# make lock      pins the dependencies anew (needs uv)
+# make lock      pins the dependencies again (needs uv)
 
 PYTHON ?= python3
 VENV := .venv
@@ -37,6 +37,7 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+	@$(VENV)/bin/python .ci/language.py
 
 format: $(INSTALLED)
 	$(VENV)/bin/ruff format

@@ -49,11 +49,11 @@ def bodies(size: int) -> Mapping[str, tuple[str, bool]]:
         "arrays without end": "[" * size,
         "a batch of one deep array": '{"batch":[' + "[" * (size // 2 - 6) + "]" * (size // 2 - 6) + "]}",
         "a batch of deep arrays": _filled('{"batch":[', "[" * 3000 + "]" * 3000 + ",", "0]}", size),
-        "many batches of what is not JSON": _filled("{", '"batch":[' + "x," * 2499 + "x],", '"batch":[]}', size),
+        "many batches of invalid JSON": _filled("{", '"batch":[' + "x," * 2499 + "x],", '"batch":[]}', size),
         "many spellings of batch": _joined(
             "{", (f'"{name}":[' + "x," * 79 + "x]" for name in spellings("batch")), size
         ),
-        "a batch of what is not JSON": _filled('{"batch":[', "[" + "x" * 200 + "],", "0]}", size),
+        "a batch of invalid JSON": _filled('{"batch":[', "[" + "x" * 200 + "],", "0]}", size),
     }
     members = {
         "gzip: empty members": gzip.compress(b"", mtime=0) * (size // 20),

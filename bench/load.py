@@ -33,7 +33,7 @@ STOP_SECONDS = 30
 POLL_SECONDS = 0.1
 
 CHECKOUT = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
-"""The local server needs these; it writes its files beside them, which must not be those of a server in use."""
+"""The parts of a checkout that the local server needs. They are copied, because it writes files next to them."""
 PERCENTILES = ("p50", "p95", "p99")
 
 

@@ -184,8 +184,8 @@ class StoreServer:
         self._process.join()
 
     def received(self) -> Received:
-        """Ask what came so far."""
-        self._connection.send("what came?")
+        """Return the requests so far."""
+        self._connection.send("received")
         received: Received = self._told()
         return received
 

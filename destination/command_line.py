@@ -33,12 +33,12 @@ from destination.deployment.clients import ignore_unwritable_key_log
 from handler.errors import STORE_ERRORS
 
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit code of a command that Control-C ended, as shells report it."""
+"""The exit code after Control-C, as shells report it."""
 
 
 class _Command(click.Group):
-    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 -- click's
-        """Run a command whose output can't steer the terminal; when it can't be written, the exit code is 1."""
+    def main(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 -- click's arguments
+        """Run a command whose output can't control the terminal; the exit code is 1 if the output can't be written."""
         code: Any = 0
         with standard_streams() as output:
             try:
@@ -51,9 +51,9 @@ class _Command(click.Group):
                 code = 1
                 if error is not output.fault:
                     click.echo(f"Error: {error}", err=True)
-            if output.fault and code == INTERRUPTED:  # how a server ends that can't print
+            if output.fault and code == INTERRUPTED:  # a server that can't print ends itself this way
                 code = 1
-            if output.fault and output.fault.errno != errno.EPIPE:  # a reader may close a pipe when it has enough
+            if output.fault and output.fault.errno != errno.EPIPE:  # a reader may close a pipe early
                 code = code or 1
                 click.echo(f"Error: Standard output can't be written: {output.fault.strerror}", err=True)
         sys.exit(code)
@@ -65,14 +65,14 @@ class _Command(click.Group):
             _raise_on_control_c()
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            click.echo(err=True)  # after the ^C of the terminal
+            click.echo(err=True)  # ends the line with the terminal's ^C
             raise click.exceptions.Exit(INTERRUPTED) from error
         except STORE_ERRORS as error:
             raise click.ClickException(f"AWS answered: {error}") from error
 
 
 def _raise_on_control_c() -> None:
-    """Raise `KeyboardInterrupt` on SIGINT, which ends the process until now, or is ignored if a script started it."""
+    """Raise `KeyboardInterrupt` on SIGINT, which so far ends the process, or is ignored if a script started it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

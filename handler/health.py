@@ -16,7 +16,7 @@ KEPT_SECONDS = 10
 
 
 class Health:
-    """Checks stores by their probes, each of which raises an `Unavailable`; `clock` returns seconds."""
+    """Checks stores by their probes, which raise an `Unavailable`; `clock` returns seconds."""
 
     def __init__(self, probes: Sequence[Callable[[], None]], *, clock: Callable[[], float]) -> None:
         self._probes = probes

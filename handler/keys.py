@@ -39,7 +39,7 @@ It is not 0: a function environment reads the table for a bad key at most once i
 MAX_CACHED_KEYS = 10_000
 """Each takes about 1 KB, so the cache takes at most 10 MB."""
 LOGGED_HASH_CHARS = 4
-"""Length of the start of a key's hash in request lines: enough to tell the few keys of a customer apart.
+"""Length of the start of a key's hash in request lines: enough to distinguish the few keys of a customer.
 
 65,536 values are too few to confirm a guessed key, which matters for the short keys of some partners.
 """
@@ -70,7 +70,7 @@ class ApiKey:
 
     @property
     def logged_hash(self) -> str:
-        """Return the start of the hash, by which request lines tell the keys of a customer apart."""
+        """Return the start of the hash, which distinguishes the keys of a customer in request lines."""
         return self.key_hash[:LOGGED_HASH_CHARS]
 
     def has_expired(self, now: float) -> bool:
@@ -172,7 +172,7 @@ class KeyStore:
         if not is_well_formed(key) or (key.startswith(DEMO_KEY_PREFIX) and not self._accept_demo_keys):
             return None
         try:
-            return self._read_anew(key_hash, now)
+            return self._refresh(key_hash, now)
         except KeyStoreUnavailable:
             if cached is None or cached.api_key is None or not cached.api_key.is_live(now):
                 raise
@@ -191,7 +191,7 @@ class KeyStore:
         cached = self._cached(api_key.key_hash)
         if cached is not None and cached.can_refuse(now):
             return cached.api_key
-        return self._read_anew(api_key.key_hash, now)
+        return self._refresh(api_key.key_hash, now)
 
     def probe(self) -> None:
         """Read a key that never exists; raises `KeyStoreUnavailable`."""
@@ -208,7 +208,7 @@ class KeyStore:
             raise KeyStoreUnavailable from error
         return _api_key(key_hash, answer["Item"]) if "Item" in answer else None
 
-    def _read_anew(self, key_hash: str, now: float) -> ApiKey | None:
+    def _refresh(self, key_hash: str, now: float) -> ApiKey | None:
         api_key = self._read(key_hash)
         self._remember(key_hash, _Cached(api_key=api_key, read_at=now, fresh_until=now + self._cache_seconds))
         return api_key

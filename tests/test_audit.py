@@ -179,4 +179,4 @@ def test_a_queue_message_with_a_wrong_envelope_is_named(aws, part, name):
     drain = QueueDrain(client, stores.event_queue_url, TRAFFIC.customer_ids, wait_seconds=0)
     drain.audit = audit.take
     drain.finish(frozenset())
-    assert ledger.breaches.times == {f"a queue message has the {name or part} that is due": 1}
+    assert ledger.breaches.times == {f"a queue message has the expected {name or part}": 1}

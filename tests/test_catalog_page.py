@@ -153,4 +153,4 @@ def test_the_page_can_be_written_to_a_file(aws, tmp_path):
 @pytest.mark.parametrize("option", ["--website", "--keys-at"])
 def test_links_must_lead_to_a_page(option):
     result = run("catalog-page", "--name", "Acme", option, "javascript:alert(1)")
-    assert (result.exit_code, "is no URL of a page" in result.stderr) == (2, True)
+    assert (result.exit_code, "is not the URL of a page" in result.stderr) == (2, True)

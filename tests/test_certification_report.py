@@ -16,7 +16,7 @@ def check(_):
 
 
 def finding(point_id, verdict):
-    point = Point(id=point_id, title=f"Title of {point_id}", source="a page", mend="Change it.", check=check)
+    point = Point(id=point_id, title=f"Title of {point_id}", source="a page", remedy="Change it.", check=check)
     return Finding(point=point, outcome=Outcome(verdict=verdict, says=f"what was found of {point_id}"))
 
 

@@ -108,7 +108,7 @@ def test_list_ends_at_its_limit_and_says_if_there_are_more(keep):
     keep(*(message("page", f"user-{number}") for number in range(3)))
     assert len(listed("--limit", "2")) == 2
     result = contacts("list", "--customer", "acme", "--limit", "2")
-    assert result.stderr == "2 contacts of acme; there are more: --limit shows them.\n"
+    assert result.stderr == "2 contacts of acme; --limit shows more.\n"
 
 
 def test_json_list_reads_no_further_than_its_limit(keep):
@@ -146,7 +146,7 @@ def test_control_characters_are_not_printed(keep):
         assert "\x1b" not in result.output
 
 
-OFF = "the consumer of this deployment is off, and keeps none until it is deployed with Consumer=on"
+OFF = "the consumer of this deployment is off. Deploy it with Consumer=on to keep contacts"
 
 
 def test_empty_list_explains_that_the_consumer_is_off(deploy):
@@ -160,7 +160,7 @@ def test_stack_needs_the_customer_option(command, deploy):
     deploy()
     result = contacts(*command)
     assert result.exit_code == 2
-    assert "Name the --customer whose contacts these are" in result.stderr
+    assert "Name the customer with --customer" in result.stderr
 
 
 def test_customer_on_a_local_server_is_demo_by_default(server):

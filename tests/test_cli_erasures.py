@@ -91,7 +91,7 @@ def test_dry_run_shows_stored_messages_and_linked_ids(destination):
     assert len(destination.stored()) == 6
 
 
-@pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "but for users, is erased too")])
+@pytest.mark.parametrize(("scope", "then"), [("user", "stays, unless"), ("linked", "except users, is erased too")])
 def test_dry_run_says_what_happens_to_linked_ids(scope, then, deploy):
     deploy(ErasureScope=scope).post(track(userId="ada", anonymousId="5f0c"))
     told = erase(*ADA, "--dry-run").output
@@ -137,7 +137,7 @@ def test_delete_is_also_sent_to_the_queue(deploy):
 @pytest.mark.usefixtures("destination")
 def test_erase_asks_for_confirmation():
     result = erase(*ADA, "--wait", "0", stdin="n\n")
-    assert (result.exit_code, "Erase 3 messages and 1 reject of userId ada of demo for good?" in result.output) == (
+    assert (result.exit_code, "Erase 3 messages and 1 reject of userId ada of demo permanently?" in result.output) == (
         1,
         True,
     )
@@ -150,7 +150,7 @@ def test_erase_asks_for_confirmation():
     [
         (("--customer", "demo"), "Name either a --user or an --anonymous id"),
         ((*ADA, "--anonymous", "5f0c"), "Name either a --user or an --anonymous id"),
-        (("--user", "ada"), "Name the --customer whose user this is"),
+        (("--user", "ada"), "Name this user's customer with --customer"),
         (("--customer", "demo", "--user", ""), "Invalid value for '--user': it is empty"),
         (("--customer", "", "--user", "ada"), "Invalid value for '--customer': it is empty"),
     ],
@@ -217,11 +217,11 @@ def test_receipts_of_a_user_are_found_by_id_or_hash():
 @pytest.mark.parametrize(
     ("options", "status", "problem"),
     [
-        (("--customer", "demo", "--user", "nobody"), 1, "No receipt is of "),
+        (("--customer", "demo", "--user", "nobody"), 1, "There is no receipt for "),
         (("abcd", "--user", "ada", "--customer", "demo"), 2, "and not both"),
-        (("abcd",), 2, "Name the --customer"),
-        (("nobody", "--customer", "demo"), 1, "No receipt is of nobody here"),
-        (("ad", "--customer", "demo"), 1, "No receipt is of ad here"),
+        (("abcd",), 2, "Name this user's customer with --customer"),
+        (("nobody", "--customer", "demo"), 1, "There is no receipt for nobody here"),
+        (("ad", "--customer", "demo"), 1, "There is no receipt for ad here"),
         ((), 2, "Name either a --user"),
     ],
 )

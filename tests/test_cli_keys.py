@@ -177,7 +177,7 @@ def test_revoked_key_stays_refused(make_key, answer, server):
         refused = server.run("keys", command, made["id"])
         assert (refused.exit_code, refused.stderr) == (
             1,
-            "Error: This key is revoked, which is for good: make a new one\n",
+            "Error: This key is revoked permanently: create a new one\n",
         )
     assert answer(made["api_key"]) == (401, "revoked_key")
     assert server.run("keys", "revoke", made["id"], "--yes").exit_code == 0
@@ -295,7 +295,7 @@ def test_existing_keys_can_be_imported(server, customer, answer, tmp_path, encod
     ours, theirs = new_key(), f"key-{encoding} of {customer}"
     file = tmp_path / "keys.csv"
     file.write_text(f'{customer},{ours}\n\n"{customer}", {theirs} ,"web, Größe 2"\n', encoding=encoding)
-    assert server.run("keys", "import", str(file)).stdout == "Imported 2 keys; 0 were there already.\n"
+    assert server.run("keys", "import", str(file)).stdout == "Imported 2 keys; 0 existed already.\n"
     assert answer(ours) == answer(theirs) == ACCEPTED
     listed = server.json("keys", "list", "--customer", customer)
     assert {record["label"] for record in listed} == {None, "web, Größe 2"}
@@ -349,7 +349,7 @@ def test_key_of_another_customer_is_reported_and_not_changed(server, make_key, c
     made = make_key()
     result = server.run("keys", "import", "-", stdin=f"somebody-else,{made['api_key']}\n")
     assert result.exit_code == 1
-    assert "belong to another customer already" in result.stderr
+    assert "already belong to another customer" in result.stderr
     assert [key["id"] for key in server.json("keys", "list", "--customer", customer)] == [made["id"]]
 
 
@@ -396,7 +396,7 @@ def tables(aws):
 def test_exported_keys_are_imported_unchanged(aws, tables):
     old, new = tables
     result = run("keys", "import", "-", "--table", new, stdin=exported(old))
-    assert result.stdout == "Imported 3 keys; 0 were there already.\n"
+    assert result.stdout == "Imported 3 keys; 0 existed already.\n"
     items = [aws.dynamodb().scan(TableName=name)["Items"] for name in tables]
     assert sorted(items[0], key=str) == sorted(items[1], key=str)
 
@@ -415,10 +415,13 @@ def test_import_can_take_over_a_revocation(aws, tables):
     for record in table:
         table.put(replace(record, status=Status.REVOKED))
     left = run("keys", "import", "-", "--table", new, stdin=exported(old))
-    assert (left.exit_code, left.stdout) == (0, "Imported 0 keys; 3 were there already.\n")
+    assert (left.exit_code, left.stdout) == (0, "Imported 0 keys; 3 existed already.\n")
     assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.ACTIVE, Status.REVOKED}
     won = run("keys", "import", "-", "--replace", "--table", new, stdin=exported(old))
-    assert (won.exit_code, won.stdout) == (0, "Imported 0 keys, and replaced 3; 0 are revoked here, and stay so.\n")
+    assert (won.exit_code, won.stdout) == (
+        0,
+        "Imported 0 keys, and replaced 3; 0 are revoked here, and stay revoked.\n",
+    )
     assert {record.status for record in KeyTable(aws.dynamodb(), new)} == {Status.REVOKED}
 
 
@@ -430,7 +433,7 @@ def test_import_never_undoes_a_revocation(aws, tables):
     for record in table:
         table.put(replace(record, status=Status.REVOKED))
     result = run("keys", "import", "-", "--replace", "--table", new, stdin=file)
-    assert result.stdout == "Imported 0 keys, and replaced 1; 2 are revoked here, and stay so.\n"
+    assert result.stdout == "Imported 0 keys, and replaced 1; 2 are revoked here, and stay revoked.\n"
     assert {record.status for record in table} == {Status.REVOKED}
 
 
@@ -440,7 +443,7 @@ def test_import_never_takes_the_key_of_another_customer(aws, tables):
         KeyTable(aws.dynamodb(), new).put(replace(record, customer_id="somebody-else"))
     result = run("keys", "import", "-", "--replace", "--table", new, stdin=exported(old))
     assert result.exit_code == 1
-    assert "belong to another customer already" in result.stderr
+    assert "already belong to another customer" in result.stderr
     assert {record.customer_id for record in KeyTable(aws.dynamodb(), new)} == {"somebody-else"}
 
 

@@ -160,9 +160,9 @@ def test_options_that_do_not_fit_together_are_refused(server, options, sentence)
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "Name a --user or an --anonymous id, or say --scan to read the whole table"),
-        (["--customer", "acme"], "Name a --user or an --anonymous id, or say --scan"),
-        (["--user", "u"], "Name the --customer whose user this is"),
+        ([], "Name a --user or an --anonymous id, or use --scan to read the whole table"),
+        (["--customer", "acme"], "Name a --user or an --anonymous id, or use --scan"),
+        (["--user", "u"], "Name this user's customer with --customer"),
     ],
 )
 def test_stack_is_not_scanned_without_the_scan_option(aws, options, sentence):

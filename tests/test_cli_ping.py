@@ -167,8 +167,8 @@ def test_silent_endpoint_is_named():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--url", "example.com"], "example.com is no URL: write https://host/segment"),
-        (["--url", "ftp://example.com"], "ftp://example.com is no URL"),
+        (["--url", "example.com"], "example.com is not a URL: write https://host/segment"),
+        (["--url", "ftp://example.com"], "ftp://example.com is not a URL"),
         (["--settings", "{region: eu}"], "not JSON: Expecting property name"),
         (["--settings", "[]"], "must be a JSON object"),
         (["sing"], "'sing' is not one of 'identify', 'track'"),

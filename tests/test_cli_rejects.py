@@ -178,7 +178,7 @@ def test_list_is_newest_first_over_all_shards_up_to_the_limit(deploy):
     assert [reject["message_id"] for reject in listed("--customer", "demo")] == [str(number) for number in range(40)]
     assert len(listed("--scan", "--limit", "7")) == 7
     printed = rejects("list", "--customer", "demo", "--limit", "7").stderr
-    assert printed == "7 rejects of demo in the last 7 days; there are more: --limit shows them.\n"
+    assert printed == "7 rejects of demo in the last 7 days; --limit shows more.\n"
 
 
 def test_list_shows_sender_type_and_answer(deploy):
@@ -233,7 +233,7 @@ def test_unknown_or_ambiguous_id_is_an_error(deploy):
         for wrong in ("xyz", ""):
             result = rejects(command, wrong, "--customer", "demo")
             assert result.exit_code == 2
-            assert "is no id of a reject" in result.stderr
+            assert "is not the id of a reject" in result.stderr
 
 
 def test_id_shared_by_two_customers_is_an_error(deploy):
@@ -522,7 +522,7 @@ def test_reject_stays_if_its_tombstone_cannot_be_read(deploy, fixed_schemas):
     destination.account.dynamodb().delete_table(TableName=destination.stack.stores.erasure_table)
     result = rejects("retry", "--scan", "--schemas", fixed_schemas)
     assert result.exit_code == 1
-    assert "What was not stored is still among the rejects: run this again" in result.stderr
+    assert "The messages that were not stored are still among the rejects: run this again" in result.stderr
     assert (destination.stored(), len(listed())) == ([], 1)
 
 
@@ -535,7 +535,7 @@ def test_reject_stays_if_its_message_cannot_be_stored(deploy, fixed_schemas):
     assert result.exit_code == 1
     assert result.stdout == "Tried 0 rejects of all customers.\n"
     assert "Error: AWS answered: An error occurred (ResourceNotFoundException)" in result.stderr
-    assert "What was not stored is still among the rejects: run this again" in result.stderr
+    assert "The messages that were not stored are still among the rejects: run this again" in result.stderr
     assert len(listed()) == 3
 
 
@@ -667,7 +667,7 @@ def test_purge_asks_for_confirmation(deploy):
     keep(destination, NO_EVENT)
     refused = rejects("purge", "--customer", "demo", stdin="n\n")
     assert (refused.exit_code, len(listed())) == (1, 1)
-    assert "Delete 1 reject of demo in the last 7 days for good? [y/N]: " in refused.stderr
+    assert "Delete 1 reject of demo in the last 7 days permanently? [y/N]: " in refused.stderr
     assert rejects("purge", "--customer", "demo", stdin="y\n").exit_code == 0
     assert listed() == []
 
@@ -678,7 +678,7 @@ def test_purge_keeps_rejects_that_are_renewed_meanwhile(deploy):
         keep(destination, message)
     with again_before_delete(destination, messages(1)[0]):
         result = rejects("purge", "--scan", "--yes")
-    assert result.stdout.startswith("Deleted 2 rejects of all customers; 1 came again meanwhile and stayed.\n")
+    assert result.stdout.startswith("Deleted 2 rejects of all customers; 1 arrived again meanwhile and stayed.\n")
     assert [reject["message_id"] for reject in listed()] == ["message-0"]
 
 
@@ -748,7 +748,7 @@ def test_stack_is_not_scanned_without_the_scan_option(command, deploy):
     deploy()
     result = rejects(*command)
     assert result.exit_code == 2
-    assert "Name a --customer, or say --scan to read the whole table" in result.stderr
+    assert "Name a --customer, or use --scan to read the whole table" in result.stderr
 
 
 def test_older_than_needs_the_scan_option(deploy):

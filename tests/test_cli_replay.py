@@ -131,7 +131,7 @@ def test_a_dry_run_only_counts(destination, replay):
 def test_interrupted_replay_resumes_at_its_last_page(cut_at, destination, replay):
     with cutting_off(cut_at):
         result = replay()
-    assert (result.exit_code, "the same command goes on" in result.output) == (1, True)
+    assert (result.exit_code, "run the same command again to continue" in result.output) == (1, True)
     before = taken(destination)
     answer = json.loads(replay("--json").stdout)
     after = taken(destination)
@@ -252,11 +252,11 @@ def test_unwritable_state_is_an_error(path, destination):  # noqa: ARG001 -- the
 @pytest.mark.parametrize(
     ("options", "status", "problem"),
     [
-        (("--from", "yesterday"), 2, "yesterday is no time"),
-        (("--user", "user-1"), 2, "Name the --customer"),
+        (("--from", "yesterday"), 2, "yesterday is not a time"),
+        (("--user", "user-1"), 2, "Name this user's customer with --customer"),
         (("--by", "chance"), 2, "'chance' is not one of"),
         (("--rate", "0"), 2, "0"),
-        (("--rate", "nan"), 2, "no number"),
+        (("--rate", "nan"), 2, "not a number"),
         (("--customer", ""), 2, "Invalid value for '--customer': it is empty"),
     ],
 )
@@ -270,7 +270,7 @@ def test_replay_of_everything_asks_for_confirmation(destination, tmp_path):
     command = ("replay", "--stack", LOCAL_STACK, "--state", str(tmp_path / "state.json"))
     refused = run(*command, stdin="n\n")
     assert (refused.exit_code, taken(destination)) == (1, [])
-    assert "Hand all messages of all customers to the consumer again? [y/N]: " in refused.stderr
+    assert "Pass all messages of all customers to the consumer again? [y/N]: " in refused.stderr
     assert run(*command, stdin="y\n").exit_code == 0
     assert len(taken(destination)) == 1
 

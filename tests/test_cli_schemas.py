@@ -61,7 +61,7 @@ FAULTS = {
     "a keyword twice": (
         f'{{"$schema": "{DRAFT_7}", "properties": {{"a": {{"minLength": 1, "minLength": 2}}}}}}',
         "",
-        "minLength stands twice in one object, where only the last one counts: join them",
+        "minLength occurs twice in one object, and only the last one counts: join them",
     ),
     "an infinite number": (
         f'{{"$schema": "{DRAFT_7}", "properties": {{"a": {{"multipleOf": 1e400}}}}}}',
@@ -131,12 +131,16 @@ FAULTS = {
         "/allOf/0/$ref",
         "leads nowhere",
     ),
-    "a reference to what is no schema": (
+    "a reference to something else than a schema": (
         draft_7(required=["a"], allOf=[{"$ref": "#/required"}]),
         "/allOf/0/$ref",
-        "#/required leads to what is no schema: put that into definitions",
+        "#/required leads to something that is not a schema: put it into definitions",
     ),
-    "a reference to itself": (draft_7(**{"$ref": "#"}), "/$ref", "this reference comes back to itself without end"),
+    "a reference to itself": (
+        draft_7(**{"$ref": "#"}),
+        "/$ref",
+        "this reference leads back to itself in an endless loop",
+    ),
     "references in a circle": (
         draft_7(
             properties={"a": {"$ref": "#/definitions/a"}},
@@ -146,65 +150,65 @@ FAULTS = {
             },
         ),
         "/definitions/",
-        "this reference comes back to itself without end",
+        "this reference leads back to itself in an endless loop",
     ),
     "a mistyped keyword": (draft_7(requierd=["a"]), "/requierd", "did you mean required?"),
     "a mistyped keyword inside": (
         draft_7(properties={"a": {"minLenght": 1}}),
         "/properties/a/minLenght",
-        "minLenght is no keyword and never counts: did you mean minLength?",
+        "minLenght is not a keyword and has no effect: did you mean minLength?",
     ),
     "a mistyped errorMessage": (draft_7(required=["a"], errorMesage="A"), "/errorMesage", "did you mean errorMessage?"),
     "a keyword of the later dialect": (
         draft_7(dependentRequired={"a": ["b"]}),
         "/dependentRequired",
-        "dependentRequired never counts in draft-07: it is not in it",
+        "dependentRequired has no effect: draft-07 does not have it",
     ),
     "a keyword of the earlier dialect": (
         draft_2020(dependencies={"a": ["b"]}),
         "/dependencies",
-        "never counts in 2020-12",
+        "has no effect: 2020-12 does not have it",
     ),
     "a mistyped format": (
         draft_7(properties={"at": {"format": "datetime"}}),
         "/properties/at/format",
-        "datetime is no format and never counts: did you mean date-time?",
+        "datetime is not a format and has no effect: did you mean date-time?",
     ),
     "a rule beside a reference": (
         draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "maxLength": 3}}),
         "/properties/a/maxLength",
-        "maxLength never counts beside $ref in draft-07",
+        "maxLength has no effect next to $ref in draft-07",
     ),
     "a text beside a reference": (
         draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "errorMessage": "A"}}),
         "/properties/a/errorMessage",
-        "errorMessage never counts beside $ref in draft-07",
+        "errorMessage has no effect next to $ref in draft-07",
     ),
     "an errorMessage that is a number": (
         draft_7(required=["a"], errorMessage=7),
         "/errorMessage",
-        "it must be a text, or an",
+        "it must be a string, or an",
     ),
     "an errorMessage that is an array": (
         draft_7(required=["a"], errorMessage=["A"]),
         "/errorMessage",
-        "it must be a text, or",
+        "it must be a string, or",
     ),
     "an errorMessage of nothing": (
         draft_7(required=["a"], errorMessage={}),
         "/errorMessage",
-        "it must be a text, or an object",
+        "it must be a string, or an object",
     ),
     "an empty text": (
         draft_7(required=["a"], errorMessage=" "),
         "/errorMessage",
-        "the text is empty: say what to mend",
+        "the text is empty: say what to fix",
     ),
-    "a text without a rule": (draft_7(properties={}, errorMessage="A"), "/errorMessage", "it speaks for no rule"),
+    "a text without a rule": (draft_7(properties={}, errorMessage="A"), "/errorMessage", "it belongs to no rule"),
     "a text for a rule that is not there": (
         draft_7(minLength=1, errorMessage={"maxLength": "A"}),
         "/errorMessage/maxLength",
-        "there is no maxLength beside this errorMessage",
+        "there is no maxLength next to this errorMessage",
     ),
     "a text for a rule whose errors are inside": (
         draft_7(properties={"a": {}}, errorMessage={"properties": "A"}),
@@ -214,17 +218,17 @@ FAULTS = {
     "a text for schemas of additional properties": (
         draft_7(additionalProperties={"type": "string"}, errorMessage="A"),
         "/errorMessage",
-        "it speaks for no rule",
+        "it belongs to no rule",
     ),
     "a text of a rule that is none": (
         draft_7(minLength=1, errorMessage={"minLength": 7}),
         "/errorMessage/minLength",
-        "a text",
+        "a string",
     ),
     "texts by property of another rule": (
         draft_7(minProperties=1, errorMessage={"minProperties": {"a": "A"}}),
         "/errorMessage/minProperties",
-        "it must be a text",
+        "it must be a string",
     ),
     "a text for a property that is not required": (
         draft_7(required=["a"], errorMessage={"required": {"b": "B"}}),
@@ -234,7 +238,7 @@ FAULTS = {
     "a text for a required property that is none": (
         draft_7(required=["a"], errorMessage={"required": {"a": None}}),
         "/errorMessage/required/a",
-        "it must be a text",
+        "it must be a string",
     ),
     "a format that is not checked": (
         draft_7(properties={"a": {"format": "uri"}}),
@@ -334,12 +338,12 @@ FAULTS = {
     "an id that is a number": (
         draft_7(properties={"user_id": {"type": "integer"}}),
         "/properties/user_id/type",
-        'user_id is always a text here, also where a number was sent: write "string"',
+        'user_id is always a string here, even if a number was sent: write "string"',
     ),
     "an id that is one of some numbers": (
         draft_7(properties={"user_id": {"enum": ["a", 7]}}),
         "/properties/user_id/enum/1",
-        "user_id is always a text here, and never a number",
+        "user_id is always a string here, never a number",
     ),
     "a call type in upper case": (
         draft_7(**{"if": {"properties": {"type": {"const": "Track"}}}, "then": {}}),
@@ -364,7 +368,7 @@ FAULTS = {
     "required texts that are none": (
         draft_7(required=["a"], errorMessage={"required": []}),
         "/errorMessage/required",
-        "it must be a text, or an object of texts by property",
+        "it must be a string, or an object of strings by property",
     ),
 }
 
@@ -489,7 +493,7 @@ def test_additional_file_is_checked_too(edited):
     folder = edited(track=draft_7(allOf=[{"$ref": "shop.json#/definitions/price"}]))
     (folder / "shop.json").write_text(json.dumps(draft_7(definitions={"price": {"minimun": 0}})))
     assert [str(fault) for fault in check_schemas(folder)] == [
-        "shop.json at /definitions/price/minimun: minimun is no keyword and never counts: did you mean minimum?"
+        "shop.json at /definitions/price/minimun: minimun is not a keyword and has no effect: did you mean minimum?"
     ]
 
 
@@ -539,7 +543,7 @@ def test_shipped_schemas_have_no_faults():
 def test_json_output_lists_the_faults(edited):
     result = check("--schemas", str(edited(track=draft_7(requierd=[]))), "--json")
     assert result.exit_code == 1
-    text = "requierd is no keyword and never counts: did you mean required?"
+    text = "requierd is not a keyword and has no effect: did you mean required?"
     assert json.loads(result.stdout) == {"faults": [{"file": "track.json", "pointer": "/requierd", "message": text}]}
 
 
@@ -624,7 +628,7 @@ def test_output_says_that_queued_messages_are_not_checked(deploy):
     result = check("--against-stored", "--stack", LOCAL_STACK, "--scan")
     assert result.exit_code == 0
     assert "0 of 0 stored messages would be refused.\n" in result.stdout
-    assert result.stderr == "This deployment sends messages to a queue: those can't be tried.\n"
+    assert result.stderr == "This deployment sends messages to a queue: these can't be tried.\n"
 
 
 def test_faulty_schemas_are_not_checked_against_messages(edited):
@@ -636,9 +640,9 @@ def test_faulty_schemas_are_not_checked_against_messages(edited):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--stack", "prod"], "--customer, --limit, --scan, --url and --stack go with --against-stored"),
-        (["--limit", "7"], "go with --against-stored"),
-        (["--against-stored", "--stack", LOCAL_STACK], "There is no index of all messages: say --scan"),
+        (["--stack", "prod"], "--customer, --limit, --scan, --url and --stack need --against-stored"),
+        (["--limit", "7"], "need --against-stored"),
+        (["--against-stored", "--stack", LOCAL_STACK], "There is no index of all messages: use --scan"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(options, sentence, deploy):

@@ -57,8 +57,8 @@ def test_late_result_of_a_timed_out_request_is_shown(inspector):
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
     late = [json.loads(function_line(ACCEPTED, message_id="m"))]
     shown = inspector.inspect(exchange(TRACK, status=503, error=TOO_LATE, late=late))
-    assert shown["now"][1] == "The function went on, and came to an end: accepted."
-    assert shown["now"][2].startswith("Segment sends it again, for up to four hours, although the message was taken")
+    assert shown["now"][1] == "The function continued, and ended with: accepted."
+    assert shown["now"][2].startswith("Segment sends it again, for up to four hours, although the message was stored")
     assert shown["now"][3].startswith("Stored at ")
     assert shown["stored"] is not None
 
@@ -73,13 +73,13 @@ def test_failed_message_that_a_retry_stored_is_explained(inspector):
     table = EventTable(inspector.dynamodb, inspector.target.stores.event_table, retention_days=0)
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=0))
     shown = inspector.inspect(exchange(TRACK, function_line(FAILED, message_id="m"), status=503))
-    assert shown["now"][1].startswith("It is stored by now: ")
+    assert shown["now"][1].startswith("It is stored now: ")
     assert shown["stored"] is not None
 
 
 def test_duplicate_is_shown_without_a_write(inspector):
     shown = inspector.inspect(exchange(TRACK, function_line(DUPLICATE, message_id="m")))
-    assert shown["now"][1] == "It was there already: nothing was written this time."
+    assert shown["now"][1] == "It was stored already: nothing was written this time."
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_stored_message_that_is_gone_is_explained(inspector):
 def test_unreadable_table_is_explained(inspector, aws):
     aws.dynamodb().delete_table(TableName=inspector.target.stores.event_table)
     shown = inspector.inspect(exchange(TRACK, function_line(ACCEPTED, message_id="m")))
-    assert shown["now"][1].startswith("Where it is now can't be told: ")
+    assert shown["now"][1].startswith("Its current place can't be read: ")
 
 
 def test_batch_messages_are_distinguished_without_unique_ids(inspector):

@@ -118,7 +118,7 @@ def test_losing_spellings_are_marked_once():
 
 def test_duplicate_name_is_marked_where_it_is_ignored():
     received, canonical = compared('{"type": "identify", "user_id": "a", "user_id": "b", "message_id": "m"}')
-    assert received == {"/user_id": ("left-out", "this name stands again below, where its value counts")}
+    assert received == {"/user_id": ("left-out", "this name occurs again below, and that value counts")}
     assert canonical == {}
 
 

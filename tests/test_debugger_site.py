@@ -133,8 +133,8 @@ def test_stored_messages_are_listed_and_shown(get, destination):
     [
         ("/messages?user=ada", 400, "Name the customer"),
         ("/message?subject=demo", 400, "position must be given"),
-        ("/message?subject=demo&position=none", 404, "not there any more"),
-        ("/rejects/no-key", 400, "no key of a reject"),
+        ("/message?subject=demo&position=none", 404, "does not exist any more"),
+        ("/rejects/no-key", 400, "not the key of a reject"),
         ("/requests/unknown", 404, "not kept any more"),
         ("/arrivals?limit=many", 400, "limit must be a number"),
     ],
@@ -172,10 +172,10 @@ def test_keys_are_created_shown_and_revoked(get, post, destination):
     ("content", "text"),
     [
         ({"customer_id": ""}, ""),
-        ({"customer_id": 7}, "customer_id must be a text"),
+        ({"customer_id": 7}, "customer_id must be a string"),
         ({"customer_id": "acme", "label": "x" * (MAX_LABEL_CHARS + 1)}, "label must be at most"),
         ({"customer_id": "acme", "label": "\x1b"}, "printable characters"),
-        ({"customer_id": "acme", "scopes": "track"}, "scopes must be an array of texts"),
+        ({"customer_id": "acme", "scopes": "track"}, "scopes must be an array of strings"),
         ({"customer_id": "acme", "scopes": ["visit"]}, "There is no call type visit"),
         ({"customer_id": "acme", "expires": "soon"}, ""),
     ],

@@ -369,7 +369,7 @@ MISCOUNTED = {
 def test_answer_with_wrong_counts_accepts_no_message(told):
     with endpoint(lambda _request: response(200, told)) as server:
         ledger = deliver(server.url, messages=4, traffic=BATCHES, batches_of=2)
-    assert ledger.refusals == {"200 (which does not tell of each message)": 4}
+    assert ledger.refusals == {"200 (without details per message)": 4}
 
 
 def test_invalid_json_is_sent_alone_or_as_a_batch_without_a_customer():

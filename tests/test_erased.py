@@ -82,7 +82,7 @@ def messages_of(count, **fields):
     return [canonicalise({**TRACK, "userId": f"user-{number}", **fields})[0] for number in range(count)]
 
 
-def patient(call):
+def without_deadline(call):
     call_with_retries(call, lambda: None)
 
 
@@ -150,7 +150,7 @@ def test_throttled_keys_are_read_again(aws):  # noqa: ARG001 -- credentials
         second = {"ConsumedCapacity": [CAPACITY], "Responses": {"erasures": items[2:]}, "UnprocessedKeys": {}}
         stubber.add_response("batch_get_item", first, expected(*keys))
         stubber.add_response("batch_get_item", second, expected(*keys[1:]))
-        refusals = Tombstones(client, "erasures").refusals("demo", messages_of(3), patient)
+        refusals = Tombstones(client, "erasures").refusals("demo", messages_of(3), without_deadline)
     assert [type(refusal) for refusal in refusals] == [UserErased, type(None), UserErased]
 
 

@@ -158,7 +158,7 @@ def test_pipe_needs_no_state(tmp_path, history):
             name = f"/dev/fd/{reading}"
             result = run("import", name, *names, "--url", server.url, *KEY)
         assert result.exit_code == 0, result.output
-        assert f"A pipe can't be read again, so no state of it is kept: {name}." in result.stderr
+        assert f"A pipe can't be read again, so its state is not kept: {name}." in result.stderr
     assert len(destination.stored) == FEW_LINES + 3
     assert [*tmp_path.glob(f"*{STATE_SUFFIX}")] == [tmp_path / f"{history.name}{STATE_SUFFIX}"]
 
@@ -175,7 +175,7 @@ def test_rejects_files_of_an_earlier_import_are_skipped(tmp_path):
     assert counts(report) == {"accepted": 2, "duplicates": 0, "rejected": 1}
     with endpoint(Destination()) as server:
         told = run("import", str(folder), "--restart", "--url", server.url, *KEY).stdout
-    assert f"Passed over because an earlier --rejects wrote it: 1 file, such as {folder / 'rejects.jsonl'}." in told
+    assert f"Skipped because an earlier --rejects wrote it: 1 file, such as {folder / 'rejects.jsonl'}." in told
 
 
 def test_file_named_twice_is_read_once(history):
@@ -186,18 +186,18 @@ def test_folder_without_messages_is_an_error(tmp_path):
     (tmp_path / "README").write_text("nothing")
     result = run("import", str(tmp_path), *KEY)
     assert result.exit_code == 1
-    assert ": 1 file passed over" in result.stderr
+    assert ": 1 file skipped" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("line", "code", "text"),
     [
         (b"{", "invalid_json", "The line is not JSON (column 2)"),
-        (b'{"a": NaN}', "number_out_of_range", "The line is not JSON: NaN is no number"),
+        (b'{"a": NaN}', "number_out_of_range", "The line is not JSON: NaN is not a number"),
         (b'{"a": %s}' % (b"9" * 5000), "number_out_of_range", "The line is not JSON: Exceeds the limit"),
         (b'{"a": "\xff"}', "invalid_encoding", "The line is not UTF-8"),
         (b"[1]", "not_an_object", "The line must be one JSON object, not an array"),
-        (b'{"a":' * 200_000, "nested_too_deeply", "The line has too many objects inside each other"),
+        (b'{"a":' * 200_000, "nested_too_deeply", "The line is nested too deeply"),
         (b'{"a": "' + b"x" * 1_048_576 + b'"}', "message_too_large", "The line is longer than 1,048,576 bytes"),
         (b'{"a": "' + b"x" * 3_000_000 + b'"}', "message_too_large", "The line is longer than 1,048,576 bytes"),
     ],
@@ -397,7 +397,7 @@ def test_output_counts_rewritten_and_missing_times(tmp_path):
         f"sent as ISO 8601 instead: 5 lines, such as {path}:1: 1587549600 is 2020-04-22T10:00:00.000000Z, "
         in result.stdout
     )
-    assert f"Without a timestamp, so that the time of the import counts: 1 line, such as {path}:6.\n" in result.stdout
+    assert f"Without a timestamp, so the time of the import counts: 1 line, such as {path}:6.\n" in result.stdout
 
 
 def test_truncated_gzip_file_is_reported_and_others_are_read(tmp_path, history):
@@ -405,7 +405,7 @@ def test_truncated_gzip_file_is_reported_and_others_are_read(tmp_path, history):
     path.write_bytes(gzip.compress(b"".join(lines(1, first=100 + number) for number in range(50)))[:-30])
     destination = Destination()
     report = imported(destination, path, history, exit_code=1)
-    assert report["unreadable"] == {str(path): "it breaks off: the gzip file is not whole"}
+    assert report["unreadable"] == {str(path): "it ends too early: the gzip file is incomplete"}
     assert not report["complete"]
     assert ids(FEW_LINES) < set(destination.stored)
 
@@ -461,7 +461,7 @@ def test_imported_messages_are_not_sent_again(history):
         result = run("import", str(history), "--url", server.url, *KEY)
     assert result.exit_code == 0
     assert f"Already imported: 1 file of 1, by {history}{STATE_SUFFIX}." in result.stdout
-    assert "With earlier runs: 20 accepted, 0 duplicates, 0 rejected." in result.stdout
+    assert "Including earlier runs: 20 accepted, 0 duplicates, 0 rejected." in result.stdout
     assert destination.batches == []
 
 
@@ -547,7 +547,7 @@ def test_standard_input_is_resumed_with_a_named_state(tmp_path):
 @pytest.mark.parametrize(
     ("stdin", "why"),
     [
-        (lines(5, first=50), "it begins otherwise than what was imported before"),
+        (lines(5, first=50), "it does not begin like the input that was imported before"),
         (lines(2), "it ends after "),
         (b"", "it is empty now"),
     ],
@@ -629,7 +629,7 @@ def test_damaged_state_is_refused(history, name, value):
         assert run("import", str(history), *KEY, "--url", server.url).exit_code == 0
     state_of(history).write_text(json.dumps(json.loads(state_of(history).read_text()) | {name: value}))
     result = run("import", str(history), *KEY, "--url", server.url)
-    assert (result.exit_code, "is no state of an import" in result.stderr) == (1, True)
+    assert (result.exit_code, "is not the state of an import" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(("name", "value"), [("offset", "12"), ("offset", None), ("line", "x"), ("position", -1)])
@@ -641,7 +641,7 @@ def test_state_with_a_damaged_position_is_refused(history, name, value):
     progress[name] = value
     state_of(history).write_text(json.dumps(state))
     result = run("import", str(history), *KEY, "--url", server.url)
-    assert (result.exit_code, "is no state of an import" in result.stderr) == (1, True)
+    assert (result.exit_code, "is not the state of an import" in result.stderr) == (1, True)
 
 
 def test_unwritable_state_is_reported_before_anything_is_sent(history):
@@ -669,13 +669,13 @@ def test_output_file_must_not_be_an_input_file(history, option, name):
             response(401, '{"code": "unknown_key", "message": "API key is unknown"}'),
             "401 unknown_key API key is unknown",
         ),
-        (response(403, '{"message": "Forbidden"}'), "403 Forbidden: name a key that is valid and may send all calls"),
+        (response(403, '{"message": "Forbidden"}'), "403 Forbidden: name a valid key that may send all call types"),
         (response(404, '{"message": "Not Found"}'), "404 Not Found: it has no /v1/import"),
-        (response(301, "", "Location: /elsewhere"), "301: see whether --url is that of a destination"),
+        (response(301, "", "Location: /elsewhere"), "301: check that --url belongs to a destination"),
         (response(400, '{"code": "missing_batch", "message": "No batch"}'), "400 missing_batch No batch"),
-        (response(200, "<p>Welcome</p>"), "200: see whether --url is that of a destination"),
-        (response(200, '{"accepted": 3, "duplicates": 0, "rejected": []}'), "without telling of each message"),
-        (response(200, '{"accepted": "3", "duplicates": [], "rejected": {}}'), "without telling of each message"),
+        (response(200, "<p>Welcome</p>"), "200: check that --url belongs to a destination"),
+        (response(200, '{"accepted": 3, "duplicates": 0, "rejected": []}'), "without a result for each message"),
+        (response(200, '{"accepted": "3", "duplicates": [], "rejected": {}}'), "without a result for each message"),
     ],
 )
 def test_permanent_refusal_ends_the_import_at_once(history, answer, text):
@@ -689,7 +689,7 @@ def test_wrong_key_or_url_leaves_no_state(history, answer):
     with endpoint(Destination(lambda _number, _messages: answer)) as server:
         result = run("import", str(history), "--url", server.url, "--api-key", "mistyped")
     assert (result.exit_code, state_of(history).exists()) == (1, False)
-    assert "Nothing was accepted. When that is mended, run it again" in result.stderr
+    assert "Nothing was accepted. Fix the cause, and run it again" in result.stderr
     assert counts(imported(Destination(), history))["accepted"] == FEW_LINES
 
 
@@ -697,7 +697,7 @@ def test_last_line_says_how_to_resume(history):
     with endpoint(Destination(refuse_after(1))) as server:
         result = run("import", str(history), "--url", server.url, "--batch-size", "1", "--concurrency", "1", *KEY)
     assert result.exit_code == 1
-    assert f"Not all was sent. Run the same command again: {state_of(history)} knows how far it came" in result.stderr
+    assert f"Not all was sent. Run the same command again: {state_of(history)} has the progress" in result.stderr
 
 
 TOO_LARGE = response(400, '{"code": "batch_too_large", "message": "Batch too large"}')
@@ -725,7 +725,7 @@ BUSY = response(503, '{"code": "event_store_unavailable", "message": "Try again"
 def test_output_says_what_the_import_waits_for(history):
     with endpoint(Destination(lambda number, _messages: BUSY if number == 1 else None)) as server:
         result = run("import", str(history), "--url", server.url, *KEY)
-    assert "answers 503 event_store_unavailable Try again; goes on in " in result.stderr
+    assert "answers 503 event_store_unavailable Try again; continues in " in result.stderr
     assert result.exit_code == 0
 
 
@@ -836,5 +836,5 @@ def test_line_without_an_answer_is_noticed_and_remembered(history, spoil):
 def test_answer_with_wrong_counts_ends_the_import(history, accepted, duplicates):
     told = {"accepted": accepted, "duplicates": duplicates, "rejected": []}
     report = imported(lambda _: response(200, json.dumps(told)), history, exit_code=1)
-    assert "without telling of each message" in report["ended_because"]
+    assert "without a result for each message" in report["ended_because"]
     assert counts(report) == {"accepted": 0, "duplicates": 0, "rejected": 0}

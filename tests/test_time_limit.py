@@ -37,7 +37,7 @@ FAST, SLOW_MESSAGE = (
 )
 
 
-def schemas(tmp_path, rule, *, name="track", anew=True):
+def schemas(tmp_path, rule, *, name="track", is_compiled=True):
     """Return the shipped schemas with a rule for the label of tracked properties, or of settings."""
     folder = shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     path = folder / f"{name}.json"
@@ -46,7 +46,7 @@ def schemas(tmp_path, rule, *, name="track", anew=True):
     document.setdefault("properties", {}).update(
         labelled["properties"] if name == "settings" else {"properties": labelled}
     )
-    if not anew:  # a keyword that only jsonschema checks
+    if not is_compiled:  # a keyword that only jsonschema checks
         document["not"] = {"required": ["impossible"]}
     path.write_text(json.dumps(document))
     return Schemas.load(folder)
@@ -84,7 +84,7 @@ def test_all_keywords_have_the_limit(tmp_path, rule):
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_the_other_messages_of_a_batch_are_stored(tmp_path, at, compiled):
-    judge = schemas(tmp_path, {"pattern": WORDS}, anew=compiled)
+    judge = schemas(tmp_path, {"pattern": WORDS}, is_compiled=compiled)
     sink, rejects = Sink(), Rejects()
     messages = [SLOW_MESSAGE if index == at else FAST for index in range(3)]
     status, content = answer(request(numbered(*messages), path="/v1/batch"), schemas=judge, sink=sink, rejects=rejects)
@@ -124,14 +124,14 @@ def test_total_limit_is_per_request(tmp_path):
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_pattern_is_not_tried_on_a_very_long_text(tmp_path, compiled):
-    judge = schemas(tmp_path, {"pattern": "^a+$"}, anew=compiled)
+    judge = schemas(tmp_path, {"pattern": "^a+$"}, is_compiled=compiled)
     for length, status in ((32 * 1024, 200), (32 * 1024 + 1, 400)):
         message = {**FAST, "properties": {"label": "a" * length}}
         assert answer(request(message), schemas=judge)[0] == status
 
 
 def test_pattern_is_not_tried_above_the_maximum_length(tmp_path):
-    judge = schemas(tmp_path, {"pattern": WORDS, "maxLength": 100}, anew=False)
+    judge = schemas(tmp_path, {"pattern": WORDS, "maxLength": 100}, is_compiled=False)
     status, content = answer(request(SLOW_MESSAGE), schemas=judge)
     assert (status, content["message"]) == (400, "properties.label must have at most 100 characters")
 

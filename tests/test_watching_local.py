@@ -351,13 +351,13 @@ def test_consistent_figures_have_no_contradictions(path):
 
 def test_answers_without_a_line_of_the_function_are_a_contradiction(path):
     [sentence] = contradictions(path, *[access_line(401) for _ in range(49)])
-    assert sentence.startswith("The function's lines tell of 0 requests that it answered 4xx, and the API's of 49. ")
+    assert sentence.startswith("The function's lines have 0 requests that it answered 4xx, and the API's have 49. ")
 
 
 def test_lines_without_an_answer_of_the_api_are_a_contradiction(path):
     late = [line for _ in range(9) for line in (function_line(), access_line(503, integrationStatus="-"))]
     [sentence] = contradictions(path, *late)
-    assert sentence.startswith("The function's lines tell of 9 requests that it answered 2xx, and the API's of 0. ")
+    assert sentence.startswith("The function's lines have 9 requests that it answered 2xx, and the API's have 0. ")
     assert "API Gateway gave another answer, such as after a time-out" in sentence
 
 

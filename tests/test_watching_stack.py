@@ -145,7 +145,7 @@ def test_deliveries_are_shown_if_the_tables_are_unreadable(stack, played, aws):
     assert result.exit_code == 1
     [history] = json.loads(result.stdout)["customers"]
     assert len(history["deliveries"]) == 1
-    assert history["now"][0].startswith("Where it is now can't be told: AWS answered: ")
+    assert history["now"][0].startswith("Its current place can't be read: AWS answered: ")
 
 
 def test_output_shows_how_much_was_scanned(stack, played):
@@ -224,7 +224,7 @@ def test_figures_that_contradict_each_other_end_with_exit_code_1(stack, played, 
     result = run("status", "--stack", "prod", *options)
     is_compared = "--customer" not in options
     assert result.exit_code == is_compared
-    assert ("tell of 7 requests that it answered 4xx, and the API's of 49" in result.stdout) is is_compared
+    assert ("have 7 requests that it answered 4xx, and the API's have 49" in result.stdout) is is_compared
     assert ("7 messages are counted as accepted or duplicates" in result.stdout) is is_compared
 
 
@@ -287,7 +287,7 @@ def test_figures_are_shown_without_the_metric(stack, played, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", server.url.removesuffix("/segment"))
         result = run("status", "--stack", "prod")
     assert result.exit_code == 0
-    assert "How near Segment's private beta is can't be told: An error occurred" in result.stdout
+    assert "The progress towards Segment's private beta is unknown: An error occurred" in result.stdout
     assert len(played.queries) == 2
 
 
@@ -438,7 +438,7 @@ def test_failures_of_the_consumer_of_a_stack_are_traced(played):
 def test_failures_of_the_consumer_of_a_stack_are_counted(played):
     played.rows = lambda group, _query: [{"failures": "487"}] if group == "prod-Consumer" else []
     assert json.loads(run("status", "--stack", "prod", "--json").stdout)["consumer_failures"] == 487
-    assert "The consumer failed 487 times to take a message" in run("status", "--stack", "prod").stdout
+    assert "The consumer failed 487 times to handle a message" in run("status", "--stack", "prod").stdout
 
 
 def test_a_stack_whose_consumer_is_off_counts_no_failures_of_it(stack, played):

@@ -100,7 +100,7 @@ class Eraser:
         self._sleep = sleep
 
     def bury(self, request: ErasureRequest) -> Receipt:
-        """Write a tombstone, which tells the endpoint who was erased, and return the receipt; open it if it is new.
+        """Write a tombstone, by which the endpoint knows who was erased, and return the receipt; open it if it is new.
 
         The tombstone is at least as old as the receipt's `started_at`. Raises `STORE_ERRORS`, and
         `FinishedElsewhereError` if two erasers do so at once.

@@ -1,4 +1,4 @@
-"""The points about all answers together, how fast they are, and the routes beside the endpoint."""
+"""The points about all answers together, their speed, and the routes besides the endpoint."""
 
 import gzip
 import json
@@ -32,20 +32,20 @@ from destination.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, 
 
 WARM_MESSAGES = 50
 MAX_LATE = 5
-"""Of those, before the others are left out."""
+"""Limit for late answers; after that, further messages are not sent."""
 MAX_CLOSED = 5
-"""Of a run's connections, while they were idle; more look like requests that are dropped."""
+"""Limit for idle connections that were closed in a run; more look like dropped requests."""
 AGAIN = ("auth.unknown", "body.array", "message.unknown-type", "message.nobody", "message.schema")
-"""Refusals whose texts must not depend on what was sent."""
+"""Refusals whose texts must not depend on the content of the request."""
 JSON_TYPE = "application/json"
 STATUS_WORDS = {200: (STORED, DUPLICATE), 202: (QUEUED, STORED, DUPLICATE)}
-"""What the answer to an accepted message may say by its HTTP status: a `delete` is stored, and carried out later."""
+"""The words in the answer to an accepted message, by HTTP status: a `delete` is stored, and carried out later."""
 CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
-"""API Gateway renames the header in what a function answers."""
+"""API Gateway renames this header in the response of a function."""
 
 
 def _refusals(examination: Examination) -> list[Exchange]:
-    """Send all that must be refused, if it was not sent yet; return all errors that a message ever got."""
+    """Send all messages that must be refused and were not sent yet; return all errors about messages so far."""
     examination.need_endpoint()
     with suppress(NotCheckable):
         send_refusals(examination, REFUSALS)
@@ -77,17 +77,17 @@ def _private(examination: Examination) -> Outcome:
         told = _shown_by(exchange)
         for what, mark in examination.marks.items():
             if mark in told:
-                return failed(f"an error tells what was sent: {what}", exchange)
+                return failed(f"an error repeats sent data: {what}", exchange)
     secrets = examination.wire.secrets
     for exchange in examination.wire.exchanges:
         shown = _shown_by(exchange)
         if any(secret in shown for secret in secrets):
-            return failed("an answer tells an API key", exchange)
-    return passed(f"none of {len(told_of)} errors tells what was sent")
+            return failed("an answer contains an API key", exchange)
+    return passed(f"none of {len(told_of)} errors repeats sent data")
 
 
 def _shown_by(exchange: Exchange) -> str:
-    """Return all that an answer says, escapes of JSON undone."""
+    """Return the text of an answer, with JSON escapes decoded."""
     if exchange.reply is None:
         return ""
     body = exchange.reply.body.decode("utf-8", "replace")
@@ -108,19 +108,19 @@ def _few(examination: Examination) -> Outcome:
         raise NotCheckable("no mistake was answered twice with the same code and a text")
     for first, second in pairs:
         if first.message != second.message:
-            return failed("the same mistake got two texts, which Segment can't group", first, second)
-    return passed(f"{len(pairs)} mistakes were made twice with other values, and got the same texts")
+            return failed("the same mistake got two texts, so Segment can't group them", first, second)
+    return passed(f"{len(pairs)} mistakes were made twice with different values, and got the same texts")
 
 
 def _successes(examination: Examination) -> Outcome:
-    """Judge how successes are written; their bodies may be empty."""
+    """Judge the form of successes; their bodies may be empty."""
     examination.need_endpoint()
     accepted = [one for one in examination.wire.exchanges if one.is_accepted and one.sent.method == "POST"]
     if not accepted:
         raise NotCheckable("nothing was accepted")
     for exchange in accepted:
         if fault := _fault_of_success(exchange):
-            return failed(f"a success is not as it should be: {fault}", exchange)
+            return failed(f"a success has the wrong form: {fault}", exchange)
     return passed(f"{len(accepted)} of {len(accepted)} are")
 
 
@@ -138,7 +138,7 @@ def _fault_of_success(exchange: Exchange) -> str | None:
 
 
 def _retry_after(examination: Examination) -> Outcome:
-    """Judge the failures that the function answered itself; API Gateway's own have no code."""
+    """Judge the failures that the function answered itself; API Gateway's own failures have no code."""
     examination.need_endpoint()
     failures = [one for one in examination.wire.exchanges if one.status == 503 and "code" in one.answer]  # noqa: PLR2004
     if not failures:
@@ -170,7 +170,8 @@ def _cold(examination: Examination) -> Outcome:
     if first.milliseconds > examination.wire.limit_seconds * 1000:
         return failed(f"the first answer took {first.milliseconds:,.0f} ms", first)
     raise NotCheckable(
-        f"the first answer took {first.milliseconds:,.0f} ms; whether by a cold start can't be told from outside. "
+        f"the first answer took {first.milliseconds:,.0f} ms; it is not visible from outside whether that was a cold "
+        "start. "
         "`make bench` measures cold starts, and the route's time-out ends those that take too long"
     )
 
@@ -200,21 +201,21 @@ def _in_time(examination: Examination) -> Outcome:
     slowest = max(exchanges, key=lambda exchange: exchange.milliseconds)
     late_failures = [exchange for exchange in late if exchange.is_failure and exchange.reply is not None]
     if len(late) > len(late_failures):
-        return failed(f"{len(late)} of {len(exchanges)} came later than {limit / 1000:g} s", slowest)
+        return failed(f"{len(late)} of {len(exchanges)} took longer than {limit / 1000:g} s", slowest)
     if late_failures:
         return warned(
-            f"{len(late_failures)} of {len(exchanges)} came later than {limit / 1000:g} s: {_kinds(late_failures)}",
+            f"{len(late_failures)} of {len(exchanges)} took longer than {limit / 1000:g} s: {_kinds(late_failures)}",
             *late_failures,
         )
     missing = [exchange for exchange in exchanges if exchange.reply is None]
     dropped = [exchange for exchange in missing if exchange.was_reused]
-    again = f"; {len(dropped)} found that a connection which had been kept was closed, and were sent again"
+    again = f"; {len(dropped)} met a closed idle connection, and were sent again"
     says = f"the slowest of {len(exchanges)} took {slowest.milliseconds:,.0f} ms{again if dropped else ''}"
     return warned(says, *dropped) if len(dropped) > MAX_CLOSED else passed(says, slowest)
 
 
 def _repeated(examination: Examination) -> Outcome:
-    """Judge how many requests failed at first. The points that sent a request judge one that failed each time."""
+    """Judge how many requests failed at first. A request that failed each time is judged by the point that sent it."""
     examination.need_endpoint()
     exchanges = examination.wire.exchanges
     failures = [one for one in exchanges if one.is_failure and not (one.reply is None and one.was_reused)]
@@ -234,7 +235,7 @@ def _keep_alive(examination: Examination) -> Outcome:
     if any(exchange.reply and exchange.reply.is_reused for exchange in exchanges):
         return passed("several messages came over one connection")
     examination.need_gateway("keeps no connections")
-    return warned("each answer closes the connection, so that each message costs one more", *exchanges)
+    return warned("each answer closes the connection, so each message costs a new one", *exchanges)
 
 
 def _methods(examination: Examination) -> Outcome:
@@ -252,12 +253,12 @@ def _health(examination: Examination) -> Outcome:
         return failed(f"answered {exchange.came}", exchange)
     told = _shown_by(exchange)
     if secret := next((name for name in _secrets(examination) if re.search(name, told)), None):
-        return failed(f"answered 200, and tells what nobody needs to know ({secret})", exchange)
-    return passed("answered 200, and tells nothing else", exchange)
+        return failed(f"answered 200, but reveals too much ({secret})", exchange)
+    return passed("answered 200, and reveals nothing else", exchange)
 
 
 def _secrets(examination: Examination) -> Iterator[str]:
-    """Yield patterns of what an answer for anybody must not hold."""
+    """Yield patterns that must not occur in an answer for anybody."""
     yield from ("arn:aws", r"\bAKIA[0-9A-Z]{16}\b", "Traceback")
     yield from map(re.escape, examination.wire.secrets)
     if examination.store_access:
@@ -266,7 +267,7 @@ def _secrets(examination: Examination) -> Iterator[str]:
 
 
 class _Library(NamedTuple):
-    """A request to a route of Segment's libraries, its messages that must be accepted, and how many must be refused."""
+    """A request to a route of Segment's libraries, its messages that must be accepted, and the number of refusals."""
 
     path: str
     content: JsonObject | bytes
@@ -276,12 +277,12 @@ class _Library(NamedTuple):
 
 
 def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -> Iterator[tuple[Exchange, bool]]:
-    """Send to routes of Segment's libraries. Yields each answer, and whether it counts the messages that it must.
+    """Send to the routes of Segment's libraries. Yields each answer, and whether its counts are right.
 
-    Raises `NotCheckable` where there are no such routes.
+    Raises `NotCheckable` if there are no such routes.
     """
     if examination.samples.settings:
-        raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+        raise NotCheckable("libraries send no settings, but schemas/settings.json requires some")
     if not examination.first.is_accepted:
         raise NotCheckable(f"a valid {examination.carrier} call is not accepted ({examination.first.came})")
     if examination.carrier == DELETE:
@@ -311,15 +312,15 @@ def _single_routes(examination: Examination) -> Outcome:
         paths = ", ".join(f"{path} {exchange.came}" for path, exchange in bad)
         return failed(f"{len(bad)} of {len(answers)} were not accepted: {paths}", *(exchange for _, exchange in bad))
     if not answers:
-        raise NotCheckable("no call type is accepted that libraries send")
+        raise NotCheckable("none of the libraries' call types is accepted")
     return passed(f"{len(answers)} of {len(answers)} accepted", *(exchange for exchange, _ in answers))
 
 
 def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
-    """Whether a library is told what it must be: some take nothing but a 200 for a success."""
+    """Return whether the answer has the form that libraries need: some accept only a 200 as success."""
     refused = exchange.answer.get("rejected")
     counted = [exchange.answer.get(name) for name in ("accepted", "duplicates")]
-    stored_before = range(accepted + 1 if exchange.failures else 1)  # by a request that failed and was sent again
+    stored_before = range(accepted + 1 if exchange.failures else 1)  # a request that failed and was retried
     return (
         exchange.status == 200  # noqa: PLR2004
         and counted in [[accepted - duplicates, duplicates] for duplicates in stored_before]
@@ -333,7 +334,7 @@ def _batch(examination: Examination) -> Outcome:
     batch = {"batch": messages, "sentAt": "2026-03-12T09:30:00.000Z"}
     [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", batch, messages)])
     if not is_right:
-        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+        return failed(f"answered {exchange.came}; expected: 200 with 3 accepted", exchange)
     return passed("3 of 3 accepted", exchange)
 
 
@@ -343,11 +344,11 @@ def _bad_one(examination: Examination) -> Outcome:
     request = _Library("/v1/batch", {"batch": [bad, good]}, [good], rejected=1)
     [(exchange, is_right)] = _post_as_libraries(examination, [request])
     if not is_right:
-        return failed(f"answered {exchange.came}, where 200 with 1 accepted and 1 rejected is due", exchange)
+        return failed(f"answered {exchange.came}; expected: 200 with 1 accepted and 1 rejected", exchange)
     [rejected] = exchange.answer["rejected"]
     if not isinstance(rejected, dict) or (rejected.get("index"), rejected.get("code")) != (0, "missing_type"):
-        return failed("the answer does not tell which was rejected, and why", exchange)
-    return passed("the good one is accepted, and the bad one told by its index and code", exchange)
+        return failed("the answer does not say which message was rejected, and why", exchange)
+    return passed("the valid message is accepted, and the invalid one has its index and code in the answer", exchange)
 
 
 def _gzip(examination: Examination) -> Outcome:
@@ -357,7 +358,7 @@ def _gzip(examination: Examination) -> Outcome:
     headers = {**examination.headers(), "Content-Encoding": "gzip"}
     [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", body, messages, headers)])
     if not is_right:
-        return failed(f"answered {exchange.came}, where 200 with 3 accepted is due", exchange)
+        return failed(f"answered {exchange.came}; expected: 200 with 3 accepted", exchange)
     return passed("3 of 3 accepted", exchange)
 
 
@@ -368,7 +369,7 @@ def _write_key(examination: Examination) -> Outcome:
     body = {"batch": [message], "writeKey": examination.keys.good}
     [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", body, [message], headers)])
     if not is_right:
-        return failed(f"answered {exchange.came}, where 200 with 1 accepted is due", exchange)
+        return failed(f"answered {exchange.came}; expected: 200 with 1 accepted", exchange)
     return passed("accepted", exchange)
 
 
@@ -376,173 +377,176 @@ def _not_from_outside(reason: str) -> Outcome:
     raise NotCheckable(reason)
 
 
-MEND_SPEED = (
+REMEDY_SPEED = (
     "Give the function more memory (MemorySize), and compare its duration with the store's; "
     "docs/reference/configuration.md."
 )
-MEND_LIBRARIES = "Deploy all routes of template.yaml, and let them lead to this function; docs/reference/libraries.md."
+REMEDY_LIBRARIES = (
+    "Deploy all routes of template.yaml, and let them lead to this function; docs/reference/libraries.md."
+)
 POINTS = (
     Point(
         id="request.keep-alive",
-        title="Connections are kept",
+        title="Connections stay open",
         source=HEADERS,
-        mend="Let connections stay open; Segment uses them again where it can.",
+        remedy="Keep connections open; Segment reuses them if it can.",
         check=_keep_alive,
     ),
     Point(
         id="request.methods",
         title="Other methods are refused",
         source=f"inferred: {STATUS}",
-        mend="Let only POST lead to the function; other methods are answered 404 or 405.",
+        remedy="Let only POST lead to the function; other methods are answered 404 or 405.",
         check=_methods,
     ),
     Point(
         id="health.answers",
-        title="GET /health is 200 and tells no secret",
+        title="GET /health is 200 and reveals no secret",
         source=OURS,
-        mend="Its answer names the store that fails; docs/reference/answers.md.",
+        remedy="Its answer names the store that fails; docs/reference/answers.md.",
         check=_health,
     ),
     Point(
         id="libraries.single",
         title="Segment's libraries: single messages",
         source=HTTP_API,
-        mend=MEND_LIBRARIES,
+        remedy=REMEDY_LIBRARIES,
         check=_single_routes,
     ),
     Point(
         id="libraries.batch",
         title="Segment's libraries: a batch",
         source=HTTP_API,
-        mend=MEND_LIBRARIES,
+        remedy=REMEDY_LIBRARIES,
         check=_batch,
     ),
     Point(
         id="libraries.bad-one",
-        title="Segment's libraries: a bad message stops no other",
+        title="Segment's libraries: an invalid message does not affect others",
         source=OURS,
-        mend=MEND_LIBRARIES,
+        remedy=REMEDY_LIBRARIES,
         check=_bad_one,
     ),
     Point(
         id="libraries.gzip",
         title="Segment's libraries: gzip",
         source=HTTP_API,
-        mend="Let what stands before the function pass bodies as they are, Content-Encoding included.",
+        remedy="Configure proxies in front of the function to pass bodies unchanged, with Content-Encoding.",
         check=_gzip,
     ),
     Point(
         id="libraries.write-key",
         title="Segment's libraries: the key as writeKey",
         source=HTTP_API,
-        mend=MEND_LIBRARIES,
+        remedy=REMEDY_LIBRARIES,
         check=_write_key,
     ),
     Point(
         id="answers.cold",
         title="A cold start answers in time",
         source="inferred: 5 seconds, as for webhooks and functions",
-        mend=MEND_SPEED,
+        remedy=REMEDY_SPEED,
         check=_cold,
     ),
     Point(
         id="answers.warm",
-        title="Answers come in time, one message after the other",
+        title="Sequential messages are answered in time",
         source="inferred: 5 seconds, as for webhooks and functions",
-        mend=MEND_SPEED,
+        remedy=REMEDY_SPEED,
         check=_warm,
     ),
 )
 OVERALL = (
     Point(
         id="answers.in-time",
-        title="No answer of the whole run came too late",
+        title="No answer of the whole run was late",
         source="inferred: 5 seconds, as for webhooks and functions",
-        mend=MEND_SPEED,
+        remedy=REMEDY_SPEED,
         check=_in_time,
     ),
     Point(
         id="answers.repeated",
-        title="No request had to be sent again",
+        title="No request had to be retried",
         source=FAQ,
-        mend=(
-            "Segment repeats what fails for up to four hours, and less if half of all requests fail. `destination "
-            "status` and the function's log show why they failed; docs/reference/alarms.md."
+        remedy=(
+            "Segment retries failures for up to four hours, and less if half of all requests fail. `destination "
+            "status` and the function's log show the reasons; docs/reference/alarms.md."
         ),
         check=_repeated,
     ),
     Point(
         id="answers.success",
-        title="Every success is JSON, and says what became of the message",
+        title="Every success is JSON, and says what happened to the message",
         source=RESPONSE,
-        mend="Answer as application/json: 200 stored or duplicate, 202 queued; docs/reference/answers.md.",
+        remedy="Answer as application/json: 200 stored or duplicate, 202 queued; docs/reference/answers.md.",
         check=_successes,
     ),
     Point(
         id="errors.retry-after",
-        title="A failure says when to try again",
+        title="A failure says when to retry",
         source="RFC 9110, Retry-After; docs/reference/answers.md",
-        mend="Answer Retry-After, in seconds, with each 503.",
+        remedy="Answer Retry-After, in seconds, with each 503.",
         check=_retry_after,
     ),
     Point(
         id="errors.json",
         title="Every error is JSON with a text for the customer",
         source=RESPONSE,
-        mend="Answer errors with Content-Type application/json and a `message`; Segment shows nothing else.",
+        remedy="Answer errors with Content-Type application/json and a `message`; Segment shows nothing else.",
         check=_json,
     ),
     Point(
         id="errors.private",
-        title="No error tells personal data, and no answer a key",
+        title="No error contains personal data, and no answer contains a key",
         source=f"inferred: {RESPONSE}",
-        mend="Let texts name the field and the mend, and never quote what was sent; see `errorMessage` in schemas/.",
+        remedy="Texts must name the field and the fix, and never quote sent data; see `errorMessage` in schemas/.",
         check=_private,
     ),
     Point(
         id="errors.few",
         title="The same mistake gets the same text",
         source=f"inferred: {RESPONSE} (summaries group them)",
-        mend="Leave ids, values and times out of the texts.",
+        remedy="Leave ids, values and times out of the texts.",
         check=_few,
     ),
     Point(
         id="errors.challenge",
-        title="A 401 says that Basic credentials are asked for",
+        title="A 401 asks for Basic credentials",
         source=f"inferred: {AUTHORIZATION}; RFC 9110",
-        mend="Answer WWW-Authenticate: Basic with each 401.",
+        remedy="Answer WWW-Authenticate: Basic with each 401.",
         check=_challenge,
     ),
 )
-"""They judge all answers of a run."""
+"""The points that judge all answers of a run."""
 FAULTS = (
     Point(
         id="faults.store",
-        title="A store that fails is a 503, never a success or a 4xx",
+        title="A store failure is answered 503, never with a success or a 4xx",
         source=STATUS,
-        mend="docs/explanation/reliability.md",
+        remedy="docs/explanation/reliability.md",
         check=lambda _: _not_from_outside(
-            "a store can't be made to fail from outside; docs/explanation/reliability.md says how each was tried, "
-            "and `destination serve --faults 0.05` with `destination simulate` tries them again"
+            "a store can't be made to fail from outside; docs/explanation/reliability.md says how each failure was "
+            "tested, "
+            "and `destination serve --faults 0.05` with `destination simulate` repeat that"
         ),
     ),
     Point(
         id="faults.bug",
-        title="A bug is a 500 that tells nothing of it",
+        title="A bug is answered with a 500 without details",
         source=STATUS,
-        mend="docs/explanation/reliability.md",
+        remedy="docs/explanation/reliability.md",
         check=lambda _: _not_from_outside(
-            "no request is known that makes the function fail; tests/test_app.py plays it"
+            "no request is known that makes the function fail; tests/test_app.py tests it"
         ),
     ),
     Point(
         id="faults.throttled",
-        title="A request too many is a 429, which Segment sends again",
+        title="A request above the limit is answered 429, and Segment retries it",
         source=FAQ,
-        mend="docs/reference/configuration.md",
+        remedy="docs/reference/configuration.md",
         check=lambda _: _not_from_outside(
-            "to reach the API's limit would take the customers' share; the access log tells of each 429"
+            "reaching the API's limit would affect customers; the access log has each 429"
         ),
     ),
 )
-"""What can't be seen from outside is said, so that nobody takes it for checked."""
+"""Points that can't be checked from outside. They are listed, so that nobody assumes a check."""

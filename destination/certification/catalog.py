@@ -1,6 +1,6 @@
-"""A draft of the destination's public page in Segment's catalogue, from what is deployed.
+"""Draft the destination's public page in Segment's catalogue from the deployed configuration.
 
-The order of its sections is that of Segment's template for Direct destinations:
+Its sections are in the order of Segment's template for Direct destinations:
 https://github.com/segmentio/segment-docs/blob/develop/templates/partners/direct-destination.md
 """
 
@@ -19,23 +19,23 @@ from handler.errors import Refusal
 from handler.spec import CALL_TYPES, CONTEXT, DELETE, SETTINGS
 
 TODO = "TODO"
-"""Stands before what only the partner knows."""
+"""Marks a place for facts that only the partner knows."""
 ONE_OF_SEVERAL = "message"
-"""How a rule is spelled that is about the whole message."""
+"""The name of a rule about the whole message."""
 PURPOSES = {
-    "identify": "tell who a user is",
-    "track": "tell what a user did",
-    "page": "tell which page a user saw",
-    "screen": "tell which screen of an app a user saw",
-    "group": "tell which account a user belongs to",
-    "alias": "tell that two ids are one user",
+    "identify": "say who a user is",
+    "track": "say what a user did",
+    "page": "say which page a user saw",
+    "screen": "say which screen of an app a user saw",
+    "group": "say which account a user belongs to",
+    "alias": "say that two ids are one user",
 }
 ADVICE: dict[type[Refusal], tuple[str, str]] = {
     errors.MissingCredentials: (
         errors.MissingCredentials.text,
         "Enter the API key in the settings of the destination.",
     ),
-    errors.UnknownKey: (errors.UnknownKey.text, "Copy the API key once more, whole, into the settings."),
+    errors.UnknownKey: (errors.UnknownKey.text, "Copy the whole API key into the settings again."),
     errors.ExpiredKey: (errors.ExpiredKey.text, "Get a new API key, and enter it in the settings."),
     errors.RevokedKey: (errors.RevokedKey.text, "Get a new API key, and enter it in the settings."),
     errors.SuspendedKey: (errors.SuspendedKey.text, "Contact support."),
@@ -45,19 +45,19 @@ ADVICE: dict[type[Refusal], tuple[str, str]] = {
     ),
     errors.InvalidMessage: (
         "a text of one of the calls above, or that a field must be of another type",
-        "Send the field that the text names as it says, then send the call again.",
+        "Correct the field that the text names, then send the call again.",
     ),
     errors.InvalidSettings: ("that a setting is required, or not valid", "Correct the settings of the destination."),
     errors.UnsupportedCallType: (
         "… calls are not supported",
-        "Don't send these calls to this destination: those it takes are described above.",
+        "Don't send these calls to this destination: the supported calls are described above.",
     ),
     errors.MessageTooLarge: (errors.MessageTooLarge.text, "Send less in one call."),
     errors.NestedTooDeeply: (errors.NestedTooDeeply.text, "Send traits or properties with fewer levels."),
     errors.NumberOutOfRange: (errors.NumberOutOfRange.text, "Send a smaller number, or send it as text."),
     errors.UserErased: (errors.UserErased.text, "Nothing: the user was deleted."),
 }
-"""What a customer reads of a final error, and does about it; an ellipsis stands for what differs."""
+"""The text of each final error, and the customer's remedy; an ellipsis stands for a variable part."""
 NOT_THE_CUSTOMERS = frozenset(
     {
         *(errors.NotBasic, errors.NotBase64, errors.NoColon, errors.InvalidEncoding, errors.InvalidJson),
@@ -65,12 +65,12 @@ NOT_THE_CUSTOMERS = frozenset(
         *(errors.BatchTooLarge, errors.MissingBatch, errors.NothingAccepted, errors.WrongType),
     }
 )
-"""Errors that no customer brings about through Segment: it makes credentials and bodies, and sends no batches."""
+"""Errors that a customer can't cause through Segment: it creates credentials and bodies, and sends no batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partner:
-    """What a partner tells about itself; None is left to be filled in."""
+    """The partner's own facts; None is left to be filled in."""
 
     name: str
     website: str | None
@@ -120,11 +120,11 @@ def _getting_started(partner: Partner) -> Iterator[str]:
         "",
         "1. In the Segment app, open the catalogue of destinations and click **Add Destination**.",
         f"2. Search for {partner.name} and select it.",
-        f"3. Choose the source that is to send data to {partner.name}.",
+        f"3. Choose the source that shall send data to {partner.name}.",
         f"4. Copy your API key in {keys_at}.",
         "5. Enter the API key in the settings of the destination, and enable it.",
         "",
-        f"Calls that are sent from then on appear in {partner.name} {TODO}: where, and how soon.",
+        f"Calls that are sent after that appear in {partner.name} {TODO}: where, and how soon.",
         "",
     )
 
@@ -140,14 +140,14 @@ def _method(partner: Partner, call_type: str, samples: Samples) -> Iterator[str]
     yield f"In {partner.name} they become {TODO}: what, and where it is seen."
     if fields:
         if "userId" in fields:
-            fields.pop(ONE_OF_SEVERAL, None)  # which that satisfies
+            fields.pop(ONE_OF_SEVERAL, None)  # that field satisfies the rule
         yield from ("", "Required:", "", "| field | what you read when it is missing |", "|---|---|")
         for field, text in fields.items():
             yield f"| {'one of several' if field == ONE_OF_SEVERAL else _code(field)} | {_cell(text)} |"
 
 
 def _snippet(call_type: str, body: JsonObject, context: set[str]) -> str:
-    """Return the call as Segment's library for browsers has it, with these fields of the context, as it spells them."""
+    """Return the call in the form of Segment's library for browsers, with these context fields in its spelling."""
     traits, properties = body.get("traits", {}), body.get("properties", {})
     arguments: dict[str, list[Any]] = {
         "identify": [body.get("user_id"), traits],
@@ -213,19 +213,19 @@ def _limits(partner: Partner, target: Target) -> Iterator[str]:
     region = None if target.is_local else target.account.dynamodb().meta.region_name
     yield from ("", "## Replays, rates and regions", "")
     yield (
-        f"{partner.name} respects the `timestamp` of a call, does not mind the order in which calls come, and stores a "
-        "call that comes again once, so that [replays](/docs/guides/what-is-replay/) are possible."
+        f"{partner.name} respects the `timestamp` of a call, does not depend on the order of calls, and stores a "
+        "repeated call once. So [replays](/docs/guides/what-is-replay/) are possible."
     )
     rate = f"{partner.rate:,}" if partner.rate else f"{TODO}: how many"
-    yield f"It takes up to {rate} calls a second. Data is stored in the AWS region {region or f'{TODO}: which'}."
+    yield f"It accepts up to {rate} calls a second. Data is stored in the AWS region {region or f'{TODO}: which'}."
 
 
 def _cell(text: str) -> str:
-    """Return a text as it is, in a cell of a table: no Markdown, no HTML, no variable of the page's."""
+    """Return a text for a cell of a table: without Markdown, HTML and variables of the page."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace("{", "&#123;")
     return re.sub(r"([\\|*_\[\]`])", r"\\\1", text)
 
 
 def _code(name: str) -> str:
-    """Return a name as code, in a cell of a table; one that code can't hold as it is, as a text."""
+    """Return a name as code for a cell of a table; as text if code can't contain it."""
     return _cell(name) if re.search(r"[|`{\n]", name) else f"`{name}`"

@@ -44,9 +44,9 @@ def _is_meant(point: Point, name: str) -> bool:
 
 
 def findings(examination: Examination, points: Sequence[Point]) -> Iterator[Finding]:
-    """Judge points, one after the other; that nothing takes messages is told whatever was asked for.
+    """Judge points one by one. That the endpoint accepts no messages is always reported, whatever was selected.
 
-    What takes time, and what depends on nothing else, is sent before.
+    Requests that take time, and that depend on nothing else, are sent first.
     """
     for begin in BEGINNINGS:
         with suppress(Exception):  # the check of the point tries it again, and judges the error

@@ -1,4 +1,4 @@
-"""The points about `delete` calls: what must be gone, what must stay, and what may come afterwards."""
+"""The points about `delete` calls: the data that must be erased, the data that must stay, and later messages."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -13,23 +13,23 @@ from destination.certification.wire import Exchange, due
 from destination.segment.contract import DELETE, JsonObject
 
 MANY_MESSAGES = 105
-"""Of the user who is erased: more than one page of the eraser (100)."""
+"""Messages of the user to erase: more than one page of the eraser (100)."""
 BATCH_MESSAGES = 35
-"""In one request: a store that fails now and then lets a larger batch fail each time."""
+"""Messages in one request: if a store fails sometimes, a larger batch would fail each time."""
 BEFORE = timedelta(days=1)
-"""How long before its `delete` a message happened, and how long after it another one."""
+"""The time of a message before its `delete`, and of another one after it."""
 CONTACT_SECONDS = 10
-"""For the shipped consumer to keep a contact; a partner's own may keep none."""
+"""Time for the shipped consumer to keep a contact; a partner's own consumer may keep none."""
 
 
 def begin(examination: Examination, wanted: Collection[str]) -> None:
-    """Send what is to be erased early, so that the consumer has kept its contacts when the delete is sent."""
+    """Send the messages of the user to erase early, so that the consumer has kept its contacts before the delete."""
     if {point.id for point in POINTS} & set(wanted):
         _user_to_erase(examination)
 
 
 def _user_to_erase(examination: Examination) -> UserToErase:
-    """Give two users with one id a message, a reject and a contact each, once in a run."""
+    """Give two users with the same id a message, a reject and a contact each, once in a run."""
     if examination.user_to_erase is None:
         examination.user_to_erase = _send_user_to_erase(examination)
     return examination.user_to_erase
@@ -38,7 +38,7 @@ def _user_to_erase(examination: Examination) -> UserToErase:
 def _send_user_to_erase(examination: Examination) -> UserToErase:
     stores = examination.erasing_stores
     if examination.carrier == DELETE or DELETE not in stores.call_types:
-        raise NotCheckable("there is no user who could be erased: delete calls and others must be supported")
+        raise NotCheckable("there is no user to erase: delete calls and other call types must be supported")
     now = datetime.now(UTC)
     message = examination.message(**_times(now))
     user_id, name = message["userId"], f"{examination.marks['a name']}-erased"
@@ -64,7 +64,7 @@ def _send_user_to_erase(examination: Examination) -> UserToErase:
 
 
 def _identify(examination: Examination, user_id: str, name: str) -> JsonObject | None:
-    """Return what the shipped consumer makes a contact of; None where it is off, or where a schema refuses it."""
+    """Return a message from which the shipped consumer makes a contact; None if it is off, or a schema refuses it."""
     if examination.erasing_stores.target.stores.consumer != "on" or not examination.call("identify").is_accepted:
         return None
     message = examination.message("identify", userId=user_id, traits={"name": name}, **_times(datetime.now(UTC)))
@@ -72,14 +72,14 @@ def _identify(examination: Examination, user_id: str, name: str) -> JsonObject |
 
 
 def _erased_user(examination: Examination) -> ErasedUser:
-    """Send the delete of the user who is to be erased, once in a run."""
+    """Send the delete of the user to erase, once in a run."""
     if examination.erased_user is None:
         examination.erased_user = _send_delete(examination, _user_to_erase(examination))
     return examination.erased_user
 
 
 def _send_delete(examination: Examination, user: UserToErase) -> ErasedUser:
-    """Send the delete when contacts and rejects of both users are kept, or will not be kept."""
+    """Send the delete after contacts and rejects of both users are stored, or certainly won't be."""
     stores, user_id = examination.erasing_stores, user.message["userId"]
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
@@ -99,7 +99,7 @@ def _times(moment: datetime) -> JsonObject:
 
 
 def _carried_out(examination: Examination) -> Outcome:
-    """Erase a user who has messages, unless only deletes are supported; and look after all deletes of the run."""
+    """Erase a user with messages, unless only deletes are supported; then check all deletes of the run."""
     stores = examination.erasing_stores
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
@@ -114,19 +114,19 @@ def _carried_out(examination: Examination) -> Outcome:
     deletes = [accepted.plain for accepted in examination.accepted if accepted.is_delete]
     for delete in deletes:
         if not stores.is_requested(delete):
-            return failed(f"that of {delete['userId']} was accepted, and not noted", *exchanges)
+            return failed(f"the delete of {delete['userId']} was accepted, but not stored", *exchanges)
     for delete in deletes:
         if unfinished := _unfinished(examination, delete, exchanges[-1]):
             return unfinished
     left = len(stores.items_of(message))
     if left:
-        return failed(f"there is a receipt, and {left} of the user's {MANY_MESSAGES} messages are left", *exchanges)
+        return failed(f"there is a receipt, but {left} of the user's {MANY_MESSAGES} messages are left", *exchanges)
     count = f"{MANY_MESSAGES} messages are gone" if len(exchanges) > 1 else "messages are gone"
     return passed(f"the user's {count}, and there are receipts of all {len(deletes)} deletes", exchanges[-1])
 
 
 def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchange]:
-    """Send many messages of one user, in a few requests where the routes of libraries take them."""
+    """Send many messages of one user, in a few requests if the routes of libraries accept them."""
     ids = {name: message[name] for name in ("userId", "anonymousId", "previousId") if name in message}
     messages = [message, *({**examination.message(), **ids} for _ in range(MANY_MESSAGES - 1))]
     if examination.samples.settings or not examination.has_library_routes:
@@ -138,7 +138,7 @@ def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchan
 
 
 def _bystander(examination: Examination) -> Outcome:
-    """Look for all that is left of an erased user, and for what another customer has of a user with the same id."""
+    """Look for remaining data of an erased user, and for the data of another customer's user with the same id."""
     stores, user = examination.erasing_stores, _erased_user(examination)
     if unfinished := _unfinished(examination, user.message, user.delete):
         return unfinished
@@ -146,19 +146,21 @@ def _bystander(examination: Examination) -> Outcome:
         return failed(fault, user.delete)
     what = ["message", *(["reject"] if user.has_reject else []), *(["contact"] if user.has_contact else [])]
     kinds = " and ".join(what)
-    return passed(f"its {kinds} are gone, and those of another customer's user with the same id stay", user.delete)
+    return passed(
+        f"its {kinds} are gone, and the {kinds} of another customer's user with the same id stay", user.delete
+    )
 
 
 def _unfinished(examination: Examination, user: JsonObject, delete: Exchange) -> Outcome | None:
-    """Wait until a user is erased; return an outcome if that does not happen, a warning if the run saw failures."""
+    """Wait until a user is erased. If that does not happen, return an outcome: a warning if the run saw failures."""
     stores = examination.erasing_stores
     if not stores.is_requested(user):
-        return failed("the delete was accepted, and not noted", delete)
+        return failed("the delete was accepted, but not stored", delete)
     if stores.is_erased(user):
         return None
-    says = f"no receipt of {user['userId']} came within {stores.patience_seconds} s"
+    says = f"there was no receipt of {user['userId']} within {stores.patience_seconds} s"
     if examination.wire.has_failures:
-        return warned(f"{says}; requests of this run failed too, so that the eraser may be late", delete)
+        return warned(f"{says}; requests of this run failed too, so the eraser may be late", delete)
     return failed(says, delete)
 
 
@@ -180,11 +182,11 @@ def _faults(stores: StoreAccess, user: ErasedUser) -> Iterator[str]:
 
 
 def _around(examination: Examination) -> Outcome:
-    """Send messages that happened before and after a delete, once the user is erased."""
+    """Send messages from before and after a delete, after the user is erased."""
     stores, user = examination.erasing_stores, _erased_user(examination)
     mode = stores.target.stores.after_erasure
     if not mode:
-        raise NotCheckable("this stack does not tell AfterErasure: deploy this version of template.yaml")
+        raise NotCheckable("this stack has no output AfterErasure: deploy this version of template.yaml")
     if unfinished := _unfinished(examination, user.message, user.delete):
         return unfinished
     user_id = user.message["userId"]
@@ -200,14 +202,14 @@ def _judge_around(
     expected = due("user_erased") if mode == "refuse" else "200"
     says = f"AfterErasure={mode}: what happened"
     if (to_earlier.came if mode == "refuse" else str(to_earlier.status)) != expected:
-        return failed(f"{says} before the delete is answered {to_earlier.came}, where {expected} is due", to_earlier)
+        return failed(f"{says} before the delete is answered {to_earlier.came}; expected: {expected}", to_earlier)
     if not to_later.is_accepted:
-        return failed(f"{says} after the delete is answered {to_later.came}, where a success is due", to_later)
+        return failed(f"{says} after the delete is answered {to_later.came}; expected: a success", to_later)
     stored = {message_of(item).get("message_id") for item in examination.erasing_stores.items_of(later)}
     wanted = {later["messageId"]} | (set() if mode == "refuse" else {earlier["messageId"]})
     if stored != wanted:
         return failed(
-            f"AfterErasure={mode}: {len(stored)} messages are stored after the delete, where {len(wanted)} are due",
+            f"AfterErasure={mode}: {len(stored)} messages are stored after the delete; expected: {len(wanted)}",
             to_earlier,
             to_later,
         )
@@ -220,14 +222,14 @@ POINTS = (
         id="delete.carried-out",
         title="A delete call erases the user",
         source=DELETION,
-        mend="`destination erasures list` shows what is under way, docs/explanation/privacy.md what may stop it.",
+        remedy="`destination erasures list` shows unfinished ones, docs/explanation/privacy.md what may stop them.",
         check=_carried_out,
     ),
     Point(
         id="delete.bystander",
-        title="A delete call erases all of its user, and nothing of others",
+        title="A delete call erases all data of its user, and no data of others",
         source=DELETION,
-        mend=(
+        remedy=(
             "Erase messages, rejects and contacts by customer and user, never by the user's id alone; "
             "docs/explanation/privacy.md."
         ),
@@ -235,11 +237,11 @@ POINTS = (
     ),
     Point(
         id="delete.around",
-        title="What comes after a delete is treated as AfterErasure says",
+        title="Messages that arrive after a delete are treated by AfterErasure",
         source=OURS,
-        mend=(
-            "With AfterErasure=refuse answer 403 to what happened before the delete, and take what happened after it; "
-            "with store take both; docs/explanation/privacy.md."
+        remedy=(
+            "With AfterErasure=refuse answer 403 to messages from before the delete, and accept later ones; "
+            "with store accept both; docs/explanation/privacy.md."
         ),
         check=_around,
     ),

@@ -1,7 +1,7 @@
-"""What the points of the checklist work with: an endpoint, keys, valid messages, and the stores behind it, if known.
+"""The tools of the checklist's points: an endpoint, keys, valid messages, and the stores behind it, if known.
 
-The first message tells whether the others are worth sending: where none is answered, or where a valid message is not
-accepted, what needs that can't be checked.
+The first message shows whether others are worth sending. If there is no answer, or a valid message is not accepted,
+points that need that can't be checked.
 """
 
 import base64
@@ -24,30 +24,30 @@ from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 
 CARRIERS = ("track", "identify", "page", "screen", "group", "alias", DELETE)
-"""The call types whose messages carry what is tried, the first that is supported."""
+"""The call types that carry tested content; the first supported one is used."""
 START_API = "werkzeug"
-"""How the server of `sam local start-api` names itself."""
+"""The server name of `sam local start-api`."""
 SILENT = f"the last {MAX_SILENT} requests got no answer, so nothing more was sent"
 WITH_STORES = "name the stores behind it: --stack, or --stores for a local server"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """A message that was accepted, as Segment's documentation spells it, and its id."""
+    """An accepted message in the spelling of Segment's documentation, and its id."""
 
     plain: JsonObject
     message_id: str
 
     @property
     def is_delete(self) -> bool:
-        """Whether it asks for an erasure, after which nothing of it is left."""
+        """Return whether it requests an erasure, which also removes the message itself."""
         return self.plain.get("type") == DELETE
 
 
 class Sending(NamedTuple):
-    """A message or any bytes to post, by default with the headers that Segment sends, and to the endpoint itself.
+    """A message or bytes to post, by default with Segment's headers and to the endpoint itself.
 
-    `plain` is the message as Segment's documentation spells it, where `content` disguises it.
+    `plain` is the message in the spelling of Segment's documentation, if `content` disguises it.
     """
 
     content: JsonObject | bytes
@@ -60,8 +60,9 @@ class Sending(NamedTuple):
 class UserToErase:
     """A user of the run's customer, and the bystander's user with the same id: each has a message.
 
-    `name` is a trait of both. With `has_identify` and `has_broken` each also sent what the shipped consumer makes a
-    contact of, and what a schema refuses. `times` are the times of messages from before and after the delete.
+    `name` is a trait of both. With `has_identify`, each also sent a message from which the shipped consumer makes a
+    contact. With `has_broken`, each also sent a message that a schema refuses. `times` are the times of messages from
+    before and after the delete.
     """
 
     message: JsonObject
@@ -73,7 +74,7 @@ class UserToErase:
 
 @dataclass(frozen=True, kw_only=True)
 class ErasedUser(UserToErase):
-    """Such a user, for whom a delete was sent; `has_reject` and `has_contact` say what was kept of both before."""
+    """A user for whom a delete was sent; `has_reject` and `has_contact` say what was stored of both users before."""
 
     delete: Exchange
     has_reject: bool
@@ -81,7 +82,7 @@ class ErasedUser(UserToErase):
 
 
 class Examination:
-    """One run. `name` is the customer's where the run has stores, and part of all ids that are sent."""
+    """One run. `name` is the customer's if the run has stores, and it is part of all ids that are sent."""
 
     def __init__(
         self, wire: Wire, *, name: str, keys: ApiKeys, samples: Samples, store_access: StoreAccess | None = None
@@ -92,22 +93,22 @@ class Examination:
         self.samples = samples
         self.store_access = store_access
         self.accepted: list[Accepted] = []
-        """Valid messages that were accepted, by any route; one may stand here more than once."""
+        """Accepted valid messages, by any route; a message may occur more than once."""
         self.user_to_erase: UserToErase | None = None
         self.erased_user: ErasedUser | None = None
         self.revoked_at: float | None = None
-        """When the key was revoked that had been in use, by the monotonic clock."""
+        """When the used key was revoked, by the monotonic clock."""
         self._accepted_ids: set[str] = set()
         self._numbers = itertools.count(1)
         self._calls: dict[str, Exchange] = {}
         self.refusals: dict[tuple[str, int], Exchange] = {}
-        """The answers to what is to be refused, by the id of its point and by how many times the point sent before."""
+        """The answers to messages that must be refused, by point and by how often the point sent before."""
 
-    # What is sent
+    # Requests
 
     @property
     def marks(self) -> dict[str, str]:
-        """What is sent to be refused, by what it is: none of it may be told in an error."""
+        """Sent data that must not occur in any error, by its kind."""
         return {
             "an e-mail address": f"ada.{self.name}@example.com",
             "a user id": f"{self.name}-user",
@@ -122,7 +123,7 @@ class Examination:
 
     @cached_property
     def carrier(self) -> str:
-        """The call type of messages that carry something else that is tried: without stores, the answers tell it."""
+        """The call type that carries tested content: without stores, only the answers show the result."""
         if self.store_access:
             return next(call_type for call_type in CARRIERS if call_type in self.store_access.call_types)
         is_taken = (name for name in CARRIERS if self._called(name).status != HTTPStatus.NOT_IMPLEMENTED)
@@ -130,11 +131,11 @@ class Examination:
 
     @property
     def own(self) -> str:
-        """The field of the carrier whose keys are the customer's own."""
+        """The field of the carrier whose keys belong to the customer."""
         return "traits" if self.carrier in ("identify", "group") else "properties"
 
-    def message(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
-        """Return a valid message of somebody of its own, with other fields."""
+    def message(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON value
+        """Return a valid message of a new user, with other fields."""
         number = next(self._numbers)
         ids = {
             "userId": f"{self.marks['a user id']}-{number}",
@@ -148,8 +149,8 @@ class Examination:
             del ids["anonymousId"]
         return {**self.samples.message(call_type, **ids), **fields}
 
-    def personal(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
-        """Return a valid message with personal data in it, which is to be refused for something else."""
+    def personal(self, call_type: str | None = None, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON value
+        """Return a valid message with personal data, which will be refused for another reason."""
         message = self.message(call_type)
         holds = {
             "email": self.marks["an e-mail address"],
@@ -162,25 +163,27 @@ class Examination:
         return {**message, **fields}
 
     def broken(self) -> JsonObject:
-        """Return a message that the schema of the carrier refuses, by the schemas of this checkout."""
+        """Return a message that the carrier's schema in this checkout refuses."""
         call_type = self.carrier
         broken = self.personal(**{self.own: self.marks["a name"]})
         if call_type in ("alias", "track"):
             missing = {"alias": "previousId", "track": "event"}[call_type]
             broken = {name: value for name, value in self.personal().items() if name != missing}
         if self.samples.refusal(broken) is None:
-            raise NotCheckable(f"schemas/{call_type}.json of this checkout refuses nothing that could be sent here")
+            raise NotCheckable(
+                f"schemas/{call_type}.json of this checkout refuses none of the messages that could be sent here"
+            )
         return broken
 
     def headers(self, key: str | None = None, **other: str) -> dict[str, str]:
-        """Return the headers that Segment sends; an underscore stands for the hyphen of a name."""
+        """Return Segment's headers; an underscore stands for the hyphen of a name."""
         headers = segment_headers(key or self.keys.good, self.samples.settings)
         return {**headers, **{name.replace("_", "-"): value for name, value in other.items()}}
 
     def post(
         self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
     ) -> Exchange:
-        """Send a message or any bytes; raises `NotCheckable` where nothing answers."""
+        """Send a message or bytes; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         return self._post(content, headers, target=target)
 
@@ -191,15 +194,15 @@ class Examination:
         *,
         plain: JsonObject | None = None,
     ) -> Exchange:
-        """Send what is to be accepted; raises `NotCheckable` where a message without anything odd is not.
+        """Send a message that must be accepted; raises `NotCheckable` if even an ordinary message is not.
 
-        `plain` is the message as Segment's documentation spells it, where `content` disguises it.
+        `plain` is the message in the spelling of Segment's documentation, if `content` disguises it.
         """
         self._need_acceptance()
         return self._noted(plain or content, self.wire.send(self._sent(Sending(content, headers, plain))))
 
     def post_all(self, sendings: Iterable[Sending]) -> list[Exchange]:
-        """Send several messages or any bytes concurrently; raises `NotCheckable` where nothing answers."""
+        """Send several messages or bytes concurrently; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         several = list(map(self._sent, sendings))
         exchanges = self.wire.send_all(several)
@@ -208,7 +211,7 @@ class Examination:
         return exchanges
 
     def post_all_valid(self, sendings: Iterable[Sending]) -> list[Exchange]:
-        """Send concurrently what is to be accepted; raises `NotCheckable` as `post_valid` does."""
+        """Send messages concurrently that must be accepted; raises `NotCheckable` like `post_valid`."""
         self._need_acceptance()
         several = list(sendings)
         exchanges = self.post_all(several)
@@ -217,13 +220,13 @@ class Examination:
         ]
 
     def bystanders(self, plain: JsonObject) -> Sending:
-        """Return how to send a valid message of the other customer."""
+        """Return a request with a valid message of the other customer."""
         if self.store_access:
             self.store_access.note_bystander(plain)
         return Sending(plain, self.headers(self.keys.bystander))
 
     def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
-        """Send what is to be refused for what it says; raises `NotCheckable` where the key itself is refused."""
+        """Send a message that must be refused for its content; raises `NotCheckable` if the key itself is refused."""
         self.need_key()
         return self._post(content, headers)
 
@@ -233,7 +236,7 @@ class Examination:
         return self.wire.send(self._sent(Sending(content, headers, target=target)))
 
     def _sent(self, sending: Sending) -> Sent:
-        """Return a request; remembers whom its messages are about."""
+        """Return a request, and remember the users of its messages."""
         content = sending.content
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         if self.store_access:
@@ -248,7 +251,7 @@ class Examination:
         return exchange
 
     def note_accepted(self, plain: JsonObject, told_id: object = None) -> None:
-        """Remember a valid message that was accepted; `told_id` is the id in the answer, for one that has none."""
+        """Remember an accepted valid message; `told_id` is the id in the answer, for a message without one."""
         accepted = Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id))
         self.accepted.append(accepted)
         self._accepted_ids.add(accepted.message_id)
@@ -257,23 +260,23 @@ class Examination:
 
     @property
     def accepted_ids(self) -> set[str]:
-        """The ids of all messages that were accepted, also of erased users."""
+        """The ids of all accepted messages, including those of erased users."""
         return self._accepted_ids
 
     def send(self, sent: Sent) -> Exchange:
-        """Send any request; raises `NotCheckable` where nothing answers."""
+        """Send any request; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         return self.wire.send(sent)
 
     def target(self, path: str) -> str:
-        """Return where another route of the same deployment is."""
+        """Return the path of another route of the same deployment."""
         return urlsplit(deployment_url(self.wire.url)).path + path
 
-    # What came of it
+    # Results
 
     @cached_property
     def first(self) -> Exchange:
-        """The first message of the run, whatever came of it."""
+        """The first message of the run, with any result."""
         return self._called(self.carrier)
 
     def _called(self, call_type: str) -> Exchange:
@@ -290,69 +293,70 @@ class Examination:
         return self._called(call_type)
 
     def need_endpoint(self) -> None:
-        """Raise `NotCheckable` where nothing takes messages."""
+        """Raise `NotCheckable` if no route accepts messages."""
         first = self.first
         if first.reply is None:
             raise NotCheckable(f"the endpoint can't be reached ({first.fault})")
         if first.is_redirect:
             raise NotCheckable(f"the endpoint redirects ({first.came}), and Segment does not follow")
         if first.is_no_route:
-            raise NotCheckable(f"nothing takes messages at this URL ({first.came})")
+            raise NotCheckable(f"nothing accepts messages at this URL ({first.came})")
 
     def need_gateway(self, what: str) -> None:
-        """Raise `NotCheckable` where the server of `sam local start-api` can't do what an HTTP API does."""
+        """Raise `NotCheckable` if the server of `sam local start-api` differs from an HTTP API here."""
         reply = self.first.reply
         if reply is not None and START_API in reply.headers.get("server", "").lower():
             raise NotCheckable(f"`sam local start-api` {what}; an HTTP API does")
 
     def _need_acceptance(self) -> None:
-        """Raise `NotCheckable` where nothing answers, or where a message without anything odd is not accepted."""
+        """Raise `NotCheckable` if there is no answer, or an ordinary message is not accepted."""
         self._need_answers()
         if not self.first.is_accepted:
             raise NotCheckable(f"a valid {self.carrier} call is not accepted ({self.first.came})")
 
     def need_key(self) -> None:
-        """Raise `NotCheckable` where nothing answers, or where the key is refused."""
+        """Raise `NotCheckable` if there is no answer, or the key is refused."""
         self._need_answers()
         if self.first.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise NotCheckable(f"the API key is refused ({self.first.came})")
 
     @cached_property
     def has_library_routes(self) -> bool:
-        """Whether there is any route of Segment's libraries."""
+        """Return whether there is any route of Segment's libraries."""
         paths = ("batch", *(call_type for call_type in CALL_TYPES if call_type != DELETE))
         return any(not self.post({}, target=self.target(f"/v1/{path}")).is_no_route for path in paths)
 
     def need_libraries(self) -> None:
-        """Raise `NotCheckable` where there are no routes of Segment's libraries."""
+        """Raise `NotCheckable` if there are no routes of Segment's libraries."""
         self._need_answers()
         if self.samples.settings:
-            raise NotCheckable("libraries send no settings, and schemas/settings.json asks for some")
+            raise NotCheckable("libraries send no settings, but schemas/settings.json requires some")
         if not self.has_library_routes:
             raise NotCheckable("not offered here; it is not on Segment's checklist")
 
     def _need_answers(self) -> None:
-        """Raise `NotCheckable` where waiting for one more answer would be in vain."""
+        """Raise `NotCheckable` if it is useless to wait for more answers."""
         self.need_endpoint()
         if self.wire.is_silent:
             raise NotCheckable(SILENT)
 
     @property
     def stores(self) -> StoreAccess:
-        """The stores, in which messages are found; raises `NotCheckable` where they are not."""
+        """The stores with messages; raises `NotCheckable` if they can't be read."""
         stores = self.erasing_stores
         if self.carrier == DELETE:
-            raise NotCheckable("only delete calls are supported here, and they are not kept")
+            raise NotCheckable("only delete calls are supported here, and they do not stay stored")
         return stores
 
     @property
     def erasing_stores(self) -> StoreAccess:
-        """The stores behind the endpoint; raises `NotCheckable` where they can't be read."""
+        """The stores behind the endpoint; raises `NotCheckable` if they can't be read."""
         if self.store_access is None:
-            raise NotCheckable(f"only what is stored tells: {WITH_STORES}")
+            raise NotCheckable(f"only the stores show this: {WITH_STORES}")
         if self.store_access.is_queue:
             raise NotCheckable(
-                "messages go to a queue, from which its consumer takes them; `destination simulate` with Consumer=off "
+                "messages go to a queue, from which its consumer receives them; `destination simulate` with "
+                "Consumer=off "
                 "reads them back"
             )
         if self.wire.has_failures:
@@ -365,7 +369,7 @@ def _base64(text: str) -> str:
 
 
 def _messages_in(body: bytes) -> Iterator[JsonObject]:
-    """Yield the messages of a body, as far as it can be read."""
+    """Yield the readable messages in a body."""
     try:
         content = json.loads(gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
     except (ValueError, OSError, EOFError, RecursionError):

@@ -1,7 +1,7 @@
-"""What must be stored of a message, written out by the documentation and not computed by the product itself.
+"""The expected stored form of a message, from the documentation and not computed by the product.
 
-`plain` is a message in the spelling of Segment's documentation, before anything disguises it.
-docs/reference/storage.md describes the key and the attributes.
+`plain` is a message in the spelling of Segment's documentation, before it is disguised. docs/reference/storage.md
+describes the key and the attributes.
 """
 
 import json
@@ -29,18 +29,19 @@ Item = Mapping[str, Any]
 IDS = ("userId", "anonymousId", "messageId", "groupId", "previousId")
 OBJECTS = ("context", "integrations", "properties", "traits")
 NOT_COMPARED = ("timestamp", "originalTimestamp", "sentAt", "receivedAt", WRITE_KEY, "_metadata")
-"""Times are compared as they stand in the key and the attributes; the key of a source is never stored."""
+"""Fields that are compared elsewhere or never stored: times are part of the key and the attributes, and a source's
+key is never stored."""
 CLOCKS_APART_SECONDS = 3600
-"""Between this machine and the function, and the duration of a run."""
+"""Tolerance for the clocks of this machine and the function, and for the duration of a run."""
 
 
 def subject_key(customer_id: str, plain: JsonObject) -> str:
-    """Return the partition key of a message's user, or of its anonymous visitor, "" for a message of nobody."""
+    """Return the partition key of a message's user or anonymous visitor, "" for a message without both."""
     return next(_subjects(customer_id, plain), "")
 
 
 def subject_keys(customer_id: str, plain: JsonObject) -> set[str]:
-    """Return the partition keys of a message's user and of its anonymous visitor, as far as it has them."""
+    """Return the partition keys of a message's user and of its anonymous visitor, if it has them."""
     return set(_subjects(customer_id, plain))
 
 
@@ -60,19 +61,19 @@ def position_key(plain: JsonObject, message_id: str) -> str | None:
 
 
 def hashed(subject: str) -> str:
-    """Return what stands for a subject in receipts."""
+    """Return the hash of a subject in receipts."""
     return sha256(subject)
 
 
 def stored_fields(plain: JsonObject) -> JsonObject:
-    """Return the fields that the stored message must have; None stands for a field that must be missing."""
+    """Return the fields that the stored message must have; None for a field that must be missing."""
     fields: JsonObject = {}
     for name, value in plain.items():
         if name in NOT_COMPARED:
             continue
         expected = str(value) if name in IDS and isinstance(value, int) else value
         if name in OBJECTS and value == []:
-            expected = {}  # how PHP spells an empty object
+            expected = {}  # PHP encodes an empty object as []
         if name == "context" and isinstance(value, dict):
             expected = stored_context(value)
         fields[TOP_NAMES.get(name, name)] = expected
@@ -85,19 +86,19 @@ def message_of(item: Item) -> JsonObject:
 
 
 def settings_of(item: Item) -> JsonObject:
-    """Read the settings of an item, an empty object where there are none."""
+    """Read the settings of an item, an empty object without any."""
     return _json(item["settings"]) if "settings" in item else {}
 
 
 def differences(item: Item, plain: JsonObject, *, customer_id: str, message_id: str, retention_days: int) -> str | None:
-    """Return the first difference between an item and what must be stored of a message, None if there is none."""
+    """Return the first difference between an item and the expected form of a message, None if there is none."""
     stored, expected = message_of(item), stored_fields(plain)
     different = [name for name, value in expected.items() if json_text(stored.get(name)) != json_text(value)]
     if different:
         return f"are stored with another {different[0]}"
     position = position_key(plain, message_id)
     if position is not None and item["position"]["S"] != position:
-        return "have another key than time and message id make"
+        return "have a key that does not match time and message id"
     attributes = {name: expected.get(name) for name in FACTS} | {
         "customer_id": customer_id,
         "message_id": message_id,
@@ -107,12 +108,12 @@ def differences(item: Item, plain: JsonObject, *, customer_id: str, message_id: 
             return f"have another attribute {name}"
     time = _stored_time(plain.get("timestamp"))
     if time is not None and item.get("timestamp", {}).get("S") != time:
-        return "have another attribute timestamp than Segment's timestamp"
+        return "have an attribute timestamp that differs from Segment's timestamp"
     return expiry_fault(item, 0 if plain.get("type") == DELETE else retention_days)
 
 
 def expiry_fault(item: Item, retention_days: int) -> str | None:
-    """Return what is wrong with the time at which DynamoDB deletes an item; 0 days mean never."""
+    """Return the fault of an item's expiry time; 0 days mean never."""
     if not retention_days:
         return "expire, although none should" if "expires_at" in item else None
     if "expires_at" not in item:
@@ -124,7 +125,7 @@ def expiry_fault(item: Item, retention_days: int) -> str | None:
 
 
 def json_text(value: object) -> str:
-    """Return a value as JSON, by which `1` and `true` differ."""
+    """Return a value as JSON text, in which `1` and `true` differ."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -135,7 +136,7 @@ def _json(attribute: Mapping[str, Any]) -> JsonObject:
 
 
 def _stored_time(time: object) -> str | None:
-    """Return an ISO 8601 time as UTC that sorts, None for anything else."""
+    """Return an ISO 8601 time as sortable UTC, None for anything else."""
     try:
         moment = datetime.fromisoformat(str(time))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a checklist consists of, and what is found for each of its points."""
+"""The parts of a checklist, and the finding for each point."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,21 +7,21 @@ from destination.certification.wire import Exchange
 
 
 class Verdict(StrEnum):
-    """What is said of a point."""
+    """The verdict on a point."""
 
-    PASS = "pass"  # noqa: S105 -- no password
+    PASS = "pass"  # noqa: S105 -- not a password
     FAIL = "fail"
     WARNING = "warning"
     NOT_CHECKED = "not checked"
 
 
 class NotCheckable(Exception):
-    """A point that can't be judged; the text says why, and what would."""
+    """A point that can't be judged; the text says why, and what is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A verdict, why, and the exchanges that show it."""
+    """A verdict with its reason, and the exchanges that prove it."""
 
     verdict: Verdict
     says: str
@@ -39,7 +39,7 @@ def failed(says: str, *evidence: Exchange) -> Outcome:
 
 
 def warned(says: str, *evidence: Exchange) -> Outcome:
-    """Return that a point is met in a way that may do harm later."""
+    """Return that a point is met, but may cause problems later."""
     return Outcome(verdict=Verdict.WARNING, says=says, evidence=evidence)
 
 

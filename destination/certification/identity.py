@@ -1,4 +1,4 @@
-"""The point about which messages are one message, and which are not."""
+"""The point about the identity of messages: which ones are duplicates, and which are not."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +15,7 @@ TIMES = ("2026-01-17T08:00:00.000Z", "2026-01-17T08:00:00.001Z")
 
 
 class _Variant(NamedTuple):
-    """A message that is stored in addition to the others, and its difference from them."""
+    """A message that is stored in addition to the others, and its difference."""
 
     what: str
     message: JsonObject
@@ -23,7 +23,7 @@ class _Variant(NamedTuple):
 
 
 def _variants(examination: Examination) -> Iterator[_Variant]:
-    """Yield messages that differ from the first one in one thing; each is a message of its own."""
+    """Yield messages that differ from the first one in one respect; each must be stored separately."""
     user = examination.marks["a user id"]
     first = examination.message(originalTimestamp=TIMES[0], userId=f"{user}-Same")
     message_id = first["messageId"]
@@ -43,7 +43,7 @@ def _variants(examination: Examination) -> Iterator[_Variant]:
 
 
 def _identity(examination: Examination) -> Outcome:
-    """Send messages that differ in one thing, the first of them once more with other contents."""
+    """Send messages that differ in one respect, and the first one again with other contents."""
     stores = examination.stores
     variants = [one for one in _variants(examination) if examination.samples.refusal(one.message) is None]
     if not variants or examination.keys.bystander is None:
@@ -59,7 +59,7 @@ def _identity(examination: Examination) -> Outcome:
         found = stores.items_of(variant.message, customer_id=customer_id)
         if fault := _fault_of(variant.message, found, customer_id):
             return failed(f"a message {variant.what} {fault}")
-    return passed(f"{len(variants)} messages that differ in one thing are each stored once")
+    return passed(f"{len(variants)} messages that differ in one respect are each stored once")
 
 
 def _send(examination: Examination, variants: list[_Variant]) -> Iterator[tuple[_Variant, list[Exchange]]]:
@@ -76,32 +76,32 @@ def _send(examination: Examination, variants: list[_Variant]) -> Iterator[tuple[
 
 
 def _copies(examination: Examination, message: JsonObject) -> list[JsonObject]:
-    """Return a message, and the same with other contents: what was stored first stays."""
+    """Return a message, and a copy with other contents: the first one must stay stored."""
     own = message.get(examination.own)
     again = {**message, examination.own: {**own, "changed": True}} if isinstance(own, dict) else message
     return [message, message if examination.samples.refusal(again) else again]
 
 
 def _fault_of(message: JsonObject, found: list[Item], customer_id: str) -> str | None:
-    """Return what is wrong with the items of a user, as the second half of a sentence."""
+    """Return the fault of a user's items, as the second half of a sentence."""
     position = position_key(message, message["messageId"])
     own = [item for item in found if item["position"]["S"] == position]
     if not own:
         return f"is not stored under {subject_key(customer_id, message)} and {position}"
     stored = message_of(own[0])
     if "changed" in str(stored):
-        return "was replaced when it came again"
+        return "was replaced when it was sent again"
     return None if stored.get("message_id") == message["messageId"] else "is stored with another id"
 
 
 POINTS = (
     Point(
         id="stored.identity",
-        title="Customer, user, time and id make a message, and nothing less",
+        title="Customer, user, time and id together identify a message",
         source=FAQ,
-        mend=(
-            "Make the key of a message of its customer, its user, its time and its id, escape what separates these, "
-            "and put it on the condition that the key is new; docs/reference/storage.md."
+        remedy=(
+            "Build the key of a message from its customer, user, time and id, escape the separators, "
+            "and put it only if the key does not exist; docs/reference/storage.md."
         ),
         check=_identity,
     ),

@@ -1,4 +1,4 @@
-"""The points about API keys on every route, and about a key that is revoked while it is in use."""
+"""The points about API keys on every route, and about a key that is revoked during use."""
 
 import base64
 import time
@@ -14,12 +14,12 @@ from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from handler.keys import new_key
 
 MAX_KEY_CACHE_SECONDS = 300
-"""certify waits no longer for a revoked key."""
+"""certify waits no longer than this for a revoked key."""
 CACHE_MARGIN_SECONDS = 1.0
-"""For the time that a request takes, after the time that a key may be cached."""
+"""Added to the cache time of a key, for the duration of a request."""
 OUT_OF_SCOPE = "call_type_not_allowed"
 USES = 5
-"""Requests by a key before and after it is revoked: several functions may cache it."""
+"""Requests with a key before and after its revocation: several functions may cache it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class _Bad:
 
 
 def _malformed(examination: Examination) -> Iterator[_Bad]:
-    """Yield credentials that hold no key."""
+    """Yield credentials without a key."""
     marks = examination.marks
     yield _Bad(what="no credentials", code="missing_credentials", authorization=None)
     yield _Bad(what="another scheme", code="not_basic", authorization=f"Bearer {marks['credentials']}")
@@ -67,7 +67,7 @@ def _routes(examination: Examination) -> Iterator[tuple[str, JsonObject]]:
 
 
 def _on_each_route(examination: Examination) -> Outcome:
-    """Send bad credentials to each route of the libraries: all bad keys to one, and some of each kind to the others."""
+    """Send bad credentials to each route of libraries: all bad keys to one route, some of each kind to the others."""
     examination.need_libraries()
     tried: list[tuple[str, _Bad]] = []
     sendings = []
@@ -82,7 +82,7 @@ def _on_each_route(examination: Examination) -> Outcome:
             tried.append((path, credentials))
             sendings.append(Sending(body, headers, target=examination.target(path)))
     bad = {
-        f"{path} with {credentials.what} {exchange.came}, where {due(credentials.code)} is due": exchange
+        f"{path} with {credentials.what} {exchange.came}; expected: {due(credentials.code)}": exchange
         for (path, credentials), exchange in zip(tried, examination.post_all(sendings), strict=True)
         if exchange.came != due(credentials.code)
     }
@@ -110,7 +110,7 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
         Sending(body, headers, target=examination.target(path)) for path, body in bodies.items()
     )
     bad = {
-        f"{path} with a key for {carrier} calls only {exchange.came}, where {due(OUT_OF_SCOPE)} is due": exchange
+        f"{path} with a key for {carrier} calls only {exchange.came}; expected: {due(OUT_OF_SCOPE)}": exchange
         for path, exchange in zip(bodies, exchanges, strict=True)
         if not _is_out_of_scope(exchange, is_batch="batch" in bodies[path])
     }
@@ -118,7 +118,7 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
 
 
 def _is_out_of_scope(exchange: Exchange, *, is_batch: bool) -> bool:
-    """Whether a message was refused because of its call type, which the answer to a batch says of each message."""
+    """Return whether a message was refused for its call type; the answer to a batch has that per message."""
     if not is_batch:
         return exchange.came == due(OUT_OF_SCOPE)
     rejected = exchange.answer.get("rejected")
@@ -128,12 +128,12 @@ def _is_out_of_scope(exchange: Exchange, *, is_batch: bool) -> bool:
 
 def _judged(bad: dict[str, Exchange], count: int) -> Outcome:
     if bad:
-        return failed(f"{len(bad)} of {count} were answered otherwise: {'; '.join(bad)}", *bad.values())
-    return passed(f"{count} of {count} were refused with the code that is due")
+        return failed(f"{len(bad)} of {count} were answered differently: {'; '.join(bad)}", *bad.values())
+    return passed(f"{count} of {count} were refused with the expected code")
 
 
 def begin(examination: Examination, wanted: Collection[str]) -> None:
-    """Revoke a key that is in use, early, so that the time is over soon for which it may be cached."""
+    """Revoke a used key early, so that its cache time is over soon."""
     if {"auth.revoke-in-use", REVOKED_IN_TIME.id} & set(wanted):
         _revoke(examination)
 
@@ -146,7 +146,7 @@ def _revoke(examination: Examination) -> None:
     if store_access is None or key is None:
         raise NotCheckable(f"no key is known that could be revoked: {WITH_STORES}")
     if not store_access.target.stores.key_cache_seconds:
-        raise NotCheckable("this stack does not tell KeyCacheSeconds: deploy this version of template.yaml")
+        raise NotCheckable("this stack has no output KeyCacheSeconds: deploy this version of template.yaml")
     headers = examination.headers(key)
     for exchange in examination.post_all_valid(Sending(examination.message(), headers) for _ in range(USES)):
         if not exchange.is_accepted:
@@ -156,7 +156,7 @@ def _revoke(examination: Examination) -> None:
 
 
 def _revoke_in_use(examination: Examination) -> Outcome:
-    """Revoke a key that is in use; it is tried again at the end of the run, when no function may know it any more."""
+    """Revoke a used key; it is tried again at the end of the run, when no function may cache it any more."""
     _revoke(examination)
     return passed("a key was used, and then revoked: auth.revoked-in-time shows whether it is refused")
 
@@ -172,11 +172,11 @@ def _revoked_in_time(examination: Examination) -> Outcome:
     time.sleep(max(0.0, examination.revoked_at + seconds + CACHE_MARGIN_SECONDS - time.monotonic()))
     accepted: list[Exchange] = []
     headers = examination.headers(key)
-    for _ in range(2):  # a function that can't read the key table may use what it knows for longer
+    for _ in range(2):  # a function that can't read the key table may use its cache for longer
         exchanges = examination.post_all(Sending(examination.personal(), headers) for _ in range(USES))
         wrong = [one for one in exchanges if one.came != due("revoked_key") and not one.is_accepted]
         if wrong:
-            return failed(f"answered {wrong[0].came}, where {due('revoked_key')} is due", *wrong)
+            return failed(f"answered {wrong[0].came}; expected: {due('revoked_key')}", *wrong)
         taken = [exchange for exchange in exchanges if exchange.is_accepted]
         if not taken:
             says = f"refused {seconds} s after it was revoked, which is KeyCacheSeconds"
@@ -191,27 +191,27 @@ def _revoked_in_time(examination: Examination) -> Outcome:
     )
 
 
-MEND_ROUTES = "Let all routes lead to this function, which checks the key first; docs/reference/answers.md."
+REMEDY_ROUTES = "Route all paths to this function, which checks the key first; docs/reference/answers.md."
 POINTS = (
     Point(
         id="auth.libraries",
         title="Bad credentials are refused on the routes of libraries too",
         source=STATUS,
-        mend=MEND_ROUTES,
+        remedy=REMEDY_ROUTES,
         check=_on_each_route,
     ),
     Point(
         id="auth.libraries-scope",
         title="A key's scope counts on the routes of libraries too",
         source=STATUS,
-        mend=MEND_ROUTES,
+        remedy=REMEDY_ROUTES,
         check=_scope_on_each_route,
     ),
     Point(
         id="auth.revoke-in-use",
         title="A key works until it is revoked",
         source=OURS,
-        mend="See why a key that was just made is not accepted: docs/explanation/reliability.md, The key table.",
+        remedy="Find out why a new key is not accepted: docs/explanation/reliability.md, The key table.",
         check=_revoke_in_use,
     ),
 )
@@ -219,7 +219,7 @@ REVOKED_IN_TIME = Point(
     id="auth.revoked-in-time",
     title="A revoked key is refused after KeyCacheSeconds",
     source=OURS,
-    mend="Cache a key for KeyCacheSeconds after a read; use must not extend that. docs/explanation/reliability.md.",
+    remedy="Cache a key for KeyCacheSeconds after a read; use must not extend it. docs/explanation/reliability.md.",
     check=_revoked_in_time,
 )
-"""One of the last points, so that the wait costs little."""
+"""One of the last points, so that most of the wait has passed."""

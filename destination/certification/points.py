@@ -1,4 +1,4 @@
-"""The points of a checklist, each with its check, and what is found for a point."""
+"""A point of the checklist with its check, and the finding for a point."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ Check = Callable[[Examination], Outcome]
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A requirement: `source` is who asks for it, `mend` what to do where it is not met."""
+    """A requirement: `source` is the page that requires it, `remedy` is what to do if it is not met."""
 
     id: str
     title: str
     source: str
-    mend: str
+    remedy: str
     check: Check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What was found for a point."""
+    """The finding for a point."""
 
     point: Point
     outcome: Outcome

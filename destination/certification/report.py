@@ -1,4 +1,4 @@
-"""What people read of a run: a table on a terminal, and a report to hand in, as Markdown and HTML."""
+"""Report a run: a table for a terminal, and a report to hand in, as Markdown and HTML."""
 
 import html
 import re
@@ -19,24 +19,24 @@ from destination.certification.wire import Exchange, Wire
 from destination.console import Rows, printable
 
 SHOWN_EXCHANGES = 4
-"""Of a point; a dozen that are alike tell no more."""
+"""Limit for the exchanges of a point; a dozen similar ones add nothing."""
 SHOWN_CHARS = 1200
-"""Of a body or a header."""
+"""Limit for a body or a header."""
 MASKED_CHARS = 100 * SHOWN_CHARS
-"""In which keys are looked for: what is shown is the beginning of that, however long the keys in it are."""
+"""The part of a text in which keys are masked: long enough for any keys in the shown part."""
 SHOWN_LINE_CHARS = 300
-"""Of a request or an answer on a terminal; the report to hand in has more."""
+"""Limit for a request or an answer on a terminal; the report to hand in has more."""
 COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.WARNING: "yellow", Verdict.NOT_CHECKED: "dim"}
 NOTES = (
-    "Not checked means: it could not be judged from where this was run, for the reason given. A warning fails no "
-    "run. What is marked as inferred stands on no page of Segment's about Direct destinations, but follows from one "
-    "about their siblings."
+    "Not checked means that a point could not be judged here, for the given reason. A warning does not fail the "
+    "run. A source that is marked as inferred is not a page of Segment about Direct destinations, but a page "
+    "about related destinations."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A run that is over; `notes` say what it left behind."""
+    """A finished run; `notes` say what it left behind."""
 
     url: str
     only: Sequence[str]
@@ -49,13 +49,13 @@ class Report:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a point is not met, or none could be checked."""
+        """Return whether a point is not met, or none could be checked."""
         verdicts = {finding.verdict for finding in self.findings}
         return Verdict.FAIL in verdicts or verdicts <= {Verdict.NOT_CHECKED}
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many points have each verdict."""
+        """The number of points by verdict."""
         counts = Counter(finding.verdict for finding in self.findings)
         return {verdict.value: counts[verdict] for verdict in Verdict}
 
@@ -78,7 +78,7 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         return {
             "url": self.url,
             "name": self.name,
@@ -99,7 +99,7 @@ class Report:
                     "source": finding.point.source,
                     "verdict": finding.verdict.value,
                     "says": self._says(finding),
-                    "mend": finding.point.mend if finding.verdict in (Verdict.FAIL, Verdict.WARNING) else None,
+                    "mend": _remedy(finding),  # the key was published; language: ok
                     "evidence": [self._exchange_json(exchange) for exchange in _shown(finding)],
                 }
                 for finding in self.findings
@@ -115,13 +115,13 @@ class Report:
         }
 
     def sent(self, exchange: Exchange) -> str:
-        """Return what was sent as text, without keys."""
+        """Return the request as text, without keys."""
         sent = exchange.sent
         head = [f"{sent.method} {sent.target or _path(self.url)} HTTP/1.1", *_header_lines(sent.headers.items())]
         return self._page(head, sent.body)
 
     def received(self, exchange: Exchange) -> str:
-        """Return what came back as text, without keys."""
+        """Return the response as text, without keys."""
         if exchange.reply is None:
             return printable(self.wire.masked(exchange.fault or ""))
         head = [f"HTTP/1.1 {exchange.reply.status}", *_header_lines(exchange.reply.headers.items())]
@@ -140,12 +140,12 @@ class Report:
         shown = self.wire.masked(text[:MASKED_CHARS])
         return shown if len(shown) <= SHOWN_CHARS else f"{shown[:SHOWN_CHARS]} … ({len(text):,} characters)"
 
-    # On a terminal
+    # For a terminal
 
     def picture(self, *, all_points: bool = False) -> RenderableType:
-        """Return what people are shown: counts by group, and the points that failed, have a warning or are unchecked.
+        """Return the output for people: counts by group, and the points that failed, have a warning or are unchecked.
 
-        With `all_points` it lists the points that passed, too.
+        With `all_points` it also lists the points that passed.
         """
         parts: list[RenderableType] = []
         listed = [finding for finding in self.findings if all_points or finding.verdict is not Verdict.PASS]
@@ -182,8 +182,8 @@ class Report:
         colour = COLOURS[finding.verdict]
         yield Text.assemble((f"{finding.verdict} {finding.point.id}", colour), f"  {finding.point.title}")
         yield Text(f"  {self._says(finding)}")
-        yield Text(f"  Asked for by: {finding.point.source}", "dim")
-        yield Text(f"  To do: {finding.point.mend}")
+        yield Text(f"  Required by: {finding.point.source}", "dim")
+        yield Text(f"  To do: {finding.point.remedy}")
         for exchange in _shown(finding)[:1]:
             yield Text(f"  > {_in_a_line(self.sent(exchange))}", "dim")
             yield Text(f"  < {_in_a_line(self.received(exchange))}", "dim")
@@ -213,12 +213,12 @@ class Report:
                 "",
                 f"## {finding.point.id}: {finding.verdict}",
                 "",
-                f"{_plain(finding.point.title)}. Asked for by: {_plain(finding.point.source)}.",
+                f"{_plain(finding.point.title)}. Required by: {_plain(finding.point.source)}.",
                 "",
                 f"{_plain(self._says(finding))}.",
             ]
             if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
-                lines += ["", f"To do: {_plain(finding.point.mend)}"]
+                lines += ["", f"To do: {_plain(finding.point.remedy)}"]
             for exchange in _shown(finding):
                 lines += ["", *_fenced(self.sent(exchange)), "", f"After {exchange.milliseconds:,.0f} ms:", ""]
                 lines += _fenced(self.received(exchange))
@@ -229,7 +229,7 @@ class Report:
         return finding.verdict, f"`{point.id}`", _plain(point.title), _plain(self._says(finding))
 
     def html(self) -> str:
-        """Return the report as one HTML file, which loads nothing."""
+        """Return the report as one HTML file without external resources."""
         rows = "\n".join(
             f'<tr class="{_class(finding)}"><td>{finding.verdict}</td><td><a href="#{finding.point.id}">'
             f"{finding.point.id}</a></td><td>{html.escape(finding.point.title)}</td>"
@@ -263,9 +263,9 @@ class Report:
 """
 
     def _html_details(self, finding: Finding) -> str:
-        mend = ""
+        remedy = ""
         if finding.verdict in (Verdict.FAIL, Verdict.WARNING):
-            mend = f"<p>To do: {html.escape(finding.point.mend)}</p>"
+            remedy = f"<p>To do: {html.escape(finding.point.remedy)}</p>"
         exchanges = "".join(
             f"<pre>{html.escape(self.sent(exchange))}</pre><p>After {exchange.milliseconds:,.0f} ms:</p>"
             f"<pre>{html.escape(self.received(exchange))}</pre>"
@@ -274,8 +274,8 @@ class Report:
         is_open = " open" if finding.verdict is Verdict.FAIL else ""
         return (
             f'<details id="{finding.point.id}" class="{_class(finding)}"{is_open}><summary>{finding.point.id}: '
-            f"{finding.verdict}</summary><p>{html.escape(finding.point.title)}. Asked for by: "
-            f"{html.escape(finding.point.source)}.</p><p>{html.escape(self._says(finding))}.</p>{mend}{exchanges}</details>"
+            f"{finding.verdict}</summary><p>{html.escape(finding.point.title)}. Required by: "
+            f"{html.escape(finding.point.source)}.</p><p>{html.escape(self._says(finding))}.</p>{remedy}{exchanges}</details>"
         )
 
     def _facts(self) -> str:
@@ -286,8 +286,12 @@ class Report:
         )
 
 
+def _remedy(finding: Finding) -> str | None:
+    return finding.point.remedy if finding.verdict in (Verdict.FAIL, Verdict.WARNING) else None
+
+
 def shown_url(url: str) -> str:
-    """Return a URL without its query, which may hold a secret."""
+    """Return a URL without its query, which may contain a secret."""
     url, question_mark, _ = url.partition("?")
     return f"{url}?…" if question_mark else url
 
@@ -308,7 +312,7 @@ def _path(url: str) -> str:
 
 
 def _header_lines(headers: Iterable[tuple[str, str]]) -> list[str]:
-    """Return headers, the credentials masked whatever they are."""
+    """Return headers, with all credentials masked."""
     return [f"{name}: {_credentials(value) if name.lower() == 'authorization' else value}" for name, value in headers]
 
 
@@ -318,13 +322,13 @@ def _credentials(value: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Let nothing in a text be Markdown or HTML; what stands in backticks stays so."""
+    """Escape Markdown and HTML in a text; code in backticks stays code."""
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\|*_\[\]])", r"\\\1", text)
 
 
 def _fenced(text: str) -> list[str]:
-    """Return a block of code, behind a longer fence than any in it."""
+    """Return a block of code with a fence that is longer than any fence in it."""
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [fence, text, fence]
@@ -359,7 +363,7 @@ pre { background: var(--soft); padding: .75rem; white-space: pre-wrap; overflow-
 
 
 def write_report(report: Report, stem: Path) -> None:
-    """Write a report as Markdown and as HTML; `stem` is its file without an ending."""
+    """Write a report as Markdown and as HTML; `stem` is the path without a suffix."""
     for ending, text in ((".md", report.markdown()), (".html", report.html())):
         file = stem.with_name(stem.name + ending)
         try:

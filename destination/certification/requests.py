@@ -1,4 +1,4 @@
-"""The points about single requests: what must be refused, and how, and what must be accepted."""
+"""The points about single requests: those that must be refused, with their codes, and those that must be accepted."""
 
 import base64
 import json
@@ -31,21 +31,21 @@ from destination.segment.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
 Make = Callable[[Examination], Sending]
-"""Makes a request that is to be refused; raises `NotCheckable`."""
+"""Creates a request that must be refused; raises `NotCheckable`."""
 
 LARGE_BYTES = (40 * 1024, 512 * 1024)
-"""Segment's own limit is 32 KB on its way in, before it adds fields; reverse-ETL records reach 512 KiB."""
+"""Segment limits an incoming call to 32 KB before it adds fields; reverse-ETL records reach 512 KiB."""
 LAMBDA_ERROR = {"errorMessage", "errorType"}
-"""What a function that failed leaves, where a gateway passes it on as if it were an answer."""
+"""The body of a failed function, if a gateway passes it on like an answer."""
 TOO_LARGE_BYTES = 1024 * 1024
-"""docs/reference/answers.md: a body of more bytes is refused."""
+"""docs/reference/answers.md: a longer body is refused."""
 MANY_PROPERTIES = 9_900
-"""Segment takes up to 10,000."""
+"""Segment accepts up to 10,000."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A request that must be refused with a code of the contract, and with the status of that code."""
+    """A request that must be refused with a code of the contract, and with that code's status."""
 
     id: str
     title: str
@@ -55,21 +55,21 @@ class Refused:
 
     @property
     def expected(self) -> str:
-        """The status and the code that are to be answered."""
+        """The expected status and code."""
         return due(self.code)
 
     def check(self, examination: Examination) -> Outcome:
         """Judge the answer."""
         exchange = refused(examination, self.id)
         if exchange.came != self.expected:
-            return failed(f"answered {exchange.came}, where {self.expected} is due", exchange)
+            return failed(f"answered {exchange.came}; expected: {self.expected}", exchange)
         if not exchange.message:
             return failed(f"answered {exchange.came} without a `message` for the customer", exchange)
         return passed(f"{exchange.came}: {exchange.message}", exchange)
 
 
 def _authorized(authorization: str | None) -> Make:
-    """Make a valid message with other credentials, of which `{…}` are marks."""
+    """Return a valid message with other credentials; `{…}` are marks in them."""
 
     def make(examination: Examination) -> Sending:
         headers = examination.headers()
@@ -88,7 +88,7 @@ def _unknown_key(examination: Examination) -> Sending:
 
 
 def _by_key(name: str) -> Make:
-    """Make a valid message by one of the temporary keys."""
+    """Return a valid message with one of the temporary keys."""
 
     def make(examination: Examination) -> Sending:
         key = getattr(examination.keys, name)
@@ -112,7 +112,7 @@ def _out_of_scope(examination: Examination) -> Sending:
 
 
 def _body(content: Callable[[Examination], JsonObject | bytes]) -> Make:
-    """Make a body with a good key."""
+    """Return a request with this body and a valid key."""
 
     def make(examination: Examination) -> Sending:
         examination.need_key()
@@ -134,7 +134,7 @@ def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
 
 
 def _settings(header: str) -> Make:
-    """Make a valid message with other settings, of which `{…}` are marks."""
+    """Return a valid message with other settings; `{…}` are marks in them."""
 
     def make(examination: Examination) -> Sending:
         examination.need_key()
@@ -144,12 +144,12 @@ def _settings(header: str) -> Make:
     return make
 
 
-def _large(examination: Examination, size: int, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON
+def _large(examination: Examination, size: int, **fields: Any) -> JsonObject:  # noqa: ANN401 -- any JSON value
     return examination.message(**_added(examination, {"description": "certify " * (size // 8)}), **fields)
 
 
 def _added(examination: Examination, holds: JsonObject) -> JsonObject:
-    """Return the field of the carrier that holds the customer's own, with more in it."""
+    """Return the carrier's field that belongs to the customer, with additional content."""
     own = examination.message().get(examination.own)
     return {examination.own: {**(own if isinstance(own, dict) else {}), **holds}}
 
@@ -307,14 +307,14 @@ REFUSED = (
         make=_settings("{settings in base64}"),
     ),
 )
-MEND_REFUSED = (
-    "docs/reference/answers.md lists the answers. If something stands before the function (a proxy, a firewall, "
-    "another service at this URL), let it pass requests and answers as they are; else deploy this checkout."
+REMEDY_REFUSED = (
+    "docs/reference/answers.md lists the answers. If something is in front of the function (a proxy, a firewall, "
+    "another service at this URL), it must pass requests and answers unchanged; otherwise deploy this checkout."
 )
 
 
 def _nearly(examination: Examination) -> Outcome:
-    """Send with what differs little from the good key: it must be compared whole, its case too."""
+    """Send keys that differ little from the valid one: it must be compared as a whole, with its case."""
     good, expected = examination.keys.good, due("unknown_key")
     keys = {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}
     for key in keys:
@@ -322,15 +322,15 @@ def _nearly(examination: Examination) -> Outcome:
     exchanges = examination.post_all(Sending(examination.personal(), examination.headers(key)) for key in keys)
     bad = [exchange for exchange in exchanges if exchange.came != expected]
     if bad:
-        return failed(f"answered {bad[0].came}, where {expected} is due", *bad)
+        return failed(f"answered {bad[0].came}; expected: {expected}", *bad)
     return passed(f"answered {expected}", *exchanges)
 
 
 NEARLY = Point(
     id="auth.nearly",
-    title="A key of which one character, or the case, differs is refused",
+    title="A key that differs in one character or in case is refused",
     source=STATUS,
-    mend="Compare keys whole, as they are: by their hash, not without their case, nor by their beginning.",
+    remedy="Compare whole keys by their hash: don't ignore case, and don't compare only the beginning.",
     check=_nearly,
 )
 
@@ -342,7 +342,7 @@ class Accepted:
     id: str
     title: str
     source: str
-    mend: str
+    remedy: str
     sendings: Callable[[Examination], Iterable[Sending]]
 
     def check(self, examination: Examination) -> Outcome:
@@ -358,17 +358,17 @@ class Accepted:
         exchanges = examination.post_all_valid(sendings)
         bad = [exchange for exchange in exchanges if not exchange.is_accepted]
         if bad:
-            answers = ", ".join(sorted({_what_came(exchange) for exchange in bad}))
+            answers = ", ".join(sorted({_answer_text(exchange) for exchange in bad}))
             return failed(f"{len(bad)} of {len(exchanges)} were not accepted: {answers}", *bad)
         if refusals:
             raise NotCheckable(
-                f"{len(exchanges)} were accepted, and {len(refusals)} not sent, for the schemas of this checkout "
+                f"{len(exchanges)} were accepted, and {len(refusals)} not sent, because the schemas of this checkout "
                 f"refuse them: {refusals[0]}"
             )
         return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
 
 
-def _what_came(exchange: Exchange) -> str:
+def _answer_text(exchange: Exchange) -> str:
     return f"{exchange.came} ({exchange.message})" if exchange.message else exchange.came
 
 
@@ -469,91 +469,91 @@ def _odd_deletes(examination: Examination) -> Iterator[Sending]:
 ACCEPTED = (
     Accepted(
         id="auth.white-space",
-        title="White space around a key does no harm",
+        title="White space around a key is ignored",
         source=f"inferred: {AUTHORIZATION}",
-        mend="Customers paste keys: trim the user name of Basic credentials.",
+        remedy="Customers paste keys: trim the user name of Basic credentials.",
         sendings=_keys_with_white_space,
     ),
     Accepted(
         id="auth.password",
-        title="A password beside the key does no harm",
+        title="A password next to the key is ignored",
         source=AUTHORIZATION,
-        mend="Ignore the password of Basic credentials.",
+        remedy="Ignore the password of Basic credentials.",
         sendings=_password,
     ),
     Accepted(
         id="auth.scheme",
         title="The name of the scheme may be in any case",
         source="RFC 9110, Authentication Scheme",
-        mend="Compare the scheme without its case.",
+        remedy="Compare the scheme without regard to case.",
         sendings=_schemes,
     ),
     Accepted(
         id="request.content-type",
-        title="JSON of any Content-Type is taken",
+        title="JSON with any Content-Type is accepted",
         source=HEADERS,
-        mend="Don't ask for a Content-Type: read the body as JSON.",
+        remedy="Don't ask for a Content-Type: read the body as JSON.",
         sendings=_content_types,
     ),
     Accepted(
         id="settings.accepted",
-        title="Settings of the customer are taken",
+        title="Settings of the customer are accepted",
         source=HEADERS,
-        mend="Read X-Segment-Settings as base64 of a JSON object; let schemas/settings.json allow further ones.",
+        remedy="Read X-Segment-Settings as base64 of a JSON object; schemas/settings.json must allow further fields.",
         sendings=_with_settings,
     ),
     Accepted(
         id="message.casing",
         title="Fields may be spelled in any casing",
         source=BODY,
-        mend="Match the spec's fields by their letters alone.",
+        remedy="Compare the spec's fields by their letters only.",
         sendings=_spellings,
     ),
     Accepted(
         id="message.shapes",
-        title="Odd but legal shapes are taken",
+        title="Unusual but legal messages are accepted",
         source=SPEC,
-        mend="Allow unknown fields at the top, and integrations that are null, boolean or empty.",
+        remedy="Allow unknown fields at the top, and integrations that are null, boolean or empty.",
         sendings=_odd_shapes,
     ),
     Accepted(
         id="message.times",
-        title="Messages of any time are taken",
+        title="Messages of any time are accepted",
         source=FAQ,
-        mend="Never refuse by age: retries, offline phones and replays bring old messages, wrong clocks future ones.",
+        remedy="Never refuse by age: retries, offline phones and replays bring old messages, wrong clocks future ones.",
         sendings=_times,
     ),
     Accepted(
         id="message.integer-id",
-        title="Ids that are integers are taken",
+        title="Ids that are integers are accepted",
         source=f"inferred: {SPEC}",
-        mend="Turn integers into their digits.",
+        remedy="Convert integers to decimal strings.",
         sendings=_integer_ids,
     ),
     Accepted(
         id="message.large",
-        title="Large messages are taken",
+        title="Large messages are accepted",
         source="Segment Spec, limits; reverse ETL",
-        mend="Take 512 KiB and 10,000 properties; a limit of 32 KB would refuse legal messages.",
+        remedy="Accept 512 KiB and 10,000 properties; a limit of 32 KB would refuse legal messages.",
         sendings=_large_messages,
     ),
     Accepted(
         id="message.alias",
-        title="All shapes of alias calls are taken",
+        title="All forms of alias calls are accepted",
         source="Segment Spec, Alias",
-        mend="Take previousId and userId, from and to, and any casing.",
+        remedy="Accept previousId and userId, from and to, and any casing.",
         sendings=_aliases,
     ),
 )
 
 
 def _call(call_type: str, examination: Examination) -> Outcome:
-    """Judge a call type: that it is accepted, or that it is not supported and says so."""
+    """Judge a call type: it is accepted, or it is refused as not supported."""
     exchange = examination.call(call_type)
     is_off = examination.store_access is not None and call_type not in examination.store_access.call_types
     unsupported = due("unsupported_call_type")
     if exchange.is_accepted:
-        fault = "although SupportedCallTypes leaves it out" if is_off else None
+        fault = "although SupportedCallTypes does not include it" if is_off else None
         fault = fault or (_odd_success(exchange) if examination.store_access is None else None)
         answered = f"answered {exchange.status}"
         return failed(f"{answered}, {fault}", exchange) if fault else passed(answered, exchange)
@@ -567,15 +567,15 @@ def _call(call_type: str, examination: Examination) -> Outcome:
             f"the endpoint's schema refuses the message of events/{call_type}.json: {exchange.message}", exchange
         )
     expected = unsupported if is_off else "200 or 202"
-    return failed(f"answered {_what_came(exchange)}, where {expected} is due", exchange)
+    return failed(f"answered {_answer_text(exchange)}; expected: {expected}", exchange)
 
 
 def _odd_success(exchange: Exchange) -> str | None:
-    """Return what makes a success doubtful where no store tells whether it is one."""
+    """Return the reason to doubt a success if no store can confirm it."""
     if exchange.answer.keys() & LAMBDA_ERROR:
-        return "and its body tells of an error of AWS Lambda"
+        return "and its body is an error of AWS Lambda"
     is_object = exchange.answer or not exchange.reply or exchange.reply.body.strip() in (b"", b"{}")
-    return None if is_object else "and its body is no JSON object"
+    return None if is_object else "and its body is not a JSON object"
 
 
 def _call_point(call_type: str) -> Point:
@@ -583,23 +583,23 @@ def _call_point(call_type: str) -> Point:
         id=f"calls.{call_type}",
         title=f"{call_type.capitalize()} calls are accepted, or answered 501",
         source=DELETION if call_type == DELETE else STATUS,
-        mend=(
-            "With `maintenance` wait until it is over. Where a schema refuses the sample, deploy this checkout, or "
-            f"edit events/{call_type}.json until it is a message that you accept."
+        remedy=(
+            "With `maintenance`, wait until it is over. If a schema refuses the sample, deploy this checkout, or "
+            f"edit events/{call_type}.json so that your schema accepts it."
         ),
         check=partial(_call, call_type),
     )
 
 
 def _accepted_point(entry: Accepted) -> Point:
-    return Point(id=entry.id, title=entry.title, source=entry.source, mend=entry.mend, check=entry.check)
+    return Point(id=entry.id, title=entry.title, source=entry.source, remedy=entry.remedy, check=entry.check)
 
 
 REFUSALS = {entry.id: entry for entry in REFUSED}
 
 
 def send_refusals(examination: Examination, ids: Iterable[str], number: int = 0) -> None:
-    """Send concurrently what these points have refused, each once in a run for each number, and leave out the rest."""
+    """Send the requests of these points concurrently, once in a run for each number; leave out unavailable ones."""
     sendings: dict[str, Sending] = {}
     for name in ids:
         if (name, number) not in examination.refusals:
@@ -610,21 +610,21 @@ def send_refusals(examination: Examination, ids: Iterable[str], number: int = 0)
 
 
 def refused(examination: Examination, name: str) -> Exchange:
-    """Return the answer to what a point has refused, which is sent once in a run; raises `NotCheckable`."""
+    """Return the answer to the request of a point, which is sent once in a run; raises `NotCheckable`."""
     if (name, 0) not in examination.refusals:
         [examination.refusals[name, 0]] = examination.post_all([REFUSALS[name].make(examination)])
     return examination.refusals[name, 0]
 
 
 def begin(examination: Examination, wanted: Collection[str]) -> None:
-    """Send at once what the wanted points have refused."""
+    """Send the requests of the selected points concurrently."""
     send_refusals(examination, [name for name in REFUSALS if name in wanted])
 
 
 POINTS = (
     *(_call_point(call_type) for call_type in CALL_TYPES if call_type != DELETE),
     *(
-        Point(id=entry.id, title=entry.title, source=entry.source, mend=MEND_REFUSED, check=entry.check)
+        Point(id=entry.id, title=entry.title, source=entry.source, remedy=REMEDY_REFUSED, check=entry.check)
         for entry in REFUSED
     ),
     NEARLY,
@@ -635,11 +635,11 @@ DELETES = (
     _accepted_point(
         Accepted(
             id="delete.shapes",
-            title="All shapes of delete calls are taken",
+            title="All forms of delete calls are accepted",
             source=DELETION,
-            mend="Take deletes with a null context, a time as Go prints it, and without a messageId.",
+            remedy="Accept deletes with a null context, a time in Go's format, and no messageId.",
             sendings=_odd_deletes,
         )
     ),
 )
-"""They erase users. If the schemas allow one user only, that is the user of all other messages too."""
+"""They erase users. If the schemas allow only one user id, that is the user of all other messages too."""

@@ -1,4 +1,4 @@
-"""One run of the checklist, with temporary API keys where the stores are known."""
+"""Run the checklist once, with temporary API keys if the stores are known."""
 
 import secrets
 import signal
@@ -22,7 +22,7 @@ from destination.deployment.target import trusted_authority
 from destination.paths import SCHEMAS
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-"""They end a run as Control-C does."""
+"""Signals that end a run like Control-C."""
 
 
 def run(
@@ -42,7 +42,7 @@ def run(
             step()
     if store_access is None and any(exchange.is_accepted for exchange in wire.exchanges):
         notes.append(
-            "The messages of this run stay stored, as those of the customer of the API key: their ids start with "
+            "The messages of this run stay stored for the customer of the API key. Their ids start with "
             f"certify-, and their users' ids with {name}."
         )
     return Report(
@@ -58,31 +58,31 @@ def run(
 
 
 def open_wire(url: str, ca_file: str | None, limit_seconds: float) -> Wire:
-    """Return a client of an endpoint; raises `click.ClickException` for an authority that is none."""
+    """Return a client for an endpoint; raises `click.ClickException` for an invalid authority."""
     authority = trusted_authority(url, ca_file) if url.startswith("https:") else None
     try:
         return Wire(url, limit_seconds=limit_seconds, ca_file=authority)
     except ssl.SSLError as error:
-        raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
+        raise click.ClickException(f"{authority} does not have the certificate of an authority: {error}") from error
 
 
 @contextmanager
 def temporary_keys(store_access: StoreAccess, left: list[str]) -> Iterator[ApiKeys]:
-    """Make temporary keys, and remove them and all that was stored by them; add what could not be to `left`.
+    """Create temporary keys, and finally remove them and their messages; add descriptions of the rest to `left`.
 
-    Raises `STORE_ERRORS` where none can be made. Whatever asks the process to end lets it remove them first.
+    Raises `STORE_ERRORS` if no key can be created. Any signal that ends the process lets it remove them first.
     """
     before = {number: signal.signal(number, signal.default_int_handler) for number in ENDINGS}
     try:
         yield store_access.make_keys(scope=next(name for name in CARRIERS if name in store_access.call_types))
     finally:
-        click.echo(f"Removing what is stored of {store_access.customer_id} …", err=True)
+        click.echo(f"Removing the data of {store_access.customer_id} …", err=True)
         try:
             left += store_access.remove()
         except KeyboardInterrupt:
             tables = ", ".join(store_access.tables)
             left.append(
-                f"Broken off: items of {store_access.customer_id} may stay in {tables}; its keys end within a day."
+                f"Interrupted: items of {store_access.customer_id} may stay in {tables}; its keys end within a day."
             )
             raise
         finally:

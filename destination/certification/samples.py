@@ -1,4 +1,4 @@
-"""Messages that the schemas of this checkout let pass: those of `events/`, completed where a schema asks for more."""
+"""Messages that pass the schemas of this checkout: those in `events/`, completed if a schema requires more."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from handler.explain import explain, spell_path
 from handler.spec import SETTINGS, TOP
 
 MAX_ROUNDS = 50
-"""Of completing: a message lacks few fields, and what goes on longer does not end."""
+"""Limit for the rounds of completion: few fields are missing, so more rounds would not end."""
 ALTERNATIVES = ("anyOf", "oneOf")
 MADE_UP = {
     "date": "2026-03-12",
@@ -32,11 +32,11 @@ MADE_UP = {
     "ipv6": "2001:db8::1",
     "uuid": "5f0c8c3e-2f0a-4a7b-9c53-0d1f4f0f5b11",
 }
-"""By format."""
+"""Example values by format."""
 
 
 class Samples:
-    """Valid messages by the schemas of a folder; raises `click.ClickException` for schemas with faults."""
+    """Valid messages for the schemas of a folder; raises `click.ClickException` for schemas with faults."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -49,10 +49,10 @@ class Samples:
             dialect = validator_for(schema, default=Draft7Validator)
             self._validators[name] = dialect(schema, registry=registry, format_checker=FORMATS)
 
-    def message(self, call_type: str, **ids: Any) -> JsonObject:  # noqa: ANN401 -- fields of a message
-        """Return a message with these fields that its schema lets pass; without them, where it passes only so.
+    def message(self, call_type: str, **ids: Any) -> JsonObject:  # noqa: ANN401 -- the fields of a message
+        """Return a message with these fields that passes its schema; without them if it passes only then.
 
-        Where none does, the one of `events/`, whose refusal then tells why.
+        If none passes, return the message in `events/`: its refusal shows the reason.
         """
         sample = sample_message(call_type, datetime.now(UTC))
         own = {**sample, **ids}
@@ -63,7 +63,7 @@ class Samples:
         return own
 
     def refusal(self, message: JsonObject) -> str | None:
-        """Return what the schemas of this checkout refuse in a message, None where they let it pass."""
+        """Return the text of the refusal of a message by the schemas of this checkout, None if it passes."""
         [canonical] = canonicalise(message)
         try:
             self._schemas.check_message(str(canonical.type), canonical.body)
@@ -72,7 +72,7 @@ class Samples:
         return None
 
     def mandatory(self, name: str) -> list[tuple[str, str]]:
-        """Return the fields that a schema requires, as customers spell them, with what they read where one is missing.
+        """Return the required fields of a schema in the customer's spelling, each with its error text.
 
         `name` is a call type, or `settings`. A rule that several fields can satisfy stands for the whole message.
         """
@@ -88,7 +88,7 @@ class Samples:
                         for path, text in explain(error, name)
                         if text not in found.values()
                     }
-            if not any([_mend(document, error) for error in _innermost(errors)]):  # noqa: C419 -- each is to be mended
+            if not any([_fix(document, error) for error in _innermost(errors)]):  # noqa: C419 -- each is to be fixed
                 break
         return list(found.items())
 
@@ -99,7 +99,7 @@ class Samples:
 
     @cached_property
     def settings(self) -> JsonObject:
-        """Settings that a customer must have, an empty object where none are mandatory."""
+        """The required settings of a customer, an empty object without any."""
         document: JsonObject = {}
         _complete(self._validators[f"{SETTINGS}.json"], document)
         return document
@@ -113,14 +113,14 @@ class Samples:
 
 
 def _complete(validator: Any, document: JsonObject) -> None:  # noqa: ANN401 -- of any dialect
-    """Add what a schema requires and mend what it refuses, as far as that can be made up."""
+    """Add required fields and replace refused values, as far as values can be invented."""
     for _ in range(MAX_ROUNDS):
         errors = list(_innermost(validator.iter_errors(document)))
-        if not any([_mend(document, error) for error in errors]):  # noqa: C419 -- each is to be mended
+        if not any([_fix(document, error) for error in errors]):  # noqa: C419 -- every error is to be fixed
             return
 
 
-def _innermost(errors: Any) -> Iterator[ValidationError]:  # noqa: ANN401 -- an iterator of jsonschema's
+def _innermost(errors: Any) -> Iterator[ValidationError]:  # noqa: ANN401 -- an iterator of jsonschema
     for error in errors:
         if error.context:
             yield from _innermost(error.context[:1])
@@ -128,8 +128,8 @@ def _innermost(errors: Any) -> Iterator[ValidationError]:  # noqa: ANN401 -- an 
             yield error
 
 
-def _mend(document: JsonObject, error: ValidationError) -> bool:
-    """Change the place of an error; tell whether that was tried."""
+def _fix(document: JsonObject, error: ValidationError) -> bool:
+    """Change the place of an error; return whether that was possible."""
     schema = error.schema if isinstance(error.schema, dict) else {}
     if error.validator == "required" and isinstance(error.instance, dict):
         missing = [name for name in schema["required"] if name not in error.instance]
@@ -150,8 +150,8 @@ def _mend(document: JsonObject, error: ValidationError) -> bool:
     return True
 
 
-def _example(schema: Any) -> Any:  # noqa: ANN401 -- any schema, any JSON
-    """Make up a value of a schema; what stands behind a reference, its own error mends."""
+def _example(schema: Any) -> Any:  # noqa: ANN401 -- any schema, any JSON value
+    """Return an invented value for a schema; a reference is resolved later, by its own error."""
     if not isinstance(schema, dict) or "$ref" in schema:
         return "certify"
     for keyword in ("const", "default"):
@@ -165,9 +165,9 @@ def _example(schema: Any) -> Any:  # noqa: ANN401 -- any schema, any JSON
     return _of_kind(kind, schema)
 
 
-def _of_kind(kind: str, schema: JsonObject) -> Any:  # noqa: ANN401 -- any JSON
+def _of_kind(kind: str, schema: JsonObject) -> Any:  # noqa: ANN401 -- any JSON value
     if kind == "object":
-        return {}  # what it requires is then missing, and mended likewise
+        return {}  # its required fields are added later, by their own errors
     if kind == "array":
         return [_example(schema.get("items", {}))] * schema.get("minItems", 0)
     if kind in ("integer", "number"):

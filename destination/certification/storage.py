@@ -1,4 +1,4 @@
-"""The points about what is stored: all that was accepted, once, and as it was sent."""
+"""The points about stored messages: every accepted message is stored, once and unchanged."""
 
 import base64
 import json
@@ -50,7 +50,7 @@ OWN_KEYS: JsonObject = {
     "half of an emoji": "\ud83d",
     "nested": {"Ünder_Score": [1, 2.5, 10**20, True, None, {"A-b": {}}]},
 }
-"""Keys and values as odd as customers have them."""
+"""Unusual keys and values, as customers use them."""
 OWN_CONTEXT: JsonObject = {
     "userAgent": "certify " * 250,
     "locale": "de-DE",
@@ -60,17 +60,17 @@ OWN_CONTEXT: JsonObject = {
     "traits": {"": "no name", "Plan": "pro", "plan": "free"},
     "My Own Field": {"Some Key": [1, None]},
 }
-"""Fields of the spec, which are stored in snake_case, and fields that it does not know."""
+"""Fields of the spec, which are stored in snake_case, and unknown fields."""
 
 
 def _all_accepted(examination: Examination) -> Outcome:
-    """Look for all that was accepted so far, which is before the first user is erased."""
+    """Check that every message accepted so far is stored. This runs before the first user is erased."""
     stores = examination.stores
     for call_type in CALL_TYPES:
         if call_type != DELETE:
             examination.call(call_type)
     messages: dict[tuple[str, str, str | None], Accepted] = {}
-    for one in examination.accepted:  # of equal ones the first is stored
+    for one in examination.accepted:  # of several equal messages the first is stored
         subject = subject_key(stores.customer_id, one.plain)
         messages.setdefault((subject, one.message_id, position_key(one.plain, one.message_id)), one)
     if not messages:
@@ -84,13 +84,13 @@ def _all_accepted(examination: Examination) -> Outcome:
             faults.setdefault(fault, []).append(one.message_id)
     if faults:
         told = (f"{len(ids)} {fault}: {', '.join(ids[:SHOWN_LOSSES])}" for fault, ids in faults.items())
-        return failed(f"{len(messages)} messages were accepted, of these {'; '.join(told)}")
+        return failed(f"{len(messages)} messages were accepted; of these, {'; '.join(told)}")
     types = {one.plain["type"] for one in messages.values()}
-    return passed(f"all {len(messages)} are there, once and as they were sent, of {len(types)} call types")
+    return passed(f"all {len(messages)} are stored once and unchanged, of {len(types)} call types")
 
 
 def _fault_of(examination: Examination, plain: JsonObject, message_id: str, of_user: list[Item]) -> str | None:
-    """Return what is wrong with what is stored of a message, and of its user."""
+    """Return the fault of a stored message, or of its user's items."""
     stores = examination.stores
     found = [item for item in of_user if message_of(item).get("message_id") == message_id]
     if not found:
@@ -115,10 +115,10 @@ def _fault_of(examination: Examination, plain: JsonObject, message_id: str, of_u
 
 
 def _judge_copies(examination: Examination, message: JsonObject, exchanges: list[Exchange]) -> Outcome:
-    """Judge whether what was sent several times is stored once."""
+    """Judge whether a message that was sent several times is stored once."""
     bad = [exchange for exchange in exchanges if not exchange.is_accepted]
     if bad:
-        return failed(f"answered {bad[0].came}, where a success is due", *bad)
+        return failed(f"answered {bad[0].came}; expected: a success", *bad)
     stores = examination.stores
     message_id = message.get("messageId") or exchanges[0].answer.get("message_id")
     items = stores.items_of(message)
@@ -134,9 +134,9 @@ def _judge_copies(examination: Examination, message: JsonObject, exchanges: list
 
 
 def copies_fault(exchanges: Sequence[Exchange]) -> str | None:
-    """Return what is wrong with the answers to one message that was sent several times, None if they are right.
+    """Return the fault of the answers to a message that was sent several times, None if they are right.
 
-    A request that failed may have been stored, so that the answer to its repetition may be either.
+    A request that failed may have been stored. Then the answer to its retry may be either.
     """
     first, *others = exchanges
     due_first = {"stored", "duplicate"} if first.failures else {"stored"}
@@ -144,12 +144,12 @@ def copies_fault(exchanges: Sequence[Exchange]) -> str | None:
         status = exchange.answer.get("status")
         if status not in due:
             told = "for the first time" if exchange is first else "again"
-            return f"a message that was sent {told} is answered {status!r}, where {' or '.join(sorted(due))!r} is due"
+            return f"a message that was sent {told} is answered {status!r}; expected: {' or '.join(sorted(due))!r}"
     return None
 
 
 def _one_field(examination: Examination) -> Outcome:
-    """Send one message in all casings, which must make it one, and one in each, which must lose nothing."""
+    """Send one message in all casings, which must count as one, and one in each, which must lose nothing."""
     stores = examination.stores
     message = examination.message()
     variants = [spelled(deepcopy(message), spell) for spell in SPELLINGS.values()]
@@ -170,7 +170,7 @@ def _one_field(examination: Examination) -> Outcome:
 def _verbatim(examination: Examination) -> Outcome:
     stores, own = examination.stores, examination.own
     if examination.carrier == "alias":
-        raise NotCheckable("alias calls hold nothing of the customer's own")
+        raise NotCheckable("alias calls have no fields that belong to the customer")
     message = examination.message()
     holds = {**message[own], **OWN_KEYS} if isinstance(message.get(own), dict) else OWN_KEYS
     context = message.get("context")
@@ -191,18 +191,18 @@ def _verbatim(examination: Examination) -> Outcome:
     stored, expected = message_of(found[0]), stored_fields(message)
     for name in (own, "integrations", "context", *(["event"] if message["type"] == "track" else [])):
         if json_text(stored.get(name)) != json_text(expected[name]):
-            return failed(f"{name} is stored otherwise than it was sent{_first_key(stored, expected, name)}", exchange)
-    return passed(f"{len(OWN_KEYS) + len(OWN_CONTEXT)} keys and values came back as they were sent", exchange)
+            return failed(f"{name} is not stored as it was sent{_first_key(stored, expected, name)}", exchange)
+    return passed(f"{len(OWN_KEYS) + len(OWN_CONTEXT)} keys and values are stored as they were sent", exchange)
 
 
 def _first_key(stored: JsonObject, expected: JsonObject, name: str) -> str:
-    """Return the first key of an object that differs, in words; "" where it is not an object."""
+    """Return the first key of an object that differs, in words; "" if it is not an object."""
     came, sent = stored.get(name), expected[name]
     if not isinstance(came, dict) or not isinstance(sent, dict):
         return ""
     keys = [key for key in sent if key not in came] or [key for key in came if key not in sent]
     keys += [key for key, value in sent.items() if json_text(came.get(key)) != json_text(value)]
-    what = "missing or spelled otherwise" if keys and keys[0] not in came else "changed"
+    what = "missing or spelled differently" if keys and keys[0] not in came else "changed"
     return f": the key {json.dumps(keys[0])} is {what}" if keys else ""
 
 
@@ -213,7 +213,7 @@ def _duplicate(examination: Examination) -> Outcome:
 
 
 def _resent(message: JsonObject) -> JsonObject:
-    """Return a message as a library sends it again: Segment computes its timestamp anew."""
+    """Return a message as a library resends it: Segment computes a new timestamp."""
     now = datetime.now(UTC)
     times = {"sentAt": now, "receivedAt": now + timedelta(seconds=1), "timestamp": now - timedelta(seconds=3)}
     return {**message, **{name: time.isoformat().replace("+00:00", "Z") for name, time in times.items()}}
@@ -233,13 +233,13 @@ def _without_id(examination: Examination) -> Outcome:
     exchanges = [examination.post_valid(message), examination.post_valid(_resent(message))]
     bad = [exchange for exchange in exchanges if not exchange.is_accepted]
     if bad:
-        return failed(f"answered {bad[0].came}, where a success is due", *bad)
+        return failed(f"answered {bad[0].came}; expected: a success", *bad)
     ids = {json_text(exchange.answer.get("message_id")) for exchange in exchanges}
     if len(ids) > 1:
         return failed("the same message was given two ids", *exchanges)
     if ids == {"null"} or (examination.store_access and not examination.store_access.is_queue):
         return _judge_copies(examination, message, exchanges)
-    return passed(f"both times it was given the id {ids.pop()}", *exchanges)
+    return passed(f"both times it got the id {ids.pop()}", *exchanges)
 
 
 def _write_key(examination: Examination) -> Outcome:
@@ -290,94 +290,95 @@ def _rejects(examination: Examination) -> Outcome:
     exchange = examination.post_by_key(message)
     if exchange.status != 400 or "kept" not in exchange.answer:  # noqa: PLR2004 -- a refusal by a schema
         return failed(
-            f"answered {exchange.came}, where a refusal by the schema is due, which says whether it is kept", exchange
+            f"answered {exchange.came}; expected: a refusal by the schema that says whether it is kept", exchange
         )
     if exchange.answer["kept"] is not True:
         raise NotCheckable("the answer says that rejects are not kept (RejectsRetentionDays=0)")
     kept = stores.kept(message["messageId"])
     if kept is None:
-        return failed("the answer says that it is kept, and it is not among the rejects", exchange)
+        return failed("the answer says that it is kept, but it is not among the rejects", exchange)
     reject, contents = kept
     if contents is None or json.loads(contents.body) != message:
-        return failed("it is kept otherwise than it was sent", exchange)
+        return failed("it is not kept as it was sent", exchange)
     if reject.answer != exchange.message:
-        return failed("another text is kept with it than was answered", exchange)
+        return failed("it is kept with another text than the answer", exchange)
     days = examination.store_access.target.stores.rejects_retention_days if examination.store_access else ""
     if days and (fault := expiry_fault(stores.raw_reject(reject), int(days))):
         return failed(f"rejects {fault}", exchange)
     return passed("it is among the rejects, as it was sent", exchange)
 
 
-MEND_LOSS = (
-    "A success must be answered only after the write is confirmed. See that the URL leads to this deployment and to "
-    "no other; then `destination simulate` tells more."
+REMEDY_LOSS = (
+    "A success must be answered only after the write is confirmed. Check that the URL leads to this deployment and to "
+    "no other; then `destination simulate` shows more."
 )
-MEND_DUPLICATE = (
-    "Make the key of a message of what each resend repeats: messageId and originalTimestamp; docs/reference/storage.md."
+REMEDY_DUPLICATE = (
+    "Build the key of a message from values that each resend repeats: messageId and originalTimestamp; "
+    "docs/reference/storage.md."
 )
 ALL_ACCEPTED = Point(
     id="stored.accepted",
-    title="Whatever is accepted is stored, once",
+    title="Every accepted message is stored once",
     source=ACCEPTING,
-    mend=MEND_LOSS,
+    remedy=REMEDY_LOSS,
     check=_all_accepted,
 )
-"""It comes after all points that send messages, and before the points that erase users."""
+"""It runs after all points that send messages, and before the points that erase users."""
 POINTS = (
     Point(
         id="stored.casing",
         title="A message is the same in any casing",
         source=BODY,
-        mend="Match the spec's fields by their letters alone, before the message is stored.",
+        remedy="Compare the spec's fields by their letters only, before the message is stored.",
         check=_one_field,
     ),
     Point(
         id="stored.verbatim",
-        title="What is the customer's own stays as it is",
+        title="The customer's own keys and values stay unchanged",
         source=SPEC,
-        mend="Leave keys and values in traits, properties and integrations alone, and store the message as JSON text.",
+        remedy="Keep keys and values in traits, properties and integrations unchanged; store the message as JSON text.",
         check=_verbatim,
     ),
     Point(
         id="stored.duplicate",
-        title="A message that comes again is stored once",
+        title="A message that is sent again is stored once",
         source=FAQ,
-        mend=MEND_DUPLICATE,
+        remedy=REMEDY_DUPLICATE,
         check=_duplicate,
     ),
     Point(
         id="stored.resend",
         title="A library's resend, with new times, is stored once",
         source=f"inferred: {SPEC}",
-        mend=MEND_DUPLICATE,
+        remedy=REMEDY_DUPLICATE,
         check=_resend,
     ),
     Point(
         id="stored.no-id",
-        title="A message without a messageId is the same when it comes again",
+        title="A message without a messageId is recognised when it is sent again",
         source=SPEC,
-        mend="Derive the id from the message without what a resend changes, and never by chance.",
+        remedy="Derive the id from the fields that a resend does not change, and never at random.",
         check=_without_id,
     ),
     Point(
         id="stored.settings",
-        title="Settings are kept with their message",
+        title="Settings are stored with their message",
         source="Building a Direct Destination, Custom settings",
-        mend="Store what X-Segment-Settings holds beside the message.",
+        remedy="Store the content of X-Segment-Settings with the message.",
         check=_settings,
     ),
     Point(
         id="stored.write-key",
         title="The write key of a source is never stored",
         source=f"inferred: {SPEC}",
-        mend="Drop writeKey at the top, in context and in _metadata.",
+        remedy="Remove writeKey at the top, in context and in _metadata.",
         check=_write_key,
     ),
     Point(
         id="stored.rejects",
-        title="What a schema refuses is kept",
+        title="A message that a schema refuses is kept",
         source="this destination, docs/how-to/rejects.md",
-        mend="See that the function may write the rejects table, and that the answer says `kept` only when it did.",
+        remedy="Check that the function may write the rejects table, and that the answer says `kept` only if it did.",
         check=_rejects,
     ),
 )

@@ -1,7 +1,7 @@
-"""What a deployment holds because of a run: temporary keys, and what was stored of their customers.
+"""The stored data of a run: temporary keys, and the data of their customers.
 
-The customers are the run's own: one for almost all messages, and a bystander whose data nothing may touch. All that is
-theirs is removed at the end, and nothing else.
+The run has two customers of its own: one for almost all messages, and a bystander whose data nothing may touch. At the
+end, cleanup removes exactly what the run created.
 """
 
 import time
@@ -23,19 +23,20 @@ from handler.keys import new_key
 
 KEY_LABEL = "destination certify"
 KEY_LIFETIME = timedelta(days=1)
-"""Of the temporary keys, should the run be killed before it removes them."""
+"""The lifetime of the temporary keys, in case the run is killed before it removes them."""
 LOOK_SECONDS = 2.0
 LOCAL_LOOK_SECONDS = 0.2
-"""A local server reads its streams as often."""
+"""The poll interval; a local server reads its streams as often."""
 QUIET_LOOKS = 4
-"""As many looks in a row must find nothing more of the consumer's, to which streams bring messages later."""
+"""Cleanup ends after this many polls in a row without new data: streams deliver messages to the consumer later."""
 PATIENCE_SECONDS = 45
-"""For functions that come after the answer: a stream's, with its cold start, and the eraser's wait of up to 20 s."""
+"""Upper bound for functions that run after the answer: a stream's, with its cold start, and the eraser's wait of up
+to 20 s."""
 PATIENCE_WITH_FAILURES_SECONDS = 180
-"""Where requests failed, since the eraser's calls fail likewise, and its stream tries again after a pause."""
+"""The same if requests failed: then the eraser's calls fail too, and its stream retries after a pause."""
 
 EVENT_KEY = ("subject", "position")
-"""The key of the event table."""
+"""The key attributes of the event table."""
 
 _Place = tuple[str, dict[str, Any]]
 """A table, and the key of an item in it."""
@@ -43,7 +44,7 @@ _Place = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class ApiKeys:
-    """Keys to send with; without the stores of the endpoint there is only a good one."""
+    """The keys of a run; without access to the stores there is only a valid one."""
 
     good: str
     expired: str | None = None
@@ -51,25 +52,25 @@ class ApiKeys:
     suspended: str | None = None
     scoped: str | None = None
     used: str | None = None
-    """A good one that is revoked after it was used."""
+    """A valid key that is revoked after use."""
     bystander: str | None = None
-    """A good one of the other customer."""
+    """A valid key of the other customer."""
 
     @property
     def all(self) -> list[str]:
-        """Those that there are."""
+        """All existing keys."""
         return [key for key in asdict(self).values() if key]
 
 
 class _Left:
-    """What could not be removed, as sentences."""
+    """Descriptions of the data that could not be removed."""
 
     def __init__(self) -> None:
         self.sentences: dict[str, str] = {}
 
     @contextmanager
     def noting(self, what: str) -> Iterator[None]:
-        """Let an error of a store stop the removal of one thing, and of no other."""
+        """Turn a store error into a description, so that it stops the removal of one thing only."""
         try:
             yield
         except STORE_ERRORS as error:
@@ -77,7 +78,7 @@ class _Left:
 
 
 class StoreAccess:
-    """The stores of a deployment, as far as they hold something of one run's customer."""
+    """The stores of a deployment, restricted to one run's customers."""
 
     def __init__(self, target: Target, customer_id: str) -> None:
         self.target = target
@@ -97,7 +98,7 @@ class StoreAccess:
 
     @property
     def is_queue(self) -> bool:
-        """Whether messages go to a queue, where others may take them first."""
+        """Return whether messages go to a queue, from which others may receive them first."""
         return not self.target.stores.sink.is_queryable
 
     @property
@@ -106,7 +107,7 @@ class StoreAccess:
         return frozenset(self.target.stores.supported_call_types.split(","))
 
     def make_keys(self, *, scope: str) -> ApiKeys:
-        """Make the keys, the scoped one for one call type only; raises `STORE_ERRORS`."""
+        """Create the keys, the scoped one for one call type only; raises `STORE_ERRORS`."""
         now = datetime.now(UTC)
         made: dict[str, dict[str, Any]] = {
             "good": {},
@@ -134,11 +135,11 @@ class StoreAccess:
         table.put(KeyRecord.of(key, **fields, status="revoked"))
 
     def note(self, message: JsonObject) -> None:
-        """Remember all whom a message in Segment's spelling may be about, before it is sent: for the removal."""
+        """Remember the possible users of a message in Segment's spelling before it is sent, for the removal."""
         self._subjects |= subject_keys(self.customer_id, message)
 
     def note_plain(self, plain: JsonObject) -> None:
-        """Remember the keys of a message, and who is being erased; of what goes to a queue the eraser does not hear."""
+        """Remember the keys of a message, and its user if it is a delete; the eraser gets no deletes from a queue."""
         subject = subject_key(self.customer_id, plain)
         self._subjects.add(subject)
         if plain.get("type") == DELETE and not self.is_queue:
@@ -149,11 +150,11 @@ class StoreAccess:
         self._subjects.add(subject_key(self.bystander_id, plain))
 
     def items_of(self, plain: JsonObject, *, customer_id: str | None = None) -> list[Item]:
-        """Return all that is stored of the user of a message."""
+        """Return the stored items of a message's user."""
         return list(self._events(subject_key(customer_id or self.customer_id, plain)))
 
     def stored(self, plain: JsonObject) -> list[Item]:
-        """Return what is stored under the id of a message, which is once what was sent."""
+        """Return the stored items with the id of a message; there should be one, equal to the sent message."""
         return [item for item in self.items_of(plain) if message_of(item).get("message_id") == plain["messageId"]]
 
     @property
@@ -167,7 +168,7 @@ class StoreAccess:
         return sum(1 for reject in rejects if reject.facts.get("user_id") == user_id)
 
     def contacts_with(self, text: str, *, customer_id: str | None = None) -> int:
-        """Count the items of the contact table in which a text stands."""
+        """Count the items of the contact table that contain a text."""
         items = self._query(self.target.stores.contact_table, "customer", customer_id or self.customer_id)
         return sum(1 for item in items if text in str(item))
 
@@ -189,12 +190,12 @@ class StoreAccess:
         return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
 
     def is_erased(self, plain: JsonObject) -> bool:
-        """Wait until all erasures of a user are finished, and at least one. Returns whether that happened."""
+        """Wait until a user has a finished erasure and no unfinished one. Returns whether that happened in time."""
         subject = subject_key(self.customer_id, plain)
         return self.wait_for(lambda: any(self._receipts(subject)) and self._is_settled(subject))
 
     def is_requested(self, plain: JsonObject) -> bool:
-        """Tell whether a `delete` was noted: it is stored until it is carried out, which leaves a receipt."""
+        """Return whether a `delete` was stored: it is there until it is carried out, and then leaves a receipt."""
         subject = subject_key(self.customer_id, plain)
         if any(item["type"]["S"] == DELETE for item in self._events(subject)):
             return True
@@ -202,15 +203,15 @@ class StoreAccess:
 
     @property
     def stays(self) -> list[str]:
-        """What nobody can remove, as sentences."""
+        """Descriptions of data that nobody can remove."""
         if not self.is_queue:
             return []
         queue = self.target.stores.event_queue_url
-        return [f"Messages of {self.customer_id} stay in the queue {queue} until its consumer takes them."]
+        return [f"Messages of {self.customer_id} stay in the queue {queue} until its consumer receives them."]
 
     @property
     def tables(self) -> list[str]:
-        """The tables in which there may be something of the customer."""
+        """The tables that may have data of the customer."""
         stores = self.target.stores
         return [
             *(stores.key_table, stores.event_table, stores.rejects_table),
@@ -218,18 +219,18 @@ class StoreAccess:
         ]
 
     def remove(self) -> list[str]:
-        """Remove the keys and all that is stored of the customer, and return what could not be, as sentences."""
+        """Remove the keys and all data of the customer, and return descriptions of the rest."""
         left = _Left()
         stores, client = self.target.stores, self._client
         for key_hash in self._key_hashes:
             with left.noting(f"A key of {self.customer_id} in {stores.key_table}, which ends within a day,"):
                 client.delete_item(TableName=stores.key_table, Key={"key_hash": {"S": key_hash}})
-        time.sleep(self._look_seconds)  # for a request that was under way when the run was ended
-        of_customer = f"What is of {self.customer_id} in"
+        time.sleep(self._look_seconds)  # for a request that was running when the run ended
+        of_customer = f"Data of {self.customer_id} in"
         with left.noting(f"{of_customer} {stores.erasure_table}"):
             if not self.wait_for(lambda: all(map(self._is_settled, self._deletes))):
                 left.sentences["erasures"] = (
-                    f"Erasures of {self.customer_id} are not finished: their receipts stay, and name nobody "
+                    f"Erasures of {self.customer_id} are not finished: their receipts stay, and identify nobody "
                     "(destination erasures list)."
                 )
         with left.noting(f"{of_customer} {stores.rejects_table}"):
@@ -249,7 +250,7 @@ class StoreAccess:
             quiet = 0 if deleted else quiet + 1
             looks -= 1
         if looks <= 0:
-            left.sentences["late"] = f"Items of {self.customer_id} still came up when the time was over."
+            left.sentences["late"] = f"Items of {self.customer_id} still appeared when the time was over."
         return list(left.sentences.values())
 
     def _stored_messages(self) -> list[_Place]:
@@ -258,7 +259,7 @@ class StoreAccess:
         return [(table, {name: item[name] for name in EVENT_KEY}) for items in of_subjects for item in items]
 
     def _written_later(self, table: str, sort_key: str) -> list[_Place]:
-        """Return what the eraser or the consumer has written by now."""
+        """Return the data that the eraser or the consumer has written since."""
         return [
             (table, {"customer": item["customer"], sort_key: item[sort_key]})
             for customer_id in self.customer_ids
@@ -271,7 +272,7 @@ class StoreAccess:
         return sum(1 for _ in deleted)
 
     def _is_settled(self, subject: str) -> bool:
-        """Whether no erasure is under way, nor about to begin: the eraser deletes a `delete` last."""
+        """Return whether no erasure is running or about to begin: the eraser deletes a `delete` last."""
         is_waiting = any(item["type"]["S"] == DELETE for item in self._events(subject))
         return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
 
@@ -280,7 +281,7 @@ class StoreAccess:
         return receipts(self._client, table, self.customer_id, user_hash=hashed(subject))
 
     def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Look until something happened. Returns whether it did."""
+        """Poll until a condition is true. Returns whether it became true."""
         looks = (seconds or self.patience_seconds) / self._look_seconds
         while not happened():
             if looks <= 0:
@@ -290,7 +291,7 @@ class StoreAccess:
         return True
 
     def _events(self, subject: str) -> Iterator[dict[str, Any]]:
-        if not subject:  # of a message that names nobody
+        if not subject:  # a message without a user has none
             return iter(())
         return self._query(self.target.stores.event_table, "subject", subject)
 

@@ -1,4 +1,4 @@
-"""The points about the way to the endpoint: where it is, who it is, and whether it can be listened in on."""
+"""The points about the connection to the endpoint: its address, its identity, and its encryption."""
 
 import socket
 import ssl
@@ -13,20 +13,20 @@ from destination.certification.points import Point
 from destination.segment.contract import CALL_TYPES
 
 CERTIFICATE_WARNING = timedelta(days=21)
-"""Before it ends; certificates of AWS are renewed 60 days before."""
+"""Warn if the certificate ends within this time; AWS renews certificates 60 days before."""
 OLD_VERSIONS = (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 NOT_YOUR_OWN = (".execute-api.", ".lambda-url.", ".cloudfront.net.", ".ngrok.", ".ngrok-free.")
-"""In names that are AWS's, or a tunnel's."""
+"""Parts of host names that belong to AWS or to a tunnel."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def _https(examination: Examination) -> Outcome:
     url = urlsplit(examination.wire.url)
     if url.scheme == "https":
-        return passed(f"{url.hostname} is asked by HTTPS")
+        return passed(f"{url.hostname} is called by HTTPS")
     if url.hostname in LOOPBACK:
         raise NotCheckable("this is a server on this machine without TLS: certify the deployed URL, or `serve --tls`")
-    return failed("the URL begins with http://: what customers send, and their keys, could be read on the way")
+    return failed("the URL begins with http://: the customers' data and keys could be read on the way")
 
 
 def _reachable(examination: Examination) -> Outcome:
@@ -35,7 +35,7 @@ def _reachable(examination: Examination) -> Outcome:
         return failed(first.fault or "no answer", first)
     if first.is_no_route:
         return failed(
-            f"it answers {first.came}: nothing takes messages at {urlsplit(examination.wire.url).path}", first
+            f"it answers {first.came}: nothing accepts messages at {urlsplit(examination.wire.url).path}", first
         )
     is_taken = first.is_accepted or any(_is_taken(examination, call_type) for call_type in CALL_TYPES)
     if not is_taken and not first.is_redirect:
@@ -65,7 +65,7 @@ def _host(examination: Examination) -> Outcome:
     if host in LOOPBACK:
         raise NotCheckable("this is a server on this machine: certify the URL that Segment gets")
     if any(part in f".{host}." for part in NOT_YOUR_OWN):
-        return warned(f"{host} changes when what it leads to is made anew, and customers' traffic depends on it")
+        return warned(f"{host} changes when its resource is created again, but customers' traffic depends on it")
     if _address(host):
         return warned(f"{host} is an address, which may change: give Segment a name")
     if "." not in host.rstrip("."):
@@ -91,7 +91,7 @@ def _certificate(examination: Examination) -> Outcome:
         with _connected(examination, _trusting(examination)) as connection:
             certificate = connection.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
-        return failed(f"it is not to be trusted: {error.verify_message}")
+        return failed(f"it is not trusted: {error.verify_message}")
     except OSError as error:
         return failed(f"no TLS connection can be made: {error.strerror or error}")
     ends_at = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
@@ -108,11 +108,11 @@ def _version(examination: Examination) -> Outcome:
             version = connection.version() or ""
     except OSError as error:
         raise NotCheckable(f"no TLS connection can be made: {error.strerror or error}") from error
-    return passed(f"{version} was agreed on")  # an older one is never offered
+    return passed(f"{version} was agreed on")  # OpenSSL offers no older version
 
 
 def _old_versions(examination: Examination) -> Outcome:
-    """Offer only old versions; a client that can't even say so would tell nothing."""
+    """Offer only old versions; not checkable if this machine's OpenSSL can't offer them."""
     _target(examination)
     taken, refused, unasked = [], [], []
     for version in OLD_VERSIONS:
@@ -135,7 +135,7 @@ def _old_versions(examination: Examination) -> Outcome:
 
 
 def _target(examination: Examination) -> tuple[str, int]:
-    """Return host and port; raises `NotCheckable` where there is no TLS or nobody."""
+    """Return host and port; raises `NotCheckable` without TLS or without a server."""
     url = urlsplit(examination.wire.url)
     if url.scheme != "https":
         raise NotCheckable("the URL begins with http://")
@@ -148,7 +148,7 @@ def _target(examination: Examination) -> tuple[str, int]:
 
 
 def _connected(examination: Examination, context: ssl.SSLContext) -> ssl.SSLSocket:
-    """Return a TLS connection; raises `OSError`, and `NotCheckable` as `_target` does."""
+    """Return a TLS connection; raises `OSError`, and `NotCheckable` like `_target`."""
     host, port = _target(examination)
     connection = socket.create_connection((host, port), examination.wire.limit_seconds)
     try:
@@ -165,19 +165,19 @@ def _trusting(examination: Examination) -> ssl.SSLContext:
 
 
 def _of_version(version: ssl.TLSVersion) -> ssl.SSLContext:
-    """Return what speaks one old version only, with whom does not matter here."""
+    """Return a TLS context for one old version only; certificates don't matter here."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # which is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # an old version is the purpose
         context.minimum_version = context.maximum_version = version
     return context
 
 
 def _can_ask(context: ssl.SSLContext) -> bool:
-    """Whether OpenSSL says anything at all with this context."""
+    """Return whether OpenSSL can start a handshake with this context."""
     outgoing = ssl.MemoryBIO()
     try:
         context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
@@ -192,16 +192,16 @@ REACHABLE = Point(
     id="transport.reachable",
     title="It answers messages",
     source=ACCEPTING,
-    mend="See that the name resolves, that the port is open to the internet, and that the path is right.",
+    remedy="Check that the name resolves, that the port is open to the internet, and that the path is right.",
     check=_reachable,
 )
-"""Without it nothing else can be checked."""
+"""Without it, no other point can be checked."""
 POINTS = (
     Point(
         id="transport.https",
         title="The endpoint uses HTTPS",
         source=ACCEPTING,
-        mend="Give Segment a URL that begins with https://, and certify that.",
+        remedy="Give Segment a URL that begins with https://, and certify that.",
         check=_https,
     ),
     REACHABLE,
@@ -209,35 +209,35 @@ POINTS = (
         id="transport.certificate",
         title="Its certificate is valid for the host",
         source=f"inferred: {ACCEPTING}",
-        mend="Use a certificate of a public authority for this very name, with its whole chain, such as ACM's.",
+        remedy="Use a certificate of a public authority for this very name, with its whole chain, such as ACM's.",
         check=_certificate,
     ),
     Point(
         id="transport.tls",
         title="TLS 1.2 or newer is spoken",
         source=f"inferred: {ACCEPTING}",
-        mend="Choose the security policy TLS_1_2 for the domain.",
+        remedy="Choose the security policy TLS_1_2 for the domain.",
         check=_version,
     ),
     Point(
         id="transport.old-tls",
         title="TLS 1.0 and 1.1 are refused",
         source=f"inferred: {ACCEPTING}",
-        mend="Choose the security policy TLS_1_2 for the domain.",
+        remedy="Choose the security policy TLS_1_2 for the domain.",
         check=_old_versions,
     ),
     Point(
         id="transport.redirect",
         title="Messages are not redirected",
         source=f"inferred: {ACCEPTING} (a static endpoint)",
-        mend="Give Segment the URL at which messages are taken.",
+        remedy="Give Segment the URL that accepts messages.",
         check=_redirect,
     ),
     Point(
         id="transport.host",
-        title="The URL can stay for ever",
+        title="The URL can stay the same permanently",
         source=f"{ACCEPTING} (a static endpoint)",
-        mend="Put a domain of your own before the API (docs/how-to/deploy.md), and give that to Segment.",
+        remedy="Use your own domain for the API (docs/how-to/deploy.md), and give its URL to Segment.",
         check=_host,
     ),
 )

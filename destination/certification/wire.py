@@ -1,4 +1,4 @@
-"""Requests and answers, one by one, as evidence: what was sent, what came back, how long it took.
+"""Record requests and answers as evidence: the request, the answer, and the duration.
 
 A key is never shown, whoever repeats it.
 """
@@ -17,28 +17,28 @@ from urllib.parse import urlsplit
 from destination.segment.contract import RETRIED_BY_SEGMENT, STATUS_BY_CODE
 from destination.segment.endpoint import Endpoint, Reply
 
-PATIENCE = 2
-"""An answer is waited for as many times longer than it may take, so that one that comes too late is judged too."""
+WAIT_FACTOR = 2
+"""The client waits this many times longer than the limit, so that late answers can be judged too."""
 RETRY_WAITS_SECONDS = (0.2, 0.5, 1.0, 2.0)
-"""Before the second try of a request that failed, the third, and so on: a function that was killed starts meanwhile."""
+"""The waits before the tries of a failed request: a killed function restarts meanwhile."""
 MAX_GIVEN_UP = 3
-"""Requests in a row that failed each time, after which no other one waits."""
+"""After this many requests in a row that always failed, no further request waits."""
 MAX_SILENT = 3
-"""Requests in a row without an answer, after which nobody waits for more."""
+"""After this many requests in a row without an answer, no further request is sent."""
 AT_ONCE = 5
-"""Requests of `send_all` at a time, each on a connection of its own."""
+"""Concurrent requests of `send_all`, each on its own connection."""
 MASKED = "<API key>"
 NO_ROUTE = (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)
-"""An HTTP API answers 404, `sam local start-api` and a REST API 403."""
+"""An HTTP API answers 404, `sam local start-api` and a REST API answer 403."""
 MAX_CODE_CHARS = 64
-"""Of an answer: what is longer is no code."""
+"""Limit for a code in an answer."""
 MIN_SECRET_CHARS = 8
-"""A shorter text stands in answers by chance."""
+"""A shorter text may occur in answers by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """A request; `target` is its path where that is not the endpoint's own."""
+    """A request; `target` is its path if it differs from the endpoint's."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -48,52 +48,52 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """A request and its answer; without one, `fault` says why there is none."""
+    """A request and its answer; without an answer, `fault` is the reason."""
 
     sent: Sent
     reply: Reply | None
     fault: str | None
     milliseconds: float
     was_reused: bool = False
-    """Whether its connection had carried another request, and so may have been closed meanwhile."""
+    """Whether its connection carried an earlier request, so that the server may have closed it meanwhile."""
     failures: int = 0
-    """How many times the same request was sent before, and failed."""
+    """How many times the same request failed before."""
     has_tls_fault: bool = False
-    """Whether no TLS connection was made, which the same request will not change."""
+    """Whether no TLS connection was possible, which a retry will not change."""
 
     @property
     def status(self) -> int | None:
-        """The status of the answer, None where none came."""
+        """The status of the answer, None without one."""
         return self.reply.status if self.reply else None
 
     @property
     def is_accepted(self) -> bool:
-        """Whether Segment takes the message for delivered."""
+        """Return whether Segment counts the message as delivered."""
         return self.status in (HTTPStatus.OK, HTTPStatus.ACCEPTED)
 
     @property
     def is_failure(self) -> bool:
-        """Whether Segment sends the same request again; during maintenance that is useless within seconds."""
+        """Return whether Segment retries the request; during maintenance, a retry within seconds is useless."""
         return self.status is None or (self.status in RETRIED_BY_SEGMENT and self.answer.get("code") != "maintenance")
 
     @property
     def is_redirect(self) -> bool:
-        """Whether the answer sends elsewhere."""
+        """Return whether the answer is a redirect."""
         return self.reply is not None and self.reply.status // 100 == HTTPStatus.MULTIPLE_CHOICES // 100
 
     @property
     def is_no_route(self) -> bool:
-        """Whether a gateway answers by itself that it has no such route; what a function answers has a `code`."""
+        """Return whether a gateway has no such route; an answer of the function has a `code`."""
         return self.status in NO_ROUTE and "code" not in self.answer
 
     @property
     def is_error(self) -> bool:
-        """Whether the answer is an error."""
+        """Return whether the answer is an error."""
         return self.reply is not None and self.reply.status >= HTTPStatus.BAD_REQUEST
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The JSON object of the answer, an empty one where there is none."""
+        """The JSON object in the answer, an empty one without any."""
         try:
             content = json.loads(self.reply.body) if self.reply else None
         except (ValueError, RecursionError):
@@ -102,13 +102,13 @@ class Exchange:
 
     @property
     def message(self) -> str:
-        """The text that the customer reads."""
+        """The text for the customer."""
         message = self.answer.get("message")
         return message if isinstance(message, str) else ""
 
     @property
     def came(self) -> str:
-        """What came back, in a few words: `400 invalid_json`, `no answer within 10 s`."""
+        """The result in a few words: `400 invalid_json`, `no answer within 10 s`."""
         if self.reply is None:
             return self.fault or "no answer"
         code = self.answer.get("code")
@@ -116,9 +116,9 @@ class Exchange:
 
 
 class Wire:
-    """A client of one endpoint that keeps what came of each request.
+    """A client of one endpoint that records each request with its result.
 
-    An answer may take `limit_seconds`; `secrets` are what must never be shown.
+    An answer may take `limit_seconds`; `secrets` must never be shown.
     """
 
     def __init__(self, url: str, *, limit_seconds: float, ca_file: str | None = None) -> None:
@@ -126,31 +126,31 @@ class Wire:
         self.ca_file = ca_file
         self.limit_seconds = limit_seconds
         self.exchanges: list[Exchange] = []
-        timeout_seconds = limit_seconds * PATIENCE
+        timeout_seconds = limit_seconds * WAIT_FACTOR
         self._endpoints = [Endpoint(url, timeout_seconds=timeout_seconds, ca_file=ca_file) for _ in range(AT_ONCE)]
-        """Clients with one connection each. Requests that are sent one by one all use the first."""
+        """Clients with one connection each. Sequential requests all use the first one."""
         self._runner = asyncio.Runner()
         self._is_over = False
         self.unanswered = 0
-        """Requests in a row that got no answer, however often they were sent."""
+        """Requests in a row without an answer, after all their tries."""
         self._given_up = 0
         self._secrets: set[str] = set()
         if len(query := urlsplit(url).query) >= MIN_SECRET_CHARS:
             self._secrets.add(query)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Close what is open. Nothing more is sent, although Control-C may have left requests unfinished."""
+        """Close all connections. Nothing more is sent, although Control-C may have left requests unfinished."""
         self._is_over = True
         for endpoint in self._endpoints:
             self._runner.run(endpoint.close())
         self._runner.close()
 
     def keep_secret(self, api_key: str) -> None:
-        """Never show a key, nor what is sent of it."""
+        """Never show a key, or the header made from it."""
         if not api_key:
             return
         self._secrets.add(json.dumps(api_key)[1:-1])
@@ -160,12 +160,12 @@ class Wire:
 
     @property
     def has_failures(self) -> bool:
-        """Whether any request failed, and not just a connection that had been idle."""
+        """Return whether any request failed for another reason than a closed idle connection."""
         return any(one.is_failure and not (one.reply is None and one.was_reused) for one in self.exchanges)
 
     @property
     def secrets(self) -> frozenset[str]:
-        """What must stand in no answer."""
+        """Texts that must not occur in any answer."""
         return frozenset(secret for secret in self._secrets if len(secret) >= MIN_SECRET_CHARS)
 
     def masked(self, text: str) -> str:
@@ -176,20 +176,20 @@ class Wire:
 
     @property
     def is_silent(self) -> bool:
-        """Whether so many requests got no answer that it is useless to send more."""
+        """Return whether too many requests got no answer, so that it is useless to send more."""
         return self.unanswered >= MAX_SILENT
 
     def send(self, sent: Sent) -> Exchange:
-        """Send a request, and again while it fails, as Segment does, though it waits for seconds and not for hours.
+        """Send a request, and retry failures like Segment, but for seconds instead of hours.
 
-        Several requests in a row that failed each time end the waiting, until one is answered.
+        After several requests in a row that always failed, there are no more waits until one is answered.
         """
         return self._runner.run(self._deliver(self._endpoints[0], sent))
 
     def send_all(self, several: Iterable[Sent]) -> list[Exchange]:
         """Send requests concurrently, each like `send`, and return their exchanges in the order of the requests.
 
-        Returns fewer exchanges than requests where the endpoint falls silent.
+        Returns fewer exchanges than requests if the endpoint stops answering.
         """
         return self._runner.run(self._deliver_all(several))
 
@@ -218,12 +218,12 @@ class Wire:
         return exchange
 
     def _is_final(self, exchange: Exchange) -> bool:
-        """Whether to wait for another answer is useless: TLS fails, or no whole answer came in time, twice."""
+        """Return whether more waiting is useless: TLS fails, or no whole answer arrived in time, twice."""
         is_slow = exchange.reply is None and exchange.milliseconds > self.limit_seconds * 1000
         return exchange.has_tls_fault or (is_slow and exchange.failures > 0)
 
     async def _send(self, endpoint: Endpoint, sent: Sent, failures: int) -> Exchange:
-        """Send a request; by a new connection if the server had closed the one that was kept, as any client does."""
+        """Send a request; on a new connection if the server had closed the idle one, like any client."""
         exchange = await self._try(endpoint, sent, failures)
         self.exchanges.append(exchange)
         if exchange.reply is None and exchange.was_reused and exchange.milliseconds < self.limit_seconds * 1000:
@@ -240,7 +240,7 @@ class Wire:
         try:
             reply = await endpoint.post(head, sent.body)
         except TimeoutError:
-            fault = f"no whole answer within {self.limit_seconds * PATIENCE:g} s"
+            fault = f"no whole answer within {self.limit_seconds * WAIT_FACTOR:g} s"
         except OSError as error:
             has_tls_fault = isinstance(error, ssl.SSLError)
             fault = f"no answer: {error.strerror or error}"
@@ -257,5 +257,5 @@ class Wire:
 
 
 def due(code: str) -> str:
-    """Return the answer that the contract asks for, as `Exchange.came` spells it."""
+    """Return the expected answer in the form of `Exchange.came`."""
     return f"{STATUS_BY_CODE[code]} {code}"

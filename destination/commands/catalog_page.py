@@ -13,8 +13,8 @@ from destination.paths import SCHEMAS
 
 
 def _parse_web_address(text: str) -> str:
-    if not re.fullmatch(r"https?://[^\s()<>]+", text):  # it would not be a link to a page
-        raise ValueError(f"{text} is no URL of a page: write https://…")
+    if not re.fullmatch(r"https?://[^\s()<>]+", text):  # any other text would not be a link
+        raise ValueError(f"{text} is not the URL of a page: write https://…")
     return text
 
 
@@ -24,9 +24,9 @@ WEB_ADDRESS = Parsed("URL", _parse_web_address)
 @click.command(name="catalog-page")
 @click.option("--name", required=True, help="The destination's name in the catalogue.")
 @click.option("--website", type=WEB_ADDRESS, help="Your website: a URL.")
-@click.option("--support", help="The address of your support.")
-@click.option("--keys-at", type=WEB_ADDRESS, help="Where your customers find their API key: a URL.")
-@click.option("--rate", type=click.IntRange(1), help="The messages a second that you take, replays included.")
+@click.option("--support", help="The e-mail address or URL of your support.")
+@click.option("--keys-at", type=WEB_ADDRESS, help="The page where your customers find their API key: a URL.")
+@click.option("--rate", type=click.IntRange(1), help="The messages per second that you accept, including replays.")
 @click.option("--output", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="A file to write to.")
 @target_options
 def catalog_page(
@@ -58,4 +58,4 @@ def catalog_page(
         except OSError as error:
             raise click.ClickException(f"{output} can't be written: {error.strerror}") from error
     if left := page.count(TODO):
-        click.echo(f"{left} places are left for you, each marked {TODO}.", err=True)
+        click.echo(f"{left} places are left for you to fill in, each marked {TODO}.", err=True)

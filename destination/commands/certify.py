@@ -1,4 +1,4 @@
-"""`destination certify`: Segment's checklist, played against a running endpoint."""
+"""`destination certify`: run Segment's checklist against a running endpoint."""
 
 import json
 import secrets
@@ -23,23 +23,27 @@ from destination.segment.client import SEGMENT_TIMEOUT_SECONDS
 
 
 @click.command()
-@click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own. Without a path, /segment is meant.")
-@click.option("--api-key", help="A customer's API key, for an endpoint whose stores are not at hand.")
-@click.option("--stack", help="The CloudFormation stack behind it, by your own AWS credentials.")
-@click.option("--stores", metavar="URL", help="The local server whose stores --url writes to, where it is not itself.")
+@click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own. Without a path, /segment is used.")
+@click.option("--api-key", help="A customer's API key, for an endpoint whose stores you can't access.")
+@click.option("--stack", help="The CloudFormation stack behind the endpoint, with your own AWS credentials.")
+@click.option(
+    "--stores", metavar="URL", help="The local server whose stores --url writes to, if --url is another server."
+)
 @ca_file_option
 @click.option("--only", "names", multiple=True, metavar="POINT", help="Only this point, or this group; repeatable.")
-@click.option("--list", "only_list", is_flag=True, help="List the points and check nothing.")
-@click.option("--report", "report_path", type=Path, help="A folder, or a file without its ending: .md and .html.")
+@click.option("--list", "only_list", is_flag=True, help="List the points without checking them.")
+@click.option(
+    "--report", "report_path", type=Path, help="A folder, or a file name without its suffix: .md and .html are added."
+)
 @click.option(
     "--timeout",
     "limit_seconds",
     default=float(SEGMENT_TIMEOUT_SECONDS),
     show_default=True,
     type=FiniteRange(0.01, 60),
-    help="The seconds that an answer may take.",
+    help="Upper bound for an answer, in seconds.",
 )
-@click.option("--all", "show_all", is_flag=True, help="List the points that passed, too.")
+@click.option("--all", "show_all", is_flag=True, help="Also list the points that passed.")
 @json_option("Print JSON, for programs.")
 def certify(
     *,
@@ -57,11 +61,11 @@ def certify(
 ) -> None:
     """Check an endpoint as Segment's reviewers do.
 
-    It can write a report to hand in. With --stack, and for a local server, it makes API keys for two customers of its
-    own, reads back what was stored, and removes all of that at the end. With --api-key alone it says "not checked" of
-    what only the stores tell, and its messages, whose ids start with certify-, stay stored. A request that fails is
-    sent again, as Segment does, and is a warning. Exits with 1 when a point fails, when nothing could be checked, or
-    when something could not be removed.
+    It can write a report for Segment's review. With --stack, and for a local server, it creates API keys for two
+    customers of its own, reads back the stored messages, and removes everything at the end. With only --api-key, points
+    that need the stores are "not checked". Its messages, whose ids begin with certify-, then stay stored. A failed
+    request is retried, as Segment does, and is a warning. Exits with 1 if a point fails, if nothing could be checked,
+    or if something could not be removed.
 
     \b
     Example:
@@ -74,7 +78,7 @@ def certify(
         points = chosen(names)
     except KeyError as error:
         raise click.BadParameter(
-            f"there is no point {error.args[0]}: --list shows them", param_hint="--only"
+            f"there is no point {error.args[0]}: --list shows all points", param_hint="--only"
         ) from error
     endpoint_url, target = _endpoint(url, stack, stores, ca_file=ca_file, api_key=api_key)
     file_stem = _file_stem(report_path, endpoint_url)
@@ -85,7 +89,7 @@ def certify(
         if store_access:
             keys = open_until_the_end.enter_context(temporary_keys(store_access, left))
             if api_key:
-                click.echo("The --api-key is not used: there are temporary ones.", err=True)
+                click.echo("The --api-key is not used, because certify creates temporary keys.", err=True)
         report = run(wire, points, keys=keys, store_access=store_access, only=names)
         if as_json:
             click.echo(json.dumps(report.to_json(), indent=2))
@@ -112,7 +116,7 @@ def _show_points(*, as_json: bool) -> None:
 def _endpoint(
     url: str | None, stack: str | None, stores: str | None, *, ca_file: str | None, api_key: str | None
 ) -> tuple[str, Target | None]:
-    """Return the URL, and the deployment whose stores it writes to, where that is known."""
+    """Return the URL, and the deployment whose stores it writes to, if it is known."""
     if stack:
         if stores:
             raise click.UsageError("--stores and --stack exclude each other")
@@ -146,7 +150,7 @@ def _stack_url(target: Target, stack: str) -> str:
 
 
 def _file_stem(path: Path | None, url: str) -> Path | None:
-    """Return where the report goes, without an ending; raises `click.BadParameter` where nothing can be written."""
+    """Return the path of the report without a suffix; raises `click.BadParameter` if it can't be written."""
     if path is None:
         return None
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""`destination contacts`: what the shipped consumer knows of a customer's users."""
+"""`destination contacts`: show the contacts that the example consumer keeps."""
 
 import functools
 import itertools
@@ -32,20 +32,20 @@ class Selection:
 
     @property
     def why_none(self) -> str:
-        """What to say after that nothing was found."""
+        """An explanation for an empty result."""
         if self.target.stores.consumer == "on":
             return ""
-        return ": the consumer of this deployment is off, and keeps none until it is deployed with Consumer=on"
+        return ": the consumer of this deployment is off. Deploy it with Consumer=on to keep contacts"
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that select contacts, and hand it the `selection`."""
+    """Add the options that select contacts to a command, and pass it the `selection`."""
 
     @click.option(
         "--customer",
         "customer_id",
         type=ID,
-        help="The customer's id; on a local server `demo` unless you name another.",
+        help="The customer's id; on a local server the default is `demo`.",
     )
     @target_options
     @functools.wraps(command)
@@ -53,10 +53,10 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         *,
         target: Target,
         customer_id: str | None,
-        **options: Any,  # noqa: ANN401 -- click's
-    ) -> Any:  # noqa: ANN401 -- click's
+        **options: Any,  # noqa: ANN401 -- click's options
+    ) -> Any:  # noqa: ANN401 -- click's result
         if customer_id is None and not target.is_local:
-            raise click.UsageError("Name the --customer whose contacts these are")
+            raise click.UsageError("Name the customer with --customer")
         return command(selection=Selection(target=target, customer_id=customer_id or demo.CUSTOMER), **options)
 
     return wrapped
@@ -68,8 +68,8 @@ def contacts() -> None:
 
 
 @contacts.command(name="list")
-@limit_option("How many, at the most.")
-@json_option("Print a JSON object per line, each as `show` has it.")
+@limit_option("The largest number of contacts.")
+@json_option("Print a JSON object per line, in the form of `show`.")
 @selection_options
 def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
     """List the contacts of a customer.
@@ -91,7 +91,7 @@ def list_(*, selection: Selection, limit: int, as_json: bool) -> None:
     for profile in some:
         rows.add_row(*_columns(profile))
     stdout().print(rows)
-    more = "; there are more: --limit shows them" if next(profiles, None) else ""
+    more = "; --limit shows more" if next(profiles, None) else ""
     count = f"{rows.row_count:,} contact{'' if rows.row_count == 1 else 's'}"
     why_none = "" if rows.row_count else selection.why_none
     click.echo(f"{count} of {selection.customer_id}{more}{why_none}.", err=True)
@@ -108,7 +108,7 @@ def _columns(profile: Profile) -> tuple[str, ...]:
 @json_option("Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: Selection, contact_id: str, as_json: bool) -> None:
-    """Show one contact whole.
+    """Show one whole contact.
 
     ID is its user id or anonymous id, or an id that was merged into it.
 

@@ -1,4 +1,4 @@
-"""`destination debug`: the page of a deployed stack, from its logs and tables, which it only reads."""
+"""`destination debug`: the page of a deployed stack, from its logs and tables. It only reads."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ HOST = "127.0.0.1"
 
 
 @click.command()
-@click.option("--stack", required=True, help="A CloudFormation stack, by your own AWS credentials.")
+@click.option("--stack", required=True, help="A CloudFormation stack, with your own AWS credentials.")
 @click.option(
     "--port", default=8090, show_default=True, type=click.IntRange(0, 65535), help="The port of the page; 0 picks one."
 )
@@ -24,14 +24,14 @@ HOST = "127.0.0.1"
     default=100,
     show_default=True,
     type=click.IntRange(0, MAX_ROWS),
-    help="Begin with so many requests of the last hour, which CloudWatch Logs Insights is paid for.",
+    help="Begin with this number of requests of the last hour. AWS charges for this query of CloudWatch Logs Insights.",
 )
 def debug(*, stack: str, port: int, last: int) -> None:
     """Show the requests of a stack on a page.
 
-    The page shows requests as they come, API keys, stored messages and rejects. It is for this machine alone, and
-    changes nothing. Requests come some seconds late. The log tells neither users nor events: look for stored messages
-    by customer and user.
+    The page shows new requests, API keys, stored messages and rejects. Only this machine can open it, and it changes
+    nothing. Requests appear some seconds late. The log has neither users nor events: find stored messages by customer
+    and user.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`destination erase`: what a `delete` call does, by hand, and what it would do."""
+"""`destination erase`: erase a user like a `delete` call, or show what an erasure would delete."""
 
 import json
 import shlex
@@ -25,19 +25,24 @@ from destination.deployment.erasure import (
 )
 from destination.deployment.target import Target
 
-QUEUE_NOTE = "\nMessages in the queue, and what its readers keep, are not erased: the queue can't be searched."
-CONSUMER_NOTE = "\nThe consumer gets the delete message, too; the receipt says nothing of what it keeps."
+QUEUE_NOTE = "\nMessages in the queue, and the data of its readers, are not erased: the queue can't be searched."
+CONSUMER_NOTE = "\nThe consumer gets the delete message too. The receipt does not cover the consumer's data."
 
 
 @click.command()
-@click.option(
-    "--customer", "customer_id", type=ID, help="The customer's id; on a local server it is `demo` unless you say."
-)
+@click.option("--customer", "customer_id", type=ID, help="The customer's id; on a local server the default is `demo`.")
 @click.option("--user", type=ID, help="The user id.")
-@click.option("--anonymous", type=ID, help="The anonymous id of a visitor, in place of a user.")
-@click.option("--dry-run", is_flag=True, help="Only tell what is stored, and under which other ids.")
+@click.option("--anonymous", type=ID, help="The anonymous id of a visitor, instead of a user.")
+@click.option("--dry-run", is_flag=True, help="Only show what is stored, and under which other ids.")
 @yes_option()
-@click.option("--wait", "wait_seconds", default=300, show_default=True, type=click.IntRange(0), help="For the receipt.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    default=300,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seconds to wait for the receipt.",
+)
 @json_option("Print one JSON object, for programs.")
 @target_options
 def erase(
@@ -53,8 +58,8 @@ def erase(
 ) -> None:
     """Erase everything that is stored of a user.
 
-    It does what a delete call of Segment does: it stores a delete message, which the eraser of the deployment carries
-    out, and waits for the receipt. Exits with 1 when that does not come in time; the erasure goes on then.
+    Like a delete call from Segment, it stores a delete message, which the deployment's eraser carries out. Then it
+    waits for the receipt. Exits with 1 if the receipt does not arrive in time; the erasure continues.
 
     \b
     Example:
@@ -67,7 +72,7 @@ def erase(
         return
     if not yes:
         stored = stored_under(target, person.subject)
-        question = f"Erase {_both(stored)} of {person} for good?"
+        question = f"Erase {_both(stored)} of {person} permanently?"
         confirm(question)
     request = request_erasure(target, person)
     with progress("Erasing") as step:
@@ -75,7 +80,7 @@ def erase(
     if receipt is None:
         raise click.ClickException(
             f"Requested, but not finished after {wait_seconds} s: `destination erasures show "
-            f"{request.user_hash[:12]}{same_target()}` shows how it goes on. Is the eraser running?"
+            f"{request.user_hash[:12]}{same_target()}` shows its progress. Is the eraser running?"
         )
     if as_json:
         click.echo(json.dumps(receipt.to_json()))
@@ -100,7 +105,7 @@ def _both(counts: StoredCounts | Receipt) -> str:
 
 def _tell_unread(key: Item) -> None:
     position = printable(key["position"]["S"])
-    click.echo(f"This item can't be read, so that the ids that it names are unknown: {position}", err=True)
+    click.echo(f"This item can't be read, so its linked ids are unknown: {position}", err=True)
 
 
 def _tell_stored(
@@ -124,5 +129,5 @@ def _tell_stored(
         rows.add_row(link_id, ", ".join(found), f"{visitor.messages:,}", f"{visitor.rejects:,}", users)
     if rows.row_count:
         stdout().print(rows)
-        then = "but for users, is erased too" if scope is Scope.LINKED else "stays, unless you erase it by itself"
+        then = "except users, is erased too" if scope is Scope.LINKED else "stays, unless you erase it separately"
         click.echo(f"With ErasureScope={scope}, what is stored under these {then}.")

@@ -1,4 +1,4 @@
-"""`destination erasures`: the receipts of what was erased, and what was not carried out."""
+"""`destination erasures`: show the receipts of erasures, and resume unfinished ones."""
 
 import json
 import shlex
@@ -41,9 +41,9 @@ def erasures() -> None:
 
 @erasures.command(name="list")
 @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
-@click.option("--unfinished", is_flag=True, help="Only those that are under way, or were given up.")
+@click.option("--unfinished", is_flag=True, help="Only unfinished ones, and those that were given up.")
 @limit_option()
-@click.option("--scan", is_flag=True, help="Of all customers: read the whole table of erasures.")
+@click.option("--scan", is_flag=True, help="Receipts of all customers: reads the whole erasure table.")
 @json_option("Print a JSON object per line, for programs.")
 @target_options
 def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: int, scan: bool, as_json: bool) -> None:
@@ -54,7 +54,7 @@ def list_(*, target: Target, customer_id: str | None, unfinished: bool, limit: i
       destination erasures list --customer acme
     """
     if customer_id is None and not scan and not target.is_local:
-        raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+        raise click.UsageError("Name a --customer, or use --scan to read the whole table")
     table = erasures_of(target)
     found = table.everything() if customer_id is None else table.receipts(customer_id)
     receipts = _newest_first(found)
@@ -97,9 +97,9 @@ def _columns(receipt: Receipt, *, is_done_later: bool) -> tuple[str, ...]:
 @click.option(
     "--customer", "customer_id", type=ID, help="The customer's id. A local server looks for all customers without it."
 )
-@click.option("--user", type=ID, help="A user id only.")
-@click.option("--anonymous", type=ID, help="An anonymous id only.")
-@click.option("--proof", is_flag=True, help="Show how to compute the hash of a --user or --anonymous id, too.")
+@click.option("--user", type=ID, help="A user id instead of ID.")
+@click.option("--anonymous", type=ID, help="An anonymous id instead of ID.")
+@click.option("--proof", is_flag=True, help="Also show how to compute the hash of a --user or --anonymous id.")
 @json_option("The output is JSON anyway.")
 @target_options
 def show(
@@ -130,19 +130,19 @@ def show(
     elif user or anonymous:
         raise click.UsageError("Give an ID, or a --user or --anonymous id, and not both")
     elif customer_id is None and not target.is_local:
-        raise click.UsageError("Name the --customer whose user this is")
+        raise click.UsageError("Name this user's customer with --customer")
     table = erasures_of(target)
     found = table.everything() if customer_id is None else table.receipts(customer_id)
     receipts = _newest_first(receipt for receipt in found if is_receipt_of(receipt, who))
     if not receipts:
         raise click.ClickException(
-            f"No receipt is of {printable(who)} here: either nobody requested an erasure, or it has not begun"
+            f"There is no receipt for {printable(who)} here: nobody requested an erasure, or it has not begun"
         )
     click.echo(json.dumps([receipt.to_json() for receipt in receipts], indent=2))
 
 
 def _proof(subject: str) -> str:
-    """Return sentences by which an auditor recognizes the receipts of a subject, whose hash is all they have of it."""
+    """Return sentences that prove to an auditor whose receipts these are: they have only a hash of the subject."""
     return (
         f"The receipts name this person as user_hash {sha256(subject)}.\n"
         f"Anyone can compute it: printf %s {shlex.quote(printable(subject))} | sha256sum"
@@ -156,24 +156,24 @@ def _proof(subject: str) -> str:
     show_default=True,
     type=click.IntRange(0, MAX_MINUTES),
     metavar="MINUTES",
-    help="Only such requests.",
+    help="Only requests that are at least this old.",
 )
-@click.option("--scan", is_flag=True, help="Read the whole event table; on a stack that costs what its size costs.")
+@click.option("--scan", is_flag=True, help="Read the whole event table; on a stack, the cost depends on its size.")
 @yes_option()
 @json_option("Print one JSON object, for programs.")
 @target_options
 def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: bool) -> None:
-    """Request again the erasures that are not finished.
+    """Request unfinished erasures again.
 
-    An erasure deletes its delete message last. A delete message that is still stored therefore belongs to an erasure
-    that is under way, or that failed and ended in the dead-letter queue.
+    An erasure deletes its delete message last. So a delete message that is still stored belongs to an unfinished
+    erasure, or to one that failed and ended in the dead-letter queue.
 
     \b
     Example:
       destination erasures resume --stack direct-destination --scan
     """
     if not scan and not target.is_local:
-        raise click.UsageError("Say --scan to read the whole event table, which tells what was not carried out")
+        raise click.UsageError("Use --scan to read the whole event table, which has the unfinished requests")
     limit = sortable(datetime.now(UTC) - timedelta(minutes=older_than))
     people = dict(waiting_deletes(target, limit))
     if people and not yes:
@@ -185,7 +185,9 @@ def resume(*, target: Target, older_than: int, scan: bool, yes: bool, as_json: b
     if as_json:
         click.echo(json.dumps({"requested": len(people)}))
     elif not people:
-        click.echo(f"Nothing to resume: no delete message is stored for longer than {counted(older_than, 'minute')}.")
+        click.echo(
+            f"Nothing to resume: no delete message has been stored for longer than {counted(older_than, 'minute')}."
+        )
     else:
         click.echo(
             f"Requested {counted(len(people), 'erasure')} again. To see when they are finished, run: "

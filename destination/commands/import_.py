@@ -1,4 +1,4 @@
-"""`destination import`: the command."""
+"""`destination import`: send a history of messages to an endpoint."""
 
 import json
 from contextlib import ExitStack
@@ -29,25 +29,29 @@ STATE = click.Path(dir_okay=False, path_type=Path)
 @click.command(name="import")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
 @click.option("--url", default=LOCAL_URL, show_default=True, help="The endpoint, or any of its routes.")
-@click.option("--api-key", help="The API key. A local server's good demo key without this.")
+@click.option("--api-key", help="The API key. The default is a local server's valid demo key.")
 @ca_file_option
 @click.option(
     "--state",
     "state_path",
     type=STATE,
-    help="The file that says how far it has come; beside the first FILE if you don't say.",
+    help="The file for the progress; by default next to the first FILE.",
 )
-@click.option("--restart", is_flag=True, help="Forget the state, and send all again.")
+@click.option("--restart", is_flag=True, help="Ignore the saved progress, and send everything again.")
 @click.option("--rejects", "rejects_path", type=STATE, help="A file to which a line is added for each reject, as JSON.")
 @click.option(
     "--batch-size",
     default=DEFAULT_BATCH_MESSAGES,
     show_default=True,
     type=click.IntRange(1, MAX_BATCH_MESSAGES),
-    help="Messages per request at the most; fewer while the endpoint is overloaded.",
+    help="Maximum of messages per request; fewer while the endpoint is overloaded.",
 )
 @click.option(
-    "--concurrency", default=4, show_default=True, type=click.IntRange(1, MAX_CONCURRENCY), help="Requests at once."
+    "--concurrency",
+    default=4,
+    show_default=True,
+    type=click.IntRange(1, MAX_CONCURRENCY),
+    help="Number of concurrent requests.",
 )
 @click.option(
     "--give-up-after",
@@ -56,7 +60,7 @@ STATE = click.Path(dir_okay=False, path_type=Path)
     default=GIVE_UP_AFTER_SECONDS,
     show_default=True,
     type=click.IntRange(0),
-    help="How long to try on while nothing is accepted.",
+    help="How long to retry while nothing is accepted.",
 )
 @json_option("Print a JSON object at the end, for programs.")
 def import_(
@@ -76,14 +80,14 @@ def import_(
     """Import a history of messages from files.
 
     Files are JSON Lines, plain or gzip, or folders of them, such as Segment's archive in S3. Each line is a message as
-    Segment's libraries send it, or as Segment keeps and delivers it. - is standard input.
+    Segment's libraries send it, or as Segment stores and delivers it. - is standard input.
 
-    The same command again goes on where it ended, and skips what was accepted. Standard input needs --state for that,
-    and the same input. Nothing is stored twice, whatever is sent again; two equal lines without a messageId are one
-    message.
+    Run the same command again to continue after an interruption: it skips accepted messages. For standard input, this
+    needs --state and the same input. No message is stored twice. Two equal lines without a messageId are one message.
 
-    Exits with 0 when all is accepted, 3 when all was sent and some messages were rejected, and 1 when not all was
-    sent: then run it again. It also exits with 1 when its counts do not add up to the lines that it read.
+    Exits with 0 if everything is accepted, and with 3 if everything was sent and some messages were rejected. Exits
+    with 1 if not everything was sent: then run it again. It also exits with 1 if its counts do not add up to the lines
+    that it read.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`destination keys`: give API keys to customers, and take them back."""
+"""`destination keys`: create API keys for customers, and manage them."""
 
 import csv
 import functools
@@ -25,7 +25,7 @@ from handler.spec import CALL_TYPES
 
 
 def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--url`, `--stack`, `--table` and `--json`, and hand it the key `table` that they name."""
+    """Add `--url`, `--stack`, `--table` and `--json` to a command, and pass it the key `table`."""
 
     @functools.wraps(command)
     def wrapped(*, target: Target | None, **options: Any) -> Any:  # noqa: ANN401, ARG001 -- click's; only logs need it
@@ -35,11 +35,11 @@ def key_table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def key_log_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the same options, and hand it the `target` too. A table by its name has none."""
+    """Add the same options to a command, and pass it the `target` too; None for a table by its name."""
 
     @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
-    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
-    @click.option("--table", "table_name", help="A key table by its name instead, by your own AWS credentials.")
+    @click.option("--stack", help="A CloudFormation stack instead, with your own AWS credentials.")
+    @click.option("--table", "table_name", help="A key table by its name instead, with your own AWS credentials.")
     @json_option("Print JSON, for programs.")
     @functools.wraps(command)
     def wrapped(*, url: str, stack: str | None, table_name: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
@@ -65,19 +65,23 @@ EXPIRY = Parsed("time", parse_expiry)
 
 @click.group()
 def keys() -> None:
-    """Give API keys to customers, and take them back.
+    """Create API keys for customers, and manage them.
 
-    A key is shown once, when it is made; only its hash is stored. A key that worked until now may work for
-    KEY_CACHE_SECONDS (60) after it was revoked or suspended. A key that was refused until now works within 5 seconds.
+    A key is shown once, when it is created; only its hash is stored. After you revoke or suspend a key, it may still
+    work for KEY_CACHE_SECONDS (60). A key that was refused before works within 5 seconds.
     """
 
 
 @keys.command()
-@click.option("--customer", "customer_id", type=CUSTOMER_ID, required=True, help="The customer to give it to.")
+@click.option("--customer", "customer_id", type=CUSTOMER_ID, required=True, help="The customer who gets the key.")
 @click.option("--label", help="A note for people.")
-@click.option("--expires", "expires_at", type=EXPIRY, help="When it ends: 90d, 12h, 2027-01-31.")
+@click.option("--expires", "expires_at", type=EXPIRY, help="When the key ends: 90d, 12h, 2027-01-31.")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(CALL_TYPES), help="A call type it may send; repeatable."
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(CALL_TYPES),
+    help="A call type that the key may send; repeatable.",
 )
 @key_table_options
 def create(
@@ -89,7 +93,7 @@ def create(
     scopes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Make an API key for a customer and show it, this once.
+    """Create an API key for a customer and show it once.
 
     \b
     Example:
@@ -196,7 +200,7 @@ def _last_use(target: Target, table: KeyTable, record: KeyRecord, period: Period
 @yes_option()
 @key_table_options
 def revoke(*, table: KeyTable, key_id: str, yes: bool, as_json: bool) -> None:
-    """End an API key for good.
+    """Revoke an API key permanently.
 
     Requests with it are answered 401.
 
@@ -240,11 +244,11 @@ def resume(*, table: KeyTable, key_id: str, as_json: bool) -> None:
 
 
 def _change_status(table: KeyTable, record: KeyRecord, status: Status, *, as_json: bool) -> None:
-    """Set the status of a key, and show it; raises `click.ClickException` where the key is revoked or gone."""
+    """Set the status of a key, and show it; raises `click.ClickException` if the key is revoked or gone."""
     changed = table.set_status(record, status)
     if changed is None:
         table.find(record.key_id)  # raises if it was deleted meanwhile
-        raise click.ClickException("This key is revoked, which is for good: make a new one")
+        raise click.ClickException("This key is revoked permanently: create a new one")
     _show(changed, as_json=as_json)
     told = (
         "Functions that refuse the key now may do so for 5 seconds."
@@ -259,7 +263,7 @@ def _change_status(table: KeyTable, record: KeyRecord, status: Status, *, as_jso
 @click.option("--overlap", "ends_at", type=EXPIRY, default="7d", show_default=True, help="When the old key ends.")
 @key_table_options
 def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) -> None:
-    """Make a new API key that replaces another one.
+    """Create a new API key that replaces another one.
 
     The old key works until --overlap is over.
 
@@ -279,11 +283,11 @@ def rotate(*, table: KeyTable, key_id: str, ends_at: datetime, as_json: bool) ->
 
 @keys.command()
 @key_table_options
-def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is JSON either way
+def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- the output is JSON in any case
     """Print the hashes of all keys for another deployment.
 
-    Each line is a JSON object, and never has the key itself. `destination keys import` reads them there, and what
-    customers send with their keys goes on working.
+    Each line is a JSON object, and never has the key itself. `destination keys import` reads the lines there, and your
+    customers' keys continue to work.
 
     \b
     Example:
@@ -295,14 +299,14 @@ def export(*, table: KeyTable, as_json: bool) -> None:  # noqa: ARG001 -- it is 
 
 @keys.command(name="import")
 @click.argument("file", type=click.File(encoding="utf-8-sig"))
-@click.option("--replace", is_flag=True, help="Let the file win over what is there, but for what is revoked.")
+@click.option("--replace", is_flag=True, help="Overwrite existing keys by those in the file, except revoked ones.")
 @key_table_options
 def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> None:
     """Import API keys that customers already have.
 
-    A file has lines of `customer,key` or `customer,key,label` (CSV), or is what `destination keys export` wrote. Keys
-    are read from a file or, with -, from standard input, because arguments stay in the shell's history. Keys that are
-    there already are left as they are, and those of another customer always.
+    A file has lines of `customer,key` or `customer,key,label` (CSV), or is the output of `destination keys export`.
+    Keys are read from a file or, with -, from standard input, because arguments stay in the shell's history. Existing
+    keys are not changed, and keys of another customer never are.
 
     \b
     Example:
@@ -325,13 +329,14 @@ def import_(*, table: KeyTable, file: TextIO, replace: bool, as_json: bool) -> N
     elif replace:
         left = result.already_there - len(strangers) - result.replaced
         click.echo(
-            f"Imported {result.imported} keys, and replaced {result.replaced}; {left} are revoked here, and stay so."
+            f"Imported {result.imported} keys, and replaced {result.replaced}; {left} are revoked here, and stay "
+            "revoked."
         )
     else:
-        click.echo(f"Imported {result.imported} keys; {result.already_there} were there already.")
+        click.echo(f"Imported {result.imported} keys; {result.already_there} existed already.")
     if strangers:
         names = ", ".join(f"…{record.last_four} of {record.customer_id}" for record in strangers)
-        raise click.ClickException(f"These keys belong to another customer already, and were left as they are: {names}")
+        raise click.ClickException(f"These keys already belong to another customer, and were not changed: {names}")
 
 
 def _show_new(key: str, record: KeyRecord, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`destination messages`: what has been stored."""
+"""`destination messages`: show stored messages."""
 
 import functools
 import itertools
@@ -20,18 +20,18 @@ from handler.record import subject_key
 
 FOLLOW_SECONDS = 1.0
 FOLLOW_SHARE = 10
-"""How many times as long as a read of the table is the pause after it, at least: a large table is read rarely."""
+"""The pause after a read of the table is at least this many times as long as the read: a large table is read rarely."""
 MAX_FOLLOWED = 1000
-"""Messages that arrived between two looks, which are found without a read of the table."""
+"""The number of new messages between two polls that are found without a scan."""
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that select messages, and hand it the `selection`."""
+    """Add the options that select messages to a command, and pass it the `selection`."""
 
     @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
     @click.option("--user", type=ID, help="Messages of this user id.")
-    @click.option("--anonymous", type=ID, help="Messages of this anonymous id that name no user.")
-    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
+    @click.option("--anonymous", type=ID, help="Messages of this anonymous id without a user id.")
+    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack, the cost depends on its size.")
     @target_options
     @functools.wraps(command)
     def wrapped(
@@ -41,15 +41,15 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         user: str | None,
         anonymous: str | None,
         scan: bool,
-        **options: Any,  # noqa: ANN401 -- click's
-    ) -> Any:  # noqa: ANN401 -- click's
+        **options: Any,  # noqa: ANN401 -- click's options
+    ) -> Any:  # noqa: ANN401 -- click's result
         if not target.stores.sink.is_queryable:
             raise click.ClickException(
                 f"This deployment sends messages to a queue, {target.stores.event_queue_url}: read them with a consumer"
             )
         subject = _subject(target, customer_id, user, anonymous)
         if subject is None and not scan and not target.is_local:
-            raise click.UsageError("Name a --user or an --anonymous id, or say --scan to read the whole table")
+            raise click.UsageError("Name a --user or an --anonymous id, or use --scan to read the whole table")
         selection = MessageSelection(target=target, customer_id=customer_id, subject=subject, reads_all=scan)
         return command(selection=selection, **options)
 
@@ -63,25 +63,25 @@ def _subject(target: Target, customer_id: str | None, user: str | None, anonymou
     if subject_id is None:
         return None
     if customer_id is None and not target.is_local:
-        raise click.UsageError("Name the --customer whose user this is")
+        raise click.UsageError("Name this user's customer with --customer")
     return subject_key(customer_id or demo.CUSTOMER, "user" if user else "anonymous", subject_id)
 
 
 @click.group()
 def messages() -> None:
-    """Show what has been stored."""
+    """Show stored messages."""
 
 
 @messages.command(name="list")
 @limit_option()
-@click.option("--follow", is_flag=True, help="Go on showing messages as they come, oldest first.")
+@click.option("--follow", is_flag=True, help="Continue to show new messages, oldest first.")
 @json_option("Print a JSON object per line, for programs.")
 @selection_options
 def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: bool) -> None:
     """List stored messages, newest first.
 
-    They are those of a user or an anonymous id, of a customer, or of all. With --user, the customer of a local server
-    is `demo` unless you name another. Without --user, a small table is read whole, and the messages with the latest
+    You can select those of a user or an anonymous id, of a customer, or of all customers. With --user, the default
+    customer of a local server is `demo`. Without --user, a small table is read whole, and the messages with the latest
     time are listed. Of a large table on a local server, the messages that arrived last are listed; --scan reads it
     whole.
 
@@ -90,7 +90,7 @@ def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: boo
       destination messages list --customer acme --user 97980cfea0067
     """
     if follow:
-        with suppress(KeyboardInterrupt):  # which is how it ends
+        with suppress(KeyboardInterrupt):  # Control-C is how it ends
             _follow(selection, limit, as_json=as_json)
         return
     latest = selection.latest(limit)
@@ -112,13 +112,13 @@ def list_(*, selection: MessageSelection, limit: int, follow: bool, as_json: boo
         click.echo(
             f"Read the whole table; {len(newest):,} of {counted(len(newest) + further, 'message')} shown.", err=True
         )
-    else:  # to count what is not shown would cost as much as to show it
+    else:  # counting the rest would cost as much as showing it
         more = "; --limit shows more" if next(everything, None) is not None else ""
         click.echo(f"{counted(len(newest), 'message')} shown{more}.", err=True)
 
 
 def _read(selection: MessageSelection) -> Iterator[Item]:
-    """Return the selected items, newest first; a bar shows how many of a whole table were read."""
+    """Return the selected items, newest first; a progress bar shows the read part of a whole table."""
     if selection.subject is not None:
         return selection.read()
     with progress("Messages read") as step:
@@ -153,7 +153,7 @@ def _follow(selection: MessageSelection, limit: int, *, as_json: bool) -> None:
 @json_option("Print one JSON object, for programs.")
 @selection_options
 def show(*, selection: MessageSelection, message_id: str, as_json: bool) -> None:
-    """Show one stored message whole, by its id.
+    """Show one whole stored message, by its id.
 
     \b
     Example:
@@ -174,14 +174,16 @@ def show(*, selection: MessageSelection, message_id: str, as_json: bool) -> None
 def export(*, selection: MessageSelection) -> None:
     """Print stored messages for `destination import`.
 
-    Each line is one message, as JSON. The messages of one customer come in no order and without settings.
+    Each line is one message, as JSON. The messages of one customer have no particular order, and no settings.
 
     \b
     Example:
       destination messages export --stack direct-destination --customer acme --scan > acme.jsonl
     """
     if selection.customer_id is None and selection.subject is None:
-        raise click.UsageError("Name the --customer: messages tell nothing of theirs, and go into one by its API key")
+        raise click.UsageError(
+            "Name the --customer: exported messages don't contain it, because an import gets it from the API key"
+        )
     count = 0
     for item in selection.stream():
         click.echo(json.dumps(read_json_attribute(item["message"])))

@@ -1,4 +1,4 @@
-"""Options and types of options that several commands share."""
+"""Options and option types that several commands share."""
 
 import functools
 import math
@@ -21,11 +21,12 @@ Decorator = Callable[[Command], Command]
 
 
 def parse_endpoint(url: str) -> str:
-    """Return the URL to post to; raises `click.BadParameter`."""
+    """Return the URL to post to; raises `click.BadParameter` if it is invalid."""
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        is_url = is_url and bool((parts.hostname or "").encode("idna"))  # raises at what no name server would look up
+        # raises for names that no name server would resolve
+        is_url = is_url and bool((parts.hostname or "").encode("idna"))
     except ValueError:
         is_url = False
     if is_url and "@" in parts.netloc:
@@ -33,39 +34,39 @@ def parse_endpoint(url: str) -> str:
     if not url.isascii():
         raise click.BadParameter(f"{url} is not ASCII: write its host as xn--…", param_hint="--url")
     if not is_url or " " in url:
-        raise click.BadParameter(f"{url} is no URL: write https://host/segment", param_hint="--url")
+        raise click.BadParameter(f"{url} is not a URL: write https://host/segment", param_hint="--url")
     return (parts._replace(path="/segment") if parts.path in ("", "/") else parts).geturl()
 
 
 class FiniteRange(click.FloatRange):
-    """Refuses infinity too, and what is no number, of which `click.FloatRange` takes both."""
+    """A float range that also refuses infinity and NaN, which `click.FloatRange` accepts."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 -- click's
-        """Return the number; fails as click's types do."""
+        """Return the number; fails like click's types."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
 def parse_person(target: Target, customer_id: str | None, user: str | None, anonymous: str | None) -> Person:
-    """Read the options that name somebody; raises `click.UsageError`."""
+    """Return the person in the options; raises `click.UsageError`."""
     if (user is None) is (anonymous is None):
         raise click.UsageError("Name either a --user or an --anonymous id")
     if customer_id is None and not target.is_local:
-        raise click.UsageError("Name the --customer whose user this is")
+        raise click.UsageError("Name this user's customer with --customer")
     return Person(customer_id=customer_id or demo.CUSTOMER, user=user, anonymous=anonymous)
 
 
 class Parsed(click.ParamType[T]):
-    """A type of option that a function reads; the function raises `ValueError` with what is wrong with a text."""
+    """An option type with a parse function, which raises `ValueError` with the reason if a text is invalid."""
 
     def __init__(self, name: str, parse: Callable[[str], T]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: str | T, param: click.Parameter | None, ctx: click.Context | None) -> T:
-        """Return what was read; a default may have its type already."""
+        """Return the parsed value; a default may have its type already."""
         if not isinstance(value, str):
             return value
         try:
@@ -76,23 +77,23 @@ class Parsed(click.ParamType[T]):
 
 def _parse_id(text: str) -> str:
     if not text:
-        raise ValueError("it is empty")  # which an unset variable of a shell leaves
+        raise ValueError("it is empty")  # an unset shell variable gives an empty text
     return text
 
 
 ID = Parsed("id", _parse_id)
 """The id of a customer or a user."""
 SINCE = Parsed("time", parse_period)
-"""How far back to look: `30m`, `24h`, `7d` or `all`."""
+"""A period until now: `30m`, `24h`, `7d` or `all`."""
 
 
 def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--url` and `--stack`, and hand it the `target` they name."""
+    """Add `--url` and `--stack` to a command, and pass it the `target`."""
 
     @click.option("--url", default=LOCAL_URL, show_default=True, help="A running local server (destination serve).")
-    @click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+    @click.option("--stack", help="A CloudFormation stack instead, with your own AWS credentials.")
     @functools.wraps(command)
-    def wrapped(*args: Any, url: str, stack: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's
+    def wrapped(*args: Any, url: str, stack: str | None, **options: Any) -> Any:  # noqa: ANN401 -- click's options
         target = stack_target(stack) if stack else local_target(url)
         return command(*args, target=target, **options)
 
@@ -100,7 +101,7 @@ def target_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def same_target() -> str:
-    """Return the options by which the running command names its target, for a command that it suggests."""
+    """Return the options by which the running command selects its target, for a command that it suggests."""
     context = click.get_current_context()
     given = {
         name: value
@@ -112,17 +113,17 @@ def same_target() -> str:
 
 
 def json_option(text: str = "Print a JSON object, for programs.") -> Decorator:
-    """Give a command `--json`, and hand it `as_json`."""
+    """Add `--json` to a command, and pass it `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help=text)
 
 
-def limit_option(text: str = "How many, of the newest.") -> Decorator:
-    """Give a command `--limit`."""
+def limit_option(text: str = "How many, newest first.") -> Decorator:
+    """Add `--limit` to a command."""
     return click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help=text)
 
 
 def yes_option(text: str = "Don't ask.") -> Decorator:
-    """Give a command `--yes`, which answers what it would ask."""
+    """Add `--yes` to a command, which skips its confirmation."""
     return click.option("--yes", is_flag=True, help=text)
 
 
@@ -138,7 +139,7 @@ def confirm(question: str) -> None:
 
 
 def schemas_option(text: str) -> Decorator:
-    """Give a command `--schemas`, and hand it the `folder`."""
+    """Add `--schemas` to a command, and pass it the `folder`."""
     path = click.Path(exists=True, file_okay=False, path_type=Path)
     return click.option("--schemas", "folder", type=path, help=text)
 

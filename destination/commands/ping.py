@@ -1,4 +1,4 @@
-"""`destination ping`: test messages, sent exactly as Segment sends them."""
+"""`destination ping`: send test messages exactly as Segment does."""
 
 import json
 from datetime import UTC, datetime
@@ -26,16 +26,16 @@ from handler.spec import CALL_TYPES
 ACCEPTED = (200, 202)
 MAX_LINE_CHARS = 80
 MAX_SHOWN_CHARS = 10_000
-"""Of an answer, for people."""
+"""Limit for a printed answer."""
 
 
 @click.command()
 @click.argument("call_type", type=click.Choice((*CALL_TYPES, "all")), default="track")
-@click.option("--url", default=LOCAL_URL, show_default=True, help="The endpoint; without a path, /segment is meant.")
-@click.option("--api-key", help="The API key. A local server's good demo key without this.")
+@click.option("--url", default=LOCAL_URL, show_default=True, help="The endpoint; without a path, /segment is used.")
+@click.option("--api-key", help="The API key. The default is a local server's valid demo key.")
 @ca_file_option
 @click.option("--settings", metavar="JSON", help="The customer's settings, for the header X-Segment-Settings.")
-@click.option("--print", "only_print", is_flag=True, help="Print the messages and send nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the messages without sending them.")
 @click.option("--verbose", is_flag=True, help="With `all`, show each whole request and answer.")
 @json_option("Print JSON, for programs.")
 def ping(
@@ -52,7 +52,7 @@ def ping(
     """Send test messages, and show the answers.
 
     A single message is shown with its whole request and answer. With `all`, each call type is a line, and --verbose
-    shows the requests too. Exits with 1 unless every message is accepted.
+    also shows the requests. Exits with 1 unless every message is accepted.
 
     \b
     Example:
@@ -104,7 +104,7 @@ def _parse_settings(text: str | None) -> dict[str, Any] | None:
 
 
 def _line(message: dict[str, Any], answer: Answer) -> str:
-    """Return a line for a message: status, call type, time and the whole message id, and why it was not accepted."""
+    """Return a line for a message: status, call type, time, message id, and the reason if it was not accepted."""
     text = answer.body.get("message", "") if isinstance(answer.body, dict) else answer.text[:MAX_LINE_CHARS]
     why = "" if answer.status in ACCEPTED else text
     line = f"{answer.status} {message['type']:<8} {answer.milliseconds:5.0f} ms  {message['messageId']}  {why}"
@@ -119,7 +119,7 @@ def _show(url: str, headers: dict[str, str], message: dict[str, Any], answer: An
     ]
     colour = "green" if answer.status in ACCEPTED else "red"
     console = stdout()
-    if not console.is_terminal:  # a file or a program gets lines that are as long as what they say
+    if not console.is_terminal:  # for a file or a program, lines are as long as their text
         for head, body in ((request, message), (received, answer.body)):
             click.echo("\n".join([*map(printable, head), _shown(body), ""]))
         return

@@ -1,4 +1,4 @@
-"""`destination queue`: what waits in the event queue, or among its dead letters."""
+"""`destination queue`: show messages that wait in the event queue or its dead-letter queue."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 HIDDEN_SECONDS = 20
-"""How long a message that was read is hidden from the consumer, if the command is killed before it releases it."""
+"""If the command is killed before it releases a message, the message is hidden from the consumer for this time."""
 MESSAGES_OF_A_CALL = 10
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html"""
 
 
 @click.group()
 def queue() -> None:
-    """Show what waits in the event queue."""
+    """Show waiting messages of the event queue."""
 
 
 @queue.command()
@@ -35,8 +35,8 @@ def queue() -> None:
 def peek(*, target: Target, limit: int, dead_letters: bool, as_json: bool) -> None:
     """Show some messages of the queue, and leave them there.
 
-    SQS returns a sample, in no order. It counts each look as a receive: a message that is looked at as often as the
-    queue allows goes to the dead-letter queue. The consumer does not get the messages while they are looked at.
+    SQS returns a sample, in no particular order. It counts each look as a receive. A message that is received as often
+    as the queue allows moves to the dead-letter queue. The consumer does not get the messages during the look.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def peek(*, target: Target, limit: int, dead_letters: bool, as_json: bool) -> No
 
 
 def _dead_letter_queue(client: "SQSClient", url: str) -> str:
-    """Return the URL of a queue's dead-letter queue; raises `click.ClickException` where it has none."""
+    """Return the URL of a queue's dead-letter queue; raises `click.ClickException` if it has none."""
     answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn", "RedrivePolicy"])
     policy = answer["Attributes"].get("RedrivePolicy")
     if policy is None:
@@ -111,7 +111,7 @@ def _columns(message: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _to_json(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `--json` prints; `body` is there only where it is not a message that the consumer can read."""
+    """Return the form for `--json`; `body` is there only if the consumer can't read the message."""
     sent_at = datetime.fromtimestamp(int(message["Attributes"]["SentTimestamp"]) / 1000, UTC)
     facts = {
         "sent_at": sent_at.isoformat(timespec="milliseconds"),

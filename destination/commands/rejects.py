@@ -1,4 +1,4 @@
-"""`destination rejects`: what schemas refused, and how to take it in once they are mended."""
+"""`destination rejects`: show rejected messages, and store them after their schemas were corrected."""
 
 import functools
 import itertools
@@ -40,19 +40,19 @@ from handler.judge import Judge
 
 DAYS = click.IntRange(1, 3660)
 SHOWN_MISSING = 10
-"""Ids of rejects in an error."""
+"""Limit for reject ids in an error."""
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that select rejects, and hand it the `selection`."""
+    """Add the options that select rejects to a command, and pass it the `selection`."""
 
     @click.option("--customer", "customer_id", type=ID, help="The customer's id.")
     @click.option(
         "--days",
         type=DAYS,
-        help=f"How many days back, today included. By default {DEFAULT_DAYS} of a customer, and all with --scan.",
+        help=f"How many days back, including today. The default is {DEFAULT_DAYS} for a customer, and all with --scan.",
     )
-    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack that costs what its size costs.")
+    @click.option("--scan", is_flag=True, help="Read the whole table; on a stack, the cost depends on its size.")
     @target_options
     @functools.wraps(command)
     def wrapped(
@@ -61,10 +61,10 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         customer_id: str | None,
         days: int | None,
         scan: bool,
-        **options: Any,  # noqa: ANN401 -- click's
-    ) -> Any:  # noqa: ANN401 -- click's
+        **options: Any,  # noqa: ANN401 -- click's options
+    ) -> Any:  # noqa: ANN401 -- click's result
         if customer_id is None and not scan and not target.is_local:
-            raise click.UsageError("Name a --customer, or say --scan to read the whole table")
+            raise click.UsageError("Name a --customer, or use --scan to read the whole table")
         scan = scan or customer_id is None
         selection = RejectSelection(target=target, customer_id=customer_id, days=days, scan=scan)
         return command(selection=selection, **options)
@@ -74,7 +74,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _parse_reject_id(text: str) -> str:
     if not re.fullmatch("[0-9a-f]{1,64}", text):
-        raise ValueError(f"{text} is no id of a reject: `destination rejects list` shows them")
+        raise ValueError(f"{text} is not the id of a reject: `destination rejects list` shows all ids")
     return text
 
 
@@ -91,9 +91,9 @@ def rejects() -> None:
 @json_option("Print a JSON object per line, for programs.")
 @selection_options
 def list_(*, selection: RejectSelection, limit: int, as_json: bool) -> None:
-    """List rejects, newest first: of a customer, or of all.
+    """List rejects, newest first: of a customer, or of all customers.
 
-    On a local server reading everything needs no --scan.
+    A local server needs no --scan to read everything.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def list_(*, selection: RejectSelection, limit: int, as_json: bool) -> None:
     for reject in newest[:limit]:
         rows.add_row(*_columns(reject))
     stdout().print(rows)
-    more = "; there are more: --limit shows them" if len(newest) > limit else ""
+    more = "; --limit shows more" if len(newest) > limit else ""
     click.echo(f"{_rejects(len(newest[:limit]))} {selection}{more}.", err=True)
 
 
@@ -125,10 +125,10 @@ def _columns(reject: KeptReject) -> tuple[str, ...]:
 
 @rejects.command()
 @click.argument("reject_id", metavar="ID", type=REJECT_ID)
-@json_option("Print one JSON object, the body as it came, for programs.")
+@json_option("Print one JSON object with the unchanged body, for programs.")
 @selection_options
 def show(*, selection: RejectSelection, reject_id: str, as_json: bool) -> None:
-    """Show one reject whole, by its id or the start of it.
+    """Show one whole reject, by its id or the start of it.
 
     \b
     Example:
@@ -137,7 +137,7 @@ def show(*, selection: RejectSelection, reject_id: str, as_json: bool) -> None:
     reject = selection.find(reject_id)[0]
     contents = selection.table.contents(reject)
     if contents is None:
-        raise click.ClickException(f"The reject {reject_id} is gone by now")
+        raise click.ClickException(f"The reject {reject_id} does not exist any more")
     document = {**reject.to_json(), "settings": _settings(contents), "body": contents.body}
     if as_json:
         click.echo(json.dumps(document))
@@ -147,7 +147,7 @@ def show(*, selection: RejectSelection, reject_id: str, as_json: bool) -> None:
 
 
 def _settings(contents: Contents) -> object:
-    """Return the settings, or the header as it came where they may be what was refused."""
+    """Return the settings, or the unchanged header if it may have been refused."""
     try:
         return decode_settings(contents.settings_header)
     except InvalidSettings:
@@ -156,19 +156,19 @@ def _settings(contents: Contents) -> object:
 
 @rejects.command(name="retry")
 @click.argument("reject_ids", metavar="[ID]...", nargs=-1, type=REJECT_ID)
-@schemas_option("The schemas to judge by; those of this checkout if you don't say.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would pass.")
+@schemas_option("The schemas to judge by; by default those of this checkout.")
+@click.option("--dry-run", is_flag=True, help="Only show which rejects would pass.")
 @json_option()
 @selection_options
 def retry_(
     *, selection: RejectSelection, reject_ids: tuple[str, ...], folder: Path | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Judge rejects again, and store what passes.
+    """Judge rejects again, and store those that pass.
 
-    It uses the schemas of this checkout, and stores where the function stores. A message that was stored, or was there
-    already, is deleted from the rejects. One that is still refused stays. A reject that came before its user was erased
-    is deleted and not stored. Whatever ends it half-way, nothing is lost: run it again. Exits with 1 when something is
-    still refused, or when a store fails; then it reads the other rejects again and names those that are missing.
+    It uses the schemas of this checkout, and the same store as the function. If a message is stored now, or was stored
+    already, its reject is deleted. A reject that is still refused stays. A reject from before the erasure of its user
+    is deleted and not stored. An interruption loses nothing: run it again. Exits with 1 if a reject is still refused,
+    or if a store fails; then it reads the other rejects again and names those that are missing.
 
     \b
     Example:
@@ -200,7 +200,7 @@ def retry_(
 
 
 def _where_the_others_are(chosen: Sequence[KeptReject], results: list[RetryResult], retry: Retry) -> str:
-    """Read the rejects without a verdict again; add a verdict for each that is missing, and return a sentence."""
+    """Read the rejects without a result again; add a result for each missing one, and return a sentence."""
     judged = {result.reject.key_text for result in results}
     others = [reject for reject in chosen if reject.key_text not in judged]
     try:
@@ -210,11 +210,11 @@ def _where_the_others_are(chosen: Sequence[KeptReject], results: list[RetryResul
             f"{_rejects(len(others))} not confirmed as stored. Whether they are still in the table is not known, "
             f"because it can't be read ({error}): run this again"
         )
-    return _missing(results) or "What was not stored is still among the rejects: run this again"
+    return _missing(results) or "The messages that were not stored are still among the rejects: run this again"
 
 
 def _missing(results: Iterable[RetryResult]) -> str:
-    """Return a sentence about the rejects that are missing, "" without any."""
+    """Return a sentence about the missing rejects, "" without any."""
     ids = [result.reject.reject_id for result in results if result.fate is Fate.MISSING]
     if not ids:
         return ""
@@ -254,14 +254,14 @@ def _tell(results: Sequence[RetryResult], selection: RejectSelection, *, as_json
 
 
 @rejects.command()
-@click.option("--older-than", type=DAYS, metavar="DAYS", help="Only those older than this; a scan.")
+@click.option("--older-than", type=DAYS, metavar="DAYS", help="Only rejects older than this number of days; a scan.")
 @yes_option()
 @json_option()
 @selection_options
 def purge(*, selection: RejectSelection, older_than: int | None, yes: bool, as_json: bool) -> None:
-    """Delete rejects for good: of a customer, old ones, or all. Asks before it does.
+    """Delete rejects permanently: of a customer, old ones, or all. Asks for confirmation.
 
-    What comes again meanwhile stays.
+    A reject that arrives again meanwhile stays.
 
     \b
     Example:
@@ -275,7 +275,7 @@ def purge(*, selection: RejectSelection, older_than: int | None, yes: bool, as_j
         chosen = [reject for reject in chosen if reject.rejected_at < limit]
     which = f"{selection}" + (f", older than {older_than} days" if older_than else "")
     if chosen and not yes:
-        confirm(f"Delete {_rejects(len(chosen))} {which} for good?")
+        confirm(f"Delete {_rejects(len(chosen))} {which} permanently?")
     table = selection.table
     deleted: list[KeptReject] = []
     stayed = 0
@@ -296,7 +296,7 @@ def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_
     if as_json:
         click.echo(json.dumps({"deleted": len(deleted), "came_again": stayed, "customers": customers}))
         return
-    again = f"; {stayed:,} came again meanwhile and stayed" if stayed else ""
+    again = f"; {stayed:,} arrived again meanwhile and stayed" if stayed else ""
     click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
     if customers:
         rows = Rows("Count", "Customer", right=(0,), folded=(1,))

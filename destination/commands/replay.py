@@ -1,6 +1,6 @@
-"""`destination replay`: stored messages once more through the consumer, by way of the event queue.
+"""`destination replay`: pass stored messages to the consumer again, through the event queue.
 
-The queue's consumer calls the same `consumer/handle.py`, and brings retries and dead letters with it.
+The queue's consumer calls the same `consumer/handle.py`, with its retries and dead letters.
 """
 
 import json
@@ -23,7 +23,7 @@ from handler.timestamps import parse_time, sortable
 def _parse_time(text: str) -> str:
     moment = parse_time(text)
     if moment is None:
-        raise ValueError(f"{text} is no time: write 2026-03-12 or 2026-03-12T09:30:00Z")
+        raise ValueError(f"{text} is not a time: write 2026-03-12 or 2026-03-12T09:30:00Z")
     return moment
 
 
@@ -32,7 +32,7 @@ TIME = Parsed("time", _parse_time)
 
 @click.command()
 @click.option("--from", "start", type=TIME, help="The first time: 2026-03-12 or 2026-03-12T09:30:00Z (UTC).")
-@click.option("--to", "end", type=TIME, help="The time before which it ends; now, if you don't say.")
+@click.option("--to", "end", type=TIME, help="The time before which it ends; by default now.")
 @click.option(
     "--by",
     type=click.Choice([*TIMES]),
@@ -40,18 +40,22 @@ TIME = Parsed("time", _parse_time)
     show_default=True,
     help="Which time counts: when a message was stored, or when it happened.",
 )
-@click.option("--customer", "customer_id", type=ID, help="Only this customer's.")
-@click.option("--user", type=ID, help="Only this user's, on a local server of `demo` unless you say; without a scan.")
-@click.option("--rate", type=click.FloatRange(0.001, 1e6), help="Messages per second at the most.")
-@click.option("--restart", is_flag=True, help="Begin anew, although this replay ended half-way before.")
+@click.option("--customer", "customer_id", type=ID, help="Only messages of this customer.")
+@click.option(
+    "--user",
+    type=ID,
+    help="Only messages of this user, without a scan; on a local server the default customer is `demo`.",
+)
+@click.option("--rate", type=click.FloatRange(0.001, 1e6), help="Maximum of messages per second.")
+@click.option("--restart", is_flag=True, help="Start from the beginning, although an earlier run was interrupted.")
 @click.option(
     "--state",
     "state_file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file that keeps how far it got; by default one in .local/ for just these options.",
+    help="The file for the progress; by default one in .local/ for exactly these options.",
 )
 @click.option("--dry-run", is_flag=True, help="Only count.")
-@yes_option("Don't ask, although it is everything that a stack has stored.")
+@yes_option("Don't ask for confirmation, even for all messages of a stack.")
 @json_option("Print one JSON object, for programs.")
 @target_options
 def replay(
@@ -69,25 +73,27 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Hand stored messages to the consumer again.
+    """Pass stored messages to the consumer again.
 
-    Use it after you corrected the consumer, or when the consumer is new. Messages go into the event queue, from which
-    the consumer takes them. It reads the whole event table, unless you name a --user, and asks before it hands over all
-    that a stack has stored. The same command goes on where it ended. Exits with 1 when a message does not fit into the
-    queue or can't be read.
+    Use it after you corrected the consumer, or for a new consumer. Messages go to the event queue, from which the
+    consumer receives them. It reads the whole event table, unless you name a --user, and asks for confirmation before
+    it replays all messages of a stack. Run the same command again to continue after an interruption. Exits with 1 if a
+    message does not fit into the queue or can't be read.
 
     \b
     Example:
       destination replay --customer acme --from 2026-03-01 --to 2026-04-01
     """
     if target.stores.consumer != "on":
-        raise click.ClickException("This deployment has Consumer=off: nobody would take the messages from the queue")
+        raise click.ClickException(
+            "This deployment has Consumer=off: nothing would receive the messages from the queue"
+        )
     if user is not None and customer_id is None:
         if not target.is_local:
-            raise click.UsageError("Name the --customer whose user this is")
+            raise click.UsageError("Name this user's customer with --customer")
         customer_id = demo.CUSTOMER
     if rate is not None and not math.isfinite(rate):
-        raise click.UsageError(f"--rate {rate} is no number")
+        raise click.UsageError(f"--rate {rate} is not a number")
     _ask_unless(yes or dry_run or target.is_local or start or end or customer_id)
     subject = subject_key(customer_id, "user", user) if user is not None and customer_id is not None else None
     path = state_file or state_path(target, start, end, by, customer_id, user)
@@ -106,7 +112,7 @@ def replay(
     except EventStoreUnavailable as error:
         raise click.ClickException(
             f"AWS answered: {error.__cause__ or error}. "
-            f"{counted(state.queued, 'message')} queued so far; the same command goes on"
+            f"{counted(state.queued, 'message')} queued so far; run the same command again to continue"
         ) from error
     if not dry_run:
         path.unlink(missing_ok=True)
@@ -114,9 +120,9 @@ def replay(
 
 
 def _ask_unless(chosen: object) -> None:
-    """Ask whether everything is meant, where nothing was chosen; raises `click.Abort`."""
+    """Ask for confirmation if everything is selected; raises `click.Abort`."""
     if not chosen:
-        confirm("Hand all messages of all customers to the consumer again?")
+        confirm("Pass all messages of all customers to the consumer again?")
 
 
 def _tell(state: ReplayState, *, as_json: bool, dry_run: bool) -> None:

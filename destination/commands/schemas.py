@@ -1,4 +1,4 @@
-"""`destination schemas`: whether edited schemas are well, and what they would change, before they are deployed."""
+"""`destination schemas`: check edited schemas, and show what they would change, before they are deployed."""
 
 import json
 from collections import Counter
@@ -26,13 +26,15 @@ def schemas() -> None:
 
 
 @schemas.command()
-@schemas_option("The folder to check; that of this checkout if you don't say.")
-@click.option("--against-stored", is_flag=True, help="Try them on stored messages and on rejects too.")
-@click.option("--customer", "customer_id", help="Only on this customer's.")
-@click.option("--limit", type=click.IntRange(min=1), help="On at most so many messages, and so many rejects.")
-@click.option("--scan", is_flag=True, help="Read the whole tables; on a stack that costs what their size costs.")
+@schemas_option("The folder to check; by default schemas/ of this checkout.")
+@click.option("--against-stored", is_flag=True, help="Also try them on stored messages and rejects.")
+@click.option("--customer", "customer_id", help="Try them only on messages of this customer.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Try them on at most this number of messages, and of rejects."
+)
+@click.option("--scan", is_flag=True, help="Read the whole tables; on a stack, the cost depends on their size.")
 @click.option("--url", help=f"A running local server.  [default: {LOCAL_URL}]")
-@click.option("--stack", help="A CloudFormation stack instead, by your own AWS credentials.")
+@click.option("--stack", help="A CloudFormation stack instead, with your own AWS credentials.")
 @json_option()
 def check(
     *,
@@ -45,18 +47,18 @@ def check(
     stack: str | None,
     as_json: bool,
 ) -> None:
-    """Check the schemas, and what they would change.
+    """Check the schemas, and show what they would change.
 
     With --against-stored it judges stored messages and rejects by them. A stored message that they refuse would be lost
-    the next time; a reject that they let pass can be retried. Contents of messages are not shown. Exits with 1 when the
-    schemas have faults, or refuse what is stored.
+    the next time; a reject that passes can be retried. Contents of messages are not shown. Exits with 1 if the schemas
+    have faults, or refuse stored messages.
 
     \b
     Example:
       destination schemas check --against-stored --stack direct-destination --scan --limit 100000
     """
     if not against_stored and (customer_id or limit or scan or url or stack):
-        raise click.UsageError("--customer, --limit, --scan, --url and --stack go with --against-stored")
+        raise click.UsageError("--customer, --limit, --scan, --url and --stack need --against-stored")
     folder = folder or SCHEMAS
     faults = check_schemas(folder)
     if faults or not against_stored:
@@ -66,7 +68,7 @@ def check(
         return
     target = stack_target(stack) if stack else local_target(url or LOCAL_URL)
     if not scan and not target.is_local:
-        raise click.UsageError("There is no index of all messages: say --scan to read the whole tables")
+        raise click.UsageError("There is no index of all messages: use --scan to read the whole tables")
     call_types = frozenset(target.stores.supported_call_types.split(","))
     judge = Judge(schemas=Schemas.load(folder), supported_call_types=call_types)
     trial = Trial(target=target, judge=judge, customer_id=customer_id, limit=limit)
@@ -81,7 +83,7 @@ def check(
         refused.show("stored messages would be refused", "Would be answered")
         passing.show("rejects would pass", "Was answered")
         if not target.stores.sink.is_queryable:
-            click.echo("This deployment sends messages to a queue: those can't be tried.", err=True)
+            click.echo("This deployment sends messages to a queue: these can't be tried.", err=True)
     if refused.kinds:
         raise click.exceptions.Exit(1)
 
@@ -99,14 +101,14 @@ def _tell_faults(folder: Path, faults: Sequence[SchemaFault], *, as_json: bool) 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many were tried, and how many of each kind are judged otherwise than they were."""
+    """The number of tried messages, and of each kind with a changed verdict."""
 
     tried: int
     kinds: Counter[Kind]
 
     @classmethod
     def of(cls, doing: str, judged: Iterable[Kind | None]) -> "Count":
-        """Count while a bar shows how far it is."""
+        """Count them, with a progress bar."""
         tried, kinds = 0, Counter[Kind]()
         with progress(doing) as step:
             for kind in judged:

@@ -1,4 +1,4 @@
-"""`destination serve`: the command."""
+"""`destination serve`: run the destination on this machine."""
 
 from urllib.parse import urlsplit
 
@@ -16,7 +16,7 @@ from destination.web.addresses import is_host_name
 
 def _parse_host_name(text: str) -> str:
     if not is_host_name(text):
-        raise ValueError(f"{text} is not a host name: write it alone, such as abc.ngrok.app")
+        raise ValueError(f"{text} is not a host name: write only the name, such as abc.ngrok.app")
     return text.lower()
 
 
@@ -34,26 +34,28 @@ def _parse_host_name(text: str) -> str:
     "allowed_hosts",
     type=Parsed("name", _parse_host_name),
     multiple=True,
-    help="Answer to this host name too, such as the name of a tunnel for Segment; repeatable. It reaches the API only.",
+    help="Also answer to this host name, such as a tunnel for Segment; repeatable. It reaches only the API.",
 )
 @click.option("--docker", is_flag=True, help="Let containers on this machine use the stores, as `sam local` does.")
 @click.option("--tls", is_flag=True, help="Serve HTTPS, with a certificate of its own (its authority: .local/ca.pem).")
-@click.option("--processes", default=4, show_default=True, type=click.IntRange(1, 100), help="Functions at once.")
-@click.option("--api-key", help="Make this API key for the customer demo, beside the demo keys.")
+@click.option(
+    "--processes", default=4, show_default=True, type=click.IntRange(1, 100), help="Number of function processes."
+)
+@click.option("--api-key", help="Create this API key for the customer demo, in addition to the demo keys.")
 @click.option(
     "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of template.yaml; repeatable."
 )
-@click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are made.")
+@click.option("--endpoint-url", help="Another DynamoDB/SQS-compatible server to store in; missing stores are created.")
 @click.option(
     "--faults",
     "orders",
     default="0",
     type=Parsed("faults", parse_orders),
     metavar="RATE|KIND:RATE,...",
-    help="How likely each call of a store meets a fault, such as a time-out or a 500: 0.05 is one in twenty. By kind: "
+    help="Probability that a store call meets a fault, such as a time-out or a 500: 0.05 is one in twenty. By kind: "
     f"throttle:0.1,partial:0.05. Kinds: {', '.join((*KINDS, REDELIVERY))}.",
 )
-@click.option("--faults-seed", type=int, help="Draws the same faults in the same order.")
+@click.option("--faults-seed", type=int, help="The same seed draws the same faults in the same order.")
 @json_option("Print the function's own log lines.")
 def serve(
     *,
@@ -72,7 +74,7 @@ def serve(
 ) -> None:
     """Run the destination on this machine, with an embedded AWS.
 
-    What is stored is gone when it ends, unless --endpoint-url names a server that keeps it.
+    Stored data is gone when it ends, unless --endpoint-url names a server that keeps it.
 
     \b
     Example:
@@ -80,7 +82,7 @@ def serve(
     """
     require_checkout("destination serve")
     if endpoint_url and urlsplit(endpoint_url).scheme not in ("http", "https"):
-        raise click.BadParameter(f"{endpoint_url} is no URL: write http://host:port", param_hint="--endpoint-url")
+        raise click.BadParameter(f"{endpoint_url} is not a URL: write http://host:port", param_hint="--endpoint-url")
     options = Options(
         host=host,
         port=port,

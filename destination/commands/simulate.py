@@ -1,4 +1,4 @@
-"""`destination simulate`: Segment's side of delivery, played faithfully, and then the question whether all is there."""
+"""`destination simulate`: deliver messages exactly as Segment does, and check that everything is stored."""
 
 import json
 import secrets
@@ -43,31 +43,33 @@ SHARE = FiniteRange(0, 1)
     type=click.Choice(("hostile", "friendly")),
     default="hostile",
     show_default=True,
-    help="Odd messages and whole checks, or the believable traffic of a small shop, which is only sent.",
+    help="strict sends unusual messages and checks everything; friendly only sends realistic traffic of a small shop.",
 )
-@click.option("--messages", default=1000, show_default=True, type=click.IntRange(1), help="How many to send.")
-@click.option("--customers", default=10, show_default=True, type=click.IntRange(1, 1000), help="Of how many customers.")
-@click.option("--seed", type=click.IntRange(0), help="The same seed sends the same messages; by chance without it.")
-@click.option("--rate", type=FiniteRange(0, min_open=True), help="Deliveries begun per second; else all it takes.")
-@click.option("--concurrency", default=16, show_default=True, type=click.IntRange(1, 1000), help="Requests at once.")
+@click.option("--messages", default=1000, show_default=True, type=click.IntRange(1), help="Number of messages to send.")
+@click.option("--customers", default=10, show_default=True, type=click.IntRange(1, 1000), help="Number of customers.")
+@click.option("--seed", type=click.IntRange(0), help="The same seed sends the same messages; random without it.")
+@click.option("--rate", type=FiniteRange(0, min_open=True), help="Deliveries started per second; unlimited without it.")
+@click.option(
+    "--concurrency", default=16, show_default=True, type=click.IntRange(1, 1000), help="Number of concurrent requests."
+)
 @click.option("--duplicates", default=0.0, type=SHARE, help="Share of messages that are sent twice.")
 @click.option("--deletes", default=0.0, type=SHARE, help="Share of the users who are erased towards the end.")
-@click.option("--reorder", default=0.0, type=SHARE, help="Share of messages that come too late.")
-@click.option("--replays", default=0.0, type=SHARE, help="Share of messages that are replays of years ago.")
+@click.option("--reorder", default=0.0, type=SHARE, help="Share of messages that arrive too late.")
+@click.option("--replays", default=0.0, type=SHARE, help="Share of messages that are replays from years ago.")
 @click.option("--invalid", default=0.0, type=SHARE, help="Share of messages that must be refused.")
 @click.option(
     "--route",
     type=click.Choice(("segment", "batch")),
     default="segment",
     show_default=True,
-    help="Where to: /segment one by one, as Segment does, or /v1/batch as its server libraries do.",
+    help="The route: /segment one by one, as Segment does, or /v1/batch, as its server libraries do.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(1, MAX_BATCH_MESSAGES),
-    help=f"Messages of a batch at the most; {BATCH_MESSAGES}, as libraries have it, if you don't say.",
+    help=f"Maximum of messages in a batch; by default {BATCH_MESSAGES}, as in the libraries.",
 )
-@click.option("--contacts", is_flag=True, help="Compare the contacts that the consumer keeps, too.")
+@click.option("--contacts", is_flag=True, help="Also compare the contacts that the consumer keeps.")
 @click.option(
     "--time-scale",
     default=240.0,
@@ -76,8 +78,10 @@ SHARE = FiniteRange(0, 1)
     help="How much faster time runs between tries: 240 makes four hours of retries one minute.",
 )
 @click.option("--url", help=f"The endpoint: {LOCAL_URL}, or the stack's own.")
-@click.option("--stores", metavar="URL", help="The local server whose stores --url writes to, where it is not itself.")
-@click.option("--stack", help="A CloudFormation stack, by your own AWS credentials.")
+@click.option(
+    "--stores", metavar="URL", help="The local server whose stores --url writes to, if --url is another server."
+)
+@click.option("--stack", help="A CloudFormation stack, with your own AWS credentials.")
 @ca_file_option
 @json_option("Print JSON, for programs.")
 def simulate(
@@ -105,13 +109,13 @@ def simulate(
 ) -> None:
     """Deliver messages as Segment does, and check each one.
 
-    It retries as Segment or its server libraries do, and compares what it sent with what is stored. It makes API keys
-    for customers of its own and removes them at the end; what they sent stays stored. With a queue, it takes their
-    messages from it. Exits with 1 when a message was lost, stored twice or otherwise, or judged wrongly, when a user
-    was not erased, or a contact is wrong, and when any other promise of docs/how-to/simulate.md was broken: it names
-    the message, what is expected and what was found.
+    It retries as Segment or its server libraries do, and compares the sent messages with the stored ones. It creates
+    API keys for customers of its own and removes them at the end; their messages stay stored. With a queue, it receives
+    and deletes their messages. Exits with 1 if a message was lost, stored twice or with other content, or judged
+    wrongly, if a user was not erased, or if a contact is wrong. It also exits with 1 if any other promise of
+    docs/how-to/simulate.md was broken. It names the message, the expected result and the actual one.
 
-    Control-C ends it with a reconciliation of what was sent so far.
+    Control-C ends it with a reconciliation of the messages that were sent so far.
 
     With --profile friendly, only --messages, --seed and --rate and the options that name the deployment apply.
 
@@ -126,7 +130,7 @@ def simulate(
         return
     in_batches = route == "batch"
     if batch_size and not in_batches:
-        raise click.UsageError("--batch-size is for --route batch")
+        raise click.UsageError("--batch-size needs --route batch")
     target, endpoint_url = _target(url, stores, stack, ca_file)
     if in_batches:
         endpoint_url = deployment_url(endpoint_url) + BATCH_PATH
@@ -150,7 +154,7 @@ def simulate(
     try:
         may_have_sent = is_seed_given and holds_some(target, traffic)
     except STORE_ERRORS:
-        may_have_sent = is_seed_given  # that the stores can't be read is told at the end
+        may_have_sent = is_seed_given  # unreadable stores are reported at the end
     with (
         temporary_keys(target, traffic.customer_ids) as api_keys,
         key_probes(target, traffic, endpoint_url, ca_file, timeout_seconds) as probes,
@@ -205,7 +209,7 @@ def simulate(
     if findings.unreadable:
         is_table = target.stores.sink.is_queryable
         again = f"; the same options with --seed {seed} send and compare all of it again" if is_table else ""
-        raise click.ClickException(f"What is stored can't be read{again}: {findings.unreadable}")
+        raise click.ClickException(f"The stores can't be read{again}: {findings.unreadable}")
     if findings.failed:
         raise click.exceptions.Exit(1)
 
@@ -220,8 +224,8 @@ def _simulate_shop(
     rate: float | None,
     as_json: bool,
 ) -> None:
-    """Send the traffic of a shop, and say what became of it; exits with 1 if a request failed."""
-    random = Random(seed)  # noqa: S311 -- to be repeatable, not secret
+    """Send the traffic of a shop, and print the outcomes; exits with 1 if a request failed."""
+    random = Random(seed)  # noqa: S311 -- repeatable, not secret
     with temporary_keys(target, [friendly.CUSTOMER]) as [api_key], progress("Sending", total=messages) as step:
         try:
             counts = friendly.send_shop_traffic(
@@ -254,8 +258,9 @@ def _target(url: str | None, stores: str | None, stack: str | None, ca_file: str
     except click.ClickException as error:
         if url is None or stores is not None:
             raise
-        # What is down can't tell what it is.
+        # A server that is down can't say what it is.
         reachable_endpoint(endpoint_url, ca_file, timeout_seconds=SEGMENT_TIMEOUT_SECONDS)
         raise click.ClickException(
-            f"{endpoint_url} is no local server: name the one whose stores it writes to with --stores, or a --stack"
+            f"{endpoint_url} is not a local server: name the local server that has its stores with --stores, or a "
+            "--stack"
         ) from error

@@ -1,4 +1,4 @@
-"""`destination status`: key figures of the last hours or days, and how far it is to Segment's private beta."""
+"""`destination status`: key figures of the last hours or days, and the progress towards Segment's private beta."""
 
 import json
 
@@ -21,17 +21,17 @@ from handler.errors import STORE_ERRORS
     "--customer",
     "customer_id",
     type=ID,
-    help="Only this customer's messages. Requests and the private beta are not shown then.",
+    help="Only messages of this customer, without requests and the private beta.",
 )
 @json_option()
 @target_options
 def status(*, target: Target, period: Period, customer_id: str | None, as_json: bool) -> None:
     """Show key figures of the last hours or days.
 
-    They are what was accepted, refused and failed, by customer and call type, and the progress in Segment's private
-    beta. A stack's log is read by CloudWatch Logs Insights, which is paid by what it reads. A metric, which CloudWatch
-    keeps for 15 months, counts the accepted events. Exits with 1 when its tables contradict each other, after it has
-    printed them and what that can mean.
+    They count accepted, refused and failed messages by customer and call type, and show the progress towards Segment's
+    private beta. For a stack, CloudWatch Logs Insights reads the log; AWS charges by the scanned bytes. A metric, which
+    CloudWatch keeps for 15 months, counts the accepted events. Exits with 1 if its tables contradict each other; it
+    prints them and the possible reasons first.
 
     \b
     Example:
@@ -44,7 +44,7 @@ def status(*, target: Target, period: Period, customer_id: str | None, as_json: 
         try:
             progress = beta_progress(target, log, figures, period)
         except STORE_ERRORS as error:
-            progress = f"How near Segment's private beta is can't be told: {error}"
+            progress = f"The progress towards Segment's private beta is unknown: {error}"
     finally:
         for remark in log.remarks:
             click.echo(remark, err=True)
@@ -75,11 +75,13 @@ def _show(figures: Figures, progress: BetaProgress | str, period: Period, *, is_
         console.print()
         console.print(reasons)
     if not is_of_all:
-        return  # requests name no customer, and the private beta is about all of them
+        return  # requests have no customer, and the private beta counts all customers
     if figures.consumer_failures:
         tries = counted(figures.consumer_failures, "time")
         console.print()
-        console.print(Text(f"The consumer failed {tries} to take a message: `destination trace ID` shows each.", "red"))
+        console.print(
+            Text(f"The consumer failed {tries} to handle a message: `destination trace ID` shows each.", "red")
+        )
     show_requests(console, figures)
     console.print()
     for sentence in beta_sentences(progress):

@@ -1,4 +1,4 @@
-"""`destination subject`: what is stored of one person."""
+"""`destination subject`: export the stored data of one person."""
 
 import json
 import sys
@@ -19,13 +19,13 @@ OWNER_ONLY = 0o600
 
 @click.group()
 def subject() -> None:
-    """Give a person access to what is stored of them."""
+    """Give a person access to their stored data."""
 
 
 @subject.command()
 @click.option("--customer", "customer_id", type=ID, help="The customer's id; on a local server the default is `demo`.")
 @click.option("--user", type=ID, help="The user id.")
-@click.option("--anonymous", type=ID, help="The anonymous id of a visitor, in place of a user.")
+@click.option("--anonymous", type=ID, help="The anonymous id of a visitor, instead of a user.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, readable by you only.")
 @json_option("The output is JSON anyway, an object per line.")
 @target_options
@@ -40,8 +40,8 @@ def export(
 ) -> None:
     """Print everything that is stored of a person.
 
-    Each line is a JSON object. These are the items that `destination erase` would delete (messages, rejects, and with
-    ErasureScope=linked the same of linked ids), the contact, and the receipts of earlier erasures. The last line has
+    Each line is a JSON object. The items are those that `destination erase` would delete (messages, rejects, and with
+    ErasureScope=linked also those of linked ids), the contact, and the receipts of earlier erasures. The last line has
     the counts: without it, the export is incomplete.
 
     \b
@@ -61,7 +61,7 @@ def export(
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[TextIO]:
-    """Open a file that only its owner can read; without a path yield the standard output."""
+    """Open a file that only its owner can read; without a path yield standard output."""
     if path is None:
         yield sys.stdout
         return
@@ -88,7 +88,8 @@ def _summarize(export: Export) -> None:
         click.echo(f"Under {links}: {counted(messages, 'message')}, {counted(rejects, 'reject')}.", err=True)
     elif export.linked_subjects:
         click.echo(
-            f"{links} not exported, since ErasureScope=user: `destination erase --dry-run` lists them, and --anonymous "
+            f"{links} not exported, because ErasureScope=user: `destination erase --dry-run` lists them, and "
+            "--anonymous "
             "exports each.",
             err=True,
         )

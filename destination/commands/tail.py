@@ -1,4 +1,4 @@
-"""`destination tail`: requests as they come."""
+"""`destination tail`: show requests as they arrive."""
 
 import re
 import select
@@ -19,24 +19,26 @@ from handler.spec import CALL_TYPES
 
 OUTCOMES = ("accepted", "duplicate", "refused", "failed")
 OTHER_TYPE = "other"
-"""The call type of messages that are not supported."""
+"""The call type of messages with an unsupported call type."""
 COLOURS = {2: "green", 4: "yellow", 5: "red"}
-"""By the first digit of a status."""
+"""Colours by the first digit of a status."""
 
 
 def _parse_status(text: str) -> str:
     if not re.fullmatch("[1-5](xx|[0-9]{2})", text):
-        raise ValueError(f"{text} is no status: write 503, or 5xx")
+        raise ValueError(f"{text} is not a status: write 503, or 5xx")
     return text
 
 
 @click.command()
-@click.option("--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES), help="Only this one; repeatable.")
-@click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
-@click.option("--call-type", type=click.Choice((*CALL_TYPES, OTHER_TYPE)), help="Only of this call type.")
-@click.option("--status", type=Parsed("status", _parse_status), help="Only this answer: 503, or 5xx.")
-@click.option("--code", type=ID, help="Only this code of an error (docs/reference/answers.md has them).")
-@click.option("--last", default=0, type=click.IntRange(0, 10_000), help="Begin with so many lines of before.")
+@click.option(
+    "--outcome", "outcomes", multiple=True, type=click.Choice(OUTCOMES), help="Only this outcome; repeatable."
+)
+@click.option("--customer", "customer_id", type=ID, help="Only messages of this customer.")
+@click.option("--call-type", type=click.Choice((*CALL_TYPES, OTHER_TYPE)), help="Only messages of this call type.")
+@click.option("--status", type=Parsed("status", _parse_status), help="Only answers with this status: 503, or 5xx.")
+@click.option("--code", type=ID, help="Only answers with this error code (see docs/reference/answers.md).")
+@click.option("--last", default=0, type=click.IntRange(0, 10_000), help="Begin with this number of earlier lines.")
 @json_option("Print the lines as they were written, for programs.")
 @target_options
 def tail(
@@ -50,11 +52,11 @@ def tail(
     last: int,
     as_json: bool,
 ) -> None:
-    """Show requests as they come, until Control-C.
+    """Show requests as they arrive, until Control-C.
 
-    Each request is a line. Answers that the function did not give (404, 413, 429, time-outs) are shown too, unless what
-    you ask for is known to the function only. Of a stack, lines come some seconds late, and --last looks back for an
-    hour.
+    Each request is a line. Answers that did not come from the function (404, 413, 429, time-outs) are shown too, unless
+    a filter needs facts that only the function has. For a stack, lines appear some seconds late, and --last looks back
+    for an hour.
 
     \b
     Example:
@@ -72,7 +74,8 @@ def _follow(log: RequestLog, wanted: Wanted, last: int, console: Console | None)
     is_before = True
     for line in log.follow(wanted, last):
         if line is None:
-            for remark in log.remarks if is_before else ():  # of the lines of before, which are all there now
+            # remarks are about the earlier lines, which are all printed now
+            for remark in log.remarks if is_before else ():
                 click.echo(remark, err=True)
             is_before = False
             if _is_closed():
@@ -85,10 +88,10 @@ def _follow(log: RequestLog, wanted: Wanted, last: int, console: Console | None)
 
 
 def _is_closed() -> bool:
-    """Whether nobody reads any more what is written, which else only the next line would tell."""
+    """Return whether the reader of standard output has gone away; otherwise only the next line would show it."""
     try:
         output = sys.stdout.fileno()
-    except OSError:  # it is no file
+    except OSError:  # standard output has no file descriptor
         return False
     poll = select.poll()
     poll.register(output, 0)
@@ -96,7 +99,7 @@ def _is_closed() -> bool:
 
 
 def picture(line: Line) -> Text:
-    """Return what people are shown of a line."""
+    """Return the printed form of a line."""
     time = (f"{line.time:%H:%M:%S.%f}"[:-3], "dim")
     status = (str(line.status or "-"), COLOURS.get((line.status or 0) // 100, ""))
     took = (f"  {line.milliseconds:.1f} ms" if line.milliseconds is not None else "", "dim")

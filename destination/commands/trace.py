@@ -1,4 +1,4 @@
-"""`destination trace`: what became of one message."""
+"""`destination trace`: show the history of one message."""
 
 import itertools
 import json
@@ -17,17 +17,19 @@ from destination.watching.search import Search, SearchResult, describe, find, is
 from handler.errors import STORE_ERRORS
 
 LAST_LINES = 20
-"""Of the log, in which `--last` looks for a message id: a refused request may name none."""
+"""`--last` looks for a message id in this many lines: a refused request may have no id."""
 
 
 @click.command()
 @click.argument("message_id", type=ID, required=False)
-@click.option("--last", is_flag=True, help="The message that came last, in place of MESSAGE_ID.")
+@click.option("--last", is_flag=True, help="The last message, instead of MESSAGE_ID.")
 @click.option("--since", "period", type=SINCE, default="7d", show_default=True, help="How far back: 30m, 24h, 7d, all.")
-@click.option("--customer", "customer_id", type=ID, help="Only of this customer.")
+@click.option("--customer", "customer_id", type=ID, help="Only messages of this customer.")
 @click.option("--user", type=ID, help="Look for it among the stored messages of this user id.")
-@click.option("--anonymous", type=ID, help="Likewise of this anonymous id, where it names no user.")
-@click.option("--scan", is_flag=True, help="Look for it in the whole table; on a stack that costs what its size costs.")
+@click.option(
+    "--anonymous", type=ID, help="Look for it among the stored messages of this anonymous id without a user id."
+)
+@click.option("--scan", is_flag=True, help="Look for it in the whole table; on a stack, the cost depends on its size.")
 @json_option()
 @target_options
 def trace(
@@ -46,9 +48,9 @@ def trace(
 
     It shows each delivery, the answer, what the sender did next, and where the message is now.
 
-    A stack's log is searched by CloudWatch Logs Insights, which is paid by what it reads. The event table has no
-    index by message id: name the --user or the --anonymous id, or say --scan; on a local server neither is needed.
-    Exits with 1 when nothing is found, and when a message that was accepted or kept is in no table and may be lost.
+    For a stack, CloudWatch Logs Insights searches the log; AWS charges by the scanned bytes. The event table has no
+    index by message id: name the --user or the --anonymous id, or use --scan. A local server needs neither. Exits with
+    1 if nothing is found, and if a message that was accepted or kept is in no table and may be lost.
 
     \b
     Example:
@@ -119,17 +121,17 @@ def _show(histories: Sequence[History], message_id: str) -> None:
 
 
 def _last_message(log: RequestLog, customer_id: str | None) -> str:
-    """Return the id of the message that came last; raises `click.ClickException` where the log names none."""
+    """Return the id of the last message; raises `click.ClickException` if the log has none."""
     latest = itertools.takewhile(lambda line: line is not None, log.follow(Wanted(customer_id=customer_id), LAST_LINES))
     ids = [line.message_ids[-1] for line in latest if isinstance(line, FunctionLine) and line.message_ids]
     if not ids:
-        raise click.ClickException(f"{log} names no message among its last {LAST_LINES} lines: give a MESSAGE_ID")
+        raise click.ClickException(f"{log} has no message id in its last {LAST_LINES} lines: give a MESSAGE_ID")
     return ids[-1]
 
 
 def _now(result: SearchResult, lines: Collection[FunctionLine], target: Target, period: Period) -> Sequence[str]:
     if result.fault is not None:
-        return [f"Where it is now can't be told: {result.fault}"]
+        return [f"Its current place can't be read: {result.fault}"]
     return list(describe(result, lines, target, period.words))
 
 
@@ -143,5 +145,5 @@ def _nothing(search: Search, target: Target, log: RequestLog, period: Period) ->
     late = "" if target.is_local else " CloudWatch shows lines some seconds late."
     return printable(
         f"Nothing is known of a message {search.message_id}{whose}. Searched: {'; '.join(places)}. --since says "
-        f"how far back.{late} A request that failed before its message was read tells no message id"
+        f"how far back.{late} The log line of a request that failed before its message was read has no message id"
     )

@@ -1,4 +1,4 @@
-"""Which messages arrived last at a local server, so that nobody need read its event table for that."""
+"""Keep the latest messages of a local server by arrival, so that the page need not scan the event table."""
 
 import asyncio
 from collections import deque
@@ -11,7 +11,7 @@ from destination.local.exchange import Exchange, Reading
 from handler.record import Record, subject_of
 
 MAX_ARRIVALS = 50_000
-"""Messages that are kept; each takes about 400 bytes."""
+"""Number of messages kept; each takes about 400 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,14 @@ class _Arrival:
 
 
 class ArrivalOrder:
-    """The latest messages that were accepted, in their order of arrival; for one event loop."""
+    """The latest accepted messages in their order of arrival; for one event loop."""
 
     def __init__(self, *, max_count: int = MAX_ARRIVALS) -> None:
         self._arrivals: deque[_Arrival] = deque(maxlen=max_count)
         self._reading: set[asyncio.Task[None]] = set()
 
     def note(self, exchange: Exchange, reading: Reading | None = None) -> None:
-        """Keep the messages of a request. Without its `reading`, as of many messages, it is read in a thread."""
+        """Keep the messages of a request. Without a `reading`, as for many messages, a thread reads it."""
         accepted = _accepted(exchange)
         if not accepted:
             return
@@ -44,9 +44,9 @@ class ArrivalOrder:
         self._arrivals.extend(list(_arrivals(customer_id, exchange.read())))
 
     def latest(self, customer_id: str | None, message_id: str | None, limit: int) -> list[Key]:
-        """Return up to `limit` keys of the event table, of what arrived last first; each once.
+        """Return up to `limit` keys of the event table, latest arrival first, each once.
 
-        A message may be gone from the table since, or may have arrived again as a duplicate.
+        A message may have left the table since, or may have arrived again as a duplicate.
         """
         keys: dict[Key, None] = {}
         for arrival in reversed(self._arrivals.copy()):
@@ -58,7 +58,7 @@ class ArrivalOrder:
 
 
 def _accepted(exchange: Exchange) -> Sequence[Mapping[str, Any]]:
-    """Return the lines about messages that were stored."""
+    """Return the lines about stored messages."""
     return [line for line in (*exchange.lines, *exchange.late) if line["outcome"] == "accepted"]
 
 

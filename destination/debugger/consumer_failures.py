@@ -1,4 +1,4 @@
-"""Messages that the consumer of a local server failed to take, and the requests that brought them."""
+"""Messages that the consumer of a local server failed to handle, and their requests."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The latest requests to a local server, which are kept to be looked into."""
+"""Keep the latest requests to a local server, so that their details can be shown."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,11 +8,11 @@ from destination.local.exchange import Exchange
 
 MAX_EXCHANGES = 10_000
 MAX_EXCHANGE_BYTES = 64 * 1024 * 1024
-"""That are kept to be looked into."""
+"""Limit for all kept requests."""
 
 
 class Exchanges:
-    """The latest requests, as many as fit; the page may ask for one that is gone."""
+    """The latest requests, as many as fit; the page may ask for one that has been dropped."""
 
     def __init__(self, *, max_count: int = MAX_EXCHANGES, max_bytes: int = MAX_EXCHANGE_BYTES) -> None:
         self._max_count = max_count
@@ -21,7 +21,7 @@ class Exchanges:
         self._bytes = 0
 
     def add(self, exchange: Exchange) -> None:
-        """Keep a request, in place of the oldest ones where there is no room."""
+        """Keep a request; drop the oldest ones if there is no room."""
         self._kept[exchange.id] = exchange
         self._bytes += exchange.weight
         while len(self._kept) > self._max_count or (self._bytes > self._max_bytes and len(self._kept) > 1):
@@ -29,11 +29,11 @@ class Exchanges:
             self._bytes -= oldest.weight
 
     def add_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> Exchange | None:
-        """Note what the function wrote of a request that had been answered. Return the request if it is kept."""
+        """Add the function's lines about a request that was already answered. Return the request if it is kept."""
         if exchange := self._kept.get(exchange_id):
             exchange = self._kept[exchange_id] = replace(exchange, late=lines)
         return exchange
 
     def find(self, exchange_id: str) -> Exchange | None:
-        """Return a request, None where it is not kept."""
+        """Return a request, None if it is not kept."""
         return self._kept.get(exchange_id)

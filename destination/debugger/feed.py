@@ -1,4 +1,4 @@
-"""The rows and numbers of the page, as they come: kept here, and told to each browser that follows."""
+"""Keep the page's rows and numbers, and stream changes to each browser that follows."""
 
 import asyncio
 import json
@@ -19,12 +19,12 @@ KEPT_SECONDS = 300
 TOLD_EVERY_SECONDS = 0.2
 HEARTBEAT_SECONDS = 15.0
 LATENCY_EDGES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
-"""Between the bins of the histogram; the last bin has no end."""
+"""The boundaries between the bins of the histogram; the last bin has no upper end."""
 
 
 @dataclass(kw_only=True)
 class Second:
-    """What was answered within one second, in seconds since 1970."""
+    """The answers of one second; the second counts from 1970."""
 
     second: int
     counts: Counter[str] = field(default_factory=Counter)
@@ -32,7 +32,7 @@ class Second:
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_EDGES_MS) + 1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page is told."""
+        """Return the form for the page."""
         return {"second": self.second, **_counted(self.counts), "latency": self.latency, "types": self.types}
 
 
@@ -41,10 +41,10 @@ def _counted(counts: Counter[str]) -> dict[str, int]:
 
 
 class Feed:
-    """Rows, of which the latest are kept, and numbers of all of them; for one event loop.
+    """The latest rows, and numbers of all rows; for one event loop.
 
-    A browser that is slow, or does not read at all, costs nothing: each is told what it has not been told yet, when
-    it has taken the last.
+    A slow browser, or one that does not read at all, costs nothing: each one gets the changes since its last event,
+    after it has read that event.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
@@ -63,7 +63,7 @@ class Feed:
         self._closed = False
 
     def add(self, row: Row) -> None:
-        """Take a row in, and count it."""
+        """Add a row and count it."""
         self._added += 1
         self._rows.append(json.dumps({"number": self._added, **row.to_json()}))
         now = math.floor(self._clock())
@@ -79,12 +79,12 @@ class Feed:
         self._wake()
 
     def notify(self, notice: str | None) -> None:
-        """Say what everybody should know now, or that there is nothing any more."""
+        """Set the notice that every browser shows, or remove it."""
         self._notice = notice
         self._wake()
 
     def note_consumer_failures(self, row_id: str, times: int) -> None:
-        """Tell how often the consumer failed to take a message of a row."""
+        """Add the number of the consumer's failures to handle the messages of a row."""
         self._consumer_failures.pop(row_id, None)
         self._consumer_failures[row_id] = (self._changes, times)
         if len(self._consumer_failures) > MAX_ROWS:
@@ -92,12 +92,12 @@ class Feed:
         self._wake()
 
     def note_schemas(self) -> None:
-        """Say that messages are judged by other schemas from now on."""
+        """Announce to the browsers that other schemas are used from now on."""
         self._schemas += 1
         self._wake()
 
     def close(self) -> None:
-        """End what all are told."""
+        """End the streams of all browsers."""
         self._closed = True
         self._wake()
 
@@ -107,7 +107,7 @@ class Feed:
         self._changed = asyncio.Event()
 
     async def follow(self) -> AsyncIterator[str]:
-        """Yield server-sent events: all there is, then what comes.
+        """Yield server-sent events: the current state, then the changes.
 
         https://html.spec.whatwg.org/multipage/server-sent-events.html
         """
@@ -118,7 +118,7 @@ class Feed:
             if changes == self._changes and not await self._waited():
                 yield ": still here\n\n"
                 continue
-            await asyncio.sleep(TOLD_EVERY_SECONDS)  # what comes meanwhile is told along
+            await asyncio.sleep(TOLD_EVERY_SECONDS)  # changes during the pause are part of the next event
             count = min(self._added - told, len(self._rows))
             rows = islice(self._rows, len(self._rows) - count, None)
             seconds = [second for second in self._seconds if second.second >= since]
@@ -127,7 +127,7 @@ class Feed:
             yield self._event("more", rows, seconds, consumer_failures=failed)
 
     async def _waited(self) -> bool:
-        """Wait for a change, and tell whether one came."""
+        """Wait for a change, and return whether one occurred."""
         try:
             async with asyncio.timeout(self._heartbeat_seconds):
                 await self._changed.wait()

@@ -1,4 +1,4 @@
-"""All there is to know of one request: what came, what was made of it, what was answered, and where it is now."""
+"""Show all details of one request: its content, how it was processed, its answer, and where it is now."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -36,9 +36,9 @@ from handler.routes import SEGMENT, BatchRoute
 
 @dataclass(frozen=True, kw_only=True)
 class Inspector:
-    """Looks into the requests of a local server; `judge` has the schemas of now.
+    """Inspects the requests of a local server; `judge` has the current schemas.
 
-    `consumer_failures` returns the failures of the consumer for a customer and the id of a message.
+    `consumer_failures` returns the consumer's failures for a customer and a message id.
     """
 
     target: Target
@@ -47,7 +47,7 @@ class Inspector:
     consumer_failures: Callable[[str | None, str], Sequence[ConsumerFailure]]
 
     def inspect(self, exchange: Exchange, index: int | None = None) -> dict[str, Any]:
-        """Return what the page shows of a request, and of one of its messages, else of the first that went wrong."""
+        """Return the page's details of a request, and of one of its messages, by default the first one that failed."""
         reading = exchange.read()
         outcomes = outcomes_of(exchange, reading.messages)
         if index is None:
@@ -105,7 +105,7 @@ class Inspector:
         return facts
 
     def _violations(self, exchange: Exchange, message: Message, outcome: MessageOutcome) -> Sequence[Violation]:
-        """Return what was wrong with a message: of a single one as was answered, of one of many as it is judged now."""
+        """Return the violations of a message: from the answer to a single message, or by judging one of many again."""
         if outcome.code not in (InvalidMessage.code, InvalidSettings.code):
             return ()
         try:
@@ -127,7 +127,7 @@ class Inspector:
         read = FunctionLine.from_json(line, "")
         now = [*_remarks(exchange), describe_retry(read, _answer_of_api(exchange))]
         if read.outcome == DUPLICATE:
-            now.append("It was there already: nothing was written this time.")
+            now.append("It was stored already: nothing was written this time.")
         if read.outcome == REFUSED or read.customer_id is None:
             return {"now": now}
         items: Sequence[Mapping[str, Any]] | None = None
@@ -136,13 +136,13 @@ class Inspector:
             try:
                 items = self._items(read.customer_id, message)
             except STORE_ERRORS as error:
-                fault = f"Where it is now can't be told: {error}"
+                fault = f"Its current place can't be read: {error}"
         if fault is not None:
             now.append(fault)
         elif read.outcome != FAILED:
             now += describe(SearchResult(items=items, rejects=()), [read], self.target, "this request")
         elif items:
-            now.append("It is stored by now: another try has written it, or this one had before it failed.")
+            now.append("It is stored now: another try has written it, or this one did before it failed.")
         message_id = str(message.body.get("message_id"))[:LOGGED_ID_CHARS]
         now += describe_failures(self.consumer_failures(read.customer_id, message_id))
         stored = mask_write_keys(lay_out_value(to_json(items[0]))).to_json() if items else None
@@ -160,7 +160,7 @@ class Inspector:
 def _mark(
     body: Layout, exchange: Exchange, message: Message, index: int, violations: Collection[Violation]
 ) -> tuple[Layout, Layout, list[str]]:
-    """Return the lines of a body and of a canonical message in it, both marked, and what was left out of it."""
+    """Return the lines of a body and of its canonical message, both marked, and descriptions of the omitted parts."""
     old_names = old_names_in(message.body)
     is_batch = isinstance(exchange.route, BatchRoute)
     place = entry_ranges(body).get(index, range(0)) if is_batch else range(len(body.lines))
@@ -181,19 +181,19 @@ def _mark(
 
 
 def _text(value: object) -> str | None:
-    """Return a value that may be of any type as text."""
+    """Return any value as text."""
     return None if value is None else value_text(value)
 
 
 def steps_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how many milliseconds each step took, and all of them."""
+    """Return the milliseconds of each step and of all steps."""
     milliseconds = dict(lines[-1]["milliseconds"]) if lines else {}
     total = milliseconds.pop("total", None)
     return {"steps": [*milliseconds.items()], "total": total}
 
 
 def _answer_of_api(exchange: Exchange) -> AccessLine | None:
-    """Return what the API answered by itself, None where it passed on what the function did."""
+    """Return the answer of the API itself, None if it passed on the function's answer."""
     if exchange.error is None:
         return None
     return AccessLine(
@@ -211,7 +211,7 @@ def _answer_of_api(exchange: Exchange) -> AccessLine | None:
 def _remarks(exchange: Exchange) -> Sequence[str]:
     if exchange.error is None:
         return ()
-    late = [f"The function went on, and came to an end: {line['outcome']}." for line in exchange.late[:1]]
+    late = [f"The function continued, and ended with: {line['outcome']}." for line in exchange.late[:1]]
     ways = [f"Messages go to POST {SEGMENT.path}, those of libraries to routes below /v1/."]
     return [
         f"API Gateway answered {exchange.status} by itself: {exchange.error}.",

@@ -1,6 +1,6 @@
-"""JSON as lines for people: each value as it was written, with its place as a JSON Pointer (RFC 6901).
+"""Split JSON into lines for people: each value as it was written, with its place as a JSON Pointer (RFC 6901).
 
-Python's reader would lose how numbers were written, and names that stand twice.
+Python's JSON reader would lose the spelling of numbers, and duplicate names.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any, Literal
 from destination.schemas.places import Path, json_pointer
 
 MAX_LINES = 20_000
-"""That are made of one document: one of a megabyte can have half a million."""
+"""Limit for one document: a document of a megabyte can have half a million lines."""
 MAX_SHOWN_LINES = 2000
 MAX_SHOWN_CHARS = 10_000
-"""Of one value."""
+"""Limit for one value."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+', re.DOTALL)
 _LITERALS = ("true", "false", "null")
@@ -23,7 +23,7 @@ _LITERALS = ("true", "false", "null")
 
 @dataclass(frozen=True, kw_only=True)
 class TextMark:
-    """What is said of a line."""
+    """A remark about a line."""
 
     kind: Literal["renamed", "changed", "added", "left-out", "violation"]
     text: str
@@ -31,7 +31,7 @@ class TextMark:
 
 @dataclass(frozen=True, kw_only=True)
 class TextLine:
-    """A value, the bracket that begins or ends one, or an empty one; `row` is where it begins in the text, from 1."""
+    """A value, the bracket that begins or ends one, or an empty one; `row` is its first row in the text, from 1."""
 
     path: Path
     depth: int
@@ -43,17 +43,17 @@ class TextLine:
 
     @property
     def pointer(self) -> str:
-        """Where the value is."""
+        """The place of the value."""
         return json_pointer(self.path)
 
     @property
     def is_end(self) -> bool:
-        """Whether it ends a value that began above."""
+        """Return whether the line ends a value that began above."""
         return self.value in ("}", "]")
 
     @property
     def kind(self) -> Literal["string", "number", "literal", "bracket"]:
-        """What it shows."""
+        """The kind of the value."""
         if self.value.startswith('"'):
             return "string"
         if self.value[0] in "{}[]":
@@ -61,7 +61,7 @@ class TextLine:
         return "literal" if self.value in _LITERALS else "number"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page is told."""
+        """Return the form for the page."""
         return {
             "depth": self.depth,
             "name": self.name and _short(self.name),
@@ -80,14 +80,14 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The lines of a document, and of about how many it has more."""
+    """The lines of a document, and the approximate number of omitted lines."""
 
     lines: Sequence[TextLine]
     omitted: int = 0
 
     @property
     def is_whole(self) -> bool:
-        """Whether the page is shown all of it."""
+        """Return whether the page shows every line."""
         is_short = all(len(line.value) <= MAX_SHOWN_CHARS for line in self.lines)
         return is_short and not self.omitted and len(self.lines) <= MAX_SHOWN_LINES
 
@@ -97,7 +97,7 @@ class Layout:
         return (line for line in self.lines if not line.is_end)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page is told."""
+        """Return the form for the page."""
         return {
             "lines": [line.to_json() for line in self.lines[:MAX_SHOWN_LINES]],
             "omitted": max(0, len(self.lines) - MAX_SHOWN_LINES) + self.omitted,
@@ -107,7 +107,7 @@ class Layout:
 
 @dataclass(kw_only=True)
 class _Container:
-    """An object or array that has begun; `entries` are those of an array so far."""
+    """An open object or array; `entries` is the number of array entries so far."""
 
     path: Path
     is_object: bool
@@ -155,5 +155,5 @@ def lay_out(text: str) -> Layout:
 
 
 def lay_out_value(value: object) -> Layout:
-    """Return the lines of a value as Python reads JSON."""
+    """Return the lines of a parsed JSON value."""
     return lay_out(json.dumps(value, ensure_ascii=False))

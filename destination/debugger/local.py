@@ -1,4 +1,4 @@
-"""The page of a local server, which knows all of each request."""
+"""The page of a local server, which has all details of each request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +29,13 @@ from handler.routes import ROUTES, SEGMENT
 from handler.validate import Schemas
 
 MAX_LIMIT_DIGITS = 6
-"""Of the number of messages that somebody asks for; fewer requests are kept."""
+"""Limit for a requested number of messages; fewer requests are kept."""
 
 
 class LocalDebugger:
-    """Is told of each request by the local server at `url`, whose certificate `ca_file` has signed where it has one.
+    """Observes the requests of the local server at `url`; `ca_file` signed its certificate, if it has one.
 
-    `judge_by` must have been told before the page is asked for.
+    `judge_by` must be called before the first request for the page.
     """
 
     def __init__(self, target: Target, url: str, ca_file: str | None = None) -> None:
@@ -54,20 +54,20 @@ class LocalDebugger:
         return Judge(schemas=schemas, supported_call_types=supported)
 
     def judge_by(self, schemas: Schemas) -> None:
-        """Note which schemas the function judges by from now on."""
+        """Note the schemas that the function uses from now on."""
         self._judge = self._judge_of(schemas)
         self.feed.note_schemas()
 
     def notify(self, text: str | None) -> None:
-        """Show what is wrong with the server; None when nothing is wrong any more."""
+        """Show a fault of the server; None when there is none any more."""
         self.feed.notify(text)
 
     def close(self) -> None:
-        """End what browsers follow."""
+        """End the streams of the browsers."""
         self.feed.close()
 
     def note(self, exchange: Exchange) -> None:
-        """Show a request that was answered."""
+        """Show an answered request."""
         self._exchanges.add(exchange)
         reading = exchange.read() if sum(line.get("messages", 1) for line in exchange.lines) <= 1 else None
         self._arrivals.note(exchange, reading)
@@ -75,13 +75,13 @@ class LocalDebugger:
         self._consumer_failures.note_request(exchange.id, exchange.lines)
 
     def note_late(self, exchange_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Note what the function wrote of a request that was answered without it."""
+        """Add the function's lines about a request that was answered without it."""
         if exchange := self._exchanges.add_late(exchange_id, lines):
             self._arrivals.note(exchange)
             self._consumer_failures.note_request(exchange_id, lines)
 
     def note_consumer_failure(self, failure: ConsumerFailure) -> None:
-        """Show that the consumer failed to take a message."""
+        """Show that the consumer failed to handle a message."""
         self._consumer_failures.note(failure)
 
     @property

@@ -1,7 +1,7 @@
-"""What canonicalisation made of a message, and what a schema refused of it, as marks on its lines.
+"""Mark a message's lines: the changes by canonicalisation, and the violations of a schema.
 
-Lines of what came and of the canonical message are told apart by the canonical place, which both have. So this knows
-how names are found (`handler/spec.py`), and not what `handler/canonicalise.py` does with them.
+The lines of the received message and of the canonical message are matched by their canonical place. So this module
+depends on how names are recognised (`handler/spec.py`), but not on `handler/canonicalise.py`.
 """
 
 import json
@@ -18,21 +18,21 @@ from handler.spec import ALIAS_TOP, BATCH, CONTEXT, CONTEXT_OBJECTS, TOP, fold
 
 CUSTOMERS_OWN = ("properties", "traits")
 ENTRY_DEPTH = 2
-"""Of a message in its batch: the name of the array, and the index in it."""
+"""Depth of a message in its batch: the name of the array, and the index in it."""
 MAX_OLD_VALUE_CHARS = 60
 KEY_CHARS = 4
-"""Of a key that is not shown."""
+"""Number of shown characters of a secret key."""
 MIN_KEY_CHARS = 12
-"""Of a shorter one its end would tell too much."""
+"""A shorter key is not shown at all: its last characters would reveal too much."""
 
 
 def old_names_in(body: JsonObject) -> Collection[str]:
-    """Return the old names of fields, by their letters, that were taken for the present ones in a canonical message."""
+    """Return the old field names, reduced to letters, that a canonical message has replaced by current names."""
     return ALIAS_TOP.keys() - map(fold, body) if body.get("type") == "alias" else ()
 
 
 def canonical_path(path: Path, old_names: Collection[str] = ()) -> Path:
-    """Return where the value at a place of a message is in the canonical message."""
+    """Return the canonical place of a value in a message."""
     if not path:
         return path
     top = str(path[0])
@@ -47,7 +47,7 @@ def canonical_path(path: Path, old_names: Collection[str] = ()) -> Path:
 
 
 def holds_key(path: Path) -> bool:
-    """Whether the key of a source may be at a place: below that name, but where names are the customer's own."""
+    """Return whether a source's key may be at or below a place; names that belong to the customer don't count."""
     for part in path:
         name = TOP.canonical[part] if isinstance(part, str) else None
         if name in CUSTOMERS_OWN:
@@ -58,12 +58,12 @@ def holds_key(path: Path) -> bool:
 
 
 def masked(key: str) -> str:
-    """Return a key as it may be shown: its end, which tells keys apart."""
+    """Return a key as it may be shown: its last characters, which distinguish keys."""
     return f"…{key[-KEY_CHARS:]}" if len(key) >= MIN_KEY_CHARS else "…"
 
 
 def mask_write_keys(layout: Layout) -> Layout:
-    """Return lines without keys of sources, be they stored or not."""
+    """Return lines with the keys of sources masked, stored or not."""
 
     def mask(line: TextLine) -> TextLine:
         if line.kind == "bracket" or not holds_key(line.path):
@@ -78,27 +78,27 @@ def mask_write_keys(layout: Layout) -> Layout:
 def compare(
     received: Layout, canonical: Layout, old_names: Collection[str] = (), *, added: str = "added"
 ) -> tuple[Layout, Layout]:
-    """Return the lines of a message as it came and of the canonical one, each with what the other one lacks.
+    """Return the lines of the received message and of the canonical one, each with the differences to the other.
 
-    `added` says where fields come from that did not come with the message.
+    `added` explains fields that did not arrive with the message.
     """
-    if received.omitted or canonical.omitted:  # what is not there may only be omitted
+    if received.omitted or canonical.omitted:  # an absent line may only be omitted
         return received, canonical
     comparison = _Comparison(received, canonical, old_names, added)
     return _marked(received, comparison.left_out), _marked(canonical, comparison.changed)
 
 
 class _Comparison:
-    """The lines of a message as it came, by their canonical places, and of the canonical one."""
+    """The lines of a received message, by their canonical places, and of the canonical message."""
 
     def __init__(self, received: Layout, canonical: Layout, old_names: Collection[str], added: str) -> None:
         self._added = added
         self._became = {line.path: line for line in canonical.values}
         self._last = {line.path: line for line in received.values}
-        """Of names that stand twice in an object, which is the one that counts."""
+        """For duplicate names in an object, the line that counts."""
         self._places = {line.path: canonical_path(line.path, old_names) for line in received.values}
         self._lost: set[Path] = set()
-        """The places of values that gave way to another spelling, and of what is inside them."""
+        """The places of values that lost to another spelling, and of everything inside them."""
         self._came: defaultdict[Path, list[TextLine]] = defaultdict(list)
         for line in received.values:
             if self._gave_way(line.path) or line.path[:-1] in self._lost:
@@ -107,14 +107,14 @@ class _Comparison:
                 self._came[self._places[line.path]].append(line)
 
     def _gave_way(self, path: Path) -> bool:
-        if not path or (*path[:-1], CONFLICTS) in self._last:  # where that came, it does not tell
+        if not path or (*path[:-1], CONFLICTS) in self._last:  # received conflicts have no other place to compare
             return False
         return (*self._places[path[:-1]], CONFLICTS, path[-1]) in self._became
 
     def left_out(self, line: TextLine) -> TextMark | None:
-        """Return why a value that came is not in the canonical message."""
+        """Return why a received value is not in the canonical message."""
         if self._last[line.path] is not line:
-            return TextMark(kind="left-out", text="this name stands again below, where its value counts")
+            return TextMark(kind="left-out", text="this name occurs again below, and that value counts")
         if self._gave_way(line.path):
             return TextMark(kind="left-out", text=f"another spelling of this field won: this is in {CONFLICTS}")
         path = self._places[line.path]
@@ -126,7 +126,7 @@ class _Comparison:
         return TextMark(kind="left-out", text=_absent(line))
 
     def changed(self, line: TextLine) -> TextMark | None:
-        """Return what happened to a value of the canonical message on its way."""
+        """Return how a value of the canonical message was changed."""
         if line.path not in self._came:
             is_first = line.path[:-1] in self._came
             return TextMark(kind="added", text=_ADDED.get(str(line.path[-1]), self._added)) if is_first else None
@@ -140,10 +140,10 @@ class _Comparison:
 
 
 EMPTY = ("null", '""')
-INHERITED = "told by the batch for all of its messages"
+INHERITED = "from the batch, for all of its messages"
 _ADDED = {
     "message_id": "derived, because the message has no messageId",
-    "type": "told by the path",
+    "type": "from the path",
     CONFLICTS: "other values of fields that came in several spellings",
 }
 
@@ -157,7 +157,7 @@ def _absent(line: TextLine) -> str:
 
 
 def _same(line: TextLine, other: TextLine) -> bool:
-    """Whether two lines show the same value; of objects and arrays only that they are."""
+    """Return whether two lines show the same value; for objects and arrays, only whether both are one."""
     if line.value == other.value:
         return True
     if "bracket" in (line.kind, other.kind):
@@ -171,7 +171,7 @@ def _short(text: str) -> str:
 
 
 def mark_violations(layout: Layout, violations: Collection[Violation], old_names: Collection[str] = ()) -> Layout:
-    """Return the lines of a message with what a schema refused, each at its place or at what should hold it."""
+    """Return the lines of a message with its violations, each at its place or the nearest existing one."""
 
     def place(line: TextLine) -> str:
         return json_pointer(canonical_path(line.path, old_names))
@@ -189,7 +189,7 @@ def mark_violations(layout: Layout, violations: Collection[Violation], old_names
 
 
 def entry_ranges(batch: Layout) -> Mapping[int, range]:
-    """Return where the lines of each message of a batch are."""
+    """Return the range of lines of each message in a batch."""
     ranges: dict[int, range] = {}
     for number, line in enumerate(batch.lines):
         if len(line.path) > 1 and isinstance(index := line.path[1], int) and BATCH.canonical[str(line.path[0])]:
@@ -199,13 +199,13 @@ def entry_ranges(batch: Layout) -> Mapping[int, range]:
 
 
 def entry(batch: Layout, lines: range) -> Layout:
-    """Return the lines of a message of a batch, with their places in it."""
+    """Return the lines of a message in a batch, with their places in the message."""
     inside = batch.lines[lines.start : lines.stop]
     return replace(batch, lines=[replace(line, path=line.path[ENTRY_DEPTH:]) for line in inside])
 
 
 def _upwards(pointer: str) -> Iterator[str]:
-    """Yield a pointer and those to what is around its place."""
+    """Yield a pointer, and then the pointers of its parents."""
     yield pointer
     while pointer:
         pointer = pointer.rpartition("/")[0]
@@ -221,7 +221,7 @@ def _marked(layout: Layout, find: Callable[[TextLine], TextMark | None]) -> Layo
 
 
 def left_out_sentences(layout: Layout) -> list[str]:
-    """Say what was left out of a message, and why."""
+    """Return sentences about the omitted parts of a message, with the reasons."""
     return [
         f"{'.'.join(map(str, line.path))}: {mark.text}"
         for line in layout.lines

@@ -1,4 +1,4 @@
-"""What was said of each message of a request."""
+"""Determine the outcome of each message of a request."""
 
 import json
 from collections import defaultdict, deque
@@ -14,7 +14,7 @@ from handler.canonicalise import Message
 
 @dataclass(frozen=True, kw_only=True)
 class MessageOutcome:
-    """What was said of one message."""
+    """The outcome of one message."""
 
     outcome: str
     code: str | None
@@ -22,7 +22,7 @@ class MessageOutcome:
 
 
 def outcomes_of(exchange: Exchange, messages: Sequence[Message]) -> list[MessageOutcome]:
-    """Return what was said of each message: the answer tells which were refused, and lines name the others by ids."""
+    """Return the outcome of each message: the answer lists the refused ones, and log lines list the others by id."""
     refused = {
         one["index"]: MessageOutcome(outcome=REFUSED, code=one["code"], text=one["message"])
         for one in _rejected(exchange)
@@ -30,7 +30,8 @@ def outcomes_of(exchange: Exchange, messages: Sequence[Message]) -> list[Message
     said: defaultdict[str, deque[MessageOutcome]] = defaultdict(deque)
     others: deque[MessageOutcome] = deque()
     lines = [line for line in exchange.lines if not (refused and line["outcome"] == REFUSED)]
-    for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):  # which come after what they repeat
+    # duplicates come after the message that they repeat
+    for line in sorted(lines, key=lambda line: line["outcome"] == DUPLICATE):
         verdict = MessageOutcome(outcome=outcome_of(line["outcome"]), code=line["code"], text=line["text"])
         for message_id in line.get("message_ids", ()):
             said[message_id].append(verdict)
@@ -50,7 +51,7 @@ def outcomes_of(exchange: Exchange, messages: Sequence[Message]) -> list[Message
 
 
 def _rejected(exchange: Exchange) -> Sequence[Mapping[str, Any]]:
-    """Return what the answer to a library tells of messages that were refused."""
+    """Return the refused messages in an answer to a library."""
     try:
         rejected: list[dict[str, Any]] = json.loads(exchange.answer)["rejected"]
     except (ValueError, LookupError, TypeError):

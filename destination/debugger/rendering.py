@@ -1,4 +1,4 @@
-"""What of a request may be shown: its headers without keys, and its body as lines."""
+"""Render the parts of a request that may be shown: its headers without keys, and its body as lines."""
 
 import json
 import re
@@ -11,16 +11,16 @@ from handler.authenticate import parse_basic
 from handler.errors import Refusal
 
 _SECRET = re.compile("auth|cookie|key|password|secret|token", re.IGNORECASE)
-"""In names of headers that may hold what lets somebody in."""
+"""Words in the names of headers that may contain credentials."""
 _WRITE_KEY = re.compile(r"""(write[\s_-]*key["']?\s*[:=]\s*["']?)[^"'&,\s}]+""", re.IGNORECASE)
-"""In a text that is no JSON, such as one that ends too early."""
+"""A write key in a text that is not valid JSON, such as one that ends too early."""
 MAX_TEXT_CHARS = 20_000
-"""That are shown of a body which is no JSON."""
+"""Limit for the shown part of a body that is not JSON."""
 NOT_SHOWN = "(not shown)"
 
 
 def render_headers(headers: Headers) -> list[tuple[str, str]]:
-    """Return headers as they may be shown: without keys."""
+    """Return headers without keys."""
     return [(name, _shown_value(name.lower(), value)) for name, value in headers]
 
 
@@ -34,7 +34,7 @@ def _shown_value(name: str, value: str) -> str:
 
 
 def render_content(text: str | None, layout: Layout | None = None) -> dict[str, Any]:
-    """Return what the page is told of a body: its lines, or the text where that is no JSON."""
+    """Return the page's form of a body: its lines, or its text if it is not JSON."""
     layout = layout or json_layout(text)
     if layout is not None:
         return {"body": mask_write_keys(layout).to_json(), "text": None}
@@ -42,9 +42,9 @@ def render_content(text: str | None, layout: Layout | None = None) -> dict[str, 
 
 
 def json_layout(text: str | None) -> Layout | None:
-    """Return the lines of a text, None where it is no JSON."""
+    """Return the lines of a text, None if it is not JSON."""
     try:
-        json.loads(text or "", parse_int=str, parse_float=str)  # of any length
+        json.loads(text or "", parse_int=str, parse_float=str)  # numbers of any length
     except (ValueError, RecursionError):
         return None
     return lay_out(text or "")

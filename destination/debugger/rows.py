@@ -1,4 +1,4 @@
-"""A request as one line of the page: of a local server with whom it is about, of a stack as its log tells it."""
+"""A request as one line of the page: a local server's row has the users, a stack's row only facts from its log."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,26 +15,27 @@ from handler.decode import JsonObject
 from handler.routes import BatchRoute
 
 MAX_CHARS = 200
-"""Of a text of a row."""
+"""Limit for a text in a row."""
 STORED, DUPLICATE, REFUSED, FAILED = OUTCOMES = ("stored", "duplicate", "refused", "failed")
 ANSWERED = "answered"
-"""Where no message is concerned, as by `GET /health`."""
+"""The outcome of a request without messages, such as `GET /health`."""
 BY_FUNCTION, BY_API = "function", "API Gateway"
 _IDS = {"group_id": ("group", "group"), "previous_id": ("previous id", "alias")}
-"""How the page calls an id that a message is about, and the call type that is about it."""
+"""The labels of ids on the page, each with the call type that it belongs to."""
 _GRAVEST_FIRST = (FAILED, REFUSED, STORED, DUPLICATE)
 
 
 def outcome_of(logged: str) -> str:
-    """Return how the page calls an outcome of a line."""
+    """Return the page's name for the outcome in a line."""
     return STORED if logged == "accepted" else logged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the page shows of a request; `time` is when it was answered, in milliseconds since 1970, `ms` what it took.
+    """One row of the page; `time` is the time of the answer in milliseconds since 1970, `ms` the duration.
 
-    `counts` are of its messages by outcome, `types` by call type. `outcome` is the gravest one, `by` who answered.
+    `counts` are the messages by outcome, `types` by call type. `outcome` is the most serious one, `by` names who
+    answered.
     """
 
     id: str
@@ -59,7 +60,7 @@ class Row:
 
     @classmethod
     def of_exchange(cls, exchange: Exchange, reading: Reading | None = None) -> Self:
-        """Return the row of a request whose body is known; `reading` is what was read of it, if it was read before."""
+        """Return the row of a request with a known body; `reading` is the parsed body, if it was parsed already."""
         counts: Counter[str] = Counter()
         types: Counter[str] = Counter()
         for line in exchange.lines:
@@ -67,7 +68,7 @@ class Row:
             if call_type := line.get("call_type"):
                 types[call_type] += line.get("messages", 1)
         by_status = _by_status(exchange.status)
-        # Many messages take long to read, and their lines tell enough.
+        # Parsing many messages takes long, and their log lines have enough facts.
         messages = (reading or exchange.read()).messages if counts.total() <= 1 else ()
         if not exchange.lines and exchange.route and by_status != ANSWERED:
             counts[by_status] = max(1, len(messages))
@@ -93,7 +94,7 @@ class Row:
 
     @classmethod
     def of_line(cls, line: Line, number: int) -> Self:
-        """Return the row of a line of a stack's log, the `number`-th; a batch has several."""
+        """Return the row of a log line of a stack, with a running `number`; a batch has several lines."""
         began = line.time.timestamp() * 1000
         took = (
             (line.milliseconds or 0) if isinstance(line, AccessLine) else 0
@@ -127,24 +128,24 @@ class Row:
 
     @property
     def call_type(self) -> str | None:
-        """The call type of its messages, where it is one."""
+        """The call type of its messages, if they have only one."""
         return next(iter(self.types)) if len(self.types) == 1 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the page is told."""
+        """Return the form for the page."""
         fields = {name: value[:MAX_CHARS] if isinstance(value, str) else value for name, value in vars(self).items()}
         return {**fields, "types": [*self.types], "call_type": self.call_type}
 
 
 def _by_status(status: int | None) -> str:
-    """Return the outcome that a status tells."""
+    """Return the outcome for a status."""
     if status is None or status in RETRIED_BY_SEGMENT:
         return FAILED
     return ANSWERED if status < HTTPStatus.BAD_REQUEST else REFUSED
 
 
 def _about(message: Message) -> dict[str, str | None]:
-    """Return whom and what a message is about, as far as it tells."""
+    """Return the user and the subject matter of a message, as far as it has them."""
     body = message.body
     kind = "user" if "user_id" in body else "anonymous" if "anonymous_id" in body else None
     return {
@@ -156,7 +157,7 @@ def _about(message: Message) -> dict[str, str | None]:
 
 
 def about_of(body: JsonObject) -> str:
-    """Say what a canonical message is about; an id is shown with its name, "" where it tells nothing but who."""
+    """Return the most telling field of a canonical message, an id with its label; "" without one."""
     for name, (label, call_type) in _IDS.items():
         if body.get(name) and (body.get("type") == call_type or not (body.get("event") or body.get("name"))):
             return f"{label} {value_text(body[name])}"

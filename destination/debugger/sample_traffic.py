@@ -1,4 +1,4 @@
-"""The page's button "Send sample traffic": a small shop's messages, sent one after another to the local server."""
+"""Send sample traffic from the page's button: the messages of a small shop, one after another, to the local server."""
 
 import json
 import time
@@ -18,23 +18,23 @@ from destination.segment.shop import shop_traffic
 from handler.routes import SEGMENT
 
 PACE_SECONDS = 0.2
-"""Between two messages, on average: slow enough to watch them arrive."""
+"""Average pause between two messages: slow enough to watch them arrive."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleTraffic:
-    """Sends a shop's traffic in a thread of its own, which ends with the process; once at a time."""
+    """Sends a shop's traffic in its own thread, which ends with the process; one run at a time."""
 
     post: Callable[[Draft], object]
     pace_seconds: float = PACE_SECONDS
     _running: Lock = field(default_factory=Lock)
 
     def start(self) -> dict[str, Any]:
-        """Begin to send, and return how much and about how long; raises `click.ClickException` while it runs."""
+        """Start to send, and return the numbers of messages and seconds; raises `click.ClickException` during a run."""
         if not self._running.acquire(blocking=False):
             raise click.ClickException("Sample traffic is being sent already: wait until it ends")
         seed = uuid.uuid4().int
-        messages = sum(1 for _ in shop_traffic(Random(seed)))  # noqa: S311 -- only to vary what is sent
+        messages = sum(1 for _ in shop_traffic(Random(seed)))  # noqa: S311 -- only to vary the traffic
         Thread(target=self._send, args=(Random(seed),), daemon=True).start()  # noqa: S311
         return {"messages": messages, "seconds": round(messages * self.pace_seconds)}
 

@@ -29,7 +29,7 @@ MAX_INDEX_DIGITS = 4
 """A batch has at most 2,500 messages."""
 MAX_LABEL_CHARS = 1000
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""Of what the page sends: the longest request in JSON."""
+"""Limit for a request of the page: the longest message of a batch in JSON."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -44,7 +44,7 @@ Content = Mapping[str, Any]
 
 
 class _Refused(Exception):
-    """What is asked for is not given; the text says why and what to do."""
+    """A request of the page can't be fulfilled; the text says why and what to do."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -53,7 +53,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """The page of a deployment. `deployment` is what it is told at its start; without a `tester` it only reads."""
+    """The page of a deployment. `deployment` are its initial facts; without a `tester` it only reads."""
 
     deployment: Content
     feed: Feed
@@ -116,7 +116,7 @@ class Site:
             request.path_params["id"], int(index) if index.isdecimal() and len(index) <= MAX_INDEX_DIGITS else None
         )
         if found is None:
-            raise _Refused(404, "This request is not kept any more: the latest ones are, as many as fit")
+            raise _Refused(404, "This request is not kept any more: only the latest ones are, as many as fit")
         return found
 
     def _messages(self, request: Request) -> Content:
@@ -158,7 +158,7 @@ def _asked(request: Request, name: str) -> str:
 
 
 def _needed(request: Request, *names: str) -> Iterator[str]:
-    """Yield the values of parameters that must be there."""
+    """Yield the values of required parameters."""
     if missing := [name for name in names if not _asked(request, name)]:
         raise _Refused(
             400, f"{' and '.join(missing)} must be given: {request.url.path}?{'&'.join(f'{name}=…' for name in names)}"
@@ -169,7 +169,7 @@ def _needed(request: Request, *names: str) -> Iterator[str]:
 def _text(content: Content, name: str) -> str:
     value = content.get(name, "")
     if not isinstance(value, str):
-        raise _Refused(400, f"{name} must be a text")
+        raise _Refused(400, f"{name} must be a string")
     return value
 
 
@@ -183,14 +183,14 @@ def _label(content: Content) -> str:
 def _texts(content: Content, name: str) -> list[str]:
     values = content.get(name, [])
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise _Refused(400, f"{name} must be an array of texts")
+        raise _Refused(400, f"{name} must be an array of strings")
     return values
 
 
 def _draft(content: Content) -> Draft:
     path = _text(content, "path")
     if f"POST {path}" not in ROUTES:
-        raise _Refused(400, "path must be that of a route that takes messages, such as /segment")
+        raise _Refused(400, "path must be a route for messages, such as /segment")
     api_key = None if content.get("api_key") is None else _text(content, "api_key")
     return Draft(path=path, text=_text(content, "text"), settings=_text(content, "settings"), api_key=api_key)
 
@@ -199,7 +199,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def _answering(endpoint: Endpoint) -> Endpoint:
-    """Answer what went wrong for people."""
+    """Answer errors with sentences for people."""
 
     async def answering(request: Request) -> Response:
         try:
@@ -212,7 +212,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
             response = _json({"message": f"The store answered: {error.__cause__ or error}"}, 502)
         except STORE_ERRORS as error:
             if _is_of_value(error):
-                response = _json({"message": "The store takes no such value: it is empty, too long, or not text"}, 400)
+                response = _json({"message": "The store refuses this value: it is empty, too long, or not text"}, 400)
             else:
                 response = _json({"message": f"The store answered: {error}"}, 502)
         response.headers.update(HEADERS)
@@ -222,7 +222,7 @@ def _answering(endpoint: Endpoint) -> Endpoint:
 
 
 def _is_of_value(error: Exception) -> bool:
-    """Whether a store refused a value, such as a key that is too long."""
+    """Return whether a store refused a value, such as a key that is too long."""
     return isinstance(error, ParamValidationError) or (
         isinstance(error, ClientError) and error.response["Error"]["Code"] == "ValidationException"
     )
@@ -232,7 +232,7 @@ def _reading(read: Callable[[Request], Content | None]) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         content = await run_in_threadpool(read, request)
         if content is None:
-            raise _Refused(404, "It is not there any more")
+            raise _Refused(404, "It does not exist any more")
         return _json(content)
 
     return endpoint
@@ -246,7 +246,7 @@ def _changing(change: Callable[[Request, Content], Content]) -> Endpoint:
         async for piece in request.stream():
             body += piece
             if len(body) > MAX_BODY_BYTES:
-                raise _Refused(413, f"More than {MAX_BODY_BYTES:,} bytes are not taken")
+                raise _Refused(413, f"The limit is {MAX_BODY_BYTES:,} bytes")
         try:
             content = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -259,5 +259,5 @@ def _changing(change: Callable[[Request, Content], Content]) -> Endpoint:
 
 
 def _json(content: Content, status: int = 200) -> Response:
-    """Return JSON in ASCII: texts of callers hold what UTF-8 can't."""
+    """Return JSON in ASCII: texts of callers may contain characters that UTF-8 can't encode."""
     return Response(json.dumps(content), status_code=status, media_type="application/json")

@@ -1,4 +1,4 @@
-"""The page of a deployed stack, from its logs and tables, which it only reads."""
+"""The page of a deployed stack, from its logs and tables. It only reads."""
 
 import asyncio
 import itertools
@@ -32,13 +32,13 @@ from handler.judge import Judge
 from handler.routes import ROUTES
 
 RETRY_SECONDS = 10.0
-"""Before a log is read again that could not be."""
+"""Pause before a log is read again after a failure."""
 LAST_AFTER_FAULT = 1000
-"""Of the last hour, which are looked at again after that."""
+"""Lines of the last hour that are read again after that."""
 
 
 class StackDebugger:
-    """Shows the lines of a log as they come."""
+    """Shows new lines of a log."""
 
     def __init__(self, name: str, target: Target, log: RequestLog) -> None:
         self.feed = Feed()
@@ -61,7 +61,7 @@ class StackDebugger:
         await Server(self._app(), self.feed.close).serve(sockets=[listener])
 
     def _follow(self, call: Callable[..., None], last: int) -> None:
-        """Read the log for ever, in a thread of its own; after a fault also what came meanwhile."""
+        """Read the log in its own thread until the end; after a failure, also read the missed lines."""
         while True:
             has_fault = True
             try:
@@ -73,7 +73,7 @@ class StackDebugger:
                         call(self.feed.notify, None)
             except (click.ClickException, *STORE_ERRORS) as error:
                 text = error.message if isinstance(error, click.ClickException) else str(error)
-                call(self.feed.notify, f"The log can't be read, and is tried again: {text}")
+                call(self.feed.notify, f"The log can't be read. Trying again: {text}")
                 time.sleep(RETRY_SECONDS)
                 if not has_fault:
                     last = LAST_AFTER_FAULT
@@ -127,7 +127,7 @@ class StackDebugger:
             steps = steps_of([json.loads(line.raw)])
             now = [describe_retry(line, None)]
             if row.outcome in (STORED, DUPLICATE):
-                now.append("What is stored is found by customer and user, which the log does not tell.")
+                now.append("Stored messages are found by customer and user, but the log does not have the user.")
         return {
             "row": {**row.to_json(), "id": row_id},
             "request": None,

@@ -1,4 +1,4 @@
-"""What a deployment holds, for the page: API keys, stored messages, and rejects, judged by the schemas of now."""
+"""The contents of a deployment for the page: API keys, stored messages, and rejects, judged by the current schemas."""
 
 import base64
 import itertools
@@ -27,19 +27,19 @@ from handler.spec import CALL_TYPES
 
 MAX_MESSAGES = 200
 MAX_REJECTS = 100
-"""That the page shows of one choice."""
+"""Limit for the rejects of one request."""
 MAX_SORTED = 20_000
-"""Messages that are read to sort them by the time at which they were stored."""
+"""Limit for the messages that are read to sort them by the time of storage."""
 BY_EVENT, BY_STORED = "event", "stored"
 SORTED_BY = {BY_EVENT: "timestamp", BY_STORED: "stored_at"}
-"""Attributes of an item by which the page sorts messages."""
+"""The item attributes by which the page sorts messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreView:
-    """Reads and changes the stores of a deployment; `load_judge` reads the schemas of now.
+    """Reads and changes the stores of a deployment; `load_judge` reads the current schemas.
 
-    Methods raise `click.ClickException` for what a person can mend, and one of `STORE_ERRORS`.
+    Methods raise `click.ClickException` for problems that a person can fix, and one of `STORE_ERRORS`.
     """
 
     target: Target
@@ -55,12 +55,12 @@ class StoreView:
         return RejectTable(self.dynamodb, self.target.stores.rejects_table)
 
     def keys(self) -> list[dict[str, Any]]:
-        """Return all API keys, without the keys themselves; the newest last for each customer."""
+        """Return all API keys without their secrets, newest last for each customer."""
         records = sorted(self._keys, key=lambda record: (record.customer_id, str(record.created_at)))
         return [record.to_json() for record in records]
 
     def create_key(self, *, customer_id: str, label: str, expires: str, scopes: Sequence[str]) -> dict[str, Any]:
-        """Make an API key and return it, this once."""
+        """Create an API key and return it; it can't be shown again."""
         if unknown := set(scopes) - set(CALL_TYPES):
             raise click.ClickException(f"There is no call type {', '.join(sorted(unknown))}")
         key = new_key()
@@ -78,7 +78,7 @@ class StoreView:
         return {"api_key": key, "key": record.to_json()}
 
     def revoke_key(self, key_id: str) -> dict[str, Any]:
-        """End a key for good."""
+        """Revoke a key permanently."""
         record = self._keys.set_status(self._keys.find(key_id), Status.REVOKED)
         if record is None:
             raise click.ClickException("This key was deleted")
@@ -89,15 +89,14 @@ class StoreView:
     ) -> dict[str, Any]:
         """Return the newest stored messages of a user, of an anonymous visitor, of a customer, or of all.
 
-        They are sorted by the time of the event, or by the time at which they were stored. A `message_id` selects one
-        of them.
+        They are sorted by the time of the event, or by the time of storage. A `message_id` selects one of them.
         """
         if by not in SORTED_BY:
             raise click.ClickException(f"Messages are sorted by {' or '.join(SORTED_BY)}")
         subject = None
         if user or anonymous:
             if not customer_id:
-                raise click.ClickException("Name the customer whose user this is")
+                raise click.ClickException("Name the customer of this user")
             subject = subject_key(customer_id, "user" if user else "anonymous", user or anonymous)
         elif not self.target.is_local:
             raise click.ClickException("Name a customer, and a user or an anonymous id: the table has no other index")
@@ -106,7 +105,7 @@ class StoreView:
         items: Iterator[Item] = iter(selection.read() if latest is None else latest)
         if message_id:
             items = (item for item in items if item["message_id"]["S"] == message_id)
-        if by == BY_STORED:  # the newest of these may be anywhere
+        if by == BY_STORED:  # the newest ones may be anywhere in the table
             items = iter(sorted(itertools.islice(items, MAX_SORTED), key=_time_of(by), reverse=True))
         newest = sorted(itertools.islice(items, MAX_MESSAGES), key=_time_of(by), reverse=True)
         more = sum(1 for _ in items) if self.target.is_local else 0
@@ -114,7 +113,7 @@ class StoreView:
         return {"messages": [_message(item) for item in newest], "more": more, "latest": is_latest}
 
     def message(self, subject: str, position: str) -> dict[str, Any] | None:
-        """Return one stored message whole, None where it is gone."""
+        """Return one whole stored message, None if it is gone."""
         key = {"subject": {"S": subject}, "position": {"S": position}}
         item = self.dynamodb.get_item(TableName=self.target.stores.event_table, Key=key, ConsistentRead=True).get(
             "Item"
@@ -122,9 +121,9 @@ class StoreView:
         return item and mask_write_keys(lay_out_value(to_json(item))).to_json()
 
     def rejects(self, *, customer_id: str) -> dict[str, Any]:
-        """Return the newest rejects of a customer or of all, each with whether today's schemas let it pass."""
+        """Return the newest rejects of a customer or of all, each with the verdict of the current schemas."""
         if not (customer_id or self.target.is_local):
-            raise click.ClickException("Name a customer: the rejects of all are not read on AWS")
+            raise click.ClickException("Name a customer: on AWS, the rejects of all customers are not read")
         found = newest_first(self._found(customer_id))
         shown = found[:MAX_REJECTS]
         try:
@@ -147,7 +146,7 @@ class StoreView:
         return (reject for reject in self._rejects.everything() if customer_id in ("", reject.customer_id))
 
     def reject(self, key: str) -> dict[str, Any] | None:
-        """Return one reject whole, with what today's schemas say of it; None where it is gone."""
+        """Return one whole reject with the verdict of the current schemas; None if it is gone."""
         reject = self._rejects.find(*_parse_key(key))
         contents = None if reject is None else self._rejects.contents(reject)
         if reject is None or contents is None:
@@ -162,7 +161,7 @@ class StoreView:
         }
 
     def retry(self, keys: Sequence[str]) -> list[dict[str, Any]]:
-        """Judge rejects by today's schemas, and store what passes."""
+        """Judge rejects by the current schemas, and store those that pass."""
         found = {key: self._rejects.find(*_parse_key(key)) for key in keys}
         there = [reject for reject in found.values() if reject is not None]
         erased = ErasedUsers.of(self.target)
@@ -211,7 +210,7 @@ def _reject(reject: KeptReject, result: RetryResult | None) -> dict[str, Any]:
 
 
 def _key(reject: KeptReject) -> str:
-    """Return a name for a reject that stands in a URL."""
+    """Return an id of a reject for a URL."""
     key = json.dumps([reject.facts["customer_day_shard"], reject.body_hash])
     return base64.urlsafe_b64encode(key.encode()).decode()
 
@@ -220,7 +219,7 @@ def _parse_key(key: str) -> Sequence[str]:
     try:
         shard, body_hash = json.loads(base64.urlsafe_b64decode(key))
     except (ValueError, TypeError, RecursionError) as error:
-        raise click.ClickException("This is no key of a reject") from error
+        raise click.ClickException("This is not the key of a reject") from error
     if not all(isinstance(part, str) and part for part in (shard, body_hash)):
-        raise click.ClickException("This is no key of a reject")
+        raise click.ClickException("This is not the key of a reject")
     return shard, body_hash

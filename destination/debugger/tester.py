@@ -1,4 +1,4 @@
-"""The event tester: sample messages, judged by the function's own schemas, and sent exactly as Segment sends them."""
+"""The event tester: check sample messages by the function's own schemas, and send them exactly as Segment does."""
 
 import base64
 import json
@@ -34,22 +34,22 @@ from handler.spec import BATCH, CALL_TYPES
 
 ACCEPTED = 200
 MAX_COMMAND_CHARS = 100_000
-"""Linux takes 128 KB in one argument."""
+"""Linux accepts 128 KB in one argument."""
 TOO_LONG = "x" * 101
-"""For a message id, which is left as it is."""
+"""A message id that is too long."""
 ODD_SAMPLES = Path(__file__).parent / "samples.json"
 UNKNOWN_KEY = "a-key-that-nobody-gave-out"
 
 
 def demo_keys() -> list[dict[str, str | None]]:
-    """Return the keys that the page offers, with what they are called."""
+    """Return the keys that the page offers, with their names."""
     known = [{"label": record.label, "api_key": f"{DEMO_KEY_PREFIX}{record.label}"} for record in demo.KEYS]
     return [*known, {"label": "unknown", "api_key": UNKNOWN_KEY}, {"label": "none", "api_key": None}]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
-    """What somebody is about to send; without an `api_key` there are no credentials."""
+    """A message to be sent; without an `api_key` there are no credentials."""
 
     path: str
     text: str
@@ -58,7 +58,7 @@ class Draft:
 
     @property
     def body(self) -> bytes:
-        """What is sent."""
+        """The request body."""
         return self.text.encode("utf-8", "surrogatepass")
 
     @property
@@ -74,14 +74,14 @@ class Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Tester:
-    """Judges drafts by the schemas that the function has now, and sends them to the deployment at `url`."""
+    """Judges drafts by the function's current schemas, and sends them to the deployment at `url`."""
 
     url: str
     http: urllib3.PoolManager
     judge: Callable[[], Judge]
 
     def samples(self) -> Iterator[dict[str, Any]]:
-        """Yield messages to begin with, each with an id of its own: of each call type, odd ones, and refused ones."""
+        """Yield sample messages, each with its own id: of each call type, unusual ones, and refused ones."""
         now = datetime.now(UTC)
         for call_type in CALL_TYPES:
             text = json.dumps(sample_message(call_type, now), indent=2, ensure_ascii=False)
@@ -97,7 +97,7 @@ class Tester:
     def _sample(self, group: str | None, title: str, draft: Draft) -> dict[str, Any]:
         accepted = self.check(draft)["status"] == ACCEPTED
         return {
-            "group": group or ("Odd, and accepted" if accepted else "Refused"),
+            "group": group or ("Unusual, but accepted" if accepted else "Refused"),
             "title": title,
             "path": draft.path,
             "text": draft.text,
@@ -105,11 +105,11 @@ class Tester:
         }
 
     def check(self, draft: Draft) -> dict[str, Any]:
-        """Return what would be answered to a draft whose key is good, and its problems with their lines in the text."""
+        """Return the answer that a draft with a valid key would get, and its problems with their lines in the text."""
         return _check(draft, self.judge())
 
     def send(self, draft: Draft) -> dict[str, Any]:
-        """Send a draft and return both sides; raises `urllib3.exceptions.HTTPError`."""
+        """Send a draft and return request and answer; raises `urllib3.exceptions.HTTPError`."""
         answer = self.post(draft)
         return {
             "request_id": next((value for name, value in answer.headers.items() if name.lower() == REQUEST_ID), None),
@@ -132,11 +132,11 @@ class Tester:
         return send(self.http, self.url + draft.path, draft.headers, draft.body)
 
     def curl(self, draft: Draft) -> str:
-        """Return a command that sends the same; raises `ValueError` where none can."""
+        """Return a curl command for the same request; raises `ValueError` if no command can contain the text."""
         if "\0" in draft.text or utf8(draft.text) != draft.text:
-            raise ValueError("No command can hold this text: it has a NUL, or half of a character")
+            raise ValueError("A command can't contain this text: it has a NUL, or half of a character")
         if len(draft.text) > MAX_COMMAND_CHARS:
-            raise ValueError(f"No command can hold this text: it has more than {MAX_COMMAND_CHARS:,} characters")
+            raise ValueError(f"A command can't contain this text: it has more than {MAX_COMMAND_CHARS:,} characters")
         names = ("Content-Type", "X-Segment-Settings")
         ca = f"--cacert {shlex.quote(str(LOCAL_CA))} " if self.url.startswith("https") else ""
         credentials = "" if draft.api_key is None else f"-u {shlex.quote(draft.api_key + ':')} "
@@ -146,12 +146,12 @@ class Tester:
 
 
 def _draft(event: Mapping[str, Any]) -> Draft | None:
-    """Return what a sample event sends, None for one that shows credentials, or that no text can stand for."""
+    """Return the request of a sample event, None if the event is about credentials, or its body is not text."""
     route = ROUTES.get(event.get("routeKey", ""))
     authorization = event.get("headers", {}).get("authorization")
     good = segment_headers(demo.GOOD_KEY)["Authorization"]
     if route is SEGMENT and event["isBase64Encoded"]:
-        return None  # it shows how API Gateway hands over a body
+        return None  # it is a sample of how API Gateway delivers a body
     if route is None or not (authorization == good or (route is not SEGMENT and authorization is None)):
         return None
     try:
@@ -159,13 +159,13 @@ def _draft(event: Mapping[str, Any]) -> Draft | None:
         settings = decode_settings(event["headers"].get("x-segment-settings"))
     except Refusal:
         return None
-    with suppress(ValueError):  # some show what is no JSON
+    with suppress(ValueError):  # some samples are not JSON
         text = json.dumps(_renewed(json.loads(text)), indent=2, ensure_ascii=False)
     return Draft(path=route.path, text=text, settings=json.dumps(settings) if settings else "")
 
 
-def _renewed(body: Any) -> Any:  # noqa: ANN401 -- JSON is any of six types
-    """Give messages other ids, where they have one: else the second one who tries a sample sends a duplicate."""
+def _renewed(body: Any) -> Any:  # noqa: ANN401 -- any of the six JSON types
+    """Replace the ids of messages: otherwise a second try of a sample would be a duplicate."""
     if not isinstance(body, dict):
         return body
     renewed = {name: list(map(_renewed, value)) if BATCH.canonical[name] else value for name, value in body.items()}
@@ -211,12 +211,12 @@ def _verdict(refusal: Refusal, problems: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def _row_of_error(refusal: Refusal) -> int | None:
-    """Return the line at which a text ceases to be JSON."""
+    """Return the line at which a text stops being valid JSON."""
     return refusal.__cause__.lineno if isinstance(refusal.__cause__, json.JSONDecodeError) else None
 
 
 def _problems(refusal: Refusal, lines: Layout, message: Message, whose: str) -> Iterator[dict[str, Any]]:
-    """Yield what is wrong with a message, each with its line."""
+    """Yield the problems of a message, each with its line."""
     if isinstance(refusal, InvalidSettings):
         yield from ({"line": None, "message": violation.message} for violation in refusal.violations)
         return

@@ -1,8 +1,8 @@
-"""`destination import`: a history in files, sent in batches.
+"""`destination import`: send a history in files, in batches.
 
-sources   which files                       lines     the lines of a file, unpacked
-batches   what is sent together             deliver   sends a batch, until it is answered
-pace      how fast, and when to give up     state     how far an import has come
-tally     what came of it                   progress  shows how it goes
-play      all of it, in order               commands  the command, and what it tells at the end
+sources   the files to read                 lines     the lines of a file, unpacked
+batches   messages that are sent together   deliver   sends a batch until it is answered
+pace      the speed, and when to give up    state     the progress of an import
+tally     the results                       progress  shows the progress
+play      the whole import, in order        report    the report at the end
 """

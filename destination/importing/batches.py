@@ -1,4 +1,4 @@
-"""Lines -> batches: the raw lines that are sent together, within the limits of `POST /v1/import`.
+"""Group lines into batches: raw lines that are sent together, within the limits of `POST /v1/import`.
 
 A line that is not a JSON object, or whose time can't be read, is not sent and becomes a reject. The endpoint judges
 everything else.
@@ -16,17 +16,18 @@ from handler.decode import MAX_BODY_BYTES, JsonObject, type_name
 from handler.errors import InvalidEncoding, InvalidJson, MessageTooLarge, NestedTooDeeply, NotAnObject, NumberOutOfRange
 
 MAX_BATCH_BYTES = 480_000
-"""The endpoint takes 512,000, and Segment's own 500 KB; what is longer goes alone to `/segment`, which takes 1 MiB."""
+"""The endpoint accepts 512,000, like Segment's 500 KB. A longer line is sent alone to `/segment`, which accepts 1
+MiB."""
 DEFAULT_BATCH_MESSAGES = 500
 LINES_OF_NO_MESSAGES = 1_000
-"""A file that begins with so many lines, and none of them a JSON object, is another kind of file."""
+"""A file that begins with this many lines without a JSON object is another kind of file."""
 ARRAY_HINT = "jq -c '.[]' FILE makes lines of it"
 UNREADABLE_TIME = "unreadable_time"
 SHOWN_CHARS = 40
 
 
 class _NotSent(Exception):
-    """Why a line is not sent."""
+    """The reason why a line is not sent."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -35,7 +36,7 @@ class _NotSent(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RejectedLine:
-    """A line that will never be accepted as it is; `code` is one of those of the endpoint."""
+    """A line that will never be accepted unchanged; `code` is one of the endpoint's."""
 
     file: str
     line: int
@@ -45,10 +46,10 @@ class RejectedLine:
 
 @dataclass(frozen=True)
 class ImportedMessage:
-    """A line to send, and where it stands.
+    """A line to send, with its place.
 
-    `rewritten` describes a time of it that is sent in another form than the file has; `is_dated` is whether it has a
-    time at all.
+    `rewritten` describes a time that is sent in another form than in the file. `is_dated` says whether the message has
+    a time.
     """
 
     file: str
@@ -60,10 +61,10 @@ class ImportedMessage:
 
 @dataclass(kw_only=True)
 class ImportBatch:
-    """What is sent together, and how far that brings the import, once all of it is durable.
+    """Messages that are sent together, and the progress of the import once all of them are durable.
 
-    `rejects` are lines that are not sent, `blank` is the number of lines without a message, `marks` is how far each
-    file was read, `whole` the files that end here, and `unreadable` those of which the rest can't be read, with the
+    `rejects` are lines that are not sent, and `blank` counts lines without a message. `marks` has the place reached in
+    each file. `whole` lists the files that end here. `unreadable` lists files whose rest can't be read, with the
     reason.
     """
 
@@ -77,9 +78,9 @@ class ImportBatch:
 
 
 def batches(starts: Iterable[tuple[InputFile, Position]], *, most_messages: Callable[[], int]) -> Iterator[ImportBatch]:
-    """Yield batches of the lines of files after a mark of each; a batch may hold the lines of several files.
+    """Yield batches of the lines of files, each after a mark; a batch may have lines of several files.
 
-    `most_messages` says how many messages a batch may hold at the moment.
+    `most_messages` returns the current limit for the messages of a batch.
     """
     batch = ImportBatch()
     for source, start in starts:
@@ -127,7 +128,7 @@ def _check_beginning(line: InputLine) -> None:
 
 
 def _check_kind(lines: int) -> None:
-    """Raise `Unreadable` where so many lines without a message are no accident."""
+    """Raise `Unreadable` if there are too many lines without a message to be an accident."""
     if lines >= LINES_OF_NO_MESSAGES:
         raise UnreadableFile(
             f"none of {LINES_OF_NO_MESSAGES:,} lines is a JSON object. If it is an array, {ARRAY_HINT}"
@@ -135,7 +136,7 @@ def _check_kind(lines: int) -> None:
 
 
 def _read(name: str, line: InputLine) -> ImportedMessage | RejectedLine | None:
-    """Return what a line holds: a message to send, the reason why it can't be sent, or None if it is blank."""
+    """Return the content of a line: a message to send, the reason why it can't be sent, or None if it is blank."""
     raw = None if line.raw is None else line.raw.strip()
     if raw == b"":
         return None
@@ -146,7 +147,7 @@ def _read(name: str, line: InputLine) -> ImportedMessage | RejectedLine | None:
 
 
 def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
-    """Return a line with the message that it holds; raises `_NotSent`."""
+    """Return a line with its message; raises `_NotSent`."""
     if raw is None or len(raw) > MAX_BODY_BYTES:
         raise _NotSent(MessageTooLarge.code, f"The line is longer than {MAX_BODY_BYTES:,} bytes")
     try:
@@ -158,7 +159,7 @@ def _decode(raw: bytes | None) -> tuple[bytes, JsonObject]:
     except ValueError as error:
         raise _NotSent(NumberOutOfRange.code, f"The line is not JSON: {error}") from error
     except RecursionError as error:
-        raise _NotSent(NestedTooDeeply.code, "The line has too many objects inside each other") from error
+        raise _NotSent(NestedTooDeeply.code, "The line is nested too deeply") from error
     if not isinstance(value, dict):
         hint = f": {ARRAY_HINT}" if isinstance(value, list) else ""
         raise _NotSent(NotAnObject.code, f"The line must be one JSON object, not {type_name(value)}{hint}")
@@ -172,7 +173,7 @@ def _message(name: str, number: int, raw: bytes, value: JsonObject) -> ImportedM
         raise _NotSent(UNREADABLE_TIME, f"{times.unreadable} is not a time that can be read: write it in ISO 8601")
     rewritten = None
     for field_name, time in times.rewritten.items():
-        # Of two members with one name the last one counts, so the rest of the line stays as it is.
+        # If a name is repeated, the last value counts, so the rest of the line stays as it is.
         raw = raw[:-1] + f",{json.dumps(field_name)}:{json.dumps(time)}}}".encode()
         rewritten = rewritten or f"{str(value[field_name])[:SHOWN_CHARS]} is {time}"
     return ImportedMessage(name, number, raw, rewritten, times.is_dated)
@@ -187,7 +188,7 @@ def _is_json(raw: bytes | None) -> bool:
 
 
 def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

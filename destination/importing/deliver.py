@@ -1,4 +1,4 @@
-"""Sends a batch, again and again until the endpoint has answered for each of its messages."""
+"""Send a batch, and retry until the endpoint has answered for each of its messages."""
 
 import gzip
 import json
@@ -28,12 +28,12 @@ from handler.sinks import Outcome
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
-"""The endpoint answers these routes within 9.8 seconds, and API Gateway ends them then."""
+"""The endpoint answers these routes within 9.8 seconds; then API Gateway ends them."""
 
 BINARY_TYPE = "application/octet-stream"
-"""The content type of gzip bodies: an HTTP API hands binary types to the function as base64. It might decode a body of
-the type `application/json` as text; AWS does not say whether `Content-Encoding` changes that. The endpoint knows gzip
-by its first bytes.
+"""The content type of gzip bodies: an HTTP API passes binary types to the function as base64. It might decode a body
+of the type `application/json` as text; AWS does not say whether `Content-Encoding` changes that. The endpoint
+recognises gzip by its first bytes.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html"""
 
 
@@ -43,12 +43,13 @@ OF_ONE_MESSAGE = frozenset(
     kind.code
     for kind in (BatchTooLarge, MessageTooLarge, InvalidEncoding, InvalidJson, NestedTooDeeply, NumberOutOfRange)
 )
-"""Where a whole batch is answered with these, one message may be why: its halves are sent, down to that one."""
+"""If a whole batch is answered with one of these codes, one message may be the cause: then its halves are sent, down
+to that message."""
 
 
 @dataclass(kw_only=True)
 class Delivered:
-    """What became of a batch's messages: counts, and those that will never be accepted as they are."""
+    """The results of a batch: counts, and messages that will never be accepted unchanged."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -57,7 +58,7 @@ class Delivered:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchAnswer:
-    """What the endpoint answered to a request, its body as JSON where it is an object."""
+    """The endpoint's answer to a request; its body if that is a JSON object."""
 
     status: int
     retry_after: str | None
@@ -65,17 +66,17 @@ class BatchAnswer:
 
     @property
     def code(self) -> str:
-        """Our word for an error; API Gateway's own have none."""
+        """The product's code for an error; errors of API Gateway have none."""
         return str(self.content.get("code", ""))
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a sentence about the answer."""
         parts = (str(self.status), self.code, str(self.content.get("message", "")))
         return " ".join(part for part in parts if part)
 
 
 class BatchSender:
-    """Sends batches to a deployment, several at once over connections that are kept; may be used by threads."""
+    """Sends batches to a deployment concurrently over persistent connections; threads may share it."""
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class BatchSender:
         self._http = urllib3.PoolManager(maxsize=connections, ca_certs=ca_file, timeout=timeout, retries=False)
 
     def deliver(self, batch: ImportBatch) -> Delivered:
-        """Send a batch; raises `Stopped`, and then all others stop too."""
+        """Send a batch; raises `Stopped`, which also stops all other senders."""
         try:
             return self._deliver(batch)
         except Stopped as error:
@@ -106,7 +107,7 @@ class BatchSender:
             raise
 
     def close(self) -> None:
-        """End the connections."""
+        """Close the connections."""
         self._http.clear()
 
     def _deliver(self, batch: ImportBatch) -> Delivered:
@@ -127,7 +128,7 @@ class BatchSender:
         return delivered
 
     def _try(self, messages: list[ImportedMessage]) -> BatchAnswer | None:
-        """Send messages once; None where that is to be tried again."""
+        """Send messages once; returns None if they must be retried."""
         began = self._pace.begin()
         raw = [message.raw for message in messages]
         is_alone = len(messages) == 1 and len(raw[0]) > MAX_BATCH_BYTES
@@ -166,7 +167,7 @@ class BatchSender:
 
 
 def _cut(messages: list[ImportedMessage], size: int) -> list[list[ImportedMessage]]:
-    """Return the first so many messages, and before them the others: the last part is sent first."""
+    """Return the last part of the messages before the first `size` ones: it is sent first."""
     return [messages[size:], messages[:size]]
 
 
@@ -175,7 +176,7 @@ def _is_of_one_message(answer: BatchAnswer) -> bool:
 
 
 def _count(answer: BatchAnswer, messages: list[ImportedMessage], delivered: Delivered) -> None:
-    """Note what became of messages; raises `Stopped` where the answer does not tell of each."""
+    """Count results; raises `Stopped` if the answer does not account for each message."""
     content = answer.content
     is_batch = answer.status == OK or (answer.status == BAD_REQUEST and answer.code == NothingAccepted.code)
     if is_batch and "rejected" in content:
@@ -184,7 +185,7 @@ def _count(answer: BatchAnswer, messages: list[ImportedMessage], delivered: Deli
         accepted, duplicates = (count if type(count) is int else -len(messages) for count in counts)
         if min(accepted, duplicates) < 0 or accepted + duplicates + len(rejects) != len(messages):
             raise Stopped(
-                f"The endpoint answered {answer.status} without telling of each message: see whether --url is that of "
+                f"The endpoint answered {answer.status} without a result for each message: check that --url belongs to "
                 "a destination"
             )
         delivered.accepted += accepted
@@ -204,7 +205,7 @@ def _count(answer: BatchAnswer, messages: list[ImportedMessage], delivered: Deli
 
 
 def _rejects(told: object, messages: list[ImportedMessage]) -> list[RejectedLine]:
-    """Return what an answer says of messages by their index, each at most once."""
+    """Return the rejected messages in an answer by their index, each at most once."""
     rejects: dict[int, RejectedLine] = {}
     for entry in told if isinstance(told, list) else []:
         index = entry.get("index") if isinstance(entry, dict) else None
@@ -216,7 +217,7 @@ def _rejects(told: object, messages: list[ImportedMessage]) -> list[RejectedLine
 
 
 def _is_final_for_one(answer: BatchAnswer, message: ImportedMessage) -> bool:
-    """Whether an answer refuses the one message that was sent, and not the import."""
+    """Return whether an answer refuses the only message that was sent, and not the import."""
     if _is_of_one_message(answer):
         return True
     is_alone = len(message.raw) > MAX_BATCH_BYTES
@@ -227,12 +228,12 @@ def _is_final_for_one(answer: BatchAnswer, message: ImportedMessage) -> bool:
 
 def _what_to_do(answer: BatchAnswer) -> str:
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
-        return ": name a key that is valid and may send all calls with --api-key"
+        return ": name a valid key that may send all call types with --api-key"
     if answer.status == NOT_FOUND:
-        return f": it has no {IMPORT_PATH}. See whether --url is right, and the deployment up to date"
-    return ": see whether --url is that of a destination"
+        return f": it has no {IMPORT_PATH}. Check that --url is right, and that the deployment is up to date"
+    return ": check that --url belongs to a destination"
 
 
 def _reason(error: urllib3.exceptions.HTTPError) -> str:
-    """Name what went wrong with a connection, without what the client is."""
+    """Return a description of a connection error, without the client's class."""
     return str(getattr(error, "__cause__", None) or error)

@@ -1,4 +1,4 @@
-"""Bytes -> lines, plain or gzip (RFC 1952, known by its magic number; several members too), in constant memory."""
+"""Read lines from plain or gzip files (RFC 1952, recognised by its magic number), in constant memory."""
 
 import hashlib
 import zlib
@@ -20,9 +20,9 @@ class UnreadableFile(Exception):
 
 
 class Position(NamedTuple):
-    """A place between two lines: bytes and lines until there, unpacked, and bytes that were read of the file itself.
+    """A place between two lines: the unpacked bytes and lines before it, and the bytes read from the file itself.
 
-    `head` is a hash of the first line, by which standard input is known.
+    `head` is a hash of the first line, which identifies standard input.
     """
 
     offset: int = 0
@@ -32,9 +32,9 @@ class Position(NamedTuple):
 
 
 class InputLine(NamedTuple):
-    """A line without its end, where its number is `mark.line`, and where the next begins.
+    """A line without its end, whose number is `mark.line`, and the beginning of the next one.
 
-    Of one that is longer than any message may be, `raw` is None. `beginning` has the first bytes of any line.
+    If it is longer than any message may be, `raw` is None. `beginning` has the first bytes of any line.
     """
 
     raw: bytes | None
@@ -52,7 +52,7 @@ def read_lines(source: InputFile, start: Position) -> Iterator[InputLine]:
 
 
 class _Lines:
-    def __init__(self, file: Any) -> None:  # noqa: ANN401 -- a raw file, or what stands for standard input
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 -- a raw file, or an object in place of standard input
         self._file = file
         self._position = 0
 
@@ -73,21 +73,21 @@ class _Lines:
         for line in self._split(unpacked, mark):
             mark = line.mark
             if start.offset and mark.head != start.head:
-                raise EOFError("it begins otherwise than what was imported before: was something else meant?")
+                raise EOFError("it does not begin like the input that was imported before: is it another input?")
             if mark.offset > start.offset:
                 yield line
         if mark.offset < start.offset:
-            raise EOFError(f"it ends after {mark.offset:,} bytes, and {start.offset:,} of it were imported before")
+            raise EOFError(f"it ends after {mark.offset:,} bytes, but {start.offset:,} bytes were imported before")
 
     def _chunks(self) -> Iterator[bytes]:
         while chunk := self._file.read(CHUNK_BYTES):
             self._position += len(chunk)
             yield chunk
-        if chunk is None:  # and not its end
-            raise BlockingIOError("it does not wait for what comes: it is a non-blocking file")
+        if chunk is None:  # not the end of the file
+            raise BlockingIOError("it is a non-blocking file, which can't be read to its end")
 
     def _split(self, chunks: Iterator[bytes], start: Position) -> Iterator[InputLine]:
-        """Yield the lines of what begins at a mark; what is too long for a message is counted, not kept."""
+        """Yield lines, beginning at a mark; a line that is too long for a message is counted, not kept."""
         offset, number, _, head = start
         rest, dropped, beginning = b"", 0, b""
         for chunk in chunks:
@@ -113,7 +113,7 @@ class _Lines:
 
 
 def _first(raw: bytes | None) -> tuple[bytes | None, str]:
-    """Return the first line of all without a byte order mark, and its hash."""
+    """Return the first line without a byte order mark, and its hash."""
     raw = raw and raw.removeprefix(BYTE_ORDER_MARK)
     return raw, hashlib.sha256(raw or b"").hexdigest()[:16]
 
@@ -124,13 +124,13 @@ def _chained(head: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unpack(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Unpack gzip, members one after the other, at most `CHUNK_BYTES` at once; raises `EOFError` and `zlib.error`."""
+    """Unpack gzip members, at most `CHUNK_BYTES` at once; raises `EOFError` and `zlib.error`."""
     member = zlib.decompressobj(GZIP_WBITS)
     for packed in chunks:
         left = packed
         while left:
             if member.eof:
-                left = left.lstrip(b"\0")  # tapes and disks are filled up
+                left = left.lstrip(b"\0")  # padding of tapes and disks
                 if not left:
                     break
                 member = zlib.decompressobj(GZIP_WBITS)
@@ -139,5 +139,5 @@ def _unpack(chunks: Iterator[bytes]) -> Iterator[bytes]:
     while not member.eof:
         piece = member.decompress(b"", CHUNK_BYTES)
         if not piece:
-            raise EOFError("it breaks off: the gzip file is not whole")
+            raise EOFError("it ends too early: the gzip file is incomplete")
         yield piece

@@ -1,4 +1,4 @@
-"""How fast an import goes: all its senders wait when one is told to, and give up together."""
+"""Control the speed of an import: if one sender has to wait, all wait, and they give up together."""
 
 import time
 from collections.abc import Callable
@@ -9,21 +9,22 @@ import urllib3
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
-"""Doubled for each failure in a row, and half more or less by chance; longer only where the endpoint says so."""
+"""Doubled after each failure in a row, with jitter of a half; longer only if the endpoint asks for it."""
 FIRST_MESSAGES = 100
-"""How many messages are sent at once at first; then twice as many, until as many as were asked for."""
+"""The size of the first requests; it doubles up to the requested size."""
 SWIFT_SECONDS = 2.0
-"""Only an answer within this doubles them: the endpoint ends a request after 9.8 seconds, and all of it comes again."""
+"""Only an answer within this time doubles the size: the endpoint ends a request after 9.8 seconds, and then all of
+it is sent again."""
 
 
 class Stopped(Exception):
-    """The import can't go on; the text is for a person. Without one, it was told to stop."""
+    """The import can't continue; the text is for a person. Without a text, the user stopped it."""
 
 
 class ImportPace:
-    """When the next request may begin, and how many messages it may have (`size`); shared by threads.
+    """When the next request may start, and how many messages it may have (`size`); shared by threads.
 
-    `told` is what a person is to know while it waits, else empty.
+    `told` is a message for the user while it waits, otherwise empty.
     """
 
     def __init__(
@@ -50,18 +51,18 @@ class ImportPace:
 
     @property
     def failure(self) -> Stopped | None:
-        """Why it was stopped, where nobody told it to."""
+        """The reason of the end, unless the user stopped it."""
         return self._failure
 
     def stop(self, reason: Stopped | None = None) -> None:
-        """Let no other request begin; the first reason counts."""
+        """Stop all senders; the first reason counts."""
         with self._lock:
             if not self.stopping.is_set():
                 self._failure = reason
             self.stopping.set()
 
     def begin(self) -> float:
-        """Wait until a request may begin, and return the time; raises `Stopped`."""
+        """Wait until a request may start, and return the time; raises `Stopped`."""
         while True:
             if self.stopping.is_set():
                 raise Stopped
@@ -71,7 +72,7 @@ class ImportPace:
             self.stopping.wait(self.not_before - now + self._chance.uniform(0, self._first_pause_seconds))
 
     def go_on(self, began: float, sent: int) -> None:
-        """Note that a request was answered that began then, with so many messages."""
+        """Note that a request was answered: its start, and its number of messages."""
         with self._lock:
             is_swift = self._clock() - began <= SWIFT_SECONDS
             self._failed_since = None
@@ -81,10 +82,10 @@ class ImportPace:
                 self.size = min(self._largest, self.size * 2)
 
     def slow_down(self, began: float, why: str, *, retry_after: str | None = None, is_too_much: bool = False) -> None:
-        """Let all wait since a request failed that began then; raises `Stopped` where it is time to give up.
+        """Make all senders wait after a failed request; raises `Stopped` when it is time to give up.
 
-        Requests that were under way beside each other fail for one reason, and count as one failure. What is too much
-        at once is halved.
+        Requests that ran concurrently fail for one reason, and count as one failure. A request that was too large is
+        halved.
         """
         with self._lock:
             now = self._clock()
@@ -98,7 +99,7 @@ class ImportPace:
                 if is_too_much:
                     self.size = max(1, self.size // 2)
             self.not_before = max(self.not_before, now + wait)
-            self.told = f"{why}; goes on in {max(1, self.not_before - now):.0f} s"
+            self.told = f"{why}; continues in {max(1, self.not_before - now):.0f} s"
             failed_since = now if self._failed_since is None else self._failed_since
             is_enough = self.not_before - failed_since > self._give_up_after_seconds
         if is_enough:
@@ -109,7 +110,7 @@ class ImportPace:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """Return the seconds that a `Retry-After` asks for (RFC 9110: a number or a date), 0 where it can't be read."""
+    """Return the seconds of a `Retry-After` header (RFC 9110: a number or a date), 0 if it can't be read."""
     try:
         return urllib3.Retry().parse_retry_after(retry_after or "0")
     except urllib3.exceptions.InvalidHeader:

@@ -1,7 +1,7 @@
-"""All of an import: batches are sent beside each other, and count in the order of the files.
+"""Run a whole import: send batches concurrently, and count them in the order of the files.
 
-So the state has one place in each file, up to which all is durable. A batch that has to wait holds the others back
-after a while, and with them the memory.
+So the state has one place in each file, and everything before it is durable. A batch that has to wait holds back the
+others after a while, which limits the memory.
 """
 
 import signal
@@ -20,16 +20,16 @@ from destination.importing.state import ImportState
 from destination.importing.tally import ImportTally
 
 BATCHES_PER_SENDER = 3
-"""Read ahead, under way, or answered before an earlier one."""
+"""Batches that were read ahead, are being sent, or were answered before an earlier one."""
 ENDINGS = (signal.SIGINT, signal.SIGTERM)
 SHOWN_EVERY_SECONDS = 0.2
 
 Told = Callable[[ImportState, ImportTally, ImportPace], None]
-"""Shows how it goes, if it is time to."""
+"""Shows the progress, if it is time to."""
 
 
 class ImportRun:
-    """Sends batches, and keeps state and tally of what came of them."""
+    """Sends batches, and keeps the state and the tally of the results."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class ImportRun:
         self._pending: deque[tuple[ImportBatch, Future[Delivered]]] = deque()
 
     def run(self, batches: Iterator[ImportBatch]) -> Stopped | None:
-        """Send all batches; return why it ended before, if it did.
+        """Send all batches; return the reason if it ended early.
 
-        The first Control-C, or SIGTERM, waits for the requests that are under way; another one ends at once.
+        The first Control-C or SIGTERM waits for running requests; another one ends at once.
         """
         stopped = None
         with self._ended_by_signals(), ThreadPoolExecutor(self._concurrency) as senders:
@@ -80,7 +80,7 @@ class ImportRun:
         return stopped
 
     def _next(self, batches: Iterator[ImportBatch]) -> ImportBatch | None:
-        """Read the next batch; only here a signal breaks in, since nobody knows when standard input goes on."""
+        """Read the next batch. Signals interrupt only here, because standard input may pause for any time."""
         self._is_reading = True
         try:
             if self._pace.stopping.is_set():
@@ -114,7 +114,7 @@ class ImportRun:
         self._told(self._state, self._tally, self._pace)
 
     def _save(self) -> None:
-        """Save what is known: first the rejects, so that none is missing where the state says that it was told."""
+        """Save the progress: the rejects first, so that none is missing if the state counts it."""
         if self._tally.rejects_file is not None:
             self._tally.rejects_file.flush()
         self._state.save()
@@ -132,6 +132,6 @@ class ImportRun:
         signal.signal(number, signal.SIG_DFL)
         self._pace.stop()
         if self._pending:
-            click.echo("Waiting for what is under way; Control-C again ends at once.", err=True)
+            click.echo("Waiting for running requests; another Control-C ends at once.", err=True)
         if self._is_reading:
             raise KeyboardInterrupt

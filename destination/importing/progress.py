@@ -1,4 +1,4 @@
-"""How an import goes: a bar on a terminal, a line now and then elsewhere; on standard error."""
+"""Show the progress of an import on standard error: a bar on a terminal, otherwise a line from time to time."""
 
 import time
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from destination.importing.tally import ImportTally
 
 SHOWN_EVERY_SECONDS = 0.25
 LINE_EVERY_SECONDS = 10.0
-"""Where there is no terminal."""
+"""The pause between two lines without a terminal."""
 
 
 class Display:
-    """Shows how it goes; `total_bytes` is None where standard input is read, whose end nobody knows."""
+    """Shows the progress; `total_bytes` is None for standard input, whose length is unknown."""
 
     def __init__(self, sources: Sequence[InputFile]) -> None:
         sizes = [source.size for source in sources]
@@ -45,7 +45,7 @@ class Display:
         self._bar.stop()
 
     def __call__(self, state: ImportState, tally: ImportTally, pace: ImportPace) -> None:
-        """Show it, if it is time to; that it has to wait is told at once."""
+        """Show the progress, if it is time to; a wait is shown at once."""
         now = time.monotonic()
         is_news = bool(pace.told) and not self._told
         if now < self._next_at and not is_news:
@@ -63,7 +63,7 @@ class Display:
         done = 0
         for source in self._sources:
             progress = state.files[source.name]
-            mark = progress.mark  # of a file that is not packed, more was read than is done
+            mark = progress.mark  # in an unpacked file, more was read than is done
             done += (source.size or 0) if progress.is_whole else min(mark.position, mark.offset)
         if self._first_bytes is None:
             self._first_bytes = done

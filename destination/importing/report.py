@@ -1,4 +1,4 @@
-"""What is told at the end of an import."""
+"""The report at the end of an import."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,11 +15,11 @@ from destination.importing.state import ImportState
 from destination.importing.tally import ImportTally
 
 SOME_REJECTED = 3
-"""How the command exits then; 1 is for what failed, as with all commands."""
+"""The exit code if messages were rejected; 1 is for failures, as with all commands."""
 
 
 class ImportReport:
-    """What is told at the end."""
+    """The report at the end of an import."""
 
     def __init__(
         self, found: Found, state: ImportState, tally: ImportTally, *, already: int, stopped: Stopped | None
@@ -35,7 +35,7 @@ class ImportReport:
         return self._stopped is None and not self._tally.unreadable and not self._state.unaccounted
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return the report for programs."""
         state, tally = self._state, self._tally
         return {
             "complete": self._is_complete,
@@ -66,7 +66,7 @@ class ImportReport:
         }
 
     def show(self) -> None:
-        """Print it for people."""
+        """Print the report for people."""
         state, tally = self._state, self._tally
         if self._already:
             click.echo(
@@ -77,17 +77,15 @@ class ImportReport:
             click.echo(f"{counts}, in {tally.seconds:,.1f} s ({tally.rate:,.0f} messages/s).")
         if state.accepted + state.duplicates + state.rejected.total() > tally.messages:
             counts = _counts(state.accepted, state.duplicates, state.rejected.total())
-            click.echo(f"With earlier runs: {counts}.")
+            click.echo(f"Including earlier runs: {counts}.")
         self._show_times()
         if self._found.passed_over:
             some = ", ".join(map(printable, self._found.passed_over[:3]))
-            click.echo(
-                f"Passed over because of their names: {files_text(len(self._found.passed_over))}, such as {some}."
-            )
+            click.echo(f"Skipped because of their names: {files_text(len(self._found.passed_over))}, such as {some}.")
         if self._found.rejects_files:
             some = ", ".join(map(printable, self._found.rejects_files[:3]))
             count = files_text(len(self._found.rejects_files))
-            click.echo(f"Passed over because an earlier --rejects wrote it: {count}, such as {some}.")
+            click.echo(f"Skipped because an earlier --rejects wrote it: {count}, such as {some}.")
         for name, why in tally.unreadable.items():
             click.echo(f"Not read to its end: {printable(name)}: {printable(why)}.")
         if tally.examples:
@@ -106,12 +104,12 @@ class ImportReport:
             )
         if tally.undated:
             click.echo(
-                "Without a timestamp, so that the time of the import counts: "
+                "Without a timestamp, so the time of the import counts: "
                 f"{_lines(tally.undated, tally.undated_examples)}."
             )
 
     def exit(self) -> None:
-        """Raise what ends the command, unless all was accepted."""
+        """Raise the command's error or exit code, unless everything was accepted."""
         if not self._is_complete:
             why = f"{self._stopped}. " if self._stopped else ""
             if count := self._state.unaccounted:
@@ -120,9 +118,13 @@ class ImportReport:
                     "rejected. This is a bug of the import. Send all again with --restart, which stores nothing twice"
                 )
             if self._state.is_empty:
-                raise click.ClickException(f"{why}Nothing was accepted. When that is mended, run it again")
-            where = f"{self._state.path} knows how far it came" if self._state.path else "what is sent again is no harm"
-            again = "Run the same command again" if self._stopped else "Mend the file, and send it with --restart"
+                raise click.ClickException(f"{why}Nothing was accepted. Fix the cause, and run it again")
+            where = (
+                f"{self._state.path} has the progress"
+                if self._state.path
+                else "messages that are sent again are not stored twice"
+            )
+            again = "Run the same command again" if self._stopped else "Fix the file, and send it with --restart"
             raise click.ClickException(f"{why}Not all was sent. {again}: {where}")
         if self._state.rejected:
             raise click.exceptions.Exit(SOME_REJECTED)

@@ -1,4 +1,4 @@
-"""Which files an import reads: those that are named, those in named folders, and standard input.
+"""Find the files of an import: named files, files in named folders, and standard input.
 
 Segment's archive is a folder of gzip files: `segment-logs/{source-id}/{received-day}/filename.gz`, JSON Lines with one
 message each, as its destinations receive them.
@@ -17,12 +17,12 @@ from typing import Any
 
 STANDARD_INPUT = "-"
 SUFFIXES = (".gz", ".jsonl", ".ndjson", ".json")
-"""Of a folder, only files with such names are read."""
+"""In a folder, only files with these suffixes are read."""
 REJECT_FIELDS = {"code", "file", "line", "message"}
-"""Of a line that --rejects writes. A message has at least a type and an id."""
+"""The fields of a line that --rejects writes. A message always has a type and an id, so they differ."""
 MAX_REJECT_BYTES = 64 * 1024
 STATE_SUFFIX = ".import-state.json"
-"""The state of an import lies beside what it reads."""
+"""The state of an import is stored next to its input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +35,12 @@ class InputFile:
 
     @property
     def is_standard_input(self) -> bool:
-        """Whether it is standard input."""
+        """Return whether it is standard input."""
         return self.name == STANDARD_INPUT
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is standard input or a pipe, which can't be read from its middle, nor a second time."""
+        """Return whether it is standard input or a pipe, which can be read only once and only from the start."""
         return self.size is None
 
     @contextmanager
@@ -55,16 +55,16 @@ class InputFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The files to read, in order, and those of folders whose names are not those of messages."""
+    """The files to read, in order, and files in folders whose names don't match."""
 
     sources: list[InputFile]
     passed_over: list[str]
     rejects_files: list[str] = field(default_factory=list)
-    """Files of folders that an earlier import wrote, by its option --rejects."""
+    """Files in folders that an earlier import wrote with its option --rejects."""
 
 
 def find_sources(names: Iterable[str]) -> Found:
-    """Find what is named, each file once; a folder's files come in the order of their paths. Raises `OSError`."""
+    """Find the named files, each once, and files in folders in the order of their paths; raises `OSError`."""
     sources: dict[str, InputFile] = {}
     passed_over = []
     rejects_files = []
@@ -91,17 +91,17 @@ def find_sources(names: Iterable[str]) -> Found:
 
 
 def is_stream(name: str) -> bool:
-    """Whether what is named can be read only once: standard input, or a pipe."""
+    """Return whether a name stands for a stream, which can be read only once: standard input, or a pipe."""
     return name == STANDARD_INPUT or not (Path(name).is_file() or Path(name).is_dir())
 
 
 def source_name(name: str) -> str:
-    """Return the name of the source that stands for what is named."""
+    """Return the name of the source for a named file."""
     return name if name == STANDARD_INPUT else str(_whole(name))
 
 
 def _is_rejects_file(path: Path) -> bool:
-    """Whether the first line of a file is one that --rejects writes."""
+    """Return whether the first line of a file was written by --rejects."""
     with path.open("rb") as file:
         beginning = file.readline(MAX_REJECT_BYTES)
     try:
@@ -112,13 +112,13 @@ def _is_rejects_file(path: Path) -> bool:
 
 
 def state_beside(name: str) -> Path:
-    """Return where the state of an import lies that was told to read a file or folder first."""
+    """Return the path of the state of an import, next to its first file or folder."""
     named = _whole(name)
     return named.with_name(named.name + STATE_SUFFIX)
 
 
 def _whole(name: str) -> Path:
-    """Return the whole path of what is named; a pipe of the shell (`<(…)`) has no other than that."""
+    """Return the absolute path of a file; a pipe of the shell (`<(…)`) keeps its name."""
     path = Path(name)
     resolved = path.resolve()
     return resolved if resolved.exists() else path.absolute()

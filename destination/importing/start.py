@@ -1,4 +1,4 @@
-"""What an import begins with: the files, the state of an earlier run, and a file for rejects."""
+"""Prepare an import: its files, the state of an earlier run, and a file for rejects."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -32,29 +32,32 @@ def find(files: Sequence[str]) -> Found:
     if not found.sources:
         raise click.ClickException(
             f"No file there ends in {', '.join(SUFFIXES)}: "
-            f"{files_text(len(found.passed_over) + len(found.rejects_files))} passed over"
+            f"{files_text(len(found.passed_over) + len(found.rejects_files))} skipped"
         )
     return found
 
 
 def check_apart(option: str, path: Path | None, files: Sequence[str]) -> None:
-    """Raise `click.BadParameter` where what is written would be read as messages, now or by the next run."""
+    """Raise `click.BadParameter` if an output file would be read as messages, now or by the next run."""
     for name in files:
         if path and name != STANDARD_INPUT and path.resolve().is_relative_to(Path(name).resolve()):
             raise click.BadParameter(f"{path} is among the files to import", param_hint=option)
 
 
 def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *, restart: bool) -> ImportState:
-    """Return the state to go on from; what is known of standard input counts only where the state was named."""
+    """Return the state to continue from; for standard input, only if the user named the state."""
     if path is not None:
         return ImportState.load(path.absolute(), recipient, restart=restart)
     streams = [name for name in files if is_stream(name)]
     named = next((name for name in files if name not in streams), None)
     if STANDARD_INPUT in streams:
-        click.echo("Standard input can't be resumed without --state: what is sent again is no harm.", err=True)
+        click.echo(
+            "Standard input can't be resumed without --state. Messages that are sent again are not stored twice.",
+            err=True,
+        )
     if pipes := [name for name in streams if name != STANDARD_INPUT]:
         each = ", ".join(map(printable, pipes))
-        click.echo(f"A pipe can't be read again, so no state of it is kept: {each}. Nothing is stored twice.", err=True)
+        click.echo(f"A pipe can't be read again, so its state is not kept: {each}. Nothing is stored twice.", err=True)
     if named is None:
         return ImportState(path=None, recipient=recipient)
     state = ImportState.load(state_beside(named), recipient, restart=restart)
@@ -64,7 +67,7 @@ def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *,
 
 
 def local_stores(endpoint: str) -> str | None:
-    """Return where a local server stores: what it had accepted is gone when it ends, and an import begins anew."""
+    """Return where a local server stores: its data is gone when it ends, so the next import begins again."""
     if urlsplit(endpoint).hostname in ("127.0.0.1", "localhost", "::1"):
         with suppress(click.ClickException):
             return str(ask_local_server(urljoin(endpoint, "/"))["endpoint_url"])
@@ -72,7 +75,7 @@ def local_stores(endpoint: str) -> str | None:
 
 
 def open_rejects(path: Path, stack: ExitStack) -> Any:  # noqa: ANN401 -- a text file
-    """Open the file for rejects until the stack ends; raises `click.ClickException` where it can't be written."""
+    """Open the file for rejects until the stack ends; raises `click.ClickException` if it can't be written."""
     try:
         return stack.enter_context(path.open("a", encoding="utf-8"))
     except OSError as error:

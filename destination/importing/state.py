@@ -1,6 +1,7 @@
-"""How far an import has come, in a file that is replaced as a whole, so that another run goes on from there.
+"""Keep the progress of an import in a file that is replaced atomically, so that another run continues from there.
 
-What it says is durable; what was sent beyond it is sent again after a kill, and is a duplicate then.
+Everything in the state is durable. Messages that were sent after the last save are sent again after an interruption,
+and are duplicates then.
 """
 
 import hashlib
@@ -21,12 +22,13 @@ KIND = "destination import 1"
 KEY_HASH_CHARS = 12
 SAVED_EVERY_SECONDS = 1.0
 SHARE_OF_TIME = 0.05
-"""Of an archive with very many files the state is large: it is saved more seldom, so that it takes no more."""
+"""The state of an archive with very many files is large: it is saved less often, to take at most this share of the
+time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipient:
-    """Whom messages go to: the deployment's URL, a hash of the API key, and of a local server its stores."""
+    """The recipient of messages: the deployment's URL, a hash of the API key, and a local server's stores."""
 
     url: str
     key_hash: str
@@ -34,13 +36,13 @@ class Recipient:
 
     @classmethod
     def of(cls, url: str, api_key: str, stores: str | None) -> "Recipient":
-        """Return the one that an API key stands for."""
+        """Return the recipient for an API key."""
         return cls(url=url, key_hash=hashlib.sha256(api_key.encode()).hexdigest()[:KEY_HASH_CHARS], stores=stores)
 
 
 @dataclass(kw_only=True)
 class FileProgress:
-    """How far a file was read; size and time are of when that began."""
+    """The place reached in a file; size and time are from the start of reading."""
 
     size: int | None
     modified_ns: int | None
@@ -50,9 +52,9 @@ class FileProgress:
 
 @dataclass(kw_only=True)
 class ImportState:
-    """All of an import so far, over all its runs.
+    """The progress of an import, over all its runs.
 
-    `unaccounted` is the number of lines that were read, are not blank, and have no answer. It is more than 0 only if
+    `unaccounted` is the number of lines that were read, are not blank, and have no result. It is more than 0 only if
     the import itself has a bug.
     """
 
@@ -67,7 +69,7 @@ class ImportState:
 
     @classmethod
     def load(cls, path: Path, recipient: Recipient, *, restart: bool) -> "ImportState":
-        """Read the state of an import, or begin one; raises `click.ClickException` where it is another's."""
+        """Read the state of an import, or create one; raises `click.ClickException` if it belongs to another import."""
         try:
             text = path.read_text("utf-8")
         except FileNotFoundError:
@@ -78,7 +80,7 @@ class ImportState:
             state = cls._of(path, **json.loads(text))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise click.ClickException(
-                f"{path} is no state of an import: name another file with --state, or remove it"
+                f"{path} is not the state of an import: name another file with --state, or remove it"
             ) from error
         if restart:
             return cls(path=path, recipient=recipient)
@@ -117,32 +119,32 @@ class ImportState:
         )
 
     def progress_of(self, source: InputFile) -> FileProgress:
-        """Return how far a file was read; raises `click.ClickException` where it is not the same any more."""
+        """Return the place reached in a file; raises `click.ClickException` if the file has changed."""
         unread = FileProgress(size=source.size, modified_ns=source.modified_ns)
         progress = self.files.setdefault(source.name, unread)
-        if not progress.mark.offset and not progress.is_whole:  # it may be corrected now
+        if not progress.mark.offset and not progress.is_whole:  # it may have been corrected
             progress = self.files[source.name] = unread
         if (progress.size, progress.modified_ns) != (source.size, source.modified_ns):
             raise click.ClickException(
-                f"{source.name} was changed since the import began: import what is new from a file of its own. If "
-                "you corrected the file, send all of it again with --restart. What is stored is not stored twice"
+                f"{source.name} was changed since the import began: import new messages from a separate file. If "
+                "you corrected the file, send all of it again with --restart. No message is stored twice"
             )
         return progress
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing came of it yet."""
+        """Return whether there is no progress yet."""
         begun = any(progress.mark.offset or progress.is_whole for progress in self.files.values())
         return not (begun or self.accepted or self.duplicates or self.rejected)
 
     def remove(self) -> None:
-        """Remove the file, which knows nothing, so that the next run may send elsewhere."""
+        """Remove the file if it has no progress, so that the next run may use another recipient."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to save."""
+        """Return whether it is time to save."""
         return time.monotonic() >= self._save_at
 
     def save(self) -> None:

@@ -1,4 +1,4 @@
-"""What comes of an import: counts, a few examples of rejects, and all rejects in a file where one is named."""
+"""The results of an import: counts, a few examples of rejects, and optionally a file with all rejects."""
 
 import json
 import time
@@ -10,14 +10,14 @@ from destination.importing.batches import ImportBatch, RejectedLine
 from destination.importing.deliver import Delivered
 
 EXAMPLES = 3
-"""Of each code; the others are counted, and written to the file of --rejects."""
+"""Examples of each code; the other rejects are counted, and written to the file of --rejects."""
 CODES = 50
-"""An endpoint that makes up codes does not fill the memory."""
+"""Limit for codes, so that an endpoint that invents codes can't fill the memory."""
 
 
 @dataclass(kw_only=True)
 class ImportTally:
-    """What this run has done: messages by what became of them, and the file to which all rejects are written."""
+    """The results of this run: messages by outcome, and the file to which all rejects are written."""
 
     lines: int = 0
     blank: int = 0
@@ -35,12 +35,12 @@ class ImportTally:
 
     @property
     def messages(self) -> int:
-        """How many messages came to an end."""
+        """The number of messages with a result."""
         return self.accepted + self.duplicates + self.rejected.total()
 
     @property
     def seconds(self) -> float:
-        """How long it goes on."""
+        """The duration so far."""
         return time.monotonic() - self.began
 
     @property
@@ -49,7 +49,7 @@ class ImportTally:
         return self.messages / max(self.seconds, 0.001)
 
     def add(self, batch: ImportBatch, delivered: Delivered) -> None:
-        """Note what became of a batch."""
+        """Add the results of a batch."""
         self.blank += batch.blank
         self.accepted += delivered.accepted
         self.duplicates += delivered.duplicates

@@ -1,7 +1,7 @@
-"""Times as exports of databases write them -> ISO 8601, which is all that the endpoint reads.
+"""Convert times of database exports to ISO 8601, because the endpoint reads only that.
 
-The endpoint stores a message whose time it can't read, as `undated`. A history would lose its times that way, and a
-corrected file would be stored a second time. So the import reads the common forms, and rejects what is left.
+The endpoint stores a message with an unreadable time as `undated`. So a history would lose its times, and a corrected
+file would be stored a second time. Therefore the import reads the common forms, and rejects the others.
 """
 
 import re
@@ -15,12 +15,12 @@ from handler.spec import TOP
 from handler.timestamps import parse_time, sortable
 
 IDENTITY_TIMES = ("original_timestamp", "timestamp")
-"""The fields that a message is stored under: a message where one of these can't be read is not sent."""
+"""The fields in a message's identity: if one of them can't be read, the message is not sent."""
 OTHER_TIMES = ("received_at", "sent_at")
 
 MIN_EPOCH_SECONDS, MAX_EPOCH_SECONDS = 10**8, 4_102_444_800
-"""1973-03-03 and 2100-01-01. In this range seconds, milliseconds, microseconds and nanoseconds can't be confused, and
-`20200422100000` is none of them."""
+"""1973-03-03 and 2100-01-01. In this range seconds, milliseconds, microseconds and nanoseconds can't be confused,
+and `20200422100000` is not an epoch."""
 UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 
 _NUMBER = re.compile(r"[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?")
@@ -34,8 +34,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Times:
     """The times of a message.
 
-    `rewritten` are times in ISO 8601 by the names that the message has. `unreadable` is the first name with a value
-    that is not a time. `is_dated` is whether the message has a time that it can be stored under.
+    `rewritten` are times in ISO 8601, by the names in the message. `unreadable` is the first name with a value that is
+    not a time. `is_dated` says whether the message has a time for its identity.
     """
 
     rewritten: Mapping[str, str]
@@ -44,7 +44,7 @@ class Times:
 
 
 def read_times(message: Mapping[str, Any]) -> Times:
-    """Return what has to change in a message for the endpoint to read its times."""
+    """Return the changes that a message needs so that the endpoint can read its times."""
     rewritten: dict[str, str] = {}
     unreadable = None
     is_dated = False
@@ -62,7 +62,7 @@ def read_times(message: Mapping[str, Any]) -> Times:
 
 
 def read_time(value: object) -> str | None:
-    """Return a time that is not in ISO 8601 as sortable UTC, None if this is not known to be a time either."""
+    """Return a time that is not in ISO 8601 as sortable UTC, None if its form is unknown."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     text = str(value).strip()

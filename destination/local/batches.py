@@ -47,9 +47,9 @@ class PollPace:
     first_retry: float = 0.2
     last_retry: float = 15
 
-    def wait(self, in_vain: int) -> float:
+    def wait(self, empty_polls: int) -> float:
         """Return the wait after a number of empty polls."""
-        return min(self.last_wait, self.first_wait * (1 + in_vain / POLLS_TO_DOUBLE))
+        return min(self.last_wait, self.first_wait * (1 + empty_polls / POLLS_TO_DOUBLE))
 
     def retry(self, failures: int) -> float:
         """Return the wait after a number of failures."""

@@ -58,7 +58,7 @@ class Fault(StrEnum):
     RESET = "connection reset in mid-answer"
     HANGS_BEFORE = "time-out before the write"
     HANGS_AFTER = "time-out after the write"
-    DRIBBLES = "slow bytes for ever"
+    DRIBBLES = "slow bytes without an end"
     THROUGHPUT_EXCEEDED = "throughput exceeded"
     THROTTLED = "throttled"
     INTERNAL_ERROR = "500"

@@ -27,7 +27,7 @@ class Observer(Protocol):
         """Note the function's lines about a request that was answered without it."""
 
     def note_consumer_failure(self, failure: ConsumerFailure) -> None:
-        """Note that the consumer failed to take a message."""
+        """Note that the consumer failed to handle a message."""
 
     def notify(self, text: str | None) -> None:
         """Note a fault of the server; None when there is none any more."""

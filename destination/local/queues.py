@@ -48,7 +48,7 @@ class QueueSource:
 
     async def run(self) -> None:
         """Receive and deliver messages."""
-        in_vain = 0
+        empty_polls = 0
         async with asyncio.TaskGroup() as group:
             while True:
                 served = self._traffic.served
@@ -66,9 +66,9 @@ class QueueSource:
                 for batch in batches(records, self._batch_size):
                     if failed := await self._deliver(batch):
                         group.create_task(self._release(failed))
-                in_vain = 0 if records else in_vain + 1
-                if in_vain:
-                    await self._traffic.next_poll(self._pace.wait(in_vain), served=served)
+                empty_polls = 0 if records else empty_polls + 1
+                if empty_polls:
+                    await self._traffic.next_poll(self._pace.wait(empty_polls), served=served)
 
     async def _deliver(self, batch: list[JsonObject]) -> list[JsonObject]:
         """Deliver a batch, delete the finished messages, and return the failed ones."""

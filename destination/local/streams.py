@@ -71,7 +71,7 @@ class StreamSource:
     async def _read(self, shard_id: str) -> None:
         """Read a shard to its end, if it has one."""
         iterator = last = None
-        in_vain = 0
+        empty_polls = 0
         while True:
             served = self._traffic.served
             try:
@@ -94,9 +94,9 @@ class StreamSource:
             if records:
                 last = _sequence_number(records[-1])
                 iterator = None  # it may expire meanwhile
-            in_vain = 0 if records else in_vain + 1
+            empty_polls = 0 if records else empty_polls + 1
             if len(records) < MAX_READ_RECORDS:
-                await self._traffic.next_poll(self._pace.wait(in_vain), served=served)
+                await self._traffic.next_poll(self._pace.wait(empty_polls), served=served)
 
     async def _iterator(self, shard_id: str, last: str | None) -> str:
         """Return the iterator after the last delivered record."""

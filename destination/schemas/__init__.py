@@ -1,1 +1,1 @@
-"""`destination schemas`: whether the schemas of a checkout are well, and what edited ones would change."""
+"""`destination schemas`: check the schemas of a checkout, and show what edited schemas would change."""

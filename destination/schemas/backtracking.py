@@ -1,9 +1,9 @@
-"""Patterns that can take very long: Python's `re` tries all ways to read a text before it gives up.
+"""Find patterns that can take very long: Python's `re` tries all ways to read a text before it gives up.
 
-The pattern is read as an automaton of Glushkov: one state for each character of the pattern, and an edge where one can
-follow the other. The number of ways to read a text is the number of walks over it, so a search looks for texts with
-very many walks. `re` itself then tries the pattern on these texts, in a process with a limit of its processor time.
-A pattern is slow only if that limit is reached: many walks cost nothing where the first one succeeds.
+The pattern becomes a Glushkov automaton: one state for each character of the pattern, and an edge if one can follow the
+other. The number of ways to read a text is the number of walks over the automaton. So a search looks for texts with
+very many walks. Then `re` itself tries the pattern on these texts, in a process with limited processor time. A pattern
+is slow only if that limit is reached: many walks cost nothing if the first one succeeds.
 """
 
 import json
@@ -32,19 +32,19 @@ from handler.patterns import (
 )
 
 MAX_CHARS = 2000
-"""Texts up to this length are tried: a pattern of cubic time takes seconds for it, one of quadratic time little."""
+"""The length of the longest tried text: a pattern of cubic time takes seconds for it, one of quadratic time little."""
 SEARCHED_CHARS = 200
-"""The search stops there. A text that ends in a repetition is then made longer."""
+"""The search stops at this length. A text that ends in a repetition is then lengthened."""
 MANY_WALKS = 100_000
-"""With fewer walks over a text of `SEARCHED_CHARS` the time is at most quadratic."""
+"""With fewer walks over a text of `SEARCHED_CHARS`, the time is at most quadratic."""
 ENOUGH_WALKS = 10**12
-"""The search does not make a text with more walks longer."""
+"""The search does not lengthen a text with more walks."""
 MAX_TEXTS = 20
 MAX_ENDINGS = 100
 MAX_STATES = 5000
 MAX_EDGES = 200_000
 MAX_WORK = 150_000
-"""Steps of a search, which take about a tenth of a second. After more, a simpler automaton is searched too."""
+"""Limit for the steps of a search, about a tenth of a second. After that, a simpler automaton is searched too."""
 SLOW_SECONDS = 0.2
 """Processor time for one text."""
 TRIAL_SECONDS = 1
@@ -63,12 +63,12 @@ for text in texts:
 """
 
 _Weights = Counter[int]
-"""How many ways there are, by state."""
+"""The number of ways, by state."""
 
 
 @lru_cache(maxsize=1000)
 def is_slow(pattern: str, max_length: float | None = None) -> bool:
-    """Whether texts up to `max_length` exist for which a pattern takes very long; False if that can't be found out."""
+    """Return whether texts up to `max_length` exist for which a pattern takes very long; False if that is unknown."""
     texts = suspicious_texts(pattern, int(min(MAX_CHARS, MAX_CHARS if max_length is None else max_length)))
     if not texts:
         return False
@@ -105,7 +105,7 @@ def suspicious_texts(pattern: str, length: int) -> list[str]:
 
 
 def _lengthened(walked: "_Walked", end: str, length: int) -> Iterator[str]:
-    """Yield a text with an ending, with and without more of what it repeats."""
+    """Yield a text with an ending, with and without more of its repetition."""
     text = walked.text()
     room = max(length - len(end), 0)
     for repeated in (text, text[:-1]):
@@ -119,7 +119,7 @@ def _lengthened(walked: "_Walked", end: str, length: int) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """How many ways a part can be empty, and the states that it can begin and end with."""
+    """The number of ways in which a part can be empty, and the states that it can begin and end with."""
 
     empty: int
     firsts: _Weights
@@ -127,16 +127,16 @@ class _Part:
 
 
 _START = 0
-"""The state before each character where a match may begin."""
+"""The state before each character at which a match may begin."""
 
 
 class _Automaton:
-    """The states of a pattern, and which of them can follow each other in how many ways."""
+    """The states of a pattern, and in how many ways they can follow each other."""
 
     def __init__(self, node: Node, max_copies: int) -> None:
-        """Take a pattern; raises `OverflowError` if it is too large."""
+        """Build the automaton of a pattern; raises `OverflowError` if it is too large."""
         self._max_copies = max_copies
-        """A repetition with a larger upper bound is treated as one without."""
+        """A repetition with a larger upper bound is treated as unbounded."""
         self._ranges: list[Ranges] = [()]
         self._text_starts: set[int] = set()
         self._text_ends: set[int] = set()
@@ -152,15 +152,15 @@ class _Automaton:
         self._choose_alphabet()
 
     def accepts(self, walks: Iterable[int]) -> bool:
-        """Whether a walk is at the end of the pattern, whatever the text goes on with."""
+        """Return whether a walk is at the end of the pattern, whatever follows in the text."""
         return self._whole.empty > 0 or any(state in self._whole.lasts for state in walks)
 
     def refusal(self, walks: _Weights) -> str:
-        """Return a short ending with which the text is refused, "" if there is none."""
+        """Return a short ending that makes the pattern refuse the text, "" if there is none."""
         ends = self._text_ends & self._whole.lasts.keys()
         endings = {frozenset(walks): ""}
         waiting = [frozenset(walks)]
-        for states in waiting:  # which grows meanwhile
+        for states in waiting:  # the list grows during the loop
             if self.work > MAX_WORK:
                 break
             can_end = any(not ends.isdisjoint(self._after[state]) for state in states)
@@ -181,7 +181,7 @@ class _Automaton:
         return walks
 
     def read(self, walks: _Weights) -> Iterator[tuple[str, _Weights]]:
-        """Yield the characters that can follow, each with the walks then."""
+        """Yield the characters that can follow, each with its walks."""
         by_char: dict[int, _Weights] = {}
         for state, count in walks.items():
             for following, weight in self._after[state].items():
@@ -221,7 +221,7 @@ class _Automaton:
                 part = _Part(empty, _sum(one.firsts for one in added), _sum(one.lasts for one in added))
             case Repeat():
                 part = self._repeat(node)
-            case Lookaround(inside, "=" | "!"):  # a walk that goes no further
+            case Lookaround(inside, "=" | "!"):  # a walk that ends here
                 part = _Part(1, self._add(inside).firsts, _Weights())
             case _:
                 part = _Part(1, _Weights(), _Weights())
@@ -236,7 +236,7 @@ class _Automaton:
             part = self._join(copies)
             return part if node.least else _Part(1, part.firsts, part.lasts)
         needed = [self._add(node.part) for _ in range(node.least)]
-        # `re` leaves a repetition when an optional part was empty, so that each of these follows the one before.
+        # `re` leaves a repetition after an empty optional part, so each of these follows the one before.
         more = [self._add(node.part) for _ in range(node.most - node.least)]
         for one, following in pairwise(more):
             self._link(one.lasts, following.firsts)
@@ -280,15 +280,15 @@ class _Automaton:
 
 @dataclass(frozen=True, slots=True)
 class _Walked:
-    """A text, with the walks over it that are still under way."""
+    """A text, with its unfinished walks."""
 
     before: "_Walked | None"
     char: str
     walks: _Weights
     now: int
-    """How many walks these are."""
+    """The number of these walks."""
     total: int
-    """The walks over the text and all its beginnings."""
+    """The number of walks over the text and all its prefixes."""
 
     def then(self, char: str, walks: _Weights) -> "_Walked":
         """Return the text with one more character."""
@@ -306,9 +306,9 @@ class _Walked:
 
 
 def _most_walks(automaton: _Automaton, length: int, *, refused: bool) -> tuple[list[_Walked], bool]:
-    """Return texts with very many walks, and whether the search came to its end.
+    """Return texts with very many walks, and whether the search was complete.
 
-    For each length and state, a text with the most walks to it is made longer. With `refused` a text ends where the
+    For each length and state, a text with the most walks to it is lengthened. With `refused`, a text ends where the
     pattern accepts it.
     """
     texts = [_Walked(None, "", automaton.at_start(), 0, 0)]

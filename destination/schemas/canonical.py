@@ -1,7 +1,7 @@
-"""Rules of a call type's schema that no canonical message can keep.
+"""Find rules in a call type's schema that no canonical message can satisfy.
 
-Schemas see messages in the canonical form: `user_id` and not `userId`, ids as text, the call type in lower case. The
-names inside `traits` and `properties` are the customer's and may be any.
+Schemas see messages in the canonical form: `user_id` instead of `userId`, ids as strings, the call type in lower case.
+Names inside `traits` and `properties` belong to the customer and may be any.
 """
 
 import re
@@ -15,21 +15,21 @@ from handler.decode import JsonObject, type_name
 from handler.spec import ALIAS_TOP, CALL_TYPES, CONTEXT, CONTEXT_OBJECTS, TOP, Fields, fold
 
 CLOSED = ("additionalProperties", "unevaluatedProperties", "propertyNames", "maxProperties")
-"""The rules by which a schema refuses fields that Segment adds."""
+"""Keywords by which a schema refuses fields that Segment adds."""
 CONDITIONS = {"if", "not"}
 
 FIELDS = {"message": TOP, "context": CONTEXT} | {f"context.{name}": fields for name, fields in CONTEXT_OBJECTS.items()}
 
 References = Mapping[int, Place | None]
-"""The id of a schema -> the place that its reference leads to."""
+"""The id of a schema -> the target of its reference."""
 
 
 @dataclass(frozen=True)
 class _Value:
     """The value of a message that a schema judges: `message`, `context`, `context.page`, `user_id`, or `type`.
 
-    `is_decisive` is whether the message is refused when the value breaks the schema. `is_asserted` is whether a broken
-    rule can lead to that at all.
+    `is_decisive` says whether the message is refused if the value breaks the schema. `is_asserted` says whether a
+    broken rule can have that effect at all.
     """
 
     name: str
@@ -38,7 +38,7 @@ class _Value:
 
 
 def canonical_faults(root: Place, call_type: str, targets: References) -> Iterator[SchemaFault]:
-    """Yield what a schema says of fields that its messages never have, or never have so."""
+    """Yield faults about fields that messages never have, or never have in this form."""
     waiting = [(root, _Value("message"))]
     seen: set[tuple[int, _Value]] = set()
     while waiting:
@@ -54,7 +54,7 @@ def canonical_faults(root: Place, call_type: str, targets: References) -> Iterat
 
 
 def _inner(place: Place, value: _Value) -> Iterator[tuple[Place, _Value]]:
-    """Yield the schemas inside that judge the same value, or a field of it that is known."""
+    """Yield the inner schemas that judge the same value, or a known field of it."""
     for schema, path in inside(place.schema, SAME_VALUE):
         same = replace(
             value,
@@ -94,7 +94,7 @@ def _faults(place: Place, value: _Value, call_type: str) -> Iterator[SchemaFault
 
 
 def _names(schema: JsonObject) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Yield the names of fields that a schema speaks of, each with its path from there."""
+    """Yield the field names in a schema, each with its path from there."""
     for keyword in ("properties", "dependentSchemas", "dependentRequired", "dependencies"):
         yield from ((name, (keyword, name)) for name in _object(schema.get(keyword)))
     for name, index in _listed(schema.get("required")):
@@ -111,12 +111,12 @@ def _object(value: Any) -> JsonObject:  # noqa: ANN401 -- a keyword of another d
     return value if isinstance(value, dict) else {}
 
 
-def _listed(names: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401 -- an array of names, or another thing
+def _listed(names: Any) -> Iterator[tuple[str, int]]:  # noqa: ANN401 -- an array of names, or anything else
     yield from ((name, index) for index, name in enumerate(names if isinstance(names, list) else ()))
 
 
 def _better(name: str, value: str, fields: Fields, call_type: str) -> str | None:
-    """Return what to write in place of a name that the value never has, None if it can have it."""
+    """Return the name to use instead of one that the value never has, None if it can have it."""
     where = "a message" if value == "message" else f"the {value} of a message"
     canonical = fields.canonical[name]
     if value == "message" and canonical == WRITE_KEY:
@@ -137,10 +137,10 @@ def _values(schema: JsonObject) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
 def _id_faults(place: Place, name: str) -> Iterator[SchemaFault]:
     types = place.schema.get("type", "string")
     if "string" not in ([types] if isinstance(types, str) else types):
-        yield place.fault(f'{name} is always a text here, also where a number was sent: write "string"', "type")
+        yield place.fault(f'{name} is always a string here, even if a number was sent: write "string"', "type")
     for value, path in _values(place.schema):
         if not isinstance(value, str):
-            yield place.fault(f"{name} is always a text here, and never {type_name(value)}", *path)
+            yield place.fault(f"{name} is always a string here, never {type_name(value)}", *path)
 
 
 def _type_faults(place: Place, value: _Value, call_type: str) -> Iterator[SchemaFault]:

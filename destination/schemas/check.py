@@ -1,4 +1,4 @@
-"""Whether the schemas of a folder are well: each is a schema, what they refer to is there, and no word is in vain."""
+"""Check a schema folder: valid JSON Schema, resolvable $refs, no unknown keywords."""
 
 import json
 import math
@@ -30,7 +30,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "https://json-schema.org/draft/2020-12/schema": Draft202012Validator,
 }
 _METASCHEMA_FORMATS = FormatChecker(formats=set(FormatChecker.checkers) - {"regex"})
-"""Without Python's notion of a regular expression."""
+"""Excludes `regex`, because Python's regular expressions differ."""
 REFERENCES = {"$dynamicRef", "$ref"}
 NESTED_TOO_DEEPLY = "this is nested too deeply"
 
@@ -43,7 +43,7 @@ def load_schemas(folder: Path) -> Schemas:
 
 
 def check_schemas(folder: Path) -> list[SchemaFault]:
-    """Return all that is wrong with the schemas of a folder, by file and place."""
+    """Return all faults of a schema folder, by file and place."""
     faults = [
         SchemaFault(file=name, pointer="", text="the file is missing: each call type has one, and settings and common")
         for name in FILES
@@ -64,7 +64,7 @@ def check_schemas(folder: Path) -> list[SchemaFault]:
         except RecursionError:
             broken = {root.fault(NESTED_TOO_DEEPLY)}
         faults += broken
-    if not faults:  # references are followed between whole schemas
+    if not faults:  # references are resolved between valid schemas only
         faults += [*_reference_faults(places, documents)] or [*_message_faults(places, documents)]
     for place in places:
         faults += [*silent_faults(place), *pattern_faults(place), *value_faults(place), *bound_faults(place)]
@@ -74,7 +74,7 @@ def check_schemas(folder: Path) -> list[SchemaFault]:
 
 
 def _read(path: Path) -> JsonObject:
-    """Return the schema in a file; raises `ValueError` with what to do."""
+    """Return the schema in a file; raises `ValueError` with the remedy."""
     repeated: list[str] = []
 
     def to_object(members: list[tuple[str, Any]]) -> JsonObject:
@@ -96,14 +96,14 @@ def _read(path: Path) -> JsonObject:
     if not isinstance(document, dict):
         raise ValueError(f"this must be a JSON object, not {type_name(document)}")  # noqa: TRY004 -- one kind for all
     if repeated:
-        raise ValueError(f"{repeated[0]} stands twice in one object, where only the last one counts: join them")
+        raise ValueError(f"{repeated[0]} occurs twice in one object, and only the last one counts: join them")
     _refuse_infinite(content.decode(json.detect_encoding(content)))
     _dialect(document)
     return document
 
 
 def _refuse_constant(name: str) -> Never:
-    raise ValueError(f"this is not JSON: {name} is not a number of JSON")
+    raise ValueError(f"this is not JSON: {name} is not a JSON number")
 
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*', re.DOTALL)
@@ -124,7 +124,7 @@ def _refuse_infinite(text: str) -> None:
 
 
 def _dialect(document: JsonObject) -> Dialect:
-    """Return the dialect of a schema; raises `ValueError` where it names none that the destination knows."""
+    """Return the dialect of a schema; raises `ValueError` for an unknown or missing one."""
     name = document.get("$schema")
     if isinstance(name, str) and name.removesuffix("#") in DIALECTS:
         return DIALECTS[name.removesuffix("#")]
@@ -133,7 +133,7 @@ def _dialect(document: JsonObject) -> Dialect:
 
 
 def _metaschema_faults(root: Place) -> Iterator[SchemaFault]:
-    """Yield where a document is no schema, by the schema of schemas."""
+    """Yield violations of the metaschema by a document."""
     metaschema = root.dialect(root.dialect.META_SCHEMA, format_checker=_METASCHEMA_FORMATS)
     for error in metaschema.iter_errors(root.schema):
         inner = _innermost(error)
@@ -143,14 +143,14 @@ def _metaschema_faults(root: Place) -> Iterator[SchemaFault]:
 
 
 def _innermost(error: ValidationError) -> ValidationError:
-    """Of alternatives that all failed, return the error of the one that came furthest."""
+    """If all alternatives failed, return the error of the one that got furthest."""
     while error.context:
         error = max(error.context, key=lambda inner: len(inner.absolute_path))
     return error
 
 
 def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[SchemaFault]:
-    """Yield what the schemas of call types say of fields that canonical messages never have."""
+    """Yield faults about fields that canonical messages never have."""
     known = {id(place.schema): place for place in places}
     targets = _targets(known, documents)
     for call_type in CALL_TYPES:
@@ -158,13 +158,13 @@ def _message_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]
 
 
 def _refusals(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> list[SchemaFault]:
-    """Return the rules by which schemas of call types refuse what they must accept."""
+    """Return the rules by which schemas refuse messages that they must accept."""
     known = {id(place.schema): place for place in places}
     return refusal_faults(documents, known, _targets(known, documents))
 
 
 def _targets(known: Mapping[int, Place], documents: Mapping[str, JsonObject]) -> dict[int, Place | None]:
-    """Return for each schema with a reference the place that it leads to, None for `true` and `false`."""
+    """Return the target of each schema's reference, None for `true` and `false`."""
     registry = schema_registry(documents)
     return {
         node: known.get(id(_resolve(place.schema[keyword], documents[place.file], registry)))
@@ -174,7 +174,7 @@ def _targets(known: Mapping[int, Place], documents: Mapping[str, JsonObject]) ->
 
 
 def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObject]) -> Iterator[SchemaFault]:
-    """Yield the references that lead nowhere, or round in a circle, which would end in an error of the function."""
+    """Yield references that lead nowhere or in a circle, which would cause an error in the function."""
     registry = schema_registry(documents)
     known = {id(place.schema): place for place in places}
     followed: dict[int, set[int]] = {}
@@ -188,17 +188,20 @@ def _reference_faults(places: Iterable[Place], documents: Mapping[str, JsonObjec
             elif id(target) in known:
                 followed[node].add(id(target))
             elif not isinstance(target, bool):
-                yield place.fault(f"{reference} leads to what is no schema: put that into definitions", keyword)
+                yield place.fault(
+                    f"{reference} leads to something that is not a schema: put it into definitions", keyword
+                )
     try:
         TopologicalSorter(followed).prepare()
     except CycleError as error:
         place = next(known[node] for node in error.args[1] if REFERENCES & known[node].schema.keys())
-        yield place.fault("this reference comes back to itself without end", *REFERENCES & place.schema.keys())
+        yield place.fault("this reference leads back to itself in an endless loop", *REFERENCES & place.schema.keys())
 
 
 def _resolve(reference: str, document: JsonObject, registry: "Registry[Any]") -> object:
-    """Return what a reference in a document leads to, None where that is nothing."""
+    """Return the target of a reference in a document, None if it has none."""
     try:
         return registry.resolver_with_root(Resource.from_contents(document)).lookup(reference).contents
-    except (Unresolvable, LookupError, TypeError, ValueError):  # the last three for pointers into what is no object
+    # the last three occur if a pointer leads into something other than an object
+    except (Unresolvable, LookupError, TypeError, ValueError):
         return None

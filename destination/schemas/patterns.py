@@ -1,4 +1,4 @@
-"""Patterns that the destination can't use, or should not."""
+"""Find patterns that the destination can't use, or should not."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from handler.patterns import PatternError, python_pattern
 
 
 def pattern_faults(place: Place) -> Iterator[SchemaFault]:
-    """Yield the patterns of a schema that Python can't express, and patterns that can take very long."""
+    """Yield the patterns of a schema that Python can't express, or that can take very long."""
     if isinstance(pattern := place.schema.get("pattern"), str):
         # A longer text is refused before the pattern is tried.
         yield from _faults(pattern, place, "pattern", max_length=place.schema.get("maxLength"))
@@ -27,7 +27,7 @@ def _faults(pattern: str, place: Place, *path: str, max_length: float | None = N
     if is_slow(pattern, max_length):
         limit = ", or set a smaller maxLength in the same schema" if path == ("pattern",) else ""
         yield place.fault(
-            f"{subject} can take minutes for some texts, because it can read one text in very many ways: write it so "
+            f"{subject} can take minutes for some texts, because it can match one text in very many ways: write it so "
             f"that each character fits one place only, such as ^(\\w+\\s)*\\w*$ for ^(\\w+\\s?)*${limit}",
             *path,
         )

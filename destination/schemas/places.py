@@ -1,4 +1,4 @@
-"""The schemas inside a schema file, with their places, and what is wrong there."""
+"""The schemas inside a schema file, with their places and faults."""
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ Dialect = type[Draft7Validator] | type[Draft202012Validator]
 
 EVERYWHERE = ONE_SCHEMA | SCHEMAS_IN_ARRAY | SCHEMAS_BY_NAME
 SAME_VALUE = {"allOf", "anyOf", "dependencies", "dependentSchemas", "else", "if", "not", "oneOf", "then"}
-"""The keywords whose schemas judge the very value that the schema around them judges."""
+"""The keywords whose schemas judge the same value as the schema around them."""
 
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class SchemaFault:
-    """What is wrong in a file, and what to do; `pointer` is a JSON Pointer (RFC 6901), "" for the file as a whole."""
+    """A fault in a file, with its remedy; `pointer` is a JSON Pointer (RFC 6901), "" for the whole file."""
 
     file: str
     pointer: str
     text: str
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return the fault as one line."""
         return f"{self.file}{self.pointer and f' at {self.pointer}'}: {self.text}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A schema somewhere in a file."""
+    """A schema inside a file."""
 
     schema: JsonObject
     file: str
@@ -44,7 +44,7 @@ class Place:
         return SchemaFault(file=self.file, pointer=json_pointer([*self.path, *path]), text=text)
 
     def walk(self) -> Iterator["Place"]:
-        """Yield this schema and all inside it, but for `true` and `false`, which can have no fault."""
+        """Yield this schema and all inner ones, except `true` and `false`, which can have no fault."""
         yield self
         for schema, path in inside(self.schema):
             place = Place(schema=schema, file=self.file, path=(*self.path, *path), dialect=self.dialect)
@@ -52,7 +52,7 @@ class Place:
 
 
 def inside(schema: JsonObject, keywords: Collection[str] = EVERYWHERE) -> Iterator[tuple[JsonObject, Path]]:
-    """Yield the schemas right below some keywords of a schema, each with its path from there."""
+    """Yield the schemas directly below some keywords, each with its path from there."""
     for keyword in schema.keys() & set(keywords):
         value = schema[keyword]
         found: Iterable[tuple[object, Path]] = []
@@ -66,5 +66,5 @@ def inside(schema: JsonObject, keywords: Collection[str] = EVERYWHERE) -> Iterat
 
 
 def json_pointer(path: Iterable[str | int]) -> str:
-    """Spell a path by RFC 6901."""
+    """Return a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)

@@ -1,9 +1,9 @@
-"""Schemas that refuse every message of their call type, or messages as Segment always sends them.
+"""Find schemas that refuse every message of their call type, or messages as Segment always sends them.
 
-A customer can change or add most fields: what a schema says of those can be obeyed. Nobody can change the fields of
-`SENT`, or keep Segment from adding `ADDED`. So the samples in `events/` are judged by each schema, and an error counts
-if no other value of the customer's and no further field would prevent it. The rules of one value are also compared with
-each other: no value has at least five and at most three characters.
+A customer can change or add most fields, so rules about those can be satisfied. Nobody can change the fields of `SENT`,
+or prevent Segment from adding `ADDED`. So each schema judges the samples in `events/`. An error counts if the customer
+could not prevent it by another value or another field. The rules of one value are also compared with each other: no
+value has at least five and at most three characters.
 """
 
 import itertools
@@ -36,10 +36,10 @@ REQUIRED = {
     "alias": ("previous_id", "user_id"),
     DELETE: ("user_id",),
 }
-"""What messages of a call type always have, besides their type and message id."""
+"""The fields that messages of a call type always have, besides their type and message id."""
 REPAIRED_BY_A_FIELD = {"contains", "dependencies", "dependentRequired", "minContains", "required"}
 CLOSING = {"additionalProperties", "patternProperties", "propertyNames", "unevaluatedProperties"}
-"""The rules that judge fields by their names, or fields that no other rule names."""
+"""Keywords that judge fields by name, or fields that no other keyword names."""
 
 BOUNDS = {
     ("minLength", "maxLength"): ("string",),
@@ -51,12 +51,12 @@ BOUNDS = {
     ("exclusiveMinimum", "exclusiveMaximum"): ("integer", "number"),
     ("minContains", "maxContains"): ("array",),
 }
-"""Two rules, where the first may not exceed the second -> the types that they judge."""
+"""Pairs of keywords: the first must not exceed the second -> the types that they judge."""
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 MAX_DEPTH = 12
 
 References = Mapping[int, Place | None]
-"""The id of a schema -> the place that its reference leads to."""
+"""The id of a schema -> the target of its reference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +64,17 @@ class _Error:
     """An error that no customer can prevent."""
 
     field: str
-    """The top-level field that is refused, "" for the message as a whole."""
+    """The refused top-level field, "" for the message as a whole."""
     value: Any
     rule: str
     path: tuple[str | int, ...]
-    """From the root of the schema, as `jsonschema` tells it: without `$ref` and `if`."""
+    """The path from the root of the schema, in the form of `jsonschema`: without `$ref` and `if`."""
 
 
 def refusal_faults(
     documents: Mapping[str, JsonObject], places: Mapping[int, Place], follow: References
 ) -> list[SchemaFault]:
-    """Return the rules by which a schema refuses what it must accept."""
+    """Return the rules by which a schema refuses messages that it must accept."""
     faults: list[SchemaFault] = []
     python_documents: dict[str, JsonObject] = {name: python_schema(document) for name, document in documents.items()}
     registry = schema_registry(python_documents)
@@ -92,12 +92,12 @@ def refusal_faults(
             _, fewest = min((len(errors), number) for number, errors in enumerate(judged))
             found += judged[fewest]
         faults += [_fault(root, error, follow) for error in found]
-    first = {(fault.file, fault.pointer): fault for fault in reversed(faults)}  # samples differ in the same place
+    first = {(fault.file, fault.pointer): fault for fault in reversed(faults)}  # samples often differ in the same place
     return list(first.values())
 
 
 def samples(call_type: str) -> list[JsonObject]:
-    """Return canonical messages of a call type: as in `events/`, with every field of Segment's, and with very few."""
+    """Return canonical messages of a call type: as in `events/`, with every field of Segment, and with very few."""
     event = json.loads((EVENTS / f"{call_type}.json").read_text("utf-8"))
     usual = json.loads(event["body"])
     names = ("type", "anonymousId", "userId", "previousId", "groupId", "event", "timestamp")
@@ -114,7 +114,7 @@ def samples(call_type: str) -> list[JsonObject]:
 
 
 def _hopeless(errors: Iterable[ValidationError]) -> Iterator[_Error]:
-    """Yield the errors that no other value of a customer's and no further field would prevent."""
+    """Yield errors that a customer can't prevent by another value or another field."""
     for error in errors:
         keyword = cast("str | None", error.validator)
         if keyword in ("anyOf", "oneOf") and error.context:
@@ -135,7 +135,7 @@ def _hopeless(errors: Iterable[ValidationError]) -> Iterator[_Error]:
 
 
 def _is_always_ambiguous(branches: list[object]) -> bool:
-    """Whether two alternatives always hold, although only one may."""
+    """Return whether two alternatives always match, although only one may."""
     return sum(branch is True or branch == {} for branch in branches) > 1
 
 
@@ -172,7 +172,7 @@ def _locate(root: Place, path: Iterable[str | int], follow: References) -> tuple
     for part in path:
         if isinstance(current, dict) and part not in current and (target := follow.get(id(current))):
             place, here, current = target, [], target.schema
-        if isinstance(current, dict) and part not in current:  # a pattern of names, which Python spells differently
+        if isinstance(current, dict) and part not in current:  # a pattern for names, which Python spells differently
             break
         current = current[part]
         here.append(part)
@@ -181,18 +181,18 @@ def _locate(root: Place, path: Iterable[str | int], follow: References) -> tuple
 
 @dataclass(frozen=True, kw_only=True)
 class _Values:
-    """Which values can satisfy all schemas that judge them."""
+    """The values that can satisfy all schemas that judge them."""
 
     places: Mapping[int, Place]
     follow: References
 
     def faults(self, root: Place, call_type: str) -> Iterator[SchemaFault]:
-        """Yield where a field that every message has, or must have, can have no value."""
+        """Yield the required fields for which no value is possible."""
         always = (*REQUIRED.get(call_type, ()), "message_id", "type")
         yield from self._impossible([root], always, depth=0)
 
     def _impossible(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
-        """Return why no value can satisfy some schemas together; nothing where one may."""
+        """Return why no value can satisfy some schemas together; nothing if one may."""
         if depth > MAX_DEPTH:
             return []
         together = list(self._joined(together))
@@ -211,7 +211,7 @@ class _Values:
         )
 
     def _joined(self, together: Iterable[Place]) -> Iterator[Place]:
-        """Yield schemas and all that judge the same value with them in any case."""
+        """Yield schemas and all others that always judge the same value."""
         waiting, seen = list(together), set[int]()
         while waiting:
             place = waiting.pop(0)
@@ -222,18 +222,18 @@ class _Values:
             if target is not None:
                 waiting.append(target)
             if target is not None and place.dialect is Draft7Validator:
-                continue  # what stands next to a reference does not count
+                continue  # keywords next to a reference don't count
             yield place
             inner = enumerate(place.schema.get("allOf", ()))
             waiting += [_inner(place, schema, "allOf", index) for index, schema in inner if isinstance(schema, dict)]
 
     def _required_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
-        """Return why one of the properties that must be there can have no value."""
+        """Return why no value is possible for one of the required properties."""
         names = {*always, *(name for place in together for name in place.schema.get("required", ()))}
         return next(filter(None, (self._property_faults(together, name, depth) for name in sorted(names))), [])
 
     def _alternative_faults(self, together: list[Place], always: Iterable[str], depth: int) -> list[SchemaFault]:
-        """Return why none of some alternatives can hold."""
+        """Return why none of some alternatives can match."""
         alternatives = (
             self._branch_faults(together, place, keyword, always, depth)
             for place in together
@@ -243,7 +243,7 @@ class _Values:
         return next(filter(None, alternatives), [])
 
     def _property_faults(self, together: list[Place], name: str, depth: int) -> list[SchemaFault]:
-        """Return why a property that must be there can have no value."""
+        """Return why no value is possible for a required property."""
         inner: list[Place] = []
         for place in together:
             properties = place.schema.get("properties", {})
@@ -264,7 +264,7 @@ class _Values:
     def _branch_faults(
         self, together: list[Place], place: Place, keyword: str, always: Iterable[str], depth: int
     ) -> list[SchemaFault]:
-        """Return why none of some alternatives can hold."""
+        """Return why none of some alternatives can match."""
         found: list[SchemaFault] = []
         others = [_without_alternatives(other) for other in together]
         for index, branch in enumerate(place.schema[keyword]):
@@ -284,24 +284,24 @@ CHOOSING = (
     *("const", "enum", "exclusiveMaximum", "exclusiveMinimum", "maxItems", "maxLength", "maxProperties", "maximum"),
     *("minItems", "minLength", "minProperties", "minimum", "type"),
 )
-"""The rules that judge a value without looking at references or patterns."""
+"""Keywords that judge a value without references or patterns."""
 
 
 def _closed_faults(together: Iterable[Place]) -> list[SchemaFault]:
-    """Return where a schema says no to any value: `false`, or `not` of everything, or `enum` of nothing."""
+    """Return where a schema refuses every value: `false`, `not` of everything, or an empty `enum`."""
     for place in together:
         for index, schema in enumerate(place.schema.get("allOf", ())):
             if schema is False:
                 return [place.fault("false refuses every value: leave it out", "allOf", index)]
         if place.schema.get("not", False) in (True, {}):
-            return [place.fault("not refuses every value here: leave it out, or write a schema into it", "not")]
+            return [place.fault("not refuses every value here: leave it out, or put a schema into it", "not")]
         if place.schema.get("enum") == []:
-            return [place.fault("enum lists no value, so that it refuses every one: list some", "enum")]
+            return [place.fault("enum has no values, so it refuses every value: list some", "enum")]
     return []
 
 
 def _choice_faults(together: Iterable[Place]) -> list[SchemaFault]:
-    """Return where none of the values that `const` or `enum` list satisfies the other schemas."""
+    """Return where no value in `const` or `enum` satisfies the other schemas."""
     validators = [_chooser(place) for place in together]
     for place in together:
         for keyword in {"const", "enum"} & place.schema.keys():
@@ -312,7 +312,7 @@ def _choice_faults(together: Iterable[Place]) -> list[SchemaFault]:
 
 
 def _chooser(place: Place) -> Any:  # noqa: ANN401 -- a validator of any dialect
-    """Return a validator of those rules of a schema that are in `CHOOSING`."""
+    """Return a validator for the keywords of a schema that are in `CHOOSING`."""
     rules = {keyword: rule for keyword, rule in place.schema.items() if keyword in CHOOSING}
     return with_own_rules(place.dialect)(rules)
 

@@ -1,7 +1,7 @@
-"""Rules and texts of a schema that JSON Schema, or this destination, would pass over in silence.
+"""Find rules and texts of a schema that JSON Schema, or this destination, would silently ignore.
 
-JSON Schema ignores what it does not know, so that a mistyped keyword is a rule that is missing. Words of one's own are
-legal, though: only those that look like a keyword are faults, and `x-…` never is.
+JSON Schema ignores unknown keywords, so a mistyped keyword is a missing rule. But your own keywords are legal: only
+those that look like a known keyword are faults, and `x-…` never is.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from handler.decode import JsonObject
 from handler.diagnose import FORMATS
 
 LIKENESS = 0.75
-"""From which on a word passes for a mistyped one; difflib's ratio."""
+"""A word with at least this similarity counts as mistyped; difflib's ratio."""
 
 ERROR_MESSAGE = "errorMessage"
 COMMENTS = {
@@ -30,7 +30,7 @@ COMMENTS = {
     "title",
     "writeOnly",
 }
-"""The words that only tell: nothing is lost where one of them is mistyped."""
+"""Annotation keywords: nothing is lost if one of them is mistyped."""
 STRUCTURE = {
     "$anchor",
     "$defs",
@@ -45,7 +45,7 @@ STRUCTURE = {
     "then",
     ERROR_MESSAGE,
 }
-"""The words that count, besides the rules for which a validator of `jsonschema` stands."""
+"""Keywords with an effect, besides those that a validator of `jsonschema` implements."""
 ERRORS_INSIDE = {
     "$dynamicRef",
     "$ref",
@@ -58,7 +58,7 @@ ERRORS_INSIDE = {
     "properties",
     "propertyNames",
 }
-"""The rules whose errors are those of the schemas inside, which carry the texts."""
+"""Keywords whose errors come from their inner schemas, which have the texts."""
 
 FORMAT_NAMES = {
     *FORMATS.checkers,
@@ -76,38 +76,38 @@ FORMAT_NAMES = {
     "uri-reference",
     "uri-template",
 }
-"""Those of JSON Schema, of which the destination checks the ones of `FORMATS`."""
+"""JSON Schema's formats; the destination checks those in `FORMATS`."""
 
 DIALECT_NAMES = {Draft7Validator: "draft-07", Draft202012Validator: "2020-12"}
 
 
 def silent_faults(place: Place) -> Iterator[SchemaFault]:
-    """Yield what a schema says in vain."""
+    """Yield parts of a schema without effect."""
     schema, rules = place.schema, place.dialect.VALIDATORS.keys()
     foreign = (Draft7Validator.VALIDATORS.keys() | Draft202012Validator.VALIDATORS.keys()) - rules
     for keyword in schema:
         if keyword in foreign:
-            yield place.fault(f"{keyword} never counts in {DIALECT_NAMES[place.dialect]}: it is not in it", keyword)
+            yield place.fault(f"{keyword} has no effect: {DIALECT_NAMES[place.dialect]} does not have it", keyword)
         elif (meant := _meant(keyword, rules | STRUCTURE | COMMENTS)) and meant not in COMMENTS | {keyword}:
-            yield place.fault(f"{keyword} is no keyword and never counts: did you mean {meant}?", keyword)
+            yield place.fault(f"{keyword} is not a keyword and has no effect: did you mean {meant}?", keyword)
     name = schema.get("format", "x-none")
     if name not in FORMATS.checkers and not name.startswith("x-"):
         if name not in FORMAT_NAMES and (meant := _meant(name, FORMATS.checkers)):
-            yield place.fault(f"{name} is no format and never counts: did you mean {meant}?", "format")
+            yield place.fault(f"{name} is not a format and has no effect: did you mean {meant}?", "format")
         else:
             checked = ", ".join(sorted(FORMATS.checkers))
             yield place.fault(f"the format {name} is not checked here: use pattern, or one of {checked}", "format")
     if place.dialect is Draft7Validator and "$ref" in schema:
         for keyword in sorted(schema.keys() & (rules | {"else", "then", ERROR_MESSAGE}) - {"$ref"}):
             yield place.fault(
-                f'{keyword} never counts beside $ref in draft-07: put the $ref into "allOf": [{{"$ref": …}}]', keyword
+                f'{keyword} has no effect next to $ref in draft-07: put the $ref into "allOf": [{{"$ref": …}}]', keyword
             )
     elif ERROR_MESSAGE in schema:
         yield from _text_faults(place, schema[ERROR_MESSAGE])
 
 
 def _meant(word: str, known: Collection[str]) -> str | None:
-    """Return the word that was meant, which is the very word where it is a known one; None for words of one's own."""
+    """Return the intended word, which is the word itself if it is known; None for your own keywords."""
     if word.startswith("x-"):
         return None
     if word in known:
@@ -116,14 +116,14 @@ def _meant(word: str, known: Collection[str]) -> str | None:
 
 
 def _text_faults(place: Place, texts: object) -> Iterator[SchemaFault]:
-    """Yield where a schema's own texts are not as `handler/explain.py` reads them."""
+    """Yield a schema's texts that `handler/explain.py` would not read."""
     if isinstance(texts, str):
         if not texts.strip():
-            yield place.fault("the text is empty: say what to mend", ERROR_MESSAGE)
+            yield place.fault("the text is empty: say what to fix", ERROR_MESSAGE)
         if not any(_can_speak(place, keyword) for keyword in place.schema):
-            yield place.fault("it speaks for no rule: put it right beside the rule that it is for", ERROR_MESSAGE)
+            yield place.fault("it belongs to no rule: put it next to its rule", ERROR_MESSAGE)
     elif not isinstance(texts, dict) or not texts:
-        yield place.fault("it must be a text, or an object of texts by keyword", ERROR_MESSAGE)
+        yield place.fault("it must be a string, or an object of strings by keyword", ERROR_MESSAGE)
     else:
         for keyword, text in texts.items():
             yield from _keyword_text_faults(place, keyword, text)
@@ -132,16 +132,16 @@ def _text_faults(place: Place, texts: object) -> Iterator[SchemaFault]:
 def _keyword_text_faults(place: Place, keyword: str, text: object) -> Iterator[SchemaFault]:
     here = (ERROR_MESSAGE, keyword)
     if keyword not in place.schema:
-        yield place.fault(f"there is no {keyword} beside this {ERROR_MESSAGE}", *here)
+        yield place.fault(f"there is no {keyword} next to this {ERROR_MESSAGE}", *here)
     elif not _can_speak(place, keyword):
         yield place.fault(f"{keyword} has no text of its own: put {ERROR_MESSAGE} into the schemas inside it", *here)
     elif keyword != "required":
         if not _is_text(text):
-            yield place.fault("it must be a text", *here)
+            yield place.fault("it must be a string", *here)
     elif isinstance(text, dict) and text:
         yield from _property_text_faults(place, text)
     elif not _is_text(text):
-        yield place.fault("it must be a text, or an object of texts by property", *here)
+        yield place.fault("it must be a string, or an object of strings by property", *here)
 
 
 def _property_text_faults(place: Place, texts: JsonObject) -> Iterator[SchemaFault]:
@@ -150,7 +150,7 @@ def _property_text_faults(place: Place, texts: JsonObject) -> Iterator[SchemaFau
         if name not in place.schema["required"]:
             yield place.fault(f"required does not list {name}", *here)
         elif not _is_text(text):
-            yield place.fault("it must be a text", *here)
+            yield place.fault("it must be a string", *here)
 
 
 def _is_text(text: object) -> bool:
@@ -158,7 +158,7 @@ def _is_text(text: object) -> bool:
 
 
 def _can_speak(place: Place, keyword: str) -> bool:
-    """Whether errors of a keyword are of its own schema, and not of the schemas inside it."""
+    """Return whether errors of a keyword belong to its own schema, and not to the inner schemas."""
     value = place.schema[keyword]
     if keyword in ("additionalItems", "additionalProperties"):
         return value is False

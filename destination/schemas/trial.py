@@ -1,4 +1,4 @@
-"""Schemas tried on what a deployment holds: messages that passed, and rejects that did not, each at their time."""
+"""Try schemas on the contents of a deployment: messages that passed, and rejects, each at its own time."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ TRIED = ("customer_id", "type", "message", "settings")
 """The attributes of a stored message that are read."""
 
 Kind = tuple[str, str, str]
-"""Customer, call type, and an answer: what is told of messages."""
+"""Customer, call type, and answer, by which messages are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Schemas, and what to try them on: messages of one customer or of all, at most so many stored, so many refused."""
+    """Schemas, and the messages to try them on: of one customer or of all, with limits for stored and refused ones."""
 
     target: Target
     judge: Judge
@@ -29,7 +29,7 @@ class Trial:
     limit: int | None
 
     def stored(self) -> Iterator[Kind | None]:
-        """Yield for each stored message what would newly be answered, None where it passes again."""
+        """Yield the new answer for each stored message, None if it passes again."""
         for item in itertools.islice(self._items(), self.limit):
             yield _judge(self.judge, item)
 
@@ -49,7 +49,7 @@ class Trial:
             yield from page["Items"]
 
     def rejects(self) -> Iterator[Kind | None]:
-        """Yield for each reject what was answered and would not be any more, None where it is still refused."""
+        """Yield the old answer for each reject that would pass now, None if it is still refused."""
         table = RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
         chosen = (reject for reject in table.everything() if self.customer_id in (None, reject.customer_id))
         erased = ErasedUsers.none(self.target)

@@ -1,1 +1,1 @@
-"""`destination simulate`: Segment's delivery played, and the store asked whether all is there."""
+"""`destination simulate`: deliver messages like Segment, and check that the store has all of them."""

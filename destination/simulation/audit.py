@@ -1,4 +1,4 @@
-"""Looks at each item that a store holds of a run: its key, every attribute, and which of its copies it is."""
+"""Check each stored item of a run: its key, its attributes, and which copy of a message it is."""
 
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
@@ -15,26 +15,26 @@ from destination.simulation.stored import Stored, differences, short
 from destination.simulation.traffic import Traffic
 
 MAX_STRANGERS = 2000
-"""Items that are remembered because no message is stored so; those beyond are counted only."""
+"""Limit for remembered unexpected items; further ones are only counted."""
 SHOWN_LOSSES = 20
 EXPIRY_TOLERANCE_SECONDS = 1
-"""The function counts from a time with a fraction, and stores the rounded one."""
+"""The function computes the expiry from a time with a fraction, and stores a rounded value."""
 CLOCK_TOLERANCE_SECONDS = 120
-"""The clock of the function may differ by so much from the clock of this machine."""
+"""The function's clock may differ by this much from this machine's clock."""
 
-SAME_CONTENT = "what is stored is what was sent"
+SAME_CONTENT = "a stored message equals the sent message"
 OWN_KEY = "a message is stored under its own subject and position"
-FIRST_WRITE = "of several copies of a message the first one that was stored stays"
-KNOWN_COPY = "the times of a stored message are those of one of its copies"
+FIRST_WRITE = "of several copies of a message, the first stored one stays"
+KNOWN_COPY = "the times of a stored message come from one of its copies"
 NOT_LOST = "an accepted message is stored"
 NOTHING_ELSE = "nothing is stored that was not sent"
 
 
 class Audit:
-    """Takes what is stored, item by item, and notes in the ledger what is wrong with it.
+    """Takes stored items one by one, and records their faults in the ledger.
 
-    `began_at` and what `finish` gets are seconds since 1970. With a seed that `may_have_sent` the same before, an item
-    may be of an earlier run.
+    `began_at` and the argument of `finish` are seconds since 1970. With a seed that `may_have_sent` the same before, an
+    item may come from an earlier run.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Audit:
         self._strangers: list[tuple[Stored, Fingerprint]] = []
 
     def take(self, stored: Stored, fingerprint: Fingerprint) -> None:
-        """Look at an item, or remember it where no message is stored so."""
+        """Check an item, or remember it if no message should be stored like this."""
         book = self._ledger.books.get(fingerprint)
         if book is None:
             if len(self._strangers) < MAX_STRANGERS:
@@ -63,7 +63,7 @@ class Audit:
                 self._note(promise, book, expected=expected, found=found)
 
     def finish(self, counts: Mapping[Fingerprint, int], erased: Collection[str] = ()) -> None:
-        """Say what the others are, and where lost messages are; `erased` are the subjects of erased users."""
+        """Explain unexpected items, and where lost messages are; `erased` are the subjects of erased users."""
         sent = {fingerprint.identity: fingerprint for fingerprint in self._ledger.messages}
         by_content = {fingerprint.content: fingerprint for fingerprint in self._ledger.messages}
         unknown = []
@@ -93,11 +93,11 @@ class Audit:
     def _find_lost(
         self, lost: Collection[Fingerprint], unknown: Collection[Stored], erased: Collection[str]
     ) -> Iterator[Stored]:
-        """Say of lost messages what is there instead; yield the items that are explained by this."""
+        """Report what is stored in place of lost messages; yield the items that this explains."""
         elsewhere: list[Stored] = list(unknown)
         if lost and self._is_table and self._target.is_local:
             own = frozenset(self._traffic.customer_ids)
-            # What was stored before is of earlier runs, which send the same message ids for other customers.
+            # Older items come from earlier runs, which send the same message ids for other customers.
             began_at = f"{datetime.fromtimestamp(self._began_at, UTC):%Y-%m-%dT%H:%M:%S}"
             elsewhere += [
                 stored
@@ -160,13 +160,13 @@ class Audit:
         due = days * 86_400 if lives else None
         if (seconds is None) != (due is None) or abs((seconds or 0) - (due or 0)) > EXPIRY_TOLERANCE_SECONDS:
             yield (
-                "an item expires when EventRetentionDays says",
+                "an item expires after EventRetentionDays",
                 "never" if due is None else f"{due:,} seconds after stored_at ({days} days)",
                 "never" if seconds is None else f"{seconds:,} seconds after stored_at",
             )
 
     def _wrong_envelope(self, stored: Stored) -> Iterator[tuple[str, str, str]]:
-        """Compare what SQS says of a message with what is due; the facts are right, as its fingerprint says."""
+        """Compare a queue message's envelope with the expected one; the facts are right, as the fingerprint matches."""
         erasure = f"\n{DELETE}" if stored.facts.get("type") == DELETE else ""
         due = {name: escaped(stored.facts.get(name, "")) for name in ("customer_id", "type", "message_id")}
         if self._target.stores.event_queue_url.endswith(".fifo"):
@@ -175,7 +175,7 @@ class Audit:
         envelope = stored.envelope or {}
         for name, text in due.items():
             if envelope.get(name) != text:
-                yield f"a queue message has the {name} that is due", text, str(envelope.get(name, "nothing"))
+                yield f"a queue message has the expected {name}", text, str(envelope.get(name, "nothing"))
 
     def _note_differences(self, promise: str, book: Book, stored: Stored) -> None:
         due = self._due(book)

@@ -1,4 +1,4 @@
-"""Promises that a deployment broke in a run of `destination simulate`: which one, for which message, what was due."""
+"""Promises that a deployment broke in a run of `destination simulate`, with the messages and the expected results."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Breach:
     found: str
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the breach as one line."""
         return printable(f"{self.about}: expected {self.expected}, found {self.found}")
 
 
@@ -30,7 +30,7 @@ class Breaches:
     examples: defaultdict[str, list[Breach]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, promise: str, about: str, *, expected: str, found: str) -> None:
-        """Note a broken promise, a sentence that says what must hold."""
+        """Record a broken promise; the promise is a sentence that must be true."""
         self.times[promise] += 1
         if len(self.examples[promise]) < SHOWN_EXAMPLES:
             self.examples[promise].append(Breach(about=about, expected=expected, found=found))
@@ -39,13 +39,13 @@ class Breaches:
         return bool(self.times)
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read: each promise, and under it some of the messages for which it was broken."""
+        """Yield lines for people: each promise, and below it some of the messages for which it was broken."""
         for promise, times in self.times.most_common():
             yield f"Not so, {times:,} times: {promise}." if times > 1 else f"Not so: {promise}."
             yield from (f"  {example}" for example in self.examples[promise])
 
     def to_json(self) -> list[dict[str, object]]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         return [
             {
                 "promise": promise,

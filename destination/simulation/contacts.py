@@ -1,4 +1,4 @@
-"""The contacts that the consumer keeps, compared with those that the messages of `destination simulate` make."""
+"""Compare the contacts that the consumer keeps with those expected from the messages of `destination simulate`."""
 
 import json
 import time
@@ -14,26 +14,26 @@ from destination.segment.contract import JsonObject
 from destination.segment.due import escaped, sha256
 
 PATIENCE_SECONDS = 120
-"""For which the contacts of a customer may stay as they are without being right."""
+"""The comparison is given up if a customer's contacts stay wrong and unchanged for this time."""
 LOOK_SECONDS = 1
 READING_SHARE = 5
-"""One of so many seconds may go into reading: it holds up the consumer that it waits for."""
+"""Reading may take one of this many seconds, because it slows down the consumer."""
 SHOWN_DIFFERENCES = 20
 MAX_SHOWN_CHARS = 60
 
 ABSENT = object()
-"""Stands for what one of two documents lacks; `null` is a value."""
+"""Stands for a part that is missing in one of two documents; `null` is a value."""
 
 Expected = Callable[[str], Mapping[str, JsonObject]]
-"""Returns the contacts that a customer must have, by their ids."""
+"""Returns the expected contacts of a customer by id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What is wrong with a contact.
+    """A difference in a contact.
 
-    `expected` and `found` are JSON, cut short, of a `part` of it, "" where there is none; `part` is "" where the whole
-    contact is missing or superfluous.
+    `expected` and `found` are shortened JSON of a `part` of it, "" for a missing one. `part` is "" if the whole contact
+    is missing or unexpected.
     """
 
     customer_id: str
@@ -43,15 +43,15 @@ class Difference:
     found: str
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a sentence about the difference."""
         if self.part:
             what = f"{self.part} is {self.found or 'missing'} and should be {self.expected or 'absent'}"
         else:
-            what = "is there, though no message tells of it" if self.found else "is missing"
+            what = "exists, although no message implies it" if self.found else "is missing"
         return printable(f"{self.customer_id}: {_short(self.contact_id)} {what}")
 
     def to_json(self) -> dict[str, str]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         return {
             "customer": self.customer_id,
             "contact": self.contact_id,
@@ -63,7 +63,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How many contacts there should be, how many are other, missing or superfluous, and in what, by examples."""
+    """The number of expected contacts, how many are different, missing or unexpected, and examples of differences."""
 
     contacts: int
     wrong: int
@@ -80,7 +80,7 @@ def compare_contacts(
 ) -> Comparison:
     """Wait until the consumer has caught up, customer by customer, and compare; raises `STORE_ERRORS`.
 
-    When it is given up with one customer, the others are compared as they are.
+    After the wait for one customer is given up, the others are compared without a wait.
     """
     contacts = 0
     differences: list[Difference] = []
@@ -93,7 +93,8 @@ def compare_contacts(
             found = read_contacts(target, customer_id)
             wrong = list(differences_of(customer_id, expected, found))
             tell(
-                f"Waiting for the consumer: {_ids(wrong):,} of {customer_id}'s {len(expected):,} contacts are to come …"
+                f"Waiting for the consumer: {_ids(wrong):,} of {customer_id}'s {len(expected):,} contacts are missing "
+                "or outdated …"
             )
             if found != last:
                 last, changed = found, time.monotonic()
@@ -105,10 +106,10 @@ def compare_contacts(
 
 
 def remains_of_erased(target: Target, customer_id: str, user_ids: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield what the raw contact table still holds of users who were erased: the user id, and the name of an item.
+    """Yield the remains of erased users in the raw contact table: the user id, and the name of an item.
 
-    A contact leaves an item that says when it was erased, under a hash. It must not name the user, and the items of
-    what the user did must be gone. Raises `STORE_ERRORS`.
+    A contact leaves an item with the time of its erasure, under a hash. It must not name the user, and the items with
+    the user's events must be gone. Raises `STORE_ERRORS`.
     """
     users = {sha256(f"{escaped(customer_id)}#{escaped(user_id)}"): user_id for user_id in user_ids}
     pages = (
@@ -140,7 +141,7 @@ def _text(attribute: Mapping[str, Any]) -> str:
 
 
 def read_contacts(target: Target, customer_id: str) -> dict[str, JsonObject]:
-    """Read all contacts of a customer, by their ids."""
+    """Read all contacts of a customer, by id."""
     table = ContactTable(target.account.dynamodb(), target.stores.contact_table, customer=customer_id)
     return {profile.contact_id: table.to_json(profile) for profile in table.profiles()}
 
@@ -148,7 +149,7 @@ def read_contacts(target: Target, customer_id: str) -> dict[str, JsonObject]:
 def differences_of(
     customer_id: str, expected: Mapping[str, JsonObject], found: Mapping[str, JsonObject]
 ) -> Iterator[Difference]:
-    """Yield what is wrong with the contacts of a customer."""
+    """Yield the differences in the contacts of a customer."""
     for contact_id in sorted(expected.keys() | found.keys()):
         for part, wanted, there in _parts(expected.get(contact_id, ABSENT), found.get(contact_id, ABSENT)):
             yield Difference(
@@ -157,7 +158,7 @@ def differences_of(
 
 
 def _parts(expected: Any, found: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401 -- JSON
-    """Yield the parts that differ of two documents, each with its name: a trait, the traits of an account, a count."""
+    """Yield the parts in which two documents differ, each with its name: a trait, the traits of an account, a count."""
     if _json(expected) == _json(found):
         return
     if isinstance(expected, dict) and isinstance(found, dict) and name in ("", "traits", "groups", "events"):
@@ -169,7 +170,7 @@ def _parts(expected: Any, found: Any, name: str = "") -> Iterator[tuple[str, Any
 
 
 def _json(document: object) -> str:
-    """Spell a document such that others differ: in Python `1 == True`, in JSON not. What is absent has no JSON."""
+    """Return a text that differs for different documents: in Python `1 == True`, in JSON not. "" if absent."""
     return "" if document is ABSENT else json.dumps(document, sort_keys=True)
 
 

@@ -1,6 +1,6 @@
-"""What the messages of `destination simulate` hold, as odd as what customers put into theirs.
+"""The contents of the messages of `destination simulate`, as unusual as those of real customers.
 
-Whom they are about, when they happen and how their fields are spelled is told elsewhere.
+Other modules decide about users, times and spellings.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from destination.segment.contract import JsonObject
 
 LARGE_SHARE = 0.002
 MAX_LARGE_BYTES = 250 * 1024
-"""Reverse-ETL records reach 512 KiB; what is not ASCII doubles and triples in a queue, which takes 1 MiB."""
+"""Reverse-ETL records reach 512 KiB, but characters outside ASCII double or triple in a queue, which accepts 1 MiB."""
 ODD_SHARE = 0.04
-"""Of each odd shape, among the messages that can have it."""
+"""The share of each unusual form, among the messages that can have it."""
 
 _WORDS = (
     *(
@@ -53,23 +53,23 @@ _CONTINENTS = ("Europe/Vienna", "Asia/Tokyo", "America/New_York")
 
 
 def anonymous_id(user: int) -> str:
-    """Return the anonymous id of a user, by which the user's visits were known."""
+    """Return the anonymous id of a user's earlier visits."""
     return f"507f191e-{user:04}-анон#"
 
 
 def former_user_id(user: int) -> str:
-    """Return another user id of the same person, as after a move from one system to another."""
+    """Return another user id of the same person, as after a migration between systems."""
     return f"former-{user}"
 
 
 def is_odd(draw: Random) -> bool:
-    """Draw whether a message has one of the odd shapes."""
+    """Decide at random whether a message has one of the unusual forms."""
     return draw.random() < ODD_SHARE
 
 
-def _value(draw: Random, depth: int = 0) -> Any:  # noqa: ANN401 -- any JSON
+def _value(draw: Random, depth: int = 0) -> Any:  # noqa: ANN401 -- any JSON value
     choice = draw.random()
-    if choice < 0.6:  # noqa: PLR2004 -- most are texts
+    if choice < 0.6:  # noqa: PLR2004 -- most values are strings
         return draw.choice(_WORDS)
     if choice < 0.8 or depth > 3:  # noqa: PLR2004 -- then come numbers
         return draw.choice((0, -1, 19.99, 1e-7, 1e300, 2**63, 10**40, draw.randint(-999, 999), True, False, None, -0.0))
@@ -79,14 +79,14 @@ def _value(draw: Random, depth: int = 0) -> Any:  # noqa: ANN401 -- any JSON
 
 
 def _own(draw: Random, depth: int = 0) -> JsonObject:
-    """Return an object whose keys are the customer's own."""
+    """Return an object with keys that belong to the customer."""
     return {draw.choice(_OWN_KEYS): _value(draw, depth) for _ in range(draw.randint(0, 5))}
 
 
 def _customers_own(draw: Random) -> JsonObject:
     """Return traits or properties."""
     own = _own(draw)
-    if draw.random() < 0.002:  # noqa: PLR2004 -- JSON can escape what no UTF-8 can hold
+    if draw.random() < 0.002:  # noqa: PLR2004 -- JSON can escape characters that UTF-8 can't encode
         own["half of an emoji"] = "\ud83d"
     if draw.random() < LARGE_SHARE:
         text = draw.choice(_WORDS[:9])
@@ -96,8 +96,8 @@ def _customers_own(draw: Random) -> JsonObject:
     return own
 
 
-def _odd_or(draw: Random, value: JsonObject) -> Any:  # noqa: ANN401 -- an object, or what stands for none
-    """Return an object, or how some sources write an empty one."""
+def _odd_or(draw: Random, value: JsonObject) -> Any:  # noqa: ANN401 -- an object, or a substitute for an empty one
+    """Return an object, or a form in which some sources write an empty one."""
     return draw.choice(({}, [], None)) if is_odd(draw) else value
 
 
@@ -139,10 +139,10 @@ FIELDS_BY_CALL_TYPE: dict[str, Callable[[Random, int], JsonObject]] = {
     "alias": _alias,
     "delete": lambda _draw, _user: {},
 }
-"""What a message of this call type has beside what all have; it is called with the number of the user."""
+"""The fields of a call type in addition to the common ones; called with the number of the user."""
 
 
-def context(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an object, or what stands for none
+def context(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an object, or a substitute for an empty one
     """Return the context."""
     if call_type == "delete":
         return None
@@ -167,7 +167,7 @@ def context(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an object, 
     return _odd_or(draw, context)
 
 
-def integrations(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an object, or what stands for none
+def integrations(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an object, or a substitute for an empty one
     """Return the integrations."""
     if call_type == "delete":
         return None
@@ -183,7 +183,7 @@ def integrations(draw: Random, call_type: str) -> Any:  # noqa: ANN401 -- an obj
 
 
 def extras(draw: Random) -> JsonObject:
-    """Return what Segment adds, and fields that nobody knows."""
+    """Return fields that Segment adds, and unknown fields."""
     extras: tuple[JsonObject, ...] = (
         {"version": draw.choice((2, 1, "1.1"))},
         {"channel": draw.choice(("client", "server"))},

@@ -1,4 +1,4 @@
-"""How `destination simulate` delivers: what it sends, it sends until there is an answer, or its patience is over."""
+"""Deliver the messages of `destination simulate`: retry each request until it is answered or given up."""
 
 import asyncio
 import time
@@ -23,15 +23,15 @@ from destination.simulation.traffic import Kind, Parcel, Sending, Traffic
 
 RETRY_BUDGET_SECONDS = 4 * 60 * 60
 FIRST_WAIT_SECONDS = 15
-"""Doubled for each retry, and half more or less by chance: about ten tries in four hours. Segment tells no numbers; its
+"""Doubled for each retry, with jitter of a half; about ten tries in four hours. Segment publishes no numbers; its
 libraries try ten times."""
 
 MAX_UNFINISHED = 10_000
-"""Messages that may be under way or wait for a retry at once; beyond that no new ones begin, so that memory lasts."""
+"""Limit for unfinished messages, which are being sent or wait for a retry; it bounds the memory."""
 
 
 READ_AT_ONCE = 20
-"""One in so many messages is read from the store as soon as it was accepted."""
+"""One in this many messages is read from the store immediately after its acceptance."""
 
 IsStored = Callable[[str, str], Awaitable[bool]]
 """Returns whether the store has an item, by its subject and position."""
@@ -39,7 +39,7 @@ IsStored = Callable[[str, str], Awaitable[bool]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """A valid message in the ledger, and which of its copies is delivered."""
+    """A valid message in the ledger, and the copy that is delivered."""
 
     fingerprint: Fingerprint
     due: Due
@@ -48,12 +48,12 @@ class _Entry:
 
 
 def about(customer_id: str, body: JsonObject) -> str:
-    """Name a message for people."""
+    """Return a description of a message for people."""
     return f"{customer_id}, {body.get('type', 'no type')} {body.get('message_id', '')}"
 
 
 def waits(chance: Random) -> Iterator[float]:
-    """Yield the seconds to wait before each retry, until the budget is spent."""
+    """Yield the seconds to wait before each retry, until the time is used up."""
     wait, left = float(FIRST_WAIT_SECONDS), float(RETRY_BUDGET_SECONDS)
     while (seconds := wait * chance.uniform(0.5, 1.5)) <= left:
         yield seconds
@@ -61,11 +61,11 @@ def waits(chance: Random) -> Iterator[float]:
 
 
 class Sender:
-    """Delivers traffic by a route; the ledger is kept while it goes.
+    """Delivers traffic by a route, and keeps the ledger.
 
-    `rate` is in messages begun per second, None for as many as `concurrency` requests at once allow. The waits between
-    tries are divided by `time_scale`; the seconds of a request are not. With `is_stored`, some messages are read
-    from the store as soon as they were accepted. `is_queue` is true if the store is a queue.
+    `rate` is in messages started per second; None means no limit except `concurrency` requests at once. The waits
+    between tries are divided by `time_scale`, but the time-out of a request is not. With `is_stored`, some messages are
+    read from the store immediately after their acceptance. `is_queue` is true if the store is a queue.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Sender:
         self._began = time.monotonic()
 
     async def deliver(self, sendings: Iterable[Sending]) -> None:
-        """Make all deliveries, to their end; what is delivered later goes on in the same ledger."""
+        """Make all deliveries to their end; later deliveries continue in the same ledger."""
         began, begun_before = time.monotonic(), self.ledger.begun
         self._slots = asyncio.Semaphore(self._concurrency)
         self._unfinished = asyncio.Semaphore(max(1, MAX_UNFINISHED // self._route.most_messages))
@@ -112,7 +112,7 @@ class Sender:
             await self._endpoint.close()
 
     async def _deliver(self, load: Load) -> None:
-        """Make one request, again and again; it has a slot for its first try already."""
+        """Send one request and retry it; it already has a slot for its first try."""
         parcels = self._parcels(load)
         fields = self._route.fields(load, parcels)
         entries = [self._enter(sending, parcel, fields) for sending, parcel in zip(load, parcels, strict=True)]
@@ -141,7 +141,7 @@ class Sender:
             if wait is None:
                 self._settle(entries, [Verdict(end=End.GIVEN_UP)] * len(load), tries)
                 break
-            request = None  # made anew for the next try, so that waiting costs no memory
+            request = None  # created again for the next try, so that waiting takes no memory
             await asyncio.sleep(wait / self._time_scale)
             await self._slots.acquire()
         self._unfinished.release()
@@ -150,7 +150,7 @@ class Sender:
         return [self._traffic.parcel(sending) for sending in load]
 
     def _enter(self, sending: Sending, parcel: Parcel, fields: JsonObject) -> _Entry | None:
-        """Write a message into the ledger before it is sent; None for one that must be refused."""
+        """Record a message in the ledger before it is sent; returns None for one that must be refused."""
         if parcel.kind is Kind.INVALID:
             return None
         due = self._traffic.due(parcel, fields)
@@ -167,7 +167,7 @@ class Sender:
         return _Entry(fingerprint=fingerprint, due=due, book=book, copy=copy)
 
     def _note_unclear(self, entries: Sequence[_Entry | None], tries: int) -> None:
-        """Note that a try does not say what was written."""
+        """Record that the answer to a try does not say which messages were written."""
         self.ledger.resent_unclear += len(entries) if tries == 1 else 0
         for entry in entries:
             if entry is not None:
@@ -187,28 +187,28 @@ class Sender:
                 self._check_success(entry.due, verdict.word)
 
     def _check_success(self, due: Due, word: str) -> None:
-        """Compare the answer to a message that was accepted alone with the answers that are due."""
+        """Compare the answer to an accepted single message with the expected answers."""
         allowed = ANSWERS_TO_DELETES if due.type == DELETE else ANSWERS_TO_MESSAGES
         allowed = ANSWERS_BY_QUEUE if self._is_queue else allowed
         if word and word not in allowed:
-            promise = "a success has the status and the word that are due"
+            promise = "a success has the expected status and word"
             expected = " or ".join(sorted(allowed))
             self.ledger.breaches.add(promise, about(due.customer_id, due.body), expected=expected, found=word)
 
     def _check_refusals(self, load: Load, refusals: Sequence[str | None], verdicts: Sequence[Verdict]) -> None:
-        """Compare the answers to messages that must be refused with the answers that are due."""
+        """Compare the answers to messages that must be refused with the expected answers."""
         for sending, due, verdict in zip(load, refusals, verdicts, strict=True):
             if due is not None and verdict.answer != due:
                 parcel = self._traffic.parcel(sending)
                 self.ledger.breaches.add(
-                    "a message that must be refused gets the answer that is due",
+                    "an invalid message gets the expected answer",
                     about(self._traffic.customer_ids[parcel.customer], parcel.plain | {"message_id": parcel.why}),
                     expected=due,
                     found=verdict.word or verdict.answer or "that it was accepted",
                 )
 
     async def _read_some(self, entries: Sequence[_Entry | None], verdicts: Sequence[Verdict]) -> None:
-        """Read some messages from the store as soon as they were accepted."""
+        """Read some messages from the store immediately after their acceptance."""
         if self._is_stored is None:
             return
         for entry, verdict in zip(entries, verdicts, strict=True):
@@ -225,7 +225,7 @@ class Sender:
                 )
 
     async def _try(self, head: bytes, body: bytes) -> Reply | None:
-        """Post a request once; None where no answer came."""
+        """Send a request once; returns None without an answer."""
         began = time.monotonic()
         reply = None
         try:

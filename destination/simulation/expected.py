@@ -1,7 +1,7 @@
-"""What contacts must come of messages, computed as plainly as possible, to compare the consumer's work with.
+"""Compute the expected contacts from messages as simply as possible, to compare the consumer's contacts with them.
 
-It shares no code with `consumer/contacts/contact.py`: it has all messages at once and sorts them, while the
-consumer gets them one by one in any order.
+It shares no code with `consumer/contacts/contact.py`: it has all messages at once and sorts them, while the consumer
+gets them one by one in any order.
 """
 
 import json
@@ -29,7 +29,7 @@ class _Who(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Said:
-    """A message, the contact that it is about, and its event time, "" where that is unknown."""
+    """A message, its contact, and its event time, "" if unknown."""
 
     time: str
     received_at: str
@@ -43,14 +43,14 @@ class _Said:
 
     @property
     def visitor(self) -> _Who | None:
-        """The visitor that an alias makes part of a user."""
+        """The visitor that an alias merges into a user."""
         previous = self.message.get("previous_id")
         is_alias = self.type == "alias" and self.contact.kind == "user" and previous != self.contact.id
         return _Who("visitor", previous) if is_alias and isinstance(previous, str) else None
 
 
 class _Facts:
-    """Traits or groups. The messages come in the order of their age, so a later value replaces an earlier one."""
+    """Traits or groups. Messages are added oldest first, so a later value replaces an earlier one."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -92,9 +92,9 @@ def _size(one: _Said, name: str, value: object) -> int:
 
 
 def expected_contacts(messages: Iterable[Due], *, now: str) -> dict[str, JsonObject]:
-    """Return the contacts of one customer by their ids, each as `destination contacts list --json` prints it.
+    """Return the contacts of one customer by id, in the form of `destination contacts list --json`.
 
-    `now` is when they were stored, for messages that do not say when they were received.
+    `now` is the time of storage, for messages without a time of receipt.
     """
     said = sorted((_said(message, now) for message in messages), key=lambda one: (one.time, one.message["message_id"]))
     erased_until = _erased_until(said)
@@ -114,7 +114,7 @@ def expected_contacts(messages: Iterable[Due], *, now: str) -> dict[str, JsonObj
     contacts: dict[str, JsonObject] = {}
     for root, own in of_contact.items():
         visitors = [visitor for visitor, user in merged_into.items() if user == root]
-        # A user id that an alias names as a visitor is not shown as merged: that contact stays by itself.
+        # A user id that an alias names as a visitor is not merged: that contact stays separate.
         merged = [one.id for one in visitors if one in speakers or _Who("user", one.id) not in speakers]
         contacts[_shortened(root.id)] = {
             "id": _shortened(root.id),
@@ -125,7 +125,7 @@ def expected_contacts(messages: Iterable[Due], *, now: str) -> dict[str, JsonObj
 
 
 def _facts(own: Iterable[_Said], accounts: Mapping[str, _Facts]) -> JsonObject:
-    """Return what the messages of one contact say of it."""
+    """Return the facts about a contact in its messages."""
     traits, groups = _Facts(MAX_TRAITS), _Facts(MAX_GROUPS)
     events: Counter[str] = Counter()
     last_seen = ""
@@ -162,7 +162,7 @@ def _shortened(text: str) -> str:
 
 
 def _said(message: Due, now: str) -> _Said:
-    """Read a message. Nothing happens after its receipt: a clock that is ahead is wrong."""
+    """Read a message. Its event time is at most its time of receipt: a clock that is ahead is wrong."""
     body, moments = message.body, message.moments
     received_at = sortable(moments.received) if moments.received else now
     user_id = body.get("user_id")
@@ -175,7 +175,7 @@ def _said(message: Due, now: str) -> _Said:
 
 
 def _accounts(said: Iterable[_Said]) -> Mapping[str, _Facts]:
-    """Return the traits of accounts, which no user's erasure touches."""
+    """Return the traits of accounts, which a user's erasure does not affect."""
     accounts: defaultdict[str, _Facts] = defaultdict(lambda: _Facts(MAX_TRAITS))
     for one in said:
         if one.type == "group":
@@ -185,7 +185,7 @@ def _accounts(said: Iterable[_Said]) -> Mapping[str, _Facts]:
 
 
 def _erased_until(said: Iterable[_Said]) -> dict[_Who, str]:
-    """Return until when contacts are erased: users that a `delete` names, and visitors that were part of them then."""
+    """Return the time until which contacts are erased: users in `delete` messages, and their visitors at that time."""
     until: dict[_Who, str] = {}
     for one in said:
         if one.type == "delete":

@@ -1,4 +1,4 @@
-"""Hashes by which `destination simulate` knows a message again in a store."""
+"""Hashes by which `destination simulate` recognises a message in a store."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from destination.simulation.stored import CHANGED_BY_RESENDS, Stored, as_json, c
 
 
 class Fingerprint(NamedTuple):
-    """Two hashes of a message, of which a run keeps one for each that it sends.
+    """Two hashes of a message; a run keeps a fingerprint for each message that it sends.
 
-    `identity` is of its key, subject and position. `content` is of all that is stored of it and that every resend
+    `identity` is a hash of its key: subject and position. `content` is a hash of its stored parts that every resend
     repeats.
     """
 
@@ -20,12 +20,12 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def of_due(cls, due: Due) -> Self:
-        """Take them of what must be stored."""
+        """Return the fingerprint of an expected item."""
         return cls._of((due.subject, due.position), due.facts, due.settings, due.body)
 
     @classmethod
     def of_stored(cls, stored: Stored) -> Self:
-        """Take them of what is stored."""
+        """Return the fingerprint of a stored item."""
         facts = {**stored.facts, **(stored.others or {})}
         return cls._of((stored.subject, stored.position), facts, stored.settings or {}, stored.message)
 
@@ -38,19 +38,19 @@ class Fingerprint(NamedTuple):
 
 
 class RejectKey(NamedTuple):
-    """By which a reject is known again: whose it is, and a hash of its body and settings."""
+    """Identifies a reject: its customer, and a hash of its body and settings."""
 
     customer_id: str
     digest: bytes
 
 
 def reject_key(customer_id: str, body: object, settings_header: str) -> RejectKey:
-    """Return the key of a reject: `body` is the text that was sent, or in a batch the document that is stored of it."""
+    """Return the key of a reject: `body` is the sent text, or in a batch the stored document."""
     return RejectKey(customer_id=customer_id, digest=_hash((body, settings_header)))
 
 
 def variant_of(timestamp: str | None, message: object) -> bytes:
-    """Return a hash of what tells the copies of one message from each other."""
+    """Return a hash that distinguishes the copies of one message."""
     return _hash((timestamp, changed_by_resends(message)))
 
 

@@ -1,4 +1,4 @@
-"""Send the believable traffic of a small shop: a first impression, without odd messages."""
+"""Send realistic traffic of a small shop: a first impression, without unusual messages."""
 
 import itertools
 import json
@@ -26,9 +26,9 @@ def send_shop_traffic(
     rate: float | None,
     step: Callable[[], None],
 ) -> Counter[str]:
-    """Send messages one after another, and count the answers by what became of the message.
+    """Send messages sequentially, and count the answers by outcome.
 
-    `rate` is in messages per second. The counts are `stored`, `queued`, `duplicate`, `refused` and `failed`. Raises
+    `rate` is in messages per second. The outcomes are `stored`, `queued`, `duplicate`, `refused` and `failed`. Raises
     `urllib3.exceptions.HTTPError` if the endpoint does not answer.
     """
     visits = itertools.chain.from_iterable(shop_traffic(random) for _ in itertools.count())

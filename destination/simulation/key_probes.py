@@ -1,4 +1,4 @@
-"""Keys that must not be accepted, tried in a run of `destination simulate`: what they send must be refused."""
+"""Try keys that must be refused, in a run of `destination simulate`."""
 
 import asyncio
 import base64
@@ -13,7 +13,7 @@ from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.breaches import Breaches
 from destination.simulation.routes import answer_of, content_of
 
-REFUSED = "a key that must not be accepted is refused with the answer that is due"
+REFUSED = "an invalid key is refused with the expected answer"
 REVOKED = "a revoked key is refused after KeyCacheSeconds"
 CODES = {
     "expired": "expired_key",
@@ -21,28 +21,28 @@ CODES = {
     "suspended": "suspended_key",
     "scoped": "call_type_not_allowed",
 }
-"""What is wrong with a key -> the code by which it must be refused."""
+"""The fault of a key -> the code by which it must be refused."""
 MAX_TRIES = 20
 PAUSE_SECONDS = 0.3
 USES = 12
-"""Requests with a key that is revoked then, all at once, so that each function has seen it."""
+"""Concurrent requests with a key before its revocation, so that every function caches it."""
 LONGEST_CACHE_SECONDS = 75
-"""The default of KeyCacheSeconds (60), and some time for a machine that is busy."""
+"""The default of KeyCacheSeconds (60), with tolerance for a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeKey:
-    """A key and what is wrong with it, a word of `CODES`."""
+    """A key and its fault, a word of `CODES`."""
 
     fault: str
     key: str
 
 
 class KeyProbes:
-    """Sends a message with each of some `keys`, and with `used_key` before and after `revoke` was called.
+    """Sends a message with each of some `keys`, and with `used_key` before and after the call of `revoke`.
 
-    What is sent with a good key is of no known call type, so that nothing is stored of it. A function may use a revoked
-    key for `cache_seconds`.
+    Messages with a valid key have an unknown call type, so that nothing is stored. A function may use a revoked key for
+    `cache_seconds`.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class KeyProbes:
         self._cache_seconds = cache_seconds
 
     def begin(self, breaches: Breaches) -> None:
-        """Try the bad keys, use the good one, and revoke it."""
+        """Try the bad keys, use the valid one, and revoke it."""
         asyncio.run(self._begin(breaches))
 
     def end(self, breaches: Breaches) -> None:
-        """Wait until the key that was revoked is refused by all functions."""
+        """Wait until all functions refuse the revoked key."""
         if self._used_key is not None:
             asyncio.run(self._wait_for_revocation(self._used_key, breaches))
 
@@ -107,7 +107,7 @@ class KeyProbes:
             breaches.add(REVOKED, "a key that was in use", expected=due, found=f"{others[0]}, {seconds}")
 
     async def _answer(self, key: str, message: JsonObject) -> str | None:
-        """Return a final answer, None where none comes."""
+        """Return a final answer, None if there is none."""
         for _ in range(MAX_TRIES):
             reply = await self._post(key, message)
             if reply is not None and (reply.status < 500 or reply.status == 501) and reply.status != 429:  # noqa: PLR2004

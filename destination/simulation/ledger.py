@@ -1,4 +1,4 @@
-"""What `destination simulate` sent and what became of it, as its sender sees it."""
+"""The sent messages of `destination simulate` and their outcomes, from the sender's point of view."""
 
 import sys
 from array import array
@@ -16,7 +16,7 @@ NO_CONNECTION = "no connection"
 
 
 class End(IntEnum):
-    """What became of a message for its sender; of its deliveries the best one counts."""
+    """The outcome of a message for its sender; the best of its deliveries counts."""
 
     UNFINISHED = 0
     GIVEN_UP = 1
@@ -26,7 +26,7 @@ class End(IntEnum):
 
 @dataclass(kw_only=True)
 class Tries:
-    """Every try: when it ended (seconds from the start), what it took (milliseconds), and what came of it."""
+    """All tries: when each ended (seconds from the start), how long it took (milliseconds), and its answer."""
 
     ended: "array[float]" = field(default_factory=lambda: array("f"))
     milliseconds: "array[float]" = field(default_factory=lambda: array("f"))
@@ -35,11 +35,11 @@ class Tries:
 
     @property
     def seconds(self) -> float:
-        """How long they took in all."""
+        """The total duration."""
         return max(self.ended, default=0.0)
 
     def add(self, ended: float, milliseconds: float, label: str) -> None:
-        """Note a try."""
+        """Add a try."""
         self.ended.append(ended)
         self.milliseconds.append(milliseconds)
         self.labels.append(sys.intern(label))
@@ -48,7 +48,7 @@ class Tries:
 
 @dataclass(kw_only=True)
 class Copy:
-    """One copy of a message: when its first try began, and when it was accepted, both in seconds from the start."""
+    """One copy of a message: the start of its first try, and its acceptance, both in seconds from the start."""
 
     begun: float
     accepted: float = inf
@@ -58,8 +58,9 @@ class Copy:
 class Book:
     """The deliveries of one valid message.
 
-    `sending` is how to make it again. `copies` are known by their hash. `stored` and `duplicates` count answers that
-    say so, and `is_unclear` tells that a try had no answer, or one that does not say whether the message was written.
+    `sending` can create the message again. `copies` are identified by their hash. `stored` and `duplicates` count
+    answers with these words. `is_unclear` says that a try had no answer, or an answer that does not say whether the
+    message was written.
     """
 
     sending: Sending
@@ -71,7 +72,7 @@ class Book:
 
 @dataclass(frozen=True, kw_only=True)
 class SentReject:
-    """A message that must be refused and can be kept: how to make it again, whose it is, and the code that is due."""
+    """A message that must be refused and can be kept: how to create it again, its subject, and the expected code."""
 
     sending: Sending
     subject: str | None
@@ -80,13 +81,13 @@ class SentReject:
 
 @dataclass(kw_only=True)
 class Ledger:
-    """What was sent and what became of it: counts of deliveries, and the end of each valid message.
+    """The sent messages and their outcomes: counts of deliveries, and the end of each valid message.
 
-    `deletes` holds the messages that name users to erase, by the subjects of these. `rejects` may be kept among the
-    rejects, and those in `kept` must be. `rejected` counts the codes of messages of batches. `invalid_given_up` counts
-    messages that must be refused and were not, until their sender gave them up. `later` are messages that came
-    after their users were erased. `resent_unclear` counts messages of batches that were sent again after an answer that
-    does not say what was written.
+    `deletes` has the delete messages by the subjects of their users. `rejects` may be kept among the rejects, and those
+    in `kept` must be. `rejected` counts the codes of batch messages. `invalid_given_up` counts messages that must be
+    refused and were not, until their sender gave them up. `later` are messages that arrived after their users were
+    erased. `resent_unclear` counts batch messages that were sent again after an answer that does not say which messages
+    were written.
     """
 
     tries: Tries = field(default_factory=Tries)
@@ -114,21 +115,21 @@ class Ledger:
 
     @property
     def retries(self) -> int:
-        """Tries that were not the first one of a request."""
+        """Tries after the first one of each request."""
         return max(0, len(self.tries.labels) - self.requests)
 
     @property
     def accepted(self) -> int:
-        """Deliveries that a 2xx ended."""
+        """Deliveries that ended with a 2xx."""
         return self.at_first_try + self.after_retries
 
     @property
     def finished(self) -> int:
-        """Deliveries that came to an end."""
+        """Finished deliveries."""
         return self.accepted + self.given_up + self.refused + self.refused_as_expected
 
     def settle(self, fingerprint: Fingerprint | None, end: End, *, tries: int, text: str = "") -> None:
-        """Note the end of a delivery; a message without a fingerprint is one that must be refused."""
+        """Record the end of a delivery; a message without a fingerprint must be refused."""
         if fingerprint is not None:
             self.messages[fingerprint] = max(self.messages[fingerprint], end)
         if end is End.GIVEN_UP:

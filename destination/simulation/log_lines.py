@@ -1,6 +1,6 @@
-"""The request lines that a local server wrote in a run: they must hold no key, and nothing that a message says.
+"""Check a local server's request lines: they must contain no key and no content of a message.
 
-A stack has its lines in CloudWatch, which are not read for this.
+A stack's lines are in CloudWatch, and are not read for this.
 """
 
 import base64
@@ -11,7 +11,7 @@ from destination.simulation.breaches import Breaches
 
 NO_SECRETS = "request lines hold no API key and no personal data"
 MIN_SECRET_CHARS = 6
-"""A shorter text may stand in a line by chance."""
+"""A shorter text may occur in a line by chance."""
 PERSONAL = {
     "an e-mail address": ("ada@example.com", "ada+"),
     "a name": ("Ada Lovelace",),
@@ -21,18 +21,18 @@ PERSONAL = {
     "the key of a source": ("write-key-of-a-source",),
     "a part of a message": ("long text ", "Newsletter", "DROP TABLE"),
 }
-"""What only the contents of messages hold -> texts by which it is known. Message ids and customers may be in lines."""
+"""Content that only messages have -> texts by which it is recognised. Message ids and customers may occur in lines."""
 
 
 class LogLines:
-    """Looks through the lines that are written into a file from now on."""
+    """Checks the lines that are written to a file from now on."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file if file is not None and file.exists() else None
         self._begin = self._file.stat().st_size if self._file else 0
 
     def judge(self, api_keys: Collection[str], breaches: Breaches) -> None:
-        """Note each line with a secret; a file that was begun anew meanwhile is read whole."""
+        """Report each line with a secret; a file that was replaced meanwhile is read completely."""
         secrets = dict(_secrets(api_keys))
         for line in self._lines():
             for text, what in secrets.items():
@@ -56,7 +56,7 @@ class LogLines:
 
 
 def _secrets(api_keys: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield texts that no line may hold, with what they are."""
+    """Yield texts that must not occur in any line, with descriptions."""
     for key in api_keys:
         yield key, "an API key"
         yield base64.b64encode(f"{key}:".encode()).decode(), "an Authorization header"
@@ -65,5 +65,5 @@ def _secrets(api_keys: Collection[str]) -> Iterator[tuple[str, str]]:
 
 
 def _excerpt(line: str, place: int) -> str:
-    """Return the part of a line before a secret, which tells the field, and not the secret."""
+    """Return the part of a line before a secret, which shows the field but not the secret."""
     return f"…{line[max(0, place - 40) : place]}…"

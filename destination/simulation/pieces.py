@@ -1,6 +1,6 @@
-"""Set pieces of `destination simulate`: messages that chance brings too rarely, each of them sent once and again.
+"""Set pieces of `destination simulate`: messages that random traffic contains too rarely, each sent twice.
 
-What must be stored of each is written out here, or it is what was sent.
+The expected stored form of each is written out here, or equals the sent message.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -13,19 +13,20 @@ from destination.segment.due import Moments
 from destination.simulation.required import Required, without
 
 PIECES_FROM = 100
-"""A run of fewer messages has no set pieces: there would be nothing else."""
+"""A run with fewer messages has no set pieces: there would be room for nothing else."""
 CROWD = 250
-"""Messages of one user who is erased: more than a store reads, or deletes, at once."""
+"""Messages of one user who is erased: more than a store reads or deletes in one call."""
 CROWD_SHARE = 0.7
-"""At most, of all messages of a run: the eraser reads what there is twice, so 300 messages must make more than 200."""
+"""Upper bound for their share in a run: the eraser reads everything twice, so 300 messages must contain more than
+200 of these."""
 REJECTS_OF_ERASED = 3
 BYSTANDER_MESSAGES = 5
 FIRST = datetime(2026, 2, 1, tzinfo=UTC)
-"""When the first set piece happens: before all other messages, so that no two of them are one."""
+"""The time of the first set piece: before all other messages, so that no two are duplicates."""
 SPACING = timedelta(minutes=1)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 MUCH_LATER = datetime(2100, 1, 1, tzinfo=UTC)
-"""Before and after any `delete` of a run, by whatever clock."""
+"""Later than any `delete` of a run, by any clock."""
 LONG_TEXT_CHARS = 5000
 OWN_KEYS: JsonObject = {
     "": "an empty key",
@@ -45,10 +46,10 @@ NUMBERS: JsonObject = {"above 64 bits": 2**63 + 1, "below": -(2**63) - 1, "large
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One message: in the spec's spelling without its times, what replaces fields of it when it is sent and stored.
+    """One message in the spec's spelling without its times, and the fields that replace its own when sent and stored.
 
     `refusal` is the code by which it must be refused, None for one that must be accepted. `user` is the number of a
-    user of the run whom a `delete` names. `is_sent_again` leaves out messages whose number is the point.
+    user of the run whom a `delete` names. `is_sent_again` is False for messages whose number is tested.
     """
 
     why: str
@@ -76,12 +77,12 @@ class Piece:
 
 
 def iso(time: datetime) -> str:
-    """Spell a time as most sources do."""
+    """Format a time as most sources do."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class _Maker:
-    """Numbers set pieces, so that each has a time, a user and a message id of its own unless it says otherwise."""
+    """Numbers set pieces, so that each has its own time, user and message id unless it says otherwise."""
 
     def __init__(self, customers: int, call_types: Collection[str]) -> None:
         self._customers = customers
@@ -102,7 +103,7 @@ class _Maker:
         user: int | None = None,
         is_sent_again: bool = True,
     ) -> Iterator[Piece]:
-        """Yield the piece, or nothing where its call type is not supported."""
+        """Yield the piece, or nothing if its call type is not supported."""
         self._number += 1
         number = self._number
         if call_type not in self._call_types:
@@ -123,11 +124,11 @@ class _Maker:
 
 
 ABSENT = object()
-"""In place of a field that a set piece leaves out."""
+"""Replaces a field that a set piece omits."""
 
 
 def _usual(call_type: str) -> JsonObject:
-    """Return what a message of a call type has, as far as schemas usually ask for it."""
+    """Return the usual fields of a call type, which schemas often require."""
     traits = {"email": "ada@example.com"}
     fields: dict[str, JsonObject] = {
         "identify": {"traits": traits},
@@ -154,7 +155,7 @@ def set_pieces(customers: int, call_types: Collection[str], required: Sequence[R
 
 
 def _two_values(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
-    """Yield one field in two spellings with two values: the spec's spelling counts, then ours, then the alphabet."""
+    """Yield one field in two spellings with two values: the spec's spelling counts, then ours, then alphabetically."""
     why = "two values of one field"
     yield from make(
         why, "track", {"event": "Right"}, sent={"Event": "Wrong"}, stored={"_conflicts": {"Event": "Wrong"}}
@@ -192,7 +193,7 @@ def _two_values(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
     )
 
 
-def _odd_contents(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
+def _odd_contents(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
     traits = {"email": "ada@example.com"}
     yield from make("odd keys in traits", "identify", {"traits": traits | OWN_KEYS})
     yield from make("odd keys in traits", "group", {"traits": traits | OWN_KEYS})
@@ -232,8 +233,8 @@ def _odd_contents(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
     yield from make("no message id", "identify", {"messageId": ABSENT})
 
 
-def _close_identities(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
-    """Yield messages that a sloppy key takes for one."""
+def _close_identities(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
+    """Yield messages that an imprecise key would confuse."""
     one, other = FIRST - SPACING, FIRST - 2 * SPACING
     same: JsonObject = {"messageId": "same-id", "userId": "same-user"}
     yield from make("one message id at two times", "track", same, customer=0, happened=one)
@@ -250,7 +251,7 @@ def _close_identities(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
         yield from make(why, "track", {"messageId": name, "userId": "hash-user"}, customer=0, happened=one)
 
 
-def _reordered(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
+def _reordered(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
     """Yield three identifies of one user, the latest first and the oldest last but one."""
     for minute, plan in ((50, "third"), (10, "first"), (30, "second")):
         traits = {"email": "ada@example.com", "plan": plan, f"only {plan}": True}
@@ -259,8 +260,8 @@ def _reordered(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
         yield from make("identifies of one user in another order", "identify", fields, customer=0, happened=happened)
 
 
-def _bad(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
-    """Yield messages that every schema refuses, among good ones."""
+def _bad(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
+    """Yield messages that every schema refuses, among valid ones."""
     yield from make("an id that is an object", "track", {"userId": {"id": "u"}}, refusal="invalid_message")
     yield from make("an empty event", "track", {"event": ""}, refusal="invalid_message")
     yield from make("traits that are a text", "identify", {"traits": "none"}, refusal="invalid_message")
@@ -273,7 +274,7 @@ def _bad(make: Any) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
     yield from make("a long one that is invalid", "track", long, refusal="invalid_message")
 
 
-def _lacking(make: Any, required: Required) -> Iterator[Piece]:  # noqa: ANN401 -- likewise
+def _lacking(make: Any, required: Required) -> Iterator[Piece]:  # noqa: ANN401 -- `_Maker.make`
     """Yield a message without a field that the schema of its call type requires."""
     why = f"{required.call_type} without {'.'.join(required.path)}"
     for piece in make(why, required.call_type, {"anonymousId": "piece-visitor"}, refusal="invalid_message"):
@@ -303,7 +304,7 @@ def crowd(customer: int, user: int, user_id: object, call_types: Collection[str]
 
 
 def bystander(customer: int, user_id: object, call_types: Collection[str]) -> list[Piece]:
-    """Return messages of a user who has the id of an erased one, with another customer."""
+    """Return messages of another customer's user with the id of an erased one."""
     call_type = next(name for name in ("track", "page", "screen", "identify", "group", "alias") if name in call_types)
     return [
         Piece(
@@ -326,7 +327,7 @@ def bystander(customer: int, user_id: object, call_types: Collection[str]) -> li
 def after_erasure(
     customer: int, user: int, user_id: object, call_types: Collection[str], *, refuses: bool
 ) -> list[Piece]:
-    """Return what comes of an erased user later: one message that happened before, and one that happens after."""
+    """Return later messages of an erased user: one from before the erasure, and one from after it."""
     call_type = next(name for name in ("track", "page", "screen", "identify", "group", "alias") if name in call_types)
     usual = {"type": call_type, **_usual(call_type), "userId": user_id}
     return [
@@ -341,7 +342,7 @@ def after_erasure(
         Piece(
             why="it happened after its user was erased",
             customer=customer,
-            # No activity: its time lies in the future, where "last seen" would be when it is stored.
+            # Not an activity: its time lies in the future, so "last seen" would become the time of storage.
             plain={**usual, "messageId": f"after-erasure-{user}", "context": {"active": False}},
             happened=MUCH_LATER,
             user=user,

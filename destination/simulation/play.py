@@ -1,4 +1,4 @@
-"""One run of `destination simulate`: deliver, wait for those who work on what was stored, read the stores, compare."""
+"""Run `destination simulate` once: deliver, wait for consumer and eraser, read the stores, compare."""
 
 import asyncio
 import time
@@ -36,21 +36,20 @@ from handler.errors import STORE_ERRORS
 PROGRESS_SECONDS = 0.1
 DRAIN_PAUSE_SECONDS = 0.2
 QUIET_SECONDS = 10
-"""For which a request whose answer did not come may still be under way: then the function ends (template.yaml)."""
+"""A request without an answer may still run for this time: then the function times out (template.yaml)."""
 FIFO_MEMORY_SECONDS = 5 * 60
-"""For how long a FIFO queue knows a message again,
-https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html
-"""
+"""For this time a FIFO queue recognises a duplicate,
+https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-messagededuplicationid-property.html"""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(kw_only=True)
 class Findings:
-    """What a run has found, as far as it got.
+    """The findings of a run, as far as it got.
 
-    `result` is None where the stores can't be read, for a reason that `unreadable` is. `erasures` is None where nobody
-    was to be erased, `contacts` where they were not compared. `breaches` are the promises that were broken.
+    `result` is None if the stores can't be read; `unreadable` is the reason. `erasures` is None if no user was to be
+    erased, and `contacts` if they were not compared. `breaches` are the broken promises.
     """
 
     interrupted: bool = False
@@ -63,7 +62,7 @@ class Findings:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong, or can't be told."""
+        """Return whether anything is wrong or unknown."""
         return bool(
             self.result is None
             or self.result.failed
@@ -75,7 +74,7 @@ class Findings:
 
 
 class Play:
-    """Delivers so many messages of a traffic by `sender`, and finds out what became of them."""
+    """Delivers a number of messages by `sender`, and determines their outcomes."""
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class Play:
         self._began_at = datetime.now(UTC)
 
     def run(self, *, contacts: bool) -> Findings:
-        """Deliver, and compare, `contacts` too."""
+        """Deliver and compare, with `contacts` too if asked."""
         may_have_sent = self._circumstances.may_have_sent
         findings = Findings(breaches=self._ledger.breaches)
         began_at = self._began_at.timestamp()
@@ -141,12 +140,12 @@ class Play:
         return findings
 
     def _deliver_all(self, witness: Witness | None) -> bool:
-        """Deliver, and tell whether Control-C ended that early. Between its stages the witness looks."""
+        """Deliver, and return whether Control-C ended that early. Between its stages the witness reads the stores."""
         before, after = self._stages
         try:
             self._deliver(before)
             if witness:
-                with _status("Reading what there is to erase …"):
+                with _status("Reading the messages to erase …"):
                     self._let_pass()
                     witness.look(self._traffic.doomed_subjects)
                 self._deliver(after)
@@ -155,7 +154,7 @@ class Play:
         return False
 
     def _deliver_later(self) -> bool:
-        """Deliver what comes of erased users, once and again. Returns whether Control-C ended that early."""
+        """Deliver later messages of erased users, each twice. Returns whether Control-C ended that early."""
         numbers = range(len(self._traffic.later))
         try:
             self._deliver([Sending(index=index, copy=copy, later=True) for index in numbers for copy in (0, 1)])
@@ -170,7 +169,7 @@ class Play:
         asyncio.run(_deliver(self._sender.deliver(sendings), beside))
 
     def _let_pass(self) -> None:
-        """Wait until no request can be under way whose answer did not come, and which may still write."""
+        """Wait until no request without an answer can still be running and writing."""
         if self._ledger.retries or self._ledger.begun > self._ledger.finished:
             time.sleep(QUIET_SECONDS)
 
@@ -181,8 +180,8 @@ class Play:
             return witness.judge(self._ledger, settled=settled)
 
     def _read(self, erasures: Erasures | None, audit: Audit) -> Counter[Fingerprint]:
-        """Read what is stored of the messages, or was until it was erased."""
-        with _status("Reading what is stored …"):
+        """Read the stored messages, including those that were erased since."""
+        with _status("Reading the stored messages …"):
             if self._drain:
                 return self._drain.finish(self._ledger.messages.keys())
             gone = erasures.subjects if erasures else frozenset()
@@ -209,7 +208,7 @@ class Play:
         )
 
     def _compare_rejects(self, erasures: Erasures | None, *, may_have_sent: bool) -> RejectComparison:
-        """Compare what is kept of refused messages with what was refused."""
+        """Compare the kept rejects with the refused messages."""
         with _status("Reading the rejects …"):
             return compare_rejects(
                 self._target,
@@ -220,7 +219,7 @@ class Play:
             )
 
     def _compare_contacts(self, stored: Collection[Fingerprint], erasures: Erasures | None) -> Comparison:
-        """Compare the contacts that the consumer keeps with what it was given."""
+        """Compare the consumer's contacts with the expected ones."""
         made: dict[str, Mapping[str, JsonObject]] = {}
 
         def expected_of(customer_id: str) -> dict[str, JsonObject]:
@@ -235,7 +234,7 @@ class Play:
             return comparison
 
     def _look_for_remains(self, erasures: Erasures, made: Mapping[str, Mapping[str, JsonObject]]) -> None:
-        """Look into the raw contact table for users who were erased, and did nothing after that."""
+        """Search the raw contact table for users who were erased and had no later activity."""
         traffic, gone = self._traffic, defaultdict[str, list[str]](list)
         for index in range(len(traffic.doomed)):
             due = traffic.due(traffic.parcel(Sending(index=index, deletes=True)))
@@ -275,14 +274,14 @@ class Play:
         with Progress(*columns, console=console, transient=True, disable=console.quiet) as progress:
             task = progress.add_task("", total=self._expected)
             while True:
-                waiting = f"{ledger.begun - ledger.finished:,} under way or waiting, {ledger.retries:,} retries"
+                waiting = f"{ledger.begun - ledger.finished:,} running or waiting, {ledger.retries:,} retries"
                 total = max(self._expected, ledger.begun)
                 progress.update(task, completed=ledger.finished, total=total, description=waiting)
                 await asyncio.sleep(PROGRESS_SECONDS)
 
 
 def _on_terminal() -> Console:
-    """Return a console for what passes: nothing of it goes into a file."""
+    """Return a console for transient output, which never goes to a file."""
     console = stderr()
     console.quiet = not console.is_terminal
     return console
@@ -290,13 +289,13 @@ def _on_terminal() -> Console:
 
 @contextmanager
 def _status(doing: str) -> Iterator[Callable[[str], object]]:
-    """Tell on the terminal what goes on; the body of the `with` gets what tells more of it."""
+    """Show the current activity on the terminal; the body of the `with` gets a function to update it."""
     with _on_terminal().status(doing) as status:
         yield status.update
 
 
 async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Work]) -> None:
-    """Make deliveries, and do other things for as long as that takes."""
+    """Make deliveries, and other work in parallel until they end."""
     tasks = [asyncio.create_task(work()) for work in beside]
     try:
         await deliveries
@@ -306,7 +305,7 @@ async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Work]
 
 
 def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
-    """Return what takes the messages from the queue, None where they go to the table."""
+    """Return the reader of the queue, None if messages go to the table."""
     if not target.stores.sink.feeds_queue:
         return None
     return QueueDrain(
@@ -318,9 +317,9 @@ def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
 
 
 async def _drain_beside(drain: QueueDrain) -> None:
-    """Take messages while they come: an embedded AWS slows down with each one that waits in its queue."""
+    """Receive messages while they arrive: an embedded AWS slows down with each message that waits in its queue."""
     while True:
         more = False
-        with suppress(*STORE_ERRORS):  # a store that is out of order is a matter of the reconciliation at the end
+        with suppress(*STORE_ERRORS):  # store errors are reported by the reconciliation at the end
             more = await asyncio.to_thread(drain.take)
         await asyncio.sleep(0 if more else DRAIN_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""What the store holds against what `destination simulate` sent: nothing may be missing, other, or there twice."""
+"""Compare the store with the messages that `destination simulate` sent: none may be missing, different or doubled."""
 
 import itertools
 from collections import Counter
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 READERS = 8
-"""Queries at once; botocore keeps ten connections."""
+"""Concurrent queries; botocore keeps ten connections."""
 LOOKED_UP = 50
-"""Messages of a seed whose users are looked up in a stack, to see whether an earlier run has sent them."""
+"""Messages of a seed whose users are looked up in a stack, to detect an earlier run with the same seed."""
 QUEUE_BATCH = 10
 """SQS's limit of messages in one request."""
 QUEUE_WAIT_SECONDS = 1
 MAX_EMPTY_RECEIVES = 5
-"""In sequence, before a queue counts as empty while messages are missing: it may not have asked all of its hosts."""
+"""Empty receives in a row before a queue with missing messages counts as empty: SQS may not have asked all of its
+hosts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
-    """How many messages were sent and stored, and how many of them were lost, stored twice, or stored otherwise.
+    """The numbers of sent and stored messages, and of those that were lost, stored twice, or stored with other content.
 
-    A message is lost that is not in the store although its deliveries ended: it was accepted, which is a lie, or was
-    refused for good, or no try succeeded until Segment gave it up. `stored_twice` counts superfluous items;
-    `may_double` says that they are no fault, because the store is a queue that can't know better. `stored_otherwise`
-    counts items whose content is not what was sent, `stored_unsent` those that were not to be stored at all, which is
-    no fault where earlier runs `may_have_sent` them. `others_seen` are messages of others in the queue.
+    A message is lost if it is not in the store although its deliveries ended: it was accepted wrongly, was refused
+    finally, or failed until Segment gave it up. `stored_twice` counts surplus items; `may_double` says that they are
+    not faults, because the store is a queue, which can't prevent them. `stored_otherwise` counts items whose content is
+    not the sent one. `stored_unsent` counts items that should not be stored at all, which is not a fault if earlier
+    runs `may_have_sent` them. `others_seen` are messages of others in the queue.
     """
 
     messages: int
@@ -56,17 +57,17 @@ class Reconciliation:
 
     @property
     def lost(self) -> int:
-        """Messages that are gone for good."""
+        """Messages that are lost."""
         return self.lost_accepted + self.lost_refused + self.lost_given_up
 
     @property
     def others_may_hold(self) -> bool:
-        """Whether what was accepted and is missing may be with another consumer of the queue."""
+        """Return whether another consumer of the queue may have the missing accepted messages."""
         return bool(self.others_seen and self.lost_accepted)
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong, or can't be told."""
+        """Return whether anything is wrong or unknown."""
         return bool(self.lost or self.is_wrong)
 
     @property
@@ -85,9 +86,9 @@ def reconcile(
     may_have_sent: bool = False,
     others_seen: int = 0,
 ) -> Reconciliation:
-    """Compare what was sent with what is stored of these customers.
+    """Compare the sent messages with the stored ones of these customers.
 
-    A message that is found under another key than its own is not lost: it is stored otherwise, or a second time.
+    A message that is found under another key is not lost: it is stored with other content, or a second time.
     """
     by_content = {fingerprint.content: fingerprint.identity for fingerprint in ledger.messages}
     sent = {fingerprint.identity for fingerprint in ledger.messages}
@@ -126,9 +127,9 @@ def reconcile(
 
 
 def read_table(target: Target, *, subjects: Collection[str], customer_ids: Collection[str]) -> Iterator[Stored]:
-    """Yield what the table holds of these customers; raises `STORE_ERRORS`.
+    """Yield the items of these customers in the table; raises `STORE_ERRORS`.
 
-    On a local server that is everything; in a stack it is what the subjects have.
+    On a local server it reads the whole table; in a stack, the items of the subjects.
     """
     client, table = target.account.dynamodb(), target.stores.event_table
     if target.is_local:
@@ -138,14 +139,14 @@ def read_table(target: Target, *, subjects: Collection[str], customer_ids: Colle
 
 
 def read_everything(target: Target) -> Iterator[Stored]:
-    """Yield the whole table of a local server, whoever the customers are."""
+    """Yield the whole table of a local server, for all customers."""
     yield from _scan(target.account.dynamodb(), target.stores.event_table, None)
 
 
 def holds_some(target: Target, traffic: Traffic) -> bool:
     """Return whether an earlier run with the same seed may have left something; raises `STORE_ERRORS`.
 
-    A queue tells nothing of what was taken from it.
+    A queue does not show messages that were already received from it.
     """
     if not target.stores.sink.is_queryable:
         return True
@@ -158,7 +159,7 @@ def holds_some(target: Target, traffic: Traffic) -> bool:
 
 
 def is_stored(client: "DynamoDBClient", table: str, subject: str, position: str) -> bool:
-    """Whether the table has an item; raises `STORE_ERRORS`."""
+    """Return whether the table has an item; raises `STORE_ERRORS`."""
     key = {"subject": {"S": subject}, "position": {"S": position}}
     answer = client.get_item(
         TableName=table,
@@ -179,7 +180,7 @@ def _scan(client: "DynamoDBClient", table: str, customer_ids: Collection[str] | 
 
 
 def read_subjects(client: "DynamoDBClient", table: str, subjects: Iterable[str]) -> Iterator[list[Stored]]:
-    """Read what is stored of each subject, in turn: that costs what they have, not what the table holds."""
+    """Read the items of each subject in turn: the cost depends on their items, not on the table's size."""
 
     def query(subject: str) -> list[Stored]:
         pages = client.get_paginator("query").paginate(
@@ -196,11 +197,11 @@ def read_subjects(client: "DynamoDBClient", table: str, subjects: Iterable[str])
 
 
 class QueueDrain:
-    """Takes the messages of these customers from a queue; those of others stay there, hidden until it has finished.
+    """Receives the messages of these customers from a queue; other messages stay there, hidden until it has finished.
 
-    A queue may hand out a message again, so each is counted once by SQS's own id for it. A FIFO queue of an embedded
-    AWS `forgets` what was taken from it, and lets it in again; there the id counts by which it ought to have known it.
-    `wait_seconds` is how long the queue looks for more at the end. `audit` gets each message that is counted.
+    A queue may deliver a message again, so each is counted once by SQS's own id. A FIFO queue of an embedded AWS
+    `forgets` deleted messages, and accepts duplicates of them; then the deduplication id counts. `wait_seconds` is how
+    long the queue waits for more at the end. `audit` gets each counted message.
     """
 
     def __init__(
@@ -224,16 +225,16 @@ class QueueDrain:
 
     @property
     def is_fifo(self) -> bool:
-        """Whether the queue drops what comes again."""
+        """Return whether the queue drops duplicates."""
         return self._url.endswith(".fifo")
 
     @property
     def others_seen(self) -> int:
-        """Messages of others that came."""
+        """The messages of others that were received."""
         return len(self._others)
 
     def take(self, *, wait_seconds: int = 0) -> bool:
-        """Take some messages; tell whether there were any. Raises `STORE_ERRORS`."""
+        """Receive some messages; return whether there were any. Raises `STORE_ERRORS`."""
         messages = self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=QUEUE_BATCH,
@@ -259,7 +260,7 @@ class QueueDrain:
         return bool(messages)
 
     def finish(self, expected: AbstractSet[Fingerprint]) -> Counter[Fingerprint]:
-        """Take all that is left, and let others see their messages again. Raises `STORE_ERRORS`."""
+        """Receive the rest, and make others' messages visible again. Raises `STORE_ERRORS`."""
         empty_receives = 0
         while empty_receives < MAX_EMPTY_RECEIVES:
             empty_receives = 0 if self.take(wait_seconds=self._wait_seconds) else empty_receives + 1
@@ -273,7 +274,7 @@ class QueueDrain:
 
 
 def _envelope(message: Mapping[str, Any]) -> dict[str, str]:
-    """Return the attributes of a queue message, and its ids of a FIFO queue."""
+    """Return the attributes of a queue message, and its FIFO ids."""
     attributes = message.get("MessageAttributes", {})
     system = message.get("Attributes", {})
     return {

@@ -1,4 +1,4 @@
-"""The messages that were refused, against what is kept among the rejects: all of them, as sent, and no others."""
+"""Compare the kept rejects with the refused messages: all of them, as sent, and no others."""
 
 import json
 import zlib
@@ -17,12 +17,12 @@ from destination.simulation.stored import parts_that_differ, short
 from destination.simulation.traffic import Traffic
 
 RUN_DAYS = 2
-"""On which a run leaves rejects: it may go on over midnight."""
+"""The days on which a run leaves rejects: it may run over midnight."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptReject:
-    """A reject as its table holds it; `batch_index` is None for a message that came alone."""
+    """A stored reject; `batch_index` is None for a message that was sent alone."""
 
     customer_id: str
     facts: Mapping[str, str]
@@ -31,12 +31,12 @@ class KeptReject:
 
     @property
     def is_of_batch(self) -> bool:
-        """Whether the message came in a batch."""
+        """Return whether the message was sent in a batch."""
         return "batch_index" in self.facts
 
     @property
-    def document(self) -> Any:  # noqa: ANN401 -- JSON
-        """The body as JSON, None where it is not."""
+    def document(self) -> Any:  # noqa: ANN401 -- any JSON value
+        """The body as JSON, None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -44,7 +44,7 @@ class KeptReject:
 
     @property
     def key(self) -> RejectKey:
-        """By which it is known again."""
+        """The key that identifies the reject."""
         document = self.document
         if self.is_of_batch and isinstance(document, dict):
             return reject_key(self.customer_id, repeated(document), "")
@@ -60,9 +60,9 @@ class KeptReject:
 
 @dataclass(frozen=True, kw_only=True)
 class RejectComparison:
-    """How many messages are kept among the rejects, how many are not although they were refused, and what else is.
+    """The number of kept rejects, of refused messages without one, and of unexpected rejects.
 
-    `unsent` ones are no fault where earlier runs `may_have_sent` them.
+    `unsent` rejects are not faults if earlier runs `may_have_sent` them.
     """
 
     kept: int
@@ -72,7 +72,7 @@ class RejectComparison:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong."""
+        """Return whether anything is wrong."""
         return bool(self.missing or (self.unsent and not self.may_have_sent))
 
 
@@ -84,7 +84,7 @@ def compare_rejects(
     erased: Collection[str] = (),
     may_have_sent: bool = False,
 ) -> RejectComparison:
-    """Compare; those of `erased` subjects need not be there any more. Raises `STORE_ERRORS`."""
+    """Compare; rejects of `erased` subjects may be gone. Raises `STORE_ERRORS`."""
     found = {reject.key: reject for reject in _read(target, traffic.customer_ids)}
     must = {key for key in ledger.kept if ledger.rejects[key].subject not in erased}
     missing, unsent = must - found.keys(), found.keys() - ledger.rejects.keys()
@@ -103,14 +103,14 @@ def compare_rejects(
 
 
 def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Collection[KeptReject]) -> None:
-    """Say that a reject is missing, or that it is there with another body."""
+    """Report that a reject is missing, or that it has another body."""
     parcel = traffic.parcel(sent.sending)
     customer_id = traffic.customer_ids[parcel.customer]
     about = f"{customer_id}, {parcel.plain.get('type', 'no type')} {short(parcel.plain.get('messageId'))}"
     body = parcel.body.decode("utf-8", "replace")
     alike = next((one for one in unsent if one.customer_id == customer_id and _is_alike(one, body, parcel.plain)), None)
     if alike is None:
-        promise = "a message whose answer says that it is kept is among the rejects"
+        promise = "if the answer says that a message is kept, the message is among the rejects"
         ledger.breaches.add(promise, about, expected=f"a reject with {short(body)}", found="none")
         return
     differing = list(parts_that_differ(json.loads(body), alike.document)) if alike.document is not None else []
@@ -120,7 +120,7 @@ def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Co
         else ("", f"{len(body):,} characters {short(body)}", f"{len(alike.body):,} characters {short(alike.body)}")
     )
     ledger.breaches.add(
-        "a reject holds the body as it was sent",
+        "a reject has the body that was sent",
         about,
         expected=f"{path} {due or 'absent'}".strip(),
         found=f"{path} {there or 'nothing'}".strip(),
@@ -128,19 +128,19 @@ def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Co
 
 
 def _is_alike(reject: KeptReject, body: str, plain: Mapping[str, Any]) -> bool:
-    """Whether a reject may be what became of a body."""
+    """Return whether a reject may be the kept form of a body."""
     times = [text for name in ("originalTimestamp", "timestamp") if isinstance(text := plain.get(name), str)]
     start = reject.body[:200]
     return bool(start) and (body.startswith(start) or any(time in reject.body for time in times))
 
 
 def _check(ledger: Ledger, reject: KeptReject, sent: SentReject) -> None:
-    """Compare the attributes of a reject with what is due."""
+    """Compare the attributes of a reject with the expected ones."""
     facts = reject.facts
     for name, due in (("code", sent.code), ("subject", sent.subject), ("body_hash", reject.due_hash)):
         if facts.get(name) != due:
             ledger.breaches.add(
-                f"a reject has the {name} that is due",
+                f"a reject has the expected {name}",
                 f"{reject.customer_id}, reject {facts.get('body_hash', '')[:12]}",
                 expected=str(due),
                 found=str(facts.get(name)),
@@ -159,7 +159,7 @@ def _check_write_key(ledger: Ledger, reject: KeptReject) -> None:
 
 
 def _read(target: Target, customer_ids: Collection[str]) -> Iterator[KeptReject]:
-    """Read what is kept of these customers."""
+    """Read the rejects of these customers."""
     client, table = target.account.dynamodb(), target.stores.rejects_table
     if target.is_local:  # an embedded AWS reads the whole table for every query anyway
         for page in client.get_paginator("scan").paginate(TableName=table, ConsistentRead=True):

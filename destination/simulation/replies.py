@@ -1,4 +1,4 @@
-"""What the answers of a whole run must come to: how many were duplicates, how many failed, and how long they took."""
+"""Judge the answers of a whole run: the numbers of duplicates and failures, and the durations."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -9,25 +9,25 @@ from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, Book, End, L
 from destination.simulation.traffic import Traffic
 
 SLICES = 10
-"""Of the time of a run: what happens in one or two of them is an outage, such as a function that was killed."""
+"""Parts of a run's time: events in one or two of them are an outage, such as a killed function."""
 SPREAD_SLICES = 4
-"""In so many slices it is how the deployment works."""
+"""An event in at least this many slices is the normal behaviour of the deployment."""
 NEAR_LIMIT = 0.9
-"""Of the seconds that a sender waits: an answer that takes longer is in danger of being none."""
+"""The share of the sender's time-out above which an answer is almost too late."""
 SLOW_SHARE = 0.01
-"""Of the tries, which makes it the 99th percentile."""
+"""The share of the tries, which makes it the 99th percentile."""
 FAILED_SHARE = 0.005
 FEW = 2
 UNEXPLAINED_SHARE = 0.02
-"""Of the messages, those that may be a duplicate when they come for the first time. The function knows its own first
-write when it repeats a store call, unless the store does not return what it found, as some local ones do."""
+"""The share of the messages that may be a duplicate at their first delivery. The function recognises its own first
+write when it repeats a store call. But some local stores don't return the existing item."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Circumstances:
-    """What is known of the deployment: whether its stores meet faults to order, and how long its senders wait.
+    """Facts about the deployment: whether faults are injected into its stores, and how long its senders wait.
 
-    `has_faults` is None where that is not known, as in AWS. A queue knows no duplicates.
+    `has_faults` is None if that is unknown, as in AWS. A queue has no duplicates.
     """
 
     has_faults: bool | None
@@ -38,7 +38,7 @@ class Circumstances:
 
 
 def judge_replies(ledger: Ledger, traffic: Traffic, circumstances: Circumstances) -> None:
-    """Note in the ledger what is wrong with the answers of a run that came to its end."""
+    """Record the faults of the answers of a finished run in the ledger."""
     _judge_refusals(ledger)
     if circumstances.is_table:
         _judge_duplicates(ledger, traffic, circumstances)
@@ -93,7 +93,7 @@ def _judge_duplicates(ledger: Ledger, traffic: Traffic, circumstances: Circumsta
         )
     if not circumstances.may_have_sent and unexplained > max(FEW, UNEXPLAINED_SHARE * len(accepted)):
         ledger.breaches.add(
-            "a message that comes for the first time is no duplicate",
+            "a message that is sent for the first time is not a duplicate",
             f"{unexplained:,} of {len(accepted):,} messages",
             expected='one delivery of each that is answered "stored"',
             found='none: every delivery was answered "duplicate"',
@@ -101,7 +101,7 @@ def _judge_duplicates(ledger: Ledger, traffic: Traffic, circumstances: Circumsta
 
 
 def _judge_failures(ledger: Ledger) -> None:
-    """Look for failures all over a run, where no fault of a store was ordered."""
+    """Look for failures throughout a run without injected store faults."""
     tries = ledger.tries
     labels = {label for label in tries.counts if label.partition(" ")[2] in STORE_FAULT_CODES}
     failed = [ended for ended, label in zip(tries.ended, tries.labels, strict=True) if label in labels]
@@ -115,7 +115,7 @@ def _judge_failures(ledger: Ledger) -> None:
 
 
 def _judge_times(ledger: Ledger, timeout_seconds: float) -> None:
-    """Look for slow answers all over a run."""
+    """Look for slow answers throughout a run."""
     tries, limit = ledger.tries, NEAR_LIMIT * timeout_seconds * 1000
     slow = [
         ended
@@ -124,7 +124,7 @@ def _judge_times(ledger: Ledger, timeout_seconds: float) -> None:
     ]
     if len(slow) > max(FEW, SLOW_SHARE * len(tries.labels)) and _is_spread(ledger, slow):
         ledger.breaches.add(
-            "99 of 100 answers come well before their sender stops to wait",
+            "99 of 100 answers arrive well before their sender stops waiting",
             f"{len(slow):,} of {len(tries.labels):,} tries",
             expected=f"less than {limit / 1000:.1f} s",
             found=f"longer, {tries.counts[TIMED_OUT]:,} of them without any answer within {timeout_seconds:g} s",
@@ -132,7 +132,7 @@ def _judge_times(ledger: Ledger, timeout_seconds: float) -> None:
 
 
 def _is_spread(ledger: Ledger, ended: list[float]) -> bool:
-    """Whether times are spread over a run, unlike the times of an outage."""
+    """Return whether times are spread over a run, unlike the times of an outage."""
     length = ledger.tries.seconds / SLICES or 1
     return len({min(SLICES, ceil(time / length)) for time in ended}) >= SPREAD_SLICES
 

@@ -1,4 +1,4 @@
-"""What `destination simulate` tells at its end: the reconciliation, the answers over time, and how long they took."""
+"""The report of `destination simulate`: the reconciliation, the answers over time, and their durations."""
 
 import itertools
 import math
@@ -22,10 +22,10 @@ from destination.simulation.witness import Erasures
 
 TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40
-"""At most; as many as fit beside the numbers, or none."""
+"""Upper bound; the bars take the space next to the numbers, if there is enough."""
 PADDING_COLUMNS = 2
 MIN_NOTE_COLUMNS = 20
-"""Where notes have no room beside the numbers, they come below."""
+"""Notes with less space next to the numbers are printed below them."""
 BUCKET_ENDS_MILLISECONDS = (*(step * 10**power for power in range(4) for step in (1, 2, 5)), math.inf)
 SHOWN_LABELS = 15
 SHOWN_REFUSALS = 5
@@ -40,7 +40,7 @@ OUTCOMES = {
     "stored_unsent": "stored_unsent",
     "others_seen": "others_seen",
 }
-"""Key in what `--json` prints -> attribute of `Reconciliation`."""
+"""Key in the output of `--json` -> attribute of `Reconciliation`."""
 ERASURES = {
     "erased": "erased",
     "erased_messages": "messages",
@@ -50,13 +50,13 @@ ERASURES = {
     "receipts_wrong": "receipts_wrong",
     "eraser_settled": "settled",
 }
-"""Likewise -> attribute of `Erasures`."""
+"""Key in the output of `--json` -> attribute of `Erasures`."""
 REJECTS = {"rejects_kept": "kept", "rejects_missing": "missing", "rejects_unsent": "unsent"}
-"""Likewise -> attribute of `RejectComparison`."""
+"""Key in the output of `--json` -> attribute of `RejectComparison`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 WITHOUT_SET_PIECES = (
-    f"This run has no set pieces: odd contents, close identities and bad keys were not tried. Use --messages "
+    f"This run has no set pieces: unusual contents, similar identities and bad keys were not tried. Use --messages "
     f"{PIECES_FROM} or more."
 )
 _BARS = "▁▂▃▄▅▆▇█"
@@ -64,7 +64,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run that is over."""
+    """A finished run."""
 
     url: str
     seed: int
@@ -76,12 +76,12 @@ class Run:
 
     @property
     def answered_milliseconds(self) -> list[float]:
-        """What the tries took that were answered."""
+        """The durations of the answered tries."""
         tries = self.ledger.tries
         return [time for time, label in zip(tries.milliseconds, tries.labels, strict=True) if label[0].isdecimal()]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `--json` prints."""
+        """Return the form for `--json`."""
         ledger, findings = self.ledger, self.findings
         statuses: Counter[str] = Counter()
         for label, count in ledger.tries.counts.items():
@@ -120,7 +120,7 @@ class Run:
         }
 
     def picture(self, columns: int) -> RenderableType:
-        """Return what people are shown, for a terminal of so many columns."""
+        """Return the output for people, for a terminal of this width."""
         times = percentiles(self.answered_milliseconds)
         parts: list[RenderableType] = [
             _numbers(self, columns),
@@ -128,7 +128,7 @@ class Run:
             histogram(self.answered_milliseconds, columns),
             Text("  ".join(f"{name} {time:,} ms" for name, time in times.items()), "dim"),
             *(
-                Text(f"Refused for good, {count:,} times: {text}", "red")
+                Text(f"Refused finally, {count:,} times: {text}", "red")
                 for text, count in self.ledger.refusals.most_common(SHOWN_REFUSALS)
             ),
             *([Text(f"Rejected: {_counted(self.ledger.rejected)}", "dim")] if self.ledger.rejected else []),
@@ -156,9 +156,9 @@ def _numbers(run: Run, columns: int) -> RenderableType:
         ("duplicates answered", ledger.duplicates, "", ""),
     ]
     sometimes: list[_Row] = [
-        ("refused for good", ledger.refused, BAD, "valid messages that their sender drops"),
+        ("refused finally", ledger.refused, BAD, "valid messages that their sender drops"),
         ("refused as expected", ledger.refused_as_expected, "", ""),
-        ("accepted though invalid", ledger.accepted_though_invalid, BAD, ""),
+        ("accepted although invalid", ledger.accepted_though_invalid, BAD, ""),
         ("unfinished", ledger.begun - ledger.finished, DOUBTFUL, "when it was interrupted"),
     ]
     outcome = [
@@ -199,7 +199,7 @@ def _erased(erasures: Erasures) -> list[_Row]:
     counted = (
         f"users: {erasures.messages:,} messages and {erasures.rejects:,} rejects, by {erasures.receipts:,} receipts"
     )
-    left = "messages, rejects and deletes that are left of them"
+    left = "remaining messages, rejects and deletes of these users"
     return [
         ("erased", erasures.erased, "", counted),
         ("not erased", erasures.not_erased, BAD if erasures.not_erased else GOOD, left if erasures.not_erased else ""),
@@ -233,7 +233,7 @@ def _losses(result: Reconciliation) -> str:
             "some of these"
         )
     causes = {
-        "refused for good": result.lost_refused,
+        "refused finally": result.lost_refused,
         "given up": result.lost_given_up,
         accepted: result.lost_accepted,
     }
@@ -250,7 +250,7 @@ def _verdicts(findings: Findings) -> Iterator[Text]:
     if findings.erasures:
         yield _verdict_on_erasures(findings.erasures)
     if findings.rejects and findings.rejects.failed:
-        yield Text("What is kept among the rejects is not what was refused.", BAD)
+        yield Text("The kept rejects do not match the refused messages.", BAD)
     if findings.contacts:
         yield _verdict_on_contacts(findings.contacts)
     if findings.breaches:
@@ -259,37 +259,37 @@ def _verdicts(findings: Findings) -> Iterator[Text]:
 
 def _verdict(result: Reconciliation, *, so_far: str) -> Text:
     if result.others_may_hold and result.lost == result.lost_accepted and not result.is_wrong:
-        return Text("Whether anything was lost can't be told: others use this queue too.", BAD)
+        return Text("It is unknown whether anything was lost: others use this queue too.", BAD)
     if result.failed:
-        return Text("Something was lost, stored twice or otherwise, or judged wrongly.", BAD)
+        return Text("Something was lost, stored twice or with other content, or judged wrongly.", BAD)
     if result.stored_twice:
         return Text(
             f"Nothing was lost{so_far}. A queue may hold a message twice (a FIFO queue one that comes again after "
-            "five minutes); its consumer has to know.",
+            "five minutes); its consumer must handle that.",
             DOUBTFUL,
         )
     if not result.messages:
-        return Text(f"Nothing was to be stored{so_far}.", DOUBTFUL)
-    return Text(f"Nothing was lost{so_far}, nothing was stored twice or otherwise.", f"bold {GOOD}")
+        return Text(f"Nothing had to be stored{so_far}.", DOUBTFUL)
+    return Text(f"Nothing was lost{so_far}, nothing was stored twice or with other content.", f"bold {GOOD}")
 
 
 def _verdict_on_erasures(erasures: Erasures) -> Text:
     if not erasures.settled:
         return Text("The eraser does not seem to run: users are left, and it has finished none for two minutes.", BAD)
     if erasures.failed:
-        return Text("Something is left of erased users, or their receipts don't tell what was erased.", BAD)
-    return Text("Nothing is left of the erased users, and their receipts count all of it once.", f"bold {GOOD}")
+        return Text("Data of erased users is left, or their receipts don't match the erased data.", BAD)
+    return Text("No data of the erased users is left, and their receipts count everything once.", f"bold {GOOD}")
 
 
 def _verdict_on_contacts(contacts: Comparison) -> Text:
     if not contacts.wrong:
-        return Text("All contacts are what the messages make of them.", f"bold {GOOD}")
+        return Text("All contacts match the messages.", f"bold {GOOD}")
     shown = "".join(f"\n{difference}" for difference in contacts.differences)
-    return Text(f"Contacts are not what the messages make of them:{shown}", BAD)
+    return Text(f"Contacts do not match the messages:{shown}", BAD)
 
 
 def percentiles(milliseconds: Iterable[float]) -> dict[str, float]:
-    """Return the nearest-rank percentiles of times, rounded; none of no times."""
+    """Return the nearest-rank percentiles of times, rounded; none for no times."""
     times = sorted(milliseconds)
     return {
         name: round(times[math.ceil(share * len(times)) - 1], 1) for name, share in PERCENTILES.items() if times
@@ -297,7 +297,7 @@ def percentiles(milliseconds: Iterable[float]) -> dict[str, float]:
 
 
 def timeline(tries: Tries, columns: int) -> Table:
-    """Draw how often each answer came in each slice of the run, every row to the scale of its own busiest slice."""
+    """Draw how often each answer occurred in each slice of the run; each row has its own scale."""
     shown = tries.counts.most_common(SHOWN_LABELS)
     heads: tuple[str, ...] = ("Answer", "How often", f"over {tries.seconds:.1f} s")
     rows: list[_Cells] = [(label, f"{count:,}") for label, count in shown]
@@ -317,7 +317,7 @@ def timeline(tries: Tries, columns: int) -> Table:
 
 
 def histogram(milliseconds: Sequence[float], columns: int) -> Table:
-    """Draw how many answers took how long."""
+    """Draw a histogram of the durations of the answers."""
     counts = [0] * len(BUCKET_ENDS_MILLISECONDS)
     for time in milliseconds:
         counts[next(place for place, end in enumerate(BUCKET_ENDS_MILLISECONDS) if time < end)] += 1
@@ -342,7 +342,7 @@ _Cells = tuple[str | Text, ...]
 
 
 def _room(columns: int, heads: Sequence[str], rows: Iterable[_Cells]) -> int:
-    """Return how many columns are left for a picture beside the first two."""
+    """Return the number of columns for a picture next to the first two columns."""
     return columns - sum(max(map(len, cells)) + PADDING_COLUMNS for cells in zip(heads[:2], *rows, strict=True))
 
 
@@ -357,7 +357,7 @@ def _table(heads: Iterable[str], rows: Iterable[_Cells]) -> Table:
 
 
 def colour(label: str) -> str:
-    """Choose a colour for what an answer means to Segment: green for accepted, yellow for a retry, red for the end."""
+    """Return the colour of an answer: green for accepted, yellow for a retry, red for a final refusal."""
     status = label.split(maxsplit=1)[0]
     if not status.isdecimal() or int(status) in RETRIED_BY_SEGMENT:
         return "yellow"

@@ -1,7 +1,7 @@
-"""The fields that the schemas of this checkout require: `destination simulate` sends a message without each of them.
+"""Find the fields that the schemas of this checkout require: `destination simulate` omits each of them once.
 
-The schemas are the partner's own configuration, so they are read as what they are, JSON files. A deployment with older
-schemas accepts what these refuse.
+The schemas are the partner's own configuration, so they are read as JSON files. A deployment with older schemas may
+accept messages that these refuse.
 """
 
 import json
@@ -13,23 +13,23 @@ from destination.segment.contract import JsonObject
 from destination.segment.names import CONTEXT_NAMES, CONTEXT_OBJECT_NAMES, TOP_NAMES
 
 NEVER_MISSING = {"type", "message_id"}
-"""A missing type has an answer of its own, and an id is made for a message without one."""
+"""A missing type has its own answer, and a missing id is derived."""
 MAX_DEPTH = 8
-"""Of objects inside each other that are looked at; a schema that refers to itself has no end."""
+"""Limit for nested objects; a schema that refers to itself has no end."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Required:
-    """A field that messages of a call type must have, by its path in the spec's spelling."""
+    """A required field of a call type, by its path in the spec's spelling."""
 
     call_type: str
     path: tuple[str, ...]
 
 
 def required_fields(folder: Path, call_types: Collection[str]) -> list[Required]:
-    """Return what the schemas in a folder require of messages of these call types.
+    """Return the required fields of these call types by the schemas in a folder.
 
-    Rules that several fields can satisfy (`anyOf`, `oneOf`, `if`) are left out.
+    Rules that several fields can satisfy (`anyOf`, `oneOf`, `if`) are skipped.
     """
     files = {path.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))}
     found = set()
@@ -42,7 +42,7 @@ def required_fields(folder: Path, call_types: Collection[str]) -> list[Required]
 
 
 def without(message: JsonObject, path: tuple[str, ...]) -> JsonObject:
-    """Return a message that lacks a field; what should hold it is there and empty."""
+    """Return a message without a field; the object around it exists and is empty."""
     first, *rest = path
     if not rest:
         return {name: value for name, value in message.items() if name != first}
@@ -55,7 +55,7 @@ def without(message: JsonObject, path: tuple[str, ...]) -> JsonObject:
 def _paths(
     files: JsonObject, file: str, schema: object, path: tuple[str, ...], depth: int
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the paths that a schema requires, in stored names."""
+    """Yield the required paths of a schema, in stored names."""
     if not isinstance(schema, dict) or depth == 0:
         return
     for name in schema.get("required", ()):
@@ -72,7 +72,7 @@ def _paths(
 
 
 def _at(document: object, pointer: str) -> object:
-    """Return the part of a document that a JSON Pointer (RFC 6901) names, None where there is none."""
+    """Return the part of a document that a JSON Pointer (RFC 6901) names, None without one."""
     for token in pointer.split("/")[1:]:
         name = token.replace("~1", "/").replace("~0", "~")
         document = document.get(name) if isinstance(document, dict) else None
@@ -80,7 +80,7 @@ def _at(document: object, pointer: str) -> object:
 
 
 def _in_spec(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Spell a path of stored names as the spec does."""
+    """Return a path of stored names in the spec's spelling."""
     top = {stored: spec for spec, stored in TOP_NAMES.items()}
     first, *rest = path
     if first != "context" or not rest:

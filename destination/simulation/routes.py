@@ -1,6 +1,6 @@
-"""How messages get to the destination: one by one as Segment sends them, or in batches as its server libraries do.
+"""Send messages to the destination: one by one like Segment, or in batches like its server libraries.
 
-What is retried, and for how long: https://segment.com/docs/connections/destinations/#retries and
+Retries: https://segment.com/docs/connections/destinations/#retries and
 https://segment.com/docs/connections/sources/catalog/libraries/server/http-api/#errors
 """
 
@@ -30,25 +30,25 @@ from destination.simulation.ledger import End, SentReject
 from destination.simulation.traffic import Parcel, Refusal, Sending, Traffic, sent_at
 
 LIBRARY_TIMEOUT_SECONDS = 10
-"""That of the Node library, the shortest there is."""
+"""The time-out of the Node library, the shortest one."""
 BATCH_MESSAGES = 100
-"""What the libraries send at once unless they are told otherwise."""
+"""The default batch size of the libraries."""
 MAX_BATCH_BYTES = 475_000
 """The Python library's limit, below Segment's of 500 KB; here for the messages alone."""
 NOBODYS_KEY = "key-of-nobody"
 GZIP_SHARE, SENT_AT_SHARE, WRITE_KEY_SHARE, WRONG_KEY_SHARE = 0.5, 0.7, 0.3, 0.3
 
 Load = tuple[Sending, ...]
-"""What goes in one request."""
+"""The messages of one request."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a message by a final answer.
+    """The outcome of a message by a final answer.
 
-    `code` is why it was refused, and `answer` the status and the code of the answer, or the code alone in a batch.
-    `word` is what the answer to a single message says of one that was accepted. `is_kept` tells that a refused one is
-    said to be among the rejects, None where the answer does not say.
+    `code` is the reason of a refusal. `answer` is the status and code of the answer, or only the code in a batch.
+    `word` is the word in the answer to an accepted single message. `is_kept` says whether the answer claims that a
+    refused message is among the rejects, None if it does not say.
     """
 
     end: End
@@ -61,40 +61,40 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
-    """What a final answer says: a verdict for each message, and how many were stored before."""
+    """The content of a final answer: a verdict for each message, and the number of duplicates."""
 
     verdicts: Sequence[Verdict]
     duplicates: int = 0
 
 
 class Route(Protocol):
-    """How those send who use a route of the destination."""
+    """The senders who use a route of the destination."""
 
     @property
     def retried(self) -> frozenset[int]:
-        """The statuses after which they send the same again."""
+        """The statuses after which they retry."""
 
     @property
     def most_messages(self) -> int:
-        """How many go in one request."""
+        """The largest number of messages in a request."""
 
     def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
-        """Yield what is sent together."""
+        """Yield messages that are sent together."""
 
     def request(self, load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
-        """Return head and body, always the same for the same load."""
+        """Return head and body, always the same for the same messages."""
 
     def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
-        """Return what is told once for all messages of a request."""
+        """Return the batch-level fields of a request."""
 
     def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
-        """Return the answer that is due for each message, None for a message that must be accepted."""
+        """Return the expected answer for each message, None for a message that must be accepted."""
 
     def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
-        """Return, by their places, the messages that a reject can be made of."""
+        """Return, by index, the messages that can be kept as rejects."""
 
     def ruling(self, reply: Reply, messages: int) -> Ruling:
-        """Read a final answer to so many messages."""
+        """Read a final answer to a number of messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +108,17 @@ class SegmentRoute:
     most_messages = 1
 
     def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
-        """Yield each alone."""
+        """Yield each message alone."""
         return ((sending,) for sending in sendings)
 
     def request(self, _load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
-        """Return what Segment sends."""
+        """Return the request that Segment sends."""
         [parcel] = parcels
         headers = segment_headers(self.api_keys[parcel.customer], self.traffic.settings(parcel.customer))
         return self.endpoint.head(headers), parcel.body
 
     def fields(self, _load: Load, _parcels: Sequence[Parcel]) -> JsonObject:
-        """Return nothing: a message is alone."""
+        """Return nothing: there is no batch."""
         return {}
 
     def refusals(self, _load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
@@ -126,7 +126,7 @@ class SegmentRoute:
         return [None if parcel.refusal is None else answer_of(parcel.refusal.alone) for parcel in parcels]
 
     def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
-        """Return what a schema must refuse: it is kept as it came, without the key of its source."""
+        """Return messages that a schema must refuse: they are kept as sent, without the key of their source."""
         [parcel], [sending] = parcels, load
         if parcel.refusal is None or parcel.refusal.alone not in KEPT_ALONE:
             return {}
@@ -137,7 +137,7 @@ class SegmentRoute:
         return {0: (key, SentReject(sending=sending, subject=subject, code=parcel.refusal.alone))}
 
     def ruling(self, reply: Reply, _messages: int) -> Ruling:
-        """Read what the status says."""
+        """Read the status and the body."""
         content = content_of(reply)
         word, code, kept = (content.get(name) for name in ("status", "code", "kept"))
         verdict = Verdict(
@@ -152,9 +152,10 @@ class SegmentRoute:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRoute:
-    """`POST /v1/batch`: messages of a customer together, with what the batch tells for all of them.
+    """`POST /v1/batch`: messages of a customer together, with their batch-level fields.
 
-    What is no JSON goes alone, in place of a batch; so does some of it that is made a good batch with a key of nobody.
+    An entry that is not JSON is sent alone, in place of a batch. Some of these are sent as a valid batch with an
+    unknown key instead.
     """
 
     traffic: Traffic
@@ -164,7 +165,7 @@ class BatchRoute:
     retried: frozenset[int] = field(default=RETRIED_BY_LIBRARIES, init=False)
 
     def loads(self, sendings: Iterable[Sending]) -> Iterator[Load]:
-        """Yield batches as they become full, and the others at the end."""
+        """Yield batches when they are full, and the rest at the end."""
         waiting: dict[int, list[Sending]] = defaultdict(list)
         sizes: dict[int, int] = defaultdict(int)
         for sending in sendings:
@@ -185,7 +186,7 @@ class BatchRoute:
         yield from map(tuple, waiting.values())
 
     def request(self, load: Load, parcels: Sequence[Parcel]) -> tuple[bytes, bytes]:
-        """Return what a library sends: some compressed, some with the key in the body in place of a header."""
+        """Return the request of a library: some compressed, some with the key in the body instead of a header."""
         draw = self._draw(load, "request")
         key = self.api_keys[parcels[0].customer]
         headers = {"Content-Type": "application/json", "User-Agent": "analytics-python/2.3.3"}
@@ -207,14 +208,14 @@ class BatchRoute:
         return self.endpoint.head(headers), body
 
     def refusals(self, load: Load, parcels: Sequence[Parcel]) -> Sequence[str | None]:
-        """Return the code of a message in a batch, and of one that goes alone the status too."""
+        """Return the code of a batch message; with the status for an entry that is sent alone."""
         if _is_unreadable(parcels[0]):
             is_nobodys = self._draw(load, "request").random() < WRONG_KEY_SHARE
             return [answer_of("unknown_key" if is_nobodys else _refusal(parcels[0]).alone)]
         return [None if parcel.refusal is None else parcel.refusal.in_batch for parcel in parcels]
 
     def rejects(self, load: Load, parcels: Sequence[Parcel]) -> Mapping[int, tuple[RejectKey, SentReject]]:
-        """Return the messages that must be refused and can be read: they are kept as they would be stored."""
+        """Return the readable messages that must be refused: they are kept in the form that would be stored."""
         fields, rejects = self.traffic.stored_fields(parcels[0].customer, self.fields(load, parcels)), {}
         for place, (sending, parcel) in enumerate(zip(load, parcels, strict=True)):
             if parcel.refusal is not None and parcel.refusal.in_batch in KEPT_OF_A_BATCH:
@@ -225,43 +226,43 @@ class BatchRoute:
         return rejects
 
     def ruling(self, reply: Reply, messages: int) -> Ruling:
-        """Read which messages are rejected; all are refused by an answer that does not tell of each."""
+        """Read the rejected messages; an answer without details per message refuses all."""
         content = content_of(reply)
         rejected = _rejected(content, messages)
         counts = [content.get(name) for name in ("accepted", "duplicates")]
         told = len(rejected) + sum(count if type(count) is int else -messages for count in counts)
         is_counted = _is_success(reply) or content.get("code") == "nothing_accepted"
         if not is_counted or told != messages:
-            text = f"{_text(reply)} (which does not tell of each message)" if is_counted else _text(reply)
+            text = f"{_text(reply)} (without details per message)" if is_counted else _text(reply)
             answer = " ".join(str(part) for part in (reply.status, content.get("code")) if part)
             return Ruling(verdicts=[Verdict(end=End.REFUSED, text=text, answer=answer)] * messages)
         verdicts = [rejected.get(place, Verdict(end=End.ACCEPTED)) for place in range(messages)]
         return Ruling(verdicts=verdicts, duplicates=content["duplicates"])
 
     def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
-        """Return what a batch tells for its messages."""
+        """Return the batch-level fields."""
         fields = self.traffic.shared(parcels[0].customer)
         if self._draw(load, "sentAt").random() < SENT_AT_SHARE:
             fields["sentAt"] = sent_at(load[-1])
         return fields
 
     def _draw(self, load: Load, what: str) -> Random:
-        """Return what decides about a batch: the same when it is sent again."""
-        return Random(f"{self.traffic.seed}/{load}/{what}")  # noqa: S311 -- to be repeatable, not secret
+        """Return the random source of a batch: the same when the batch is sent again."""
+        return Random(f"{self.traffic.seed}/{load}/{what}")  # noqa: S311 -- repeatable, not secret
 
 
 def is_kept(code: str) -> bool:
-    """Whether a message of a batch that was rejected with a code is among the rejects."""
+    """Return whether a batch message that was rejected with a code is among the rejects."""
     return code in KEPT_OF_A_BATCH
 
 
 def answer_of(code: str) -> str:
-    """Return the answer that is due by its code: `400 invalid_message`."""
+    """Return the expected answer for a code: `400 invalid_message`."""
     return f"{STATUS_BY_CODE[code]} {code}"
 
 
 def subject_by(customer_id: str, body: JsonObject) -> str | None:
-    """Return whose a message is that must be refused, None where it names nobody."""
+    """Return the subject of a message that must be refused, None if it has neither id."""
     for kind, name in (("user", "user_id"), ("anonymous", "anonymous_id")):
         if isinstance(body.get(name), str):
             return subject_of(customer_id, kind, body[name])
@@ -269,7 +270,7 @@ def subject_by(customer_id: str, body: JsonObject) -> str | None:
 
 
 def kept_text(body: bytes) -> str:
-    """Return the text that is kept of a body: as it came, or without the key of its source where it has one."""
+    """Return the kept text of a body: unchanged, or without the key of its source if it has one."""
     text = body.decode()
     document = json.loads(text)
     if not _names_write_key(document):
@@ -278,7 +279,7 @@ def kept_text(body: bytes) -> str:
 
 
 def json_text(document: object) -> str:
-    """Return JSON as it is stored: short, and escaped only where UTF-8 can't hold it."""
+    """Return JSON as it is stored: compact, and escaped only where UTF-8 can't encode it."""
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
@@ -288,7 +289,7 @@ def json_text(document: object) -> str:
 
 
 def without_write_key(document: JsonObject) -> JsonObject:
-    """Return a message without the key of its source, whichever casing it has."""
+    """Return a message without the key of its source, in any casing."""
     return {
         name: without_write_key(value) if _may_hold_write_key(name) and isinstance(value, dict) else value
         for name, value in document.items()
@@ -297,7 +298,7 @@ def without_write_key(document: JsonObject) -> JsonObject:
 
 
 def is_write_key(name: str) -> bool:
-    """Whether a name is the name of a source's key, in any casing."""
+    """Return whether a name is a source's key, in any casing."""
     return _letters(name) == "writekey" and not name.startswith(("_", "-"))
 
 
@@ -318,21 +319,21 @@ def _names_write_key(document: object) -> bool:
 
 
 def _refusal(parcel: Parcel) -> Refusal:
-    assert parcel.refusal is not None  # noqa: S101 -- of a message that must be refused
+    assert parcel.refusal is not None  # noqa: S101 -- a message that must be refused
     return parcel.refusal
 
 
 def _is_unreadable(parcel: Parcel) -> bool:
-    """Whether a body is not JSON in UTF-8, and would break its batch."""
+    """Return whether a body is not JSON in UTF-8, and would make its batch invalid."""
     return parcel.refusal is not None and parcel.refusal.in_batch is None
 
 
 def _entry(parcel: Parcel) -> bytes:
-    """Return a message as it stands in a batch; one that is too long only by its escapes is sent with few of them."""
+    """Return the JSON text of a message in a batch; with few escapes if they would make it too long."""
     if len(parcel.body) <= MAX_BATCH_BYTES:
         return parcel.body
     text = json.dumps(parcel.message, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")  # of a lone surrogate this makes what JSON has for it
+    return text.encode("utf-8", "backslashreplace")  # for a lone surrogate this produces JSON's escape
 
 
 def _batch(entries: Iterable[bytes], fields: Mapping[str, Any]) -> bytes:
@@ -340,7 +341,7 @@ def _batch(entries: Iterable[bytes], fields: Mapping[str, Any]) -> bytes:
 
 
 def content_of(reply: Reply) -> dict[str, Any]:
-    """Return the JSON object of an answer, an empty one where it holds none."""
+    """Return the JSON object in an answer, an empty one without any."""
     try:
         content = json.loads(reply.body)
     except (ValueError, RecursionError):
@@ -349,13 +350,13 @@ def content_of(reply: Reply) -> dict[str, Any]:
 
 
 MAX_WORD_CHARS = max(map(len, STATUS_BY_CODE))
-"""Longest code of an answer. What is longer comes from somebody else, and would not fit into the report."""
+"""The longest code of an answer. A longer text comes from another server, and would not fit into the report."""
 
 
 def label_of(reply: Reply) -> str:
-    """Name an answer by its status and our word for it: `200 stored`, `503 event_store_unavailable`.
+    """Return a label for an answer with its status and word: `200 stored`, `503 event_store_unavailable`.
 
-    That for a batch says whether all of its messages were accepted.
+    The label for a batch says whether all of its messages were accepted.
     """
     content = content_of(reply)
     word = content.get("code", content.get("status"))
@@ -374,7 +375,7 @@ def _text(reply: Reply) -> str:
 
 
 def _rejected(content: Mapping[str, Any], messages: int) -> dict[int, Verdict]:
-    """Return what an answer says of messages by their index, each once."""
+    """Return the entries about messages in an answer, by index, each once."""
     rejected: dict[int, Verdict] = {}
     told = content.get("rejected")
     for one in told if isinstance(told, list) else []:

@@ -1,4 +1,4 @@
-"""What a simulation needs of a deployment: an endpoint that answers, and temporary API keys."""
+"""Prepare a simulation: find an endpoint that answers, and create temporary API keys."""
 
 import asyncio
 import ssl
@@ -23,11 +23,11 @@ from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 
 KEY_LIFETIME = timedelta(days=7)
-"""Of the temporary keys, should the run be killed before it removes them; longer than any run."""
+"""The lifetime of the temporary keys, in case the run is killed before it removes them; longer than any run."""
 
 
 def reader_of(target: Target) -> IsStored | None:
-    """Return a function that looks an item up in the event table; None for a queue, which can't be asked."""
+    """Return a function that looks up an item in the event table; None for a queue, which has no look-up."""
     if not target.stores.sink.is_queryable:
         return None
     client, table = target.account.dynamodb(), target.stores.event_table
@@ -36,20 +36,20 @@ def reader_of(target: Target) -> IsStored | None:
         try:
             return await asyncio.to_thread(is_stored, client, table, subject, position)
         except STORE_ERRORS:
-            return True  # a store that can't be read is a matter of the reconciliation at the end
+            return True  # store errors are reported by the reconciliation at the end
 
     return read
 
 
 def reachable_endpoint(url: str, ca_file: str | None, *, timeout_seconds: float) -> Endpoint:
-    """Return a client for a URL that answers; what comes later is the sender's business."""
+    """Return a client for a URL that answers now; later failures are the sender's concern."""
     if ca_file and not url.startswith("https:"):
         raise click.UsageError(f"--ca-file is for https, and {url} has no certificate")
     authority = trusted_authority(url, ca_file)
     try:
         endpoint = Endpoint(url, ca_file=authority, timeout_seconds=timeout_seconds)
     except ssl.SSLError as error:
-        raise click.ClickException(f"{authority} holds no certificate of an authority: {error}") from error
+        raise click.ClickException(f"{authority} does not have the certificate of an authority: {error}") from error
     try:
         asyncio.run(endpoint.try_connection())
     except OSError as error:
@@ -61,9 +61,10 @@ def reachable_endpoint(url: str, ca_file: str | None, *, timeout_seconds: float)
 def key_probes(
     target: Target, traffic: Traffic, url: str, ca_file: str | None, timeout_seconds: float
 ) -> Iterator[KeyProbes | None]:
-    """Make keys that must not be accepted, for a run that has set pieces, and remove just those at the end.
+    """Create keys that must be refused, for a run with set pieces, and remove exactly these at the end.
 
-    A key is revoked in use on a local server only: a stack may accept it for KeyCacheSeconds, and a run may be short.
+    A key is revoked during use only on a local server: a stack may accept it for KeyCacheSeconds, and a run may be
+    shorter.
     """
     if not traffic.pieces:
         yield None
@@ -100,7 +101,7 @@ def key_probes(
 
 @contextmanager
 def temporary_keys(target: Target, customer_ids: Sequence[str]) -> Iterator[list[str]]:
-    """Make an API key for each customer, and remove just those at the end."""
+    """Create an API key for each customer, and remove exactly these at the end."""
     client = target.account.dynamodb()
     table = KeyTable(client, target.stores.key_table)
     expires_at = datetime.now(UTC) + KEY_LIFETIME
@@ -127,12 +128,13 @@ def _remove_keys(target: Target, records: Sequence[KeyRecord]) -> None:
 
 
 def check_stores(stores: Stores, *, deletes: bool, contacts: bool) -> list[str]:
-    """Return the call types that are mixed at random; raises `click.ClickException` where a run would tell nothing."""
+    """Return the call types for random traffic; raises `click.ClickException` if a run could not show anything."""
     call_types = stores.supported_call_types.split(",")
     if not stores.sink.is_queryable:
         if stores.consumer == "on":
             raise click.ClickException(
-                "The consumer of this deployment takes from the queue what the simulation is to find there: deploy it "
+                "The consumer of this deployment receives the messages that the simulation must find in the queue: "
+                "deploy it "
                 "with Consumer=off; on this machine `destination serve --parameter EventSink=sqs --parameter "
                 "Consumer=off`"
             )
@@ -141,11 +143,11 @@ def check_stores(stores: Stores, *, deletes: bool, contacts: bool) -> list[str]:
         return call_types
     if contacts and stores.consumer != "on":
         raise click.ClickException(
-            "--contacts compares what the consumer keeps, and it is off: deploy with Consumer=on"
+            "--contacts compares the consumer's contacts, but the consumer is off: deploy with Consumer=on"
         )
     if deletes and DELETE not in call_types:
         raise click.ClickException("--deletes needs a deployment that supports delete calls (SupportedCallTypes)")
     mixed = [call_type for call_type in call_types if call_type != DELETE]
     if not mixed:
-        raise click.ClickException("This deployment supports delete calls only: there is nothing that they can erase")
+        raise click.ClickException("This deployment supports delete calls only: there would be nothing to erase")
     return mixed

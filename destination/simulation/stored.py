@@ -1,4 +1,4 @@
-"""What a store holds of a message, read without any code of the product: an item of the table, or a queue message."""
+"""Read a stored message without any code of the product: an item of the table, or a queue message."""
 
 import json
 import zlib
@@ -11,17 +11,17 @@ from destination.segment.due import Due
 
 MAX_SHOWN_CHARS = 60
 ABSENT = object()
-"""Stands for what one of two documents lacks; `null` is a value."""
+"""Stands for a part that is missing in one of two documents; `null` is a value."""
 CHANGED_BY_RESENDS = frozenset({"sent_at", "received_at", "timestamp", "integrations"})
-"""Fields of a message; the last one where the resend is a replay."""
+"""Fields that a resend changes; the last one only if the resend is a replay."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A message as a store holds it; `facts` are all attributes that are texts.
+    """A stored message; `facts` are all string attributes.
 
-    `message` is None where it is not JSON. `others` are attributes that the contract does not know. `envelope` is what
-    SQS says of a queue message: its attributes, group and deduplication id.
+    `message` is None if it is not JSON. `others` are attributes that are not in the contract. `envelope` has SQS's
+    facts about a queue message: its attributes, group and deduplication id.
     """
 
     subject: str
@@ -65,7 +65,7 @@ class Stored:
 
     @property
     def customer_id(self) -> str:
-        """The customer, "" where the item names none."""
+        """The customer, "" if the item has none."""
         return self.facts.get("customer_id", "")
 
 
@@ -73,7 +73,7 @@ _OF_ITEM = ("subject", "position", "message", "settings", "expires_at")
 
 
 def _document(attribute: Mapping[str, Any]) -> object:
-    """Read JSON, which may be compressed by zlib; None stands for what can't be read, which nobody sent."""
+    """Read JSON, which may be compressed by zlib; None for unreadable data, which nobody sent."""
     try:
         text = zlib.decompress(attribute["B"]) if "B" in attribute else attribute["S"]
         return json.loads(text)
@@ -82,7 +82,7 @@ def _document(attribute: Mapping[str, Any]) -> object:
 
 
 def differences(due: Due, stored: Stored) -> Iterator[tuple[str, str, str]]:
-    """Yield the parts that differ, each with what is due and what was found, both JSON that is cut short."""
+    """Yield the differing parts, each with the expected and the found value as shortened JSON."""
     due_facts = {name: text for name, text in due.facts.items() if name != "timestamp"}
     facts = {name: text for name, text in stored.facts.items() if name not in ("timestamp", "stored_at")}
     due_message = {name: value for name, value in due.body.items() if name not in CHANGED_BY_RESENDS}
@@ -101,7 +101,7 @@ def differences(due: Due, stored: Stored) -> Iterator[tuple[str, str, str]]:
 
 
 def parts_that_differ(expected: Any, found: Any, name: str = "") -> Iterator[tuple[str, str, str]]:  # noqa: ANN401 -- JSON
-    """Yield the innermost parts of two documents that differ: path, what is due, and what was found."""
+    """Yield the innermost differing parts of two documents: path, expected value, and found value."""
     if as_json(expected) == as_json(found):
         return
     if isinstance(expected, dict) and isinstance(found, dict):
@@ -113,18 +113,18 @@ def parts_that_differ(expected: Any, found: Any, name: str = "") -> Iterator[tup
 
 
 def as_json(document: object) -> str:
-    """Spell a document such that others differ: in Python `1 == True`, in JSON not. What is absent has no JSON."""
+    """Return a text that differs for different documents: in Python `1 == True`, in JSON not. "" if absent."""
     return "" if document is ABSENT else json.dumps(document, sort_keys=True, default=repr)
 
 
 def short(value: object) -> str:
-    """Return a value as JSON that is cut short, "" for one that is absent."""
+    """Return a value as shortened JSON, "" for an absent one."""
     text = "" if value is ABSENT else json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}… ({len(text):,} characters)"
 
 
 def changed_by_resends(message: object) -> JsonObject:
-    """Return the part of a stored message that is another one in each resend."""
+    """Return the part of a stored message that each resend changes."""
     if not isinstance(message, dict):
         return {}
     return {name: message[name] for name in sorted(CHANGED_BY_RESENDS & message.keys())}

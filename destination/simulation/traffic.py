@@ -1,6 +1,6 @@
-"""What `destination simulate` sends: messages of all call types as Segment's sources make them, the odd ones included.
+"""The messages of `destination simulate`: all call types as Segment's sources create them, including unusual ones.
 
-A message is a function of the seed and its number: it is made anew for each try instead of being kept, and the same
+A message is a function of the seed and its number: it is created again for each try instead of being kept, and the same
 seed sends the same messages again. https://segment.com/docs/connections/spec/
 """
 
@@ -44,21 +44,22 @@ from destination.simulation.required import Required
 DESTINATION = "Direct Destination"
 """Our name in `integrations`; the function reads none of them."""
 USERS_PER_CUSTOMER = 50
-"""Each with a user id and an anonymous id; few of them have many messages, as in life."""
+"""Each has a user id and an anonymous id; few of them have many messages, as in reality."""
 REORDER_WINDOW = 500
-"""How many places a message may come too late, and a duplicate after the first one."""
+"""How many places a message may be late, and a duplicate may follow the first one."""
 ORIGIN = datetime(2026, 3, 1, tzinfo=UTC)
-"""When the first message happens. Not today: the same seed must give the same times, which are part of identity."""
+"""The time of the first message. It is fixed: the same seed must give the same times, which are part of the
+identity."""
 MESSAGE_SPACING = timedelta(milliseconds=40)
 
 DELETED_WITHIN_SECONDS = 120
-"""From the first message on, half of the deletes; the others happen a day later, when all messages have happened."""
+"""Half of the deletes happen within this time after the first message; the others a day later, after all messages."""
 LATER_USERS = 3
-"""Of so many erased users messages come after all deletes were carried out."""
+"""For this many erased users, messages arrive after all deletes were carried out."""
 NOBODY = -1
-"""In place of the number of a user, where a set piece has a user of its own."""
+"""The number of a user if a set piece has its own user."""
 LATE_SHARE = 5
-"""One in so many messages comes beside the deletes, the last ones, if their users stay."""
+"""One in this many messages is sent in parallel with the deletes, if its user stays."""
 
 _SHARED_CONTEXT = {
     "library": {"name": "analytics-python", "version": "2.3.3"},
@@ -77,7 +78,7 @@ CALL_TYPE_WEIGHTS = {"track": 45, "page": 20, "identify": 15, "screen": 8, "grou
 
 
 class Kind(Enum):
-    """Why a message is sent."""
+    """The kind of a delivery."""
 
     LIVE = "live"
     REPLAY = "replay"
@@ -87,10 +88,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Sending:
-    """One delivery to make: the message with a number, or (where `copy` is not 0) a library's resend of it.
+    """One delivery: the message with a number, or (if `copy` is not 0) a library's resend of it.
 
-    Where it `deletes`, the number is that of a user among `Traffic.doomed`. What comes `later`, after all deletes were
-    carried out, has a number among `Traffic.later`.
+    If it `deletes`, the number is the number of a user in `Traffic.doomed`. If it comes `later`, after all deletes were
+    carried out, the number is one in `Traffic.later`.
     """
 
     index: int
@@ -101,9 +102,9 @@ class Sending:
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """Why a message must be refused: the code of the answer when it is sent alone, and that in a batch.
+    """The reason why a message must be refused: the code of the answer if it is sent alone, and the code in a batch.
 
-    A message without a code `in_batch` is not JSON, and would break its batch.
+    A message without a code `in_batch` is not JSON, and would make its batch invalid.
     """
 
     alone: str
@@ -112,12 +113,12 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """What is delivered to a customer's endpoint.
+    """A message for a customer's endpoint.
 
-    `message` is the message in the casing of its source, and `body` its JSON, perhaps spoilt: then `refusal` is why it
-    must be refused. `plain` is the message in the spec's own spelling, as it was before its disguise. `stored` replaces
-    fields of what must be stored of it, where the disguise is more than another casing. `why` says what is special
-    about it.
+    `message` is in the casing of its source, and `body` is its JSON, possibly damaged: then `refusal` is the reason why
+    it must be refused. `plain` is the message in the spec's own spelling, before the disguise. `stored` replaces fields
+    of the expected stored form, if the disguise is more than another casing. `why` describes the special property of
+    the message.
     """
 
     customer: int
@@ -133,7 +134,7 @@ class Parcel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Draft:
-    """What is decided of a message before it is made; `per_customer` tells it from the others of its customer."""
+    """The decisions about a message before its creation; `per_customer` separates it from others of its customer."""
 
     call_type: str
     kind: Kind
@@ -145,11 +146,11 @@ class _Draft:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """All messages of a run. `replays` and `invalid` are shares of the messages, `deletes` is one of the users.
+    """All messages of a run. `replays` and `invalid` are shares of the messages, `deletes` is a share of the users.
 
-    What comes `in_batches` is a library's: it sends no settings, and may tell some fields once for a batch. A run of
-    enough `messages` has set pieces among them, one for each field that is `required`. A deployment `refuses_erased`
-    that answers 403 to what happened before its user was erased.
+    Messages `in_batches` come from a library: it sends no settings, and may send some fields once for a batch. A run
+    with enough `messages` contains set pieces, one for each field that is `required`. `refuses_erased` says that the
+    deployment answers 403 to messages from before their user's erasure.
     """
 
     seed: int
@@ -174,9 +175,9 @@ class Traffic:
         return {"region": "eu", "Größe": customer, "custom setting": "значение ✓"} if has_some else None
 
     def shared(self, customer: int) -> JsonObject:
-        """Return what all batches of a customer tell for their messages; of three customers one has nothing.
+        """Return the batch-level fields of a customer; one of three customers has none.
 
-        It is the same in each of them: it is part of a message, and so of the id that is made for one without its own.
+        They are the same in each batch, because they are part of a message, and so of a derived message id.
         """
         if not self.in_batches or customer % 3 == 0:
             return {}
@@ -184,8 +185,8 @@ class Traffic:
 
     @cached_property
     def doomed(self) -> list[tuple[int, int]]:
-        """Whom `delete` messages name, in no order: numbers of customers and of their users."""
-        draw = Random(f"{self.seed}/doomed")  # noqa: S311 -- to be repeatable, not secret
+        """The users in `delete` messages, in no particular order: numbers of customers and of their users."""
+        draw = Random(f"{self.seed}/doomed")  # noqa: S311 -- repeatable, not secret
         everyone = [(customer, user) for customer in range(self.customers) for user in range(USERS_PER_CUSTOMER)]
         doomed = [someone for someone in everyone if draw.random() < self.deletes]
         draw.shuffle(doomed)
@@ -193,13 +194,13 @@ class Traffic:
 
     @cached_property
     def doomed_subjects(self) -> list[str]:
-        """The subjects of those, which are the keys that their messages have in the event table."""
+        """The subjects of these users, which are the partition keys of their messages."""
         sendings = (Sending(index=index, deletes=True) for index in range(len(self.doomed)))
         return [self.due(self.parcel(sending)).subject for sending in sendings]
 
     @cached_property
     def pieces(self) -> dict[int, Piece]:
-        """The set pieces by the numbers of the messages that they are, spread over the run.
+        """The set pieces by message number, spread over the run.
 
         They begin with an erased user: that user's many messages, and the messages of a bystander.
         """
@@ -221,12 +222,12 @@ class Traffic:
 
     @cached_property
     def sent_again(self) -> frozenset[int]:
-        """The numbers of messages that are sent again whatever share of duplicates there is."""
+        """The numbers of messages that are always sent again, whatever the share of duplicates is."""
         return frozenset(index for index, piece in self.pieces.items() if piece.is_sent_again)
 
     @cached_property
     def later(self) -> list[Piece]:
-        """What comes of users after they were erased."""
+        """Messages of users after their erasure."""
         if not self.pieces:
             return []
         return [
@@ -264,17 +265,18 @@ class Traffic:
         return frozenset(self.doomed)
 
     def is_doomed(self, index: int) -> bool:
-        """Whether a message is one of a user whom a `delete` message names."""
+        """Return whether the user of a message is named by a `delete` message."""
         return self._whose(Sending(index=index)) in self._doomed
 
     def parcel(self, sending: Sending) -> Parcel:
-        """Make what is delivered."""
+        """Create the message of a delivery."""
         if piece := self._piece(sending):
             return self._parcel_of(piece, sending.copy)
         kind = self._kind(sending)
         customer, user = self._whose(sending)
-        # Of one number another message is made as a replay than live, so that runs can differ in their rates alone.
-        draw = Random(f"{self.seed}/{sending.index}/{kind.value}")  # noqa: S311 -- to be repeatable, not secret
+        # A replay with the same number is another message than a live one, so that runs can differ in their rates
+        # alone.
+        draw = Random(f"{self.seed}/{sending.index}/{kind.value}")  # noqa: S311 -- repeatable, not secret
         draft = _Draft(
             replayed_again=draw.random() < self.replays and sending.copy > 0,
             call_type=DELETE if kind is Kind.DELETE else self._call_type(draw),
@@ -293,9 +295,9 @@ class Traffic:
         )
 
     def due(self, parcel: Parcel, fields: JsonObject | None = None) -> Due:
-        """Return what must be stored of a message: whose it is, where it must be found, and what it holds.
+        """Return the expected stored form of a message: its subject, its key, and its content.
 
-        `fields` are the fields that its batch has for all of its messages.
+        `fields` are the batch-level fields.
         """
         body = stored_body(parcel.plain, self.stored_fields(parcel.customer, fields)) | (parcel.stored or {})
         return Due(
@@ -306,7 +308,7 @@ class Traffic:
         )
 
     def stored_fields(self, customer: int, fields: JsonObject | None) -> JsonObject:
-        """Return what a batch tells for all of its messages, as each of them must be stored with it."""
+        """Return the batch-level fields in the form in which each message is stored with them."""
         told = self.shared(customer) if fields is None else fields
         stored = {"context": _SHARED_CONTEXT_STORED} if "context" in told else {}
         stored |= {"integrations": told["integrations"]} if "integrations" in told else {}
@@ -318,7 +320,7 @@ class Traffic:
             return self.doomed[sending.index]
         if piece := self._piece(sending):
             return piece.customer, NOBODY if piece.user is None else piece.user
-        chance = Random(f"{self.seed}/{sending.index}/user").random()  # noqa: S311 -- to be repeatable, not secret
+        chance = Random(f"{self.seed}/{sending.index}/user").random()  # noqa: S311 -- repeatable, not secret
         return sending.index % self.customers, int(USERS_PER_CUSTOMER * chance**2)
 
     def _call_type(self, draw: Random) -> str:
@@ -329,7 +331,7 @@ class Traffic:
     def _kind(self, sending: Sending) -> Kind:
         if sending.deletes:
             return Kind.DELETE
-        chance = Random(f"{self.seed}/{sending.index}").random()  # noqa: S311 -- to be repeatable, not secret
+        chance = Random(f"{self.seed}/{sending.index}").random()  # noqa: S311 -- repeatable, not secret
         if chance < self.invalid:
             return Kind.INVALID
         return Kind.REPLAY if chance < self.invalid + self.replays else Kind.LIVE
@@ -340,13 +342,12 @@ def sendings(
 ) -> Iterator[Sending]:
     """Yield the deliveries in the order of their first tries; the rates are shares of the messages.
 
-    Those that are to be sent `again` have a duplicate in any case.
-
-    A duplicate comes at once, so that both are under way together, or later.
+    Those to be sent `again` always have a duplicate. A duplicate follows immediately, so that both are sent
+    concurrently, or later.
     """
     waiting: list[tuple[int, Sending]] = []
     for index in range(messages):
-        draw = Random(f"{seed}/{index}/order")  # noqa: S311 -- to be repeatable, not secret
+        draw = Random(f"{seed}/{index}/order")  # noqa: S311 -- repeatable, not secret
         place = index + (draw.randint(1, REORDER_WINDOW) if draw.random() < reorder else 0)
         heapq.heappush(waiting, (place, Sending(index=index)))
         if draw.random() < duplicates or index in again:
@@ -361,9 +362,9 @@ def sendings(
 def stages(
     traffic: Traffic, *, messages: int, duplicates: float, reorder: float
 ) -> tuple[Iterable[Sending], Iterable[Sending]]:
-    """Return the deliveries before the deletes, and then these, with some messages of other users beside them.
+    """Return the deliveries before the deletes, and then the deletes, with some messages of other users in between.
 
-    Without deletes there is nothing to come then. Before them comes all of the users whom they name.
+    Without deletes, the second stage is empty. All messages of the users to erase are in the first stage.
     """
     order = partial(
         sendings,
@@ -386,11 +387,11 @@ def stages(
 
 
 def _deletes(traffic: Traffic, duplicates: float) -> Iterator[tuple[float, Sending]]:
-    """Yield the deletes with their places, of which 0 is the begin of the second stage, and 1 its end.
+    """Yield the deletes with their places: 0 is the begin of the second stage, and 1 its end.
 
-    A duplicate comes at once, or when the first one may have been carried out.
+    A duplicate follows immediately, or when the first one may have been carried out.
     """
-    draw = Random(f"{traffic.seed}/deletes")  # noqa: S311 -- to be repeatable, not secret
+    draw = Random(f"{traffic.seed}/deletes")  # noqa: S311 -- repeatable, not secret
     for index in range(len(traffic.doomed)):
         place = draw.random()
         yield place, Sending(index=index, deletes=True)
@@ -399,7 +400,7 @@ def _deletes(traffic: Traffic, duplicates: float) -> Iterator[tuple[float, Sendi
 
 
 def _message(draw: Random, draft: _Draft) -> tuple[JsonObject, Moments]:
-    """Make a message in the spec's spelling. A resend takes the same draws: it differs only where resends do."""
+    """Create a message in the spec's spelling. A resend makes the same random choices, except where resends differ."""
     call_type, user = draft.call_type, draft.user
     message_id, who = _message_id(draw, call_type, draft.per_customer), _who(draw, call_type, user)
     times, moments = _times(draw, draft)
@@ -415,9 +416,10 @@ def _message(draw: Random, draft: _Draft) -> tuple[JsonObject, Moments]:
     }
     if is_odd(draw):
         del message["messageId"]
-    if draft.kind is Kind.REPLAY or (draft.replayed_again and "messageId" in message):  # else they count into the id
+    # otherwise they would be part of the derived id
+    if draft.kind is Kind.REPLAY or (draft.replayed_again and "messageId" in message):
         message["integrations"] = {"All": False, DESTINATION: True}
-    if call_type == DELETE and draw.random() < 0.5:  # noqa: PLR2004 -- both forms are as common
+    if call_type == DELETE and draw.random() < 0.5:  # noqa: PLR2004 -- both forms are equally common
         happened = _happened(draw, draft)
         message = {"type": DELETE, "userId": message["userId"], "timestamp": _iso(happened)}
         return message, Moments(original=happened, timestamp=happened)
@@ -427,7 +429,7 @@ def _message(draw: Random, draft: _Draft) -> tuple[JsonObject, Moments]:
 def _encode(message: JsonObject, draw: Random) -> bytes:
     try:
         return json.dumps(message, ensure_ascii=is_odd(draw), separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8, only an escape
+    except UnicodeEncodeError:  # UTF-8 can't encode a lone surrogate, so it is escaped
         return json.dumps(message).encode()
 
 
@@ -439,7 +441,7 @@ def _message_id(draw: Random, call_type: str, per_customer: str) -> str:
         f"ajs-next-1772323200000-{unique}",
         str(unique),
         f"api-{unique.hex}",
-        f"order-{per_customer}",  # chosen by the customer: other customers have the same
+        f"order-{per_customer}",  # chosen by the customer: other customers use the same
         f"注文 #{per_customer} 100%".ljust(100, "…"),
     )
     return draw.choices(shapes, (60, 20, 14, 4, 2))[0]
@@ -478,7 +480,7 @@ def _who(draw: Random, call_type: str, user: int) -> JsonObject:
 
 
 def _happened(draw: Random, draft: _Draft) -> datetime:
-    """When a message happened: unique in the run, so that no two messages are alike."""
+    """Return when a message happened: unique in the run, so that no two messages are equal."""
     if draft.kind is Kind.DELETE:
         seconds = draw.choice((draw.uniform(0, DELETED_WITHIN_SECONDS), 24 * 60 * 60))
         return ORIGIN + timedelta(milliseconds=round(1000 * seconds))
@@ -487,11 +489,10 @@ def _happened(draw: Random, draft: _Draft) -> datetime:
 
 
 def _times(draw: Random, draft: _Draft) -> tuple[JsonObject, Moments]:
-    """Return the times in words, and as what they must be read.
+    """Return the times as texts, and as the values that must be read from them.
 
-    The source's clock gives the original time and `sentAt`, Segment's own gives `receivedAt`.
-
-    From these Segment computes `timestamp`. A resend repeats the original one only.
+    The source's clock gives the original time and `sentAt`, Segment's clock gives `receivedAt`. Segment computes
+    `timestamp` from these. A resend repeats only the original time.
     """
     happened = _happened(draw, draft)
     wrong = waited = timedelta()
@@ -513,7 +514,7 @@ def _times(draw: Random, draft: _Draft) -> tuple[JsonObject, Moments]:
     knows_one_time = is_odd(draw)
     if (
         knows_one_time and wrong <= timedelta()
-    ):  # ahead, its event time would be that of storing, which nobody can expect
+    ):  # if it is ahead, its event time would be the time of storage, which is not known here
         return {"timestamp": _iso(original)}, Moments(original=original, timestamp=original)
     return times, Moments(original=original_read, timestamp=timestamp, received=received)
 
@@ -528,7 +529,7 @@ def _iso(time: datetime) -> str:
 
 
 def _spelled_time(draw: Random, time: datetime, call_type: str) -> tuple[str, datetime | None]:
-    """Return a time in words, and as what it must be read; None stands for one that can't be read."""
+    """Return a time as text, and as the value that must be read from it; None if it can't be read."""
     if call_type == DELETE:
         return f"{time:%Y-%m-%d %H:%M:%S}.{f'{time:%f}'.rstrip('0')}0 +0000 UTC m=+70366.297599337", time  # Go
     if not is_odd(draw):
@@ -545,7 +546,7 @@ def _spelled_time(draw: Random, time: datetime, call_type: str) -> tuple[str, da
 
 @dataclass(frozen=True, kw_only=True)
 class _Spoilt:
-    """A message that must be refused; `break_up` makes its body of its JSON."""
+    """A message that must be refused; `break_up` makes its body from its JSON."""
 
     plain: JsonObject
     refusal: Refusal
@@ -553,9 +554,9 @@ class _Spoilt:
 
 
 def _spoil(message: JsonObject, draw: Random) -> _Spoilt:
-    """Make what every destination must refuse, whatever its schemas are: 400, or 501 for a call type there is not.
+    """Create messages that every destination must refuse, whatever its schemas are: by 400, or 501 for an unknown type.
 
-    Much of it is what a schema refuses of somebody who can be told: it is kept among the rejects.
+    For most of them, a schema refuses the message of a known customer: then it is kept among the rejects.
     """
     shapes: tuple[tuple[JsonObject, Refusal, Callable[[bytes], bytes]], ...] = (
         (message, NOT_AN_OBJECT, lambda body: b"[" + body + b"]"),

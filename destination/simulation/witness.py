@@ -1,9 +1,9 @@
-"""What becomes of the users whom `destination simulate` has erased: whether all of theirs is gone, and is counted.
+"""Check the erased users of `destination simulate`: whether all of their data is gone, and is counted.
 
-What there is to erase is read from the stores after all that was sent before the deletes has come to its end, and no
-request is under way any more. So it is known exactly, whatever faults there were: a message that its sender gave up may
-have been written all the same. What is there then was sent, as the reconciliation shows; and each message of it must be
-counted by just one receipt, however often the `delete` came and was carried out.
+The data to erase is read from the stores after all messages before the deletes have ended, and no request is running
+any more. So it is known exactly, whatever faults there were: a message that its sender gave up may have been written
+anyway. Everything found then was sent, as the reconciliation shows. Each of these messages must be counted by exactly
+one receipt, however often the `delete` arrived and was carried out.
 """
 
 import time
@@ -22,15 +22,15 @@ from destination.simulation.reconcile import READERS, read_subjects
 from destination.simulation.stored import Stored
 
 PATIENCE_SECONDS = 120
-"""How long the eraser may change no receipt and delete nothing while something is left to erase."""
+"""Upper bound for the time in which the eraser makes no progress while data is left to erase."""
 LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holding:
-    """What is stored of a subject: messages, deletes that are not carried out, and how many rejects.
+    """The stored data of a subject: messages, deletes that are not carried out, and the number of rejects.
 
-    `linked` are the subjects of anonymous ids that its messages name.
+    `linked` are the subjects of anonymous ids in its messages.
     """
 
     messages: tuple[Fingerprint, ...]
@@ -40,18 +40,18 @@ class Holding:
 
     @property
     def size(self) -> int:
-        """How many items there are in all."""
+        """The total number of items."""
         return len(self.messages) + len(self.deletes) + self.rejects
 
 
 @dataclass(frozen=True, kw_only=True)
 class Erasures:
-    """What became of the users whom deletes name.
+    """The results for the users in deletes.
 
-    `erased` users have receipts, all of them finished; these count `messages` and `rejects`. `not_erased` counts what
-    is left of users whose `delete` was accepted or has a receipt, and `receipts_wrong` the users of whom the receipts
-    are missing, unfinished or count other than there was, or whom nobody had erased. Where the eraser is not `settled`,
-    it was given up. `proven` are the messages of which is known without the event table that they were stored.
+    `erased` users have receipts, all of them finished; these count `messages` and `rejects`. `not_erased` counts the
+    remaining data of users whose `delete` was accepted or has a receipt. `receipts_wrong` counts users whose receipts
+    are missing, unfinished or have wrong counts, or who should not be erased. If the eraser is not `settled`, the wait
+    was given up. `proven` are messages that were certainly stored, although the event table does not show it.
     """
 
     erased: int
@@ -66,14 +66,14 @@ class Erasures:
 
     @property
     def failed(self) -> bool:
-        """Whether anything is wrong."""
+        """Return whether anything is wrong."""
         return bool(self.not_erased or self.receipts_wrong or not self.settled)
 
 
 class Witness:
-    """Watches the eraser in a run; made before anything is sent, so that it knows the receipts of earlier runs.
+    """Watches the eraser in a run; created before anything is sent, so that it knows the receipts of earlier runs.
 
-    With the scope `linked` what is stored under anonymous ids that a user's messages name goes too.
+    With the scope `linked`, messages under anonymous ids in a user's messages are erased too.
     """
 
     def __init__(self, target: Target, customer_ids: Iterable[str]) -> None:
@@ -84,7 +84,7 @@ class Witness:
         self._before: dict[str, Holding] = {}
 
     def look(self, subjects: Iterable[str]) -> None:
-        """Read what there is to erase of these users; raises `STORE_ERRORS`."""
+        """Read the data to erase of these users; raises `STORE_ERRORS`."""
         self._before = self._read(subjects)
         if self._linked:
             others = {other for holding in self._before.values() for other in holding.linked}
@@ -93,11 +93,11 @@ class Witness:
     def wait(
         self, ledger: Ledger, *, tell: Callable[[str], object], patience_seconds: float = PATIENCE_SECONDS
     ) -> bool:
-        """Wait until the deletes are carried out, and tell whether that is so; raises `STORE_ERRORS`.
+        """Wait until the deletes are carried out, and return whether they are; raises `STORE_ERRORS`.
 
-        Settled is what has only finished receipts, one at least where the `delete` was accepted, and no `delete` in the
-        event table. A receipt counts messages by pages of a hundred: where stores fail often, one page may take longer
-        than the patience, so that what is left is counted too.
+        A user is settled with only finished receipts, at least one if the `delete` was accepted, and no `delete` in the
+        event table. A receipt counts messages by pages of a hundred. If stores fail often, one page may take longer
+        than the time limit, so the remaining data is counted too.
         """
         accepted = {sha256(subject) for subject, end in _ends(ledger) if end is End.ACCEPTED}
         asked = {sha256(subject) for subject in ledger.deletes}
@@ -122,7 +122,7 @@ class Witness:
             time.sleep(LOOK_SECONDS)
 
     def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
-        """Compare what is there now, and the receipts, with what there was to erase; raises `STORE_ERRORS`."""
+        """Compare the current data and the receipts with the data to erase; raises `STORE_ERRORS`."""
         of_users: dict[str, list[Receipt]] = {}
         for receipt in self._receipts():
             of_users.setdefault(receipt.user_hash, []).append(receipt)
@@ -157,7 +157,7 @@ class Witness:
         )
 
     def _is_counted(self, subject: str, of_user: Iterable[Receipt]) -> bool:
-        """Whether the receipts of a user together count what there was."""
+        """Return whether the receipts of a user together count the data to erase."""
         total = Counter[str]()
         for one in of_user:
             total.update(
@@ -188,7 +188,7 @@ class Witness:
             yield from receipts(client, table, customer_id)
 
     def _read(self, subjects: Iterable[str]) -> dict[str, Holding]:
-        """Read what is stored of subjects."""
+        """Read the stored data of subjects."""
         subjects = tuple(subjects)
         client, stores = self._target.account.dynamodb(), self._target.stores
         messages = list(read_subjects(client, stores.event_table, subjects))
@@ -215,7 +215,7 @@ def _remaining(holdings: Iterable[Holding]) -> int:
 
 
 def _ends(ledger: Ledger) -> Iterator[tuple[str, End]]:
-    """Yield the users whom deletes name, each with what became of the `delete` for its sender."""
+    """Yield the users in deletes, each with the outcome of the `delete` for its sender."""
     return ((subject, ledger.messages[fingerprint]) for subject, fingerprint in ledger.deletes.items())
 
 
@@ -233,7 +233,7 @@ def _holding(subject: str, stored: Collection[Stored], rejects: int) -> Holding:
 
 
 def _linked_by(customer_id: str, message: Mapping[str, str]) -> Iterator[str]:
-    """Yield the visitors that a message names."""
+    """Yield the visitors in a message."""
     for name in ("anonymous_id", "previous_id"):
         if name in message:
             yield subject_of(customer_id, "anonymous", message[name])

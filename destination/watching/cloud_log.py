@@ -125,7 +125,7 @@ class CloudLog:
         return {line.request_id: line for line in found if isinstance(line, AccessLine)}
 
     def consumer_failures(self, message_id: str, period: Period) -> Sequence[ConsumerFailure]:
-        """Return how often the consumer failed to take a message, oldest first; nothing if the consumer is off."""
+        """Return the consumer's failures to handle a message, oldest first; nothing if the consumer is off."""
         if self._logs.consumer_group is None:
             return ()
         query = (
@@ -171,7 +171,7 @@ class CloudLog:
         return figures
 
     def _count_consumer_failures(self, period: Period) -> int | None:
-        """Return how often the consumer failed to take a message, None if the consumer is off."""
+        """Return how often the consumer failed to handle a message, None if the consumer is off."""
         if self._logs.consumer_group is None:
             return None
         query = f"filter {CONSUMER_FAILED_CONDITION} | stats count(*) as failures"

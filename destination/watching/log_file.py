@@ -49,7 +49,7 @@ class RequestLogFile:
         octets = f"{line}\n".encode("utf-8", "backslashreplace")
         try:
             if self._size and self._size + len(octets) > self._max_bytes:
-                self._begin_anew()
+                self._start_new_file()
             self._file = self._file or self._open()
             self._file.write(octets)
             self._size += len(octets)
@@ -58,7 +58,7 @@ class RequestLogFile:
                 click.echo(f"The request log can't be written: {error}", err=True)
             self._is_broken = True
 
-    def _begin_anew(self) -> None:
+    def _start_new_file(self) -> None:
         """Make the full file the older one."""
         self.close()
         self.path.replace(older(self.path))

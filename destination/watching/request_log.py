@@ -144,7 +144,7 @@ class Figures:
                 else "API Gateway gave another answer, such as after a time-out, or its lines are missing."
             )
             found.append(
-                f"The function's lines tell of {by_function:,} requests that it answered {kind}xx, and the API's of "
+                f"The function's lines have {by_function:,} requests that it answered {kind}xx, and the API's have "
                 f"{by_api:,}. {why}"
             )
         return found

@@ -202,7 +202,7 @@ def describe(result: SearchResult, lines: Collection[FunctionLine], target: Targ
         yield (
             f"Among the rejects since {_moment(reject.rejected_at)} UTC as {reject.reject_id}: "
             "`destination rejects show` shows all of it, `destination rejects retry` stores it after the schema is "
-            "mended."
+            "corrected."
         )
     if refused and not result.rejects:
         was_kept = any(line.kept for line in refused)

@@ -1,4 +1,4 @@
-"""The pictures of the debugger page in docs/, taken anew: a local server, some traffic, and a browser that looks.
+"""Take the pictures of the debugger page in docs/ again: a local server, some traffic, and a browser that looks.
 
     make screenshots
 

@@ -523,7 +523,7 @@ def dribbles(_request):
         pytest.param(lambda _: [b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"], "longer than", id="less than none"),
         pytest.param(dribbles, "no whole answer within 4 s", id="dribbles"),
         pytest.param(
-            lambda _: response(404, "<h1>Not Found</h1>"), "nothing takes messages at /segment", id="no route"
+            lambda _: response(404, "<h1>Not Found</h1>"), "nothing accepts messages at /segment", id="no route"
         ),
     ],
 )
@@ -627,7 +627,7 @@ def apologises(_asked):
     return Reply(status=200, headers={"Content-Type": "text/html"}, body=b"<h1>Sorry</h1>")
 
 
-def tells_of_a_time_out(_asked):
+def reports_a_time_out(_asked):
     return NO_CONTENT.saying(errorMessage="Task timed out", errorType="Sandbox.Timedout")
 
 
@@ -637,7 +637,7 @@ def tells_of_a_time_out(_asked):
         (supports_nothing, {"transport.reachable"}),
         (supports_identify_only, set()),
         (apologises, CALLS),
-        (tells_of_a_time_out, CALLS),
+        (reports_a_time_out, CALLS),
     ],
 )
 def test_with_only_a_key_supported_calls_are_read_from_answers(https_server, break_, failed):
@@ -665,7 +665,7 @@ def test_interrupted_run_removes_its_keys_and_messages(https_server, ending):
         running.send_signal(ending)
         printed = running.communicate(timeout=PATIENCE_SECONDS)[0]
     assert running.returncode == 130
-    assert "Removing what is stored of certify-" in printed
+    assert "Removing the data of certify-" in printed
     assert left(https_server) == {}
 
 
@@ -674,7 +674,7 @@ def test_failing_table_does_not_stop_the_cleanup_of_others(https_server):
     store_access = StoreAccess(Target(account=https_server.account, stores=stores), "certify-0")
     store_access.make_keys(scope="track")
     [sentence] = store_access.remove()
-    assert sentence.startswith("What is of certify-0 in nowhere could not be removed: ")
+    assert sentence.startswith("Data of certify-0 in nowhere could not be removed: ")
     assert left(https_server) == {}
 
 
@@ -804,17 +804,21 @@ def test_report_in_a_folder_is_named_after_host_and_day(reports):
     ("arguments", "exit_code", "sentence"),
     [
         (["--url", "https://example.com"], 2, "Name an --api-key to send with, or the stores behind the endpoint"),
-        (["--url", "example.com", "--api-key", "k"], 2, "example.com is no URL"),
+        (["--url", "example.com", "--api-key", "k"], 2, "example.com is not a URL"),
         (["--url", "http://127.0.0.1:1"], 1, "No local server answers at http://127.0.0.1:1/"),
-        (["--only", "nothing"], 2, "there is no point nothing: --list shows them"),
+        (["--only", "nothing"], 2, "there is no point nothing: --list shows all points"),
         (["--stack", "a", "--stores", "http://127.0.0.1:1"], 2, "--stores and --stack exclude each other"),
         (["--url", "http://h", "--api-key", "k", "--ca-file", __file__], 2, "--ca-file is for https"),
-        (["--url", "https://h", "--api-key", "k", "--ca-file", __file__], 1, "holds no certificate of an authority"),
+        (
+            ["--url", "https://h", "--api-key", "k", "--ca-file", __file__],
+            1,
+            "does not have the certificate of an authority",
+        ),
         (["--url", "http://h", "--api-key", "k", "--report", "/nowhere/review"], 2, "there is no folder /nowhere"),
-        (["--timeout", "nan"], 2, "nan is no finite number"),
+        (["--timeout", "nan"], 2, "nan is not a finite number"),
         (["--url", "https://me:secret@h", "--api-key", "k"], 2, "a URL with credentials would be shown"),
-        (["--url", f"https://{'a' * 70}.example.com", "--api-key", "k"], 2, "is no URL"),
-        (["--url", "https://a..b", "--api-key", "k"], 2, "is no URL"),
+        (["--url", f"https://{'a' * 70}.example.com", "--api-key", "k"], 2, "is not a URL"),
+        (["--url", "https://a..b", "--api-key", "k"], 2, "is not a URL"),
         (["--url", "https://bücher.example.com", "--api-key", "k"], 2, "write its host as xn--"),
         (["--url", "http://h", "--api-key", "k", "--report", "/proc/review"], 2, "/proc can't be written to"),
     ],

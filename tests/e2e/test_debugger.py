@@ -415,7 +415,7 @@ def test_curl_command_never_sends_a_file(server, tmp_path):
 def test_text_that_fits_no_command_is_reported(server, text):
     reply = change(server, "/curl", {"path": "/segment", "text": text})
     assert reply.status == 400
-    assert reply.body["message"].startswith("No command can hold this text")
+    assert reply.body["message"].startswith("A command can't contain this text")
 
 
 @pytest.mark.parametrize(
@@ -480,8 +480,8 @@ def test_key_can_be_created_used_and_revoked(server):
             "soon is not a time: write 90d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z",
         ),
         ({"customer_id": "a", "scopes": ["sing"]}, "There is no call type sing"),
-        ({"customer_id": 5}, "customer_id must be a text"),
-        ({"customer_id": "a", "scopes": "track"}, "scopes must be an array of texts"),
+        ({"customer_id": 5}, "customer_id must be a string"),
+        ({"customer_id": "a", "scopes": "track"}, "scopes must be an array of strings"),
     ],
     ids=str,
 )
@@ -520,7 +520,7 @@ def test_stored_messages_are_found_by_user_visitor_and_customer(server):
 
 def test_search_for_a_user_needs_a_customer(server):
     reply = server.request("GET", "/_local/messages", fields={"user": "u"})
-    assert (reply.status, reply.body["message"]) == (400, "Name the customer whose user this is")
+    assert (reply.status, reply.body["message"]) == (400, "Name the customer of this user")
 
 
 def test_deleted_message_is_404(server):
@@ -545,8 +545,8 @@ def test_reject_can_be_retried_after_its_schema_is_fixed(tmp_path):
     schemas.mkdir()
     for path in (ROOT / "schemas").iterdir():
         (schemas / path.name).write_bytes(path.read_bytes())
-    mended = (schemas / "track.json").read_text()
-    strict = {**json.loads(mended), "required": ["event", "properties"]}
+    original = (schemas / "track.json").read_text()
+    strict = {**json.loads(original), "required": ["event", "properties"]}
     (schemas / "track.json").write_text(json.dumps(strict))
     with serving(tmp_path, "--processes", "2") as server:
         message = fresh()
@@ -563,7 +563,7 @@ def test_reject_can_be_retried_after_its_schema_is_fixed(tmp_path):
         assert change(server, "/rejects/retry", {"keys": [reject["key"]]}).status == 400
         assert send(server, fresh())["answer"]["status"] == 400
 
-        (schemas / "track.json").write_text(mended)
+        (schemas / "track.json").write_text(original)
         wait_until(lambda: "schemas/ changed" in server.output)
         with following(server) as read:
             assert read()["notice"] is None
@@ -583,7 +583,7 @@ def test_reject_can_be_retried_after_its_schema_is_fixed(tmp_path):
 
 @pytest.mark.parametrize("key", ["!!!", base64.b64encode(b"5").decode(), base64.b64encode(b"[" * 5000).decode()])
 def test_invalid_key_of_a_reject_is_an_error(server, key):
-    assert server.request("GET", f"/_local/rejects/{key}").body["message"] == "This is no key of a reject"
+    assert server.request("GET", f"/_local/rejects/{key}").body["message"] == "This is not the key of a reject"
 
 
 def test_edits_at_the_worst_moments_stop_nothing(tmp_path):

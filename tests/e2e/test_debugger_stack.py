@@ -44,7 +44,7 @@ def test_request_is_shown_soon_after_its_line(stack):
 def test_stored_messages_are_found_by_customer_and_user(stack):
     request_id = str(uuid.uuid4())
     stack.log("Function", function_line(request_id=request_id, message_id="m"))
-    assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"][1].startswith("What is stored is found by")
+    assert stack.get(f"/requests/{stack.row(request_id)['id']}")["now"][1].startswith("Stored messages are found by")
     [message] = canonicalise(TRACK)
     table = EventTable(stack.account.dynamodb(), stack.stores.event_table, retention_days=0)
     table.write(Record(customer_id="acme", message=message, settings={}, stored_at=time.time()))
@@ -108,7 +108,7 @@ def test_unreadable_log_is_reported(stack):
     stack.logs.delete_log_group(logGroupName="prod-Api")
     try:
         wait_until(lambda: stack.snapshot()["notice"])
-        sentence = "The log can't be read, and is tried again: The log group prod-Api does not exist: was it deleted?"
+        sentence = "The log can't be read. Trying again: The log group prod-Api does not exist: was it deleted?"
         assert stack.snapshot()["notice"] == sentence
     finally:
         stack.create_group("prod-Api")

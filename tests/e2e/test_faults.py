@@ -375,7 +375,7 @@ def test_batch_is_503_during_a_fault_and_its_resend_is_stored(cloud, report, row
             assert len(set(copies[message_id])) == 1, fault
             assert len(copies[message_id]) == 1 or row.at_least_once, fault
     slowest = max(cell.answer.seconds for _, cell in met.values())
-    report.append(f"{row.name}, a batch of {BATCH_MESSAGES} with each fault: 503 after {slowest:.2f} s at the most")
+    report.append(f"{row.name}, a batch of {BATCH_MESSAGES} with each fault: 503 after {slowest:.2f} s at most")
 
 
 # Random faults
@@ -441,7 +441,7 @@ def test_host_that_drops_connections_is_given_up_in_time(cloud, report):
     report.append(f"no connection: {answer} after {answer.seconds:.2f} s")
 
 
-async def hang_one_after_the_other(cloud):
+async def hang_sequentially(cloud):
     """Let the first read of the key hang, and both tries of the write."""
     async with endpoint(cloud, {}) as destination:
         hanging = Rule(stores=frozenset({Store.EVENTS}), faults=(Fault.HANGS_BEFORE,))
@@ -454,7 +454,7 @@ async def hang_one_after_the_other(cloud):
 
 
 def test_both_store_calls_fit_into_the_deadline(cloud, report):
-    answer, requests = play(hang_one_after_the_other(cloud))
+    answer, requests = play(hang_sequentially(cloud))
     assert str(answer) == "503 event_store_unavailable"
     assert answer.seconds < SEGMENT_TIMEOUT_SECONDS
     assert requests == {Store.KEYS: 2, Store.EVENTS: 2}

@@ -696,8 +696,8 @@ def test_messages_can_be_found_by_id_and_sorted_by_time(page, server):
 
 def test_reject_can_be_retried_after_its_schema_is_fixed(page, server):
     schema = server.checkout / "schemas" / "group.json"
-    mended = schema.read_text()
-    schema.write_text(json.dumps({**json.loads(mended), "required": ["group_id", "traits"]}))
+    original = schema.read_text()
+    schema.write_text(json.dumps({**json.loads(original), "required": ["group_id", "traits"]}))
     wait_until(lambda: "schemas/ changed" in server.output)
     user = str(uuid.uuid4())
     assert server.post({"type": "group", "groupId": "g", "userId": user}).status == 400
@@ -713,7 +713,7 @@ def test_reject_can_be_retried_after_its_schema_is_fixed(page, server):
     reject.get_by_role("button", expanded=False).click()
     expect(reject).to_contain_text("for the same reason")
     assert reject.inner_text().count("traits is required for group calls") == 1
-    schema.write_text(mended)
+    schema.write_text(original)
     page.get_by_role("button", name="Refresh").click()
     expect(reject).to_contain_text("would pass today")
     expect(retry_all).to_be_enabled()

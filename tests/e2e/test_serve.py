@@ -257,7 +257,7 @@ def test_containers_reach_the_stores_with_the_docker_option(tmp_path):
         (["--api-key", "some:key"], 2, "an API key is up to 256 printable ASCII characters without a colon"),
         (["--endpoint-url", "http://127.0.0.1:1"], 1, "http://127.0.0.1:1 does not answer as DynamoDB"),
         (["--host", "nowhere.invalid"], 1, "Can't listen on nowhere.invalid:0"),
-        (["--allow-host", "https://abc.ngrok.app"], 2, "https://abc.ngrok.app is not a host name: write it alone"),
+        (["--allow-host", "https://abc.ngrok.app"], 2, "https://abc.ngrok.app is not a host name: write only the name"),
         (["--processes", "0"], 2, "0 is not in the range 1<=x<=100"),
     ],
 )
@@ -444,7 +444,7 @@ def test_edited_consumer_is_reloaded_and_nothing_is_lost(tmp_path):
 
 
 def page_row(server):
-    """Return what the page tells of the last request; a snapshot of all requests names it."""
+    """Return the page's facts about the last request; a snapshot of all requests names it."""
     with server.http.request("GET", f"{server.url}/_local/live", preload_content=False) as events:
         _, data, *_ = (line.decode() for line in events)
     snapshot = json.loads(data.removeprefix("data: "))

@@ -209,7 +209,7 @@ def test_stored_message_that_was_refused_is_found(server):
         result = run("simulate", "--url", two_faced.url, "--stores", server.url, "--messages", "5", "--invalid", "1")
     assert result.exit_code == 1
     assert "stored, but not sent" in result.stdout
-    assert "Something was lost, stored twice or otherwise, or judged wrongly." in result.stdout
+    assert "Something was lost, stored twice or with other content, or judged wrongly." in result.stdout
 
 
 def test_false_confirmation_is_found(server):
@@ -356,7 +356,7 @@ def test_missing_messages_may_be_held_by_other_consumers(queue_server):
     assert "not found" in result.stdout
     assert "messages of others were seen, so another run or consumer may hold some of these" in result.stdout
     assert "accepted but not stored" not in result.stdout
-    assert result.stdout.endswith("Whether anything was lost can't be told: others use this queue too.\n")
+    assert result.stdout.endswith("It is unknown whether anything was lost: others use this queue too.\n")
 
 
 def test_stack_is_queried_for_each_user(deploy):
@@ -397,16 +397,16 @@ def test_terminal_shows_numbers_and_a_chart(server):
     assert "█" in result.stdout
     assert "p50" in result.stdout
     assert "40 messages of 10 customers" in result.stdout
-    assert result.stdout.endswith("Nothing was lost, nothing was stored twice or otherwise.\n")
-    assert "accepted though invalid" not in result.stdout
+    assert result.stdout.endswith("Nothing was lost, nothing was stored twice or with other content.\n")
+    assert "accepted although invalid" not in result.stdout
 
 
 def test_terminal_shows_refusals(server):
     with endpoint(lambda _request: response(400, '{"message": "Missing email address"}')) as strict:
         result = run("simulate", "--url", strict.url, "--stores", server.url, "--messages", "9", "--seed", "12")
     assert result.exit_code == 1
-    assert "Refused for good, 9 times: 400 Missing email address" in result.stdout
-    assert "9 refused for good" in result.stdout
+    assert "Refused finally, 9 times: 400 Missing email address" in result.stdout
+    assert "9 refused finally" in result.stdout
 
 
 def test_control_c_ends_with_a_reconciliation(server, tmp_path):
@@ -441,7 +441,7 @@ def test_measurements_are_shown_if_the_store_is_unreadable(server):
     assert "202" in result.stdout
     assert "p50" in result.stdout
     assert "lost" not in result.stdout.lower()
-    assert "Error: What is stored can't be read; the same options with --seed 14 send and compare" in result.stderr
+    assert "Error: The stores can't be read; the same options with --seed 14 send and compare" in result.stderr
 
 
 def test_json_has_null_if_the_store_is_unreadable(queue_server):
@@ -450,7 +450,7 @@ def test_json_has_null_if_the_store_is_unreadable(queue_server):
     assert (report["messages"], report["delivered_at_first_try"], report["answers"]) == (5, 5, {"202": 5})
     for name in ("stored", "lost", "lost_though_accepted", "stored_twice", "stored_otherwise"):
         assert report[name] is None
-    assert "Error: What is stored can't be read: " in result.stderr
+    assert "Error: The stores can't be read: " in result.stderr
     assert "--seed" not in result.stderr
 
 
@@ -487,13 +487,13 @@ def test_output_names_missing_set_pieces(set_pieces, is_said):
 
 
 VERDICTS = {
-    "Nothing was lost, nothing was stored twice or otherwise.": {},
-    "Nothing was lost so far, nothing was stored twice or otherwise.": {"found": {"interrupted": True}},
-    "Nothing was to be stored.": {"end": None, "stored": 0},
-    "Nothing was to be stored so far.": {"end": None, "stored": 0, "found": {"interrupted": True}},
+    "Nothing was lost, nothing was stored twice or with other content.": {},
+    "Nothing was lost so far, nothing was stored twice or with other content.": {"found": {"interrupted": True}},
+    "Nothing had to be stored.": {"end": None, "stored": 0},
+    "Nothing had to be stored so far.": {"end": None, "stored": 0, "found": {"interrupted": True}},
     "Nothing was lost. A queue may hold a message twice": {"stored": 2, "may_double": True},
-    "Something was lost, stored twice or otherwise, or judged wrongly.": {"stored": 2},
-    "Whether anything was lost can't be told: others use this queue too.": {"stored": 0, "others_seen": 1},
+    "Something was lost, stored twice or with other content, or judged wrongly.": {"stored": 2},
+    "It is unknown whether anything was lost: others use this queue too.": {"stored": 0, "others_seen": 1},
 }
 
 
@@ -521,20 +521,20 @@ def comparison(*differences, contacts=5):
 
 
 FINDINGS = {
-    "What is kept among the rejects is not what was refused.": {"rejects": rejects(missing=1)},
-    "What is kept among the rejects is not what": {"rejects": rejects(unsent=1)},
+    "The kept rejects do not match the refused messages.": {"rejects": rejects(missing=1)},
+    "The kept rejects do not match the": {"rejects": rejects(unsent=1)},
     "Nothing was lost, nothing was stored twice": {"rejects": rejects(unsent=1, may_have_sent=True)},
-    "Nothing is left of the erased users, and their receipts count all of it once.": {"erasures": erasures()},
-    "Something is left of erased users, or their receipts": {"erasures": erasures(not_erased=2)},
-    "Something is left of erased users, or their": {"erasures": erasures(receipts_wrong=2)},
+    "No data of the erased users is left, and their receipts count everything once.": {"erasures": erasures()},
+    "Data of erased users is left, or their receipts": {"erasures": erasures(not_erased=2)},
+    "Data of erased users is left, or their": {"erasures": erasures(receipts_wrong=2)},
     "The eraser does not seem to run: ": {"erasures": erasures(settled=False, not_erased=9)},
-    "All contacts are what the messages make of them.": {"contacts": comparison()},
+    "All contacts match the messages.": {"contacts": comparison()},
     'acme: "u" traits.plan is "x" and should be absent': {
         "contacts": comparison(("acme", "u", "traits.plan", "", '"x"'))
     },
     'acme: "u" events.e is missing and should be 2': {"contacts": comparison(("acme", "u", "events.e", "2", ""))},
     'acme: "u" is missing': {"contacts": comparison(("acme", "u", "", '{"id": "u"}', ""))},
-    'acme: "u" is there, though': {"contacts": comparison(("acme", "u", "", "", '{"id": "u"}'))},
+    'acme: "u" exists, although': {"contacts": comparison(("acme", "u", "", "", '{"id": "u"}'))},
 }
 
 
@@ -565,24 +565,27 @@ def test_any_fault_fails_the_run(found, failed):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--url", "ftp://x"], "ftp://x is no URL"),
-        (["--url", "http://x:port"], "http://x:port is no URL"),
+        (["--url", "ftp://x"], "ftp://x is not a URL"),
+        (["--url", "http://x:port"], "http://x:port is not a URL"),
         (["--url", "http://127.0.0.1:1"], "http://127.0.0.1:1/segment does not answer: "),
         (["--url", "http://127.0.0.1:1", "--ca-file", str(ROOT / "README.md")], "--ca-file is for https"),
-        (["--url", "https://127.0.0.1:1", "--ca-file", str(ROOT / "README.md")], "README.md holds no certificate"),
+        (
+            ["--url", "https://127.0.0.1:1", "--ca-file", str(ROOT / "README.md")],
+            "README.md does not have the certificate",
+        ),
         (["--url", "https://127.0.0.1:1", "--ca-file", str(ROOT)], "is a directory"),
         (["--stores", "http://127.0.0.1:1"], "No local server answers at http://127.0.0.1:1"),
         (["--stores", "http://127.0.0.1:1", "--stack", "x"], "--stores and --stack exclude each other"),
         (["--duplicates", "2"], "--duplicates"),
-        (["--batch-size", "10"], "--batch-size is for --route batch"),
+        (["--batch-size", "10"], "--batch-size needs --route batch"),
         (["--route", "batch", "--batch-size", "2501"], "2501 is not in the range 1<=x<=2500"),
         (["--deletes", "1.1"], "--deletes"),
         (["--messages", "0"], "--messages"),
         (["--rate", "0"], "--rate"),
-        (["--duplicates", "nan"], "'--duplicates': nan is no finite number"),
-        (["--invalid", "NaN"], "'--invalid': NaN is no finite number"),
-        (["--rate", "inf"], "'--rate': inf is no finite number"),
-        (["--time-scale", "nan"], "'--time-scale': nan is no finite number"),
+        (["--duplicates", "nan"], "'--duplicates': nan is not a finite number"),
+        (["--invalid", "NaN"], "'--invalid': NaN is not a finite number"),
+        (["--rate", "inf"], "'--rate': inf is not a finite number"),
+        (["--time-scale", "nan"], "'--time-scale': nan is not a finite number"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -602,9 +605,13 @@ def test_a_wrong_call_is_explained(options, sentence):
             "--deletes and --contacts need a deployment with EventSink=dynamo",
         ),
         ({"EventSink": "sqs"}, ("--contacts",), "--deletes and --contacts need a deployment with EventSink=dynamodb"),
-        ({}, ("--contacts",), "--contacts compares what the consumer keeps, and it is off: deploy with Consumer=on"),
+        (
+            {},
+            ("--contacts",),
+            "--contacts compares the consumer's contacts, but the consumer is off: deploy with Consumer=on",
+        ),
         ({"SupportedCallTypes": "track"}, ("--deletes", "0.1"), "--deletes needs a deployment that supports delete"),
-        ({"SupportedCallTypes": "delete"}, (), "there is nothing that they can erase"),
+        ({"SupportedCallTypes": "delete"}, (), "there would be nothing to erase"),
     ],
 )
 def test_unsuitable_deployment_is_refused(deploy, parameters, options, sentence):
@@ -618,7 +625,7 @@ def test_other_endpoint_needs_the_stores_option():
     with endpoint(lambda _request: response(200)) as elsewhere:
         result = run("simulate", "--url", elsewhere.url)
     assert result.exit_code == 1
-    assert f"{elsewhere.url} is no local server: name the one whose stores" in result.output
+    assert f"{elsewhere.url} is not a local server: name the local server that has its stores" in result.output
 
 
 def test_unreachable_endpoint_is_named(server):

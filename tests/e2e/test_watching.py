@@ -243,7 +243,7 @@ def test_answer_by_api_gateway_itself_is_shown(server):
     shown = server.run("trace", message_id).stdout
     assert "/segment 200 accepted track" in shown
     assert "API Gateway had answered 503 by itself: the function did not answer in time." in shown
-    assert "Segment sends it again, for up to four hours, although the message was taken" in shown
+    assert "Segment sends it again, for up to four hours, although the message was stored" in shown
 
 
 def test_unknown_message_is_an_error_that_names_the_searched_places(server):
@@ -400,9 +400,9 @@ def test_server_of_an_older_version_is_reported(server, command):
         (("trace", ""), "it is empty"),
         (("trace", "m", "--user", "u", "--anonymous", "a"), "--user and --anonymous exclude each other"),
         (("trace", "m", "--since", "7w"), "7w is not a period: write 30m, 24h, 7d, or all"),
-        (("status", "--since", "0h"), "0h is no time"),
-        (("status", "--since", "99999d"), "99999d is no time"),
-        (("tail", "--status", "4x"), "4x is no status: write 503, or 5xx"),
+        (("status", "--since", "0h"), "0h is not a period"),
+        (("status", "--since", "99999d"), "99999d is not a period"),
+        (("tail", "--status", "4x"), "4x is not a status: write 503, or 5xx"),
         (("tail", "--outcome", "lost"), "'lost' is not one of"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The smallest function that writes a message: one put, and no question asked."""
+"""The smallest function that writes a message: one put, without any checks."""
 
 import json
 import os

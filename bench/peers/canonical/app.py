@@ -1,6 +1,6 @@
 """A destination as the documentation of Powertools for AWS Lambda shows how to write a function.
 
-Resolver, logger, metrics, tracer, and boto3's resource with a nested map. `validation.py` beside it decides how
+Resolver, logger, metrics, tracer, and boto3's resource with a nested map. `validation.py` next to it decides how
 messages are validated.
 
 https://docs.aws.amazon.com/powertools/python/latest/core/event_handler/api_gateway/

@@ -1,4 +1,4 @@
-"""boto3's clients as they come, with no options: one call, of arguments that stand ready."""
+"""boto3's clients with default options: one call, with prepared arguments."""
 
 import boto3
 

@@ -1,6 +1,6 @@
-/** Asks the local server. What goes wrong is an Error whose message is a sentence for people. */
+/** Requests to the local server. A failure is an Error with a sentence for people. */
 
-/** GET; `query` becomes the part after "?", without what is empty. */
+/** GET; `query` becomes the part after "?", without empty values. */
 export function get(path, query = {}) {
   const words = new URLSearchParams(
     Object.entries(query).filter(([, value]) => value !== "" && value !== null),
@@ -26,12 +26,12 @@ async function ask(address, how) {
   }
   const data = await response.json().catch(() => null);
   if (!response.ok || data === null) {
-    throw new Error(data?.message ?? `The local server answered ${response.status}, and does not tell why.`);
+    throw new Error(data?.message ?? `The local server answered ${response.status}without a reason.`);
   }
   return data;
 }
 
-/** Make a function that asks and is only heard if nobody asked again meanwhile: `latest()(promise)`. */
+/** Make a function that ignores the result of a promise if it was called again meanwhile: `latest()(promise)`. */
 export function latest() {
   let turn = 0;
   return async (promise) => {

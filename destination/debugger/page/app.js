@@ -1,4 +1,4 @@
-/** Starts the page: asks what deployment this is, opens the feed, and shows the view that the address names. */
+/** Starts the page: loads the deployment's facts, opens the feed, and shows the view in the address. */
 
 import { get } from "./api.js";
 import { copyButton, h } from "./dom.js";
@@ -97,7 +97,7 @@ function showPlace({ name, endpoint, read_only: readOnly }) {
 
 function showBanners(isConnected, ...notices) {
   banners.replaceChildren(
-    ...[!isConnected && "The local server does not answer; trying again.", ...notices]
+    ...[!isConnected && "The local server does not answer. Trying again.", ...notices]
       .filter(Boolean)
       .map((text) => h("p", { role: "status" }, text)),
   );

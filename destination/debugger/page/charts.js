@@ -1,4 +1,4 @@
-/** The numbers and three small charts on top of the list. Each draws itself anew from the seconds it is given. */
+/** The numbers and three small charts above the list. Each is redrawn from the given seconds. */
 
 import { count, h, svg } from "./dom.js";
 
@@ -19,7 +19,7 @@ export function charts({ deployment }) {
   };
 }
 
-/** Make the numbers: of requests, of their messages, and of each outcome; returns their element and `draw(totals)`. */
+/** Make the numbers of requests, messages and outcomes; returns their element and `draw(totals)`. */
 export function numbers({ deployment }) {
   const names = {
     requests: "Requests",
@@ -46,7 +46,7 @@ export function numbers({ deployment }) {
   };
 }
 
-/** Set a text, if it is another. */
+/** Set a text if it has changed. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -138,7 +138,7 @@ function latencyChart(edges) {
     strong.setAttribute("d", all ? [median, p95].map((i) => shape(sums[i], i)).join("") : "");
     write(marks.median, all ? (median === p95 ? "median, p95" : "median") : "");
     write(marks.p95, all && median !== p95 ? "p95" : "");
-    const isClose = p95 !== median && p95 - median < 5; // so that the words do not touch
+    const isClose = p95 !== median && p95 - median < 5; // the labels must not overlap
     marks.median.classList.toggle("before", isClose && median > 2);
     marks.p95.classList.toggle("after", isClose);
     at(marks.median, (median + 0.5) / bins);

@@ -1,9 +1,9 @@
-/** Builds elements. Nothing in this page parses HTML: what senders sent only ever becomes text. */
+/** Builds elements. Nothing in this page parses HTML: data of senders always becomes text. */
 
 const UNSEEN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]|\p{Cs}/gu;
 
-/** Make an element. Functions in `props` listen, `value` is a property, all else attributes; null and false are nothing. */
+/** Make an element. In `props`, functions are listeners, `value` is a property, the rest are attributes unless null or false. */
 export function h(tag, props, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props ?? {})) {
@@ -18,7 +18,7 @@ export function h(tag, props, ...children) {
   return element;
 }
 
-/** Make an element of a drawing. */
+/** Make an SVG element. */
 export function svg(tag, attributes, ...children) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -26,7 +26,7 @@ export function svg(tag, attributes, ...children) {
   return element;
 }
 
-/** Tell a sender's text: signs that can't be seen, or that turn the order of others, as \uXXXX; what is longer is cut. */
+/** Show a sender's text: invisible and bidirectional control characters as \uXXXX, cut if it is too long. */
 export function plain(text, most = 300) {
   const cut = text.length > most ? `${text.slice(0, most)}…` : text;
   return cut.replace(UNSEEN, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
@@ -35,14 +35,14 @@ export function plain(text, most = 300) {
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\u{10800}-\u{10fff}\u{1e800}-\u{1efff}]/u;
 const END = 8;
 
-/** Cut a text in two, so that what does not fit is left out in the middle: ids often differ only at their ends. */
+/** Split a text, so that it can be shortened in the middle: ids often differ only at their ends. */
 export function halves(text) {
   const signs = [...text];
   if (signs.length <= 2 * END || RIGHT_TO_LEFT.test(text)) return [text, ""];
   return [signs.slice(0, -END).join(""), signs.slice(-END).join("")];
 }
 
-/** A sender's text in one line, shortened in its middle to the room there is. */
+/** A sender's text in one line, shortened in the middle to fit. */
 export function middle(text) {
   const shown = plain(text);
   return h(
@@ -52,7 +52,7 @@ export function middle(text) {
   );
 }
 
-/** Tell a text that may be very long: a piece, and a button for the rest. */
+/** Show a text that may be very long: its beginning, and a button for the rest. */
 export function long(text, most = 2000) {
   if (text.length <= most) return bdi(text, most);
   const more = h(
@@ -64,7 +64,7 @@ export function long(text, most = 2000) {
   return whole;
 }
 
-/** Append what `make` makes of items, `step` at a time, with a button for more. */
+/** Append the elements that `make` makes from items, `step` at a time, with a button for more. */
 export function inSteps(parent, items, make, step, what) {
   const more = h("button", { type: "button", click: next });
   let shown = 0;
@@ -84,20 +84,20 @@ export const count = (number) => number.toLocaleString("en-US");
 /** `1 message`, `2 messages`. */
 export const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
 
-/** A label and its field, one under the other. */
+/** A label above its field. */
 export const labelled = (text, field, hint) =>
   h("label", { class: "field" }, h("span", null, text, hint && h("span", { class: "dim" }, ` ${hint}`)), field);
 
 const SHORT = 32;
 
-/** A sender's text of at most 32 characters, shortened in its middle. */
+/** A sender's text of at most 32 characters, shortened in the middle. */
 function shortened(text) {
   const signs = [...text];
   if (signs.length <= SHORT) return plain(text);
   return plain(`${signs.slice(0, SHORT / 2 - 1).join("")}…${signs.slice(-SHORT / 2).join("")}`);
 }
 
-/** A select of texts, or of [value, text]. */
+/** A select of texts, or of [value, text] pairs. */
 export function options(select, choices) {
   const value = select.value;
   select.replaceChildren(
@@ -111,7 +111,7 @@ export function options(select, choices) {
     : (select.options[0]?.value ?? "");
 }
 
-/** A sender's text, apart from the order of what stands around it. */
+/** A sender's text, isolated from the text direction around it. */
 export const bdi = (text, most) => h("bdi", null, plain(text, most));
 
 /** A word in a coloured box. */
@@ -120,22 +120,22 @@ export const badge = (colour, text) => h("span", { class: `badge ${colour}` }, t
 /** The badge of a status code. */
 export const statusBadge = (status) => badge(statusColour(status), status ?? "no answer");
 
-/** The colour of a status code. A 501 is the sender's fault, too. */
+/** The colour of a status code. A 501 counts as the sender's fault too. */
 export const statusColour = (status) =>
   status === null ? "grey" : status < 400 ? "stored" : status < 500 || status === 501 ? "refused" : "failed";
 
-/** The class of an outcome, or of the fate of a reject: what is queued looks like what is stored. */
+/** The class of an outcome, or of the result of a retried reject: queued looks like stored. */
 export const outcomeColour = (outcome) => ({ queued: "stored", answered: "grey", gone: "grey" })[outcome] ?? outcome;
 
-/** Tell a screen reader. */
+/** Announce a text to screen readers. */
 export function say(text) {
   document.getElementById("said").textContent = text;
 }
 
-/** A sentence that something went wrong. */
+/** An error message. */
 export const trouble = (error) => h("p", { class: "trouble", role: "alert" }, error.message);
 
-/** A button that copies what `text` gives, which may take a while. */
+/** A button that copies the result of `text`, which may be a promise. */
 export function copyButton(label, text, props) {
   const button = h(
     "button",

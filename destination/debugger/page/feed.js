@@ -1,4 +1,4 @@
-/** What the local server tells of requests as they come: the last rows, totals, and the last seconds. */
+/** The live data of the local server: the last rows, totals, and the last seconds. */
 
 import { plain } from "./dom.js";
 
@@ -9,9 +9,9 @@ const SHOWN = ["route", "call_type", "customer", "user", "event", "message_id", 
 const NOTHING = { requests: 0, stored: 0, duplicate: 0, refused: 0, failed: 0 };
 const BEGIN = { totals: NOTHING, number: 0, second: 0 };
 
-/** Dispatches `change` for rows and totals, `state` for whether the server answers, `schemas` when others count. */
+/** Dispatches `change` for rows and totals, `state` for the connection to the server, `schemas` after an edit. */
 export class Feed extends EventTarget {
-  /** Oldest first. Their texts are cut and made visible. */
+  /** Oldest first. Their texts are shortened, and invisible characters are escaped. */
   rows = [];
   /** Since the last "Clear". */
   totals = NOTHING;
@@ -29,7 +29,7 @@ export class Feed extends EventTarget {
   #cleared = BEGIN;
 
   /**
-   * Begin to listen, for ever: while somebody looks. A browser has six connections to a server, and each page that
+   * Begin to listen, while the page is visible. A browser has six connections to a server, and each page that
    * listens takes one.
    */
   open() {
@@ -50,7 +50,7 @@ export class Feed extends EventTarget {
     });
   }
 
-  /** Forget all, and count from here. */
+  /** Forget everything, and count from now on. */
   clear() {
     this.#cleared = {
       totals: this.#all,
@@ -69,7 +69,7 @@ export class Feed extends EventTarget {
     );
   }
 
-  /** The newest second that the server told, whose clock may be another. */
+  /** The newest second by the server's clock, which may differ from this machine's. */
   newest() {
     return Math.max(0, ...this.#seconds.keys());
   }
@@ -105,7 +105,7 @@ export class Feed extends EventTarget {
     this.#schemas = schemas;
   }
 
-  /** Note in the rows how often the consumer failed to take their messages. */
+  /** Set in the rows how often the consumer failed to handle their messages. */
   #noteFailures(failures) {
     for (const row of this.rows) {
       if (!Object.hasOwn(failures, row.id)) continue;

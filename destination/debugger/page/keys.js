@@ -1,4 +1,4 @@
-/** The view "Keys": the API keys of customers, and for a local server to give out and take back. */
+/** The view "Keys": the API keys of customers. On a local server, keys can be created and revoked. */
 
 import { get, latest, post } from "./api.js";
 import { badge, bdi, copyButton, h, labelled, plain, say, trouble } from "./dom.js";
@@ -35,7 +35,7 @@ export function keys(page) {
     h(
       "p",
       { class: "dim" },
-      "A customer enters its key in Segment; with it each message tells whose it is. Only a digest of a key is kept.",
+      "A customer enters its key in Segment. The key identifies the customer. Only a hash of a key is stored.",
     ),
     !deployment.read_only && newKeyForm(page, told, load),
     told,

@@ -1,10 +1,10 @@
-/** Shows Lines: JSON that the server printed, with marks on what was renamed, added, left out or is wrong. */
+/** Shows Lines: JSON from the server, with marks for renamed, added, omitted and invalid values. */
 
 import { copyButton, count, h, inSteps, long } from "./dom.js";
 
 const AT_ONCE = 400;
 
-/** Show Lines, or the raw text where there are none. `name` tells a screen reader what it is. */
+/** Show Lines, or the raw text without them. `name` is a label for screen readers. */
 export function showLines(lines, name, text = null, bytes = 0) {
   const box = { tabindex: 0, role: "group", "aria-label": name };
   if (!lines)
@@ -44,7 +44,7 @@ export function textOf({ lines }) {
   return lines.map(write).join("\n");
 }
 
-/** What one side said: a first line, the body, and headers folded in. */
+/** A request or a response: its first line, its body, and its headers, folded. */
 export function showSide(title, first, { body, text, headers, bytes }, isOpen = false) {
   const rows = headers.map(([name, value]) =>
     h("tr", null, h("th", { scope: "row" }, long(name, 200)), h("td", null, long(value, 400))),
@@ -65,7 +65,7 @@ export function showSide(title, first, { body, text, headers, bytes }, isOpen = 
   );
 }
 
-/** What a schema finds wrong, and where; without the text of one that `shown` says already. */
+/** The violations of a schema with their places; without the text that is `shown` already. */
 export function showViolations(violations, shown = null) {
   const told = violations.filter(({ pointer, message }) => pointer || message !== shown);
   return (

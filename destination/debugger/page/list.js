@@ -1,9 +1,9 @@
 /**
- * A list of ten thousand rows of which only those in sight are in the document.
+ * A list of ten thousand rows. Only the visible ones are in the document.
  *
- * It holds still while somebody reads: when it is paused or scrolled down, between press and release of a pointer, and
- * while a row is open that the keyboard opened. What comes meanwhile is counted. A row that has the focus keeps it.
- * While a row is open, up and down open the next one.
+ * It does not move while somebody reads: if it is paused or scrolled down, while a pointer is pressed, and
+ * while a row is open that the keyboard opened. New rows are counted meanwhile. A row that has the focus keeps it.
+ * While a row is open, the arrow keys open the next one.
  */
 
 import { count, h, halves, outcomeColour, statusColour } from "./dom.js";
@@ -12,7 +12,7 @@ import { write } from "./charts.js";
 const BEYOND = 4;
 const KINDS = ["stored", "duplicate", "refused", "failed"];
 
-/** Make the list. `scroller` scrolls it together with what stands above; `head` stays in sight on top of it. */
+/** Make the list. `scroller` scrolls it together with the content above; `head` stays visible at its top. */
 export function rowList({ scroller, head, words, open, openNext }) {
   const element = h("div", {
     class: "rows",
@@ -22,10 +22,10 @@ export function rowList({ scroller, head, words, open, openNext }) {
   });
   const slots = new Map();
   const size = { row: 36, view: 0, top: 0, head: 0 };
-  let rows = []; // what is shown, newest last
-  let newest = []; // what there is to show
-  let active = null; // the row that Tab reaches
-  let selected = null; // the id of the one whose details are open
+  let rows = []; // the shown rows, newest last
+  let newest = []; // the rows to show
+  let active = null; // the row in the tab order
+  let selected = null; // the id of the row with open details
   let scrolled = 0;
   let frame = 0;
   const holds = { paused: false, pressed: false, opened: false };
@@ -46,10 +46,10 @@ export function rowList({ scroller, head, words, open, openNext }) {
   const isScrolled = () => scrolled > size.top - size.head + 4;
   const isHeld = () => holds.paused || holds.pressed || holds.opened || isScrolled();
 
-  /** Tell what there is to show; `anew` shows it from the top whatever is held, as another filter is set. */
-  function set(all, anew = false) {
+  /** Set the rows to show; `fromTop` shows them from the top even if the list is held, as after a change of filters. */
+  function set(all, fromTop = false) {
     newest = all;
-    if (anew) {
+    if (fromTop) {
       rows = newest;
       if (isScrolled()) scroller.scrollTop = scrolled = size.top - size.head;
     }
@@ -103,7 +103,7 @@ export function rowList({ scroller, head, words, open, openNext }) {
     return n;
   }
 
-  /** Look how large all is; what is read stays where it is. */
+  /** Measure the sizes again; the row in view stays in place. */
   function measure(rowHeight = size.row) {
     const read = isScrolled() ? (scrolled + size.head - size.top) / size.row : null;
     Object.assign(size, {
@@ -117,14 +117,14 @@ export function rowList({ scroller, head, words, open, openNext }) {
     refresh();
   }
 
-  /** Mark the row whose details are open. */
+  /** Mark the row with open details. */
   function select(id) {
     selected = id;
     active = rows.find((row) => row.id === id) ?? active;
     refresh();
   }
 
-  /** Go on, from the top. */
+  /** Continue, from the top. */
   function release() {
     if (element.contains(document.activeElement)) document.activeElement.blur();
     holds.opened = false;
@@ -132,7 +132,7 @@ export function rowList({ scroller, head, words, open, openNext }) {
     refresh();
   }
 
-  /** Give the focus back to the row that was opened. */
+  /** Return the focus to the opened row. */
   function focus() {
     if (holds.opened) move(0);
     else if (!focusRow(active)) element.focus({ preventScroll: true });
@@ -301,20 +301,20 @@ function newSlot(words) {
   return { element, fill, place, failures: () => failures };
 }
 
-/** Say what became of a request; of a batch of which some was accepted, that it was not all. */
+/** The outcome of a request; for a partly accepted batch, that not all was accepted. */
 function outcomeOf(row, words) {
   const isInPart =
     isBatch(row) && ["refused", "failed"].includes(row.outcome) && row.counts[row.outcome] < row.messages;
   return `${isInPart ? "part " : ""}${words[row.outcome] ?? row.outcome}`;
 }
 
-/** Say how often the consumer failed to take the messages of a row, or nothing. */
+/** How often the consumer failed to handle the messages of a row, or nothing. */
 const consumerFailed = (row) => (row.consumer_failures ? `consumer failed ${count(row.consumer_failures)}×` : "");
 
-/** Whether a row stands for a batch. */
+/** Whether a row is a batch. */
 export const isBatch = (row) => row.batch || row.messages > 1;
 
-/** What is written in the cells of a row. */
+/** The contents of a row's cells. */
 export function textsOf(row, words) {
   return {
     time: clock(row.time),
@@ -331,14 +331,14 @@ export function textsOf(row, words) {
   };
 }
 
-/** A time of the day, as it is here. */
+/** A time of day in the local time zone. */
 export function clock(time) {
   const date = new Date(time);
   const two = (number) => String(number).padStart(2, "0");
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
-/** The text in which a filter looks for a word: each value in a line of its own, in lower case. */
+/** The text that a filter searches: each value on its own line, in lower case. */
 export function soughtIn(row, words) {
   row.sought ??= [...Object.values(textsOf(row, words)), consumerFailed(row), row.message_id, row.code, row.route]
     .join("\n")

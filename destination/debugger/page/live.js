@@ -1,4 +1,4 @@
-/** The view "Live": what this is, numbers and charts, filters, the list of requests, and the details of one. */
+/** The view "Live": an introduction, numbers and charts, filters, the list of requests, and details of one. */
 
 import { post, get } from "./api.js";
 import { charts, numbers, write } from "./charts.js";
@@ -136,7 +136,7 @@ export function live(page) {
   }
   const isOf = (row, kind) => (isBatch(row) ? row.counts[kind] > 0 : row.outcome === kind);
 
-  function update(anew = false) {
+  function update(fromTop = false) {
     const kinds = [...wanted.kinds];
     const isFiltered = kinds.length + wanted.words.length > 0 || wanted.type !== "" || wanted.customer !== "";
     const shown = isFiltered
@@ -160,7 +160,7 @@ export function live(page) {
     if (!nothing.hidden) {
       nothing.replaceChildren(
         feed.rows.length === 0
-          ? "Nothing since you cleared. New requests appear here as they come."
+          ? "No request since you cleared the list. New requests appear here."
           : h(
               "span",
               null,
@@ -170,7 +170,7 @@ export function live(page) {
       );
     }
     if (begun !== feed.begun) drawCharts();
-    list.set(shown, anew || begun !== feed.begun); // what was there before the page is shown even if it is paused
+    list.set(shown, fromTop || begun !== feed.begun); // earlier requests are shown even if the list is paused
     begun = feed.begun;
   }
 
@@ -233,7 +233,7 @@ export function live(page) {
     }
   }
 
-  /** Open a row in place of another one; while a key is held down, the last one only. */
+  /** Open another row; while a key is held down, only the last one. */
   let next = 0;
   function openNext(row) {
     list.select(row.id);
@@ -277,7 +277,7 @@ export function live(page) {
   return { element, show };
 }
 
-/** A button that sends a small shop's messages, and where it says what went wrong. */
+/** A button that sends a small shop's messages, and a place for its errors. */
 function sampleTraffic({ deployment }) {
   if (deployment.read_only) return [];
   const told = h("div", { "aria-live": "polite" });
@@ -361,7 +361,7 @@ function welcome({ deployment, go }) {
     h(
       "p",
       null,
-      "Segment posts a message to the endpoint, with your customer’s API key. It is checked, stored once and answered; here you see what came, what was made of it, and what was answered.",
+      "Segment posts a message to the endpoint, with your customer’s API key. The endpoint checks it, stores it once and answers. Here you see the request, how it was processed, and the answer.",
     ),
     shown("Endpoint", deployment.endpoint),
     !deployment.read_only && good && shown("API key", good.api_key),

@@ -6,7 +6,7 @@ import { showLines } from "./lines.js";
 
 const NAMES = ["customer", "user", "anonymous", "message_id", "by"];
 const SORTED = {
-  event: "Sorted by the time of the event: the timestamp of the message, else the time of its arrival.",
+  event: "Sorted by the time of the event: the timestamp of the message, or the time of its arrival if it has none.",
   stored: "Sorted by the time at which the destination stored the message.",
 };
 
@@ -96,7 +96,7 @@ function timeline({ messages: all, more, latest }, asked) {
         "p",
         { class: "nothing" },
         isChosen ? "No such message is stored." : "Nothing is stored yet. ",
-        !isChosen && h("a", { href: "#live" }, "See what arrives"),
+        !isChosen && h("a", { href: "#live" }, "See live requests"),
       ),
     ];
   const time = asked.by === "stored" ? "stored" : "time";
@@ -110,7 +110,7 @@ function timeline({ messages: all, more, latest }, asked) {
     ),
   ]);
   const rest = latest
-    ? `These are the ${count(all.length)} that arrived last. Name a customer or a user to see others.`
+    ? `These are the last ${count(all.length)} messages by arrival. Name a customer or a user to see others.`
     : more > 0 && `${count(more)} older ones are not shown.`;
   const sorted = h("p", { class: "dim" }, SORTED[asked.by] ?? SORTED.event);
   return [sorted, ...parts.flat(), ...(rest ? [h("p", { class: "dim" }, rest)] : [])];
@@ -138,7 +138,7 @@ function show(message, time) {
   );
 }
 
-/** A row that opens what `load` gives. */
+/** A row that opens the result of `load`. */
 export function folded(cells, load) {
   const inside = h("div", { class: "inside", hidden: true });
   const button = h(

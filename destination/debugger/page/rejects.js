@@ -57,7 +57,7 @@ export function rejects({ deployment }) {
   async function load() {
     if (deployment.messages_need_subject && !customer.value.trim()) {
       list.replaceChildren(
-        h("li", { class: "nothing" }, "Name a customer to see what was refused in the last seven days."),
+        h("li", { class: "nothing" }, "Name a customer to see the rejects of the last seven days."),
       );
       return;
     }
@@ -68,7 +68,7 @@ export function rejects({ deployment }) {
     list.replaceChildren(
       ...(data.rejects.length
         ? data.rejects.map(show)
-        : [h("li", { class: "nothing" }, "Nothing is refused by a schema and kept.")]),
+        : [h("li", { class: "nothing" }, "There are no rejects.")]),
     );
     rest.textContent = data.more > 0 ? `${count(data.more)} further ones are not shown.` : "";
     setPassing(data.rejects.filter((one) => one.passes).map((one) => one.key));
@@ -165,7 +165,7 @@ export function rejects({ deployment }) {
       duplicate: "It was stored already, and is no longer a reject.",
       gone: "It is no longer among the rejects.",
       erased: "Its user was erased: it is deleted and not stored.",
-      missing: "It is not stored, and no longer among the rejects: another command deleted it, or it is lost.",
+      missing: "It is neither stored nor among the rejects: another command deleted it, or it is lost.",
     };
     place.fate.replaceChildren(
       badge(outcomeColour(fate), fate),
@@ -177,7 +177,7 @@ export function rejects({ deployment }) {
   return { element, show: load, judgeAnew: load };
 }
 
-/** Say what the schemas of today make of a reject, without the text that its row shows. */
+/** The verdict of today's schemas on a reject, without the text that its row shows. */
 function today({ passes }, answer, shown) {
   if (answer === null) return passes === false ? "Today it would be refused." : "Today it would be accepted.";
   return answer === shown

@@ -1,4 +1,4 @@
-/** The details of one request: what was received beside what was answered, and what happened in between. */
+/** The details of one request: request and answer side by side, and the steps in between. */
 
 import { get, latest } from "./api.js";
 import { badge, bdi, count, h, inSteps, long, outcomeColour, plain, plural, statusBadge, trouble } from "./dom.js";
@@ -77,7 +77,7 @@ function sections(data, page, words, pick) {
     messages.length > 1 && section("Messages of the batch", batch(messages, data.message, words, pick)),
     data.now.length > 0 &&
       section(
-        `What became of it${about}`,
+        `Outcome${about}`,
         h(
           "ul",
           { class: "now" },
@@ -111,12 +111,12 @@ function sections(data, page, words, pick) {
             ],
             answer,
           )
-        : section("Answer", dim("What was answered is not known.")),
+        : section("Answer", dim("The answer is not known.")),
     ),
     (data.canonical || data.violations.length > 0) &&
       section(
         `Canonical message${about}`,
-        h("p", { class: "dim" }, "What the schemas check and the stores keep: one spelling for each field."),
+        h("p", { class: "dim" }, "The form that schemas check and stores keep: one spelling for each field."),
         !data.canonical && showViolations(data.violations),
         data.canonical && showLines(data.canonical, "Canonical message"),
       ),
@@ -151,7 +151,7 @@ function facts(row, about = {}) {
       row.user &&
         (id === undefined
           ? bdi(row.user, 120)
-          : h("a", { href: `#messages?${subject}`, title: "Show what is stored" }, bdi(row.user, 120))),
+          : h("a", { href: `#messages?${subject}`, title: "Show stored messages" }, bdi(row.user, 120))),
     ],
     ["Message id", row.message_id && h("code", null, plain(row.message_id, 120))],
     ["Code", row.code && !isBatch(row) && h("code", null, plain(row.code))],
@@ -162,7 +162,7 @@ function facts(row, about = {}) {
   return h("dl", { class: "facts" }, shown);
 }
 
-/** The time in UTC, in which stored messages tell it, where the clock here shows another one. */
+/** The time in UTC, as in stored messages, if the local time differs. */
 const elsewhere = (time) =>
   new Date(time).getTimezoneOffset() === 0 ? "" : ` (${new Date(time).toISOString().slice(11, 19)} UTC)`;
 
@@ -191,7 +191,7 @@ function testerButton(request, page) {
   );
 }
 
-/** What a header X-Segment-Settings says, or nothing. */
+/** The content of a header X-Segment-Settings, or nothing. */
 function settingsOf(headers) {
   const coded = headers.find(([name]) => name.toLowerCase() === "x-segment-settings")?.[1];
   try {
@@ -221,7 +221,7 @@ function batch(messages, current, words, pick) {
   return [
     failing.length > 0 &&
       failing.length < messages.length &&
-      h("p", { class: "dim" }, "What was not accepted comes first. The numbers are those of the answer, from 0."),
+      h("p", { class: "dim" }, "Messages that were not accepted come first. The numbers are the indexes in the answer, from 0."),
     inSteps(list, order, show, 100, "messages"),
   ];
 }

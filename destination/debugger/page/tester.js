@@ -1,4 +1,4 @@
-/** The view "Event tester": write a message, see whether it would be accepted, send it, and see what is answered. */
+/** The view "Event tester": write a message, see whether it would be accepted, send it, and see the answer. */
 
 import { get, latest, post } from "./api.js";
 import { bdi, copyButton, count, h, labelled, long, plain, say, statusBadge, trouble } from "./dom.js";
@@ -18,7 +18,7 @@ const CAUSES = {
   none: "401, no credentials",
 };
 
-/** Make the view; `fill({path, text, settings, api_key})` puts in what is given. */
+/** Make the view; `fill({path, text, settings, api_key})` fills in the given values. */
 export function tester({ deployment }) {
   let samples = [];
   let last = null;
@@ -56,7 +56,7 @@ export function tester({ deployment }) {
     autocapitalize: "off",
     autocomplete: "off",
     "aria-label": "Message, as JSON",
-    readonly: true, // until the samples are there: the first would fall into what is typed
+    readonly: true, // until the samples are loaded: the first one would overwrite typed text
     input: () => {
       sample.value = "";
       typed();
@@ -75,7 +75,7 @@ export function tester({ deployment }) {
     {
       type: "button",
       disabled: true,
-      title: "The same request once more: it is answered as a duplicate",
+      title: "Sends the same request again: the answer is "duplicate"",
       click: () => deliver(last),
     },
     "Send again",
@@ -292,16 +292,16 @@ export function tester({ deployment }) {
 }
 
 function nothingSent() {
-  const text = "Send the message to see the request as Segment makes it, and the answer of the destination.";
+  const text = "Send the message to see the request that Segment would send, and the destination's answer.";
   return h("p", { class: "nothing" }, text);
 }
 
-/** Give messages ids of their own, as each sample has when the page begins: what is sent twice is a duplicate. */
+/** Give messages new ids, as samples have when the page loads: a message that is sent twice is a duplicate. */
 const renewed = (text) => text.replace(/\b(ping|test)-[0-9a-f-]{36}\b/g, (_, name) => `${name}-${crypto.randomUUID()}`);
 
 function showSent({ request_id: id, request, answer }) {
   return [
-    h("h2", { class: "unseen" }, "What was sent and answered"),
+    h("h2", { class: "unseen" }, "Request and answer"),
     h(
       "div",
       { class: "beside answer-first" },
@@ -317,7 +317,7 @@ function showSent({ request_id: id, request, answer }) {
       h(
         "p",
         null,
-        h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See in Live: what happened in between"),
+        h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See the steps in between in Live"),
       ),
   ].filter(Boolean);
 }
