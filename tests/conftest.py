@@ -43,6 +43,7 @@ from moto import mock_aws
 from moto.backends import get_backend
 from moto.core.botocore_stubber import BotocoreStubber
 from moto.core.models import DEFAULT_ACCOUNT_ID, RESPONSES_METHODS
+from moto.core.serialize import BaseJSONSerializer
 from searches import DEFAULT_EXAMPLES, examples
 from strict_aws import KEEP_SESSION, strict_aws
 
@@ -139,6 +140,22 @@ moto.core.responses.method_names_from_class = cache(moto.core.responses.method_n
 """Moto calls this for each request. It takes a tenth of the request's time."""
 RESPONSES_METHODS.clear()
 """Moto prepares thousands of answers for the library `requests` in each test, and nothing here uses that library."""
+
+serialize_structure = BaseJSONSerializer._serialize_type_structure  # noqa: SLF001
+
+
+def serialize_attribute(self: Any, serialized: Json, value: Any, shape: Any, key: str) -> None:
+    """Serialize a structure, but copy the text or number of an item.
+
+    Moto looks for each of the ten types of an attribute value by several spellings, half of the time of a read.
+    """
+    if shape.name == "AttributeValue" and value.keys() in ({"S"}, {"N"}) and type(*value.values()) is str:
+        serialized[key] = value
+    else:
+        serialize_structure(self, serialized, value, shape, key)
+
+
+BaseJSONSerializer._serialize_type_structure = serialize_attribute  # noqa: SLF001
 
 SERVICES = sorted({"cloudformation", "dynamodb", "sqs", *(sink_named(name).service for name in SINKS)})
 MOTO = {service: f"https://{service}.{LOCAL_REGION}.amazonaws.com" for service in SERVICES}
