@@ -1,6 +1,7 @@
 """Test `destination rejects`: list, show, retry without loss, and purge."""
 
 import base64
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from local_server import PATIENCE_SECONDS, run, wait_until
+from searches import some
 
 from consumer.erasure.table import ErasureRequest, ErasureTable
 from destination.deployment.main_thread import in_main_thread
@@ -401,8 +403,10 @@ def twenty_rejects(deploy, prepare):
     return destination
 
 
-@pytest.mark.parametrize("operation", ["GetItem", "PutItem", "DeleteItem"])
-@pytest.mark.parametrize("number", [1, 7, 20])
+@pytest.mark.many_examples
+@pytest.mark.parametrize(
+    ("number", "operation"), some(list(itertools.product([1, 7, 20], ["GetItem", "PutItem", "DeleteItem"])))
+)
 def test_killed_retry_loses_nothing(operation, number, twenty_rejects, aws, fixed_schemas):
     destination = twenty_rejects
     client = killed_at(aws.dynamodb(), operation, number)
@@ -447,20 +451,20 @@ def request_of(subject="demo#user#user-1", *, minutes=0.0):
     return ErasureRequest(customer_id="demo", subject=subject, requested_at=moment)
 
 
+ERASED = [
+    ("demo#user#user-1", {}),
+    ("demo#user#user-1", {"anonymousId": "visitor"}),
+    ("demo#anonymous#visitor", {"userId": None, "anonymousId": "visitor"}),
+]
+
+
+@pytest.mark.many_examples
 @pytest.mark.parametrize(
-    "parameters",
-    [{"EventSink": sink, "AfterErasure": mode} for sink in ("dynamodb", "sqs") for mode in ("store", "refuse")],
+    ("sink", "mode", "erased"), some(list(itertools.product(["dynamodb", "sqs"], ["refuse", "store"], ERASED)))
 )
-@pytest.mark.parametrize(
-    ("subject", "ids"),
-    [
-        ("demo#user#user-1", {}),
-        ("demo#user#user-1", {"anonymousId": "visitor"}),
-        ("demo#anonymous#visitor", {"userId": None, "anonymousId": "visitor"}),
-    ],
-)
-def test_reject_of_an_erased_user_is_deleted_and_not_stored(parameters, subject, ids, deploy, fixed_schemas):
-    destination = deploy(**parameters)
+def test_reject_of_an_erased_user_is_deleted_and_not_stored(sink, mode, erased, deploy, fixed_schemas):
+    subject, ids = erased
+    destination = deploy(EventSink=sink, AfterErasure=mode)
     destination.post({**NO_EVENT, **ids})
     erasures_of(destination).bury(request_of(subject, minutes=1))
     expected = (0, {"tried": 1, "of_erased_users": 1})
@@ -626,25 +630,26 @@ def test_reject_that_is_renewed_during_a_retry_stays(deploy, fixed_schemas):
 PRINTED_FOR_NONE = {"retry": "Tried 0 rejects of all customers.\n", "purge": "Deleted 0 rejects of all customers.\n"}
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"null", b'{"Item": {"customer_id": {"S": "ac\xff', b"<html>"], ids=repr)
-@pytest.mark.parametrize(
-    ("command", "operation"),
-    [
-        (["list", "--scan"], "Scan"),
-        (["list", "--customer", "demo"], "Query"),
-        (["show", "{id}", "--customer", "demo"], "GetItem"),
-        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "GetItem"),
-        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "PutItem"),
-        (["retry", "--scan", "--schemas", "{fixed_schemas}"], "DeleteItem"),
-        (["purge", "--scan", "--yes"], "DeleteItem"),
-    ],
-    ids=["list Scan", "list Query", "show GetItem", "retry GetItem", "retry PutItem", "retry DeleteItem", "purge"],
-)
-def test_response_without_confirmation_is_a_store_error(command, operation, body, deploy, fixed_schemas):
+CALLS = [
+    ("list --scan", "Scan"),
+    ("list --customer demo", "Query"),
+    ("show {id} --customer demo", "GetItem"),
+    ("retry --scan --schemas {fixed_schemas}", "GetItem"),
+    ("retry --scan --schemas {fixed_schemas}", "PutItem"),
+    ("retry --scan --schemas {fixed_schemas}", "DeleteItem"),
+    ("purge --scan --yes", "DeleteItem"),
+]
+UNCONFIRMED = [b"", b"{}", b"null", b'{"Item": {"customer_id": {"S": "ac\xff', b"<html>"]
+
+
+@pytest.mark.many_examples
+@pytest.mark.parametrize(("call", "body"), some(list(itertools.product(CALLS, UNCONFIRMED))), ids=repr)
+def test_response_without_confirmation_is_a_store_error(call, body, deploy, fixed_schemas):
+    command, operation = call
     destination = deploy()
     keep(destination, NO_EVENT)
     [reject] = listed()
-    words = [word.format(id=reject["id"], fixed_schemas=fixed_schemas) for word in command]
+    words = command.format(id=reject["id"], fixed_schemas=fixed_schemas).split()
     with answering(operation, body):
         result = rejects(*words)
     assert (result.exit_code, result.stdout) == (1, PRINTED_FOR_NONE.get(words[0], ""))
