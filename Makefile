@@ -1,19 +1,19 @@
-# make run       the destination on this machine, with an embedded AWS   make run ARGS="--port 8081"
-# make test      the fast test suite                                     make test ARGS="-k canonicalise"
-# make test-all  the fast suite, and all that is slower
-# make e2e-page  one of the slower tests: tests/e2e/test_page.py         make e2e-page ARGS="-k keys"
-# make check     formatting, lint, types, imports and wording (changes nothing)   make format  corrects what it can
-# make nightly   what takes too long for each change: all examples, all faults, all permissions
-# make bench     what the function costs, compared with others           make bench ARGS="--quick"
-# make sabotage  faults in a copy that the product's own tools must notice
-# make mutants   small faults in the code that no test notices           make mutants ARGS="--sample 40"
-# make plan      what make deploy would change, and a month's price      make plan STAGE=prod RATE=100
-# make deploy    the stack of a stage, with your AWS credentials         make deploy STAGE=prod
-# make undeploy  ends the stack of a stage; tables and queues stay       make undeploy STAGE=dev
-# make privileges  that no role has a permission too many, each in turn
-# make screenshots  the pictures of the page in docs/
+# make run       runs the destination here, with an embedded AWS         make run ARGS="--port 8081"
+# make test      runs the fast test suite                                make test ARGS="-k canonicalise"
+# make test-all  runs the fast suite, and all slower tests
+# make e2e-page  runs one of the slower tests: tests/e2e/test_page.py    make e2e-page ARGS="-k keys"
+# make check     checks format, lint, types, imports and wording         make format  corrects format and lint
+# make nightly   runs the checks that take too long for each change: all examples, all faults, all permissions
+# make bench     measures the cost of the function, compared with others make bench ARGS="--quick"
+# make sabotage  builds faults into a copy, which the product's own tools must notice
+# make mutants   shows small faults in the code that no test notices     make mutants ARGS="--sample 40"
+# make plan      shows what make deploy would change, and the price      make plan STAGE=prod RATE=100
+# make deploy    deploys the stack of a stage, with your AWS credentials make deploy STAGE=prod
+# make undeploy  deletes the stack of a stage; tables and queues stay    make undeploy STAGE=dev
+# make privileges   removes each permission of each role in turn, which a test must notice
+# make screenshots  takes the pictures of the page in docs/
 # make docs      builds the documentation site and serves it on this machine
-# make lock      pins the dependencies again (needs uv)
+# make lock      pins the dependencies (needs uv)
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ SAM_VENV := .venv-sam
 PIP := -I .ci/run_pip.py
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 NPM_LOCK := npm install --silent --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved
-# which writes hashes, and no address of a registry
+# The lock file has hashes, and no address of a registry.
 
 .PHONY: run test check format lock clean
 run: $(INSTALLED)
@@ -43,8 +43,8 @@ format: $(INSTALLED)
 	$(VENV)/bin/ruff format
 	$(VENV)/bin/ruff check --fix
 
-# Python keeps compiled modules, even where the environment says otherwise (many container images do). Without them pytest
-# rewrites the assertions of all tests in each of its processes (5 s), and each server compiles its modules when it starts.
+# Let Python keep compiled modules, even if the environment forbids it, as in many container images. Without them pytest
+# rewrites the assertions of all tests in each process (5 s), and each server compiles its modules when it starts.
 unexport PYTHONDONTWRITEBYTECODE
 
 # The slower steps. Each module of tests/e2e/ is a target, and so is each other step of .ci/run. The longest come first, so
@@ -59,7 +59,7 @@ export SAM_CLI_TELEMETRY := 0
 ci: test check $(SLOWER)
 test-all: test $(SLOWER) searches
 
-# What takes too long for each change: all permissions, and all of the examples and faults that .ci/run tries a part of.
+# Checks that take too long for each change: all permissions, examples and faults. .ci/run tries a part of them.
 nightly: searches sabotage privileges
 	TEST_SEARCHES=thorough $(MAKE) --no-print-directory e2e-openapi
 
@@ -76,7 +76,7 @@ e2e-deploy e2e-privileges e2e-tutorials: build
 searches: $(INSTALLED)
 	TEST_SEARCHES=thorough $(PYTEST) -m "hypothesis or many_examples" $(ARGS)
 
-# Small faults in the code, and which of them no test notices. Not a part of .ci/run: all of them take hours.
+# Small faults in the code that no test notices. This is not a part of .ci/run, because all faults take hours.
 .PHONY: mutants
 mutants: $(INSTALLED)
 	$(VENV)/bin/python -m tests.mutants $(ARGS)
@@ -85,12 +85,12 @@ mutants: $(INSTALLED)
 processes: $(INSTALLED)
 	$(PYTEST) -m processes $(ARGS)
 
-# Faults in a copy of the product that its own tools must notice; e2e-sabotage tries some of them.
+# Faults in a copy of the product, which its own tools must notice; e2e-sabotage tries some of these faults.
 .PHONY: sabotage
 sabotage: $(INSTALLED)
 	SABOTAGE=all $(PYTEST) tests/e2e/test_sabotage.py $(ARGS)
 
-# All permissions; `make e2e-privileges` tries one of each statement. Not a part of .ci/run: each takes some seconds.
+# All permissions; `make e2e-privileges` tries one of each statement. Not a part of .ci/run, because each takes seconds.
 .PHONY: privileges
 privileges: build
 	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" TEST_PRIVILEGES=all $(PYTEST) tests/e2e/test_privileges.py $(ARGS)
@@ -99,7 +99,7 @@ dynalite: $(INSTALLED)
 	.ci/dynalite/run tests/test_contact_table.py tests/test_erase.py tests/test_erased.py tests/test_keys.py \
 		tests/test_library_routes.py tests/test_reject.py tests/test_write.py
 
-# The template, by SAM and by linters for AWS's practices.
+# Check the template with SAM, and with linters for AWS's practices.
 template: $(SAM_VENV)/.installed .venv-template/.installed
 	$(SAM_VENV)/bin/sam validate --lint --region us-east-1
 	.venv-template/bin/cfn-lint --config-file .cfn-lint.yaml
@@ -116,7 +116,7 @@ chromium:
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
 		echo "There is no Chromium on this machine and none can be installed: the page is not tested"
 
-# After `chromium`, since both may call apt-get.
+# After `chromium`, because both may call apt-get.
 docker: | chromium
 	@if [ -x ../shared/tools/docker-up ]; then ../shared/tools/docker-up; fi
 
@@ -136,7 +136,7 @@ lock:
 # A stage is a part of samconfig.toml, where `dev` is the default.
 STAGE ?= dev
 TAGS = "service=direct-destination stage=$(STAGE)"
-# An output and not a tag: a tag that changes updates every resource of the stack.
+# The commit is an output and not a tag, because a changed tag updates every resource of the stack.
 COMMIT = $(or $(shell git describe --always --dirty 2>/dev/null),not-entered)
 CONFIG = $(if $(filter dev,$(STAGE)),default,$(STAGE))
 # Messages per second, for the price.
@@ -146,7 +146,7 @@ deploy: stage build
 	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) $(ARGS)
 
-# A change set that is shown and not carried out.
+# Show a change set without executing it.
 plan: stage build
 	sed -i.original 's|not-entered|$(COMMIT)|' .aws-sam/build/template.yaml
 	$(SAM_VENV)/bin/sam deploy --config-env $(CONFIG) --tags $(TAGS) --no-execute-changeset $(ARGS)
@@ -174,7 +174,7 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@$(SAM_VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-sam.txt
 	@cp requirements-sam.txt $@
 
-# Without compiling: only some of the modules are loaded, and Python compiles those when it loads them first.
+# Don't compile: only some modules are loaded, and Python compiles a module when it loads it first.
 .venv-template/.installed: requirements-template.txt
 	@echo "Installing cfn-lint and checkov into .venv-template (once, about a minute) …"
 	@$(PYTHON) -I -m venv --clear .venv-template
@@ -186,7 +186,7 @@ $(SAM_VENV)/.installed: requirements-sam.txt
 	@.venv-audit/bin/python $(PIP) install --quiet --no-compile --no-deps --require-hashes -r requirements-audit.txt
 	@cp requirements-audit.txt $@
 
-# What looks at the page of `make run`: playwright, and a Chromium that is there already (apt-get install chromium).
+# The browser tests of the page: playwright, with a Chromium that is already installed (apt-get install chromium).
 $(VENV)/.browser: requirements-browser.txt | $(INSTALLED)
 	@$(VENV)/bin/python $(PIP) install --quiet --no-deps --require-hashes -r requirements-browser.txt
 	@cp requirements-browser.txt $@
@@ -215,7 +215,7 @@ build/mermaid/.installed: docs/site/package.json docs/site/package-lock.json
 	@if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --prefix build/mermaid; fi
 	@touch $@
 
-# The libraries that the destination is tested with (docs/reference/libraries.md), each in an environment of its own.
+# The libraries that the destination is tested with (docs/reference/libraries.md), each in a separate environment.
 LIBRARIES := segment-analytics-python==2.3.3 segment-analytics-python==2.4.0 rudder-sdk-python==2.1.9
 NODE_LIBRARY := tests/e2e/libraries/node
 LOCKED := $(wildcard tests/e2e/libraries/*.txt) $(NODE_LIBRARY)/package-lock.json
@@ -246,10 +246,10 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 	@$(VENV)/bin/python $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# `sam build` calls the target of each function, to put it together in $(ARTIFACTS_DIR) for Lambda's Python and Linux
-# whatever this machine is. The compiled parts come for both processors, so that an artifact runs on either.
-# All functions are equal, so only the first one is built, and the others are copies. `sam build` empties the folder of
-# all functions first: the file .whole there names a function that the same run has built.
+# `sam build` calls the target of each function. It builds the function in $(ARTIFACTS_DIR) for Lambda's Python and Linux,
+# whatever this machine is. Compiled packages are included for both processors, so an artifact runs on either.
+# All functions are equal, so only the first one is built, and the others are copies. `sam build` first empties the folder
+# of all functions. The file .whole there names a function that the same run has built.
 LAMBDA_PYTHON := 3.13
 LAMBDA_PIP = $(VENV)/bin/python $(PIP) install --quiet \
 	--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version $(LAMBDA_PYTHON) --no-compile

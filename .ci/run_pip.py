@@ -32,7 +32,7 @@ SETTINGS = (
     "use-deprecated",  # such as legacy-certs
     "use-feature",  # such as truststore
 )
-"""What says where packages come from, and how they are reached."""
+"""Settings that say where packages come from, and how to reach them."""
 SECTIONS = ("global", "install", ":env:")
 """Parts of pip's configuration that count for `pip install`; the later one wins."""
 
