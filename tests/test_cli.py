@@ -67,7 +67,7 @@ def test_help_shows_an_example_that_the_command_takes(words, command):
     assert result.exit_code == 0
     _, _, example = result.stdout.partition("Example:\n    destination ")
     given = example.partition("\n")[0].split()
-    assert tuple(given[: len(words)]) == words
+    assert tuple(given[: len(words)]) == words, "The docstring of the command needs an example"
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in given if word.startswith("--")} <= options
 

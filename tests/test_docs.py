@@ -56,11 +56,12 @@ def test_reaction_of_segment_follows_from_the_status():
 def test_configuration_page_has_the_parameters_of_the_template():
     template = load_template()
     rows = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\| ([^|]+) \|", read("reference/configuration.md"), re.MULTILINE)
-    assert {name for name, _, _ in rows} == set(template["Parameters"])
+    documented, parameters = {name for name, _, _ in rows}, set(template["Parameters"])
+    assert documented == parameters, f"configuration.md needs a row for {parameters - documented}"
     environment = template["Resources"][FUNCTION]["Properties"]["Environment"]["Variables"]
     for name, variable, default in rows:
         if variable:
-            assert environment[variable] == {"Ref": name}
+            assert environment.get(variable) == {"Ref": name}, f"{FUNCTION} needs {variable} as a variable"
         if default not in ("all seven", "none"):
             assert default.strip("`") == str(template["Parameters"][name]["Default"])
     for variable in set(environment) - {sink_named(name).variable for name in SINKS}:
@@ -74,7 +75,9 @@ def test_storage_page_has_every_sink_with_its_variable():
 
 def test_command_page_has_the_commands_of_the_code():
     documented = re.findall(r"^\| `(destination [a-z -]+)` \|", read("reference/cli.md"), re.MULTILINE)
-    assert sorted(documented) == sorted(path for path, _ in commands())
+    missing = {path for path, _ in commands()} - set(documented)
+    assert not missing, f"docs/reference/cli.md needs a row for {missing}"
+    assert len(documented) == len(list(commands())), "docs/reference/cli.md has a row for a command that does not exist"
 
 
 def test_architecture_has_a_sentence_for_each_room():
@@ -90,7 +93,8 @@ def test_documented_faults_are_the_tested_ones():
 
 @pytest.mark.parametrize(("path", "command"), list(commands()))
 def test_each_command_shows_an_example(path, command):
-    assert f"Example:\n  {path}" in inspect.cleandoc(command.help).replace("\b\n", "")
+    help_text = inspect.cleandoc(command.help).replace("\b\n", "")
+    assert f"Example:\n  {path}" in help_text, "The docstring of the command needs an example"
 
 
 def test_navigation_has_every_page():

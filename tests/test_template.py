@@ -239,10 +239,18 @@ def parameters_in(value):
     yield from named & set(TEMPLATE["Parameters"])
 
 
+def test_every_parameter_belongs_to_a_group():
+    groups = TEMPLATE["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert set(grouped) == set(TEMPLATE["Parameters"]), "ParameterGroups in template.yaml must have each parameter"
+    assert len(grouped) == len(set(grouped))
+
+
 def test_changing_a_function_parameter_publishes_a_version(transformed):
     of_function = {name: value for name, value in PROPERTIES.items() if name not in {*NOT_OF_A_VERSION, "Events"}}
     [version] = of_type(transformed, "AWS::Lambda::Version").values()
-    assert set(parameters_in(version["Properties"]["Description"])) == set(parameters_in(of_function))
+    described, used = set(parameters_in(version["Properties"]["Description"])), set(parameters_in(of_function))
+    assert described == used, f"VersionDescription must name {used - described}, and not {described - used}"
 
 
 def test_other_parameters_publish_no_version():
