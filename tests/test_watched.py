@@ -917,6 +917,7 @@ def test_found_metrics_are_labelled_by_their_dimension():
 
 def test_dashboard_has_every_alarm():
     shown = [name for alarm in WIDGETS["Alarms"]["properties"]["alarms"] for name in references(alarm)]
+    assert not set(ALARMS) - set(shown), "The widget Alarms of the dashboard in template.yaml must have each alarm"
     assert sorted(shown) == sorted(ALARMS)
 
 
@@ -941,7 +942,9 @@ def section(name):
 
 
 def test_alarms_and_sections_correspond():
-    assert sorted(re.findall(r"^## (\w+Alarm)$", RUNBOOK, re.MULTILINE)) == sorted(ALARMS)
+    sections = re.findall(r"^## (\w+Alarm)$", RUNBOOK, re.MULTILINE)
+    assert not set(ALARMS) - set(sections), "docs/reference/alarms.md needs a section for each alarm"
+    assert sorted(sections) == sorted(ALARMS)
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -956,7 +959,9 @@ def test_each_section_has_the_four_parts(name):
 
 def test_first_table_links_to_every_alarm():
     table = RUNBOOK.split("\n## ")[0]
-    assert sorted(re.findall(r"\[(\w+Alarm)\]", table)) == sorted(ALARMS)
+    linked = re.findall(r"\[(\w+Alarm)\]", table)
+    assert not set(ALARMS) - set(linked), "The first table of docs/reference/alarms.md needs a link to each alarm"
+    assert sorted(linked) == sorted(ALARMS)
 
 
 def test_anchors_within_the_runbook_exist():
@@ -998,5 +1003,6 @@ def test_runbook_states_the_cost_of_the_alarms():
     assert not metrics
     more = f"{stored} more with `EventSink=dynamodb`, {consumed} more with `Consumer=on`"
     dollars = f"${always / 10:.2f} to ${(always + stored + consumed) / 10:.2f}"
-    assert f"| alarms: {always} metrics at $0.10 each, {more} | {dollars} |" in RUNBOOK
+    row = f"| alarms: {always} metrics at $0.10 each, {more} | {dollars} |"
+    assert row in RUNBOOK, f"The table of costs in docs/reference/alarms.md needs the row {row}"
     assert f"metrics from the logs: {len(FILTERS)} at $0.30" in RUNBOOK
