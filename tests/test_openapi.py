@@ -85,7 +85,7 @@ def test_codes_of_each_status_equal_the_code():
 
 def test_routes_equal_the_code():
     described = {f"{method.upper()} {path}" for path, item in DOCUMENT["paths"].items() for method in item}
-    assert described == {*ROUTES, HEALTH}
+    assert described == {*ROUTES, HEALTH}, f"docs/reference/openapi.yaml lacks {({*ROUTES, HEALTH}) - described}"
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,8 @@ def test_outcomes_equal_the_code():
 
 def test_call_types_are_described_with_a_valid_example():
     kinds = [resolve(choice) for choice in COMPONENTS["schemas"]["Message"]["oneOf"]]
-    assert [kind["properties"]["type"]["const"] for kind in kinds] == [*CALL_TYPES]
+    described = [kind["properties"]["type"]["const"] for kind in kinds]
+    assert described == [*CALL_TYPES], "Message in docs/reference/openapi.yaml must have each call type, in this order"
     values = {name.lower(): example["value"] for name, example in COMPONENTS["examples"].items()}
     for kind, call_type in zip(kinds, CALL_TYPES, strict=True):
         assert is_valid(values[call_type], kind)

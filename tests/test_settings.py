@@ -94,7 +94,7 @@ def test_a_setting_is_read_from_its_variable(name, value, setting, expected):
         ("KEY_CACHE_SECONDS", "-1", "it must be a whole number, 0 or more"),
         ("KEY_GRACE_SECONDS", "1.5", "it must be a whole number, 0 or more"),
         ("EVENT_RETENTION_DAYS", "without a limit", "it must be a whole number, 0 or more"),
-        ("SUPPORTED_CALL_TYPES", "track,purchase", "it must be a list of identify, track, "),
+        ("SUPPORTED_CALL_TYPES", "track,sing", "it must be a list of identify, track, "),
         ("SUPPORTED_CALL_TYPES", "track,", "it must be a list of identify, track, "),
         ("SUPPORTED_CALL_TYPES", "Track", "it must be a list of identify, track, "),
         ("AFTER_ERASURE", "drop", "it must be one of store, refuse"),

@@ -14,6 +14,7 @@ from simulated import record_of
 from destination.paths import ROOT
 from destination.segment.client import segment_headers
 from destination.segment.due import UNDATED, sortable, stored_body
+from destination.simulation.content import FIELDS_BY_CALL_TYPE
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.required import required_fields, without
 from destination.simulation.routes import subject_by
@@ -72,7 +73,9 @@ def test_expected_records_equal_the_handlers_records(in_batches):
 def test_call_types_have_a_realistic_mix(parcels):
     counts = Counter(TRAFFIC.due(parcel).type for parcel in parcels)
     assert [call_type for call_type, _ in counts.most_common(3)] == ["track", "page", "identify"]
-    assert set(counts) == set(CALL_TYPES) == set(CALL_TYPE_WEIGHTS)
+    assert set(CALL_TYPE_WEIGHTS) == set(CALL_TYPES), "CALL_TYPE_WEIGHTS must have each call type"
+    assert set(FIELDS_BY_CALL_TYPE) == set(CALL_TYPES), "FIELDS_BY_CALL_TYPE must have each call type"
+    assert set(counts) == set(CALL_TYPES)
 
 
 CLOCKS = {

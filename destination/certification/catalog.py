@@ -132,7 +132,7 @@ def _getting_started(partner: Partner) -> Iterator[str]:
 def _method(partner: Partner, call_type: str, samples: Samples) -> Iterator[str]:
     title = call_type.capitalize()
     yield from ("", f"### {title}", "")
-    yield f"Send [{title}](/docs/connections/spec/{call_type}) calls to {PURPOSES[call_type]}. For example:"
+    yield f"Send [{title}](/docs/connections/spec/{call_type}) calls to {PURPOSES.get(call_type, TODO)}. For example:"
     fields = dict(samples.mandatory(call_type))
     context = {name.split(".")[1] for name in fields if name.startswith("context.")}
     body = canonicalise(samples.message(call_type))[0].body
@@ -159,7 +159,11 @@ def _snippet(call_type: str, body: JsonObject, context: set[str]) -> str:
     }
     spelled = {CONTEXT.spelling.get(name, name): value for name, value in body.get("context", {}).items()}
     options = {"context": {name: value for name, value in spelled.items() if name in context}} if context else {}
-    given = [argument for argument in arguments[call_type] if argument is not None and (argument or options)]
+    given = [
+        argument
+        for argument in arguments.get(call_type, [properties])
+        if argument is not None and (argument or options)
+    ]
     given += [options] if options else []
     texts = (json.dumps(argument, indent=2, ensure_ascii=False) for argument in given)
     return f"analytics.{call_type}({', '.join(texts)});"
