@@ -197,7 +197,7 @@ def test_call_type_becomes_lower_case(call_type):
 
 
 @pytest.mark.parametrize("call_type", [7, ["track"], {}])
-def test_call_type_that_is_not_a_string_is_left_to_the_next_step(call_type):
+def test_non_string_call_type_is_left_to_the_next_step(call_type):
     assert message_of({"type": call_type}).type == call_type
 
 
@@ -565,7 +565,7 @@ class Broken(dict):
         raise ZeroDivisionError
 
 
-def test_entry_that_meets_a_bug_keeps_its_body_and_affects_no_other():
+def test_bug_with_one_entry_keeps_its_body_and_the_others():
     entry = Broken({"UserID": 7, "writeKey": "s3cret", "Context": {"write_key": "s3cret", "a": 1}})
     good, broken, other = of_batch({"type": "page"}, entry, {"type": "screen"}, context={"ip": "192.0.2.1"})
     assert (good.fault, other.fault, broken.fault.code) == (None, None, "internal_error")

@@ -62,7 +62,7 @@ COMMANDS = [pytest.param(words, command, id=" ".join(words)) for words, command 
 
 
 @pytest.mark.parametrize(("words", "command"), COMMANDS)
-def test_help_shows_an_example_that_the_command_takes(words, command):
+def test_help_shows_a_valid_example(words, command):
     result = run(*words, "--help")
     assert result.exit_code == 0
     _, _, example = result.stdout.partition("Example:\n    destination ")

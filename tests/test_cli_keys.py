@@ -81,7 +81,7 @@ def last_use(server, key_id, *options):
     return shown["last_used_at"], shown["last_answer"]
 
 
-def test_the_last_use_of_a_key_is_shown_for_each_key_of_a_customer(make_key, server, answer):
+def test_last_use_is_shown_for_each_key_of_a_customer(make_key, server, answer):
     used, unused = make_key(), make_key()
     assert answer(used["api_key"]) == ACCEPTED
     used_at, status = last_use(server, used["id"])
@@ -97,7 +97,7 @@ def test_a_refused_request_is_a_use_of_its_key(make_key, server, answer):
     assert ", answered 401\n" in server.run("keys", "show", made["id"]).stdout
 
 
-def test_a_table_alone_tells_no_use(aws):
+def test_table_without_a_log_shows_no_last_use(aws):
     stack = create_local_stack(aws, {})
     KeyTable(aws.dynamodb(), stack.stores.key_table).put(KeyRecord.of("a", customer_id="acme"))
     named = (hash_key("a"), "--table", stack.stores.key_table)

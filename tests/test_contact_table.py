@@ -576,7 +576,7 @@ def fill_sets(client, one, *, count):
 HASH_DIGITS = 64
 
 
-def test_message_is_stored_in_its_last_set_if_the_others_are_full(dynamodb):
+def test_message_goes_to_its_last_set_if_others_are_full(dynamodb):
     text = fill_sets(dynamodb, track(), count=HASH_DIGITS)
     take(dynamodb, track(), track())
     assert [messages for messages in seen_items(dynamodb).values() if text in messages] == [[text]]

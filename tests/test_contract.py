@@ -39,7 +39,7 @@ def test_the_documentation_lists_the_codes_of_the_contract():
 
 
 @pytest.mark.parametrize("codes", [KEPT_ALONE, KEPT_OF_A_BATCH, STORE_FAULT_CODES])
-def test_sets_of_codes_hold_codes_of_the_contract(codes):
+def test_sets_of_codes_contain_only_contract_codes(codes):
     assert codes <= STATUS_BY_CODE.keys()
 
 

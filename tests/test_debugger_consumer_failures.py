@@ -44,7 +44,7 @@ def test_each_message_of_a_batch_is_known(failures, told):
     assert told == [("r-1", 1)]
 
 
-def test_a_failure_before_its_request_is_told_with_the_request(failures, told):
+def test_failure_logged_before_its_request_is_shown_with_the_request(failures, told):
     failures.note(failure("m"))
     assert told == []
     failures.note_request("r-1", [line(message_id="m")])

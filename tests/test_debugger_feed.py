@@ -72,7 +72,7 @@ def test_browser_gets_the_current_state_and_then_changes():
     told(scenario)
 
 
-def test_a_browser_is_told_which_rows_the_consumer_failed_on():
+def test_browser_gets_the_rows_that_the_consumer_failed_on():
     async def scenario(feed, _clock, read):
         feed.add(row(1))
         feed.note_consumer_failures("1", 1)
@@ -218,7 +218,7 @@ def test_as_many_of_the_latest_requests_as_fit_are_kept():
     assert kept(small, 10) == [7, 8, 9]
 
 
-def test_the_last_request_is_kept_however_large_it_is():
+def test_last_request_of_any_size_is_kept():
     exchanges = Exchanges(max_bytes=10)
     exchanges.add(exchange(0, "x" * 100))
     assert kept(exchanges, 1) == [0]

@@ -372,7 +372,7 @@ def test_answer_with_wrong_counts_accepts_no_message(told):
     assert ledger.refusals == {"200 (without details per message)": 4}
 
 
-def test_invalid_json_is_sent_alone_or_as_a_batch_without_a_customer():
+def test_invalid_json_is_never_sent_with_other_messages():
     with endpoint(lambda _request: response(400, '{"code": "invalid_json"}')) as server:
         ledger = deliver(server.url, messages=300, traffic=SPOILT, batches_of=20)
     assert ledger.refused_as_expected == 300

@@ -220,7 +220,7 @@ def test_slow_endpoint_gets_smaller_batches(impatient):
     assert sizes[:3] == [20, 10, 5]
 
 
-def test_a_certificate_that_nobody_trusts_ends_it_at_once(tmp_path):
+def test_untrusted_certificate_ends_the_import_at_once(tmp_path):
     authority, other = trustme.CA(), trustme.CA()
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(tls)

@@ -64,7 +64,7 @@ def test_the_bytes_of_an_item_are_its_names_and_values(item, size):
 
 
 @pytest.mark.parametrize(("full_units", "kind"), [(1, "S"), (2, "S"), (100, "B")])
-def test_one_byte_above_a_unit_is_compressed_if_that_saves_the_unit(full_units, kind):
+def test_item_one_byte_above_a_unit_is_compressed(full_units, kind):
     room = full_units * 1024 - KEY_BYTES - len("message")
     fits, above = (item_with(digits(room - 40) + "." * dots) for dots in (40, 41))
     sizes = [save_units(item, "message") for item in (fits, above)]
@@ -81,7 +81,7 @@ def test_a_text_that_would_save_no_unit_stays_text():
 
 @search(300)
 @given(st.integers(0, 9000), st.integers(0, 9000), st.text(max_size=50))
-def test_no_item_takes_more_units_than_it_has_to(random_chars, equal_chars, more):
+def test_items_take_the_minimum_of_units(random_chars, equal_chars, more):
     text = digits(random_chars) + more + "." * equal_chars
     item = item_with(text)
     plain = item_bytes(item)
@@ -97,7 +97,7 @@ def test_no_item_takes_more_units_than_it_has_to(random_chars, equal_chars, more
         assert units(compressed + 32) >= units(plain)  # another level of memory may differ by some bytes
 
 
-def test_the_second_text_is_compressed_only_if_a_unit_is_left_to_save():
+def test_second_text_is_compressed_only_if_that_saves_a_unit():
     for chars, kinds in ((900, ["B", "S"]), (1100, ["B", "B"])):
         item = item_with("." * 900, settings={"S": "." * chars})
         assert save_units(item, "message", "settings") <= 1024

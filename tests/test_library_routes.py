@@ -81,7 +81,7 @@ def test_a_single_message_that_is_too_large_is_refused(deploy):
     assert deploy().post(message, path="/v1/track").body["code"] == "message_too_large"
 
 
-def test_switched_off_call_type_is_501_alone_and_rejected_in_a_batch(deploy):
+def test_switched_off_call_type_is_501_or_rejected_in_a_batch(deploy):
     destination = deploy(SupportedCallTypes="page")
     assert destination.post(TRACK, path="/v1/track").status == 501
     answer = destination.post({"batch": [TRACK, {"type": "page", "userId": "u"}]}, path="/v1/batch")

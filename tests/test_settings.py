@@ -107,5 +107,5 @@ def test_invalid_value_is_an_error_at_start(name, value, text):
     assert str(caught.value).startswith(f"{name} is {value!r}: {text}")
 
 
-def test_a_key_and_a_write_fit_into_the_time_of_an_answer():
+def test_key_read_and_write_fit_into_the_answer_time():
     assert 2 * STORE_CALL_SECONDS <= ANSWER_SECONDS < 4.9

@@ -345,7 +345,7 @@ def test_messages_without_rates_are_in_order():
     assert order() == [Sending(index=index) for index in range(2000)]
 
 
-def test_a_share_of_the_messages_is_sent_twice_and_the_copy_never_first():
+def test_share_of_the_messages_is_sent_twice_with_the_copy_later():
     sent = order(duplicates=0.1)
     copies = [sending for sending in sent if sending.copy]
     assert 0.08 < len(copies) / 2000 < 0.12

@@ -66,7 +66,7 @@ def test_missing_or_non_text_call_type_is_named(call_type):
         (" track", "Calls of this type are not supported"),
     ],
 )
-def test_switched_off_call_type_is_named_and_an_unknown_one_is_not(call_type, text):
+def test_only_a_known_call_type_is_named_in_the_refusal(call_type, text):
     [message] = canonicalise({"type": call_type})
     with pytest.raises(UnsupportedCallType, match=f"^{text}$") as caught:
         check_call_type(message, {"track"})

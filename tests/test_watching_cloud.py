@@ -165,7 +165,7 @@ def test_cloudwatch_counts_the_figures():
     assert log.remarks == ["CloudWatch Logs Insights scanned 5.0 MB."]
 
 
-def test_the_metrics_of_a_line_are_where_the_query_sums_them():
+def test_query_sums_the_metrics_of_a_line():
     for answered, name in ((ACCEPTED, "Accepted"), (DUPLICATE, "Duplicate"), (REFUSED, "Refused"), (FAILED, "Failed")):
         assert json.loads(function_line(answered, messages=7))[name][0] == 7
 

@@ -318,7 +318,7 @@ def test_removed_file_is_reported(path):
             ask(LocalLog(path))
 
 
-def test_the_figures_of_a_customer_hold_nothing_of_others(begin, path):
+def test_figures_of_a_customer_exclude_other_customers(begin, path):
     log = begin()
     log.write(function_line(message_id="a"))
     log.write(function_line(ACCEPTED, customer_id="b-corp", call_type="page"))

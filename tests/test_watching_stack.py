@@ -441,7 +441,7 @@ def test_failures_of_the_consumer_of_a_stack_are_counted(played):
     assert "The consumer failed 487 times to handle a message" in run("status", "--stack", "prod").stdout
 
 
-def test_a_stack_whose_consumer_is_off_counts_no_failures_of_it(stack, played):
+def test_stack_without_a_consumer_counts_no_consumer_failures(stack, played):
     stack()
     assert json.loads(run("status", "--stack", "prod", "--json").stdout)["consumer_failures"] is None
     assert {query["logGroupName"] for query in played.asked} == {"prod-Function", "prod-Api"}

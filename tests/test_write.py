@@ -334,7 +334,7 @@ SQS_TEXT = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+"
 """The characters that SQS accepts in a body or an attribute. moto does not check them."""
 
 
-def test_a_queued_message_holds_the_record(sqs, queue_url):
+def test_queued_message_contains_the_record(sqs, queue_url):
     record = record_of({"userId": "keeper-17", "messageId": "m-1", "timestamp": LATE}, settings={"region": "eu"})
     assert EventQueue(sqs, queue_url).write(record) is Outcome.QUEUED
     [message] = receive(sqs, queue_url)
@@ -662,7 +662,7 @@ def failing(records):
     return [first, replace(second, settings={"x": object()}), *others]
 
 
-def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_table(dynamodb):
+def test_bug_with_one_record_does_not_affect_others_in_a_table(dynamodb):
     table = EventTable(dynamodb, "events", retention_days=0)
     first, failed, third = table.write_all(failing(records_of("m-1", "m-2", "m-3")), in_time)
     assert (first, type(failed), third) == (Outcome.STORED, InternalError, Outcome.STORED)
@@ -670,7 +670,7 @@ def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_table(dynamodb)
     assert failed.__cause__.__traceback__ is not None
 
 
-def test_record_that_meets_a_bug_does_not_affect_the_others_in_a_queue(sqs, queue_url):
+def test_bug_with_one_record_does_not_affect_others_in_a_queue(sqs, queue_url):
     first, failed, third = EventQueue(sqs, queue_url).write_all(failing(records_of("m-1", "m-2", "m-3")), in_time)
     assert (first, type(failed), third) == (Outcome.QUEUED, InternalError, Outcome.QUEUED)
     assert isinstance(failed.__cause__, TypeError)

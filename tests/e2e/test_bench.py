@@ -74,13 +74,13 @@ def test_condition_fails_only_in_the_table_of_duplicates(dynamodb):
         dynamodb.put_item(TableName=DUPLICATES_TABLE, **item)
 
 
-def test_the_store_takes_messages(store):
+def test_store_accepts_messages(store):
     answer = client("sqs", store).send_message(QueueUrl=f"{store.url}/1/events", MessageBody="é")
     assert answer["MD5OfMessageBody"] == hashlib.md5("é".encode(), usedforsecurity=False).hexdigest()
     assert answer["MessageId"]
 
 
-def test_the_store_takes_messages_together(store):
+def test_store_accepts_messages_in_one_call(store):
     entries = [{"Id": "0", "MessageBody": "é"}, {"Id": "other", "MessageBody": "e"}]
     answer = client("sqs", store).send_message_batch(QueueUrl=f"{store.url}/1/events", Entries=entries)
     assert [sent["Id"] for sent in answer["Successful"]] == ["0", "other"]

@@ -275,7 +275,7 @@ def test_upgrade_reads_everything_the_previous_release_stored(release, other, ot
     assert contact["traits"]["email"] == IDENTIFY["traits"]["email"]
 
 
-def test_plan_of_a_new_stage_names_its_leftovers_and_undeploy_removes_them(account):
+def test_undeploy_removes_the_leftovers_that_plan_names(account):
     printed = account.make("plan", "prod")
     assert "AWS::DynamoDB::Table" in printed
     assert "Month 1 at 10 messages/s" in printed
