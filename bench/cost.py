@@ -55,7 +55,7 @@ def measured(options: Options) -> dict[str, Any]:
     `bytes_date` is when bytes were measured. They are the same on any machine, so they may be newer than the times.
     """
     codes, python = chosen_codes(options)
-    # The store waits as DynamoDB does: the threads of a batch would else compete for the processor.
+    # The store waits as DynamoDB does: the threads of a batch would otherwise compete for the processor.
     with StoreServer(wait_seconds=assumed("network_dynamodb_ms") / 1000) as store:
         subjects = [store_subject(sink, codes.destination, store) for sink in Store]
         times = _times(subjects, store, python, rounds=QUICK_ROUNDS if options.quick else ROUNDS)
@@ -133,7 +133,7 @@ def _decoded(attribute: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- DynamoDB's
 
 
 def _cold_start() -> dict[str, float]:
-    """Return the last cold start that `bench cold` measured here, else the recorded one."""
+    """Return the last cold start that `bench cold` measured here, or the recorded one."""
     try:
         tables = json.loads(COLD_RESULTS.read_bytes())["cold"]["tables"]
         figures = next(table["rows"][COLD_ROW] for table in tables if table["name"] == "cold")

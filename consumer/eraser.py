@@ -68,21 +68,21 @@ def carry_out(
     does not wait again.
     """
     until = time.time() + context.get_remaining_time_in_millis() / 1000 - SPARE_SECONDS
-    not_buried: dict[str, Exception] = {}
-    buried_at = float("-inf")
+    without_tombstone: dict[str, Exception] = {}
+    tombstone_at = float("-inf")
     for record in event["Records"]:
         try:
-            buried_at = max(buried_at, _seconds(eraser.bury(request_of(record)).started_at))
+            tombstone_at = max(tombstone_at, _seconds(eraser.leave_tombstone(request_of(record)).started_at))
         except Exception as error:  # noqa: BLE001 -- raised below, where it affects this delete alone
-            not_buried[record["dynamodb"]["SequenceNumber"]] = error
-    sleep(min(wait_seconds, max(0, buried_at + wait_seconds - time.time())))
+            without_tombstone[record["dynamodb"]["SequenceNumber"]] = error
+    sleep(min(wait_seconds, max(0, tombstone_at + wait_seconds - time.time())))
 
     def erase(record: "DynamoDBRecord") -> None:
         request = None
         began = time.time()
         try:
             request = request_of(record.raw_event)
-            if error := not_buried.get(record["dynamodb"]["SequenceNumber"]):
+            if error := without_tombstone.get(record["dynamodb"]["SequenceNumber"]):
                 raise error  # noqa: TRY301 -- handled like an erasure that fails
             receipt = eraser.erase(request, until=until)
         except Exception as error:

@@ -6,7 +6,7 @@
   `message_id`, user and `original_timestamp` (`timestamp` if there is none) identify it. A `delete` usually arrives
   twice: from the event table, and from the queue after it was carried out.
 - Order. From the event table and from a FIFO queue, the messages of one user arrive in the order in which they were
-  stored, which may differ from the order in which they happened. A failed message from the event table does not hold
+  stored. They may have happened in another order. A failed message from the event table does not hold
   back later ones: it is delivered again from the queue, after them. In a FIFO queue it holds back the later messages of
   its user. A standard queue and a replay keep no order.
 - Form. `docs/reference/storage.md` describes a message: the spec's names in snake_case, no write keys. `timestamp` and

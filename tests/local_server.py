@@ -25,7 +25,7 @@ from destination.deployment.stack import Account, Stores
 from destination.paths import ROOT
 
 LINKED = ("consumer", "destination", "events", "handler", "schemas", "template.yaml")
-PATIENCE_SECONDS = 120
+MAX_WAIT_SECONDS = 120
 """For operations that take some seconds, and for a simulation of half a minute, on an idle machine."""
 
 
@@ -131,7 +131,7 @@ class LocalServer:
 
 def wait_until(happened: Callable[[], object]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
@@ -149,10 +149,10 @@ def serving(folder: Path, *options: str, **process_options: Any) -> Iterator[Loc
             assert process.poll() is None, printed.read_text()
             [url] = [word for word in printed.read_text().split() if word.endswith("/segment")][:1]
             authority = str(checkout / ".local" / "ca.pem")
-            with urllib3.PoolManager(ca_certs=authority, retries=False, timeout=PATIENCE_SECONDS) as http:
+            with urllib3.PoolManager(ca_certs=authority, retries=False, timeout=MAX_WAIT_SECONDS) as http:
                 yield LocalServer(
                     process=process, checkout=checkout, printed=printed, url=url.removesuffix("/segment"), http=http
                 )
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(PATIENCE_SECONDS)
+            process.wait(MAX_WAIT_SECONDS)

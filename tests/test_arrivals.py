@@ -10,7 +10,7 @@ import pytest
 from strict_aws import MAX_WRITES
 
 from destination.debugger.arrivals import ArrivalOrder
-from destination.deployment.event_table import MAX_ITEMS_READ_UNASKED, MessageSelection
+from destination.deployment.event_table import MAX_SCANNED_ITEMS, MessageSelection
 from destination.deployment.stack import create_local_stack
 from destination.deployment.target import Target
 from destination.local.exchange import Exchange
@@ -90,7 +90,7 @@ def selection(aws):
     stores = create_local_stack(aws, {}).stores
     client = aws.dynamodb()
     keys, puts = [], []
-    for number in range(MAX_ITEMS_READ_UNASKED + 5):
+    for number in range(MAX_SCANNED_ITEMS + 5):
         subject, position = f"demo#user#{number % 7}", f"2026#{number}"
         keys.append((subject, position))
         texts = {

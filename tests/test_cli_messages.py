@@ -7,7 +7,7 @@ import uuid
 from threading import Timer
 
 import pytest
-from local_server import PATIENCE_SECONDS, run, start
+from local_server import MAX_WAIT_SECONDS, run, start
 
 from destination.deployment.stack import LOCAL_STACK, create_local_stack
 
@@ -127,13 +127,13 @@ def test_follow_shows_later_messages(send, server, user):
     first = send(userId=user)
     options = ("--user", user, "--url", server.url, "--json")
     with start(server.checkout, "messages", "list", "--follow", *options, stdout=subprocess.PIPE) as process:
-        deadline = Timer(PATIENCE_SECONDS, process.kill)
+        deadline = Timer(MAX_WAIT_SECONDS, process.kill)
         deadline.start()
         assert json.loads(process.stdout.readline())["message_id"] == first
         later = [send(userId=user, timestamp=f"2024-05-17T12:00:0{second}Z") for second in (1, 2)]
         assert [json.loads(process.stdout.readline())["message_id"] for _ in later] == later
         process.send_signal(signal.SIGINT)
-        assert (process.stdout.read(), process.wait(PATIENCE_SECONDS)) == ("", 0)
+        assert (process.stdout.read(), process.wait(MAX_WAIT_SECONDS)) == ("", 0)
         deadline.cancel()
 
 

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
-from local_server import PATIENCE_SECONDS, run, wait_until
+from local_server import MAX_WAIT_SECONDS, run, wait_until
 from searches import some
 
 from consumer.erasure.table import ErasureRequest, ErasureTable
@@ -140,7 +140,7 @@ def failing_late(operation, text, *, count) -> Iterator[None]:
             failed.set()
             raise ClientError({"Error": {"Code": "AccessDeniedException"}}, operation)
         others.append(request)
-        assert len(others) <= count or failed.wait(PATIENCE_SECONDS)
+        assert len(others) <= count or failed.wait(MAX_WAIT_SECONDS)
 
     with before(operation, fail):
         yield
@@ -466,7 +466,7 @@ def test_reject_of_an_erased_user_is_deleted_and_not_stored(sink, mode, erased, 
     subject, ids = erased
     destination = deploy(EventSink=sink, AfterErasure=mode)
     destination.post({**NO_EVENT, **ids})
-    erasures_of(destination).bury(request_of(subject, minutes=1))
+    erasures_of(destination).leave_tombstone(request_of(subject, minutes=1))
     expected = (0, {"tried": 1, "of_erased_users": 1})
     code, counts = retried("--scan", "--schemas", fixed_schemas, "--dry-run")
     assert (code, counts) == (0, {**expected[1], "dry_run": True})
@@ -479,7 +479,7 @@ def test_reject_of_an_erased_user_is_deleted_and_not_stored(sink, mode, erased, 
 def test_reject_newer_than_the_erasure_is_stored(mode, deploy, fixed_schemas):
     destination = deploy(AfterErasure=mode)
     destination.post({**NO_EVENT, "timestamp": sortable(datetime.now(UTC))})
-    erasures_of(destination).bury(request_of(minutes=-1))
+    erasures_of(destination).leave_tombstone(request_of(minutes=-1))
     assert retried("--scan", "--schemas", fixed_schemas) == (0, {"tried": 1, "stored": 1})
     assert len(destination.stored()) == 1
 
@@ -492,10 +492,10 @@ class Burying:
 
     def write(self, record):
         if self.before:
-            self.bury()
+            self.leave_tombstone()
         outcome = self.sink.write(record)
         if not self.before:
-            self.bury()
+            self.leave_tombstone()
         return outcome
 
 
@@ -508,7 +508,7 @@ def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deplo
     table = RejectTable(destination.account.dynamodb(), target.stores.rejects_table)
     judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     first = request_of()
-    burying = Burying(sink_of(target), lambda: erasures_of(destination).bury(first), before=before)
+    burying = Burying(sink_of(target), lambda: erasures_of(destination).leave_tombstone(first), before=before)
     verdicts = list(retry(list(table.everything()), table, judge, burying, ErasedUsers.of(target)))
     assert [verdict.fate for verdict in verdicts] == [Fate.ERASED]
     assert listed() == []

@@ -174,12 +174,12 @@ FAULTS = {
         "/properties/at/format",
         "datetime is not a format and has no effect: did you mean date-time?",
     ),
-    "a rule beside a reference": (
+    "a rule next to a reference": (
         draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "maxLength": 3}}),
         "/properties/a/maxLength",
         "maxLength has no effect next to $ref in draft-07",
     ),
-    "a text beside a reference": (
+    "a text next to a reference": (
         draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "errorMessage": "A"}}),
         "/properties/a/errorMessage",
         "errorMessage has no effect next to $ref in draft-07",
@@ -418,11 +418,11 @@ VALID = {
             "tree": {"properties": {"left": {"$ref": "#/definitions/tree"}, "right": {"$ref": "#/definitions/tree"}}}
         },
     ),
-    "a rule beside a reference in 2020-12": draft_2020(
+    "a rule next to a reference in 2020-12": draft_2020(
         properties={"a": {"$ref": "#/$defs/a", "maxLength": 3, "errorMessage": {"maxLength": "Short"}}},
         **{"$defs": {"a": {"type": "string"}}},
     ),
-    "a title beside a reference": draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "title": "A"}}),
+    "a title next to a reference": draft_7(properties={"a": {"$ref": "common.json#/definitions/id", "title": "A"}}),
     "an anchor": draft_2020(**{"$ref": "#a", "$defs": {"a": {"$anchor": "a", "type": "object"}}}),
     "an empty path": draft_7(properties={"": {"minLength": 1}}),
     "texts of every kind": draft_7(

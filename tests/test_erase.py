@@ -204,7 +204,7 @@ def test_receipt_shows_what_was_erased_and_names_nobody(place):
 
 def test_tombstone_has_a_hash_and_a_time(place):
     request = place.request()
-    place.eraser().bury(request)
+    place.eraser().leave_tombstone(request)
     tombstone, _receipt = place.deployment.account.dynamodb().scan(
         TableName=place.deployment.stack.stores.erasure_table
     )["Items"]
@@ -218,10 +218,10 @@ def test_tombstone_has_a_hash_and_a_time(place):
 def test_receipt_is_open_before_anything_is_erased(place):
     place.post(track(userId="user-1"))
     request = place.request()
-    place.eraser().bury(request)
+    place.eraser().leave_tombstone(request)
     assert [(receipt.messages, receipt.finished_at) for receipt in place.receipts()] == [(0, "")]
     place.eraser().erase(request, until=FOREVER)
-    place.eraser().bury(request)
+    place.eraser().leave_tombstone(request)
     assert [(receipt.messages, bool(receipt.finished_at)) for receipt in place.receipts()] == [(1, True)]
 
 

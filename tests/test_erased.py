@@ -22,7 +22,7 @@ def erased(deploy):
     def erased(**parameters):
         destination = deploy(**parameters)
         table = ErasureTable(destination.account.dynamodb(), destination.stack.stores.erasure_table)
-        table.bury(ErasureRequest(customer_id="demo", subject="demo#user#user-1", requested_at=REQUESTED))
+        table.leave_tombstone(ErasureRequest(customer_id="demo", subject="demo#user#user-1", requested_at=REQUESTED))
         return destination
 
     return erased
@@ -69,7 +69,7 @@ def test_latest_of_several_requests_counts(erased):
     table = ErasureTable(destination.account.dynamodb(), destination.stack.stores.erasure_table)
     for day in ("2031-05-19", "2031-05-18"):
         request = ErasureRequest(customer_id="demo", subject="demo#user#user-1", requested_at=f"{day}T00:00:00.000000Z")
-        table.bury(request)
+        table.leave_tombstone(request)
     answers = [destination.post({**TRACK, "timestamp": f"2031-05-{day}T12:00:00Z"}) for day in (18, 19)]
     assert [answer.status for answer in answers] == [403, 200]
 

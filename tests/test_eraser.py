@@ -187,7 +187,7 @@ def test_it_waits_only_after_new_tombstones(deploy, buried, seconds):
     event = deletes(destination, "user-1", "user-2")
     early = new_eraser(destination, clock=lambda: time.time() - LATEST_WRITE_SECONDS)
     for record in event["Records"][: len(buried)]:
-        early.bury(request_of(record))
+        early.leave_tombstone(request_of(record))
     waits = []
     carry_out(event, Context(), new_eraser(destination), wait_seconds=LATEST_WRITE_SECONDS, sleep=waits.append)
     assert waits == [pytest.approx(seconds, abs=5)]
@@ -197,7 +197,7 @@ def test_it_waits_only_after_new_tombstones(deploy, buried, seconds):
 def test_a_clock_that_is_ahead_does_not_prolong_the_wait(deploy):
     destination = deploy(AfterErasure="refuse")
     event = deletes(destination, "user-1")
-    new_eraser(destination, clock=lambda: time.time() + 3600).bury(request_of(event["Records"][0]))
+    new_eraser(destination, clock=lambda: time.time() + 3600).leave_tombstone(request_of(event["Records"][0]))
     waits = []
     carry_out(event, Context(), new_eraser(destination), wait_seconds=LATEST_WRITE_SECONDS, sleep=waits.append)
     assert waits == [LATEST_WRITE_SECONDS]

@@ -69,7 +69,7 @@ def consumed(target, prepare):
 
 
 def compare(target):
-    return compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=str, patience_seconds=0)
+    return compare_contacts(target, TRAFFIC.customer_ids, expected_of, tell=str, max_wait_seconds=0)
 
 
 @pytest.mark.many_examples

@@ -172,7 +172,7 @@ def test_erasure_table_items_have_their_fixed_form():
         customer_id="acme#1", subject=SUBJECT, requested_at="2031-05-17T12:00:00.000000Z", message_id="d-1"
     )
     table = ErasureTable(client, "erasures")
-    table.bury(request)
+    table.leave_tombstone(request)
     progress = table.begin(request, scope="linked", now="2031-05-17T12:00:01.000000Z")
     table.note(progress.linking(["l"]).counting("messages", frozenset({"k"})))
     tombstone, _, receipt = (put["Item"] for put in client.asked)

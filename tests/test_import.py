@@ -11,13 +11,13 @@ from threading import Lock
 
 import pytest
 from endpoint import endpoint, response
-from local_server import PATIENCE_SECONDS, make_checkout, run, start, wait_until
+from local_server import MAX_WAIT_SECONDS, make_checkout, run, start, wait_until
 
 from destination.importing.batches import batches
 from destination.importing.deliver import BatchSender
 from destination.importing.pace import ImportPace
 from destination.importing.play import ImportRun
-from destination.importing.sources import STATE_SUFFIX, find_sources, state_beside
+from destination.importing.sources import STATE_SUFFIX, default_state_path, find_sources
 from destination.importing.state import ImportState, Recipient
 from destination.importing.tally import ImportTally
 from destination.segment.client import deployment_url
@@ -760,7 +760,7 @@ def test_interrupted_import_is_completed_by_the_next_run(tmp_path, number):
         with printed.open("w") as output, start(make_checkout(checkout), *options, stdout=output) as process:
             wait_until(lambda: is_half_way(history, destination, number))
             process.send_signal(number)
-            code = process.wait(PATIENCE_SECONDS)
+            code = process.wait(MAX_WAIT_SECONDS)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 1)
         assert len(destination.stored) < 3000
         destination.trouble = lambda _number, _messages: None
@@ -781,7 +781,7 @@ def test_signal_ends_the_wait_for_standard_input(tmp_path):
             wait_until(lambda: "resumed" in (tmp_path / "printed").read_text())
             time.sleep(0.2)
             process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_SECONDS) == 1
+            assert process.wait(MAX_WAIT_SECONDS) == 1
     assert "Interrupted. Nothing was accepted." in (tmp_path / "printed").read_text()
 
 
@@ -819,7 +819,7 @@ def test_line_without_an_answer_is_noticed_and_remembered(history, spoil):
     with endpoint(Destination()) as server:
         url = deployment_url(server.url)
         recipient = Recipient.of(url, KEY[1], None)
-        state = ImportState.load(state_beside(str(history)), recipient, restart=False)
+        state = ImportState.load(default_state_path(str(history)), recipient, restart=False)
         start = state.progress_of(source).mark
         pace = ImportPace(size=5, give_up_after_seconds=0)
         sender = BatchSender(url, KEY[1], pace, connections=1)

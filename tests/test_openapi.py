@@ -89,10 +89,10 @@ def test_routes_equal_the_code():
 
 
 @pytest.mark.parametrize(
-    ("path", "beside"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())]
+    ("path", "others"), [("/segment", {"202", "501"}), ("/v1/track", {"501"}), ("/v1/batch", set())]
 )
-def test_statuses_equal_the_function_and_its_gateway(path, beside):
-    assert set(responses(path)) == {"200", "400", "401", "403", "413", "429", "500", "503"} | beside
+def test_statuses_equal_the_function_and_its_gateway(path, others):
+    assert set(responses(path)) == {"200", "400", "401", "403", "413", "429", "500", "503"} | others
 
 
 def test_outcomes_equal_the_code():

@@ -7,7 +7,7 @@ import pytest
 from handler.errors import EventStoreUnavailable, MessageTooLarge
 from handler.parallel import CALLS_AT_ONCE, call_with_retries, run_concurrently
 
-PATIENCE_SECONDS = 30
+MAX_WAIT_SECONDS = 30
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, CALLS_AT_ONCE, 10 * CALLS_AT_ONCE])
@@ -18,7 +18,7 @@ def test_results_have_the_order_of_the_pieces(count):
 
 
 def test_number_of_concurrent_pieces_is_limited():
-    together = Barrier(CALLS_AT_ONCE, timeout=PATIENCE_SECONDS)
+    together = Barrier(CALLS_AT_ONCE, timeout=MAX_WAIT_SECONDS)
     assert len(run_concurrently(lambda _: together.wait(), range(CALLS_AT_ONCE))) == CALLS_AT_ONCE
 
 
@@ -30,7 +30,7 @@ def test_error_is_raised_after_running_calls_and_starts_no_more():
         if number == 0:
             failed.set()
             raise ZeroDivisionError
-        assert failed.wait(PATIENCE_SECONDS)
+        assert failed.wait(MAX_WAIT_SECONDS)
         ended.append(number)
 
     with pytest.raises(ZeroDivisionError):

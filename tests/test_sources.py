@@ -17,7 +17,7 @@ from typing import Any
 import click
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from local_server import PATIENCE_SECONDS, wait_until
+from local_server import MAX_WAIT_SECONDS, wait_until
 
 from destination.console import standard_streams
 from destination.deployment.clients import LOCAL_REGION
@@ -104,7 +104,7 @@ def play(source, until):
 
     async def scene():
         running = asyncio.create_task(source.run())
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(MAX_WAIT_SECONDS):
             while not until():
                 assert not running.done(), running.exception()
                 await asyncio.sleep(0.01)
@@ -411,7 +411,7 @@ class Hanging:
 
     def describe_stream(self, **_stream):
         self.calls.append("begun")
-        self.end.wait(PATIENCE_SECONDS)
+        self.end.wait(MAX_WAIT_SECONDS)
         self.calls.append("ended")
 
 
@@ -687,7 +687,7 @@ def environment(tmp_path):
     return {"PYTHONPATH": str(tmp_path), "batch": str(tmp_path / "batch")}
 
 
-def invoke(environment, name, *events, timeout_seconds=PATIENCE_SECONDS):
+def invoke(environment, name, *events, timeout_seconds=MAX_WAIT_SECONDS):
     """Return the result of each event in order, or the exception that it raised."""
 
     async def scene():
@@ -706,7 +706,7 @@ def test_function_gets_its_context(environment):
     contexts = [invocation.response for invocation in invoke(environment, "tell_context", {}, {})]
     assert [name for name, _, _ in contexts] == ["TestFunction"] * 2
     assert len({request_id for _, request_id, _ in contexts}) == 2
-    assert all(0 < milliseconds <= PATIENCE_SECONDS * 1000 for _, _, milliseconds in contexts)
+    assert all(0 < milliseconds <= MAX_WAIT_SECONDS * 1000 for _, _, milliseconds in contexts)
 
 
 def test_function_is_replaced_after_a_time_out(environment):
@@ -740,7 +740,7 @@ def test_function_that_cannot_be_loaded_is_named(environment):
 @pytest.mark.parametrize("steps", range(5))
 def test_start_that_is_cancelled_ends(environment, steps):
     async def scene():
-        function = Function(name="TestFunction", handler="played.sleep", timeout_seconds=PATIENCE_SECONDS)
+        function = Function(name="TestFunction", handler="played.sleep", timeout_seconds=MAX_WAIT_SECONDS)
         starting = asyncio.create_task(Functions(function, environment).start(1))
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -748,7 +748,7 @@ def test_start_that_is_cancelled_ends(environment, steps):
 
     running = Thread(target=asyncio.run, args=[scene()], daemon=True)
     running.start()
-    running.join(PATIENCE_SECONDS)
+    running.join(MAX_WAIT_SECONDS)
     assert not running.is_alive()
 
 
@@ -764,7 +764,7 @@ def template(**functions):
 
 def function(kind, properties, **resource):
     events = {"Event": {"Type": kind, "Properties": properties}}
-    properties = {"Handler": "played.lambda_handler", "Timeout": PATIENCE_SECONDS, "Events": events}
+    properties = {"Handler": "played.lambda_handler", "Timeout": MAX_WAIT_SECONDS, "Events": events}
     return {"Type": "AWS::Serverless::Function", "Properties": properties, **resource}
 
 
@@ -826,7 +826,7 @@ def run_sources(sources, *, until):
         try:
             await sources.start()
             running = asyncio.create_task(sources.run())
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
                 while not await until():
                     assert not running.done(), running.exception()
                     await asyncio.sleep(0.01)

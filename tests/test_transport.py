@@ -34,7 +34,7 @@ from handler.transport import Connections
 
 pytest_plugins = ["servers"]
 
-PATIENCE_SECONDS = 30
+MAX_WAIT_SECONDS = 30
 SHORT_SECONDS = 0.5
 HOST = "localhost"
 OK = response(200, '{"Item": {}}')
@@ -67,7 +67,7 @@ def connection():
     """Return a function that makes `Connections`. At the end, close the idle connections."""
     made = []
 
-    def connection(*, connect_timeout=PATIENCE_SECONDS, read_timeout=PATIENCE_SECONDS, roots=()):
+    def connection(*, connect_timeout=MAX_WAIT_SECONDS, read_timeout=MAX_WAIT_SECONDS, roots=()):
         made.append(Connections(connect_timeout=connect_timeout, read_timeout=read_timeout, roots=roots))
         return made[-1]
 
@@ -84,8 +84,8 @@ def post(url, body=b"{}", **headers):
 @contextmanager
 def client(service, url, *events, tries=1):
     config = Config(
-        connect_timeout=PATIENCE_SECONDS,
-        read_timeout=PATIENCE_SECONDS,
+        connect_timeout=MAX_WAIT_SECONDS,
+        read_timeout=MAX_WAIT_SECONDS,
         retries={"mode": "standard", "total_max_attempts": tries},
     )
     client = boto3.client(service, endpoint_url=url, region_name=LOCAL_REGION, config=config, **LOCAL_CREDENTIALS)
@@ -263,7 +263,7 @@ def test_connection_closed_meanwhile_is_replaced(connection):
     with listening(answer_and_close) as server:
         send = connection()
         send(post(server.url))
-        assert closed.wait(PATIENCE_SECONDS)
+        assert closed.wait(MAX_WAIT_SECONDS)
         assert send(post(server.url)).status_code == 200
     assert (len(server.received), connections(server)) == (2, 2)
 
@@ -309,7 +309,7 @@ def soon():
     try:
         yield
     finally:
-        assert time.monotonic() - began < PATIENCE_SECONDS / 2
+        assert time.monotonic() - began < MAX_WAIT_SECONDS / 2
 
 
 def assert_works(send, server):
@@ -352,7 +352,7 @@ def test_hanging_answer_times_out(connection, begun):
     def hang(request):
         yield begun
         if request.number == 1:
-            over.wait(PATIENCE_SECONDS)
+            over.wait(MAX_WAIT_SECONDS)
 
     with listening(lambda request: hang(request) if request.number == 1 else OK) as server:
         send = connection(read_timeout=SHORT_SECONDS)
@@ -501,8 +501,8 @@ def test_a_host_without_tls_is_not_trusted(connection, authority, tmp_path):
             accepted.recv(65536)
             accepted.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    with socket.create_server(("127.0.0.1", 0)) as plain, ThreadPoolExecutor(1) as beside:
-        beside.submit(answer_in_plain)
+    with socket.create_server(("127.0.0.1", 0)) as plain, ThreadPoolExecutor(1) as executor:
+        executor.submit(answer_in_plain)
         with pytest.raises(SSLError):
             send(post(f"https://{HOST}:{plain.getsockname()[1]}/"))
 
@@ -603,7 +603,7 @@ def test_direct_client_trusts_a_configured_bundle(environment, authority, tmp_pa
 
 
 def test_each_thread_has_its_own_reused_connection(connection):
-    together = Barrier(4, timeout=PATIENCE_SECONDS)
+    together = Barrier(4, timeout=MAX_WAIT_SECONDS)
 
     def answer(_request):
         together.wait()
@@ -618,7 +618,7 @@ def test_each_thread_has_its_own_reused_connection(connection):
 
 
 def test_idle_connections_are_closed_when_one_has_died(connection):
-    together = Barrier(4, timeout=PATIENCE_SECONDS)
+    together = Barrier(4, timeout=MAX_WAIT_SECONDS)
     ended = set()
 
     def answer(received):

@@ -99,13 +99,13 @@ class Eraser:
         self._clock = clock
         self._sleep = sleep
 
-    def bury(self, request: ErasureRequest) -> Receipt:
+    def leave_tombstone(self, request: ErasureRequest) -> Receipt:
         """Write a tombstone, by which the endpoint knows who was erased, and return the receipt; open it if it is new.
 
         The tombstone is at least as old as the receipt's `started_at`. Raises `STORE_ERRORS`, and
         `FinishedElsewhereError` if two erasers do so at once.
         """
-        self._erasures.bury(request)
+        self._erasures.leave_tombstone(request)
         return self._open(request).receipt
 
     def erase(self, request: ErasureRequest, *, until: float) -> Receipt | None:

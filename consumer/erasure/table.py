@@ -130,7 +130,7 @@ class ErasureTable:
         self._client = client
         self._name = name
 
-    def bury(self, request: ErasureRequest) -> None:
+    def leave_tombstone(self, request: ErasureRequest) -> None:
         """Write a tombstone, or move the existing one to a later time."""
         try:
             self._client.put_item(

@@ -1,6 +1,6 @@
 """All points, in the order in which they are checked.
 
-`stored.accepted` looks for all that was accepted before a user is erased. What is judged over all answers comes later.
+`stored.accepted` looks for all accepted messages before a user is erased. Points about all answers come later.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -158,7 +158,7 @@ def _unfinished(examination: Examination, user: JsonObject, delete: Exchange) ->
         return failed("the delete was accepted, but not stored", delete)
     if stores.is_erased(user):
         return None
-    says = f"there was no receipt of {user['userId']} within {stores.patience_seconds} s"
+    says = f"there was no receipt of {user['userId']} within {stores.max_wait_seconds} s"
     if examination.wire.has_failures:
         return warned(f"{says}; requests of this run failed too, so the eraser may be late", delete)
     return failed(says, delete)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from destination.certification.findings import NotCheckable
 from destination.certification.samples import Samples
-from destination.certification.store_access import PATIENCE_WITH_FAILURES_SECONDS, ApiKeys, StoreAccess
+from destination.certification.store_access import MAX_WAIT_WITH_FAILURES_SECONDS, ApiKeys, StoreAccess
 from destination.certification.wire import MAX_SILENT, Exchange, Sent, Wire
 from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
@@ -360,7 +360,7 @@ class Examination:
                 "reads them back"
             )
         if self.wire.has_failures:
-            self.store_access.patience_seconds = PATIENCE_WITH_FAILURES_SECONDS
+            self.store_access.max_wait_seconds = MAX_WAIT_WITH_FAILURES_SECONDS
         return self.store_access
 
 

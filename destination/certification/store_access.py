@@ -24,15 +24,15 @@ from handler.keys import new_key
 KEY_LABEL = "destination certify"
 KEY_LIFETIME = timedelta(days=1)
 """The lifetime of the temporary keys, in case the run is killed before it removes them."""
-LOOK_SECONDS = 2.0
-LOCAL_LOOK_SECONDS = 0.2
+POLL_SECONDS = 2.0
+LOCAL_POLL_SECONDS = 0.2
 """The poll interval; a local server reads its streams as often."""
-QUIET_LOOKS = 4
+QUIET_POLLS = 4
 """Cleanup ends after this many polls in a row without new data: streams deliver messages to the consumer later."""
-PATIENCE_SECONDS = 45
+MAX_WAIT_SECONDS = 45
 """Upper bound for functions that run after the answer: a stream's, with its cold start, and the eraser's wait of up
 to 20 s."""
-PATIENCE_WITH_FAILURES_SECONDS = 180
+MAX_WAIT_WITH_FAILURES_SECONDS = 180
 """The same if requests failed: then the eraser's calls fail too, and its stream retries after a pause."""
 
 EVENT_KEY = ("subject", "position")
@@ -88,8 +88,8 @@ class StoreAccess:
         self._deletes: set[str] = set()
         self._client = target.account.dynamodb()
         self._subjects: set[str] = set()
-        self.patience_seconds = PATIENCE_SECONDS
-        self._look_seconds = LOCAL_LOOK_SECONDS if target.is_local else LOOK_SECONDS
+        self.max_wait_seconds = MAX_WAIT_SECONDS
+        self._poll_seconds = LOCAL_POLL_SECONDS if target.is_local else POLL_SECONDS
 
     @property
     def customer_ids(self) -> tuple[str, str]:
@@ -225,7 +225,7 @@ class StoreAccess:
         for key_hash in self._key_hashes:
             with left.noting(f"A key of {self.customer_id} in {stores.key_table}, which ends within a day,"):
                 client.delete_item(TableName=stores.key_table, Key={"key_hash": {"S": key_hash}})
-        time.sleep(self._look_seconds)  # for a request that was running when the run ended
+        time.sleep(self._poll_seconds)  # for a request that was running when the run ended
         of_customer = f"Data of {self.customer_id} in"
         with left.noting(f"{of_customer} {stores.erasure_table}"):
             if not self.wait_for(lambda: all(map(self._is_settled, self._deletes))):
@@ -238,18 +238,18 @@ class StoreAccess:
                 self._delete([(stores.rejects_table, reject.key) for reject in self._rejects(customer_id)])
         with left.noting(f"{of_customer} {stores.event_table}"):
             self._delete(self._stored_messages())
-        quiet, looks = 0, self.patience_seconds / self._look_seconds
-        while quiet < QUIET_LOOKS and looks > 0:
+        quiet, polls = 0, self.max_wait_seconds / self._poll_seconds
+        while quiet < QUIET_POLLS and polls > 0:
             deleted = 0
             for table, sort_key in ((stores.erasure_table, "erasure"), (stores.contact_table, "item")):
                 with left.noting(f"{of_customer} {table}"):
                     deleted += self._delete(self._written_later(table, sort_key))
             if stores.consumer != "on":
                 break
-            time.sleep(self._look_seconds)
+            time.sleep(self._poll_seconds)
             quiet = 0 if deleted else quiet + 1
-            looks -= 1
-        if looks <= 0:
+            polls -= 1
+        if polls <= 0:
             left.sentences["late"] = f"Items of {self.customer_id} still appeared when the time was over."
         return list(left.sentences.values())
 
@@ -282,12 +282,12 @@ class StoreAccess:
 
     def wait_for(self, happened: Callable[[], bool], seconds: float | None = None) -> bool:
         """Poll until a condition is true. Returns whether it became true."""
-        looks = (seconds or self.patience_seconds) / self._look_seconds
+        polls = (seconds or self.max_wait_seconds) / self._poll_seconds
         while not happened():
-            if looks <= 0:
+            if polls <= 0:
                 return False
-            looks -= 1
-            time.sleep(self._look_seconds)
+            polls -= 1
+            time.sleep(self._poll_seconds)
         return True
 
     def _events(self, subject: str) -> Iterator[dict[str, Any]]:

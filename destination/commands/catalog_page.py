@@ -41,8 +41,8 @@ def catalog_page(
 ) -> None:
     """Draft the public page for Segment's catalogue.
 
-    It uses what is deployed, and schemas/. The page is Markdown in the order of Segment's template. What only you know
-    is marked with TODO.
+    It uses the deployed configuration and schemas/. The page is Markdown in the order of Segment's template. Facts that
+    only you know are marked with TODO.
 
     \b
     Example:

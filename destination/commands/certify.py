@@ -62,10 +62,10 @@ def certify(
     """Check an endpoint as Segment's reviewers do.
 
     It can write a report for Segment's review. With --stack, and for a local server, it creates API keys for two
-    customers of its own, reads back the stored messages, and removes everything at the end. With only --api-key, points
-    that need the stores are "not checked". Its messages, whose ids begin with certify-, then stay stored. A failed
-    request is retried, as Segment does, and is a warning. Exits with 1 if a point fails, if nothing could be checked,
-    or if something could not be removed.
+    customers of its own and reads back the stored messages. At the end it removes everything. With only --api-key,
+    points that need the stores are "not checked". Its messages, whose ids begin with certify-, then stay stored. A
+    failed request is retried, as Segment does, and is a warning. Exits with 1 if a point fails, if nothing could be
+    checked, or if something could not be removed.
 
     \b
     Example:

@@ -161,7 +161,7 @@ def show(*, target: Target | None, table: KeyTable, key_id: str, period: Period,
     """Show one API key by its id, and when it was last used.
 
     The use is the last request line with the key, whatever was answered. A stack's log is read by CloudWatch Logs
-    Insights, which is paid by what it reads.
+    Insights. AWS charges by the scanned bytes.
 
     \b
     Example:

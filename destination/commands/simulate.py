@@ -111,9 +111,11 @@ def simulate(
 
     It retries as Segment or its server libraries do, and compares the sent messages with the stored ones. It creates
     API keys for customers of its own and removes them at the end; their messages stay stored. With a queue, it receives
-    and deletes their messages. Exits with 1 if a message was lost, stored twice or with other content, or judged
-    wrongly, if a user was not erased, or if a contact is wrong. It also exits with 1 if any other promise of
-    docs/how-to/simulate.md was broken. It names the message, the expected result and the actual one.
+    and deletes their messages.
+
+    Exits with 1 if a message was lost, stored twice or with other content, or judged wrongly. The same holds if a user
+    was not erased, if a contact is wrong, or if any other promise of docs/how-to/simulate.md was broken. It names the
+    message, the expected result and the actual one.
 
     Control-C ends it with a reconciliation of the messages that were sent so far.
 

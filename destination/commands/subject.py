@@ -40,9 +40,9 @@ def export(
 ) -> None:
     """Print everything that is stored of a person.
 
-    Each line is a JSON object. The items are those that `destination erase` would delete (messages, rejects, and with
-    ErasureScope=linked also those of linked ids), the contact, and the receipts of earlier erasures. The last line has
-    the counts: without it, the export is incomplete.
+    Each line is a JSON object. The first items are those that `destination erase` would delete: messages and rejects,
+    and with ErasureScope=linked also those of linked ids. Then follow the contact, and the receipts of earlier
+    erasures. The last line has the counts: without it, the export is incomplete.
 
     \b
     Example:

@@ -22,7 +22,7 @@ from handler.record import Record, sha256, subject_key
 from handler.sinks.dynamodb import EventTable
 from handler.spec import DELETE
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def wait_for_receipt(
             return state.receipt
         if time.monotonic() >= deadline:
             return None
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
         step()
 
 

@@ -9,7 +9,7 @@ from destination.deployment.target import Key, Target
 from handler.decode import JsonObject
 from handler.items import read_json_attribute
 
-MAX_ITEMS_READ_UNASKED = 2000
+MAX_SCANNED_ITEMS = 2000
 """A table on a local server with at most as many items is scanned, which takes less than half a second."""
 KEYS_OF_A_CALL = 100
 """https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
@@ -75,7 +75,7 @@ class MessageSelection:
         if self.subject is not None or self.target.arrivals is None:
             return False
         described = self.target.account.dynamodb().describe_table(TableName=self.target.stores.event_table)
-        return described["Table"].get("ItemCount", 0) > MAX_ITEMS_READ_UNASKED
+        return described["Table"].get("ItemCount", 0) > MAX_SCANNED_ITEMS
 
     def stream(self) -> Iterator[Item]:
         """Yield the selected items while they are read; a scan has no order."""

@@ -111,7 +111,7 @@ def _is_rejects_file(path: Path) -> bool:
     return isinstance(line, dict) and line.keys() == REJECT_FIELDS
 
 
-def state_beside(name: str) -> Path:
+def default_state_path(name: str) -> Path:
     """Return the path of the state of an import, next to its first file or folder."""
     named = _whole(name)
     return named.with_name(named.name + STATE_SUFFIX)

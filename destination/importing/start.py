@@ -15,10 +15,10 @@ from destination.importing.sources import (
     STANDARD_INPUT,
     SUFFIXES,
     Found,
+    default_state_path,
     find_sources,
     is_stream,
     source_name,
-    state_beside,
 )
 from destination.importing.state import ImportState, Recipient
 
@@ -60,7 +60,7 @@ def load_state(files: Sequence[str], path: Path | None, recipient: Recipient, *,
         click.echo(f"A pipe can't be read again, so its state is not kept: {each}. Nothing is stored twice.", err=True)
     if named is None:
         return ImportState(path=None, recipient=recipient)
-    state = ImportState.load(state_beside(named), recipient, restart=restart)
+    state = ImportState.load(default_state_path(named), recipient, restart=restart)
     for name in streams:
         state.files.pop(source_name(name), None)
     return state

@@ -152,13 +152,13 @@ class ImportState:
         if self.path is None:
             return
         began = time.monotonic()
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
+        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.new")
         try:
-            with beside.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8") as file:
                 json.dump(self._to_json(), file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(self.path)
+            temporary.replace(self.path)
         except OSError as error:
             raise click.ClickException(
                 f"The state can't be written to {self.path}: {error}. Name another file with --state"

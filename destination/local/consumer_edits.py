@@ -18,7 +18,7 @@ from destination.local.functions import FunctionError
 from destination.local.sources import EventSources
 from destination.paths import ROOT
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 CONSUMER = "consumer"
 
 Stamps = Mapping[str, tuple[int, int]]
@@ -55,7 +55,7 @@ class ConsumerEdits:
     async def watch(self) -> None:
         """Poll for changes until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             stamps = self._stamps()
             if stamps != self._seen:
                 self._seen = stamps

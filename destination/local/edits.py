@@ -19,7 +19,7 @@ from destination.schemas.places import SchemaFault
 from handler.compile import digest
 from handler.validate import Schemas
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 LINKED = ("consumer", "destination", "handler")
 """The other parts of a checkout, besides its schemas."""
 
@@ -67,7 +67,7 @@ class SchemaEdits:
     async def watch(self) -> None:
         """Poll for changes until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             stamps = self._stamps()
             if stamps == self._seen:
                 continue

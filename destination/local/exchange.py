@@ -12,7 +12,7 @@ from handler.errors import Refusal
 from handler.routes import ROUTES, Route
 
 Headers = Sequence[tuple[str, str]]
-BYTES_BESIDE_BODIES = 4096
+OVERHEAD_BYTES = 4096
 """The approximate size of a request's headers and lines."""
 
 
@@ -56,7 +56,7 @@ class Exchange:
     @property
     def weight(self) -> int:
         """The approximate size in bytes."""
-        return sum(map(sys.getsizeof, (self.body, self.answer))) + BYTES_BESIDE_BODIES
+        return sum(map(sys.getsizeof, (self.body, self.answer))) + OVERHEAD_BYTES
 
     @property
     def settings_header(self) -> str:

@@ -163,7 +163,7 @@ class Functions:
         self._environment = environment
         self._niceness = niceness
         self._free: asyncio.Queue[_FunctionProcess] = asyncio.Queue()
-        self._beside: set[asyncio.Task[None]] = set()
+        self._background_tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._given_up = asyncio.Event()
         self._folder = ROOT
@@ -172,13 +172,13 @@ class Functions:
     async def start(self, count: int) -> None:
         """Start a number of processes; raises `click.ClickException` if the function can't load."""
         for _ in range(count):
-            self._do_beside(self._add())
-        await asyncio.gather(*self._beside)
+            self._run_in_background(self._add())
+        await asyncio.gather(*self._background_tasks)
 
     async def stop(self) -> None:
         """End the processes after the running events."""
         self._stopped = True
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*self._background_tasks, return_exceptions=True)
         while not self._free.empty():
             await self._free.get_nowait().stop()
 
@@ -240,15 +240,15 @@ class Functions:
                     invocation = await process.invoke(event)
         except TimeoutError as error:
             if process is not None:
-                self._do_beside(self._outlast(process, integration_seconds, late))
+                self._run_in_background(self._outlast(process, integration_seconds, late))
             raise FunctionTimeoutError("The function did not answer in time") from error
         except FunctionError:
             if process is not None:
-                self._do_beside(self._replace(process))
+                self._run_in_background(self._replace(process))
             raise
         except asyncio.CancelledError:  # at shutdown: nobody waits for the result
             if process is not None:
-                self._do_beside(process.kill())
+                self._run_in_background(process.kill())
             raise
         self._release(process)
         return invocation
@@ -270,7 +270,7 @@ class Functions:
         if process.generation == self._generation:
             self._free.put_nowait(process)
         else:
-            self._do_beside(self._exchange(process))
+            self._run_in_background(self._exchange(process))
 
     async def _exchange(self, process: _FunctionProcess) -> None:
         """Replace a process that still works; it stays if no other one can start."""
@@ -318,8 +318,8 @@ class Functions:
                 return
         self._given_up.set()
 
-    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Start or replace a process in a background task; asyncio forgets tasks without a reference."""
         task = asyncio.create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)

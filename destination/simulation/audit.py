@@ -33,8 +33,8 @@ NOTHING_ELSE = "nothing is stored that was not sent"
 class Audit:
     """Takes stored items one by one, and records their faults in the ledger.
 
-    `began_at` and the argument of `finish` are seconds since 1970. With a seed that `may_have_sent` the same before, an
-    item may come from an earlier run.
+    `began_at` and the argument of `finish` are seconds since 1970. If an earlier run with the same
+    seed `may_have_sent` the same messages, an item may come from it.
     """
 
     def __init__(

@@ -13,9 +13,9 @@ from destination.deployment.target import Target
 from destination.segment.contract import JsonObject
 from destination.segment.due import escaped, sha256
 
-PATIENCE_SECONDS = 120
+MAX_WAIT_SECONDS = 120
 """The comparison is given up if a customer's contacts stay wrong and unchanged for this time."""
-LOOK_SECONDS = 1
+POLL_SECONDS = 1
 READING_SHARE = 5
 """Reading may take one of this many seconds, because it slows down the consumer."""
 SHOWN_DIFFERENCES = 20
@@ -76,7 +76,7 @@ def compare_contacts(
     expected_of: Expected,
     *,
     tell: Callable[[str], object],
-    patience_seconds: float = PATIENCE_SECONDS,
+    max_wait_seconds: float = MAX_WAIT_SECONDS,
 ) -> Comparison:
     """Wait until the consumer has caught up, customer by customer, and compare; raises `STORE_ERRORS`.
 
@@ -98,9 +98,9 @@ def compare_contacts(
             )
             if found != last:
                 last, changed = found, time.monotonic()
-            if not wrong or differences or time.monotonic() - changed >= patience_seconds:
+            if not wrong or differences or time.monotonic() - changed >= max_wait_seconds:
                 break
-            time.sleep(max(LOOK_SECONDS, (READING_SHARE - 1) * (time.monotonic() - began)))
+            time.sleep(max(POLL_SECONDS, (READING_SHARE - 1) * (time.monotonic() - began)))
         differences += wrong
     return Comparison(contacts=contacts, wrong=_ids(differences), differences=tuple(differences[:SHOWN_DIFFERENCES]))
 

@@ -147,7 +147,7 @@ class Play:
             if witness:
                 with _status("Reading the messages to erase …"):
                     self._let_pass()
-                    witness.look(self._traffic.doomed_subjects)
+                    witness.read(self._traffic.doomed_subjects)
                 self._deliver(after)
         except KeyboardInterrupt:
             return True
@@ -163,10 +163,10 @@ class Play:
         return False
 
     def _deliver(self, sendings: Iterable[Sending]) -> None:
-        beside: list[Work] = [self._show_progress]
+        background: list[Work] = [self._show_progress]
         if self._drain and self._target.is_local:
-            beside.append(partial(_drain_beside, self._drain))
-        asyncio.run(_deliver(self._sender.deliver(sendings), beside))
+            background.append(partial(_drain_in_background, self._drain))
+        asyncio.run(_deliver(self._sender.deliver(sendings), background))
 
     def _let_pass(self) -> None:
         """Wait until no request without an answer can still be running and writing."""
@@ -294,9 +294,9 @@ def _status(doing: str) -> Iterator[Callable[[str], object]]:
         yield status.update
 
 
-async def _deliver(deliveries: Coroutine[Any, Any, None], beside: Iterable[Work]) -> None:
+async def _deliver(deliveries: Coroutine[Any, Any, None], background: Iterable[Work]) -> None:
     """Make deliveries, and other work in parallel until they end."""
-    tasks = [asyncio.create_task(work()) for work in beside]
+    tasks = [asyncio.create_task(work()) for work in background]
     try:
         await deliveries
     finally:
@@ -316,7 +316,7 @@ def _drain(target: Target, traffic: Traffic) -> QueueDrain | None:
     )
 
 
-async def _drain_beside(drain: QueueDrain) -> None:
+async def _drain_in_background(drain: QueueDrain) -> None:
     """Receive messages while they arrive: an embedded AWS slows down with each message that waits in its queue."""
     while True:
         more = False

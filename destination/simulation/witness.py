@@ -21,9 +21,9 @@ from destination.simulation.ledger import End, Ledger
 from destination.simulation.reconcile import READERS, read_subjects
 from destination.simulation.stored import Stored
 
-PATIENCE_SECONDS = 120
+MAX_WAIT_SECONDS = 120
 """Upper bound for the time in which the eraser makes no progress while data is left to erase."""
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Witness:
         self._linked = target.stores.erasure_scope == "linked"
         self._before: dict[str, Holding] = {}
 
-    def look(self, subjects: Iterable[str]) -> None:
+    def read(self, subjects: Iterable[str]) -> None:
         """Read the data to erase of these users; raises `STORE_ERRORS`."""
         self._before = self._read(subjects)
         if self._linked:
@@ -91,7 +91,7 @@ class Witness:
             self._before |= self._read(others - self._before.keys())
 
     def wait(
-        self, ledger: Ledger, *, tell: Callable[[str], object], patience_seconds: float = PATIENCE_SECONDS
+        self, ledger: Ledger, *, tell: Callable[[str], object], max_wait_seconds: float = MAX_WAIT_SECONDS
     ) -> bool:
         """Wait until the deletes are carried out, and return whether they are; raises `STORE_ERRORS`.
 
@@ -114,12 +114,12 @@ class Witness:
                 return True
             if found != last:
                 last, changed = found, time.monotonic()
-            if time.monotonic() - changed >= patience_seconds:
+            if time.monotonic() - changed >= max_wait_seconds:
                 still = _remaining(self._read(subjects).values())
                 if still >= remaining:
                     return False
                 remaining, changed = still, time.monotonic()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
         """Compare the current data and the receipts with the data to erase; raises `STORE_ERRORS`."""

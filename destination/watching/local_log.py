@@ -26,7 +26,7 @@ from destination.watching.lines import (
 from destination.watching.log_file import older
 from destination.watching.request_log import Figures, KeyUse, KeyUses, Period, note_use, oldest_first
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 PIECE_BYTES = 64 * 1024
 _REQUEST_ID = re.compile(r'"requestId": ("(?:[^"\\]|\\.)*")')
 """The request id in a line of the API; lines of the function have another name for it."""
@@ -118,7 +118,7 @@ class LocalLog:
                 file.skip(size)
             while True:
                 yield None
-                sleep(LOOK_SECONDS)
+                sleep(POLL_SECONDS)
                 is_over = file.is_cut or not file.is_at(self._file)
                 yield from _wanted(file.lines(), wanted)
                 if is_over and self._file.exists():

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import urllib3
-from local_server import PATIENCE_SECONDS, wait_until
+from local_server import MAX_WAIT_SECONDS, wait_until
 from request_lines import function_line
 
 from destination.deployment.clients import LOCAL_CREDENTIALS, LOCAL_REGION
@@ -51,7 +51,7 @@ class Stack:
         wait_until(lambda: "Control-C" in self.printed.read_text() or self.process.poll() is not None)
         assert self.process.poll() is None, self.printed.read_text()
         [self.url] = [word.rstrip("/") for word in self.printed.read_text().split() if word.startswith("http")]
-        self.http = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
+        self.http = urllib3.PoolManager(retries=False, timeout=MAX_WAIT_SECONDS)
 
     def log(self, group, line):
         """Write a line into the log, as Lambda or API Gateway does."""
@@ -112,7 +112,7 @@ def debugged_stack(folder: Path) -> Iterator[Stack]:
             yield stack
         finally:
             stack.process.send_signal(signal.SIGINT)
-            assert stack.process.wait(PATIENCE_SECONDS) == 0
+            assert stack.process.wait(MAX_WAIT_SECONDS) == 0
             stack.http.clear()
     finally:
         aws.stop()

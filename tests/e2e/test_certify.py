@@ -18,7 +18,7 @@ import click
 import pytest
 import trustme
 from endpoint import endpoint, response
-from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
+from local_server import MAX_WAIT_SECONDS, run, serving, start, wait_until
 
 from destination.certification.checklist import POINTS
 from destination.certification.samples import Samples
@@ -663,7 +663,7 @@ def test_interrupted_run_removes_its_keys_and_messages(https_server, ending):
     with start(https_server.checkout, *arguments, stdout=subprocess.PIPE) as running:
         wait_until(lambda: stores.event_table in left(https_server))
         running.send_signal(ending)
-        printed = running.communicate(timeout=PATIENCE_SECONDS)[0]
+        printed = running.communicate(timeout=MAX_WAIT_SECONDS)[0]
     assert running.returncode == 130
     assert "Removing the data of certify-" in printed
     assert left(https_server) == {}
@@ -912,7 +912,7 @@ def test_endpoint_with_strict_schemas_passes_every_possible_point(tmp_path, with
         serving(tmp_path, "--processes", "1", "--parameter", "Consumer=off") as server,
         start(server.checkout, "certify", "--url", server.url, "--json", stdout=subprocess.PIPE) as running,
     ):
-        printed = running.communicate(timeout=PATIENCE_SECONDS * 2)[0]
+        printed = running.communicate(timeout=MAX_WAIT_SECONDS * 2)[0]
     report, _ = json.JSONDecoder().raw_decode(printed)
     points = {point["id"]: point["verdict"] for point in report["points"]}
     assert [point for point in report["points"] if point["verdict"] == "fail"] == []

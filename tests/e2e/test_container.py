@@ -157,7 +157,7 @@ def test_sam_local_start_api_passes_certify_with_known_exceptions(tmp_path, loca
 # The deadline
 
 
-PATIENCE_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 TEMPLATE = load_template()
 PROPERTIES = TEMPLATE["Resources"][FUNCTION]["Properties"]
 FUNCTION_SECONDS = PROPERTIES["Timeout"]
@@ -186,7 +186,7 @@ class Api:
             f"{self.url}/segment",
             headers=segment_headers(demo.GOOD_KEY),
             body=json.dumps(body).encode(),
-            timeout=PATIENCE_SECONDS,
+            timeout=MAX_WAIT_SECONDS,
             retries=False,
         )
         content = json.loads(answer.data)
@@ -287,8 +287,8 @@ def test_resend_after_a_dribbling_store_is_a_duplicate(api):
     """`sam local` has no integration time-out. API Gateway would have answered before Segment gave up."""
     body = message()
     api.proxy.rules = (Rule(stores=frozenset({Store.EVENTS}), faults=(Fault.DRIBBLES,)),)
-    with ThreadPoolExecutor(1) as beside:
-        answering = beside.submit(api.send, body)
+    with ThreadPoolExecutor(1) as executor:
+        answering = executor.submit(api.send, body)
         assert not wait([answering], SEGMENT_TIMEOUT_SECONDS).done
         api.proxy.rules = ()
         again = api.send(body)

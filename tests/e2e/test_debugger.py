@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
-from local_server import PATIENCE_SECONDS, serving, wait_until
+from local_server import MAX_WAIT_SECONDS, serving, wait_until
 
 from destination.deployment import demo
 from destination.paths import ROOT
@@ -145,7 +145,7 @@ def test_server_ends_although_somebody_follows(tmp_path):
     with serving(tmp_path, "--processes", "1") as server, following(server) as read:
         read()
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(PATIENCE_SECONDS) == 0
+        assert server.process.wait(MAX_WAIT_SECONDS) == 0
 
 
 # One request
@@ -399,7 +399,7 @@ def test_curl_command_sends_the_same_request(server, tmp_path):
     command = post(server, "/curl", path="/segment", text=json.dumps(message), api_key=demo.GOOD_KEY, settings="")
     script = tmp_path / "curl.sh"
     script.write_text(command["curl"])
-    answer = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS)
+    answer = subprocess.run(["/bin/sh", script], capture_output=True, text=True, check=True, timeout=MAX_WAIT_SECONDS)
     assert '"status": "duplicate"' in answer.stdout
 
 
@@ -653,7 +653,7 @@ Access-Control-Request-Private-Network: true"""
 def raw_status(server, head):
     """Send a request byte by byte, and return the status of the answer."""
     parts = urlsplit(server.url)
-    with socket.create_connection((parts.hostname, parts.port), PATIENCE_SECONDS) as connection:
+    with socket.create_connection((parts.hostname, parts.port), MAX_WAIT_SECONDS) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
         return int(connection.recv(1000).split()[1])
 

@@ -7,7 +7,7 @@ import uuid
 
 import boto3
 import pytest
-from local_server import PATIENCE_SECONDS, make_checkout, run, serving, start, wait_until
+from local_server import MAX_WAIT_SECONDS, make_checkout, run, serving, start, wait_until
 
 from destination.deployment.clients import local_client
 from destination.deployment.stack import LOCAL_STACK, Account
@@ -151,7 +151,7 @@ def test_local_server_works_in_any_environment(tmp_path, broken_files):
             with start(
                 server.checkout, *command, "--url", server.url, env=environment, stdout=subprocess.PIPE
             ) as process:
-                printed = process.communicate(timeout=PATIENCE_SECONDS)[0]
+                printed = process.communicate(timeout=MAX_WAIT_SECONDS)[0]
             assert process.returncode == 0, printed
 
 
@@ -211,5 +211,5 @@ def test_unknown_profile_does_not_stop_a_local_server(monkeypatch, tmp_path):
         env=dict(os.environ),
         stdout=subprocess.PIPE,
     ) as process:
-        printed = process.communicate(timeout=PATIENCE_SECONDS)[0]
+        printed = process.communicate(timeout=MAX_WAIT_SECONDS)[0]
     assert printed.splitlines()[-1].startswith(f"Error: {NOWHERE} does not answer as DynamoDB")

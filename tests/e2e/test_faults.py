@@ -37,7 +37,7 @@ from handler.keys import Status
 
 THREADS = 64
 """More processes than concurrent requests."""
-PATIENCE_SECONDS = 30
+MAX_WAIT_SECONDS = 30
 """For operations that take a second or two on an idle machine."""
 LIBRARIES_GIVE_UP_SECONDS = 10
 MAX_TRIES = 5
@@ -197,7 +197,7 @@ class Endpoint:
     async def send(self, message: dict[str, Any], key: str = KEY, path: str = "/segment") -> Answer:
         """Send a message as Segment does, or as a library does with another path."""
         headers, body = segment_headers(key), json.dumps(message).encode()
-        options = {"headers": headers, "body": body, "timeout": PATIENCE_SECONDS, "retries": False}
+        options = {"headers": headers, "body": body, "timeout": MAX_WAIT_SECONDS, "retries": False}
         answer = await asyncio.to_thread(self.http.request, "POST", self.url + path, **options)
         content = json.loads(answer.data)
         return Answer(
@@ -257,8 +257,8 @@ def play(scene):
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
         return await scene
 
-    with ThreadPoolExecutor(1) as beside:
-        return beside.submit(asyncio.run, with_threads()).result()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, with_threads()).result()
 
 
 def message(**fields: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ pytest_plugins = ["servers"]
 
 INSTALLED = ROOT / ".libraries"
 SCRIPTS = Path(__file__).parent / "libraries"
-PATIENCE_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 """For operations that take a few seconds, or ten more if a library waits for `Retry-After`."""
 GZIP = b"\x1f\x8b"
 
@@ -201,7 +201,7 @@ def passing(*servers: LocalServer, lose_answers: int = 0) -> Iterator[Passage]:
         kept = [f"{name}: {value}" for name, value in reply.headers.items() if name.lower() == "retry-after"]
         return response(reply.status, reply.data.decode(), *kept) if exchange.heard else []
 
-    with urllib3.PoolManager(maxsize=50, retries=False, timeout=PATIENCE_SECONDS) as http, endpoint(answer) as front:
+    with urllib3.PoolManager(maxsize=50, retries=False, timeout=MAX_WAIT_SECONDS) as http, endpoint(answer) as front:
         passage = Passage(url=front.url.removesuffix("/segment"))
         yield passage
 
@@ -216,7 +216,7 @@ def send(library: Library, url: str, key: str, calls: list[Json]) -> list[Json]:
         check=False,
         text=True,
         capture_output=True,
-        timeout=PATIENCE_SECONDS,
+        timeout=MAX_WAIT_SECONDS,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -16,7 +16,7 @@ from threading import Event, Thread
 import click
 import pytest
 from endpoint import endpoint, response
-from local_server import PATIENCE_SECONDS, run
+from local_server import MAX_WAIT_SECONDS, run
 from rich.console import Console
 from rich.text import Text
 
@@ -449,15 +449,15 @@ def test_control_c_during_a_wait_prints_no_traceback():
 
     def never(_received):
         asked.set()
-        ended.wait(PATIENCE_SECONDS)
+        ended.wait(MAX_WAIT_SECONDS)
         return []
 
     with endpoint(never) as server:
         command = [sys.executable, *KEYS_LIST, server.url]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert asked.wait(PATIENCE_SECONDS)
+        assert asked.wait(MAX_WAIT_SECONDS)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_SECONDS)
+        out, err = process.communicate(timeout=MAX_WAIT_SECONDS)
         ended.set()
     assert process.returncode == INTERRUPTED
     assert "Traceback" not in out + err

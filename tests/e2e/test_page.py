@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("playwright", reason="make .venv/.browser installs it")
 from axe_playwright_python.sync_playwright import Axe
 from debugged_stack import debugged_stack
-from local_server import PATIENCE_SECONDS, serving, start, wait_until
+from local_server import MAX_WAIT_SECONDS, serving, start, wait_until
 from playwright.sync_api import expect, sync_playwright
 from request_lines import REFUSED, function_line
 
@@ -39,7 +39,7 @@ OPTIONS = (
 OK = 200
 HOSTILE = '<img src=x onerror="window.harmed=1"><script>window.harmed=1</script>\'"&amp;</bdi>'
 
-expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+expect.set_options(timeout=MAX_WAIT_SECONDS * 1000)
 
 
 @pytest.fixture(scope="module")

@@ -304,12 +304,12 @@ def less(policy, statement, action):
     return {**policy, "Statement": statements}
 
 
-patience = FAILS_WITHIN_SECONDS
+limit_seconds = FAILS_WITHIN_SECONDS
 
 
 def soon(check):
     """Wait some seconds for a check to hold. Return whether it did."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + limit_seconds
     while not (holds := check()):
         if time.monotonic() > deadline:
             return False
@@ -331,13 +331,13 @@ PROVEN = set()
 
 def prove(stack, scenario):
     """Assert once that a scenario succeeds with all permissions."""
-    global patience  # noqa: PLW0603 -- the time that a success may take on a busy machine
+    global limit_seconds  # noqa: PLW0603 -- the time that a success may take on a busy machine
     if scenario not in PROVEN:
-        patience = 60
+        limit_seconds = 60
         with stack.without(*scenario.without):
             succeeds = soon(lambda: scenario.check(stack, stack.new_customer()))
             assert succeeds, f"{scenario} fails although nothing is taken away"
-        patience = FAILS_WITHIN_SECONDS
+        limit_seconds = FAILS_WITHIN_SECONDS
         PROVEN.add(scenario)
 
 

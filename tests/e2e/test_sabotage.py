@@ -31,7 +31,7 @@ LINES = [
 HISTORY, SCHEMAS = "history.jsonl.gz", "schemas-that-refuse-nothing"
 SAMPLE = 5
 GIT, PS = (shutil.which(name) or name for name in ("git", "ps"))
-PATIENCE_SECONDS = 600
+MAX_WAIT_SECONDS = 600
 NO_AWS = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
 
 
@@ -86,7 +86,7 @@ class Copy:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=MAX_WAIT_SECONDS,
             check=False,
         )
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from local_server import PATIENCE_SECONDS, in_background, make_checkout, run, serving, start, wait_until
+from local_server import MAX_WAIT_SECONDS, in_background, make_checkout, run, serving, start, wait_until
 from store_proxy import Fault, store_proxy
 
 from destination.deployment import demo
@@ -97,7 +97,7 @@ def test_a_body_over_ten_megabytes_is_413(server):
 def test_oversized_body_is_refused_before_it_has_arrived(server, head, body):
     host, port = server.url.removeprefix("http://").split(":")
     request = f"POST /segment HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n{head}\r\n"
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS) as connection:
+    with socket.create_connection((host, int(port)), timeout=MAX_WAIT_SECONDS) as connection:
         connection.sendall(request.encode() + body * (11 if "chunked" in head else 1))
         answer = connection.recv(65536)  # the request has not ended
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -214,7 +214,7 @@ def test_commands_in_its_checkout_trust_it(https_server):
     https_server.post(TRACK)
     options = ("--user", TRACK["userId"], "--url", https_server.url)
     with start(https_server.checkout, "messages", "list", *options, stdout=subprocess.PIPE) as listing:
-        assert TRACK["event"] in listing.communicate(timeout=PATIENCE_SECONDS)[0]
+        assert TRACK["event"] in listing.communicate(timeout=MAX_WAIT_SECONDS)[0]
 
 
 def test_chosen_key_works_and_is_shown_quoted(https_server):
@@ -239,7 +239,7 @@ def test_containers_reach_the_stores_with_the_docker_option(tmp_path):
         environment = json.loads((server.checkout / ".local" / "env.json").read_text())["Parameters"]
         host, port = environment["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
         if host == CONTAINER_BRIDGE:
-            socket.create_connection((host, int(port)), PATIENCE_SECONDS).close()
+            socket.create_connection((host, int(port)), MAX_WAIT_SECONDS).close()
         signed = {
             "Host": f"{host}:{port}",
             "Authorization": "AWS4-HMAC-SHA256 Credential=local/20260312/us-east-1/sqs/x",
@@ -271,7 +271,7 @@ def test_used_port_is_an_error_and_changes_no_file(server):
     written = environment_file.read_text()
     port = server.url.rpartition(":")[2]
     with start(server.checkout, "serve", "--port", port, stdout=subprocess.PIPE) as second:
-        printed = second.communicate(timeout=PATIENCE_SECONDS)[0]
+        printed = second.communicate(timeout=MAX_WAIT_SECONDS)[0]
     assert second.returncode == 1
     assert printed == f"Error: Can't listen on 127.0.0.1:{port} (Address already in use): choose another --port\n"
     assert environment_file.read_text() == written
@@ -338,7 +338,7 @@ def test_server_ends_without_a_traceback(tmp_path, printed, number, exit_codes):
         else:
             process.send_signal(number)
         # communicate() returns when the last process has closed the pipe
-        last_words = process.communicate(timeout=PATIENCE_SECONDS)[0]
+        last_words = process.communicate(timeout=MAX_WAIT_SECONDS)[0]
         assert process.returncode in exit_codes
         assert "Traceback" not in last_words
 
@@ -351,7 +351,7 @@ def test_control_c_ends_it_in_the_background_too(tmp_path, printed):
     with process:
         assert any(printed in line for line in process.stdout)
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=PATIENCE_SECONDS)[0].endswith("Stopped.\n")
+        assert process.communicate(timeout=MAX_WAIT_SECONDS)[0].endswith("Stopped.\n")
         assert process.returncode == 0
 
 
@@ -372,7 +372,7 @@ def child(server, words):
 def test_it_ends_when_its_embedded_aws_has_ended(tmp_path, number):
     with serving(tmp_path, "--processes", "1") as server:
         os.kill(child(server, "embedded_aws"), number)
-        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert server.process.wait(MAX_WAIT_SECONDS) == 1
     assert f"Error: The embedded AWS has ended (exit code {-number}), and its data is gone." in server.output
     assert "Traceback" not in server.output
 
@@ -393,7 +393,7 @@ def test_hanging_embedded_aws_is_declared_dead():
 def test_answering_embedded_aws_is_not_declared_dead():
     embedded = EmbeddedAws()
     try:
-        brief = HealthCheck(pause_seconds=0.01, first_seconds=PATIENCE_SECONDS, second_seconds=PATIENCE_SECONDS)
+        brief = HealthCheck(pause_seconds=0.01, first_seconds=MAX_WAIT_SECONDS, second_seconds=MAX_WAIT_SECONDS)
         with pytest.raises(TimeoutError):
             asyncio.run(asyncio.wait_for(embedded.watch(brief), 1))
     finally:
@@ -406,7 +406,7 @@ def test_control_c_ends_it_while_edited_schemas_are_read(tmp_path):
         os.mkfifo(tmp_path / "schemas" / "own.json")  # nobody writes into it, so a reader waits forever
         time.sleep(2.5)  # until the server reads it
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(PATIENCE_SECONDS) == 0
+        assert server.process.wait(MAX_WAIT_SECONDS) == 0
 
 
 HANDLE = """
@@ -457,7 +457,7 @@ def test_consumer_that_can_not_be_loaded_is_named_in_one_line(tmp_path):
     shutil.copytree(ROOT / "consumer", tmp_path / "consumer", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "consumer" / "handle.py").write_text('"""Handle."""\n\ndef handle(message, customer_id:\n    pass\n')
     server = start(make_checkout(tmp_path), "serve", "--port", "0", "--processes", "1", stdout=subprocess.PIPE)
-    output, _ = server.communicate(timeout=PATIENCE_SECONDS)
+    output, _ = server.communicate(timeout=MAX_WAIT_SECONDS)
     assert server.returncode == 1
     assert output.splitlines()[-1].endswith(
         "did not start: consumer/handle.py, line 3: SyntaxError: '(' was never closed"
@@ -513,7 +513,7 @@ def test_server_ends_if_a_function_cannot_be_restarted(tmp_path):
         os.kill(child(server, "EraserFunction"), signal.SIGKILL)
         # the server finds that the process is gone
         wait_until(lambda: server.post({"type": "delete", "userId": "u"}).status == 202)
-        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert server.process.wait(MAX_WAIT_SECONDS) == 1
     assert server.output.endswith("Error: EraserFunction could not be started again 10 times. Start the server again\n")
 
 

@@ -15,7 +15,7 @@ from random import Random
 
 import pytest
 from endpoint import endpoint, response
-from local_server import PATIENCE_SECONDS, run, serving, start, wait_until
+from local_server import MAX_WAIT_SECONDS, run, serving, start, wait_until
 from rich.console import Console
 from store_proxy import store_proxy
 
@@ -279,7 +279,7 @@ def test_killed_eraser_is_restarted(tmp_path):
         ):
             wait_until(lambda: erased_in_this_batch(server) >= 3)
             os.kill(eraser_of(server), signal.SIGKILL)
-            assert process.wait(PATIENCE_SECONDS) == 0
+            assert process.wait(MAX_WAIT_SECONDS) == 0
         assert "its batch is retried" in server.output
     report = json.loads(printed.read_text())
     assert report["erased"] == report["receipts"] > 40
@@ -415,7 +415,7 @@ def test_control_c_ends_with_a_reconciliation(server, tmp_path):
     with printed.open("w") as output, start(server.checkout, *command, stdout=output) as process:
         wait_until(lambda: server.output.count("simulated-13-1") > 3)
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(MAX_WAIT_SECONDS) == 0
     report = json.loads(printed.read_text())
     assert report["interrupted"]
     assert (report["lost"], report["stored_twice"]) == (0, 0)

@@ -17,7 +17,7 @@ from destination.paths import ROOT
 
 TUTORIALS = ROOT / "docs" / "tutorials"
 PAGE_URL = "http://127.0.0.1:8080"
-PATIENCE_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 REPEATABLE = re.compile(r"destination (\w+ )?(list|show|trace|ping)\b")
 BLOCK = re.compile(r"^```(sh|text)\n(.+?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -46,7 +46,7 @@ def normalised(printed):
 
 def play(script, shown, **options):
     """Run a script until it prints the expected output. Return the output."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while True:
         done = subprocess.run(
             [shutil.which("bash"), "-euc", script], cwd=ROOT, capture_output=True, text=True, check=False, **options

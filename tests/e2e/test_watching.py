@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import pytest
 from endpoint import endpoint, response
-from local_server import PATIENCE_SECONDS, in_background, run, start, wait_until
+from local_server import MAX_WAIT_SECONDS, in_background, run, start, wait_until
 from request_lines import access_line, function_line
 
 from destination.deployment import demo
@@ -313,7 +313,7 @@ def test_tail_shows_requests_until_control_c(server):
         server.request("PUT", "/nowhere")
         seen = list(itertools.islice(process.stdout, 2))
         os.killpg(process.pid, signal.SIGINT)
-        rest = process.communicate(timeout=PATIENCE_SECONDS)[0]
+        rest = process.communicate(timeout=MAX_WAIT_SECONDS)[0]
     assert f"/segment 200 accepted track demo {message['messageId']}" in seen[0]
     assert "404 by API Gateway: no such route" in seen[1]
     assert (process.returncode, rest) == (0, "")
@@ -324,7 +324,7 @@ def test_control_c_ends_tail_in_the_background_too(server):
         process = tailing(server)
     with process:
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(MAX_WAIT_SECONDS) == 0
 
 
 def test_json_option_prints_lines_unchanged(server):
@@ -363,7 +363,7 @@ def test_tail_filters_requests(server):
 def test_closed_pipe_ends_tail_silently(server):
     with tailing(server) as process:
         process.stdout.close()
-        assert process.wait(PATIENCE_SECONDS) == 0
+        assert process.wait(MAX_WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize(("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])

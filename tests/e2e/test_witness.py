@@ -127,7 +127,7 @@ class Stage:
         )
 
     def judge(self):
-        settled = self.witness.wait(self.ledger, tell=str, patience_seconds=0)
+        settled = self.witness.wait(self.ledger, tell=str, max_wait_seconds=0)
         return self.witness.judge(self.ledger, settled=settled)
 
     def reconcile(self):
@@ -143,7 +143,7 @@ def set_up(stage):
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
     stage.reject(SUBJECT, 1)
     stage.reject(SUBJECT, 2)
-    stage.witness.look(SUBJECTS)
+    stage.witness.read(SUBJECTS)
     stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))))
     return stage
 
@@ -181,7 +181,7 @@ def test_simulate_waits_while_items_are_deleted(stage):
         else:
             stage.erase()
 
-    assert stage.witness.wait(stage.ledger, tell=erase_slowly, patience_seconds=0)
+    assert stage.witness.wait(stage.ledger, tell=erase_slowly, max_wait_seconds=0)
 
 
 def test_simulate_gives_up_an_eraser_that_does_not_run(stage):
@@ -259,7 +259,7 @@ def test_unstored_message_of_an_erased_user_is_lost(aws):
     stage = Stage(aws)
     lost = next(index for index in range(MESSAGES) if TRAFFIC.is_doomed(index))
     stage.note(Sending(index=lost), End.ACCEPTED)
-    stage.witness.look(SUBJECTS)
+    stage.witness.read(SUBJECTS)
     stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))))
     stage.erase()
     assert (stage.reconcile().lost_accepted, stage.judge().failed) == (1, False)
@@ -284,7 +284,7 @@ def test_receipts_of_earlier_runs_do_not_count(stage):
 def test_message_written_although_given_up_is_counted(aws):
     stage = Stage(aws)
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)), end=End.GIVEN_UP)
-    stage.witness.look(SUBJECTS)
+    stage.witness.read(SUBJECTS)
     stage.deliver(*(Sending(index=index, deletes=True) for index in range(len(SUBJECTS))), end=End.GIVEN_UP)
     stage.erase()
     erasures = stage.judge()
@@ -295,7 +295,7 @@ def test_message_written_although_given_up_is_counted(aws):
 def test_user_stays_if_the_delete_never_arrived(aws):
     stage = Stage(aws)
     stage.deliver(*(Sending(index=index) for index in range(MESSAGES)))
-    stage.witness.look(SUBJECTS)
+    stage.witness.read(SUBJECTS)
     for index in range(len(SUBJECTS)):
         stage.note(Sending(index=index, deletes=True), End.GIVEN_UP)
     assert (stage.judge().failed, stage.judge().erased) == (False, 0)

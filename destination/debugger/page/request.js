@@ -86,7 +86,7 @@ function sections(data, page, words, pick) {
       ),
     h(
       "div",
-      { class: "beside" },
+      { class: "side-by-side" },
       request &&
         h(
           "div",

@@ -304,7 +304,7 @@ function showSent({ request_id: id, request, answer }) {
     h("h2", { class: "unseen" }, "Request and answer"),
     h(
       "div",
-      { class: "beside answer-first" },
+      { class: "side-by-side answer-first" },
       showSide(
         "Response from destination",
         [statusBadge(answer.status), answer.ms !== null && h("span", { class: "dim" }, `${answer.ms} ms`)],

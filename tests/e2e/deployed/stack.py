@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 import urllib3
-from local_server import PATIENCE_SECONDS
+from local_server import MAX_WAIT_SECONDS
 
 from destination.artifact import find_python, lambda_version
 from destination.deployment.stack import load_template, stack_outputs
@@ -68,7 +68,7 @@ class EmulatedAccount:
             self.stop()
             raise RuntimeError(f"The account did not start: {(folder / 'account.log').read_text()}")
         self.endpoint = f"http://127.0.0.1:{port}"
-        self.http = urllib3.PoolManager(retries=False, timeout=PATIENCE_SECONDS)
+        self.http = urllib3.PoolManager(retries=False, timeout=MAX_WAIT_SECONDS)
 
     def stop(self) -> None:
         """End the account. Its contents are gone."""
@@ -289,7 +289,7 @@ class DeployedStack:
         body = message if isinstance(message, bytes) else json.dumps(message).encode()
         sent = {"Content-Type": "application/json", **urllib3.make_headers(basic_auth=f"{api_key}:"), **headers}
         url = self.url.removesuffix("/segment") + path
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + MAX_WAIT_SECONDS
         while True:
             answer = self.account.http.request("POST", url, body=body, headers=sent)
             if answer.status not in RETRIED or not retries or time.monotonic() > deadline:
@@ -322,7 +322,7 @@ def make_bare_python(folder: Path) -> Path:
 
 def eventually(check: Callable[[], object]) -> None:
     """Wait until a check holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
     while not check():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.3)
