@@ -487,8 +487,8 @@ def test_reject_newer_than_the_erasure_is_stored(mode, deploy, fixed_schemas):
 class Burying:
     """A sink that leaves a tombstone just before or after its write, like an eraser that works at the same time."""
 
-    def __init__(self, sink, bury, *, before):
-        self.sink, self.bury, self.before = sink, bury, before
+    def __init__(self, sink, leave_tombstone, *, before):
+        self.sink, self.leave_tombstone, self.before = sink, leave_tombstone, before
 
     def write(self, record):
         if self.before:
