@@ -1,6 +1,7 @@
 """Print a local server's activity in its terminal: a line for each request, and for each event of its consumers."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -33,6 +34,12 @@ def readable(request: Request, line: str) -> Text:
         return Text(printable(line))
 
 
+_BATCH_FAILED = re.compile(
+    r"^Traceback \(most recent call last\):\n(?: .*\n)+consumer\.runtime\.batch\.BatchFailed: .*\n?", re.MULTILINE
+)
+"""The traceback that makes Lambda retry a whole batch. Each failed message has its own line before it."""
+
+
 class Printed:
     """Prints the activity of the functions that read streams and queues."""
 
@@ -48,7 +55,8 @@ class Printed:
 
     def show(self, function: str, log: str) -> None:
         """Print a function's output. A failure is stored whole in the request log, and printed as one line."""
-        for line in log.splitlines():
+        shown = log if self._as_json else _BATCH_FAILED.sub("", log)
+        for line in shown.splitlines():
             place = None
             if CONSUMER_FAILED in line:
                 timed = json.dumps({"time": datetime.now(UTC).isoformat(), **json.loads(line)})

@@ -356,7 +356,7 @@ def test_requests_are_counted_with_the_messages_in_them(page, server):
     wait_until(lambda: number(page, "requests") == requests + 1)
     assert number(page, "messages") == messages + 3
     assert number(page, "messages") == sum(number(page, name) for name in ("stored", "duplicate", "refused", "failed"))
-    expect(page.locator(".tally.of-messages dt")).to_have_text("with messages")
+    expect(page.locator(".tally.of-messages dt")).to_have_text("Messages")
 
 
 def test_id_that_is_not_a_string_is_shown_as_json(page, server):

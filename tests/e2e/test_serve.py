@@ -475,6 +475,7 @@ def test_consumer_failure_is_shown_by_every_command(tmp_path):
         wait_until(lambda: "consumer_failed" in server.output)
         [line, *_] = [line for line in server.output.splitlines() if "consumer_failed" in line]
         assert "ValueError: no plan m-1 (traceback: .local/requests-" in line
+        wait_until(lambda: server.output.count("consumer_failed") > 1)  # the second time from the queue
         assert "Traceback (most recent call last)" not in server.output
         [history] = server.json("trace", "m-1")["customers"]
         assert {failure["error"] for failure in history["consumer_failures"]} == {"ValueError"}

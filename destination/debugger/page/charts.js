@@ -19,11 +19,13 @@ export function charts({ deployment }) {
   };
 }
 
+const TITLES = { messages: "Messages in these requests: a batch has many" };
+
 /** Make the numbers of requests, messages and outcomes; returns their element and `draw(totals)`. */
 export function numbers({ deployment }) {
   const names = {
     requests: "Requests",
-    messages: "with messages",
+    messages: "Messages",
     stored: deployment.queue ? "Queued" : "Stored",
     duplicate: "Duplicates",
     refused: "Refused",
@@ -34,7 +36,7 @@ export function numbers({ deployment }) {
     "dl",
     { class: "tallies" },
     Object.entries(names).map(([name, text]) =>
-      h("div", { class: `tally of-${name}` }, h("dt", null, text), (values[name] = h("dd", null, "–"))),
+      h("div", { class: `tally of-${name}`, title: TITLES[name] }, h("dt", null, text), (values[name] = h("dd", null, "–"))),
     ),
   );
   return {
