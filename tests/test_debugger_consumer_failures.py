@@ -40,8 +40,9 @@ def test_a_failure_belongs_to_the_request_that_stored_the_message(failures, told
 
 def test_each_message_of_a_batch_is_known(failures, told):
     failures.note_request("r-1", [line(message_ids=["a", "b"]), line()])
-    failures.note(failure("b"))
-    assert told == [("r-1", 1)]
+    for message_id in ("b", "a", "b"):
+        failures.note(failure(message_id))
+    assert told == [("r-1", 1), ("r-1", 2), ("r-1", 3)]
 
 
 def test_failure_logged_before_its_request_is_shown_with_the_request(failures, told):

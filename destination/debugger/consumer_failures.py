@@ -1,5 +1,6 @@
 """Messages that the consumer of a local server failed to handle, and their requests."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,20 +17,21 @@ _Message = tuple[str | None, str]
 
 
 class ConsumerFailures:
-    """Keeps the failures of each message, and calls `tell` with the id of its request and their number."""
+    """Keeps the failures of each message, and calls `tell` with the id of a request and the number of its failures."""
 
     def __init__(self, tell: Callable[[str, int], None], *, max_messages: int = MAX_MESSAGES) -> None:
         self._tell = tell
         self._max_messages = max_messages
         self._requests: dict[_Message, str] = {}
         self._failures: dict[_Message, list[ConsumerFailure]] = {}
+        self._counts: Counter[str] = Counter()
 
     def note_request(self, request_id: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Note which messages a request stored, by the lines of the function."""
         for message in _accepted(lines):
             self._requests[message] = request_id
             if message in self._failures:  # the consumer was faster
-                self._tell(request_id, len(self._failures[message]))
+                self._count(request_id, len(self._failures[message]))
         while len(self._requests) > self._max_messages:
             del self._requests[next(iter(self._requests))]
 
@@ -43,7 +45,13 @@ class ConsumerFailures:
             if len(self._failures) > MAX_FAILED_MESSAGES:
                 del self._failures[next(iter(self._failures))]
             if message in self._requests:
-                self._tell(self._requests[message], len(failures))
+                self._count(self._requests[message], 1)
+
+    def _count(self, request_id: str, failures: int) -> None:
+        self._counts[request_id] += failures
+        self._tell(request_id, self._counts[request_id])
+        if len(self._counts) > MAX_FAILED_MESSAGES:
+            del self._counts[next(iter(self._counts))]
 
     def of(self, customer_id: str | None, message_id: str) -> Sequence[ConsumerFailure]:
         """Return the failures of a message, oldest first."""
