@@ -20,6 +20,7 @@ from botocore.utils import get_environ_proxies
 
 from handler.parallel import CALLS_AT_ONCE
 from handler.settings import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, STORE_TRIES
+from handler.sign import sign_quickly
 from handler.transport import Connections
 
 if TYPE_CHECKING:
@@ -71,11 +72,14 @@ unreadable key like an unknown one. For other services, it is a field that AWS's
 def connect(service: str, *, direct: bool = False, ca_bundle: str | None = None) -> Any:  # noqa: ANN401 -- a client
     """Return a client of a service by its name, such as `dynamodb`.
 
-    If `direct`, requests use `Connections`, which also trusts the certificates in the file `ca_bundle`.
+    If `direct`, requests are signed by `QuickAuth`, and use `Connections`, which also trusts the certificates in the
+    file `ca_bundle`.
     """
     client = require_confirmation(new_client(service, CONFIG))
     for event, handler in NOT_NEEDED:
         client.meta.events.unregister(event, handler)
+    if direct:
+        sign_quickly(client)
     if direct and not get_environ_proxies(client.meta.endpoint_url):
         connections = Connections(
             connect_timeout=CONNECT_TIMEOUT_SECONDS,
