@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 
-from destination.certification.findings import NotCheckable, Outcome, Verdict
+from destination.certification.findings import CheckResult, NotCheckable, Verdict
 from destination.certification.points import Finding, Point
 from destination.certification.report import Report
 from destination.certification.wire import Wire
@@ -17,7 +17,7 @@ def check(_):
 
 def finding(point_id, verdict):
     point = Point(id=point_id, title=f"Title of {point_id}", source="a page", remedy="Change it.", check=check)
-    return Finding(point=point, outcome=Outcome(verdict=verdict, says=f"what was found of {point_id}"))
+    return Finding(point=point, outcome=CheckResult(verdict=verdict, says=f"what was found of {point_id}"))
 
 
 @pytest.fixture

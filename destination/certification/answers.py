@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import NamedTuple
 
-from destination.certification.examination import Examination, Sending
+from destination.certification.examination import CheckRequest, Examination
 from destination.certification.findings import (
     AUTHORIZATION,
     FAQ,
@@ -19,15 +19,15 @@ from destination.certification.findings import (
     OURS,
     RESPONSE,
     STATUS,
+    CheckResult,
     NotCheckable,
-    Outcome,
     failed,
     passed,
     warned,
 )
 from destination.certification.points import Point
 from destination.certification.requests import REFUSALS, send_refusals
-from destination.certification.wire import Exchange, Sent
+from destination.certification.wire import Sent, WireExchange
 from destination.segment.contract import CALL_TYPES, DELETE, DUPLICATE, QUEUED, STORED, JsonObject
 
 WARM_MESSAGES = 50
@@ -44,7 +44,7 @@ CHALLENGES = ("www-authenticate", "x-amzn-remapped-www-authenticate")
 """API Gateway renames this header in the response of a function."""
 
 
-def _refusals(examination: Examination) -> list[Exchange]:
+def _refusals(examination: Examination) -> list[WireExchange]:
     """Send all messages that must be refused and were not sent yet; return all errors about messages so far."""
     examination.need_endpoint()
     with suppress(NotCheckable):
@@ -55,7 +55,7 @@ def _refusals(examination: Examination) -> list[Exchange]:
     return [exchange for exchange in exchanges if exchange.is_error]
 
 
-def _json(examination: Examination) -> Outcome:
+def _json(examination: Examination) -> CheckResult:
     errors = _refusals(examination)
     bad = [exchange for exchange in errors if _fault_of(exchange)]
     if bad:
@@ -63,14 +63,14 @@ def _json(examination: Examination) -> Outcome:
     return passed(f"{len(errors)} of {len(errors)} are")
 
 
-def _fault_of(exchange: Exchange) -> str | None:
+def _fault_of(exchange: WireExchange) -> str | None:
     content_type = exchange.reply.headers.get("content-type", "") if exchange.reply else ""
     if content_type.partition(";")[0].strip().lower() != JSON_TYPE:
         return f"the Content-Type is {content_type or 'missing'}"
     return None if exchange.message else "there is no text in `message`"
 
 
-def _private(examination: Examination) -> Outcome:
+def _private(examination: Examination) -> CheckResult:
     _refusals(examination)
     told_of = [one for one in examination.wire.exchanges if one.is_error or one.answer.get("rejected")]
     for exchange in told_of:
@@ -86,7 +86,7 @@ def _private(examination: Examination) -> Outcome:
     return passed(f"none of {len(told_of)} errors repeats sent data")
 
 
-def _shown_by(exchange: Exchange) -> str:
+def _shown_by(exchange: WireExchange) -> str:
     """Return the text of an answer, with JSON escapes decoded."""
     if exchange.reply is None:
         return ""
@@ -95,7 +95,7 @@ def _shown_by(exchange: Exchange) -> str:
     return "\n".join((*exchange.reply.headers.values(), body, texts))
 
 
-def _few(examination: Examination) -> Outcome:
+def _few(examination: Examination) -> CheckResult:
     pairs = []
     with suppress(NotCheckable):
         for number in (0, 1):
@@ -112,7 +112,7 @@ def _few(examination: Examination) -> Outcome:
     return passed(f"{len(pairs)} mistakes were made twice with different values, and got the same texts")
 
 
-def _successes(examination: Examination) -> Outcome:
+def _successes(examination: Examination) -> CheckResult:
     """Judge the form of successes; their bodies may be empty."""
     examination.need_endpoint()
     accepted = [one for one in examination.wire.exchanges if one.is_accepted and one.sent.method == "POST"]
@@ -124,7 +124,7 @@ def _successes(examination: Examination) -> Outcome:
     return passed(f"{len(accepted)} of {len(accepted)} are")
 
 
-def _fault_of_success(exchange: Exchange) -> str | None:
+def _fault_of_success(exchange: WireExchange) -> str | None:
     reply = exchange.reply
     if reply is None or not reply.body.strip():
         return None
@@ -137,7 +137,7 @@ def _fault_of_success(exchange: Exchange) -> str | None:
     return None
 
 
-def _retry_after(examination: Examination) -> Outcome:
+def _retry_after(examination: Examination) -> CheckResult:
     """Judge the failures that the function answered itself; API Gateway's own failures have no code."""
     examination.need_endpoint()
     failures = [one for one in examination.wire.exchanges if one.status == 503 and "code" in one.answer]  # noqa: PLR2004
@@ -149,7 +149,7 @@ def _retry_after(examination: Examination) -> Outcome:
     return passed(f"{len(failures)} of {len(failures)} failures (503) have it", failures[0])
 
 
-def _challenge(examination: Examination) -> Outcome:
+def _challenge(examination: Examination) -> CheckResult:
     unauthorized = [exchange for exchange in _refusals(examination) if exchange.status == 401]  # noqa: PLR2004
     if not unauthorized:
         raise NotCheckable("no answer was a 401")
@@ -159,12 +159,12 @@ def _challenge(examination: Examination) -> Outcome:
     return passed(f"{len(unauthorized)} of {len(unauthorized)} have it", unauthorized[0])
 
 
-def _asks_for_basic(exchange: Exchange) -> bool:
+def _asks_for_basic(exchange: WireExchange) -> bool:
     headers = exchange.reply.headers if exchange.reply else {}
     return any(headers.get(name, "").lower().startswith("basic") for name in CHALLENGES)
 
 
-def _cold(examination: Examination) -> Outcome:
+def _cold(examination: Examination) -> CheckResult:
     examination.need_endpoint()
     first = examination.wire.exchanges[0]
     if first.milliseconds > examination.wire.limit_seconds * 1000:
@@ -176,9 +176,9 @@ def _cold(examination: Examination) -> Outcome:
     )
 
 
-def _warm(examination: Examination) -> Outcome:
+def _warm(examination: Examination) -> CheckResult:
     limit = examination.wire.limit_seconds * 1000
-    exchanges: list[Exchange] = []
+    exchanges: list[WireExchange] = []
     while len(exchanges) < WARM_MESSAGES and sum(one.milliseconds > limit for one in exchanges) < MAX_LATE:
         exchanges.append(examination.post_valid(examination.message()))
     times = sorted(exchange.milliseconds for exchange in exchanges)
@@ -193,7 +193,7 @@ def _warm(examination: Examination) -> Outcome:
     return passed(measured, slowest)
 
 
-def _in_time(examination: Examination) -> Outcome:
+def _in_time(examination: Examination) -> CheckResult:
     examination.need_endpoint()
     limit = examination.wire.limit_seconds * 1000
     exchanges = examination.wire.exchanges
@@ -214,7 +214,7 @@ def _in_time(examination: Examination) -> Outcome:
     return warned(says, *dropped) if len(dropped) > MAX_CLOSED else passed(says, slowest)
 
 
-def _repeated(examination: Examination) -> Outcome:
+def _repeated(examination: Examination) -> CheckResult:
     """Judge how many requests failed at first. A request that failed each time is judged by the point that sent it."""
     examination.need_endpoint()
     exchanges = examination.wire.exchanges
@@ -225,12 +225,12 @@ def _repeated(examination: Examination) -> Outcome:
     return (failed if len(failures) * 2 >= len(exchanges) else warned)(says, *failures)
 
 
-def _kinds(exchanges: Sequence[Exchange]) -> str:
+def _kinds(exchanges: Sequence[WireExchange]) -> str:
     kinds = Counter(exchange.came for exchange in exchanges)
     return ", ".join(f"{came} ({count})" for came, count in kinds.most_common())
 
 
-def _keep_alive(examination: Examination) -> Outcome:
+def _keep_alive(examination: Examination) -> CheckResult:
     exchanges = [examination.post_valid(examination.message()) for _ in range(3)]
     if any(exchange.reply and exchange.reply.is_reused for exchange in exchanges):
         return passed("several messages came over one connection")
@@ -238,14 +238,14 @@ def _keep_alive(examination: Examination) -> Outcome:
     return warned("each answer closes the connection, so each message costs a new one", *exchanges)
 
 
-def _methods(examination: Examination) -> Outcome:
+def _methods(examination: Examination) -> CheckResult:
     exchanges = [examination.send(Sent(method=name, headers=examination.headers())) for name in ("HEAD", "GET", "PUT")]
     answers = ", ".join(f"{exchange.sent.method} {exchange.came}" for exchange in exchanges)
     bad = [exchange for exchange in exchanges if exchange.status is None or not 400 <= exchange.status < 500]  # noqa: PLR2004
     return failed(f"answered {answers}", *bad) if bad else passed(f"answered {answers}", *exchanges)
 
 
-def _health(examination: Examination) -> Outcome:
+def _health(examination: Examination) -> CheckResult:
     exchange = examination.send(Sent(method="GET", target=examination.target("/health")))
     if exchange.is_no_route:
         raise NotCheckable(f"not offered here ({exchange.came})")
@@ -276,7 +276,7 @@ class _Library(NamedTuple):
     rejected: int = 0
 
 
-def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -> Iterator[tuple[Exchange, bool]]:
+def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -> Iterator[tuple[WireExchange, bool]]:
     """Send to the routes of Segment's libraries. Yields each answer, and whether its counts are right.
 
     Raises `NotCheckable` if there are no such routes.
@@ -288,7 +288,7 @@ def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -
     if examination.carrier == DELETE:
         raise NotCheckable("only delete calls are supported here, which libraries don't send")
     exchanges = examination.post_all(
-        Sending(one.content, one.headers, target=examination.target(one.path)) for one in requests
+        CheckRequest(one.content, one.headers, target=examination.target(one.path)) for one in requests
     )
     for request, exchange in zip(requests, exchanges, strict=True):
         if exchange.is_no_route and not examination.has_library_routes:
@@ -299,7 +299,7 @@ def _post_as_libraries(examination: Examination, requests: Sequence[_Library]) -
         yield exchange, is_right
 
 
-def _single_routes(examination: Examination) -> Outcome:
+def _single_routes(examination: Examination) -> CheckResult:
     requests = []
     for call_type in CALL_TYPES:
         if call_type != DELETE and examination.call(call_type).is_accepted:
@@ -316,7 +316,7 @@ def _single_routes(examination: Examination) -> Outcome:
     return passed(f"{len(answers)} of {len(answers)} accepted", *(exchange for exchange, _ in answers))
 
 
-def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
+def _counts(exchange: WireExchange, *, accepted: int, rejected: int) -> bool:
     """Return whether the answer has the form that libraries need: some accept only a 200 as success."""
     refused = exchange.answer.get("rejected")
     counted = [exchange.answer.get(name) for name in ("accepted", "duplicates")]
@@ -329,7 +329,7 @@ def _counts(exchange: Exchange, *, accepted: int, rejected: int) -> bool:
     )
 
 
-def _batch(examination: Examination) -> Outcome:
+def _batch(examination: Examination) -> CheckResult:
     messages = [examination.message() for _ in range(3)]
     batch = {"batch": messages, "sentAt": "2026-03-12T09:30:00.000Z"}
     [(exchange, is_right)] = _post_as_libraries(examination, [_Library("/v1/batch", batch, messages)])
@@ -338,7 +338,7 @@ def _batch(examination: Examination) -> Outcome:
     return passed("3 of 3 accepted", exchange)
 
 
-def _bad_one(examination: Examination) -> Outcome:
+def _bad_one(examination: Examination) -> CheckResult:
     good, bad = examination.message(), examination.message()
     del bad["type"]
     request = _Library("/v1/batch", {"batch": [bad, good]}, [good], rejected=1)
@@ -351,7 +351,7 @@ def _bad_one(examination: Examination) -> Outcome:
     return passed("the valid message is accepted, and the invalid one has its index and code in the answer", exchange)
 
 
-def _gzip(examination: Examination) -> Outcome:
+def _gzip(examination: Examination) -> CheckResult:
     examination.need_gateway("does not pass gzip bodies on")
     messages = [examination.message() for _ in range(3)]
     body = gzip.compress(json.dumps({"batch": messages}).encode())
@@ -362,7 +362,7 @@ def _gzip(examination: Examination) -> Outcome:
     return passed("3 of 3 accepted", exchange)
 
 
-def _write_key(examination: Examination) -> Outcome:
+def _write_key(examination: Examination) -> CheckResult:
     headers = examination.headers()
     del headers["Authorization"]
     message = examination.message()
@@ -373,7 +373,7 @@ def _write_key(examination: Examination) -> Outcome:
     return passed("accepted", exchange)
 
 
-def _not_from_outside(reason: str) -> Outcome:
+def _not_from_outside(reason: str) -> CheckResult:
     raise NotCheckable(reason)
 
 

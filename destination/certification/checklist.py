@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from destination.certification import answers, erasure, identity, keys, requests, storage, transport
 from destination.certification.examination import Examination
-from destination.certification.findings import NotCheckable, Outcome, Verdict, failed
+from destination.certification.findings import CheckResult, NotCheckable, Verdict, failed
 from destination.certification.points import Finding, Point
 from handler.errors import STORE_ERRORS
 
@@ -63,7 +63,7 @@ def _finding(examination: Examination, point: Point) -> Finding:
     try:
         outcome = point.check(examination)
     except NotCheckable as reason:
-        outcome = Outcome(verdict=Verdict.NOT_CHECKED, says=str(reason))
+        outcome = CheckResult(verdict=Verdict.NOT_CHECKED, says=str(reason))
     except STORE_ERRORS as error:
         outcome = failed(f"the stores can't be read: {error}")
     except Exception as error:  # noqa: BLE001 -- a bug in one point must not cost what the others find

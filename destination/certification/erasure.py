@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from destination.certification.examination import ErasedUser, Examination, Sending, UserToErase
+from destination.certification.examination import CheckRequest, ErasedUser, Examination, UserToErase
 from destination.certification.expected import message_of
-from destination.certification.findings import DELETION, OURS, NotCheckable, Outcome, failed, passed, warned
+from destination.certification.findings import DELETION, OURS, CheckResult, NotCheckable, failed, passed, warned
 from destination.certification.points import Point
 from destination.certification.store_access import StoreAccess
-from destination.certification.wire import Exchange, due
+from destination.certification.wire import WireExchange, due
 from destination.segment.contract import DELETE, JsonObject
 
 MANY_MESSAGES = 105
@@ -47,13 +47,13 @@ def _send_user_to_erase(examination: Examination) -> UserToErase:
     with suppress(NotCheckable):
         broken = {**examination.broken(), "userId": user_id}
     valid = [message, *([identify] if identify else [])]
-    exchanges = examination.post_all_valid(map(Sending, valid))
+    exchanges = examination.post_all_valid(map(CheckRequest, valid))
     bystander = examination.headers(examination.keys.bystander)
     exchanges += examination.post_all(map(examination.bystanders, valid))
     for exchange in exchanges:
         if not exchange.is_accepted:
             raise NotCheckable(f"a message was not accepted before the delete ({exchange.came})")
-    examination.post_all([Sending(broken), Sending(broken, bystander)] if broken else [])
+    examination.post_all([CheckRequest(broken), CheckRequest(broken, bystander)] if broken else [])
     return UserToErase(
         message=message,
         name=name,
@@ -98,7 +98,7 @@ def _times(moment: datetime) -> JsonObject:
     return {"timestamp": text, "originalTimestamp": text, "sentAt": text, "receivedAt": text}
 
 
-def _carried_out(examination: Examination) -> Outcome:
+def _carried_out(examination: Examination) -> CheckResult:
     """Erase a user with messages, unless only deletes are supported; then check all deletes of the run."""
     stores = examination.erasing_stores
     if not examination.call(DELETE).is_accepted:
@@ -125,19 +125,19 @@ def _carried_out(examination: Examination) -> Outcome:
     return passed(f"the user's {count}, and there are receipts of all {len(deletes)} deletes", exchanges[-1])
 
 
-def _send_many(examination: Examination, message: JsonObject) -> Sequence[Exchange]:
+def _send_many(examination: Examination, message: JsonObject) -> Sequence[WireExchange]:
     """Send many messages of one user, in a few requests if the routes of libraries accept them."""
     ids = {name: message[name] for name in ("userId", "anonymousId", "previousId") if name in message}
     messages = [message, *({**examination.message(), **ids} for _ in range(MANY_MESSAGES - 1))]
     if examination.samples.settings or not examination.has_library_routes:
-        return examination.post_all_valid(map(Sending, messages))
+        return examination.post_all_valid(map(CheckRequest, messages))
     examination.erasing_stores.note_plain(message)
     batches = [messages[begin : begin + BATCH_MESSAGES] for begin in range(0, len(messages), BATCH_MESSAGES)]
     path = examination.target("/v1/batch")
-    return examination.post_all(Sending({"batch": batch}, target=path) for batch in batches)
+    return examination.post_all(CheckRequest({"batch": batch}, target=path) for batch in batches)
 
 
-def _bystander(examination: Examination) -> Outcome:
+def _bystander(examination: Examination) -> CheckResult:
     """Look for remaining data of an erased user, and for the data of another customer's user with the same id."""
     stores, user = examination.erasing_stores, _erased_user(examination)
     if unfinished := _unfinished(examination, user.message, user.delete):
@@ -151,7 +151,7 @@ def _bystander(examination: Examination) -> Outcome:
     )
 
 
-def _unfinished(examination: Examination, user: JsonObject, delete: Exchange) -> Outcome | None:
+def _unfinished(examination: Examination, user: JsonObject, delete: WireExchange) -> CheckResult | None:
     """Wait until a user is erased. If that does not happen, return an outcome: a warning if the run saw failures."""
     stores = examination.erasing_stores
     if not stores.is_requested(user):
@@ -181,7 +181,7 @@ def _faults(stores: StoreAccess, user: ErasedUser) -> Iterator[str]:
         yield "the delete of one customer erased a contact of another customer's user"
 
 
-def _around(examination: Examination) -> Outcome:
+def _around(examination: Examination) -> CheckResult:
     """Send messages from before and after a delete, after the user is erased."""
     stores, user = examination.erasing_stores, _erased_user(examination)
     mode = stores.target.stores.after_erasure
@@ -191,13 +191,13 @@ def _around(examination: Examination) -> Outcome:
         return unfinished
     user_id = user.message["userId"]
     messages = [{**examination.message(**user.times[when]), "userId": user_id} for when in ("earlier", "later")]
-    answers = examination.post_all_valid(map(Sending, messages))
+    answers = examination.post_all_valid(map(CheckRequest, messages))
     return _judge_around(examination, mode, messages, answers)
 
 
 def _judge_around(
-    examination: Examination, mode: str, messages: Sequence[JsonObject], answers: Sequence[Exchange]
-) -> Outcome:
+    examination: Examination, mode: str, messages: Sequence[JsonObject], answers: Sequence[WireExchange]
+) -> CheckResult:
     (earlier, later), (to_earlier, to_later) = messages, answers
     expected = due("user_erased") if mode == "refuse" else "200"
     says = f"AfterErasure={mode}: what happened"

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from destination.certification.findings import NotCheckable
 from destination.certification.samples import Samples
 from destination.certification.store_access import MAX_WAIT_WITH_FAILURES_SECONDS, ApiKeys, StoreAccess
-from destination.certification.wire import MAX_SILENT, Exchange, Sent, Wire
+from destination.certification.wire import MAX_SILENT, Sent, Wire, WireExchange
 from destination.segment.client import deployment_url, segment_headers
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 
@@ -32,7 +32,7 @@ WITH_STORES = "name the stores behind it: --stack, or --stores for a local serve
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accepted:
+class AcceptedMessage:
     """An accepted message in the spelling of Segment's documentation, and its id."""
 
     plain: JsonObject
@@ -44,7 +44,7 @@ class Accepted:
         return self.plain.get("type") == DELETE
 
 
-class Sending(NamedTuple):
+class CheckRequest(NamedTuple):
     """A message or bytes to post, by default with Segment's headers and to the endpoint itself.
 
     `plain` is the message in the spelling of Segment's documentation, if `content` disguises it.
@@ -76,7 +76,7 @@ class UserToErase:
 class ErasedUser(UserToErase):
     """A user for whom a delete was sent; `has_reject` and `has_contact` say what was stored of both users before."""
 
-    delete: Exchange
+    delete: WireExchange
     has_reject: bool
     has_contact: bool
 
@@ -92,7 +92,7 @@ class Examination:
         self.keys = keys
         self.samples = samples
         self.store_access = store_access
-        self.accepted: list[Accepted] = []
+        self.accepted: list[AcceptedMessage] = []
         """Accepted valid messages, by any route; a message may occur more than once."""
         self.user_to_erase: UserToErase | None = None
         self.erased_user: ErasedUser | None = None
@@ -100,8 +100,8 @@ class Examination:
         """When the used key was revoked, by the monotonic clock."""
         self._accepted_ids: set[str] = set()
         self._numbers = itertools.count(1)
-        self._calls: dict[str, Exchange] = {}
-        self.refusals: dict[tuple[str, int], Exchange] = {}
+        self._calls: dict[str, WireExchange] = {}
+        self.refusals: dict[tuple[str, int], WireExchange] = {}
         """The answers to messages that must be refused, by point and by how often the point sent before."""
 
     # Requests
@@ -182,7 +182,7 @@ class Examination:
 
     def post(
         self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
-    ) -> Exchange:
+    ) -> WireExchange:
         """Send a message or bytes; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         return self._post(content, headers, target=target)
@@ -193,15 +193,15 @@ class Examination:
         headers: Mapping[str, str] | None = None,
         *,
         plain: JsonObject | None = None,
-    ) -> Exchange:
+    ) -> WireExchange:
         """Send a message that must be accepted; raises `NotCheckable` if even an ordinary message is not.
 
         `plain` is the message in the spelling of Segment's documentation, if `content` disguises it.
         """
         self._need_acceptance()
-        return self._noted(plain or content, self.wire.send(self._sent(Sending(content, headers, plain))))
+        return self._noted(plain or content, self.wire.send(self._sent(CheckRequest(content, headers, plain))))
 
-    def post_all(self, sendings: Iterable[Sending]) -> list[Exchange]:
+    def post_all(self, sendings: Iterable[CheckRequest]) -> list[WireExchange]:
         """Send several messages or bytes concurrently; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         several = list(map(self._sent, sendings))
@@ -210,7 +210,7 @@ class Examination:
             raise NotCheckable(SILENT)
         return exchanges
 
-    def post_all_valid(self, sendings: Iterable[Sending]) -> list[Exchange]:
+    def post_all_valid(self, sendings: Iterable[CheckRequest]) -> list[WireExchange]:
         """Send messages concurrently that must be accepted; raises `NotCheckable` like `post_valid`."""
         self._need_acceptance()
         several = list(sendings)
@@ -219,23 +219,23 @@ class Examination:
             self._noted(one.plain or one.content, exchange) for one, exchange in zip(several, exchanges, strict=True)
         ]
 
-    def bystanders(self, plain: JsonObject) -> Sending:
+    def bystanders(self, plain: JsonObject) -> CheckRequest:
         """Return a request with a valid message of the other customer."""
         if self.store_access:
             self.store_access.note_bystander(plain)
-        return Sending(plain, self.headers(self.keys.bystander))
+        return CheckRequest(plain, self.headers(self.keys.bystander))
 
-    def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> Exchange:
+    def post_by_key(self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None) -> WireExchange:
         """Send a message that must be refused for its content; raises `NotCheckable` if the key itself is refused."""
         self.need_key()
         return self._post(content, headers)
 
     def _post(
         self, content: JsonObject | bytes, headers: Mapping[str, str] | None = None, *, target: str | None = None
-    ) -> Exchange:
-        return self.wire.send(self._sent(Sending(content, headers, target=target)))
+    ) -> WireExchange:
+        return self.wire.send(self._sent(CheckRequest(content, headers, target=target)))
 
-    def _sent(self, sending: Sending) -> Sent:
+    def _sent(self, sending: CheckRequest) -> Sent:
         """Return a request, and remember the users of its messages."""
         content = sending.content
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -244,7 +244,7 @@ class Examination:
                 self.store_access.note(message)
         return Sent(headers=sending.headers or self.headers(), body=body, target=sending.target)
 
-    def _noted(self, plain: JsonObject | bytes, exchange: Exchange) -> Exchange:
+    def _noted(self, plain: JsonObject | bytes, exchange: WireExchange) -> WireExchange:
         """Remember a message that is valid and was accepted."""
         if exchange.is_accepted and isinstance(plain, dict):
             self.note_accepted(plain, exchange.answer.get("message_id"))
@@ -252,7 +252,7 @@ class Examination:
 
     def note_accepted(self, plain: JsonObject, told_id: object = None) -> None:
         """Remember an accepted valid message; `told_id` is the id in the answer, for a message without one."""
-        accepted = Accepted(plain=plain, message_id=str(plain.get("messageId") or told_id))
+        accepted = AcceptedMessage(plain=plain, message_id=str(plain.get("messageId") or told_id))
         self.accepted.append(accepted)
         self._accepted_ids.add(accepted.message_id)
         if self.store_access:
@@ -263,7 +263,7 @@ class Examination:
         """The ids of all accepted messages, including those of erased users."""
         return self._accepted_ids
 
-    def send(self, sent: Sent) -> Exchange:
+    def send(self, sent: Sent) -> WireExchange:
         """Send any request; raises `NotCheckable` if there is no answer."""
         self._need_answers()
         return self.wire.send(sent)
@@ -275,17 +275,17 @@ class Examination:
     # Results
 
     @cached_property
-    def first(self) -> Exchange:
+    def first(self) -> WireExchange:
         """The first message of the run, with any result."""
         return self._called(self.carrier)
 
-    def _called(self, call_type: str) -> Exchange:
+    def _called(self, call_type: str) -> WireExchange:
         if call_type not in self._calls:
             message = self.message(call_type)
             self._calls[call_type] = self._noted(message, self._post(message))
         return self._calls[call_type]
 
-    def call(self, call_type: str) -> Exchange:
+    def call(self, call_type: str) -> WireExchange:
         """Send a valid message of a call type, once in a run."""
         self._need_answers()
         if call_type != self.carrier:

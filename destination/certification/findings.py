@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from destination.certification.wire import Exchange
+from destination.certification.wire import WireExchange
 
 
 class Verdict(StrEnum):
@@ -20,27 +20,27 @@ class NotCheckable(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class CheckResult:
     """A verdict with its reason, and the exchanges that prove it."""
 
     verdict: Verdict
     says: str
-    evidence: tuple[Exchange, ...] = ()
+    evidence: tuple[WireExchange, ...] = ()
 
 
-def passed(says: str, *evidence: Exchange) -> Outcome:
+def passed(says: str, *evidence: WireExchange) -> CheckResult:
     """Return that a point is met."""
-    return Outcome(verdict=Verdict.PASS, says=says, evidence=evidence)
+    return CheckResult(verdict=Verdict.PASS, says=says, evidence=evidence)
 
 
-def failed(says: str, *evidence: Exchange) -> Outcome:
+def failed(says: str, *evidence: WireExchange) -> CheckResult:
     """Return that a point is not met."""
-    return Outcome(verdict=Verdict.FAIL, says=says, evidence=evidence)
+    return CheckResult(verdict=Verdict.FAIL, says=says, evidence=evidence)
 
 
-def warned(says: str, *evidence: Exchange) -> Outcome:
+def warned(says: str, *evidence: WireExchange) -> CheckResult:
     """Return that a point is met, but may cause problems later."""
-    return Outcome(verdict=Verdict.WARNING, says=says, evidence=evidence)
+    return CheckResult(verdict=Verdict.WARNING, says=says, evidence=evidence)
 
 
 PAGE = "Building a Direct Destination"

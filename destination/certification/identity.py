@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from destination.certification.examination import Examination, Sending
+from destination.certification.examination import CheckRequest, Examination
 from destination.certification.expected import Item, message_of, position_key, subject_key
-from destination.certification.findings import FAQ, NotCheckable, Outcome, failed, passed
+from destination.certification.findings import FAQ, CheckResult, NotCheckable, failed, passed
 from destination.certification.points import Point
 from destination.certification.storage import copies_fault
-from destination.certification.wire import Exchange
+from destination.certification.wire import WireExchange
 from destination.segment.contract import JsonObject
 
 TIMES = ("2026-01-17T08:00:00.000Z", "2026-01-17T08:00:00.001Z")
@@ -42,7 +42,7 @@ def _variants(examination: Examination) -> Iterator[_Variant]:
         yield _Variant("of a visitor with the id of the user", {**visitor, "anonymousId": first["userId"]})
 
 
-def _identity(examination: Examination) -> Outcome:
+def _identity(examination: Examination) -> CheckResult:
     """Send messages that differ in one respect, and the first one again with other contents."""
     stores = examination.stores
     variants = [one for one in _variants(examination) if examination.samples.refusal(one.message) is None]
@@ -62,12 +62,14 @@ def _identity(examination: Examination) -> Outcome:
     return passed(f"{len(variants)} messages that differ in one respect are each stored once")
 
 
-def _send(examination: Examination, variants: list[_Variant]) -> Iterator[tuple[_Variant, list[Exchange]]]:
+def _send(examination: Examination, variants: list[_Variant]) -> Iterator[tuple[_Variant, list[WireExchange]]]:
     """Send the first of these messages twice, and the others concurrently. Yields each with its answers."""
     first, *others = variants
     yield first, [examination.post_valid(copy) for copy in _copies(examination, first.message)]
     own = [one for one in others if not one.is_bystander]
-    for variant, exchange in zip(own, examination.post_all_valid(Sending(one.message) for one in own), strict=True):
+    for variant, exchange in zip(
+        own, examination.post_all_valid(CheckRequest(one.message) for one in own), strict=True
+    ):
         yield variant, [exchange]
     foreign = [one for one in others if one.is_bystander]
     answers = examination.post_all(examination.bystanders(one.message) for one in foreign)

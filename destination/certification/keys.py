@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from destination.certification.examination import WITH_STORES, Examination, Sending
-from destination.certification.findings import OURS, STATUS, NotCheckable, Outcome, failed, passed, warned
+from destination.certification.examination import WITH_STORES, CheckRequest, Examination
+from destination.certification.findings import OURS, STATUS, CheckResult, NotCheckable, failed, passed, warned
 from destination.certification.points import Point
-from destination.certification.wire import Exchange, due
+from destination.certification.wire import WireExchange, due
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from handler.keys import new_key
 
@@ -66,7 +66,7 @@ def _routes(examination: Examination) -> Iterator[tuple[str, JsonObject]]:
     yield "/v1/import", {"batch": [examination.personal()]}
 
 
-def _on_each_route(examination: Examination) -> Outcome:
+def _on_each_route(examination: Examination) -> CheckResult:
     """Send bad credentials to each route of libraries: all bad keys to one route, some of each kind to the others."""
     examination.need_libraries()
     tried: list[tuple[str, _Bad]] = []
@@ -80,7 +80,7 @@ def _on_each_route(examination: Examination) -> Outcome:
             if credentials.authorization is not None:
                 headers["Authorization"] = credentials.authorization
             tried.append((path, credentials))
-            sendings.append(Sending(body, headers, target=examination.target(path)))
+            sendings.append(CheckRequest(body, headers, target=examination.target(path)))
     bad = {
         f"{path} with {credentials.what} {exchange.came}; expected: {due(credentials.code)}": exchange
         for (path, credentials), exchange in zip(tried, examination.post_all(sendings), strict=True)
@@ -89,7 +89,7 @@ def _on_each_route(examination: Examination) -> Outcome:
     return _judged(bad, len(tried))
 
 
-def _scope_on_each_route(examination: Examination) -> Outcome:
+def _scope_on_each_route(examination: Examination) -> CheckResult:
     """Send call types outside a key's scope to each route of the libraries."""
     examination.need_libraries()
     key = examination.keys.scoped
@@ -107,7 +107,7 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
         raise NotCheckable("only one call type is supported here, which the scoped key may send")
     headers = examination.headers(key)
     exchanges = examination.post_all(
-        Sending(body, headers, target=examination.target(path)) for path, body in bodies.items()
+        CheckRequest(body, headers, target=examination.target(path)) for path, body in bodies.items()
     )
     bad = {
         f"{path} with a key for {carrier} calls only {exchange.came}; expected: {due(OUT_OF_SCOPE)}": exchange
@@ -117,7 +117,7 @@ def _scope_on_each_route(examination: Examination) -> Outcome:
     return _judged(bad, len(bodies))
 
 
-def _is_out_of_scope(exchange: Exchange, *, is_batch: bool) -> bool:
+def _is_out_of_scope(exchange: WireExchange, *, is_batch: bool) -> bool:
     """Return whether a message was refused for its call type; the answer to a batch has that per message."""
     if not is_batch:
         return exchange.came == due(OUT_OF_SCOPE)
@@ -126,7 +126,7 @@ def _is_out_of_scope(exchange: Exchange, *, is_batch: bool) -> bool:
     return exchange.came == due("nothing_accepted") and codes == [OUT_OF_SCOPE]
 
 
-def _judged(bad: dict[str, Exchange], count: int) -> Outcome:
+def _judged(bad: dict[str, WireExchange], count: int) -> CheckResult:
     if bad:
         return failed(f"{len(bad)} of {count} were answered differently: {'; '.join(bad)}", *bad.values())
     return passed(f"{count} of {count} were refused with the expected code")
@@ -148,20 +148,20 @@ def _revoke(examination: Examination) -> None:
     if not store_access.target.stores.key_cache_seconds:
         raise NotCheckable("this stack has no output KeyCacheSeconds: deploy this version of template.yaml")
     headers = examination.headers(key)
-    for exchange in examination.post_all_valid(Sending(examination.message(), headers) for _ in range(USES)):
+    for exchange in examination.post_all_valid(CheckRequest(examination.message(), headers) for _ in range(USES)):
         if not exchange.is_accepted:
             raise NotCheckable(f"the key was not accepted before it was revoked ({exchange.came})")
     store_access.revoke(key)
     examination.revoked_at = time.monotonic()
 
 
-def _revoke_in_use(examination: Examination) -> Outcome:
+def _revoke_in_use(examination: Examination) -> CheckResult:
     """Revoke a used key; it is tried again at the end of the run, when no function may cache it any more."""
     _revoke(examination)
     return passed("a key was used, and then revoked: auth.revoked-in-time shows whether it is refused")
 
 
-def _revoked_in_time(examination: Examination) -> Outcome:
+def _revoked_in_time(examination: Examination) -> CheckResult:
     """Wait until a revoked key may not be cached any more, and send with it."""
     _revoke(examination)
     store_access, key = examination.store_access, examination.keys.used
@@ -170,10 +170,10 @@ def _revoked_in_time(examination: Examination) -> Outcome:
     if seconds > MAX_KEY_CACHE_SECONDS:
         raise NotCheckable(f"KeyCacheSeconds is {seconds}, and certify waits for {MAX_KEY_CACHE_SECONDS} s at most")
     time.sleep(max(0.0, examination.revoked_at + seconds + CACHE_MARGIN_SECONDS - time.monotonic()))
-    accepted: list[Exchange] = []
+    accepted: list[WireExchange] = []
     headers = examination.headers(key)
     for _ in range(2):  # a function that can't read the key table may use its cache for longer
-        exchanges = examination.post_all(Sending(examination.personal(), headers) for _ in range(USES))
+        exchanges = examination.post_all(CheckRequest(examination.personal(), headers) for _ in range(USES))
         wrong = [one for one in exchanges if one.came != due("revoked_key") and not one.is_accepted]
         if wrong:
             return failed(f"answered {wrong[0].came}; expected: {due('revoked_key')}", *wrong)

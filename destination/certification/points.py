@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from destination.certification.examination import Examination
-from destination.certification.findings import Outcome, Verdict
+from destination.certification.findings import CheckResult, Verdict
 
-Check = Callable[[Examination], Outcome]
+Check = Callable[[Examination], CheckResult]
 """Judges a point; raises `NotCheckable`."""
 
 
@@ -26,7 +26,7 @@ class Finding:
     """The finding for a point."""
 
     point: Point
-    outcome: Outcome
+    outcome: CheckResult
 
     @property
     def verdict(self) -> Verdict:

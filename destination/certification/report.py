@@ -15,7 +15,7 @@ from rich.text import Text
 
 from destination.certification.findings import Verdict
 from destination.certification.points import Finding
-from destination.certification.wire import Exchange, Wire
+from destination.certification.wire import Wire, WireExchange
 from destination.console import Rows, printable
 
 SHOWN_EXCHANGES = 4
@@ -107,20 +107,20 @@ class Report:
             "notes": list(self.notes),
         }
 
-    def _exchange_json(self, exchange: Exchange) -> dict[str, Any]:
+    def _exchange_json(self, exchange: WireExchange) -> dict[str, Any]:
         return {
             "sent": self.sent(exchange),
             "received": self.received(exchange),
             "milliseconds": round(exchange.milliseconds, 1),
         }
 
-    def sent(self, exchange: Exchange) -> str:
+    def sent(self, exchange: WireExchange) -> str:
         """Return the request as text, without keys."""
         sent = exchange.sent
         head = [f"{sent.method} {sent.target or _path(self.url)} HTTP/1.1", *_header_lines(sent.headers.items())]
         return self._page(head, sent.body)
 
-    def received(self, exchange: Exchange) -> str:
+    def received(self, exchange: WireExchange) -> str:
         """Return the response as text, without keys."""
         if exchange.reply is None:
             return printable(self.wire.masked(exchange.fault or ""))
@@ -296,7 +296,7 @@ def shown_url(url: str) -> str:
     return f"{url}?…" if question_mark else url
 
 
-def _shown(finding: Finding) -> tuple[Exchange, ...]:
+def _shown(finding: Finding) -> tuple[WireExchange, ...]:
     return finding.outcome.evidence[:SHOWN_EXCHANGES]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from destination.certification.examination import WITH_STORES, Examination, Sending
+from destination.certification.examination import WITH_STORES, CheckRequest, Examination
 from destination.certification.findings import (
     AUTHORIZATION,
     BODY,
@@ -18,19 +18,19 @@ from destination.certification.findings import (
     HEADERS,
     SPEC,
     STATUS,
+    CheckResult,
     NotCheckable,
-    Outcome,
     failed,
     passed,
     warned,
 )
 from destination.certification.points import Point
-from destination.certification.wire import Exchange, due
+from destination.certification.wire import WireExchange, due
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from destination.segment.spelling import SPELLINGS, spelled
 from handler.keys import new_key
 
-Make = Callable[[Examination], Sending]
+Make = Callable[[Examination], CheckRequest]
 """Creates a request that must be refused; raises `NotCheckable`."""
 
 LARGE_BYTES = (40 * 1024, 512 * 1024)
@@ -58,7 +58,7 @@ class Refused:
         """The expected status and code."""
         return due(self.code)
 
-    def check(self, examination: Examination) -> Outcome:
+    def check(self, examination: Examination) -> CheckResult:
         """Judge the answer."""
         exchange = refused(examination, self.id)
         if exchange.came != self.expected:
@@ -71,35 +71,35 @@ class Refused:
 def _authorized(authorization: str | None) -> Make:
     """Return a valid message with other credentials; `{…}` are marks in them."""
 
-    def make(examination: Examination) -> Sending:
+    def make(examination: Examination) -> CheckRequest:
         headers = examination.headers()
         del headers["Authorization"]
         if authorization is not None:
             headers["Authorization"] = authorization.format_map(examination.marks)
-        return Sending(examination.personal(), headers)
+        return CheckRequest(examination.personal(), headers)
 
     return make
 
 
-def _unknown_key(examination: Examination) -> Sending:
+def _unknown_key(examination: Examination) -> CheckRequest:
     key = new_key()
     examination.wire.keep_secret(key)
-    return Sending(examination.personal(), examination.headers(key))
+    return CheckRequest(examination.personal(), examination.headers(key))
 
 
 def _by_key(name: str) -> Make:
     """Return a valid message with one of the temporary keys."""
 
-    def make(examination: Examination) -> Sending:
+    def make(examination: Examination) -> CheckRequest:
         key = getattr(examination.keys, name)
         if key is None:
             raise NotCheckable(f"no {name} key is known: {WITH_STORES}")
-        return Sending(examination.personal(), examination.headers(key))
+        return CheckRequest(examination.personal(), examination.headers(key))
 
     return make
 
 
-def _out_of_scope(examination: Examination) -> Sending:
+def _out_of_scope(examination: Examination) -> CheckRequest:
     key = examination.keys.scoped
     if key is None or examination.store_access is None:
         raise NotCheckable(f"no scoped key is known: {WITH_STORES}")
@@ -108,15 +108,15 @@ def _out_of_scope(examination: Examination) -> Sending:
     ]
     if not others:
         raise NotCheckable("only one call type is supported here, which the scoped key may send")
-    return Sending(examination.personal(others[0]), examination.headers(key))
+    return CheckRequest(examination.personal(others[0]), examination.headers(key))
 
 
 def _body(content: Callable[[Examination], JsonObject | bytes]) -> Make:
     """Return a request with this body and a valid key."""
 
-    def make(examination: Examination) -> Sending:
+    def make(examination: Examination) -> CheckRequest:
         examination.need_key()
-        return Sending(content(examination))
+        return CheckRequest(content(examination))
 
     return make
 
@@ -136,10 +136,10 @@ def _without(names: Iterable[str]) -> Callable[[Examination], JsonObject]:
 def _settings(header: str) -> Make:
     """Return a valid message with other settings; `{…}` are marks in them."""
 
-    def make(examination: Examination) -> Sending:
+    def make(examination: Examination) -> CheckRequest:
         examination.need_key()
         settings = {"X-Segment-Settings": header.format_map(examination.marks)}
-        return Sending(examination.personal(), examination.headers() | settings)
+        return CheckRequest(examination.personal(), examination.headers() | settings)
 
     return make
 
@@ -313,13 +313,13 @@ REMEDY_REFUSED = (
 )
 
 
-def _nearly(examination: Examination) -> Outcome:
+def _nearly(examination: Examination) -> CheckResult:
     """Send keys that differ little from the valid one: it must be compared as a whole, with its case."""
     good, expected = examination.keys.good, due("unknown_key")
     keys = {good.swapcase(), good[:-1] + ("y" if good.endswith("x") else "x")} - {good}
     for key in keys:
         examination.wire.keep_secret(key)
-    exchanges = examination.post_all(Sending(examination.personal(), examination.headers(key)) for key in keys)
+    exchanges = examination.post_all(CheckRequest(examination.personal(), examination.headers(key)) for key in keys)
     bad = [exchange for exchange in exchanges if exchange.came != expected]
     if bad:
         return failed(f"answered {bad[0].came}; expected: {expected}", *bad)
@@ -343,9 +343,9 @@ class Accepted:
     title: str
     source: str
     remedy: str
-    sendings: Callable[[Examination], Iterable[Sending]]
+    sendings: Callable[[Examination], Iterable[CheckRequest]]
 
-    def check(self, examination: Examination) -> Outcome:
+    def check(self, examination: Examination) -> CheckResult:
         """Judge the answers."""
         refusals = []
         sendings = []
@@ -368,25 +368,25 @@ class Accepted:
         return passed(f"{len(exchanges)} of {len(exchanges)} accepted", *exchanges)
 
 
-def _answer_text(exchange: Exchange) -> str:
+def _answer_text(exchange: WireExchange) -> str:
     return f"{exchange.came} ({exchange.message})" if exchange.message else exchange.came
 
 
-def _keys_with_white_space(examination: Examination) -> Iterator[Sending]:
+def _keys_with_white_space(examination: Examination) -> Iterator[CheckRequest]:
     for key in (f" {examination.keys.good}", f"{examination.keys.good} \t", f"{examination.keys.good}\n"):
         examination.wire.keep_secret(key)
-        yield Sending(examination.message(), examination.headers(key))
+        yield CheckRequest(examination.message(), examination.headers(key))
 
 
-def _password(examination: Examination) -> Iterator[Sending]:
+def _password(examination: Examination) -> Iterator[CheckRequest]:
     credentials = base64.b64encode(f"{examination.keys.good}:a password".encode()).decode()
-    yield Sending(examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"})
+    yield CheckRequest(examination.message(), examination.headers() | {"Authorization": f"Basic {credentials}"})
 
 
-def _schemes(examination: Examination) -> Iterator[Sending]:
+def _schemes(examination: Examination) -> Iterator[CheckRequest]:
     token = examination.headers()["Authorization"].removeprefix("Basic ")
     for scheme in ("basic", "BASIC"):
-        yield Sending(examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"})
+        yield CheckRequest(examination.message(), examination.headers() | {"Authorization": f"{scheme} {token}"})
 
 
 CONTENT_TYPES = (
@@ -396,74 +396,74 @@ CONTENT_TYPES = (
 )
 
 
-def _content_types(examination: Examination) -> Iterator[Sending]:
+def _content_types(examination: Examination) -> Iterator[CheckRequest]:
     for content_type in CONTENT_TYPES:
-        yield Sending(examination.message(), examination.headers() | {"Content-Type": content_type})
+        yield CheckRequest(examination.message(), examination.headers() | {"Content-Type": content_type})
 
 
-def _with_settings(examination: Examination) -> Iterator[Sending]:
+def _with_settings(examination: Examination) -> Iterator[CheckRequest]:
     settings = {**examination.samples.settings, "customSettingOne": "custom setting value"}
     header = base64.b64encode(json.dumps(settings).encode()).decode()
-    yield Sending(examination.message(), examination.headers() | {"X-Segment-Settings": header})
+    yield CheckRequest(examination.message(), examination.headers() | {"X-Segment-Settings": header})
 
 
-def _spellings(examination: Examination) -> Iterator[Sending]:
+def _spellings(examination: Examination) -> Iterator[CheckRequest]:
     for spell in SPELLINGS.values():
         message = examination.message()
-        yield Sending(spelled(deepcopy(message), spell), plain=message)
+        yield CheckRequest(spelled(deepcopy(message), spell), plain=message)
 
 
-def _odd_shapes(examination: Examination) -> Iterator[Sending]:
+def _odd_shapes(examination: Examination) -> Iterator[CheckRequest]:
     shapes: tuple[Any, ...] = (None, {}, [], True, {"All": False, "certify": True, "Other": {"id": 1}})
     for integrations in shapes:
-        yield Sending(examination.message(integrations=integrations))
+        yield CheckRequest(examination.message(integrations=integrations))
     for version in (2, 1, "1.1"):
         fields: JsonObject = {"version": version, "projectId": "certify", "channel": "server", "_metadata": {"a": []}}
-        yield Sending(examination.message(**fields))
-    yield Sending({**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}})
+        yield CheckRequest(examination.message(**fields))
+    yield CheckRequest({**examination.message(), "a field of tomorrow": {"holds": ["anything", None, 1.5]}})
 
 
-def _times(examination: Examination) -> Iterator[Sending]:
+def _times(examination: Examination) -> Iterator[CheckRequest]:
     for time in ("1999-12-31T23:59:59.999Z", "2099-01-01T00:00:00Z", "2020-05-09T23:54:49+05:30"):
-        yield Sending(examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time))
-    yield Sending(examination.message(sentAt=None, receivedAt=None))
+        yield CheckRequest(examination.message(timestamp=time, originalTimestamp=time, sentAt=time, receivedAt=time))
+    yield CheckRequest(examination.message(sentAt=None, receivedAt=None))
 
 
-def _integer_ids(examination: Examination) -> Iterator[Sending]:
+def _integer_ids(examination: Examination) -> Iterator[CheckRequest]:
     number = int.from_bytes(examination.name.encode()[-6:])
-    yield Sending(examination.message(userId=number, anonymousId=number + 1))
+    yield CheckRequest(examination.message(userId=number, anonymousId=number + 1))
 
 
-def _large_messages(examination: Examination) -> Iterator[Sending]:
+def _large_messages(examination: Examination) -> Iterator[CheckRequest]:
     for size in LARGE_BYTES:
-        yield Sending(_large(examination, size))
+        yield CheckRequest(_large(examination, size))
     many = {f"property {number}": number for number in range(MANY_PROPERTIES)}
-    yield Sending(examination.message(**_added(examination, many)))
+    yield CheckRequest(examination.message(**_added(examination, many)))
 
 
-def _aliases(examination: Examination) -> Iterator[Sending]:
+def _aliases(examination: Examination) -> Iterator[CheckRequest]:
     if not examination.call("alias").is_accepted:
         raise NotCheckable(f"alias calls are not accepted ({examination.call('alias').came})")
-    yield Sending(examination.message("alias"))
+    yield CheckRequest(examination.message("alias"))
     message = examination.message("alias")
     old_names = {"previousId": "from", "userId": "to"}
-    yield Sending({old_names.get(name, name): value for name, value in message.items()}, plain=message)
+    yield CheckRequest({old_names.get(name, name): value for name, value in message.items()}, plain=message)
     message = examination.message("alias")
-    yield Sending(spelled(deepcopy(message), SPELLINGS["User ID"]), plain=message)
+    yield CheckRequest(spelled(deepcopy(message), SPELLINGS["User ID"]), plain=message)
 
 
-def _odd_deletes(examination: Examination) -> Iterator[Sending]:
+def _odd_deletes(examination: Examination) -> Iterator[CheckRequest]:
     if not examination.call(DELETE).is_accepted:
         raise NotCheckable(f"delete calls are not accepted ({examination.call(DELETE).came})")
     usual = examination.message(DELETE)
-    yield Sending({**usual, "context": None, "integrations": None})
+    yield CheckRequest({**usual, "context": None, "integrations": None})
     usual = examination.message(DELETE)
-    yield Sending({**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"})
+    yield CheckRequest({**usual, "originalTimestamp": "2020-05-09 23:54:49.2 +0000 UTC m=+70366.29"})
     usual = examination.message(DELETE)
     message_id = f"delete-reg-{examination.name}::job-0-certify"
-    yield Sending({**usual, "messageId": message_id, "context": [], "integrations": []})
+    yield CheckRequest({**usual, "messageId": message_id, "context": [], "integrations": []})
     usual = examination.message(DELETE)
-    yield Sending({name: usual[name] for name in ("type", "userId", "timestamp")})
+    yield CheckRequest({name: usual[name] for name in ("type", "userId", "timestamp")})
 
 
 ACCEPTED = (
@@ -547,7 +547,7 @@ ACCEPTED = (
 )
 
 
-def _call(call_type: str, examination: Examination) -> Outcome:
+def _call(call_type: str, examination: Examination) -> CheckResult:
     """Judge a call type: it is accepted, or it is refused as not supported."""
     exchange = examination.call(call_type)
     is_off = examination.store_access is not None and call_type not in examination.store_access.call_types
@@ -570,7 +570,7 @@ def _call(call_type: str, examination: Examination) -> Outcome:
     return failed(f"answered {_answer_text(exchange)}; expected: {expected}", exchange)
 
 
-def _odd_success(exchange: Exchange) -> str | None:
+def _odd_success(exchange: WireExchange) -> str | None:
     """Return the reason to doubt a success if no store can confirm it."""
     if exchange.answer.keys() & LAMBDA_ERROR:
         return "and its body is an error of AWS Lambda"
@@ -600,7 +600,7 @@ REFUSALS = {entry.id: entry for entry in REFUSED}
 
 def send_refusals(examination: Examination, ids: Iterable[str], number: int = 0) -> None:
     """Send the requests of these points concurrently, once in a run for each number; leave out unavailable ones."""
-    sendings: dict[str, Sending] = {}
+    sendings: dict[str, CheckRequest] = {}
     for name in ids:
         if (name, number) not in examination.refusals:
             with suppress(NotCheckable):
@@ -609,7 +609,7 @@ def send_refusals(examination: Examination, ids: Iterable[str], number: int = 0)
     examination.refusals |= {(name, number): one for name, one in zip(sendings, exchanges, strict=True)}
 
 
-def refused(examination: Examination, name: str) -> Exchange:
+def refused(examination: Examination, name: str) -> WireExchange:
     """Return the answer to the request of a point, which is sent once in a run; raises `NotCheckable`."""
     if (name, 0) not in examination.refusals:
         [examination.refusals[name, 0]] = examination.post_all([REFUSALS[name].make(examination)])

@@ -7,7 +7,7 @@ from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
-from destination.certification.examination import Accepted, Examination, Sending
+from destination.certification.examination import AcceptedMessage, CheckRequest, Examination
 from destination.certification.expected import (
     Item,
     differences,
@@ -19,9 +19,9 @@ from destination.certification.expected import (
     stored_fields,
     subject_key,
 )
-from destination.certification.findings import ACCEPTING, BODY, FAQ, SPEC, NotCheckable, Outcome, failed, passed
+from destination.certification.findings import ACCEPTING, BODY, FAQ, SPEC, CheckResult, NotCheckable, failed, passed
 from destination.certification.points import Point
-from destination.certification.wire import Exchange
+from destination.certification.wire import WireExchange
 from destination.deployment.parallel import in_parallel
 from destination.segment.contract import CALL_TYPES, DELETE, JsonObject
 from destination.segment.spelling import SPELLINGS, spelled
@@ -63,13 +63,13 @@ OWN_CONTEXT: JsonObject = {
 """Fields of the spec, which are stored in snake_case, and unknown fields."""
 
 
-def _all_accepted(examination: Examination) -> Outcome:
+def _all_accepted(examination: Examination) -> CheckResult:
     """Check that every message accepted so far is stored. This runs before the first user is erased."""
     stores = examination.stores
     for call_type in CALL_TYPES:
         if call_type != DELETE:
             examination.call(call_type)
-    messages: dict[tuple[str, str, str | None], Accepted] = {}
+    messages: dict[tuple[str, str, str | None], AcceptedMessage] = {}
     for one in examination.accepted:  # of several equal messages the first is stored
         subject = subject_key(stores.customer_id, one.plain)
         messages.setdefault((subject, one.message_id, position_key(one.plain, one.message_id)), one)
@@ -114,7 +114,7 @@ def _fault_of(examination: Examination, plain: JsonObject, message_id: str, of_u
     )
 
 
-def _judge_copies(examination: Examination, message: JsonObject, exchanges: list[Exchange]) -> Outcome:
+def _judge_copies(examination: Examination, message: JsonObject, exchanges: list[WireExchange]) -> CheckResult:
     """Judge whether a message that was sent several times is stored once."""
     bad = [exchange for exchange in exchanges if not exchange.is_accepted]
     if bad:
@@ -133,7 +133,7 @@ def _judge_copies(examination: Examination, message: JsonObject, exchanges: list
     return passed(f"sent {len(exchanges)} times, stored once", *exchanges)
 
 
-def copies_fault(exchanges: Sequence[Exchange]) -> str | None:
+def copies_fault(exchanges: Sequence[WireExchange]) -> str | None:
     """Return the fault of the answers to a message that was sent several times, None if they are right.
 
     A request that failed may have been stored. Then the answer to its retry may be either.
@@ -148,17 +148,18 @@ def copies_fault(exchanges: Sequence[Exchange]) -> str | None:
     return None
 
 
-def _one_field(examination: Examination) -> Outcome:
+def _one_field(examination: Examination) -> CheckResult:
     """Send one message in all casings, which must count as one, and one in each, which must lose nothing."""
     stores = examination.stores
     message = examination.message()
     variants = [spelled(deepcopy(message), spell) for spell in SPELLINGS.values()]
     others = [examination.message() for _ in SPELLINGS]
     singles = [
-        Sending(spelled(deepcopy(one), spell), plain=one) for one, spell in zip(others, SPELLINGS.values(), strict=True)
+        CheckRequest(spelled(deepcopy(one), spell), plain=one)
+        for one, spell in zip(others, SPELLINGS.values(), strict=True)
     ]
     first = examination.post_valid(message)
-    exchanges = examination.post_all_valid([*(Sending(variant, plain=message) for variant in variants), *singles])
+    exchanges = examination.post_all_valid([*(CheckRequest(variant, plain=message) for variant in variants), *singles])
     judged = _judge_copies(examination, message, [first, *exchanges[: len(variants)]])
     for one, spell, exchange in zip(others, SPELLINGS.values(), exchanges[len(variants) :], strict=True):
         fault = _fault_of(examination, one, one["messageId"], stores.items_of(one))
@@ -167,7 +168,7 @@ def _one_field(examination: Examination) -> Outcome:
     return judged
 
 
-def _verbatim(examination: Examination) -> Outcome:
+def _verbatim(examination: Examination) -> CheckResult:
     stores, own = examination.stores, examination.own
     if examination.carrier == "alias":
         raise NotCheckable("alias calls have no fields that belong to the customer")
@@ -206,7 +207,7 @@ def _first_key(stored: JsonObject, expected: JsonObject, name: str) -> str:
     return f": the key {json.dumps(keys[0])} is {what}" if keys else ""
 
 
-def _duplicate(examination: Examination) -> Outcome:
+def _duplicate(examination: Examination) -> CheckResult:
     _ = examination.stores
     message = examination.message()
     return _judge_copies(examination, message, [examination.post_valid(message) for _ in range(2)])
@@ -219,7 +220,7 @@ def _resent(message: JsonObject) -> JsonObject:
     return {**message, **{name: time.isoformat().replace("+00:00", "Z") for name, time in times.items()}}
 
 
-def _resend(examination: Examination) -> Outcome:
+def _resend(examination: Examination) -> CheckResult:
     _ = examination.stores
     message = examination.message()
     return _judge_copies(
@@ -227,7 +228,7 @@ def _resend(examination: Examination) -> Outcome:
     )
 
 
-def _without_id(examination: Examination) -> Outcome:
+def _without_id(examination: Examination) -> CheckResult:
     message = examination.message()
     del message["messageId"]
     exchanges = [examination.post_valid(message), examination.post_valid(_resent(message))]
@@ -242,7 +243,7 @@ def _without_id(examination: Examination) -> Outcome:
     return passed(f"both times it got the id {ids.pop()}", *exchanges)
 
 
-def _write_key(examination: Examination) -> Outcome:
+def _write_key(examination: Examination) -> CheckResult:
     """Send the key of a source in a message, in a batch and in a message that its schema refuses."""
     stores = examination.stores
     secret = f"write-key-of-{examination.name}"
@@ -271,7 +272,7 @@ def _write_key(examination: Examination) -> Outcome:
     return passed(f"{', '.join(places)} are stored without it", *sent.values())
 
 
-def _settings(examination: Examination) -> Outcome:
+def _settings(examination: Examination) -> CheckResult:
     stores = examination.stores
     settings = {**examination.samples.settings, "customSettingOne": "custom setting value"}
     message = examination.message()
@@ -283,7 +284,7 @@ def _settings(examination: Examination) -> Outcome:
     return passed("they are stored with the message", exchange)
 
 
-def _rejects(examination: Examination) -> Outcome:
+def _rejects(examination: Examination) -> CheckResult:
     stores = examination.stores if not examination.store_access else examination.store_access
     message = examination.personal()
     message = {name: value for name, value in message.items() if name not in ("userId", "anonymousId")}

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from destination.certification.examination import Examination
-from destination.certification.findings import ACCEPTING, NotCheckable, Outcome, failed, passed, warned
+from destination.certification.findings import ACCEPTING, CheckResult, NotCheckable, failed, passed, warned
 from destination.certification.points import Point
 from destination.segment.contract import CALL_TYPES
 
@@ -20,7 +20,7 @@ NOT_YOUR_OWN = (".execute-api.", ".lambda-url.", ".cloudfront.net.", ".ngrok.", 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def _https(examination: Examination) -> Outcome:
+def _https(examination: Examination) -> CheckResult:
     url = urlsplit(examination.wire.url)
     if url.scheme == "https":
         return passed(f"{url.hostname} is called by HTTPS")
@@ -29,7 +29,7 @@ def _https(examination: Examination) -> Outcome:
     return failed("the URL begins with http://: the customers' data and keys could be read on the way")
 
 
-def _reachable(examination: Examination) -> Outcome:
+def _reachable(examination: Examination) -> CheckResult:
     first = examination.first
     if first.reply is None:
         return failed(first.fault or "no answer", first)
@@ -50,7 +50,7 @@ def _is_taken(examination: Examination, call_type: str) -> bool:
         return False
 
 
-def _redirect(examination: Examination) -> Outcome:
+def _redirect(examination: Examination) -> CheckResult:
     first = examination.first
     if first.reply is None:
         raise NotCheckable(f"the endpoint can't be reached ({first.fault})")
@@ -60,7 +60,7 @@ def _redirect(examination: Examination) -> Outcome:
     return passed("a message is answered without a redirect")
 
 
-def _host(examination: Examination) -> Outcome:
+def _host(examination: Examination) -> CheckResult:
     host = urlsplit(examination.wire.url).hostname or ""
     if host in LOOPBACK:
         raise NotCheckable("this is a server on this machine: certify the URL that Segment gets")
@@ -86,7 +86,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return None
 
 
-def _certificate(examination: Examination) -> Outcome:
+def _certificate(examination: Examination) -> CheckResult:
     try:
         with _connected(examination, _trusting(examination)) as connection:
             certificate = connection.getpeercert() or {}
@@ -102,7 +102,7 @@ def _certificate(examination: Examination) -> Outcome:
     return warned(says) if ends_at - datetime.now(UTC) < CERTIFICATE_WARNING else passed(says)
 
 
-def _version(examination: Examination) -> Outcome:
+def _version(examination: Examination) -> CheckResult:
     try:
         with _connected(examination, _trusting(examination)) as connection:
             version = connection.version() or ""
@@ -111,7 +111,7 @@ def _version(examination: Examination) -> Outcome:
     return passed(f"{version} was agreed on")  # OpenSSL offers no older version
 
 
-def _old_versions(examination: Examination) -> Outcome:
+def _old_versions(examination: Examination) -> CheckResult:
     """Offer only old versions; not checkable if this machine's OpenSSL can't offer them."""
     _target(examination)
     taken, refused, unasked = [], [], []

@@ -47,7 +47,7 @@ class Sent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class WireExchange:
     """A request and its answer; without an answer, `fault` is the reason."""
 
     sent: Sent
@@ -125,7 +125,7 @@ class Wire:
         self.url = url
         self.ca_file = ca_file
         self.limit_seconds = limit_seconds
-        self.exchanges: list[Exchange] = []
+        self.exchanges: list[WireExchange] = []
         timeout_seconds = limit_seconds * WAIT_FACTOR
         self._endpoints = [Endpoint(url, timeout_seconds=timeout_seconds, ca_file=ca_file) for _ in range(AT_ONCE)]
         """Clients with one connection each. Sequential requests all use the first one."""
@@ -179,23 +179,23 @@ class Wire:
         """Return whether too many requests got no answer, so that it is useless to send more."""
         return self.unanswered >= MAX_SILENT
 
-    def send(self, sent: Sent) -> Exchange:
+    def send(self, sent: Sent) -> WireExchange:
         """Send a request, and retry failures like Segment, but for seconds instead of hours.
 
         After several requests in a row that always failed, there are no more waits until one is answered.
         """
         return self._runner.run(self._deliver(self._endpoints[0], sent))
 
-    def send_all(self, several: Iterable[Sent]) -> list[Exchange]:
+    def send_all(self, several: Iterable[Sent]) -> list[WireExchange]:
         """Send requests concurrently, each like `send`, and return their exchanges in the order of the requests.
 
         Returns fewer exchanges than requests if the endpoint stops answering.
         """
         return self._runner.run(self._deliver_all(several))
 
-    async def _deliver_all(self, several: Iterable[Sent]) -> list[Exchange]:
+    async def _deliver_all(self, several: Iterable[Sent]) -> list[WireExchange]:
         waiting = enumerate(several)
-        exchanges: dict[int, Exchange] = {}
+        exchanges: dict[int, WireExchange] = {}
 
         async def deliver(endpoint: Endpoint) -> None:
             for number, sent in waiting:
@@ -206,7 +206,7 @@ class Wire:
         await asyncio.gather(*map(deliver, self._endpoints))
         return [exchanges[number] for number in sorted(exchanges)]
 
-    async def _deliver(self, endpoint: Endpoint, sent: Sent) -> Exchange:
+    async def _deliver(self, endpoint: Endpoint, sent: Sent) -> WireExchange:
         for failures, wait in enumerate((*RETRY_WAITS_SECONDS, None)):
             exchange = await self._send(endpoint, sent, failures)
             is_useless = self._given_up >= MAX_GIVEN_UP or self._is_final(exchange)
@@ -217,12 +217,12 @@ class Wire:
         self.unanswered = self.unanswered + 1 if exchange.reply is None else 0
         return exchange
 
-    def _is_final(self, exchange: Exchange) -> bool:
+    def _is_final(self, exchange: WireExchange) -> bool:
         """Return whether more waiting is useless: TLS fails, or no whole answer arrived in time, twice."""
         is_slow = exchange.reply is None and exchange.milliseconds > self.limit_seconds * 1000
         return exchange.has_tls_fault or (is_slow and exchange.failures > 0)
 
-    async def _send(self, endpoint: Endpoint, sent: Sent, failures: int) -> Exchange:
+    async def _send(self, endpoint: Endpoint, sent: Sent, failures: int) -> WireExchange:
         """Send a request; on a new connection if the server had closed the idle one, like any client."""
         exchange = await self._try(endpoint, sent, failures)
         self.exchanges.append(exchange)
@@ -231,7 +231,7 @@ class Wire:
             self.exchanges.append(exchange)
         return exchange
 
-    async def _try(self, endpoint: Endpoint, sent: Sent, failures: int) -> Exchange:
+    async def _try(self, endpoint: Endpoint, sent: Sent, failures: int) -> WireExchange:
         if self._is_over:
             raise asyncio.CancelledError
         head = endpoint.head(sent.headers, method=sent.method, target=sent.target)
@@ -245,7 +245,7 @@ class Wire:
             has_tls_fault = isinstance(error, ssl.SSLError)
             fault = f"no answer: {error.strerror or error}"
         milliseconds = (time.perf_counter() - began) * 1000
-        return Exchange(
+        return WireExchange(
             sent=sent,
             reply=reply,
             fault=fault,
@@ -257,5 +257,5 @@ class Wire:
 
 
 def due(code: str) -> str:
-    """Return the expected answer in the form of `Exchange.came`."""
+    """Return the expected answer in the form of `WireExchange.came`."""
     return f"{STATUS_BY_CODE[code]} {code}"
