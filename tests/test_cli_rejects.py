@@ -21,7 +21,7 @@ from searches import some
 
 from consumer.erasure.table import ErasureRequest, ErasureTable
 from destination.deployment.main_thread import in_main_thread
-from destination.deployment.reject_table import RejectTable
+from destination.deployment.reject_table import StoredRejects
 from destination.deployment.retry import ErasedUsers, Fate, retry, sink_of
 from destination.deployment.stack import LOCAL_STACK
 from destination.deployment.target import Target
@@ -30,8 +30,7 @@ from handler.canonicalise import canonicalise
 from handler.decode import MAX_BODY_BYTES, parse_body
 from handler.errors import InvalidMessage, Violation
 from handler.judge import Judge
-from handler.reject import Reject
-from handler.reject import RejectTable as Keeper
+from handler.reject import Reject, RejectTable
 from handler.spec import CALL_TYPES
 from handler.timestamps import sortable
 from handler.validate import Schemas
@@ -81,7 +80,7 @@ def keep(destination, message, *, customer_id="demo", days_ago=0.0, settings_hea
     """Store a reject as the function does, `days_ago` days ago."""
     body = json.dumps(message, ensure_ascii=False)
     [canonical] = canonicalise(parse_body(body))
-    table = Keeper(destination.account.dynamodb(), destination.stack.stores.rejects_table, retention_days=30)
+    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table, retention_days=30)
     assert table.keep(
         Reject(
             customer_id=customer_id,
@@ -412,7 +411,7 @@ def test_killed_retry_loses_nothing(operation, number, twenty_rejects, aws, fixe
     client = killed_at(aws.dynamodb(), operation, number)
     account = type("Dying", (), {"dynamodb": lambda _: client, "store_client": lambda *_: client})()
     target = Target(account=account, stores=destination.stack.stores)
-    table = RejectTable(client, target.stores.rejects_table)
+    table = StoredRejects(client, target.stores.rejects_table)
     judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     with pytest.raises(Killed):
         list(retry(list(table.everything()), table, judge, sink_of(target), ErasedUsers.of(target)))
@@ -426,7 +425,7 @@ def test_killed_retry_loses_nothing(operation, number, twenty_rejects, aws, fixe
 def test_reject_deleted_meanwhile_is_skipped(deploy, fixed_schemas):
     destination = deploy()
     destination.post(NO_EVENT)
-    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+    table = StoredRejects(destination.account.dynamodb(), destination.stack.stores.rejects_table)
     found = list(table.everything())
     table.delete(found[0])
     table.delete(found[0])
@@ -505,7 +504,7 @@ def test_user_who_is_erased_during_the_write_is_erased_again(sink, before, deplo
     destination = deploy(EventSink=sink)
     destination.post(NO_EVENT)
     target = Target(account=destination.account, stores=destination.stack.stores)
-    table = RejectTable(destination.account.dynamodb(), target.stores.rejects_table)
+    table = StoredRejects(destination.account.dynamodb(), target.stores.rejects_table)
     judge = Judge(schemas=Schemas.load(Path(fixed_schemas)), supported_call_types=frozenset(CALL_TYPES))
     first = request_of()
     burying = Burying(sink_of(target), lambda: erasures_of(destination).leave_tombstone(first), before=before)
@@ -560,7 +559,7 @@ def test_failed_retry_stops_and_counts_what_was_stored(deploy, fixed_schemas):
 @contextmanager
 def deleted_before(destination, operation):
     """Delete every reject before each call of `operation`, as a faulty retry or another command would."""
-    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+    table = StoredRejects(destination.account.dynamodb(), destination.stack.stores.rejects_table)
 
     def delete(**_):
         for reject in list(table.everything()):
@@ -603,7 +602,7 @@ def test_failed_retry_does_not_claim_that_unread_rejects_exist(deploy, fixed_sch
 def test_missing_reject_is_not_reported_as_kept(deploy):
     destination = deploy()
     destination.post(NO_EVENT)
-    table = RejectTable(destination.account.dynamodb(), destination.stack.stores.rejects_table)
+    table = StoredRejects(destination.account.dynamodb(), destination.stack.stores.rejects_table)
 
     found = list(table.everything())
 

@@ -16,7 +16,7 @@ from destination.segment.due import Moments
 from destination.segment.endpoint import Endpoint
 from destination.simulation.deliver import RETRY_BUDGET_SECONDS, Sender, waits
 from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, End
-from destination.simulation.routes import NOBODYS_KEY, BatchRoute, SegmentRoute
+from destination.simulation.routes import NOBODYS_KEY, BatchDelivery, SegmentDelivery
 from destination.simulation.traffic import Kind, Parcel, Sending, Traffic
 from handler.canonicalise import canonicalise_batch
 from handler.decode import MAX_BATCH_BYTES, decode_batch
@@ -30,9 +30,9 @@ def deliver(url, *, messages=1, timeout_seconds=5.0, traffic=TRAFFIC, batches_of
     """Deliver messages, with four hours compressed into a few milliseconds. Return the ledger."""
     sendings = [Sending(index=index) for index in range(messages)]
     endpoint = Endpoint(url, timeout_seconds=timeout_seconds)
-    route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=KEYS)
+    route = SegmentDelivery(traffic=traffic, endpoint=endpoint, api_keys=KEYS)
     if batches_of:
-        route = BatchRoute(traffic=traffic, endpoint=endpoint, api_keys=KEYS, most_messages=batches_of)
+        route = BatchDelivery(traffic=traffic, endpoint=endpoint, api_keys=KEYS, most_messages=batches_of)
     sender = Sender(traffic, endpoint, route, **{"concurrency": 4, "rate": None, "time_scale": 1e6} | options)
     asyncio.run(sender.deliver(sendings))
     return sender.ledger
@@ -309,7 +309,7 @@ def test_message_too_long_with_escapes_is_sent_unescaped():
     moments = Moments(original=None, timestamp=None)
     body = json.dumps(message).encode()
     parcel = Parcel(customer=0, kind=Kind.LIVE, message=message, body=body, plain=message, moments=moments)
-    route = BatchRoute(traffic=BATCHES, endpoint=Endpoint("http://x/v1/batch", timeout_seconds=1), api_keys=KEYS)
+    route = BatchDelivery(traffic=BATCHES, endpoint=Endpoint("http://x/v1/batch", timeout_seconds=1), api_keys=KEYS)
     _, body = route.request((Sending(index=0),), [parcel])
     body = gzip.decompress(body) if body.startswith(b"\x1f") else body
     assert len(body) < MAX_BATCH_BYTES

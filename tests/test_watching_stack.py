@@ -16,8 +16,7 @@ from destination.watching.status import BETA_CUSTOMERS, NAMESPACE, BetaProgress
 from handler.canonicalise import canonicalise
 from handler.errors import InvalidMessage, Violation
 from handler.record import Record
-from handler.reject import Reject
-from handler.reject import RejectTable as Keeper
+from handler.reject import Reject, RejectTable
 from handler.sinks.dynamodb import EventTable
 
 TRACK = {"type": "track", "userId": "watched", "event": "Lamp Lit", "timestamp": "2026-03-12T09:30:00Z"}
@@ -111,7 +110,7 @@ def test_user_needs_a_customer_if_no_line_is_found(stack, played):
 
 def test_reject_is_found_on_the_days_of_its_lines(stack, played, aws):
     stores = stack()
-    table = Keeper(aws.dynamodb(), stores.rejects_table, retention_days=30)
+    table = RejectTable(aws.dynamodb(), stores.rejects_table, retention_days=30)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     refusal = InvalidMessage((Violation(pointer="/event", message=EMPTY_EVENT),))
     for message_id, when in (("m", midnight - timedelta(seconds=1)), ("other", midnight)):

@@ -14,10 +14,10 @@ from typing import Any
 from destination.certification.expected import Item, hashed, message_of, subject_key, subject_keys
 from destination.deployment.key_table import KeyRecord, KeyTable
 from destination.deployment.parallel import in_parallel
-from destination.deployment.reject_table import Contents, KeptReject, RejectTable, last_days
+from destination.deployment.reject_table import Contents, KeptReject, StoredRejects, last_days
 from destination.deployment.target import Target
 from destination.segment.contract import DELETE, JsonObject
-from destination.segment.receipts import Receipt, receipts
+from destination.segment.receipts import ErasureReceipt, receipts
 from handler.errors import STORE_ERRORS
 from handler.keys import new_key
 
@@ -179,14 +179,14 @@ class StoreAccess:
 
     def kept(self, message_id: str) -> tuple[KeptReject, Contents | None] | None:
         """Return the reject of a message, if there is one."""
-        table = RejectTable(self._client, self.target.stores.rejects_table)
+        table = StoredRejects(self._client, self.target.stores.rejects_table)
         for reject in self._rejects(self.customer_id):
             if reject.facts.get("message_id") == message_id:
                 return reject, table.contents(reject)
         return None
 
     def _rejects(self, customer_id: str) -> Iterator[KeptReject]:
-        table = RejectTable(self._client, self.target.stores.rejects_table)
+        table = StoredRejects(self._client, self.target.stores.rejects_table)
         return table.of_customer(customer_id, last_days(2, datetime.now(UTC).date()))
 
     def is_erased(self, plain: JsonObject) -> bool:
@@ -276,7 +276,7 @@ class StoreAccess:
         is_waiting = any(item["type"]["S"] == DELETE for item in self._events(subject))
         return not is_waiting and all(receipt.finished_at for receipt in self._receipts(subject))
 
-    def _receipts(self, subject: str) -> Iterator[Receipt]:
+    def _receipts(self, subject: str) -> Iterator[ErasureReceipt]:
         table = self.target.stores.erasure_table
         return receipts(self._client, table, self.customer_id, user_hash=hashed(subject))
 

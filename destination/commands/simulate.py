@@ -25,9 +25,9 @@ from destination.simulation.required import required_fields
 from destination.simulation.routes import (
     BATCH_MESSAGES,
     LIBRARY_TIMEOUT_SECONDS,
-    BatchRoute,
+    BatchDelivery,
     Route,
-    SegmentRoute,
+    SegmentDelivery,
 )
 from destination.simulation.setup import check_stores, key_probes, reachable_endpoint, reader_of, temporary_keys
 from destination.simulation.traffic import Traffic
@@ -161,10 +161,10 @@ def simulate(
         temporary_keys(target, traffic.customer_ids) as api_keys,
         key_probes(target, traffic, endpoint_url, ca_file, timeout_seconds) as probes,
     ):
-        sends: Route = SegmentRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys)
+        sends: Route = SegmentDelivery(traffic=traffic, endpoint=endpoint, api_keys=api_keys)
         if in_batches:
             most = batch_size or BATCH_MESSAGES
-            sends = BatchRoute(traffic=traffic, endpoint=endpoint, api_keys=api_keys, most_messages=most)
+            sends = BatchDelivery(traffic=traffic, endpoint=endpoint, api_keys=api_keys, most_messages=most)
         sender = Sender(
             traffic,
             endpoint,

@@ -16,7 +16,7 @@ from destination.debugger.rendering import render_content
 from destination.debugger.rows import about_of
 from destination.deployment.event_table import Item, MessageSelection, to_json
 from destination.deployment.key_table import KeyRecord, KeyTable, parse_customer_id, parse_expiry
-from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, RejectTable, last_days, newest_first
+from destination.deployment.reject_table import DEFAULT_DAYS, KeptReject, StoredRejects, last_days, newest_first
 from destination.deployment.retry import ErasedUsers, Fate, RetryResult, retry, sink_of
 from destination.deployment.target import Target
 from handler.items import read_json_attribute
@@ -51,8 +51,8 @@ class StoreView:
         return KeyTable(self.dynamodb, self.target.stores.key_table)
 
     @property
-    def _rejects(self) -> RejectTable:
-        return RejectTable(self.dynamodb, self.target.stores.rejects_table)
+    def _rejects(self) -> StoredRejects:
+        return StoredRejects(self.dynamodb, self.target.stores.rejects_table)
 
     def keys(self) -> list[dict[str, Any]]:
         """Return all API keys without their secrets, newest last for each customer."""

@@ -15,7 +15,7 @@ from consumer.erasure.table import ErasureTable
 from consumer.runtime.stored import UNREADABLE, Item, image_of
 from destination.deployment.erasure import Person
 from destination.deployment.event_table import fetch_items, to_json
-from destination.deployment.reject_table import RejectTable
+from destination.deployment.reject_table import StoredRejects
 from destination.deployment.target import Target
 from handler.decode import JsonObject
 from handler.record import sha256
@@ -83,7 +83,7 @@ class Export:
 
     def _rejects(self, subject: str, kind: str) -> Iterator[JsonObject]:
         client, name = self.target.account.dynamodb(), self.target.stores.rejects_table
-        table = RejectTable(client, name)
+        table = StoredRejects(client, name)
         for key in rejects_of(client, name, subject):
             reject = table.find(*(key[part]["S"] for part in REJECT_KEY))
             contents = reject and table.contents(reject)

@@ -104,7 +104,7 @@ class Contents:
     settings_header: str
 
 
-class RejectTable:
+class StoredRejects:
     """Finds, reads and deletes rejects. The client must treat an unconfirmed response as an error."""
 
     def __init__(self, client: "DynamoDBClient", name: str) -> None:
@@ -204,9 +204,9 @@ class RejectSelection:
     scan: bool
 
     @property
-    def table(self) -> RejectTable:
+    def table(self) -> StoredRejects:
         """The table to read."""
-        return RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+        return StoredRejects(self.target.account.dynamodb(), self.target.stores.rejects_table)
 
     def read(self, *, hash_start: str = "") -> Iterable[KeptReject]:
         """Return the selected rejects, newest first."""

@@ -18,7 +18,7 @@ from typing import Self
 from destination.deployment.erasure import Person, request_erasure
 from destination.deployment.main_thread import in_main_thread
 from destination.deployment.parallel import in_parallel
-from destination.deployment.reject_table import Contents, KeptReject, RejectTable
+from destination.deployment.reject_table import Contents, KeptReject, StoredRejects
 from destination.deployment.target import Target
 from handler.canonicalise import Message, canonicalise
 from handler.decode import decode_settings, parse_body
@@ -103,7 +103,7 @@ class Retry:
     or whose user was erased.
     """
 
-    table: RejectTable
+    table: StoredRejects
     judge: Judge
     sink: Sink | None
     erased: ErasedUsers
@@ -196,7 +196,7 @@ class Retry:
 
 def retry(
     rejects: Iterable[KeptReject],
-    table: RejectTable,
+    table: StoredRejects,
     judge: Judge,
     sink: Sink | None,
     erased: ErasedUsers,

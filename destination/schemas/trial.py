@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from destination.deployment.reject_table import RejectTable
+from destination.deployment.reject_table import StoredRejects
 from destination.deployment.retry import ErasedUsers, Fate, retry
 from destination.deployment.target import Target
 from handler.errors import Invalid
@@ -50,7 +50,7 @@ class Trial:
 
     def rejects(self) -> Iterator[Kind | None]:
         """Yield the old answer for each reject that would pass now, None if it is still refused."""
-        table = RejectTable(self.target.account.dynamodb(), self.target.stores.rejects_table)
+        table = StoredRejects(self.target.account.dynamodb(), self.target.stores.rejects_table)
         chosen = (reject for reject in table.everything() if self.customer_id in (None, reject.customer_id))
         erased = ErasedUsers.none(self.target)
         for verdict in retry(itertools.islice(chosen, self.limit), table, self.judge, None, erased):

@@ -11,7 +11,7 @@ from destination.segment.due import escaped
 
 
 @dataclass(frozen=True, kw_only=True)
-class Receipt:
+class ErasureReceipt:
     """The receipt of a `delete`; `finished_at` is "" until it is finished.
 
     The counts are of the erased items of the user, and of the ids linked to the user. A fault may leave attributes out.
@@ -26,7 +26,7 @@ class Receipt:
     linked_rejects: int
 
     @classmethod
-    def of(cls, item: Mapping[str, Any]) -> "Receipt":
+    def of(cls, item: Mapping[str, Any]) -> "ErasureReceipt":
         """Read an item of the erasure table."""
         attributes: dict[str, Any] = {name: item.get(name, {}).get("S", "") for name in TEXTS}
         attributes |= {name: int(item.get(name, {}).get("N", 0)) for name in COUNTS}
@@ -37,7 +37,7 @@ TEXTS = ("user_hash", "requested_at", "finished_at")
 COUNTS = ("messages", "rejects", "linked_messages", "linked_rejects")
 
 
-def receipts(client: Any, table: str, customer_id: str, *, user_hash: str = "") -> Iterator[Receipt]:  # noqa: ANN401 -- a client
+def receipts(client: Any, table: str, customer_id: str, *, user_hash: str = "") -> Iterator[ErasureReceipt]:  # noqa: ANN401 -- a client
     """Yield the receipts of a customer, or of one user; raises boto3's errors."""
     condition, values = "customer = :customer", {":customer": {"S": escaped(customer_id)}}
     if user_hash:
@@ -50,4 +50,4 @@ def receipts(client: Any, table: str, customer_id: str, *, user_hash: str = "") 
         ConsistentRead=True,
     )
     for page in pages:
-        yield from (Receipt.of(item) for item in page["Items"] if "started_at" in item)
+        yield from (ErasureReceipt.of(item) for item in page["Items"] if "started_at" in item)

@@ -18,7 +18,7 @@ from destination.segment.due import Due
 from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.fingerprint import Fingerprint, variant_of
 from destination.simulation.ledger import NO_CONNECTION, TIMED_OUT, Book, Copy, End, Ledger
-from destination.simulation.routes import Load, Route, Verdict, is_kept, label_of
+from destination.simulation.routes import FinalAnswer, Load, Route, is_kept, label_of
 from destination.simulation.traffic import Kind, Parcel, Sending, Traffic
 
 RETRY_BUDGET_SECONDS = 4 * 60 * 60
@@ -139,7 +139,7 @@ class Sender:
                 break
             self._note_unclear(entries, tries)
             if wait is None:
-                self._settle(entries, [Verdict(end=End.GIVEN_UP)] * len(load), tries)
+                self._settle(entries, [FinalAnswer(end=End.GIVEN_UP)] * len(load), tries)
                 break
             request = None  # created again for the next try, so that waiting takes no memory
             await asyncio.sleep(wait / self._time_scale)
@@ -173,7 +173,7 @@ class Sender:
             if entry is not None:
                 entry.book.is_unclear = True
 
-    def _settle(self, entries: Sequence[_Entry | None], verdicts: Sequence[Verdict], tries: int) -> None:
+    def _settle(self, entries: Sequence[_Entry | None], verdicts: Sequence[FinalAnswer], tries: int) -> None:
         for entry, verdict in zip(entries, verdicts, strict=True):
             fingerprint = None if entry is None else entry.fingerprint
             self.ledger.settle(fingerprint, verdict.end, tries=tries, text=verdict.text)
@@ -195,7 +195,7 @@ class Sender:
             expected = " or ".join(sorted(allowed))
             self.ledger.breaches.add(promise, about(due.customer_id, due.body), expected=expected, found=word)
 
-    def _check_refusals(self, load: Load, refusals: Sequence[str | None], verdicts: Sequence[Verdict]) -> None:
+    def _check_refusals(self, load: Load, refusals: Sequence[str | None], verdicts: Sequence[FinalAnswer]) -> None:
         """Compare the answers to messages that must be refused with the expected answers."""
         for sending, due, verdict in zip(load, refusals, verdicts, strict=True):
             if due is not None and verdict.answer != due:
@@ -207,7 +207,7 @@ class Sender:
                     found=verdict.word or verdict.answer or "that it was accepted",
                 )
 
-    async def _read_some(self, entries: Sequence[_Entry | None], verdicts: Sequence[Verdict]) -> None:
+    async def _read_some(self, entries: Sequence[_Entry | None], verdicts: Sequence[FinalAnswer]) -> None:
         """Read some messages from the store immediately after their acceptance."""
         if self._is_stored is None:
             return

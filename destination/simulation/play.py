@@ -30,7 +30,7 @@ from destination.simulation.reconcile import QueueDrain, Reconciliation, read_ta
 from destination.simulation.rejects import RejectComparison, compare_rejects
 from destination.simulation.replies import Circumstances, judge_replies
 from destination.simulation.traffic import Kind, Sending, Traffic, stages
-from destination.simulation.witness import Erasures, Witness
+from destination.simulation.witness import ErasureResults, Witness
 from handler.errors import STORE_ERRORS
 
 PROGRESS_SECONDS = 0.1
@@ -54,7 +54,7 @@ class Findings:
 
     interrupted: bool = False
     result: Reconciliation | None = None
-    erasures: Erasures | None = None
+    erasures: ErasureResults | None = None
     contacts: Comparison | None = None
     rejects: RejectComparison | None = None
     unreadable: Exception | None = None
@@ -173,13 +173,13 @@ class Play:
         if self._ledger.retries or self._ledger.begun > self._ledger.finished:
             time.sleep(QUIET_SECONDS)
 
-    def _erasures(self, witness: Witness) -> Erasures:
+    def _erasures(self, witness: Witness) -> ErasureResults:
         with _status("Waiting for the eraser …") as tell:
             self._let_pass()
             settled = witness.wait(self._ledger, tell=tell)
             return witness.judge(self._ledger, settled=settled)
 
-    def _read(self, erasures: Erasures | None, audit: Audit) -> Counter[Fingerprint]:
+    def _read(self, erasures: ErasureResults | None, audit: Audit) -> Counter[Fingerprint]:
         """Read the stored messages, including those that were erased since."""
         with _status("Reading the stored messages …"):
             if self._drain:
@@ -207,7 +207,7 @@ class Play:
             others_seen=drain.others_seen if drain else 0,
         )
 
-    def _compare_rejects(self, erasures: Erasures | None, *, may_have_sent: bool) -> RejectComparison:
+    def _compare_rejects(self, erasures: ErasureResults | None, *, may_have_sent: bool) -> RejectComparison:
         """Compare the kept rejects with the refused messages."""
         with _status("Reading the rejects …"):
             return compare_rejects(
@@ -218,7 +218,7 @@ class Play:
                 may_have_sent=may_have_sent,
             )
 
-    def _compare_contacts(self, stored: Collection[Fingerprint], erasures: Erasures | None) -> Comparison:
+    def _compare_contacts(self, stored: Collection[Fingerprint], erasures: ErasureResults | None) -> Comparison:
         """Compare the consumer's contacts with the expected ones."""
         made: dict[str, Mapping[str, JsonObject]] = {}
 
@@ -233,7 +233,7 @@ class Play:
                 self._look_for_remains(erasures, made)
             return comparison
 
-    def _look_for_remains(self, erasures: Erasures, made: Mapping[str, Mapping[str, JsonObject]]) -> None:
+    def _look_for_remains(self, erasures: ErasureResults, made: Mapping[str, Mapping[str, JsonObject]]) -> None:
         """Search the raw contact table for users who were erased and had no later activity."""
         traffic, gone = self._traffic, defaultdict[str, list[str]](list)
         for index in range(len(traffic.doomed)):

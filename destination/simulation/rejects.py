@@ -21,7 +21,7 @@ RUN_DAYS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptReject:
+class RejectRecord:
     """A stored reject; `batch_index` is None for a message that was sent alone."""
 
     customer_id: str
@@ -102,7 +102,7 @@ def compare_rejects(
     )
 
 
-def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Collection[KeptReject]) -> None:
+def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Collection[RejectRecord]) -> None:
     """Report that a reject is missing, or that it has another body."""
     parcel = traffic.parcel(sent.sending)
     customer_id = traffic.customer_ids[parcel.customer]
@@ -127,14 +127,14 @@ def _tell_missing(ledger: Ledger, traffic: Traffic, sent: SentReject, unsent: Co
     )
 
 
-def _is_alike(reject: KeptReject, body: str, plain: Mapping[str, Any]) -> bool:
+def _is_alike(reject: RejectRecord, body: str, plain: Mapping[str, Any]) -> bool:
     """Return whether a reject may be the kept form of a body."""
     times = [text for name in ("originalTimestamp", "timestamp") if isinstance(text := plain.get(name), str)]
     start = reject.body[:200]
     return bool(start) and (body.startswith(start) or any(time in reject.body for time in times))
 
 
-def _check(ledger: Ledger, reject: KeptReject, sent: SentReject) -> None:
+def _check(ledger: Ledger, reject: RejectRecord, sent: SentReject) -> None:
     """Compare the attributes of a reject with the expected ones."""
     facts = reject.facts
     for name, due in (("code", sent.code), ("subject", sent.subject), ("body_hash", reject.due_hash)):
@@ -147,7 +147,7 @@ def _check(ledger: Ledger, reject: KeptReject, sent: SentReject) -> None:
             )
 
 
-def _check_write_key(ledger: Ledger, reject: KeptReject) -> None:
+def _check_write_key(ledger: Ledger, reject: RejectRecord) -> None:
     document = reject.document
     if isinstance(document, dict) and any(map(is_write_key, document)):
         ledger.breaches.add(
@@ -158,7 +158,7 @@ def _check_write_key(ledger: Ledger, reject: KeptReject) -> None:
         )
 
 
-def _read(target: Target, customer_ids: Collection[str]) -> Iterator[KeptReject]:
+def _read(target: Target, customer_ids: Collection[str]) -> Iterator[RejectRecord]:
     """Read the rejects of these customers."""
     client, table = target.account.dynamodb(), target.stores.rejects_table
     if target.is_local:  # an embedded AWS reads the whole table for every query anyway
@@ -177,11 +177,13 @@ def _read(target: Target, customer_ids: Collection[str]) -> Iterator[KeptReject]
                 yield from (_reject(item) for page in pages for item in page["Items"])
 
 
-def _reject(item: Mapping[str, Any]) -> KeptReject:
+def _reject(item: Mapping[str, Any]) -> RejectRecord:
     facts = {name: value["S"] for name, value in item.items() if "S" in value}
     body = item.get("body", {})
     try:
         text = zlib.decompress(body["B"]).decode() if "B" in body else body.get("S", "")
     except (ValueError, zlib.error):
         text = ""
-    return KeptReject(customer_id=item["customer_id"]["S"], facts=facts, body=text, settings=facts.get("settings", ""))
+    return RejectRecord(
+        customer_id=item["customer_id"]["S"], facts=facts, body=text, settings=facts.get("settings", "")
+    )

@@ -18,7 +18,7 @@ from destination.simulation.pieces import PIECES_FROM
 from destination.simulation.play import Findings
 from destination.simulation.reconcile import Reconciliation
 from destination.simulation.rejects import RejectComparison
-from destination.simulation.witness import Erasures
+from destination.simulation.witness import ErasureResults
 
 TIMELINE_COLUMNS = 36
 BAR_COLUMNS = 40
@@ -50,7 +50,7 @@ ERASURES = {
     "receipts_wrong": "receipts_wrong",
     "eraser_settled": "settled",
 }
-"""Key in the output of `--json` -> attribute of `Erasures`."""
+"""Key in the output of `--json` -> attribute of `ErasureResults`."""
 REJECTS = {"rejects_kept": "kept", "rejects_missing": "missing", "rejects_unsent": "unsent"}
 """Key in the output of `--json` -> attribute of `RejectComparison`."""
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -195,7 +195,7 @@ def _outcome(result: Reconciliation) -> list[_Row]:
     return rows
 
 
-def _erased(erasures: Erasures) -> list[_Row]:
+def _erased(erasures: ErasureResults) -> list[_Row]:
     counted = (
         f"users: {erasures.messages:,} messages and {erasures.rejects:,} rejects, by {erasures.receipts:,} receipts"
     )
@@ -273,7 +273,7 @@ def _verdict(result: Reconciliation, *, so_far: str) -> Text:
     return Text(f"Nothing was lost{so_far}, nothing was stored twice or with other content.", f"bold {GOOD}")
 
 
-def _verdict_on_erasures(erasures: Erasures) -> Text:
+def _verdict_on_erasures(erasures: ErasureResults) -> Text:
     if not erasures.settled:
         return Text("The eraser does not seem to run: users are left, and it has finished none for two minutes.", BAD)
     if erasures.failed:

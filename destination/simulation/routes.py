@@ -27,7 +27,7 @@ from destination.segment.due import repeated, stored_body, subject_of
 from destination.segment.endpoint import Endpoint, Reply
 from destination.simulation.fingerprint import RejectKey, reject_key
 from destination.simulation.ledger import End, SentReject
-from destination.simulation.traffic import Parcel, Refusal, Sending, Traffic, sent_at
+from destination.simulation.traffic import ExpectedRefusal, Parcel, Sending, Traffic, sent_at
 
 LIBRARY_TIMEOUT_SECONDS = 10
 """The time-out of the Node library, the shortest one."""
@@ -43,7 +43,7 @@ Load = tuple[Sending, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class FinalAnswer:
     """The outcome of a message by a final answer.
 
     `code` is the reason of a refusal. `answer` is the status and code of the answer, or only the code in a batch.
@@ -63,7 +63,7 @@ class Verdict:
 class Ruling:
     """The content of a final answer: a verdict for each message, and the number of duplicates."""
 
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[FinalAnswer]
     duplicates: int = 0
 
 
@@ -98,7 +98,7 @@ class Route(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentRoute:
+class SegmentDelivery:
     """`POST /segment`: one message in each request, with the settings of its customer."""
 
     traffic: Traffic
@@ -140,7 +140,7 @@ class SegmentRoute:
         """Read the status and the body."""
         content = content_of(reply)
         word, code, kept = (content.get(name) for name in ("status", "code", "kept"))
-        verdict = Verdict(
+        verdict = FinalAnswer(
             end=End.ACCEPTED if _is_success(reply) else End.REFUSED,
             text=_text(reply),
             answer=f"{reply.status} {code}" if code else str(reply.status),
@@ -151,7 +151,7 @@ class SegmentRoute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchRoute:
+class BatchDelivery:
     """`POST /v1/batch`: messages of a customer together, with their batch-level fields.
 
     An entry that is not JSON is sent alone, in place of a batch. Some of these are sent as a valid batch with an
@@ -235,8 +235,8 @@ class BatchRoute:
         if not is_counted or told != messages:
             text = f"{_text(reply)} (without details per message)" if is_counted else _text(reply)
             answer = " ".join(str(part) for part in (reply.status, content.get("code")) if part)
-            return Ruling(verdicts=[Verdict(end=End.REFUSED, text=text, answer=answer)] * messages)
-        verdicts = [rejected.get(place, Verdict(end=End.ACCEPTED)) for place in range(messages)]
+            return Ruling(verdicts=[FinalAnswer(end=End.REFUSED, text=text, answer=answer)] * messages)
+        verdicts = [rejected.get(place, FinalAnswer(end=End.ACCEPTED)) for place in range(messages)]
         return Ruling(verdicts=verdicts, duplicates=content["duplicates"])
 
     def fields(self, load: Load, parcels: Sequence[Parcel]) -> JsonObject:
@@ -318,7 +318,7 @@ def _names_write_key(document: object) -> bool:
     return False
 
 
-def _refusal(parcel: Parcel) -> Refusal:
+def _refusal(parcel: Parcel) -> ExpectedRefusal:
     assert parcel.refusal is not None  # noqa: S101 -- a message that must be refused
     return parcel.refusal
 
@@ -374,14 +374,14 @@ def _text(reply: Reply) -> str:
     return f"{reply.status} {content_of(reply).get('message', '')}".strip()
 
 
-def _rejected(content: Mapping[str, Any], messages: int) -> dict[int, Verdict]:
+def _rejected(content: Mapping[str, Any], messages: int) -> dict[int, FinalAnswer]:
     """Return the entries about messages in an answer, by index, each once."""
-    rejected: dict[int, Verdict] = {}
+    rejected: dict[int, FinalAnswer] = {}
     told = content.get("rejected")
     for one in told if isinstance(told, list) else []:
         index = one.get("index") if isinstance(one, dict) else None
         if type(index) is int and 0 <= index < messages:
             code = str(one.get("code", ""))
             text = f"{code} {one.get('message', '')}".strip()
-            rejected[index] = Verdict(end=End.REFUSED, text=text, code=code, answer=code)
+            rejected[index] = FinalAnswer(end=End.REFUSED, text=text, code=code, answer=code)
     return rejected

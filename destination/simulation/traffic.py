@@ -101,7 +101,7 @@ class Sending:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class ExpectedRefusal:
     """The reason why a message must be refused: the code of the answer if it is sent alone, and the code in a batch.
 
     A message without a code `in_batch` is not JSON, and would make its batch invalid.
@@ -127,7 +127,7 @@ class Parcel:
     body: bytes
     plain: JsonObject
     moments: Moments
-    refusal: Refusal | None = None
+    refusal: ExpectedRefusal | None = None
     stored: JsonObject | None = None
     why: str = ""
 
@@ -255,7 +255,7 @@ class Traffic:
             body=json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode(),
             plain=plain,
             moments=moments,
-            refusal=Refusal(alone=piece.refusal, in_batch=piece.refusal) if piece.refusal else None,
+            refusal=ExpectedRefusal(alone=piece.refusal, in_batch=piece.refusal) if piece.refusal else None,
             stored=piece.stored,
             why=piece.why,
         )
@@ -549,7 +549,7 @@ class _Spoilt:
     """A message that must be refused; `break_up` makes its body from its JSON."""
 
     plain: JsonObject
-    refusal: Refusal
+    refusal: ExpectedRefusal
     break_up: Callable[[bytes], bytes] = bytes
 
 
@@ -558,7 +558,7 @@ def _spoil(message: JsonObject, draw: Random) -> _Spoilt:
 
     For most of them, a schema refuses the message of a known customer: then it is kept among the rejects.
     """
-    shapes: tuple[tuple[JsonObject, Refusal, Callable[[bytes], bytes]], ...] = (
+    shapes: tuple[tuple[JsonObject, ExpectedRefusal, Callable[[bytes], bytes]], ...] = (
         (message, NOT_AN_OBJECT, lambda body: b"[" + body + b"]"),
         (message, NOT_AN_OBJECT, lambda _body: b'"track"'),
         (_without(message, "type"), NO_TYPE, bytes),
@@ -579,10 +579,10 @@ def _without(message: JsonObject, *names: str) -> JsonObject:
     return {name: value for name, value in message.items() if name not in names}
 
 
-NOT_AN_OBJECT = Refusal(alone="not_an_object", in_batch="not_an_object")
-NO_TYPE = Refusal(alone="missing_type", in_batch="missing_type")
-UNSUPPORTED = Refusal(alone="unsupported_call_type", in_batch="unsupported_call_type")
-INVALID = Refusal(alone="invalid_message", in_batch="invalid_message")
-NOT_A_NUMBER = Refusal(alone="invalid_json", in_batch="number_out_of_range")
-NOT_JSON = Refusal(alone="invalid_json", in_batch=None)
-NOT_UTF8 = Refusal(alone="invalid_encoding", in_batch=None)
+NOT_AN_OBJECT = ExpectedRefusal(alone="not_an_object", in_batch="not_an_object")
+NO_TYPE = ExpectedRefusal(alone="missing_type", in_batch="missing_type")
+UNSUPPORTED = ExpectedRefusal(alone="unsupported_call_type", in_batch="unsupported_call_type")
+INVALID = ExpectedRefusal(alone="invalid_message", in_batch="invalid_message")
+NOT_A_NUMBER = ExpectedRefusal(alone="invalid_json", in_batch="number_out_of_range")
+NOT_JSON = ExpectedRefusal(alone="invalid_json", in_batch=None)
+NOT_UTF8 = ExpectedRefusal(alone="invalid_encoding", in_batch=None)

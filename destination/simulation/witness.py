@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from destination.deployment.target import Target
 from destination.segment.contract import DELETE
 from destination.segment.due import sha256, subject_of
-from destination.segment.receipts import Receipt, receipts
+from destination.segment.receipts import ErasureReceipt, receipts
 from destination.simulation.fingerprint import Fingerprint
 from destination.simulation.ledger import End, Ledger
 from destination.simulation.reconcile import READERS, read_subjects
@@ -45,7 +45,7 @@ class Holding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erasures:
+class ErasureResults:
     """The results for the users in deletes.
 
     `erased` users have receipts, all of them finished; these count `messages` and `rejects`. `not_erased` counts the
@@ -121,9 +121,9 @@ class Witness:
                 remaining, changed = still, time.monotonic()
             time.sleep(POLL_SECONDS)
 
-    def judge(self, ledger: Ledger, *, settled: bool) -> Erasures:
+    def judge(self, ledger: Ledger, *, settled: bool) -> ErasureResults:
         """Compare the current data and the receipts with the data to erase; raises `STORE_ERRORS`."""
-        of_users: dict[str, list[Receipt]] = {}
+        of_users: dict[str, list[ErasureReceipt]] = {}
         for receipt in self._receipts():
             of_users.setdefault(receipt.user_hash, []).append(receipt)
         named = {subject: of_users.pop(sha256(subject), []) for subject in ledger.deletes}
@@ -143,7 +143,7 @@ class Witness:
                 )
         proven = Counter(fingerprint for subject in subjects for fingerprint in self._before[subject].messages)
         proven.update(ledger.deletes[subject] for subject in users if named[subject] or after[subject].deletes)
-        return Erasures(
+        return ErasureResults(
             erased=len(finished),
             messages=sum(one.messages + one.linked_messages for one in counted),
             rejects=sum(one.rejects + one.linked_rejects for one in counted),
@@ -156,7 +156,7 @@ class Witness:
             proven=proven,
         )
 
-    def _is_counted(self, subject: str, of_user: Iterable[Receipt]) -> bool:
+    def _is_counted(self, subject: str, of_user: Iterable[ErasureReceipt]) -> bool:
         """Return whether the receipts of a user together count the data to erase."""
         total = Counter[str]()
         for one in of_user:
@@ -177,12 +177,12 @@ class Witness:
     def _linked_to(self, subject: str) -> frozenset[str]:
         return self._before[subject].linked if self._linked else frozenset()
 
-    def _receipts(self) -> Iterator[Receipt]:
+    def _receipts(self) -> Iterator[ErasureReceipt]:
         """Yield the receipts of this run."""
         earlier = {(one.user_hash, one.requested_at) for one in self._earlier}
         return (one for one in self._all_receipts() if (one.user_hash, one.requested_at) not in earlier)
 
-    def _all_receipts(self) -> Iterator[Receipt]:
+    def _all_receipts(self) -> Iterator[ErasureReceipt]:
         client, table = self._target.account.dynamodb(), self._target.stores.erasure_table
         for customer_id in self._customer_ids:
             yield from receipts(client, table, customer_id)

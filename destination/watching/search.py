@@ -12,7 +12,7 @@ import click
 from consumer.erasure.table import ErasureTable, Receipt
 from destination.deployment import demo
 from destination.deployment.event_table import fetch_items
-from destination.deployment.reject_table import KeptReject, RejectTable, newest_first
+from destination.deployment.reject_table import KeptReject, StoredRejects, newest_first
 from destination.deployment.target import Target
 from destination.watching.lines import FunctionLine
 from handler.errors import STORE_ERRORS
@@ -108,7 +108,7 @@ def _receipts(target: Target, search: Search, lines: Collection[FunctionLine]) -
 
 def _rejects(target: Target, search: Search, lines: Collection[FunctionLine]) -> Sequence[KeptReject]:
     """Return the rejects of the days on which it was refused; on a local server of all days."""
-    table = RejectTable(target.account.dynamodb(), target.stores.rejects_table)
+    table = StoredRejects(target.account.dynamodb(), target.stores.rejects_table)
     if target.is_local:
         rejects: Iterable[KeptReject] = table.everything()
     else:

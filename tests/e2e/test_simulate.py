@@ -32,7 +32,7 @@ from destination.simulation.reconcile import reconcile
 from destination.simulation.rejects import RejectComparison
 from destination.simulation.report import Run
 from destination.simulation.traffic import Sending, Traffic
-from destination.simulation.witness import Erasures
+from destination.simulation.witness import ErasureResults
 from handler.spec import CALL_TYPES
 
 pytest_plugins = ["servers"]
@@ -505,7 +505,7 @@ def test_verdict_claims_only_what_is_known(sentence):
 def erasures(**findings):
     """Return the findings on three erased users."""
     good = {"erased": 3, "messages": 7, "rejects": 1, "receipts": 4, "not_erased": 0, "receipts_wrong": 0}
-    return Erasures(**{**good, "settled": True, "subjects": frozenset(), "proven": Counter(), **findings})
+    return ErasureResults(**{**good, "settled": True, "subjects": frozenset(), "proven": Counter(), **findings})
 
 
 def rejects(**findings):
