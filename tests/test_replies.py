@@ -68,7 +68,7 @@ def test_good_run_has_no_findings(ledger):
 BAD = {
     "duplicate at once": (with_first_duplicates(3), "3 of 100 messages"),
     "always stored": (run_of(stored=2), 'answered "stored"'),
-    "always duplicate": (run_of(stored=0, duplicates=1), "no duplicate"),
+    "always duplicate": (run_of(stored=0, duplicates=1), "not a duplicate"),
     "some fail": (run_of(answers=all_over(10, 20, "503 event_store_unavailable")), "no 503"),
     "some are slow": (run_of(answers=all_over(10, 4700, "200 stored")), "10 of 110 tries"),
     "some never come": (run_of(answers=all_over(10, 5000, TIMED_OUT)), "without any answer within 5 s"),
@@ -102,7 +102,7 @@ def test_a_queue_knows_no_duplicates():
 
 @pytest.mark.parametrize(
     ("deliveries", "duplicates", "words"),
-    [(1, 0, ""), (1, 2, ""), (2, MESSAGES, ""), (2, 0, 'answered "stored"'), (1, 3, "no duplicate")],
+    [(1, 0, ""), (1, 2, ""), (2, MESSAGES, ""), (2, 0, 'answered "stored"'), (1, 3, "not a duplicate")],
 )
 def test_batches_are_judged_by_their_counts(deliveries, duplicates, words):
     ledger = run_of(stored=deliveries)
