@@ -130,13 +130,13 @@ def test_five_second_limit_covers_the_whole_request():
     def dribble(_request):
         yield b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
         for _ in range(100):
-            time.sleep(0.02)
+            time.sleep(0.1)
             yield b" "
 
     with endpoint(lambda request: dribble(request) if request.number == 1 else response(200)) as server:
-        ledger = deliver(server.url, timeout_seconds=0.2)
+        ledger = deliver(server.url, timeout_seconds=1)
     assert ledger.tries.counts == {TIMED_OUT: 1, "200": 1}
-    assert 199 < ledger.tries.milliseconds[0] < 1500
+    assert 999 < ledger.tries.milliseconds[0] < 9000
 
 
 CHUNKS = (b'8;x=1\r\n{"status\r\n', b'C\r\n": "stored"}\r\n0\r\nA: b\r\n\r\n')
@@ -299,9 +299,9 @@ def test_batches_have_every_shape(shape, sent_batches):
 def test_batches_stay_within_the_limits_of_the_destination():
     traffic = Traffic(seed=1, customers=1, in_batches=True)
     with endpoint(answer_in_full) as server:
-        ledger = deliver(server.url, messages=3000, traffic=traffic, batches_of=2500)
-    assert ledger.at_first_try == 3000
-    assert max(len(unpacked(request)) for request in server.received) <= MAX_BATCH_BYTES
+        ledger = deliver(server.url, messages=1000, traffic=traffic, batches_of=1000)
+    assert ledger.at_first_try == 1000
+    assert MAX_BATCH_BYTES * 0.9 < max(len(unpacked(request)) for request in server.received) <= MAX_BATCH_BYTES
 
 
 def test_message_too_long_with_escapes_is_sent_unescaped():

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from threading import Lock
+from threading import Event, Lock
 
 import pytest
 from endpoint import endpoint, response
@@ -754,12 +754,22 @@ def test_interrupted_import_is_completed_by_the_next_run(tmp_path, number):
     history, printed, checkout = (tmp_path / name for name in ("history.jsonl", "printed", "checkout"))
     history.write_bytes(lines(3000))
     checkout.mkdir()
-    destination = Destination(lambda _number, _messages: time.sleep(0.01))
+    signalled = Event()
+
+    def delay(_number, _messages):
+        """Answer slowly, and not at all between half-way and the signal, so that the import can't end before it."""
+        if is_half_way(history, destination, number):
+            assert signalled.wait(MAX_WAIT_SECONDS)
+            time.sleep(0.1)
+        time.sleep(0.01)
+
+    destination = Destination(delay)
     with endpoint(destination) as server:
         options = ("import", str(history), "--url", server.url, *KEY, "--batch-size", "10", "--json")
         with printed.open("w") as output, start(make_checkout(checkout), *options, stdout=output) as process:
             wait_until(lambda: is_half_way(history, destination, number))
             process.send_signal(number)
+            signalled.set()
             code = process.wait(MAX_WAIT_SECONDS)
         assert code == (-signal.SIGKILL if number == signal.SIGKILL else 1)
         assert len(destination.stored) < 3000
