@@ -139,7 +139,7 @@ def _write_unread(key: Item) -> None:
         "outcome": "unreadable_item",
         "user_hash": sha256(key["subject"]["S"]),
         "position": key["position"]["S"],
-        "text": "This item was not written by the destination. It is erased, but the ids that it names are unknown",
+        "text": "This item was not written by the destination. It is erased, but its linked ids are unknown",
     }
     sys.stdout.write(f"{json.dumps(line)}\n")
 

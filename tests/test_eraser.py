@@ -292,7 +292,7 @@ def test_line_names_an_unreadable_item_by_position(destination, lines):
         "outcome": "unreadable_item",
         "user_hash": hashlib.sha256(b"demo#user#user-1").hexdigest(),
         "position": item["position"]["S"],
-        "text": "This item was not written by the destination. It is erased, but the ids that it names are unknown",
+        "text": "This item was not written by the destination. It is erased, but its linked ids are unknown",
     }
     assert destination.stored() == []
 

@@ -425,5 +425,5 @@ def test_temporary_fault_loses_no_line(code, capsys):
         assert ids(polled(following)) == ["m"]
         assert polled(following) == []
         assert polled(following) == []
-    assert "CloudWatch does not answer, and is asked again: " in capsys.readouterr().err
+    assert "CloudWatch does not answer. The call is repeated: " in capsys.readouterr().err
     assert asked[2]["startTime"] == asked[1]["startTime"]

@@ -120,7 +120,7 @@ def _getting_started(partner: Partner) -> Iterator[str]:
         "",
         "1. In the Segment app, open the catalogue of destinations and click **Add Destination**.",
         f"2. Search for {partner.name} and select it.",
-        f"3. Choose the source that shall send data to {partner.name}.",
+        f"3. Choose the source that sends data to {partner.name}.",
         f"4. Copy your API key in {keys_at}.",
         "5. Enter the API key in the settings of the destination, and enable it.",
         "",

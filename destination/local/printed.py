@@ -146,6 +146,6 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
     console.print(f"Its stores answer at           {account.endpoint_url}")
     if url.startswith("https"):
         console.print(
-            "A browser warns of its certificate, which only this machine knows: go on, or trust .local/ca.pem"
+            "A browser warns of its certificate, which only this machine knows: continue, or trust .local/ca.pem"
         )
     console.print("Control-C ends it. The data of an embedded AWS is then gone.\n")

@@ -353,7 +353,7 @@ class _Feed:
         except (EndpointConnectionError, HTTPClientError, ClientError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] not in PASSING_CODES:
                 raise
-            click.echo(f"CloudWatch does not answer, and is asked again: {error}", err=True)
+            click.echo(f"CloudWatch does not answer. The call is repeated: {error}", err=True)
             sleep(self._retry_seconds)
             return
         if self._begin is None or answered_at is None:  # there is always a page
