@@ -75,7 +75,7 @@ export function tester({ deployment }) {
     {
       type: "button",
       disabled: true,
-      title: "Sends the same request again: the answer is "duplicate"",
+      title: "Sends the same request again: it is answered as a duplicate",
       click: () => deliver(last),
     },
     "Send again",
