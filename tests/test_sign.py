@@ -53,12 +53,11 @@ def test_headers_are_those_of_botocore(monkeypatch, request, signer, moments):
 
 
 def test_key_of_another_day_is_another_key(monkeypatch):
+    url = "https://dynamodb.eu-west-2.amazonaws.com/"
     signatures = set()
     for day in (9, 10, 9):
-        request = AWSRequest(
-            method="POST", url=URLS[0], headers={"X-Amz-Target": "DynamoDB_20120810.PutItem"}, data=b"{}"
-        )
-        expected = AWSRequest(method="POST", url=URLS[0], headers={**request.headers}, data=b"{}")
+        request = AWSRequest(method="POST", url=url, headers={"X-Amz-Target": "DynamoDB_20120810.PutItem"}, data=b"{}")
+        expected = AWSRequest(method="POST", url=url, headers={**request.headers}, data=b"{}")
         monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda day=day: datetime(2020, 5, day, tzinfo=UTC))
         for auth, each in ((QuickAuth, request), (SigV4Auth, expected)):
             auth(Credentials("id", "secret", "token"), "dynamodb", "eu-west-1").add_auth(each)
