@@ -13,7 +13,6 @@ from typing import Any
 from destination.segment.contract import DELETE, JsonObject
 from destination.segment.due import (
     FACTS,
-    SECONDS_PER_DAY,
     UNDATED,
     escaped,
     sha256,
@@ -31,6 +30,7 @@ OBJECTS = ("context", "integrations", "properties", "traits")
 NOT_COMPARED = ("timestamp", "originalTimestamp", "sentAt", "receivedAt", WRITE_KEY, "_metadata")
 """Fields that are compared elsewhere or never stored: times are part of the key and the attributes, and a source's
 key is never stored."""
+SECONDS_PER_DAY = 24 * 60 * 60
 CLOCKS_APART_SECONDS = 3600
 """Tolerance for the clocks of this machine and the function, and for the duration of a run."""
 

@@ -239,17 +239,24 @@ _WORDS = {
 
 def _tell(results: Sequence[RetryResult], selection: RejectSelection, *, as_json: bool, dry_run: bool) -> None:
     fates = Counter(result.fate for result in results)
-    answers = Counter(result.answer for result in results if result.fate is Fate.REFUSED).most_common()
+    answers = Counter(result.answer for result in results if result.fate is Fate.REFUSED)
     if as_json:
         counts = {word.replace(" ", "_"): fates[fate] for fate, word in _WORDS.items()}
-        click.echo(json.dumps({"tried": len(results), "dry_run": dry_run, **counts, "answers": dict(answers)}))
+        click.echo(
+            json.dumps({"tried": len(results), "dry_run": dry_run, **counts, "answers": dict(answers.most_common())})
+        )
         return
     counted = ", ".join(f"{fates[fate]:,} {word}" for fate, word in _WORDS.items() if fates[fate])
     click.echo(f"Tried {_rejects(len(results))} {selection}{': ' if counted else ''}{counted}.")
-    if answers:
-        rows = Rows("Count", "Still refused because", right=(0,), folded=(1,))
-        for answer, count in answers:
-            rows.add_row(f"{count:,}", answer)
+    _print_counts("Still refused because", answers)
+
+
+def _print_counts(heading: str, counts: Counter[str]) -> None:
+    """Print a table of counts, the largest first; nothing without any."""
+    if counts:
+        rows = Rows("Count", heading, right=(0,), folded=(1,))
+        for name, count in counts.most_common():
+            rows.add_row(f"{count:,}", name)
         stdout().print(rows)
 
 
@@ -298,8 +305,4 @@ def _tell_deleted(deleted: Sequence[KeptReject], stayed: int, which: str, *, as_
         return
     again = f"; {stayed:,} arrived again meanwhile and stayed" if stayed else ""
     click.echo(f"Deleted {_rejects(len(deleted))} {which}{again}.")
-    if customers:
-        rows = Rows("Count", "Customer", right=(0,), folded=(1,))
-        for customer_id, count in customers.most_common():
-            rows.add_row(f"{count:,}", customer_id)
-        stdout().print(rows)
+    _print_counts("Customer", customers)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
-from destination.segment.contract import DELETE, JsonObject
+from destination.segment.contract import JsonObject
 from destination.segment.names import CONTEXT_NAMES, CONTEXT_OBJECT_NAMES, TOP_NAMES, WRITE_KEY
 
 MAX_SUBJECT_BYTES = 2048
@@ -24,7 +24,6 @@ DERIVED = "derived-"
 """The prefix of a message id that was derived because the message had none."""
 FACTS = ("type", "message_id", "user_id", "anonymous_id", "group_id", "event")
 """Fields of a message that are also attributes, if they are strings."""
-SECONDS_PER_DAY = 24 * 60 * 60
 
 _IDS = ("anonymous_id", "group_id", "message_id", "previous_id", "user_id")
 _OBJECTS = ("context", "integrations", "properties", "traits")
@@ -79,10 +78,6 @@ class Due:
         """The call type."""
         call_type: str = self.body["type"]
         return call_type
-
-    def lifetime_seconds(self, retention_days: int) -> int | None:
-        """Return the time from storage to expiry; None if the item never expires."""
-        return retention_days * SECONDS_PER_DAY if retention_days and self.type != DELETE else None
 
 
 def stored_body(message: JsonObject, shared: JsonObject | None = None) -> JsonObject:

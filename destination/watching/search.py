@@ -188,9 +188,7 @@ def describe(result: SearchResult, lines: Collection[FunctionLine], target: Targ
         )
     if result.items is None and not target.stores.sink.is_queryable:
         if taken:
-            yield (
-                f"Queued in {target.stores.event_queue_url} until a consumer receives it. A queue can't be searched."
-            )
+            yield f"Queued in {target.stores.event_store} until a consumer receives it. A queue can't be searched."
     elif result.items is None:
         yield (
             "The event table was not searched, because it has no index by message id: name its --user or "
