@@ -445,9 +445,12 @@ def test_edited_consumer_is_reloaded_and_nothing_is_lost(tmp_path):
 
 def page_row(server):
     """Return the page's facts about the last request; a snapshot of all requests names it."""
-    with server.http.request("GET", f"{server.url}/_local/live", preload_content=False) as events:
-        _, data, *_ = (line.decode() for line in events)
-    snapshot = json.loads(data.removeprefix("data: "))
+    events = server.http.request("GET", f"{server.url}/_local/live", preload_content=False)
+    try:
+        _, data = events.readline(), events.readline()  # the stream has no end
+    finally:
+        events.close()
+    snapshot = json.loads(data.removeprefix(b"data: "))
     [(row_id, times)] = snapshot["consumer_failures"].items()
     assert (snapshot["rows"][-1]["id"], times >= 1) == (row_id, True)
     return server.request("GET", f"/_local/requests/{row_id}").body
