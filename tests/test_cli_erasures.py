@@ -310,7 +310,7 @@ def test_impossible_age_is_refused():
 
 @pytest.mark.usefixtures("destination")
 def test_resume_on_a_stack_needs_the_scan_option():
-    assert "Say --scan" in erasures("resume").output
+    assert "Use --scan" in erasures("resume").output
 
 
 # The local server

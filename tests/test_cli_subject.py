@@ -99,7 +99,7 @@ def test_items_of_linked_ids_are_marked(scope):
         assert "Under 2 linked anonymous ids: 2 messages, 1 reject." in told
     else:
         assert linked == set()
-        assert "2 linked anonymous ids not exported, since ErasureScope=user" in told
+        assert "2 linked anonymous ids not exported, because ErasureScope=user" in told
 
 
 def test_the_contact_is_exported(destination):
