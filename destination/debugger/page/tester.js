@@ -317,7 +317,7 @@ function showSent({ request_id: id, request, answer }) {
       h(
         "p",
         null,
-        h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See the steps in between in Live"),
+        h("a", { class: "button", href: `#live/${encodeURIComponent(id)}` }, "See in Live: the steps in between"),
       ),
   ].filter(Boolean);
 }
