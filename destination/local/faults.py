@@ -12,6 +12,7 @@ import random
 import re
 import socket
 import struct
+import sys
 from asyncio import IncompleteReadError, StreamReader, StreamWriter, Task
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -241,7 +242,8 @@ class FaultProxy:
         self.requests: Counter[Store] = Counter()
         self._random = random.Random(seed)  # noqa: S311 -- faults are not secrets
         self._host = host
-        self._port = port or _free_port(host)
+        self._reservation = _reserve_port(host, port)
+        self._port: int = self._reservation.getsockname()[1]
         self._server: asyncio.Server | None = None
         self._opening = asyncio.Lock()
         self._connections: dict[Task[None] | None, StreamWriter] = {}
@@ -262,6 +264,7 @@ class FaultProxy:
                 writer.transport.abort()
             await asyncio.wait([task for task in self._connections if task])
         await self.close_port()  # a refused connection may have opened it again
+        self._reservation.close()
 
     async def open_port(self) -> None:
         """Start listening."""
@@ -409,10 +412,15 @@ _PARTIAL: Mapping[str, Split] = {
 """By operation."""
 
 
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def _reserve_port(host: str, port: int) -> socket.socket:
+    """Bind a port, or any free one for 0, without listening, so that no other process gets it while it is closed."""
+    reservation = socket.socket()
+    # Lets the server listen on the same port.
+    reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reservation.bind((host, port))
+    if sys.platform != "linux":  # two sockets can't share a port there
+        reservation.close()
+    return reservation
 
 
 async def _read(reader: StreamReader) -> _Request:
