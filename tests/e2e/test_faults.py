@@ -11,7 +11,7 @@ import json
 import socket
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -286,13 +286,18 @@ async def meet(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.Barrie
     return body["messageId"], Cell(answer=answer, tries=tries, again=again, copies=[])
 
 
-async def meet_all(cloud: Cloud, row: Row) -> dict[Fault, Cell]:
-    all_started = asyncio.Barrier(len(Fault))
-    met = await asyncio.gather(*(meet(cloud, row, fault, all_started) for fault in Fault))
+async def meet_all(cloud: Cloud, row: Row, faults: Collection[Fault] = tuple(Fault)) -> dict[Fault, Cell]:
+    all_started = asyncio.Barrier(len(faults))
+    met = await asyncio.gather(*(meet(cloud, row, fault, all_started) for fault in faults))
     copies = cloud.copies(row)
     return {
-        fault: replace(cell, copies=copies[message_id]) for fault, (message_id, cell) in zip(Fault, met, strict=True)
+        fault: replace(cell, copies=copies[message_id]) for fault, (message_id, cell) in zip(faults, met, strict=True)
     }
+
+
+def late(seconds: dict[Fault, float], limit: float) -> list[Fault]:
+    """Return the faults that were answered too late. They are tried alone then: together they keep a machine busy."""
+    return [fault for fault, taken in seconds.items() if taken >= limit]
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +307,8 @@ def cells_of(cloud, report):
     @cache
     def cells_of(row):
         cells = play(meet_all(cloud, row))
+        for fault in late({fault: cell.answer.seconds for fault, cell in cells.items()}, SEGMENT_TIMEOUT_SECONDS):
+            cells |= play(meet_all(cloud, row, [fault]))
         report.append(f"{row.name:<34}answered                         after   tries   sent again           copies")
         report.extend(
             f"  {fault:<32}{cell.answer!s:<30}{cell.answer.seconds:5.2f} s   {cell.tries}       {cell.again!s:<21}"
@@ -358,15 +365,19 @@ async def meet_batch(cloud: Cloud, row: Row, fault: Fault, all_started: asyncio.
     return ids, Cell(answer=answer, tries=tries, again=again, copies=[])
 
 
-async def meet_batches(cloud: Cloud, row: Row) -> dict[Fault, tuple[list[str], Cell]]:
-    all_started = asyncio.Barrier(len(Fault))
-    met = await asyncio.gather(*(meet_batch(cloud, row, fault, all_started) for fault in Fault))
-    return dict(zip(Fault, met, strict=True))
+async def meet_batches(
+    cloud: Cloud, row: Row, faults: Collection[Fault] = tuple(Fault)
+) -> dict[Fault, tuple[list[str], Cell]]:
+    all_started = asyncio.Barrier(len(faults))
+    met = await asyncio.gather(*(meet_batch(cloud, row, fault, all_started) for fault in faults))
+    return dict(zip(faults, met, strict=True))
 
 
 @pytest.mark.parametrize("row", BATCH_ROWS, ids=lambda row: row.name)
 def test_batch_is_503_during_a_fault_and_its_resend_is_stored(cloud, report, row):
     met = play(meet_batches(cloud, row))
+    for fault in late({fault: cell.answer.seconds for fault, (_, cell) in met.items()}, LIBRARIES_GIVE_UP_SECONDS):
+        met |= play(meet_batches(cloud, row, [fault]))
     copies = cloud.copies(row)
     for fault, (message_ids, cell) in met.items():
         assert (cell.answer.status, str(cell.again)) == (503, "200 counted"), fault
