@@ -80,6 +80,8 @@ settings.load_profile("reproducible")
 
 
 RUNNING = pytest.StashKey[Coverage | None]()
+LAST_TRACED = pytest.StashKey[str]()
+"""The module of the last test if that was traced, else ""."""
 TRACED_TESTS = {module.name for module in PRODUCT} | {
     "consumers",
     "contact_table",
@@ -109,13 +111,27 @@ def pytest_runtest_protocol(item: pytest.Function) -> Generator[None, Any, Any]:
     """
     coverage = item.config.stash[RUNNING]
     has_many_examples = is_hypothesis_test(item.function) or item.get_closest_marker("many_examples")
-    if coverage is None or has_many_examples or item.module.__name__.removeprefix("test_") not in TRACED_TESTS:
+    module = item.module.__name__
+    if coverage is None or has_many_examples or module.removeprefix("test_") not in TRACED_TESTS:
+        item.config.stash[LAST_TRACED] = ""
         return (yield)
+    if item.config.stash.get(LAST_TRACED, "") != module:
+        item.config.stash[LAST_TRACED] = module
+        clear_caches()
     coverage.start()
     try:
         return (yield)
     finally:
         coverage.stop()
+
+
+def clear_caches() -> None:
+    """Clear the caches of the product's functions, so that their lines run, even if an untraced test called them."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("consumer.", "handler.")):
+            for function in vars(module).values():
+                if hasattr(function, "cache_clear"):
+                    function.cache_clear()
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:

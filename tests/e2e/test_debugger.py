@@ -319,7 +319,7 @@ def test_verdict_on_each_sample_agrees_with_its_answer(server):
     assert len(samples) > 25
     assert {sample["group"] for sample in samples} == {
         "Call types",
-        "Odd, and accepted",
+        "Unusual, but accepted",
         "Refused",
         "Batches and libraries",
     }

@@ -93,7 +93,7 @@ def test_expired_key_ends_the_import_at_once(server, tmp_path):
     write(path, [ARCHIVED])
     result = server.run("import", str(path), "--api-key", "demo-key-expired")
     assert result.exit_code == 1
-    assert "The endpoint answered 401 expired_key API key expired: name a key" in result.stderr
+    assert "The endpoint answered 401 expired_key API key expired: name a valid key" in result.stderr
 
 
 def test_queue_gets_the_whole_history(tmp_path):
