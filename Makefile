@@ -55,7 +55,7 @@ SLOWER := $(LONGEST) $(filter-out $(LONGEST) e2e-privileges,$(E2E)) processes te
 PYTEST := $(VENV)/bin/pytest -q -p no:cacheprovider
 export SAM_CLI_TELEMETRY := 0
 
-.PHONY: ci test-all nightly $(SLOWER) $(E2E) build chromium docker
+.PHONY: ci prepare test-all nightly $(SLOWER) $(E2E) build chromium docker
 ci: test check $(SLOWER)
 test-all: test $(SLOWER) searches
 
@@ -65,11 +65,18 @@ nightly: searches sabotage privileges
 
 $(E2E): e2e-%: $(INSTALLED)
 	PATH="$(CURDIR)/$(SAM_VENV)/bin:$$PATH" $(PYTEST) tests/e2e/test_$*.py $(ARGS)
-e2e-page: $(VENV)/.browser | chromium
+e2e-page: $(VENV)/.browser
 e2e-libraries: .libraries/.installed
-e2e-artifact: build
-e2e-container: build docker
-e2e-deploy e2e-privileges e2e-tutorials: build
+
+# Installs and builds what the steps need. .ci/run does it first and sets PREPARED: make starts a step that has to wait for
+# another target only after all others, so that the longest steps would come last.
+prepare: build docker $(VENV)/.browser .libraries/.installed .venv-template/.installed .venv-audit/.installed \
+	.venv-docs/.installed build/mermaid/.installed
+ifndef PREPARED
+e2e-page: | chromium
+e2e-container: docker
+e2e-artifact e2e-container e2e-deploy e2e-privileges e2e-tutorials: build
+endif
 
 # The tests with very many examples: all examples. `make test` tries a tenth of them.
 .PHONY: searches
