@@ -652,7 +652,7 @@ def test_scaling_of_a_mapping_is_ignored():
 
 
 FUNCTION = """
-    import json, os, subprocess, sys, time
+    import json, os, subprocess, sys, threading, time
 
     def lambda_handler(event, context):
         print(json.dumps({"outcome": "came", "pid": os.getpid(), "records": len(event["Records"])}))
@@ -668,6 +668,16 @@ FUNCTION = """
     def sleep(event, context):
         time.sleep(event["seconds"])
         return "awake"
+
+    def pid(event, context):
+        return os.getpid()
+
+    def start_a_thread(event, context):
+        threading.Thread(target=time.sleep, args=(600,)).start()
+        return os.getpid()
+
+    def return_six_megabytes(event, context):
+        return "ü" * 3_000_000
 
     def return_no_json(event, context):
         return {1, 2}
@@ -735,6 +745,44 @@ def test_direct_output_of_a_function_is_shown_safely(environment, capsys):
 def test_function_that_cannot_be_loaded_is_named(environment):
     with pytest.raises(click.ClickException, match=r"(?s)^TestFunction did not start:.*AttributeError.*'missing'"):
         invoke(environment, "missing")
+
+
+def test_process_that_dies_before_it_reads_its_event_is_replaced(environment):
+    async def scene():
+        function = Function(name="TestFunction", handler="played.pid", timeout_seconds=MAX_WAIT_SECONDS)
+        functions = Functions(function, environment)
+        await functions.start(1)
+        try:
+            pid = (await functions.invoke({})).response
+            os.kill(pid, signal.SIGSTOP)
+            invocation = asyncio.create_task(functions.invoke({}))
+            await asyncio.sleep(0)
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(FunctionError):
+                await invocation
+            return pid, (await functions.invoke({})).response
+        finally:
+            await functions.stop()
+
+    first, second = asyncio.run(scene())
+    assert first != second
+
+
+def test_process_that_cannot_be_started_is_a_function_error(environment, tmp_path):
+    functions = Functions(Function(name="TestFunction", handler="played.pid", timeout_seconds=1), environment)
+    functions.use(tmp_path / "missing")
+    with pytest.raises(FunctionError, match="can't be started"):
+        asyncio.run(functions.start(1))
+
+
+def test_response_has_the_size_that_lambda_allows(environment):
+    [invocation] = invoke(environment, "return_six_megabytes", {})
+    assert len(invocation.response) == 3_000_000
+
+
+def test_process_with_a_running_thread_is_ended(environment):
+    [invocation] = invoke(environment, "start_a_thread", {})
+    assert not is_there(invocation.response)
 
 
 @pytest.mark.parametrize("steps", range(5))

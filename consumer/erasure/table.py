@@ -45,9 +45,10 @@ class ErasureRequest:
 
     @property
     def nameless_message_id(self) -> str:
-        """Return the message id for a receipt, which must name nobody: "" if the id contains the user's id.
+        """Return the message id for a receipt, which must name nobody: "" if it contains the user's id as text.
 
-        Segment's ids of deletes do not contain the user's id, but a sender may choose any message id.
+        Segment's ids of deletes do not contain the user's id, but a sender may choose any message id. Encoded forms of
+        the user's id, and ids that are too short to be recognised, are not found.
         """
         user_id = self.subject.rpartition("#")[2].casefold()
         is_naming = len(user_id) >= MIN_NAMING_CHARS and user_id in escape(self.message_id).casefold()

@@ -45,7 +45,8 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:  # noqa: ANN401 -- click's result
         if not target.stores.sink.is_queryable:
             raise click.ClickException(
-                f"This deployment sends messages to a queue, {target.stores.event_store}: read them with a consumer"
+                f"This deployment sends messages to a queue, {target.stores.event_store}: read them with a "
+                "consumer, or look at some by `destination queue peek`"
             )
         subject = _subject(target, customer_id, user, anonymous)
         if subject is None and not scan and not target.is_local:

@@ -145,5 +145,5 @@ def _nothing(search: Search, target: Target, log: RequestLog, period: Period) ->
     late = "" if target.is_local else " CloudWatch shows lines some seconds late."
     return printable(
         f"Nothing is known of a message {search.message_id}{whose}. Searched: {'; '.join(places)}. --since says "
-        f"how far back.{late} The log line of a request that failed before its message was read has no message id"
+        f"how far back.{late} The log line of a request that failed before its message was read has no message id."
     )

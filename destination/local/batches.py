@@ -123,7 +123,7 @@ class Calls:
         except STORE_ERRORS as error:
             if call.__name__ not in self._failing:
                 self._failing.add(call.__name__)
-                self._tell(f"AWS answered: {error}. The call is repeated")
+                self._tell(f"AWS answered: {str(error).rstrip('.')}. The call is repeated")
             await asyncio.sleep(self._pace.trouble)
             raise
         self._failing.discard(call.__name__)

@@ -495,7 +495,10 @@ def run(
             click.echo(proxy.url)
             await asyncio.get_running_loop().create_future()  # until the process is ended
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except OSError as error:
+        raise click.ClickException(f"{host}:{port} can't be used: {error.strerror}. Choose another --port") from error
 
 
 if __name__ == "__main__":

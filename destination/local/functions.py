@@ -22,14 +22,16 @@ from destination.local.function_process import Invocation
 from destination.paths import ROOT
 
 START_SECONDS = 60
+STOP_SECONDS = 5.0
+"""For a process to end by itself. A thread that the function started may run on; Lambda does not wait for it either."""
 RELAY_SECONDS = 1.0
 """After the end of a process. A program that it started may live on and keep its standard error open."""
 RESTART_SECONDS = 1.0
 """Pause between two attempts to replace a process."""
 MAX_RESTARTS = 10
 """Attempts to replace a process before it is given up: somebody who edits code may need some seconds."""
-MAX_LINE_BYTES = 16 * 1024 * 1024
-"""Lambda accepts and returns at most 6 MB; escaping adds a little."""
+MAX_LINE_BYTES = 40 * 1024 * 1024
+"""Lambda accepts and returns at most 6 MB. JSON escapes can make that three times longer, and the log comes on top."""
 PIPE_BYTES = 64 * 1024
 """The capacity of a pipe on Linux."""
 
@@ -80,7 +82,11 @@ class _FunctionProcess:
             except asyncio.CancelledError:
                 ours.close()
                 raise
-            process = _spawn(function, environment, folder, theirs)
+            try:
+                process = _spawn(function, environment, folder, theirs)
+            except OSError as error:
+                events.close()
+                raise FunctionError(f"The function's process can't be started: {error}") from error
         os.setpriority(os.PRIO_PROCESS, process.pid, niceness)
         started = cls(process, events, invocations)
         try:
@@ -108,7 +114,7 @@ class _FunctionProcess:
         try:
             line = await self._invocations.readline()
             return Invocation(**json.loads(line))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ConnectionError) as error:  # the last: it died before it read the event
             raise FunctionError("The function's process died, or wrote a line that is not an invocation") from error
 
     async def kill(self) -> None:
@@ -122,7 +128,11 @@ class _FunctionProcess:
         await in_background(self._wait)
 
     def _wait(self) -> None:
-        self._process.wait()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._relay.join(RELAY_SECONDS)
 
 

@@ -68,7 +68,7 @@ class Printed:
                 self._console.print(text)
 
 
-MAX_SHOWN_CHARS = 40
+MAX_SHOWN_CHARS = 100
 """Limit for one fact; that many characters of a hash are enough."""
 _FOR_MACHINES = ("_aws", "level", "location", "message", "service", "timestamp", "traceback", "xray_trace_id")
 """Fields of log lines that are not facts for people."""
@@ -88,7 +88,7 @@ def _readable_facts(function: str, line: str, place: Path | None) -> Iterator[Te
         yield Text(printable(line))
     elif "outcome" in facts:
         words = [
-            f"{name}={str(value)[:MAX_SHOWN_CHARS]}"
+            f"{name}={_shortened(str(value))}"
             for name, value in facts.items()
             if isinstance(value, str | int | float) and name not in ("outcome", *_FOR_MACHINES)
         ]
@@ -149,3 +149,7 @@ def print_welcome(console: Console, url: str, api_key: str, account: Account, st
             "A browser warns of its certificate, which only this machine knows: continue, or trust .local/ca.pem"
         )
     console.print("Control-C ends it. The data of an embedded AWS is then gone.\n")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"

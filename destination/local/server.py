@@ -30,6 +30,7 @@ from destination.local.consumer_edits import CONSUMER, ConsumerEdits
 from destination.local.edits import SchemaEdits
 from destination.local.embedded_aws import EmbeddedAws
 from destination.local.faults import FaultProxy, Orders
+from destination.local.functions import FunctionError
 from destination.local.observer import Observer
 from destination.local.printed import Printed, print_welcome
 from destination.local.sources import EventSources
@@ -275,6 +276,8 @@ class _Running:
                     await asyncio.gather(self.api.functions.start(processes), self.sources.start())
                 except click.ClickException as error:
                     raise self.explained(error) from error
+                except FunctionError as error:
+                    raise click.ClickException(str(error)) from error
                 fault = await self._serve(listener, welcome)
                 if fault is not None:
                     raise click.ClickException(f"{fault}. {RESTART}")
