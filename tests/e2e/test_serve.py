@@ -158,7 +158,7 @@ def test_delete_is_carried_out_and_logged(server):
     assert server.post({"type": "delete", "userId": user}).status == 202
     wait_until(lambda: not server.run("messages", "list", "--user", user, "--json").stdout)
     user_hash = sha256(subject_key(demo.CUSTOMER, "user", user))
-    line = f"EraserFunction erased customer_id=demo user_hash={user_hash[:40]} "
+    line = f"EraserFunction erased customer_id=demo user_hash={user_hash} "
     wait_until(lambda: line in server.output)
     [told] = [told for told in server.output.splitlines() if line in told]
     assert " messages=1 rejects=0 " in told
