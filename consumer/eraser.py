@@ -45,7 +45,7 @@ _metrics = Metrics(namespace=NAMESPACE)
 
 
 def lambda_handler(event: dict[str, Any], context: "LambdaContext") -> "PartialItemFailureResponse":
-    """Carry out the deletes of one batch of the stream, and return those that Lambda must deliver again."""
+    """Carry out the deletes of a stream batch, and return the records that Lambda must deliver again."""
     return carry_out(event, context, _eraser(), wait_seconds=wait_seconds(AfterErasure(os.environ["AFTER_ERASURE"])))
 
 

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 class Scope(StrEnum):
-    """What is erased: the messages of the id, or also those of anonymous ids in the user's own messages."""
+    """The scope of an erasure: messages of the user id, or also messages of the anonymous ids linked to it."""
 
     USER = "user"
     LINKED = "linked"

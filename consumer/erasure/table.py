@@ -97,8 +97,8 @@ class Receipt:
 class Progress:
     """An unfinished receipt, with hashes that keep its counts right after an interruption.
 
-    `page` has the hashes of the keys that were counted last, and may not be deleted yet. `earlier_pages` has those of
-    eraser runs that were interrupted. `links` has the hashes of the linked ids.
+    `page` has the hashes of the keys that were counted last: their items may still exist. `earlier_pages` has the
+    hashes from interrupted eraser runs. `links` has the hashes of the linked ids.
     """
 
     receipt: Receipt

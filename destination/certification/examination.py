@@ -260,7 +260,7 @@ class Examination:
 
     @property
     def accepted_ids(self) -> set[str]:
-        """The ids of all accepted messages, including those of erased users."""
+        """The ids of all accepted messages, including messages of erased users."""
         return self._accepted_ids
 
     def send(self, sent: Sent) -> WireExchange:

@@ -1,4 +1,4 @@
-"""The points about single requests: those that must be refused, with their codes, and those that must be accepted."""
+"""The points about single requests: refusals with their codes, and messages that must be accepted."""
 
 import base64
 import json

@@ -156,7 +156,7 @@ def _settings(contents: Contents) -> object:
 
 @rejects.command(name="retry")
 @click.argument("reject_ids", metavar="[ID]...", nargs=-1, type=REJECT_ID)
-@schemas_option("The schemas to judge by; by default those of this checkout.")
+@schemas_option("The schemas to judge by; by default this checkout's schemas.")
 @click.option("--dry-run", is_flag=True, help="Only show which rejects would pass.")
 @json_option()
 @selection_options

@@ -53,7 +53,7 @@ TABLES = {
 
 
 class Fault(StrEnum):
-    """The faults of a request; in those of `APPLIED`, the store carries out the request anyway."""
+    """The faults of a request. With a fault of `APPLIED`, the store carries out the request anyway."""
 
     REFUSED = "connection refused"
     RESET = "connection reset in mid-answer"

@@ -1,4 +1,4 @@
-"""The contents of the messages of `destination simulate`, as unusual as those of real customers.
+"""The contents of the messages of `destination simulate`, as unusual as real customers' messages.
 
 Other modules decide about users, times and spellings.
 """
